@@ -1,0 +1,63 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make run`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint types unit demo bench lock clean
+
+# Start the daemon against the embedded sandbox: no account needed.
+run: $(VENV)/runtime
+	$(BIN)/kdaemon run --sandbox
+
+# Everything that must hold before a change lands, once.
+test: lint types unit
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+unit: $(VENV)/dev tests/contract/node_modules/.installed
+	$(BIN)/python -m pytest
+
+# Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).
+demo: $(VENV)/dev
+	$(BIN)/python -m bench.demo $(if $(FLIGHTS),--flights $(FLIGHTS))
+
+# The daemon beside its peers, pinned to one core; writes bench/RESULTS.md.
+bench: $(VENV)/dev
+	$(BIN)/python -m bench.compare
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+# The runtime lock, then the project itself with nothing else resolved.
+$(VENV)/runtime: $(VENV)/bin/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/runtime requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+# Emulators of Kinesis that others wrote (contract tests); without node those tests are skipped, visibly.
+tests/contract/node_modules/.installed: tests/contract/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  npm ci --silent --no-audit --no-fund --ignore-scripts --prefix tests/contract && touch $@; \
+	else echo "no npm here: contract tests against kinesalite and kinesis-local will be skipped"; fi
+
+# Resolve the locks anew (maintainers only).
+lock: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) tests/contract/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
