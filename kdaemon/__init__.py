@@ -1,0 +1,1 @@
+"""kdaemon: delivers records to Kinesis Data Streams and Yandex Data Streams."""

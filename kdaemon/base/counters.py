@@ -1,0 +1,110 @@
+"""What one stream has seen, as plain integers; read whole at a scrape, where they conserve:
+
+    received = rejected + delivered + dead + buffered + in flight
+
+Each number has one owner: the engine of the stream. All labels are enums here, and all start at 0.
+"""
+
+from enum import Enum
+
+from kdaemon.base.histogram import (
+    BATCH_BYTES_BOUNDS,
+    BATCH_RECORDS_BOUNDS,
+    LATENCY_BOUNDS_NS,
+    Histogram,
+)
+
+
+class RejectReason(Enum):
+    INVALID = "invalid"  # breaks a limit or cannot be read
+    FULL = "full"  # no room in memory
+    DEADLINE = "deadline"  # not delivered while its client waited; withdrawn or not sent again
+    MISSING_STREAM = "missing_stream"  # the service knows no such stream
+    UNLISTED = "unlisted"  # the configuration does not take this stream
+    DRAINING = "draining"  # the daemon was told to stop
+
+
+class DeadReason(Enum):
+    POISON = "poison"  # the service refuses this very record
+
+
+class FailureCode(Enum):
+    """What the service said of single records; the rest is `other`."""
+
+    THROUGHPUT = "ProvisionedThroughputExceededException"
+    THROTTLING = "ThrottlingException"
+    KMS_THROTTLING = "KMSThrottlingException"
+    INTERNAL = "InternalFailure"
+    INVALID_ARGUMENT = "InvalidArgumentException"
+    OTHER = "other"
+
+
+class CallOutcome(Enum):
+    """How a PutRecords call ended: answered for all its records, for some, or by one class of
+    error.
+    """
+
+    DELIVERED = "delivered"
+    PARTIAL = "partial"
+    THROTTLED = "throttled"
+    NOT_SENT = "not_sent"
+    AMBIGUOUS = "ambiguous"
+    HOLD = "hold"
+    POISON = "poison"
+
+
+class RetryReason(Enum):
+    """Why a record was sent again."""
+
+    THROTTLED = "throttled"
+    NOT_SENT = "not_sent"
+    AMBIGUOUS = "ambiguous"
+    HOLD = "hold"
+    BISECTED = "bisected"
+
+
+_FAILURE_CODES = {code.value: code for code in FailureCode}
+
+
+def failure_code(code: str) -> FailureCode:
+    """The label for a record's `ErrorCode`: bounded, whatever a service invents."""
+    return _FAILURE_CODES.get(code, FailureCode.OTHER)
+
+
+class StreamCounters:
+    """Counters and gauges of one stream. Records unless the name says bytes or calls."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.received_bytes = 0
+        self.accepted = 0
+        self.accepted_bytes = 0
+        self.delivered = 0
+        self.delivered_bytes = 0
+        self.attempts = 0  # records in calls that went out
+        self.throttled = 0  # records, by the service
+        self.possible_duplicates = 0
+        self.map_refreshes = 0
+        self.map_mismatches = 0  # answers from another shard than the predicted one
+        self.buffered = 0
+        self.in_flight = 0
+        self.in_flight_calls = 0
+        self.rejected = dict.fromkeys(RejectReason, 0)
+        self.dead = dict.fromkeys(DeadReason, 0)
+        self.retries = dict.fromkeys(RetryReason, 0)
+        self.failures = dict.fromkeys(FailureCode, 0)
+        self.calls = dict.fromkeys(CallOutcome, 0)
+        self.call_duration_ns = Histogram(LATENCY_BOUNDS_NS)
+        self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
+        self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
+        self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
+
+    def unaccounted(self) -> int:
+        """Received records that are nowhere. Anything but 0 is a defect."""
+        return self.received - (
+            sum(self.rejected.values())
+            + self.delivered
+            + sum(self.dead.values())
+            + self.buffered
+            + self.in_flight
+        )

@@ -1,0 +1,45 @@
+"""What a stream is to those who route and those who send: its name, its shards, its limits.
+
+Values only: learned by `send/discovery.py`, read by `route/` and by the shell around the engine.
+Knows nothing of how they were learned.
+Invariant: None means "not known", never "none": a part that may not be asked for stays None.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTarget:
+    """The stream that a call is for.
+
+    `name`: as the service takes it (at Yandex a path). `arn`: when the operator gave one; it is
+    sent in place of the name to AWS, and never to Yandex, which refuses it.
+    """
+
+    name: str
+    arn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShard:
+    """A shard that takes records: hash keys `first_hash_key`..`last_hash_key`, both inclusive."""
+
+    shard_id: str
+    first_hash_key: int
+    last_hash_key: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDescription:
+    """What the service says of a stream, as far as we may ask.
+
+    `shards`: the open shards by `first_hash_key`, never empty; None: unknown. `record_bytes_max`:
+    data + partition key of one record, in bytes; None: unknown. `is_auto`: the service itself
+    spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
+    `stream_arn`: the ARN, where the service has such a thing.
+    """
+
+    shards: tuple[OpenShard, ...] | None
+    record_bytes_max: int | None
+    is_auto: bool
+    stream_arn: str | None

@@ -1,0 +1,66 @@
+"""The unit of promise: what one client sent in one request or one read.
+
+A frame holds its records, one result slot for each, and one countdown. When the countdown reaches
+zero the frame is settled and whoever submitted it is called back, once. There is no future per
+record.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+from kdaemon.base.record import Record, RecordResult
+
+
+class Acknowledge(Enum):
+    """What an acknowledgement to the client means. Never a fourth, vaguer thing."""
+
+    NONE = "none"  # nothing is answered; the record is treated as `accepted`
+    ACCEPTED = "accepted"  # it is in memory
+    DELIVERED = "delivered"  # the service has it
+
+
+class Frame:
+    """Records of one request for one stream, in the client's order.
+
+    `results` has the same length and order as `records`; an entry is None until its record is
+    settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
+    as the service counts them. `held_bytes` is what the frame takes from the memory budget.
+    `deadline_ns` is when a client stops waiting (None: it waits for ever).
+    `refusal` is set when the whole request failed for one reason that the client must hear as
+    the service would say it (a missing stream, say): (code, message).
+    """
+
+    __slots__ = (
+        "accepted_ns",
+        "acknowledge",
+        "deadline_ns",
+        "held_bytes",
+        "is_abandoned",
+        "on_settled",
+        "records",
+        "refusal",
+        "results",
+        "sizes",
+        "unsettled",
+    )
+
+    def __init__(
+        self,
+        records: list[Record],
+        sizes: list[int],
+        acknowledge: Acknowledge,
+        on_settled: Callable[["Frame"], None] | None,
+    ) -> None:
+        self.records = records
+        self.sizes = sizes
+        self.results: list[RecordResult | None] = [None] * len(records)
+        self.unsettled = len(records)
+        self.acknowledge = acknowledge
+        self.on_settled = on_settled
+        self.held_bytes = 0
+        self.accepted_ns = 0
+        self.deadline_ns: int | None = None
+        self.is_abandoned = (
+            False  # its client was told the outcome; what is in flight is not sent again
+        )
+        self.refusal: tuple[str, str] | None = None

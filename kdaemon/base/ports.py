@@ -1,0 +1,19 @@
+"""What pure rooms ask of the world: the time and the dice. `system.py` has the real ones."""
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Monotonic time."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary point; never goes back."""
+        ...
+
+
+class Dice(Protocol):
+    """Chance, so that a fleet does not act in step. Seeded in tests."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+        ...

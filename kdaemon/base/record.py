@@ -1,0 +1,59 @@
+"""What moves through the daemon: a record, and what the service said of it.
+
+Both are msgspec Structs whose wire names are the Kinesis API's, so that the same object is decoded
+from a client's request, queued, and encoded into `PutRecords` with no copy in between.
+Knows nothing of queues, shards or time.
+"""
+
+import msgspec
+
+
+class Record(
+    msgspec.Struct,
+    gc=False,
+    omit_defaults=True,
+    rename={
+        "data": "Data",
+        "partition_key": "PartitionKey",
+        "explicit_hash_key": "ExplicitHashKey",
+    },
+):
+    """One record as the service takes it.
+
+    `data`: 0 bytes to the stream's record limit (counted with the key); base64 on the wire.
+    `partition_key`: 1-256 characters. `explicit_hash_key`: a decimal in 0..2**128-1, or None.
+    Limits are checked at the door (`ingest/admission.py`), not here.
+    """
+
+    data: bytes
+    partition_key: str
+    explicit_hash_key: str | None = None
+
+
+class RecordResult(
+    msgspec.Struct,
+    gc=False,
+    omit_defaults=True,
+    rename={
+        "sequence_number": "SequenceNumber",
+        "shard_id": "ShardId",
+        "error_code": "ErrorCode",
+        "error_message": "ErrorMessage",
+    },
+):
+    """One entry of a PutRecords answer: delivered (sequence number and shard), or failed (code,
+    message).
+
+    Decoded from the service's answer and encoded into the client's as it is. A null and an empty
+    string count as absent: YDS sends `"SequenceNumber": ""` with a failure, kinesis-mock sends
+    `"ErrorCode": null` with a success.
+    """
+
+    sequence_number: str | None = None
+    shard_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        return bool(self.sequence_number) and not self.error_code
