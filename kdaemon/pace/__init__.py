@@ -1,0 +1,1 @@
+"""Pace: token buckets, backoff, and the circuit around a stream. Pure."""

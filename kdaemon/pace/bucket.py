@@ -1,0 +1,102 @@
+"""Token buckets: what a shard can be asked to take, and when it can take more.
+
+Time and tokens are integers: a level is in token-nanoseconds (tokens x 1e9), so that refill never
+rounds and the time at which a cost can be paid is exact. Knows nothing of records, shards or
+queues.
+
+Invariant: over any window of t nanoseconds at one rate, the tokens taken are at most
+capacity + rate x t, plus one cost that is larger than the capacity (the debt).
+"""
+
+NS = 1_000_000_000  # nanoseconds in a second
+
+BURST_NS = 900_000_000
+"""How long a bucket saves up while idle: 0.9 s of its rate. The service's own limiter saves one
+second (quotas are per second: services.md A, checked 2026-11-21); the tenth that we do not spend
+is the room for calls that arrive closer together than they were sent."""
+
+
+class TokenBucket:
+    """One rate. Starts full.
+
+    A cost above the capacity is taken from a full bucket and leaves a debt, so that a large record
+    waits for its rate rather than for ever.
+    """
+
+    __slots__ = ("_capacity", "_level", "_rate", "_updated_ns")
+
+    def __init__(self, rate: int, now_ns: int) -> None:
+        """`rate`: tokens a second, at least 1."""
+        self._rate = rate
+        self._capacity = rate * BURST_NS
+        self._level = self._capacity
+        self._updated_ns = now_ns
+
+    @property
+    def rate(self) -> int:
+        return self._rate
+
+    def set_rate(self, rate: int, now_ns: int) -> None:
+        """Another rate from now on; what was saved or owed is kept, within the new capacity."""
+        self.refill(now_ns)
+        self._rate = rate
+        self._capacity = rate * BURST_NS
+        self._level = min(self._level, self._capacity)
+
+    def refill(self, now_ns: int) -> None:
+        """Must be called before `available` and `can_pay` at a later time; time never goes back."""
+        elapsed_ns = now_ns - self._updated_ns
+        if elapsed_ns > 0:
+            level = self._level + self._rate * elapsed_ns
+            capacity = self._capacity
+            self._level = min(level, capacity)
+            self._updated_ns = now_ns
+
+    @property
+    def available(self) -> int:
+        """Whole tokens there are; negative while in debt."""
+        return self._level // NS
+
+    def can_pay(self, cost: int) -> bool:
+        cost_ns = cost * NS
+        return self._level >= cost_ns or (cost_ns > self._capacity <= self._level)
+
+    def pay(self, cost: int) -> None:
+        """Takes `cost` tokens. Only after `can_pay(cost)`."""
+        self._level -= cost * NS
+
+    def ready_at_ns(self, cost: int) -> int:
+        """The first nanosecond at which `cost` can be paid, if nothing else is paid before."""
+        missing = min(cost * NS, self._capacity) - self._level
+        return self._updated_ns if missing <= 0 else self._updated_ns - (-missing // self._rate)
+
+
+class ShardBudget:
+    """What one shard takes: records a second and bytes a second, taken together or not at all.
+
+    Bytes are data + partition key, as the service counts them.
+    """
+
+    __slots__ = ("bytes", "records")
+
+    def __init__(self, records_per_second: int, bytes_per_second: int, now_ns: int) -> None:
+        self.records = TokenBucket(records_per_second, now_ns)
+        self.bytes = TokenBucket(bytes_per_second, now_ns)
+
+    def set_rates(self, records_per_second: int, bytes_per_second: int, now_ns: int) -> None:
+        self.records.set_rate(records_per_second, now_ns)
+        self.bytes.set_rate(bytes_per_second, now_ns)
+
+    def refill(self, now_ns: int) -> None:
+        self.records.refill(now_ns)
+        self.bytes.refill(now_ns)
+
+    def can_pay(self, record_count: int, byte_count: int) -> bool:
+        return self.records.can_pay(record_count) and self.bytes.can_pay(byte_count)
+
+    def pay(self, record_count: int, byte_count: int) -> None:
+        self.records.pay(record_count)
+        self.bytes.pay(byte_count)
+
+    def ready_at_ns(self, record_count: int, byte_count: int) -> int:
+        return max(self.records.ready_at_ns(record_count), self.bytes.ready_at_ns(byte_count))

@@ -1,0 +1,1 @@
+"""Pack: queues per shard, and PutRecords batches drawn from them. Pure."""

@@ -1,0 +1,207 @@
+"""The queue of one shard, and how much of it the shard can pay for now.
+
+A lane holds runs (records of one frame for this shard, in order). Bound: the engine admits no
+frame beyond the stream's memory, so all lanes together hold at most that; a lane has no bound of
+its own. When full, the client is refused or held back at the door. Drained by the packer.
+Knows nothing of other lanes.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+
+from kdaemon.base.frame import Frame
+from kdaemon.pace.bucket import ShardBudget
+
+
+class Run:
+    """Records of one frame that go the same way: `indices` into `frame.records`, ascending.
+
+    `byte_count`: data + partition keys of these records. `attempt_count`: how often they were sent.
+    """
+
+    __slots__ = ("attempt_count", "byte_count", "frame", "indices", "lane")
+
+    def __init__(
+        self,
+        frame: Frame,
+        indices: list[int],
+        byte_count: int,
+        lane: "Lane",
+        attempt_count: int = 0,
+    ) -> None:
+        self.frame = frame
+        self.indices = indices
+        self.byte_count = byte_count
+        self.lane = lane
+        self.attempt_count = attempt_count
+
+    def split(self, count: int) -> "Run":
+        """Takes the first `count` records (fewer than there are) off into a run of their own."""
+        taken = self.indices[:count]
+        sizes = self.frame.sizes
+        byte_count = sum([sizes[index] for index in taken])
+        self.indices = self.indices[count:]
+        self.byte_count -= byte_count
+        return Run(self.frame, taken, byte_count, self.lane, self.attempt_count)
+
+
+class LaneState(Enum):
+    IDLE = "idle"  # nothing queued
+    READY = "ready"  # in the packer's ring: something queued, and the shard can pay
+    WAITING = "waiting"  # something queued; the shard can pay at `ready_at_ns`, not before
+    RETIRED = "retired"  # the shard is no longer in the map; nothing may be queued
+
+
+class LaneMove(Enum):
+    FILLED = "filled"  # a run was queued while the shard could pay
+    EMPTIED = "emptied"  # the last run left
+    HELD_BACK = "held back"  # tokens or backoff: not before `ready_at_ns`
+    DUE = "due"  # `ready_at_ns` has come
+    RETIRED = "retired"
+
+
+_NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {
+    (LaneState.IDLE, LaneMove.FILLED): LaneState.READY,
+    (LaneState.IDLE, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.IDLE, LaneMove.RETIRED): LaneState.RETIRED,
+    (LaneState.READY, LaneMove.EMPTIED): LaneState.IDLE,
+    (LaneState.READY, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.READY, LaneMove.RETIRED): LaneState.RETIRED,
+    (LaneState.WAITING, LaneMove.DUE): LaneState.READY,
+    (LaneState.WAITING, LaneMove.EMPTIED): LaneState.IDLE,
+    (LaneState.WAITING, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.WAITING, LaneMove.RETIRED): LaneState.RETIRED,
+}
+
+
+class Lane:
+    """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted."""
+
+    __slots__ = (
+        "blocked_until_ns",
+        "budget",
+        "failure_count",
+        "queue",
+        "queued_bytes",
+        "queued_records",
+        "ready_at_ns",
+        "shard_id",
+        "state",
+    )
+
+    def __init__(self, shard_id: str | None, budget: ShardBudget) -> None:
+        self.shard_id = shard_id
+        self.budget = budget
+        self.queue: deque[Run] = deque()
+        self.queued_records = 0
+        self.queued_bytes = 0
+        self.state = LaneState.IDLE
+        self.ready_at_ns = 0  # meaningful while WAITING
+        self.blocked_until_ns = 0  # the end of the shard's backoff
+        self.failure_count = 0  # calls in a row in which this shard failed records and took none
+
+    def move(self, move: LaneMove) -> None:
+        """The one place that changes `state`; an illegal move raises KeyError and changes
+        nothing.
+        """
+        self.state = _NEXT[self.state, move]
+
+    def push(self, run: Run) -> None:
+        self.queue.append(run)
+        self.queued_records += len(run.indices)
+        self.queued_bytes += run.byte_count
+
+    def push_front(self, run: Run) -> None:
+        """What failed goes before what has not been tried."""
+        self.queue.appendleft(run)
+        self.queued_records += len(run.indices)
+        self.queued_bytes += run.byte_count
+
+    def draw(
+        self, records_max: int, bytes_max: int, now_ns: int, out: list[Run]
+    ) -> tuple[int, int]:
+        """Moves to `out` what the shard can pay for and the batch has room for; takes the tokens.
+
+        Returns (records, bytes) drawn. A single record above the byte bucket's capacity is drawn
+        alone, into debt, once the bucket is full.
+        """
+        budget = self.budget
+        budget.refill(now_ns)
+        records_left = min(records_max, budget.records.available)
+        bytes_left = min(bytes_max, budget.bytes.available)
+        record_count = byte_count = 0
+        queue = self.queue
+        while queue and records_left > 0:
+            run = queue[0]
+            count = len(run.indices)
+            if count > records_left or run.byte_count > bytes_left:
+                count = _affordable(run, records_left, bytes_left)
+                if count == 0:
+                    is_first = record_count == 0
+                    size = run.frame.sizes[run.indices[0]]
+                    if not (is_first and size <= bytes_max and budget.can_pay(1, size)):
+                        break
+                    count = 1
+                if count < len(run.indices):
+                    run = run.split(count)
+                else:
+                    queue.popleft()
+            else:
+                queue.popleft()
+            out.append(run)
+            record_count += count
+            byte_count += run.byte_count
+            records_left -= count
+            bytes_left -= run.byte_count
+        if record_count:
+            budget.pay(record_count, byte_count)
+            self.queued_records -= record_count
+            self.queued_bytes -= byte_count
+        return record_count, byte_count
+
+    def payable_at_ns(self, quantum_records: int, quantum_bytes: int) -> int:
+        """When the shard can pay for a quantum of its queue (or all of it), and its backoff is
+        over.
+
+        Waiting for a quantum rather than for one token is what keeps a saturated shard from
+        being sent a record at a time. Only while something is queued; after `budget.refill`.
+        """
+        first = self.queue[0]
+        first_size = first.frame.sizes[first.indices[0]]
+        records = min(self.queued_records, quantum_records)
+        byte_count = max(first_size, min(self.queued_bytes, quantum_bytes))
+        return max(self.blocked_until_ns, self.budget.ready_at_ns(records, byte_count))
+
+    def drop_abandoned(self) -> tuple[int, int]:
+        """Forgets the runs whose frames were abandoned. Returns (records, bytes) forgotten."""
+        records = byte_count = 0
+        kept: deque[Run] = deque()
+        for run in self.queue:
+            if run.frame.is_abandoned:
+                records += len(run.indices)
+                byte_count += run.byte_count
+            else:
+                kept.append(run)
+        self.queue = kept
+        self.queued_records -= records
+        self.queued_bytes -= byte_count
+        return records, byte_count
+
+    def take_all(self) -> Iterable[Run]:
+        """Empties the queue, in order."""
+        runs, self.queue = self.queue, deque()
+        self.queued_records = self.queued_bytes = 0
+        return runs
+
+
+def _affordable(run: Run, records_left: int, bytes_left: int) -> int:
+    """How many leading records of the run fit both limits."""
+    sizes = run.frame.sizes
+    count = 0
+    for index in run.indices[:records_left]:
+        bytes_left -= sizes[index]
+        if bytes_left < 0:
+            break
+        count += 1
+    return count

@@ -1,0 +1,1 @@
+"""Route: partition key or explicit hash key to hash key to shard. Pure."""

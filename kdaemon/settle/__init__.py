@@ -1,0 +1,1 @@
+"""Settle: what an answer means for each record. Pure."""

@@ -1,0 +1,133 @@
+"""The frames of one stream from admission to settlement: their memory, deadlines and countdowns.
+
+Knows nothing of shards, batches or sending. Invariant: a frame takes memory once and gives it
+back once, in the call that settles or abandons it; `take_settled` hands it out exactly once.
+"""
+
+from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
+from kdaemon.base.frame import Frame
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import RecordResult
+from kdaemon.settle.deadlines import Deadlines
+
+IN_FLIGHT_AT_DEADLINE = RecordResult(
+    error_code="InternalFailure",
+    error_message="Still in flight when its time was over: the outcome is unknown, and sending"
+    " the record again may duplicate it.",
+)
+
+
+class FrameLedger:
+    """Bound: frames whose `held_bytes` add up to `buffer_bytes_max`, and all streams' to the shared
+    memory budget. When full, `admit` says no. Drained by settlement and deadlines.
+    """
+
+    def __init__(
+        self, buffer_bytes_max: int, memory: MemoryBudget, counters: StreamCounters
+    ) -> None:
+        self._buffer_bytes_max = buffer_bytes_max
+        self._memory = memory
+        self._counters = counters
+        self._deadlines = Deadlines()
+        self._settled: list[Frame] = []
+        self.held_bytes = 0
+
+    def has_room(self, held_bytes: int) -> bool:
+        """Whether a frame of this size would be admitted now."""
+        return (
+            self.held_bytes + held_bytes <= self._buffer_bytes_max
+            and self._memory.bytes_taken + held_bytes <= self._memory.bytes_max
+        )
+
+    def admit(self, frame: Frame, byte_count: int, now_ns: int) -> bool:
+        """Takes the frame in; False, and nothing is taken, if there is no room.
+
+        `byte_count`: data + partition keys of the frame. `frame.deadline_ns`, if set, is not
+        earlier than that of any frame before it.
+        """
+        counters = self._counters
+        count = len(frame.records)
+        counters.received += count
+        counters.received_bytes += byte_count
+        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+            counters.rejected[RejectReason.FULL] += count
+            return False
+        self.held_bytes += frame.held_bytes
+        frame.accepted_ns = now_ns
+        counters.accepted += count
+        counters.accepted_bytes += byte_count
+        counters.buffered += count
+        if frame.deadline_ns is not None:
+            self._deadlines.add(frame, frame.deadline_ns)
+        return True
+
+    def deliver(self, frame: Frame, count: int, byte_count: int, now_ns: int) -> None:
+        """`count` records of the frame are delivered, their results written."""
+        counters = self._counters
+        counters.delivered += count
+        counters.delivered_bytes += byte_count
+        counters.delivery_ns.observe(now_ns - frame.accepted_ns, count)
+        self._count_down(frame, count)
+
+    def bury(self, frame: Frame, index: int, result: RecordResult) -> None:
+        """The service refuses this record for itself: it is dead."""
+        self._counters.dead[DeadReason.POISON] += 1
+        if not frame.is_abandoned:
+            frame.results[index] = result
+            self._count_down(frame, 1)
+
+    def abandon(
+        self,
+        frames: list[Frame],
+        in_flight: dict[Frame, set[int]],
+        withdrawn: RecordResult,
+        reason: RejectReason,
+    ) -> None:
+        """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
+        of the queues before anybody is told, so that a client's retry is no duplicate); what is in
+        flight, by index in `in_flight`, is told as failed and may yet be a duplicate.
+        """
+        counters = self._counters
+        for frame in frames:
+            flying = in_flight.get(frame, set())
+            for index, result in enumerate(frame.results):
+                if result is None:
+                    frame.results[index] = IN_FLIGHT_AT_DEADLINE if index in flying else withdrawn
+            withdrawn_count = frame.unsettled - len(flying)
+            counters.buffered -= withdrawn_count
+            counters.rejected[reason] += withdrawn_count
+            counters.possible_duplicates += len(flying)
+            frame.is_abandoned = True
+            self._release(frame)
+
+    def take_expired(self, now_ns: int) -> list[Frame]:
+        """Frames whose deadline has come, to be abandoned."""
+        return self._deadlines.take_expired(now_ns)
+
+    def take_waiting(self) -> list[Frame]:
+        """All frames with a deadline, to be abandoned."""
+        return self._deadlines.take_all()
+
+    def next_sweep_ns(self) -> int | None:
+        return self._deadlines.next_sweep_ns()
+
+    def take_settled(self) -> list[Frame]:
+        """Frames settled or abandoned since the last call; their clients are to be told now."""
+        settled = self._settled
+        if settled:
+            self._settled = []
+        return settled
+
+    def _count_down(self, frame: Frame, count: int) -> None:
+        if frame.is_abandoned:
+            return
+        frame.unsettled -= count
+        if frame.unsettled == 0:
+            if frame.deadline_ns is not None:
+                self._deadlines.discard(frame)
+            self._release(frame)
+
+    def _release(self, frame: Frame) -> None:
+        self.held_bytes -= frame.held_bytes
+        self._memory.give(frame.held_bytes)
+        self._settled.append(frame)
