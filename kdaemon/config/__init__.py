@@ -1,0 +1,29 @@
+"""Configuration: `settings.py` says what can be set, `load.py` reads it, `rules.py` holds the rules
+between keys, `values.py` the kinds and bounds of single values. Pure: text and mappings come in.
+"""
+
+from kdaemon.config.settings import (
+    Config,
+    DrainConfig,
+    ListenConfig,
+    LogConfig,
+    MetricsConfig,
+    SandboxConfig,
+    SendConfig,
+    StreamConfig,
+    resolve_unix_path,
+)
+from kdaemon.config.values import Address
+
+__all__ = [
+    "Address",
+    "Config",
+    "DrainConfig",
+    "ListenConfig",
+    "LogConfig",
+    "MetricsConfig",
+    "SandboxConfig",
+    "SendConfig",
+    "StreamConfig",
+    "resolve_unix_path",
+]

@@ -1,0 +1,339 @@
+"""Defaults < TOML < KDAEMON_* environment < flags -> one Config, or every problem at once.
+
+Pure: texts and mappings come in, nothing is read here. The flow never stops at a wrong value: each
+reader turns its source into `Setting`s and notes what it cannot place, `_Loader.take` holds each
+setting to its key's kind and notes what does not fit, the rules of `rules.py` run over what
+is left, and only `load_config` raises, once, with all that was noted.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import MappingProxyType
+from typing import Any, get_origin, get_type_hints
+
+import msgspec
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.config.rules import Path, find_clashes
+from kdaemon.config.settings import (
+    YANDEX_CALL_TIMEOUT_MS,
+    YANDEX_READ_TIMEOUT_MS,
+    Config,
+    StreamConfig,
+)
+from kdaemon.config.values import Check, arn_stream_name, is_arn
+
+ENVIRONMENT = "environment"
+FLAGS = "flags"
+PREFIX = "KDAEMON_"
+NOT_A_KEY = frozenset({"KDAEMON_CONFIG"})  # names the file; read by the command line
+SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
+
+# Kubernetes puts these into every pod beside a Service whose name starts with `kdaemon`
+# (enableServiceLinks, on by default); they are not ours and must not stop a start. 2026-11-21
+_SERVICE_LINK = re.compile(r"KDAEMON_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)")
+_SERVICE_LINK_PORT = re.compile(r"KDAEMON_(\w+_)?PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a value at this path must be."""
+
+    kind: Any  # what msgspec.convert takes
+    expected: str  # completes "expected ..."
+    checks: tuple[Check, ...]
+    is_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value that somebody gave. `is_text`: from a variable or a flag, still to be read."""
+
+    source: str
+    shown_key: str  # the key in the words of its source: `listen.http`, `KDAEMON_LISTEN_HTTP`
+    path: Path
+    value: object
+    is_text: bool
+
+
+def _key(kind: Any) -> Key:
+    metadata = getattr(kind, "__metadata__", ())
+    expected = [meta.description or "" for meta in metadata if isinstance(meta, msgspec.Meta)]
+    checks = tuple(check for check in metadata if isinstance(check, Check))
+    return Key(kind, expected[0], checks, is_list=get_origin(kind.__origin__) is tuple)
+
+
+def _keys_of(table: type) -> dict[str, Key]:
+    """The keys of one dataclass that have a kind; tables and the stream's name have none."""
+    hints = get_type_hints(table, include_extras=True)
+    return {name: _key(kind) for name, kind in hints.items() if hasattr(kind, "__metadata__")}
+
+
+def _fixed_keys() -> dict[Path, Key]:
+    keys: dict[Path, Key] = {(name,): key for name, key in _keys_of(Config).items()}
+    hints = get_type_hints(Config)
+    for table in fields(Config):
+        if is_dataclass(hints[table.name]):
+            found = _keys_of(hints[table.name])
+            keys |= {(table.name, name): key for name, key in found.items()}
+    del keys["default", "arn"]  # an ARN names one stream
+    return keys
+
+
+KEYS: Mapping[Path, Key] = MappingProxyType(_fixed_keys())
+STREAM_KEYS: Mapping[str, Key] = MappingProxyType(_keys_of(StreamConfig))
+TABLES = frozenset(path[0] for path in KEYS if len(path) == 2)
+VARIABLES: Mapping[str, Path] = MappingProxyType(
+    {PREFIX + "_".join(path).upper(): path for path in KEYS}
+)
+
+
+def load_config(
+    *,
+    text: str | None = None,
+    source: str = "config.toml",
+    environ: Mapping[str, str] = MappingProxyType({}),
+    flags: Sequence[tuple[str, str]] = (),
+) -> Config:
+    """The Config that these sources make together.
+
+    `text`: the TOML file's, `source`: its name in problems; `environ`: all variables, of which only
+    KDAEMON_* are looked at; `flags`: pairs of dotted key and text. Raises ConfigError with every
+    problem there is.
+    """
+    loader = _Loader()
+    if text is not None:
+        loader.take(_read_file(text, source, loader))
+    loader.take(_read_environment(environ, loader))
+    loader.take(_read_flags(flags, loader))
+    config = loader.build()
+    loader.apply_rules(config)
+    if loader.problems:
+        raise ConfigError(loader.problems)
+    return config
+
+
+class _Loader:
+    """Collects values and problems. A later setting of the same path wins."""
+
+    def __init__(self) -> None:
+        self.problems: list[ConfigProblem] = []
+        self.values: dict[Path, object] = {}
+        self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys
+        self.broken: set[Path] = set()  # a rule says nothing of a key that has a problem already
+        self.listed: dict[str, Path] = {}  # stream name -> the path of its table
+
+    def note(self, source: str, key: str, problem: str) -> None:
+        self.problems.append(ConfigProblem(source, key, problem))
+
+    def take(self, settings: Iterable[Setting]) -> None:
+        for setting in settings:
+            key = STREAM_KEYS[setting.path[2]] if len(setting.path) == 3 else KEYS[setting.path]
+            try:
+                self.values[setting.path] = _convert(setting, key)
+                self.givers[setting.path] = setting
+            except ValueError as wrong:
+                self.broken.add(setting.path)
+                shown = _show(setting.value)
+                self.note(setting.source, setting.shown_key, f"is {shown}; expected {wrong}")
+
+    def list_stream(self, source: str, given: str) -> None:
+        """A [streams.GIVEN] exists, maybe with no key in it. Two of one name are a problem."""
+        name = arn_stream_name(given) if is_arn(given) else given
+        path = ("streams", given)
+        if self.listed.setdefault(name, path) != path:
+            problem = f"is the stream {name} again, which {_dotted(self.listed[name])} lists"
+            self.note(source, _dotted(path), f"{problem}: keep one of them")
+        self.givers[path] = Setting(source, _dotted(path), path, given, is_text=False)
+
+    def build(self) -> Config:
+        """The Config of the good values; where a key is broken, its default."""
+        values = self._with_following_defaults()
+        top: dict[str, Any] = {path[0]: value for path, value in values.items() if len(path) == 1}
+        for table in TABLES:
+            given = {p[1]: v for p, v in values.items() if len(p) == 2 and p[0] == table}
+            top[table] = replace(_default_of(table), **given)
+        streams = {
+            name: self._build_stream(name, path, values, top["default"])
+            for name, path in self.listed.items()
+        }
+        return Config(**top, streams=MappingProxyType(streams))
+
+    def _with_following_defaults(self) -> dict[Path, object]:
+        """Defaults that follow another setting, where nobody gave the key itself."""
+        defaults: dict[Path, object] = {}
+        if self.values.get(("service",)) == "yandex":
+            defaults["send", "read_timeout_ms"] = YANDEX_READ_TIMEOUT_MS
+            defaults["send", "call_timeout_ms"] = YANDEX_CALL_TIMEOUT_MS
+            defaults["sandbox", "flavour"] = "yandex"
+        memory_bytes = self.values.get(("memory_bytes_max",))
+        if isinstance(memory_bytes, int):
+            lower = min(StreamConfig().buffer_bytes_max, memory_bytes)
+            defaults["default", "buffer_bytes_max"] = lower
+        return defaults | self.values
+
+    @staticmethod
+    def _build_stream(
+        name: str, path: Path, values: Mapping[Path, object], default: StreamConfig
+    ) -> StreamConfig:
+        given: dict[str, Any] = {p[2]: v for p, v in values.items() if p[:2] == path}
+        if is_arn(path[1]):
+            given.setdefault("arn", path[1])
+        return replace(default, name=name, **given)
+
+    def apply_rules(self, config: Config) -> None:
+        """Note each clash, at the first of its keys that somebody gave."""
+        for clash in find_clashes(config, self.listed):
+            if self.broken.intersection(clash.paths):
+                continue
+            givers = [self.givers[path] for path in clash.paths if path in self.givers]
+            is_inherited = clash.paths[0][0] == "streams" and not any(
+                giver.path[0] == "streams" for giver in givers
+            )
+            if givers and not is_inherited:
+                self.note(givers[0].source, givers[0].shown_key, clash.problem)
+
+
+def _default_of(table: str) -> Any:
+    return getattr(Config(), table)
+
+
+def _convert(setting: Setting, key: Key) -> object:
+    """The value as its kind; ValueError carries what was expected."""
+    value = setting.value
+    if setting.is_text and isinstance(value, str) and key.is_list:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        converted: object = msgspec.convert(value, key.kind, strict=not setting.is_text)
+    except msgspec.ValidationError:
+        raise ValueError(key.expected) from None
+    for check in key.checks:
+        check.run(str(converted))
+    return converted
+
+
+def _read_file(text: str, source: str, loader: _Loader) -> Iterator[Setting]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
+        line = found[1] if found else str(max(1, len(text.splitlines())))
+        problem = str(error).partition(" (at ")[0]
+        column = f" at column {found[2]}" if found else " at the end of the file"
+        loader.note(source, f"line {line}", f"is not TOML: {problem}{column}")
+        return
+    for name, value in document.items():
+        if name == "streams":
+            yield from _read_streams(value, source, loader)
+        elif name not in TABLES:
+            yield from _place((name,), value, source, loader)
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                yield from _place((name, key), entry, source, loader)
+        else:
+            loader.note(source, name, f"is {_show(value)}; expected a table, as [{name}]")
+
+
+def _read_streams(value: object, source: str, loader: _Loader) -> Iterator[Setting]:
+    if not isinstance(value, dict):
+        loader.note(source, "streams", f"is {_show(value)}; expected tables, as [streams.NAME]")
+        return
+    for name, table in value.items():
+        if not isinstance(table, dict):
+            shown = _dotted(("streams", name))
+            loader.note(source, shown, f"is {_show(table)}; expected a table, as [{shown}]")
+            continue
+        loader.list_stream(source, name)
+        for key, entry in table.items():
+            yield from _place(("streams", name, key), entry, source, loader)
+
+
+def _place(path: Path, value: object, source: str, loader: _Loader) -> Iterator[Setting]:
+    """The setting at a path of the file, or a note that no key has this path."""
+    is_known = path in KEYS if len(path) < 3 else path[2] in STREAM_KEYS
+    if is_known:
+        yield Setting(source, _dotted(path), path, value, is_text=False)
+        return
+    hint = _hint(path)
+    if len(path) == 3 and isinstance(value, dict):
+        hint = f'a name with a dot stands in quotes, as [streams."{path[1]}.{path[2]}"]'
+    loader.note(source, _dotted(path), f"is no key; {hint}")
+
+
+def _read_environment(environ: Mapping[str, str], loader: _Loader) -> Iterator[Setting]:
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+        value = environ[name]
+        is_port_link = _SERVICE_LINK_PORT.fullmatch(name) and re.match(r"(tcp|udp)://", value)
+        if name in VARIABLES:
+            yield Setting(ENVIRONMENT, name, VARIABLES[name], value, is_text=True)
+        elif name in NOT_A_KEY or is_port_link or _SERVICE_LINK.fullmatch(name):
+            continue
+        elif name.startswith("KDAEMON_STREAMS_"):
+            problem = "a stream cannot be set by a variable: use [streams.NAME] in the file"
+            loader.note(ENVIRONMENT, name, f"{problem}, or KDAEMON_DEFAULT_... for all streams")
+        else:
+            near = _near(name, VARIABLES)
+            known = f"did you mean {near}?" if near else "expected KDAEMON_ and a key of the file"
+            loader.note(ENVIRONMENT, name, f"is no setting; {known}")
+
+
+def _read_flags(flags: Sequence[tuple[str, str]], loader: _Loader) -> Iterator[Setting]:
+    for key, value in flags:
+        parts = key.split(".")
+        path: Path = tuple(parts)
+        if parts[0] == "streams" and len(parts) > 2:  # the name itself may have dots
+            path = ("streams", ".".join(parts[1:-1]).strip("\"'"), parts[-1])
+        if path in KEYS or (len(path) == 3 and path[2] in STREAM_KEYS):
+            if len(path) == 3 and path[1] not in {given for _, given in loader.listed.values()}:
+                loader.list_stream(FLAGS, path[1])
+            yield Setting(FLAGS, key, path, value, is_text=True)
+        else:
+            loader.note(FLAGS, key, f"is no key; {_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    """What the writer of an unknown key may have meant."""
+    name = path[-1]
+    if len(path) == 1 and (near := _near(name, [*TABLES, "streams", *_names(KEYS, 1)])):
+        return f'did you mean "{near}"?'
+    if len(path) == 3 and (near := _near(name, STREAM_KEYS)):
+        return f'did you mean "{near}"?'
+    table = [key[1] for key in KEYS if len(key) == 2 and key[0] == path[0]]
+    if len(path) == 2 and (near := _near(name, table)):
+        return f'did you mean "{near}"?'
+    elsewhere = [_dotted(key) for key in KEYS if key[-1] == name]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    if name == "arn":
+        return "an ARN belongs to one stream, in [streams.NAME]"
+    known = list(STREAM_KEYS) if len(path) == 3 else table or [*_names(KEYS, 1), *sorted(TABLES)]
+    return f"known here: {', '.join(known)}"
+
+
+def _names(keys: Iterable[Path], length: int) -> list[str]:
+    return [path[-1] for path in keys if len(path) == length]
+
+
+def _near(name: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return near[0] if near else None
+
+
+def _dotted(path: Path) -> str:
+    """As TOML writes it: streams."a.b".share."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in path)
+
+
+def _show(value: object) -> str:
+    """A wrong value in a problem: short, on one line, as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value)
+    if isinstance(value, str):
+        text = f'"{text[1:-1]}"'
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."

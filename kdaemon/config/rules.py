@@ -1,0 +1,178 @@
+"""Rules between settings: each returns every clash it sees.
+
+Pure. A bound of one key alone stands with the key in `config.py`; what stands here needs two. The
+loader runs all the rules over one Config and decides which file or variable to name.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kdaemon.base import limits
+from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.values import Address, parse_address
+
+WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised in order to refuse them
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Settings that cannot stand together. `paths`: their keys, the likeliest culprit first."""
+
+    paths: tuple[Path, ...]
+    problem: str
+
+
+def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
+    """Every clash. `listed`: where each stream of `config.streams` stands, by its name."""
+    clashes = [
+        *_exposed(config),
+        *_same_address(config),
+        *_useless(config),
+        *_too_many(config, listed),
+        *_timeouts(config),
+        *_stream(config, ("default",), config.default),
+    ]
+    for name, stream in config.streams.items():
+        clashes += _stream(config, listed[name], stream)
+        clashes += _stream_name(config, listed[name], stream)
+    return clashes
+
+
+def _listeners(config: Config) -> list[tuple[Path, Address]]:
+    """The TCP listeners that are on."""
+    texts = [
+        (("listen", "http"), config.listen.http),
+        (("listen", "admin"), config.listen.admin),
+        (("sandbox", "listen"), config.sandbox.listen),
+    ]
+    found = [(path, parse_address(text)) for path, text in texts]
+    return [(path, address) for path, address in found if address is not None]
+
+
+def _exposed(config: Config) -> Iterator[Clash]:
+    if config.listen.insecure:
+        return
+    for path, address in _listeners(config):
+        if not address.is_loopback:
+            yield Clash(
+                (path, ("listen", "insecure")),
+                f"address {address.host} faces other machines, and nothing checks who writes: "
+                "use 127.0.0.1, or set listen.insecure = true if the network itself is trusted",
+            )
+
+
+def _same_address(config: Config) -> Iterator[Clash]:
+    listeners = _listeners(config)
+    for index, (path, address) in enumerate(listeners):
+        for other_path, other in listeners[:index]:
+            is_same_host = address.host == other.host or {address.host, other.host} & WILDCARD_HOSTS
+            if address.port and address.port == other.port and is_same_host:
+                yield Clash(
+                    (path, other_path),
+                    f"{'.'.join(other_path)} and {'.'.join(path)} have one port ({address.port}): "
+                    "give each its own",
+                )
+
+
+def _useless(config: Config) -> Iterator[Clash]:
+    if not config.listen.http and not config.listen.unix:
+        yield Clash(
+            (("listen", "http"), ("listen", "unix")),
+            "both http and unix are off, so that no client could come in: set one of them",
+        )
+    if not config.accept_unlisted and not config.streams:
+        yield Clash(
+            (("accept_unlisted",),),
+            "is false, and no stream is listed, so that no record could be accepted: "
+            "add a [streams.NAME], or set it to true",
+        )
+
+
+def _too_many(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
+    if len(config.streams) > config.streams_max:
+        yield Clash(
+            (("streams_max",), list(listed.values())[-1]),
+            f"streams_max ({config.streams_max}) is below the number of streams listed "
+            f"({len(config.streams)})",
+        )
+
+
+def _timeouts(config: Config) -> Iterator[Clash]:
+    send = config.send
+    for key, value in (
+        ("connect_timeout_ms", send.connect_timeout_ms),
+        ("read_timeout_ms", send.read_timeout_ms),
+    ):
+        if value > send.call_timeout_ms:
+            yield Clash(
+                (("send", key), ("send", "call_timeout_ms")),
+                f"send.{key} ({value}) is above send.call_timeout_ms ({send.call_timeout_ms}), "
+                "which bounds the whole call: it would never be reached",
+            )
+
+
+def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """Rules of one stream, or of [default]."""
+    record, request, batch = (
+        (*at, "record_bytes_max"),
+        (*at, "request_bytes_max"),
+        (*at, "batch_bytes_max"),
+    )
+    buffer, memory = (*at, "buffer_bytes_max"), ("memory_bytes_max",)
+    for path, size in ((request, stream.request_bytes_max), (batch, stream.batch_bytes_max)):
+        if stream.record_bytes_max > size:
+            yield Clash(
+                (record, path),
+                f"record_bytes_max ({stream.record_bytes_max}) is above {path[-1]} ({size}): "
+                "the largest record would fit in no request",
+            )
+    if stream.buffer_bytes_max > config.memory_bytes_max:
+        yield Clash(
+            (buffer, memory),
+            f"buffer_bytes_max ({stream.buffer_bytes_max}) is above memory_bytes_max "
+            f"({config.memory_bytes_max}), which bounds all streams together",
+        )
+    if stream.buffer_bytes_max < 2 * stream.request_bytes_max:
+        yield Clash(
+            (buffer, request, memory),
+            f"buffer_bytes_max ({stream.buffer_bytes_max}) is below twice request_bytes_max "
+            f"({stream.request_bytes_max}): one request must fit while another is being delivered, "
+            "and a record takes more memory than its data",
+        )
+    if stream.linger_ms >= stream.deadline_ms:
+        yield Clash(
+            ((*at, "linger_ms"), (*at, "deadline_ms")),
+            f"linger_ms ({stream.linger_ms}) must be below deadline_ms ({stream.deadline_ms}): "
+            "records would be given up before they are sent",
+        )
+    if config.service == "yandex":
+        yield from _yandex_stream(at, stream)
+
+
+def _yandex_stream(at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    for key, value, bound in (
+        ("batch_bytes_max", stream.batch_bytes_max, limits.REQUEST_BYTES_MAX),
+        ("request_bytes_max", stream.request_bytes_max, limits.REQUEST_BYTES_MAX),
+        ("record_bytes_max", stream.record_bytes_max, limits.RECORD_BYTES_MAX),
+    ):
+        if value > bound:
+            yield Clash(
+                ((*at, key), ("service",)), f"is {value}; Yandex Data Streams takes at most {bound}"
+            )
+    if stream.arn:
+        yield Clash(
+            ((*at, "arn"), ("service",), at),
+            "Yandex Data Streams has no ARNs: name the stream by its path",
+        )
+
+
+def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    if config.service == "aws" and not re.fullmatch(limits.STREAM_NAME_PATTERN, stream.name):
+        yield Clash(
+            (at,),
+            "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
+            'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
+        )

@@ -1,0 +1,245 @@
+"""What can be set: one frozen Config; every key with its unit, default, bounds and meaning.
+
+The whole program is handed this object and nothing else: no room reads a file, a variable or a
+flag. Pure: it knows the settings, not where they come from (`load.py` reads them,
+`rules.py` holds the rules between keys). Invariant: a Config that was loaded obeys every
+bound below and every rule; nobody checks a setting twice. Names are the TOML keys; sizes are bytes,
+times milliseconds, and the name says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Annotated
+
+from kdaemon.base import limits
+from kdaemon.config.values import (
+    Acknowledgement,
+    Address,
+    Arn,
+    CallBytes,
+    CallRate,
+    CallRecords,
+    FileMode,
+    Flag,
+    ListenAddress,
+    ListenAddressGiven,
+    LogFormat,
+    LogLevel,
+    MemoryBytes,
+    Milliseconds,
+    MillisecondsOrZero,
+    Names,
+    Quota,
+    RecordBytes,
+    Region,
+    Service,
+    Share,
+    Text,
+    UnixPath,
+    Url,
+    arn_stream_name,
+    parse_address,
+    whole,
+)
+
+SOCKET_NAME = "kdaemon.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """[listen]: where clients come in, and how long they may take."""
+
+    # The Kinesis API and NDJSON over HTTP; "" = off.
+    http: ListenAddress = "127.0.0.1:8990"
+    # The Unix socket: "auto", "" (off) or an absolute path; see resolve_unix_path.
+    unix: UnixPath = "auto"
+    # Permissions of the socket file, octal.
+    unix_mode: FileMode = "0660"
+    # Metrics, probes, status; "" = off.
+    admin: ListenAddress = "127.0.0.1:8991"
+    # Lets the TCP listeners face other machines, though nothing checks who writes.
+    insecure: Flag = False
+    # Open client connections, all listeners together; one more is closed at once.
+    connections_max: Annotated[int, whole(1, 1_000_000)] = 10_000
+    # From the first byte of a request to the end of its head.
+    head_timeout_ms: Milliseconds = 10_000
+    # From the end of the head to the end of the body.
+    body_timeout_ms: Milliseconds = 30_000
+    # Between requests on a kept connection.
+    idle_timeout_ms: Milliseconds = 75_000
+
+    @property
+    def http_address(self) -> Address | None:
+        return parse_address(self.http)
+
+    @property
+    def admin_address(self) -> Address | None:
+        return parse_address(self.admin)
+
+    @property
+    def unix_mode_bits(self) -> int:
+        """As chmod takes it: 0o660."""
+        return int(self.unix_mode, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class SendConfig:
+    """[send]: calls to the service."""
+
+    # To open a connection, TLS included.
+    connect_timeout_ms: Milliseconds = 3_000
+    # To the next bytes of an answer. Not set and service = "yandex": YANDEX_READ_TIMEOUT_MS.
+    read_timeout_ms: Milliseconds = 10_000
+    # One call from start to end. Not set and service = "yandex": YANDEX_CALL_TIMEOUT_MS.
+    call_timeout_ms: Milliseconds = 15_000
+    # ListShards, DescribeStreamSummary, DescribeStream: the whole daemon together.
+    control_calls_per_second: CallRate = 5.0
+
+
+# The YDS server gives up after 60 s, outcome unknown: ydb-platform/ydb source, 2026-11-21.
+YANDEX_READ_TIMEOUT_MS = 65_000
+YANDEX_CALL_TIMEOUT_MS = 70_000
+
+
+@dataclass(frozen=True, slots=True)
+class DrainConfig:
+    """[drain]: what happens at SIGTERM."""
+
+    # Not ready any more, but clients are still served.
+    lame_duck_ms: MillisecondsOrZero = 1_000
+    # After the lame duck: how long to deliver what is buffered.
+    deadline_ms: MillisecondsOrZero = 25_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """[log]: lines on standard error."""
+
+    level: LogLevel = "info"
+    # "auto": text on a terminal, JSON lines elsewhere.
+    format: LogFormat = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """[metrics]: what /metrics shows."""
+
+    # Series with a shard label: off, because a stream may have thousands of shards.
+    per_shard: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """[sandbox]: the embedded service of `kdaemon run --sandbox` and `kdaemon sandbox`."""
+
+    listen: ListenAddressGiven = "127.0.0.1:4567"
+    # Streams created at start.
+    streams: Names = ("demo",)
+    # Shards of each of them.
+    shard_count: Annotated[int, whole(1, 10_000)] = 4
+    # Which service it imitates. Not set: as `service`.
+    flavour: Service = "aws"
+    # Quota of each shard: records, and data + partition keys.
+    shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
+    shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
+
+    @property
+    def address(self) -> Address:
+        address = parse_address(self.listen)
+        assert address is not None, "a loaded Config has an address here"
+        return address
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """[default] (its name and arn are empty) and [streams.NAME], which inherits from [default]."""
+
+    # What follows `streams.`, or the end of the ARN that stands there.
+    name: str = ""
+    # Send StreamARN rather than StreamName: a stream of another account.
+    arn: Arn = ""
+    # What an answer to a client promises, where the client does not choose.
+    acknowledge: Acknowledgement = "delivered"
+    # A client that waits for delivery is answered by then, delivered or not.
+    deadline_ms: Milliseconds = 20_000
+    # How long a record waits for company at most.
+    linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
+    # One PutRecords call to the service: records, and data + partition keys.
+    batch_records_max: CallRecords = limits.RECORDS_PER_CALL_MAX
+    batch_bytes_max: CallBytes = limits.REQUEST_BYTES_MAX
+    # One request of a client: data + partition keys.
+    request_bytes_max: CallBytes = limits.REQUEST_BYTES_MAX
+    # One record: data + partition key; the stream's MaxRecordSizeInKiB.
+    record_bytes_max: RecordBytes = limits.RECORD_BYTES_MAX
+    # PutRecords calls of this stream under way at one time.
+    in_flight_max: Annotated[int, whole(1, 1000)] = 16
+    # Part of every shard's quota that this daemon may use.
+    share: Share = 1.0
+    # A shard's quota, before share: records, and data + partition keys.
+    shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
+    shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
+    # Memory this stream's records may hold. Not set: memory_bytes_max, if that is lower.
+    buffer_bytes_max: MemoryBytes = 64 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. `streams` holds the listed streams by name, [default] filled in."""
+
+    service: Service = "aws"
+    # "": as the AWS environment and profile say.
+    region: Region = ""
+    # "": as the service's own rules say.
+    endpoint_url: Url = ""
+    # A profile of the AWS configuration files; "": as AWS_PROFILE says.
+    profile: Text = ""
+    # Take records for streams that have no [streams.NAME].
+    accept_unlisted: Flag = True
+    # Streams in use at one time, listed or not; records for one more are refused.
+    streams_max: Annotated[int, whole(1, 100_000)] = 100
+    # Memory that the records of all streams together may hold.
+    memory_bytes_max: MemoryBytes = 256 * limits.MIB
+    listen: ListenConfig = field(default_factory=ListenConfig)
+    send: SendConfig = field(default_factory=SendConfig)
+    drain: DrainConfig = field(default_factory=DrainConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    default: StreamConfig = field(default_factory=StreamConfig)
+    streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
+
+    def stream(self, name: str) -> StreamConfig | None:
+        """Settings of a stream by its name or ARN; None if nobody may write to it here.
+
+        An ARN finds the listed stream that has it, or the listed stream of that name that has none
+        (the answer then carries the ARN asked for). A listed stream with another ARN belongs to
+        another account or region, and is never taken for this one.
+        """
+        if not name.startswith("arn:"):
+            listed = self.streams.get(name)
+            if listed is not None:
+                return listed
+            return replace(self.default, name=name) if self.accept_unlisted else None
+        short = arn_stream_name(name)
+        listed = self.streams.get(short)
+        if listed is not None and listed.arn in {"", name}:
+            return replace(listed, arn=name)
+        return replace(self.default, name=short, arn=name) if self.accept_unlisted else None
+
+
+def resolve_unix_path(unix: str, environ: Mapping[str, str]) -> str | None:
+    """Where the Unix socket stands; None: nowhere.
+
+    `auto` is `$RUNTIME_DIRECTORY/kdaemon.sock` (systemd's; the first directory of several), else
+    `$XDG_RUNTIME_DIR/kdaemon/kdaemon.sock`, else nowhere. The directory may have to be made.
+    """
+    if unix != "auto":
+        return unix or None
+    runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if runtime.startswith("/"):
+        return f"{runtime.rstrip('/')}/{SOCKET_NAME}"
+    user_runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if user_runtime.startswith("/"):
+        return f"{user_runtime.rstrip('/')}/kdaemon/{SOCKET_NAME}"
+    return None

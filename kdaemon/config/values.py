@@ -1,0 +1,130 @@
+"""Kinds of values a setting can have: bounds, and the words that an error uses for them.
+
+Pure. `Meta` bounds a value and its description completes "expected ..."; a `Check` says what bounds
+cannot. `config.py` puts these kinds on its keys, `load.py` holds values to them.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from kdaemon.base import limits
+
+UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What bounds cannot say: `run` raises ValueError, in words for people, for a wrong value."""
+
+    run: Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a TCP listener listens. `port` 0: the operating system chooses."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it. A name other than localhost is taken as reachable."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str) -> Address | None:
+    """`HOST:PORT` or `[IPV6]:PORT`; None for "" (off). ValueError says what was expected."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:\s/]+)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > 65535:
+        raise ValueError('HOST:PORT, such as "127.0.0.1:8990" or "[::1]:8990"')
+    return Address(found[1] or found[2], int(found[3]))
+
+
+def is_arn(text: str) -> bool:
+    """Whether this is the ARN of a stream, as the service takes it."""
+    is_short = len(text) <= limits.STREAM_ARN_CHARACTERS_MAX
+    return is_short and re.fullmatch(limits.STREAM_ARN_PATTERN, text) is not None
+
+
+def arn_stream_name(arn: str) -> str:
+    """The stream's name: what follows `stream/`."""
+    return arn.partition(":stream/")[2]
+
+
+def check_address_given(text: str) -> None:
+    if parse_address(text) is None:
+        raise ValueError('HOST:PORT, such as "127.0.0.1:4567"')
+
+
+def check_unix(text: str) -> None:
+    if text in {"", "auto"}:
+        return
+    if not text.startswith("/") or text.endswith("/") or "\0" in text:
+        raise ValueError('"auto", "" (off) or the absolute path of a socket file')
+    if len(text.encode(errors="surrogateescape")) > UNIX_PATH_BYTES_MAX:
+        raise ValueError(f"a path of at most {UNIX_PATH_BYTES_MAX} bytes (the system's bound)")
+
+
+def check_url(text: str) -> None:
+    if text and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+        raise ValueError('"" or http(s)://HOST[:PORT][/PATH] with no user, query or fragment')
+
+
+def check_arn(text: str) -> None:
+    if text and not is_arn(text):
+        raise ValueError("arn:aws:kinesis:REGION:ACCOUNT:stream/NAME")
+
+
+def whole(low: int, high: int, unit: str = "") -> Meta:
+    """A whole number, both bounds allowed."""
+    return Meta(ge=low, le=high, description=f"a whole number {unit}from {low} to {high}")
+
+
+def _words(*words: str) -> Meta:
+    quoted = [f'"{word}"' for word in words]
+    return Meta(description=f"{', '.join(quoted[:-1])} or {quoted[-1]}")
+
+
+Flag = Annotated[bool, Meta(description="true or false")]
+Text = Annotated[str, Meta(description="a text in quotes")]
+Names = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...], Meta(description='a list, such as ["demo"]')
+]
+Milliseconds = Annotated[int, whole(1, 3_600_000, "of milliseconds ")]
+MillisecondsOrZero = Annotated[int, whole(0, 3_600_000, "of milliseconds ")]
+Quota = Annotated[int, whole(1, 10**12)]
+Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0 and at most 1")]
+CallRate = Annotated[float, Meta(ge=0.01, le=1000, description="a number from 0.01 to 1000")]
+CallRecords = Annotated[int, whole(1, limits.RECORDS_PER_CALL_MAX)]
+CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
+RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
+MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
+ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
+ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]
+UnixPath = Annotated[str, Meta(description='"auto", "" or a path'), Check(check_unix)]
+FileMode = Annotated[
+    str, Meta(pattern=r"^0?[0-7]{3}$", description='octal digits in quotes, such as "0660"')
+]
+Url = Annotated[str, Meta(description="a URL in quotes"), Check(check_url)]
+Arn = Annotated[str, Meta(description="an ARN in quotes"), Check(check_arn)]
+Region = Annotated[
+    str, Meta(pattern=r"^[a-z0-9-]*$", description='a region, such as "eu-central-1", or ""')
+]
+Service = Annotated[Literal["aws", "yandex"], _words("aws", "yandex")]
+Acknowledgement = Annotated[Literal["delivered", "accepted"], _words("delivered", "accepted")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
+]
+LogFormat = Annotated[Literal["auto", "json", "text"], _words("auto", "json", "text")]

@@ -1,0 +1,217 @@
+"""What the listeners' requests mean: HTTP request -> records -> a frame -> the answer, when it
+settles.
+
+The routes: `POST /` is the Kinesis API, `POST /v1/streams/{stream}/records` is NDJSON. Knows the
+wire forms and what a stream offers its clients (`Stream` below); nothing of shards, calls or
+sockets. Invariant: every request is answered once: refused at the door, at once (`accepted`), or
+when its frame settles.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import REQUEST_BYTES_MAX_AWS as REQUEST_BYTES_MOST
+from kdaemon.base.ports import Clock
+from kdaemon.base.record import RecordResult
+from kdaemon.config import Config, StreamConfig
+from kdaemon.ingest.admission import make_frame
+from kdaemon.ingest.http_request import HttpRequest
+from kdaemon.ingest.kinesis_api import (
+    ACCEPTED,
+    AnswerHeaders,
+    ApiError,
+    Operation,
+    PutLimits,
+    PutRequest,
+    api_error,
+    check_sizes,
+    encode_put_record,
+    encode_put_records,
+    parse_put_record,
+    parse_put_records,
+    read_envelope,
+)
+
+ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
+"""In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""
+
+RETRY_AFTER_S = b"1"  # when there is no room: shards are paced by the second
+
+_ACCEPTED_HEADERS = ((ACKNOWLEDGE_HEADER, b"accepted"),)
+_ACKNOWLEDGE = {each.value.encode(): each for each in Acknowledge}
+_FULL = RecordResult(
+    error_code="ProvisionedThroughputExceededException",
+    error_message="kdaemon has no room for this stream's records now: try again later.",
+)
+
+
+class Stream(Protocol):
+    """One stream, as its clients' side uses it (`send/streams.py`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def config(self) -> StreamConfig: ...
+    @property
+    def deadline_ns(self) -> int: ...
+    @property
+    def record_bytes_max(self) -> int: ...
+    def refusal(self) -> ServiceError | None: ...
+    def submit(self, frame: Frame) -> bool: ...
+    def has_room(self, held_bytes: int) -> bool: ...
+    def when_room(self, callback: Callable[[], None]) -> None: ...
+    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None: ...
+
+
+class Streams(Protocol):
+    """All of them."""
+
+    @property
+    def door(self) -> StreamCounters: ...
+    def find(self, name: str) -> Stream: ...
+
+
+class KinesisGateway:
+    """Answers the Kinesis API: PutRecord and PutRecords."""
+
+    def __init__(self, streams: Streams, config: Config, clock: Clock, process_id: int) -> None:
+        """`process_id`: 64 bits that tell this process's request ids from another's."""
+        self._streams = streams
+        self._clock = clock
+        self._answer_headers = AnswerHeaders(process_id)
+        self._is_yandex = config.service == "yandex"
+        # The stream is known only after parsing: parse by the widest limits, then apply its own.
+        self._widest = PutLimits(
+            record_bytes_max=RECORD_BYTES_MAX_AWS,
+            request_bytes_max=REQUEST_BYTES_MOST,
+            partition_key_bytes_max=PARTITION_KEY_BYTES_MAX_YANDEX if self._is_yandex else None,
+            is_stream_name_free=self._is_yandex,
+        )
+
+    def handle(self, request: HttpRequest) -> None:
+        """Takes one request; answers now or when its records have settled."""
+        headers = self._answer_headers.next()
+        try:
+            operation = read_envelope(request.method, request.headers, request.body)
+            if operation is Operation.PUT_RECORDS:
+                self._put(request, parse_put_records(request.body, self._widest), headers, True)
+            else:
+                self._put(request, parse_put_record(request.body, self._widest), headers, False)
+        except ApiError as error:
+            _respond_error(request, error, headers)
+
+    def _put(
+        self,
+        request: HttpRequest,
+        put: PutRequest,
+        headers: tuple[tuple[bytes, bytes], ...],
+        is_batch: bool,
+    ) -> None:
+        count = len(put.records)
+        try:
+            stream = self._streams.find(put.stream_arn or put.stream_name or "")
+        except RejectedRecord as error:
+            door = self._streams.door
+            door.received += count
+            door.received_bytes += sum(put.sizes)
+            door.rejected[RejectReason.UNLISTED] += count
+            raise api_error(error.code, error.message) from None
+        self._check(stream, put, is_batch)
+        acknowledge = self._acknowledge(stream, request)
+        request.body = b""  # parsed: while the request waits, its records are all that is held
+        if acknowledge is Acknowledge.DELIVERED:
+            refusal = stream.refusal()
+            if refusal is not None:
+                stream.reject(RejectReason.MISSING_STREAM, count, sum(put.sizes))
+                raise api_error(refusal.code, refusal.message)
+            answer = _BatchAnswer(request, headers) if is_batch else _Answer(request, headers)
+            deadline_ns = self._clock.now_ns() + stream.deadline_ns
+            frame = make_frame(put.records, put.sizes, acknowledge, answer, deadline_ns)
+            if not stream.submit(frame):
+                frame.results = [_FULL] * count
+                answer(frame)
+            return
+        frame = make_frame(put.records, put.sizes, acknowledge, None, None)
+        result = ACCEPTED if stream.submit(frame) else _FULL
+        body = encode_put_records([result] * count) if is_batch else encode_put_record(result)
+        request.respond(200, body, headers=headers + _ACCEPTED_HEADERS)
+
+    def _check(self, stream: Stream, put: PutRequest, is_batch: bool) -> None:
+        """Holds the request to the stream's own limits; raises ApiError."""
+        total = sum(put.sizes)
+        request_bytes_max = stream.config.request_bytes_max
+        record_bytes_max = stream.record_bytes_max
+        if total > record_bytes_max or total > request_bytes_max:
+            limits = PutLimits(record_bytes_max, request_bytes_max, None, self._is_yandex)
+            try:
+                check_sizes(put, limits, prefix="records.%d.member." if is_batch else "")
+            except ApiError:
+                stream.reject(RejectReason.INVALID, len(put.records), total)
+                raise
+        if put.is_dry_run:
+            raise api_error(
+                "DryRunOperationException", "The request would have been taken; it was a dry run."
+            )
+
+    def _acknowledge(self, stream: Stream, request: HttpRequest) -> Acknowledge:
+        asked = request.headers.get(ACKNOWLEDGE_HEADER)
+        if asked is None:
+            return Acknowledge(stream.config.acknowledge)
+        return acknowledge_of(asked)
+
+
+class _Answer:
+    """The answer that a PutRecord request waits for."""
+
+    __slots__ = ("_headers", "_request")
+
+    def __init__(self, request: HttpRequest, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._request = request
+        self._headers = headers
+
+    def __call__(self, frame: Frame) -> None:
+        request = self._request
+        if frame.refusal is not None:
+            _respond_error(request, api_error(*frame.refusal), self._headers)
+            return
+        try:
+            body = self.encode(frame)
+        except ApiError as error:
+            _respond_error(request, error, self._headers)
+        else:
+            request.respond(200, body, headers=self._headers)
+
+    def encode(self, frame: Frame) -> bytes:
+        (result,) = frame.results
+        assert result is not None, "settled, and without a result"
+        return encode_put_record(result)
+
+
+class _BatchAnswer(_Answer):
+    """The answer that a PutRecords request waits for."""
+
+    __slots__ = ()
+
+    def encode(self, frame: Frame) -> bytes:
+        return encode_put_records(frame.results)  # type: ignore[arg-type]  # settled: no None left
+
+
+def acknowledge_of(text: bytes) -> Acknowledge:
+    """The value of an acknowledge header. Raises ApiError if it is none of the three words."""
+    acknowledge = _ACKNOWLEDGE.get(text.strip().lower())
+    if acknowledge is None:
+        raise api_error(
+            "InvalidArgumentException",
+            "X-Kdaemon-Acknowledge must be delivered, accepted or none.",
+        )
+    return acknowledge
+
+
+def _respond_error(
+    request: HttpRequest, error: ApiError, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    request.respond(error.status, error.body, content_type=error.content_type, headers=headers)

@@ -1,0 +1,194 @@
+"""The shell around one Engine: its calls, its timer, its shard map. No decisions of its own.
+
+After every input it pumps once: polls batches and starts a call for each, tells the clients of
+what settled, arms one timer. Frames that arrive within one turn of the loop are pumped together,
+so that clients who speak at the same moment share a batch at no wait.
+Queues: none; the engine bounds the calls in flight.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Frame
+from kdaemon.base.ports import Clock
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine import Engine
+from kdaemon.pack.packer import Batch
+
+log = logging.getLogger("kdaemon.send")
+
+
+class Client(Protocol):
+    """How a batch reaches the service (`send/client.py`)."""
+
+    async def put_records(
+        self, target: StreamTarget, records: list[Record]
+    ) -> list[RecordResult]: ...
+
+
+class Describer(Protocol):
+    """How a stream's shards and limits are learnt (`send/discovery.py`)."""
+
+    async def describe(self, target: StreamTarget) -> StreamDescription: ...
+
+
+class StreamDriver:
+    """Runs one stream. All methods but `aclose` are sync and belong to the loop's thread."""
+
+    def __init__(
+        self,
+        target: StreamTarget,
+        engine: Engine,
+        client: Client,
+        discovery: Describer,
+        clock: Clock,
+    ) -> None:
+        self.target = target
+        self.engine = engine
+        self.on_described: Callable[[StreamDescription], None] | None = None
+        self._client = client
+        self._discovery = discovery
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._describing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._is_pump_due = False
+        self._is_closed = False
+        self._room_waiters: list[Callable[[], None]] = []
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._pump_soon()
+
+    def submit(self, frame: Frame) -> bool:
+        """Hands a checked frame to the engine; False, and nothing was taken, if it has no room."""
+        if not self.engine.handle_frame(frame, self._clock.now_ns()):
+            return False
+        if not self._is_pump_due:
+            self._pump_soon()
+        return True
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls back once, when something has settled and there may be room again."""
+        self._room_waiters.append(callback)
+
+    def begin_drain(self) -> None:
+        """No linger from now on."""
+        self.engine.begin_drain()
+        self._pump_soon()
+
+    async def wait_idle(self) -> None:
+        """Returns when nothing is buffered and nothing in flight."""
+        while not self.engine.is_idle:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
+
+    def give_up(self) -> None:
+        """Answers every client that still waits: what is queued is withdrawn."""
+        self.engine.give_up()
+        self._tell_settled()
+
+    async def aclose(self) -> None:
+        """Cancels what is under way. What was in flight has an unknown outcome."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._calls, *([self._describing] if self._describing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _pump_soon(self) -> None:
+        self._is_pump_due = True
+        self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._is_pump_due = False
+        if self._is_closed:
+            return
+        engine = self.engine
+        now_ns = self._clock.now_ns()
+        engine.handle_timeout(now_ns)
+        while (batch := engine.poll_batch(now_ns)) is not None:
+            call = self._loop.create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        if self._describing is None and engine.freshness.ask(now_ns):
+            self._describing = self._loop.create_task(self._describe())
+        self._tell_settled()
+        self._arm(now_ns)
+
+    def _tell_settled(self) -> None:
+        settled = self.engine.take_settled()
+        for frame in settled:
+            if frame.on_settled is not None:
+                frame.on_settled(frame)
+        if settled and self._room_waiters:
+            waiters, self._room_waiters = self._room_waiters, []
+            for waiter in waiters:
+                waiter()
+        if self._idle_waiters and self.engine.is_idle:
+            for future in self._idle_waiters:
+                if not future.done():
+                    future.set_result(None)
+            self._idle_waiters.clear()
+
+    def _arm(self, now_ns: int) -> None:
+        wakeup_ns = self.engine.next_wakeup_ns()
+        if self._timer is not None:
+            if wakeup_ns is not None and now_ns < self._timer_ns <= wakeup_ns:
+                return  # it rings early enough; moving it costs more than one idle pump
+            self._timer.cancel()
+            self._timer = None
+        if wakeup_ns is not None:
+            self._timer_ns = wakeup_ns
+            delay_s = max(0.0, (wakeup_ns - now_ns) / 1e9)
+            self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
+
+    async def _call(self, batch: Batch) -> None:
+        engine = self.engine
+        try:
+            results = await self._client.put_records(self.target, batch.records)
+        except ServiceError as error:
+            log.warning(
+                "PutRecords failed",
+                extra={"fields": {"stream": self.target.name, "code": error.code}},
+            )
+            engine.handle_failure(batch, error, self._clock.now_ns())
+        except Exception:
+            # A defect of ours must not lose records: the call may have been made, or not.
+            log.exception("PutRecords broke", extra={"fields": {"stream": self.target.name}})
+            broken = ServiceError("InternalError", "kdaemon failed while calling the service")
+            engine.handle_failure(batch, broken, self._clock.now_ns())
+        else:
+            engine.handle_results(batch, results, self._clock.now_ns())
+        self._pump()
+
+    async def _describe(self) -> None:
+        engine = self.engine
+        try:
+            description = await self._discovery.describe(self.target)
+        except ServiceError as error:
+            log.warning(
+                "the stream's shards and limits are unknown",
+                extra={"fields": {"stream": self.target.name, "code": error.code}},
+            )
+            engine.freshness.failed(self._clock.now_ns())
+        except Exception:
+            log.exception("discovery broke", extra={"fields": {"stream": self.target.name}})
+            engine.freshness.failed(self._clock.now_ns())
+        else:
+            engine.handle_description(description, self._clock.now_ns())
+            if self.on_described is not None:
+                self.on_described(description)
+        self._describing = None
+        self._pump()

@@ -1,0 +1,421 @@
+import re
+import tomllib
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.config import Config, StreamConfig, resolve_unix_path
+from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
+from kdaemon.config.values import Address, parse_address
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/clicks"
+MIB = 1024 * 1024
+
+
+def problems(
+    text: str | None = None,
+    environ: dict[str, str] | None = None,
+    flags: tuple[tuple[str, str], ...] = (),
+) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(text=text, source="k.toml", environ=environ or {}, flags=flags)
+    return [str(problem) for problem in caught.value.problems]
+
+
+# The example
+
+
+def test_the_example_loads_to_exactly_the_defaults() -> None:
+    assert load_config(text=EXAMPLE.read_text()) == Config() == load_config()
+
+
+def test_the_example_sets_every_key() -> None:
+    document = tomllib.loads(EXAMPLE.read_text())
+    stated: set[tuple[str, ...]] = {(name,) for name in document if name not in TABLES}
+    stated |= {(table, name) for table in TABLES for name in document[table]}
+    assert stated == set(KEYS)
+
+
+def test_the_streams_that_the_example_shows_load_too() -> None:
+    text = EXAMPLE.read_text()
+    shown = text[text.index("# [streams.orders]") :].replace("\n# A stream of", "\n# # A stream of")
+    config = load_config(text=re.sub(r"^# ?", "", shown, flags=re.MULTILINE))
+    assert sorted(config.streams) == ["clicks", "name.with.dots", "orders", "payments"]
+
+
+def test_no_default_falls_outside_its_own_bounds() -> None:
+    for path in KEYS:
+        value = getattr(Config(), path[0]) if len(path) == 1 else None
+        value = value if len(path) == 1 else getattr(getattr(Config(), path[0]), path[1])
+        given = ",".join(value) if isinstance(value, tuple) else str(value)
+        assert load_config(flags=[(".".join(path), given)]) == Config(), path
+
+
+def test_every_field_of_the_shape_is_a_key() -> None:
+    names: set[tuple[str, ...]] = set()
+    for field in fields(Config):
+        value = getattr(Config(), field.name)
+        if is_dataclass(value):
+            names |= {(field.name, inner.name) for inner in fields(value)}
+        else:
+            names.add((field.name,))
+    assert names - set(KEYS) == {("streams",), ("default", "name"), ("default", "arn")}
+
+
+# Precedence
+
+
+def test_flags_win_over_environment_over_file_over_defaults() -> None:
+    text = "[send]\nread_timeout_ms = 1\nconnect_timeout_ms = 1\ncall_timeout_ms = 4\n"
+    environ = {"KDAEMON_SEND_READ_TIMEOUT_MS": "2", "KDAEMON_SEND_CONNECT_TIMEOUT_MS": "2"}
+    send = load_config(text=text, environ=environ, flags=[("send.read_timeout_ms", "3")]).send
+    assert (send.read_timeout_ms, send.connect_timeout_ms, send.call_timeout_ms) == (3, 2, 4)
+    assert send.control_calls_per_second == 5.0
+
+
+def test_a_wrong_value_is_told_even_if_a_later_source_overrides_it() -> None:
+    found = problems("region = 1", {"KDAEMON_REGION": "eu-central-1"})
+    assert found == ['k.toml: region: is 1; expected a region, such as "eu-central-1", or ""']
+
+
+def test_texts_from_the_environment_become_the_kind_of_their_key() -> None:
+    config = load_config(
+        environ={
+            "KDAEMON_ACCEPT_UNLISTED": "TRUE",
+            "KDAEMON_DEFAULT_SHARE": "0.5",
+            "KDAEMON_LISTEN_HTTP": "",
+            "KDAEMON_SANDBOX_STREAMS": "a, b,c",
+            "KDAEMON_STREAMS_MAX": "7",
+            "KDAEMON_CONFIG": "/etc/kdaemon/config.toml",
+            "HOME": "/root",
+        }
+    )
+    assert (config.default.share, config.listen.http, config.streams_max) == (0.5, "", 7)
+    assert config.sandbox.streams == ("a", "b", "c")
+
+
+def test_no_two_keys_have_one_variable() -> None:
+    assert len(VARIABLES) == len(KEYS)
+
+
+# Every problem at once
+
+
+def test_all_problems_of_file_environment_flags_and_rules_come_in_one_error() -> None:
+    text = """
+        regoin = "x"
+        linger_ms = 5
+        service = "gcp"
+        listen = 3
+        [send]
+        read_timeout_ms = true
+        call_timeout_ms = 0
+        [default]
+        arn = "x"
+        share = nan
+        buffer_bytes_max = 99999999999999999999999
+        linger_ms = 30000
+        [streams.orders.v2]
+        share = 1
+        [streams.'bad name']
+        lingerms = 3
+        [sandbox]
+        streams = ["a", ""]
+        listen = ""
+    """
+    environ = {"KDAEMON_STREAMS_X": "1", "KDAEMON_LISTEN_HTPP": "", "KDAEMON_LOG_LEVEL": "loud"}
+    flags = (("foo.bar", "1"), ("metrics.per_shard", "maybe"), ("listen.admin", "[::]:1"))
+    found = problems(text, environ, flags)
+    expected = [
+        'k.toml: regoin: is no key; did you mean "region"?',
+        "k.toml: linger_ms: is no key; did you mean default.linger_ms?",
+        'k.toml: service: is "gcp"; expected "aws" or "yandex"',
+        "k.toml: listen: is 3; expected a table, as [listen]",
+        "k.toml: send.read_timeout_ms: is true; expected a whole number of milliseconds from 1",
+        "k.toml: send.call_timeout_ms: is 0; expected a whole number of milliseconds from 1",
+        "k.toml: default.arn: is no key; an ARN belongs to one stream",
+        "k.toml: default.share: is nan; expected a number above 0 and at most 1",
+        "k.toml: default.buffer_bytes_max: is 99999999999999999999999; expected a whole number of",
+        'k.toml: streams.orders.v2: is no key; a name with a dot stands in quotes, as [streams."or',
+        'k.toml: streams."bad name".lingerms: is no key; did you mean "linger_ms"?',
+        "k.toml: sandbox.streams: is ['a', '']; expected a list",
+        'k.toml: sandbox.listen: is ""; expected HOST:PORT',
+        "environment: KDAEMON_LISTEN_HTPP: is no setting; did you mean KDAEMON_LISTEN_HTTP?",
+        'environment: KDAEMON_LOG_LEVEL: is "loud"; expected "debug", "info", "warning" or "error"',
+        "environment: KDAEMON_STREAMS_X: a stream cannot be set by a variable",
+        "flags: foo.bar: is no key; known here: service, region",
+        'flags: metrics.per_shard: is "maybe"; expected true or false',
+        "flags: listen.admin: address :: faces other machines, and nothing checks who writes",
+        "k.toml: default.linger_ms: linger_ms (30000) must be below deadline_ms (20000)",
+        'k.toml: streams."bad name": is no name of a stream',
+    ]
+    assert len(found) == len(expected), "\n".join(found)
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start), line
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("a = 1\nb =\n", "line 2: is not TOML: Invalid value at column 4"),
+        ("a = 1\na = 2", "line 2: is not TOML: Cannot overwrite a value at the end of the file"),
+        ("\n\n[send", "line 3: is not TOML: "),
+        ('x = "', "line 1: is not TOML: "),
+    ],
+)
+def test_text_that_is_not_toml_is_told_with_its_line_and_the_environment_is_still_checked(
+    text: str, where: str
+) -> None:
+    found = problems(text, {"KDAEMON_REGION": "X Y"})
+    assert found[0].startswith(f"k.toml: {where}")
+    assert found[1].startswith("environment: KDAEMON_REGION: ")
+
+
+def test_a_problem_never_shows_more_than_a_short_part_of_a_value() -> None:
+    assert len(problems(f"service = '{'x' * 100_000}'")[0]) < 200
+
+
+def test_the_user_and_password_of_a_url_are_refused() -> None:
+    assert "no user" in problems("endpoint_url = 'https://me:secret@host/'")[0]
+
+
+# The environment of others
+
+
+def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours() -> None:
+    environ = {
+        "KDAEMON_SERVICE_HOST": "10.0.0.1",
+        "KDAEMON_SERVICE_PORT": "8990",
+        "KDAEMON_SERVICE_PORT_HTTP": "8990",
+        "KDAEMON_PORT": "tcp://10.0.0.1:8990",
+        "KDAEMON_PORT_8990_TCP": "tcp://10.0.0.1:8990",
+        "KDAEMON_PORT_8990_TCP_ADDR": "10.0.0.1",
+        "KDAEMON_METRICS_SERVICE_HOST": "10.0.0.1",
+        "KDAEMON_METRICS_PORT": "tcp://10.0.0.1:8991",
+    }
+    assert load_config(environ=environ) == Config()
+    assert problems(environ={"KDAEMON_LISTEN_PORT": "8990"})
+
+
+# Rules between keys
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "part"),
+    [
+        ("[listen]\nhttp = '0.0.0.0:80'", "listen.http", "set listen.insecure = true"),
+        ("[listen]\nadmin = 'example.org:80'", "listen.admin", "set listen.insecure = true"),
+        ("[sandbox]\nlisten = '[::]:80'", "sandbox.listen", "set listen.insecure = true"),
+        ("[listen]\nhttp = '127.0.0.1:8991'", "listen.http", "have one port (8991)"),
+        ("[listen]\nhttp = ''\nunix = ''", "listen.http", "no client could come in"),
+        ("accept_unlisted = false", "accept_unlisted", "no record could be accepted"),
+        ("streams_max = 1\n[streams]\na = {}\nb = {}", "streams_max", "streams listed (2)"),
+        ("[send]\ncall_timeout_ms = 9999", "send.call_timeout_ms", "(10000) is above"),
+        ("[send]\nconnect_timeout_ms = 15001", "send.connect_timeout_ms", "(15001) is above"),
+        ("[default]\nrecord_bytes_max = 5242881", "default.record_bytes_max", "in no request"),
+        ("[default]\nbatch_bytes_max = 99999", "default.batch_bytes_max", "in no request"),
+        ("[default]\nbuffer_bytes_max = 268435457", "default.buffer_bytes_max", "bounds all"),
+        ("[default]\nbuffer_bytes_max = 10485759", "default.buffer_bytes_max", "must fit while"),
+        ("memory_bytes_max = 10485759", "memory_bytes_max", "must fit while"),
+        ("[streams.a]\nlinger_ms = 20000", "streams.a.linger_ms", "before they are sent"),
+        ("[streams.a]\nrecord_bytes_max = 5242881", "streams.a.record_bytes_max", "in no request"),
+        ("[streams.'a b']", 'streams."a b"', "is no name of a stream"),
+        (f"[streams.clicks]\n[streams.'{ARN}']", f'streams."{ARN}"', "is the stream clicks again"),
+        ("service = 'yandex'\n[streams.a]\narn = '" + ARN + "'", "streams.a.arn", "has no ARNs"),
+        (f"service = 'yandex'\n[streams.'{ARN}']", "service", "has no ARNs"),
+        (
+            "service = 'yandex'\n[default]\nrequest_bytes_max = 5242881",
+            "default.request_bytes_max",
+            "Yandex Data Streams takes at most 5242880",
+        ),
+    ],
+)
+def test_settings_that_cannot_stand_together_are_refused(text: str, key: str, part: str) -> None:
+    first = problems(text)[0]
+    assert first.startswith(f"k.toml: {key}: ")
+    assert part in first
+
+
+def test_a_clash_is_told_at_the_source_that_set_its_key() -> None:
+    found = problems("memory_bytes_max = 1048576", {"KDAEMON_DEFAULT_BUFFER_BYTES_MAX": "16777216"})
+    assert len(found) == 1
+    assert found[0].startswith(
+        "environment: KDAEMON_DEFAULT_BUFFER_BYTES_MAX: buffer_bytes_max (16"
+    )
+
+
+def test_a_clash_in_default_is_told_once_not_for_each_stream_that_inherits_it() -> None:
+    assert len(problems("[default]\nlinger_ms = 30000\n[streams.a]\n[streams.b]\nshare = 0.5")) == 1
+
+
+def test_what_is_broken_already_causes_no_second_problem() -> None:
+    assert len(problems("[default]\nlinger_ms = 'long'\ndeadline_ms = 50")) == 1
+
+
+@pytest.mark.parametrize("http", ["127.0.0.2:1", "[::1]:1", "localhost:1", "127.0.0.1:0", ""])
+def test_loopback_needs_no_permission(http: str) -> None:
+    assert load_config(flags=[("listen.http", http)]).listen.http == http
+
+
+def test_an_exposed_listener_is_allowed_when_it_says_insecure() -> None:
+    text = "[listen]\nhttp = '0.0.0.0:80'\ninsecure = true"
+    assert load_config(text=text).listen.http_address == Address("0.0.0.0", 80)
+
+
+# Defaults that follow another setting
+
+
+def test_yandex_waits_longer_and_the_sandbox_imitates_it() -> None:
+    config = load_config(text="service = 'yandex'")
+    assert (config.send.read_timeout_ms, config.send.call_timeout_ms) == (65_000, 70_000)
+    assert config.sandbox.flavour == "yandex"
+
+
+def test_what_is_set_stays_as_set_under_yandex() -> None:
+    config = load_config(
+        text="service = 'yandex'\n[send]\nread_timeout_ms = 10000\n[sandbox]\nflavour = 'aws'"
+    )
+    assert (config.send.read_timeout_ms, config.send.call_timeout_ms) == (10_000, 70_000)
+    assert config.sandbox.flavour == "aws"
+
+
+def test_a_stream_buffers_no_more_than_all_memory_where_only_that_is_set() -> None:
+    assert load_config(text="memory_bytes_max = 33554432").default.buffer_bytes_max == 32 * MIB
+
+
+def test_yandex_names_are_paths() -> None:
+    path = "/ru-central1/b1g/etn/orders"
+    assert path in load_config(text=f"service = 'yandex'\n[streams.'{path}']").streams
+
+
+# Streams
+
+
+def test_a_listed_stream_inherits_default_and_overrides_it() -> None:
+    config = load_config(
+        text="[default]\nshare = 0.5\nlinger_ms = 7\n[streams.orders]\nshare = 0.25",
+        flags=[("streams.orders.in_flight_max", "3"), ("streams.a.b.linger_ms", "9")],
+    )
+    orders = config.stream("orders")
+    assert orders == replace(config.default, name="orders", share=0.25, in_flight_max=3)
+    assert orders is not None
+    assert orders.linger_ms == 7
+    assert config.streams["a.b"].linger_ms == 9
+
+
+def test_an_unlisted_stream_has_the_defaults_where_unlisted_ones_are_accepted() -> None:
+    assert Config().stream("any") == StreamConfig(name="any")
+    assert Config().stream(ARN) == StreamConfig(name="clicks", arn=ARN)
+    closed = load_config(text="accept_unlisted = false\n[streams.orders]")
+    assert closed.stream("any") is None
+    assert closed.stream(ARN) is None
+    assert closed.stream("orders") is not None
+
+
+@pytest.mark.parametrize("table", [f"[streams.'{ARN}']", f"[streams.clicks]\narn = '{ARN}'"])
+def test_a_stream_listed_by_arn_is_found_by_name_and_by_arn(table: str) -> None:
+    config = load_config(text=f"{table}\nshare = 0.5")
+    expected = StreamConfig(name="clicks", arn=ARN, share=0.5)
+    assert config.stream("clicks") == config.stream(ARN) == expected
+
+
+def test_an_arn_finds_the_stream_that_is_listed_by_name_alone() -> None:
+    config = load_config(text="accept_unlisted = false\n[streams.clicks]\nshare = 0.5")
+    assert config.stream(ARN) == StreamConfig(name="clicks", arn=ARN, share=0.5)
+
+
+def test_an_arn_never_finds_the_stream_of_another_account() -> None:
+    other = ARN.replace("123456789012", "999999999999")
+    config = load_config(text=f"accept_unlisted = false\n[streams.'{ARN}']")
+    assert config.stream(other) is None
+
+
+# Addresses and sockets
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8990", Address("127.0.0.1", 8990)),
+        ("[::1]:0", Address("::1", 0)),
+        ("host.example:65535", Address("host.example", 65535)),
+        ("", None),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, address: Address | None) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["8990", ":8990", "h:65536", "h:", "::1:80", "a b:1", "h:1/x"])
+def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
+    assert "such as" in problems(flags=(("listen.http", text),))[0]
+
+
+@pytest.mark.parametrize(
+    ("unix", "environ", "path"),
+    [
+        (
+            "auto",
+            {"RUNTIME_DIRECTORY": "/run/k", "XDG_RUNTIME_DIR": "/run/u"},
+            "/run/k/kdaemon.sock",
+        ),
+        ("auto", {"RUNTIME_DIRECTORY": "/run/a:/run/b"}, "/run/a/kdaemon.sock"),
+        ("auto", {"XDG_RUNTIME_DIR": "/run/user/1/"}, "/run/user/1/kdaemon/kdaemon.sock"),
+        ("auto", {}, None),
+        ("auto", {"XDG_RUNTIME_DIR": "relative"}, None),
+        ("", {"RUNTIME_DIRECTORY": "/run/kdaemon"}, None),
+        ("/srv/k.sock", {"RUNTIME_DIRECTORY": "/run/kdaemon"}, "/srv/k.sock"),
+    ],
+)
+def test_the_unix_socket_stands_where_the_environment_says(
+    unix: str, environ: dict[str, str], path: str | None
+) -> None:
+    assert resolve_unix_path(unix, environ) == path
+
+
+@pytest.mark.parametrize("path", ["k.sock", "/run/", "/" + "x" * 107])
+def test_a_socket_path_that_cannot_be_bound_is_refused(path: str) -> None:
+    assert problems(flags=(("listen.unix", path),))[0].startswith("flags: listen.unix: is ")
+
+
+def test_the_mode_is_octal_text_and_a_number_is_refused() -> None:
+    assert load_config(text="[listen]\nunix_mode = '0600'").listen.unix_mode_bits == 0o600
+    assert "octal" in problems("[listen]\nunix_mode = 660")[0]
+
+
+# Anything else
+
+
+@given(
+    environ=st.dictionaries(
+        st.one_of(st.sampled_from(sorted(VARIABLES)), st.text(max_size=9).map("KDAEMON_".__add__)),
+        st.text(max_size=20),
+        max_size=6,
+    ),
+    flags=st.lists(
+        st.tuples(
+            st.one_of(
+                st.sampled_from([".".join(path) for path in KEYS]),
+                st.sampled_from([f"streams.s.{name}" for name in STREAM_KEYS]),
+                st.text(max_size=12),
+            ),
+            st.one_of(st.text(max_size=20), st.integers().map(str)),
+        ),
+        max_size=6,
+    ),
+    text=st.one_of(st.none(), st.text(max_size=60)),
+)
+def test_whatever_comes_in_gives_a_config_or_a_config_error(
+    environ: dict[str, str], flags: list[tuple[str, str]], text: str | None
+) -> None:
+    found: list[ConfigProblem] = []
+    try:
+        load_config(text=text, environ=environ, flags=flags)
+    except ConfigError as error:
+        found = error.problems or [ConfigProblem("", "", "nothing\nis told")]
+    assert all("\n" not in problem.problem for problem in found)
