@@ -5,7 +5,15 @@ from a client's request, queued, and encoded into `PutRecords` with no copy in b
 Knows nothing of queues, shards or time.
 """
 
+from typing import Annotated
+
 import msgspec
+
+from kdaemon.base.limits import PARTITION_KEY_CHARACTERS_MAX
+
+# Checked where a record is decoded, in the same pass, for nothing; a record that code makes is
+# free.
+PartitionKey = Annotated[str, msgspec.Meta(min_length=1, max_length=PARTITION_KEY_CHARACTERS_MAX)]
 
 
 class Record(
@@ -22,11 +30,11 @@ class Record(
 
     `data`: 0 bytes to the stream's record limit (counted with the key); base64 on the wire.
     `partition_key`: 1-256 characters. `explicit_hash_key`: a decimal in 0..2**128-1, or None.
-    Limits are checked at the door (`ingest/admission.py`), not here.
+    Limits are checked at the door (`ingest/kinesis_api.py`, `ingest/ndjson.py`).
     """
 
     data: bytes
-    partition_key: str
+    partition_key: PartitionKey
     explicit_hash_key: str | None = None
 
 

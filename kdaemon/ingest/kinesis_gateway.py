@@ -1,23 +1,18 @@
-"""What the listeners' requests mean: HTTP request -> records -> a frame -> the answer, when it
-settles.
+"""The Kinesis API behind HTTP: a request -> records -> a frame -> the answer, when it settles.
 
-The routes: `POST /` is the Kinesis API, `POST /v1/streams/{stream}/records` is NDJSON. Knows the
-wire forms and what a stream offers its clients (`Stream` below); nothing of shards, calls or
-sockets. Invariant: every request is answered once: refused at the door, at once (`accepted`), or
-when its frame settles.
+Knows the wire form and what a stream offers its clients; nothing of shards, calls or sockets.
+Invariant: every request is answered once: refused at the door, at once (`accepted`), or when its
+frame settles or its time is over (`delivered`).
 """
 
-from collections.abc import Callable
-from typing import Protocol
-
-from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORD_BYTES_MAX_AWS
 from kdaemon.base.limits import REQUEST_BYTES_MAX_AWS as REQUEST_BYTES_MOST
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import RecordResult
-from kdaemon.config import Config, StreamConfig
+from kdaemon.config import Config
 from kdaemon.ingest.admission import make_frame
 from kdaemon.ingest.http_request import HttpRequest
 from kdaemon.ingest.kinesis_api import (
@@ -35,11 +30,10 @@ from kdaemon.ingest.kinesis_api import (
     parse_put_records,
     read_envelope,
 )
+from kdaemon.ingest.ports import Stream, Streams, reject_at_door
 
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 """In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""
-
-RETRY_AFTER_S = b"1"  # when there is no room: shards are paced by the second
 
 _ACCEPTED_HEADERS = ((ACKNOWLEDGE_HEADER, b"accepted"),)
 _ACKNOWLEDGE = {each.value.encode(): each for each in Acknowledge}
@@ -47,32 +41,6 @@ _FULL = RecordResult(
     error_code="ProvisionedThroughputExceededException",
     error_message="kdaemon has no room for this stream's records now: try again later.",
 )
-
-
-class Stream(Protocol):
-    """One stream, as its clients' side uses it (`send/streams.py`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def config(self) -> StreamConfig: ...
-    @property
-    def deadline_ns(self) -> int: ...
-    @property
-    def record_bytes_max(self) -> int: ...
-    def refusal(self) -> ServiceError | None: ...
-    def submit(self, frame: Frame) -> bool: ...
-    def has_room(self, held_bytes: int) -> bool: ...
-    def when_room(self, callback: Callable[[], None]) -> None: ...
-    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None: ...
-
-
-class Streams(Protocol):
-    """All of them."""
-
-    @property
-    def door(self) -> StreamCounters: ...
-    def find(self, name: str) -> Stream: ...
 
 
 class KinesisGateway:
@@ -115,10 +83,7 @@ class KinesisGateway:
         try:
             stream = self._streams.find(put.stream_arn or put.stream_name or "")
         except RejectedRecord as error:
-            door = self._streams.door
-            door.received += count
-            door.received_bytes += sum(put.sizes)
-            door.rejected[RejectReason.UNLISTED] += count
+            reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(put.sizes))
             raise api_error(error.code, error.message) from None
         self._check(stream, put, is_batch)
         acknowledge = self._acknowledge(stream, request)

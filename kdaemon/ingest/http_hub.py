@@ -1,0 +1,180 @@
+"""What the connections of one HTTP listener share: limits, counters, the body budget, the tick.
+
+It knows that there are connections which can be asked to check their time or to close, not what
+they say. Invariant: one timer for all connections, armed only while there are any.
+Where it sits: beside `http.py` and `unix.py`, whose connections attach to it.
+"""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from kdaemon.base.limits import MIB
+
+REFUSALS = (
+    "connections",  # over connections_max
+    "malformed",  # not HTTP/1.1
+    "http2",  # the HTTP/2 preface
+    "head_too_large",
+    "body_too_large",
+    "bodies_full",  # the shared body budget is used up
+    "expectation",  # an Expect header other than 100-continue
+    "truncated",  # the client stopped sending in the middle of a request
+)
+TIME_OUTS = ("head", "body", "idle", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of one listener; all values are ours, 2026-11-21, for the reasons beside them.
+
+    Times are judged by a sweep: a client is cut off between its limit and one interval later.
+    """
+
+    body_bytes_max: int = (
+        16 * MIB
+    )  # base64 of a 10 MiB call and its keys, with room to refuse it by name
+    head_bytes_max: int = (
+        32 * 1024
+    )  # SigV4 with a session token takes 3 KiB; exceeded by up to 16 KiB
+    head_timeout_s: float = 10.0  # a head is one packet; slower is stuck or an attack
+    body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s
+    idle_timeout_s: float = 120.0  # longer than the SDKs' pools keep a connection unused
+    write_timeout_s: float = 30.0  # a client that does not read its answer
+    linger_timeout_s: float = 2.0  # reading on after a refusal, so that the client sees the answer
+    pipeline_max: int = 64  # requests of one connection that wait for an answer
+    connections_max: int = 10_000  # about 6 KiB each while idle
+    bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
+    sweep_interval_s: float = 1.0
+
+
+class BodyBudget:
+    """Bytes of bodies that have begun to arrive and are not whole, over all connections.
+
+    Full: `take` says no, and the connection that asked is answered 503. Given back when a body is
+    whole (then the handler's admission counts it) or its connection ends.
+    """
+
+    __slots__ = ("bytes_max", "held_bytes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held_bytes = 0
+
+    def take(self, count_bytes: int) -> bool:
+        if self.held_bytes + count_bytes > self.bytes_max:
+            return False
+        self.held_bytes += count_bytes
+        return True
+
+    def give(self, count_bytes: int) -> None:
+        assert count_bytes <= self.held_bytes
+        self.held_bytes -= count_bytes
+
+
+class HttpCounters:
+    """Plain numbers since the start; whoever exposes them reads them."""
+
+    __slots__ = ("handler_failures", "open", "opened", "refused", "timed_out")
+
+    def __init__(self) -> None:
+        self.opened = 0  # connections ever
+        self.open = 0  # connections now
+        self.handler_failures = 0  # exceptions out of the handler: defects of ours
+        self.refused = dict.fromkeys(REFUSALS, 0)
+        self.timed_out = dict.fromkeys(TIME_OUTS, 0)
+
+
+class Connection(Protocol):
+    """What the hub asks of a connection."""
+
+    def check_time(self, tick: int) -> None: ...
+    def close_if_idle(self) -> None: ...
+    def reset(self) -> None: ...
+
+
+class HttpHub:
+    """Shared by the connections of one listener. `tick` counts sweeps: time without a clock."""
+
+    def __init__(self, limits: HttpLimits, bodies: BodyBudget | None = None) -> None:
+        self.limits = limits
+        self.bodies = BodyBudget(limits.bodies_bytes_max) if bodies is None else bodies
+        self.counters = HttpCounters()
+        self.tick = 0
+        self.is_draining = False
+        self._connections: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._all_gone: asyncio.Event | None = None
+        self.head_ticks_max = self._ticks(limits.head_timeout_s)
+        self.body_ticks_max = self._ticks(limits.body_timeout_s)
+        self.idle_ticks_max = self._ticks(limits.idle_timeout_s)
+        self.write_ticks_max = self._ticks(limits.write_timeout_s)
+        self.linger_ticks_max = self._ticks(limits.linger_timeout_s)
+
+    def _ticks(self, seconds: float) -> int:
+        return math.ceil(seconds / self.limits.sweep_interval_s)
+
+    def attach(self, connection: Connection) -> bool:
+        """A connection is made. False: it is one too many, counted, and must be dropped."""
+        if self.counters.open >= self.limits.connections_max:
+            self.counters.refused["connections"] += 1
+            return False
+        self.counters.opened += 1
+        self.counters.open += 1
+        self._connections.add(connection)
+        if self._timer is None:
+            self._arm()
+        return True
+
+    def detach(self, connection: Connection) -> None:
+        """A connection is lost. One that was never attached changes nothing."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        self.counters.open -= 1
+        if not self._connections and self._all_gone is not None:
+            self._all_gone.set()
+
+    def hand_over(self, old: Connection, new: Connection) -> None:
+        """The same connection goes on under another protocol."""
+        self._connections.discard(old)
+        self._connections.add(new)
+
+    def sweep(self) -> None:
+        """One tick of time for every connection."""
+        self.tick += 1
+        for connection in tuple(self._connections):
+            connection.check_time(self.tick)
+
+    def close_idle(self) -> None:
+        """Closes connections between requests; answers close theirs from now on."""
+        self.is_draining = True
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+
+    async def aclose(self, grace_s: float) -> None:
+        """Open requests have `grace_s` seconds to be answered; what is left then is reset."""
+        self.close_idle()
+        if self._connections:
+            self._all_gone = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), grace_s)
+            except TimeoutError:
+                for connection in tuple(self._connections):
+                    connection.reset()
+                await self._all_gone.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(
+            self.limits.sweep_interval_s, self._on_timer
+        )
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.sweep()
+        if self._connections:
+            self._arm()

@@ -1,0 +1,208 @@
+"""NDJSON behind HTTP and the Unix socket: lines -> records -> frames -> what became of each line.
+
+`handle` answers `POST /v1/streams/{stream}/records`; the rest is the `Intake` of the Unix socket's
+sessions. The two differ in one thing: HTTP answers by the stream's deadline and refuses when there
+is no room (503); a socket waits, and is not read meanwhile.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import unquote
+
+import msgspec
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX
+from kdaemon.base.ports import Clock
+from kdaemon.base.record import Record
+from kdaemon.config import Config
+from kdaemon.ingest.admission import make_frame
+from kdaemon.ingest.http_request import HttpRequest, error_body
+from kdaemon.ingest.kinesis_api import ApiError, PutLimits
+from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, acknowledge_of
+from kdaemon.ingest.ndjson import Lines, Rejected, parse_lines, refuse_oversized
+from kdaemon.ingest.ports import Stream, Streams, reject_at_door
+
+JSON = b"application/json"
+PATH_PREFIX = "/v1/streams/"
+PATH_SUFFIX = "/records"
+RETRY_AFTER = ((b"Retry-After", b"1"),)  # seconds: shards are paced by the second
+
+
+class Answer(msgspec.Struct):
+    """The body: how many records were acknowledged, and each line that was not, by its number."""
+
+    acknowledged: int
+    rejected: list[Rejected]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class NdjsonGateway:
+    """Takes lines for streams. An `Intake` for sessions, a handler for HTTP requests."""
+
+    def __init__(self, streams: Streams, config: Config, clock: Clock) -> None:
+        self._streams = streams
+        self._clock = clock
+        self._key_bytes_max = PARTITION_KEY_BYTES_MAX_YANDEX if config.service == "yandex" else None
+
+    # HTTP
+
+    def handle(self, request: HttpRequest) -> None:
+        """One request of lines, all for the stream that the path names."""
+        if request.method != "POST":
+            _refuse(request, 405, "MethodNotAllowed", "Records are put with POST.")
+            return
+        if request.headers.get(b"content-encoding", b"identity") != b"identity":
+            _refuse(request, 415, "UnsupportedMediaType", "Send the lines as they are, uncoded.")
+            return
+        name = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
+        parsed = parse_lines(request.body, 1, name)
+        request.body = b""
+        rejected = parsed.rejected
+        for other, lines in parsed.by_stream.items():
+            if other != name:
+                text = "This request is for another stream; put the record under its own path."
+                rejected += [Rejected(n, "ValidationException", text) for n in lines.numbers]
+        lines = parsed.by_stream.get(name) or Lines([], [], [])
+        try:
+            stream = self._streams.find(name)
+            asked = request.headers.get(ACKNOWLEDGE_HEADER)
+            acknowledge = (
+                Acknowledge(stream.config.acknowledge) if asked is None else acknowledge_of(asked)
+            )
+        except RejectedRecord as error:
+            count = len(lines.records) + len(rejected)
+            reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(lines.sizes))
+            _refuse(request, 404, error.code, error.message)
+            return
+        except ApiError as error:
+            request.respond(error.status, error.body, content_type=error.content_type)
+            return
+        rejected += refuse_oversized(lines, self._limits(stream))
+        if rejected:
+            stream.reject(RejectReason.INVALID, len(rejected), 0)
+        self._put(request, stream, lines, rejected, acknowledge)
+
+    def _put(
+        self,
+        request: HttpRequest,
+        stream: Stream,
+        lines: Lines,
+        rejected: list[Rejected],
+        acknowledge: Acknowledge,
+    ) -> None:
+        if not lines.records:
+            _respond(request, 0, rejected)
+            return
+        if acknowledge is not Acknowledge.DELIVERED:
+            frame = make_frame(lines.records, lines.sizes, acknowledge, None, None)
+            if stream.submit(frame):
+                _respond(request, len(lines.numbers), rejected)
+            else:
+                _refuse_full(request)
+            return
+        refusal = stream.refusal()
+        if refusal is not None:
+            stream.reject(RejectReason.MISSING_STREAM, len(lines.records), sum(lines.sizes))
+            _refuse(request, 404, refusal.code, refusal.message)
+            return
+        deadline_ns = self._clock.now_ns() + stream.deadline_ns
+        answer = partial(_answer, request, lines.numbers, rejected)
+        frame = make_frame(lines.records, lines.sizes, acknowledge, answer, deadline_ns)
+        if not stream.submit(frame):
+            _refuse_full(request)
+
+    # Intake
+
+    def limits_of(self, stream: str) -> PutLimits:
+        """What one record of this stream may hold. Raises RejectedRecord if it is not taken."""
+        return self._limits(self._streams.find(stream))
+
+    def submit(
+        self,
+        stream: str,
+        records: list[Record],
+        sizes: list[int],
+        acknowledge: Acknowledge | None,
+        on_settled: Callable[[Frame], None],
+    ) -> Frame | None:
+        """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
+        found = self._find(stream, len(records), sum(sizes))
+        meant = acknowledge or Acknowledge(found.config.acknowledge)
+        callback = on_settled if meant is Acknowledge.DELIVERED else None
+        frame = make_frame(records, sizes, meant, callback, None)
+        if not found.has_room(frame.held_bytes):
+            if frame.held_bytes <= found.config.buffer_bytes_max:
+                return None
+            found.reject(RejectReason.FULL, len(records), sum(sizes))
+            raise RejectedRecord(
+                "ValidationException",
+                f"These records take {frame.held_bytes} bytes of memory, and the stream has"
+                f" {found.config.buffer_bytes_max} in all (buffer_bytes_max).",
+            )
+        found.submit(frame)
+        return frame
+
+    def when_room(self, stream: str, callback: Callable[[], None]) -> None:
+        """Calls back once when `submit` is worth another try."""
+        self._streams.find(stream).when_room(callback)
+
+    def count_rejected(self, stream: str | None, record_count: int, byte_count: int) -> None:
+        """Lines that the session refused."""
+        if stream is None:
+            reject_at_door(self._streams, RejectReason.INVALID, record_count, byte_count)
+            return
+        try:
+            self._streams.find(stream).reject(RejectReason.INVALID, record_count, byte_count)
+        except RejectedRecord:
+            reject_at_door(self._streams, RejectReason.UNLISTED, record_count, byte_count)
+
+    def _find(self, stream: str, record_count: int, byte_count: int) -> Stream:
+        try:
+            return self._streams.find(stream)
+        except RejectedRecord:
+            reject_at_door(self._streams, RejectReason.UNLISTED, record_count, byte_count)
+            raise
+
+    def _limits(self, stream: Stream) -> PutLimits:
+        return PutLimits(
+            stream.record_bytes_max, stream.config.request_bytes_max, self._key_bytes_max
+        )
+
+
+def _answer(
+    request: HttpRequest, numbers: list[int], rejected: list[Rejected], frame: Frame
+) -> None:
+    """What became of a request's lines."""
+    if frame.refusal is not None:
+        _refuse(request, 404, *frame.refusal)
+        return
+    acknowledged = 0
+    for number, result in zip(numbers, frame.results, strict=True):
+        assert result is not None, "settled, and without a result"
+        if result.is_delivered:
+            acknowledged += 1
+        else:
+            code = result.error_code or "InternalFailure"
+            rejected.append(Rejected(number, code, result.error_message or code))
+    _respond(request, acknowledged, rejected)
+
+
+def _respond(request: HttpRequest, acknowledged: int, rejected: list[Rejected]) -> None:
+    """200 when every line was taken, 207 when not: who looks only at the status must notice."""
+    rejected.sort(key=lambda each: each.line)
+    body = _encode(Answer(acknowledged, rejected))
+    request.respond(207 if rejected else 200, body, content_type=JSON)
+
+
+def _refuse(request: HttpRequest, status: int, code: str, message: str) -> None:
+    request.respond(status, error_body(code, message), content_type=JSON)
+
+
+def _refuse_full(request: HttpRequest) -> None:
+    body = error_body("ProvisionedThroughputExceededException", "No room now: nothing was taken.")
+    request.respond(503, body, content_type=JSON, headers=RETRY_AFTER)

@@ -1,0 +1,459 @@
+"""One NDJSON connection: lines in, acknowledgements and rejections out.
+
+Knows the intake's few words (below) and `ndjson.py`; nothing of streams' state, shards or calls.
+Invariants: a record is acknowledged after all records before it on this connection were
+acknowledged or rejected; what was read is submitted, even if the client is gone meanwhile; while
+the service is slow the socket is not read. Nothing a client sends makes its methods raise.
+
+Where it sits: unix.py -> NdjsonSession -> Intake (the gateway) -> engine, and back by `on_settled`.
+"""
+
+import asyncio
+from collections import deque
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import MIB
+from kdaemon.ingest.http_hub import HttpHub
+from kdaemon.ingest.intake import Intake
+from kdaemon.ingest.ndjson import (
+    VALIDATION,
+    Lines,
+    Rejected,
+    encode_acknowledged,
+    encode_rejected,
+    parse_lines,
+    parse_setup,
+    refuse_oversized,
+)
+
+# Lines are parsed and submitted in blocks of about this size: it bounds what a frame takes of the
+# engine's room and how many rejections are made before the client's reading is looked at.
+# Ours, 2026-11-21: 240 records of 200 bytes, enough that a block's fixed cost vanishes.
+BLOCK_BYTES = 64 * 1024
+
+ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
+UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
+
+
+class State(Enum):
+    READING = "reading"
+    ENDED = "ended"  # no more input is taken; answers are owed
+    LINGERING = "lingering"  # all is said; input is thrown away until the client closes
+    CLOSED = "closed"
+
+
+_MOVES = {
+    State.READING: {State.ENDED, State.CLOSED},
+    State.ENDED: {State.LINGERING, State.CLOSED},
+    State.LINGERING: {State.CLOSED},
+    State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
+}
+
+
+class _Round:
+    """One block of lines: told to the client when it and all before it is settled."""
+
+    __slots__ = ("acknowledged", "byte_count", "open", "rejected")
+
+    def __init__(self) -> None:
+        self.open = 0  # frames that wait to be submitted or settled
+        self.acknowledged = 0  # records that will be told as acknowledged
+        self.byte_count = 0
+        self.rejected: list[Rejected] = []  # taken in, and not delivered
+
+
+class NdjsonSession(asyncio.Protocol):
+    """One connection.
+
+    Queues: `_unread` (whole lines not parsed; at most one read, then reading stops), `_held` (one
+    block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
+    to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops).
+    """
+
+    def __init__(self, intake: Intake, hub: HttpHub, line_bytes_max: int) -> None:
+        self._intake = intake
+        self._hub = hub
+        self._line_bytes_max = line_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._state = State.READING
+        self._stream: str | None = None
+        self._acknowledge: Acknowledge | None = None
+        self._is_set_up = False  # the first line was read
+        self._partial = bytearray()  # a line whose end has not come
+        self._charged_bytes = 0  # what of the shared budget `_partial` holds
+        self._unread = b""
+        self._unread_start = 0  # where in `_unread` the next block begins
+        self._next_line = 1
+        self._rounds: deque[_Round] = deque()
+        self._unsettled_bytes = 0
+        self._held: deque[tuple[_Round, str, Lines]] = deque()
+        self._is_waiting_for_room = False
+        self._is_pumping = False
+        self._is_reading = True
+        self._is_writing_paused = False
+        self._is_flush_due = False
+        self._acknowledged = 0  # records, told or about to be told
+        self._told = 0
+        self._last_words = b""  # why the connection ends
+        self._has_eof = False
+        self._since_tick = hub.tick
+
+    # --- the transport's calls
+
+    def take_over(self, transport: asyncio.BaseTransport) -> None:
+        """A connection that the hub knows already."""
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The client is gone. What was read is submitted all the same; nobody is told."""
+        self._move(State.CLOSED)
+        self._hub.detach(self)
+        self._drop_partial()
+        self._pump()
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is not State.READING:
+            return
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep_partial(data)
+            return
+        if self._partial:
+            lines = bytes(self._partial) + data[:end]
+            self._drop_partial()
+        else:
+            lines = data[:end]
+        self._unread = self._unread[self._unread_start :] + lines
+        self._unread_start = 0
+        self._since_tick = self._hub.tick
+        if end < len(data):
+            self._keep_partial(data[end:])
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: its last line may lack a newline, and answers still go out."""
+        self._has_eof = True
+        if self._state is State.READING:
+            self._unread = self._unread[self._unread_start :] + bytes(self._partial)
+            self._unread_start = 0
+            self._drop_partial()
+            self._move(State.ENDED)
+            self._pump()
+        elif self._state is State.LINGERING:
+            self._move(State.CLOSED)
+            self._transport.close()
+        return True
+
+    def pause_writing(self) -> None:
+        self._is_writing_paused = True
+        self._since_tick = self._hub.tick
+        self._regulate_reading()
+
+    def resume_writing(self) -> None:
+        self._is_writing_paused = False
+        self._since_tick = self._hub.tick
+        self._pump()
+
+    # --- lines that have no end yet
+
+    def _keep_partial(self, data: bytes) -> None:
+        if not self._partial:
+            self._since_tick = self._hub.tick
+        self._partial += data
+        size = len(self._partial)
+        if size > self._line_bytes_max:
+            text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
+            self._refuse_partial("body_too_large", VALIDATION, text)
+        elif not self._hub.bodies.take(len(data)):
+            text = "Too many long lines are arriving at once; send this one again later."
+            self._refuse_partial("bodies_full", "ServiceUnavailableException", text)
+        else:
+            self._charged_bytes += len(data)
+
+    def _drop_partial(self) -> None:
+        self._hub.bodies.give(self._charged_bytes)
+        self._charged_bytes = 0
+        self._partial = bytearray()
+
+    def _refuse_partial(self, reason: str, code: str, text: str) -> None:
+        """Refuses the line that has no end, after those before it, and ends the connection."""
+        self._hub.counters.refused[reason] += 1
+        self._end_with(Rejected(self._line_after_unread(), code, text), len(self._partial))
+
+    def _end_with(self, rejected: Rejected, byte_count: int) -> None:
+        """Takes nothing more; what came before is settled and told first."""
+        self._intake.count_rejected(self._stream, 1, byte_count)
+        self._drop_partial()
+        self._last_words = encode_rejected(rejected)
+        if self._state is State.READING:
+            self._move(State.ENDED)
+        self._pump()
+
+    def _line_after_unread(self) -> int:
+        return self._next_line + self._unread.count(b"\n", self._unread_start)
+
+    # --- handing over
+
+    def _pump(self) -> None:
+        """Parses and submits what was read, as far as room and the client's reading allow."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        while self._submit_held() and self._has_unread and self._may_parse():
+            self._parse_block(self._take_block())
+        self._is_pumping = False
+        if self._has_to_tell:
+            self._schedule_flush()
+        self._regulate_reading()
+
+    @property
+    def _has_unread(self) -> bool:
+        return self._unread_start < len(self._unread)
+
+    @property
+    def _has_to_tell(self) -> bool:
+        """A block is settled, or the connection is to end and owes nothing any more."""
+        if self._rounds:
+            return not self._rounds[0].open
+        return self._state is State.ENDED and not self._has_unread and not self._held
+
+    def _may_parse(self) -> bool:
+        """A client that is gone is owed nothing, so nothing of it holds its lines back but room."""
+        return self._state is State.CLOSED or not (
+            self._is_writing_paused
+            or len(self._rounds) >= ROUNDS_MAX
+            or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
+        )
+
+    def _take_block(self) -> bytes:
+        """The next whole lines: BLOCK_BYTES of them, or one that is longer."""
+        start, unread = self._unread_start, self._unread
+        if not self._is_set_up:
+            end = unread.find(b"\n", start) + 1 or len(unread)
+        elif len(unread) - start <= BLOCK_BYTES:
+            end = len(unread)
+        else:
+            end = unread.rfind(b"\n", start, start + BLOCK_BYTES) + 1
+            end = end or unread.find(b"\n", start + BLOCK_BYTES) + 1 or len(unread)
+        block = unread[start:end]
+        self._unread_start = end
+        if end == len(unread):
+            self._unread, self._unread_start = b"", 0
+        return block
+
+    def _parse_block(self, block: bytes) -> None:
+        if not self._is_set_up and self._read_setup(block):
+            return
+        parsed = parse_lines(block, self._next_line, self._stream)
+        self._next_line += parsed.line_count
+        a_round = _Round()
+        if parsed.rejected:
+            self._intake.count_rejected(self._stream, len(parsed.rejected), 0)
+            self._tell_rejected(parsed.rejected)
+        for stream, lines in parsed.by_stream.items():
+            if stream is None:
+                text = 'No stream: name it in a first line {"stream": ...} or in the line itself.'
+                self._intake.count_rejected(None, len(lines.numbers), sum(lines.sizes))
+                self._reject_lines(lines, RejectedRecord(VALIDATION, text))
+            else:
+                a_round.open += 1
+                self._held.append((a_round, stream, lines))
+        self._rounds.append(a_round)
+
+    def _read_setup(self, line: bytes) -> bool:
+        """Whether the connection's first line was its setup (or nothing), and is done with."""
+        if line.isspace():
+            self._next_line += 1
+            return True
+        self._is_set_up = True
+        try:
+            setup = parse_setup(line)
+            if setup is None:
+                return False
+            if setup.stream is not None:
+                self._intake.limits_of(setup.stream)
+        except RejectedRecord as error:
+            # What follows would be taken for another stream or another promise: it is not read.
+            self._unread, self._unread_start = b"", 0
+            self._end_with(Rejected(self._next_line, error.code, error.message), len(line))
+            return True
+        self._stream, self._acknowledge = setup.stream, setup.acknowledge
+        self._next_line += 1
+        return True
+
+    def _submit_held(self) -> bool:
+        """Submits what is held; False while there is no room for it."""
+        if self._is_waiting_for_room:
+            return False
+        while self._held:
+            a_round, stream, lines = self._held[0]
+            if not self._submit(a_round, stream, lines):
+                self._is_waiting_for_room = True
+                self._intake.when_room(stream, self._room_again)
+                return False
+            self._held.popleft()
+        return True
+
+    def _room_again(self) -> None:
+        self._is_waiting_for_room = False
+        self._pump()
+
+    def _submit(self, a_round: _Round, stream: str, lines: Lines) -> bool:
+        """False: there is no room. Anything else ends the lines' wait for it."""
+        try:
+            oversized = refuse_oversized(lines, self._intake.limits_of(stream))
+            if oversized:
+                self._tell_rejected(oversized)
+                self._intake.count_rejected(stream, len(oversized), 0)
+            frame = None
+            if lines.records:
+                frame = self._intake.submit(
+                    stream,
+                    lines.records,
+                    lines.sizes,
+                    self._acknowledge,
+                    partial(self._settled, a_round, lines),
+                )
+                if frame is None:
+                    return False
+        except RejectedRecord as error:
+            self._reject_lines(lines, error)
+            a_round.open -= 1
+            return True
+        if frame is None or frame.acknowledge is not Acknowledge.DELIVERED:
+            a_round.open -= 1
+            if frame is not None and frame.acknowledge is Acknowledge.ACCEPTED:
+                a_round.acknowledged += len(lines.records)
+        else:
+            byte_count = sum(lines.sizes)
+            a_round.byte_count += byte_count
+            self._unsettled_bytes += byte_count
+            lines.records = []  # the frame has them; only the numbers are needed from here on
+        return True
+
+    def _reject_lines(self, lines: Lines, error: RejectedRecord) -> None:
+        self._tell_rejected([Rejected(line, error.code, error.message) for line in lines.numbers])
+
+    def _tell_rejected(self, rejected: list[Rejected]) -> None:
+        """What is refused at the door is told at once, before what came earlier is settled."""
+        self._write(b"".join(map(encode_rejected, rejected)))
+
+    def _settled(self, a_round: _Round, lines: Lines, frame: Frame) -> None:
+        """A frame that was to be delivered is: each of its records, or not."""
+        a_round.open -= 1
+        results = frame.results
+        if frame.refusal is not None:
+            code, message = frame.refusal
+            a_round.rejected += [Rejected(line, code, message) for line in lines.numbers]
+        else:
+            failed = [
+                index
+                for index, result in enumerate(results)
+                if result is None or result.error_code or not result.sequence_number
+            ]
+            a_round.acknowledged += len(results) - len(failed)
+            for index in failed:
+                result = results[index]
+                code = (result and result.error_code) or "InternalFailure"
+                message = (result and result.error_message) or "The record was not delivered."
+                a_round.rejected.append(Rejected(lines.numbers[index], code, message))
+        self._schedule_flush()
+
+    def _regulate_reading(self) -> None:
+        """Reads exactly while more could be handed over, or to see the client close at the end."""
+        if self._state is State.READING:
+            wants = not self._has_unread and not self._is_waiting_for_room and self._may_parse()
+        else:
+            wants = self._state is State.LINGERING
+        if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():
+            return
+        self._is_reading = wants
+        if wants:
+            self._since_tick = self._hub.tick  # the time we did not read is not the client's
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # --- answering
+
+    def _schedule_flush(self) -> None:
+        """Answers once for all that settles in this turn of the loop."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Tells what is settled, in order; ends the connection when nothing more is owed."""
+        self._is_flush_due = False
+        answers: list[bytes] = []
+        while self._rounds and not self._rounds[0].open:
+            a_round = self._rounds.popleft()
+            self._unsettled_bytes -= a_round.byte_count
+            self._acknowledged += a_round.acknowledged
+            a_round.rejected.sort(key=lambda rejected: rejected.line)
+            answers += map(encode_rejected, a_round.rejected)
+        if self._acknowledged > self._told:
+            self._told = self._acknowledged
+            answers.append(encode_acknowledged(self._told))
+        if answers:
+            self._write(b"".join(answers))
+        self._pump()
+        if self._has_to_tell and not self._rounds:
+            self._finish()
+
+    def _write(self, answers: bytes) -> None:
+        if self._state in (State.READING, State.ENDED):
+            self._transport.write(answers)
+
+    def _finish(self) -> None:
+        """All is settled. Closing with unread input would take the answers away from the client."""
+        if self._last_words:
+            self._write(self._last_words)
+        self._since_tick = self._hub.tick
+        if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
+            self._move(State.CLOSED)
+            self._transport.close()
+        else:
+            self._move(State.LINGERING)
+            self._transport.write_eof()
+            self._regulate_reading()
+
+    # --- the hub's calls
+
+    def _move(self, state: State) -> None:
+        if state not in _MOVES[self._state]:
+            raise RuntimeError(f"a session cannot go from {self._state} to {state}")
+        self._state = state
+
+    def reset(self) -> None:
+        """Ends the connection at once."""
+        self._move(State.CLOSED)
+        self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Takes no more input; what was read is settled and told, then the connection ends."""
+        if self._state is State.READING:
+            self._drop_partial()
+            self._move(State.ENDED)
+            self._pump()
+
+    def check_time(self, tick: int) -> None:
+        """Cuts off a client that stops in the middle of a line or does not read its answers."""
+        ticks, hub = tick - self._since_tick, self._hub
+        if self._is_writing_paused:
+            if ticks > hub.write_ticks_max:
+                hub.counters.timed_out["write"] += 1
+                self.reset()
+        elif self._state is State.LINGERING or self._state is State.CLOSED:
+            if ticks > hub.linger_ticks_max:
+                self.reset()
+        elif self._partial and self._is_reading and ticks > hub.body_ticks_max:
+            hub.counters.timed_out["body"] += 1
+            text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
+            rejected = Rejected(self._line_after_unread(), "RequestTimeoutException", text)
+            self._end_with(rejected, len(self._partial))

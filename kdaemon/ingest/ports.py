@@ -1,0 +1,68 @@
+"""What the gateways ask of the streams behind them. `send/streams.py` is the real thing.
+
+Only words, so that ingest and send do not import each other.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Frame
+from kdaemon.config import StreamConfig
+
+
+class Stream(Protocol):
+    """One stream, as its clients' side uses it."""
+
+    @property
+    def config(self) -> StreamConfig: ...
+
+    @property
+    def deadline_ns(self) -> int:
+        """How long a client that waits for delivery waits at most."""
+        ...
+
+    @property
+    def record_bytes_max(self) -> int:
+        """Data + partition key of one record: the stream's own limit once it is known."""
+        ...
+
+    def refusal(self) -> ServiceError | None:
+        """Why a waiting client should hear no at once."""
+        ...
+
+    def submit(self, frame: Frame) -> bool:
+        """Takes a checked frame; False, and nothing was taken, if there is no room."""
+        ...
+
+    def has_room(self, held_bytes: int) -> bool: ...
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls back once when there may be room again."""
+        ...
+
+    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+        """Counts records that were refused at the door."""
+        ...
+
+
+class Streams(Protocol):
+    """All of them."""
+
+    @property
+    def door(self) -> StreamCounters:
+        """Counts what is refused before its stream is known."""
+        ...
+
+    def find(self, name: str) -> Stream:
+        """By name or ARN. Raises RejectedRecord if nobody may write to it here."""
+        ...
+
+
+def reject_at_door(streams: Streams, reason: RejectReason, count: int, byte_count: int) -> None:
+    """Counts records whose stream is not known, or not taken."""
+    door = streams.door
+    door.received += count
+    door.received_bytes += byte_count
+    door.rejected[reason] += count

@@ -1,0 +1,25 @@
+"""Which gateway an HTTP request is for: by its path. One handler for TCP and the Unix socket."""
+
+from kdaemon.ingest.http_request import HttpHandler, HttpRequest, error_body
+from kdaemon.ingest.kinesis_gateway import KinesisGateway
+from kdaemon.ingest.ndjson_gateway import PATH_PREFIX, PATH_SUFFIX, NdjsonGateway
+
+
+def make_handler(kinesis: KinesisGateway, ndjson: NdjsonGateway) -> HttpHandler:
+    """`/v1/streams/{stream}/records` is NDJSON; other `/v1/` paths are nothing; all else is the
+    Kinesis API, which ignores the path, as the service does.
+    """
+    put_to_kinesis = kinesis.handle
+    put_lines = ndjson.handle
+
+    def handle(request: HttpRequest) -> None:
+        path = request.path
+        if not path.startswith("/v1/"):
+            put_to_kinesis(request)
+        elif path.startswith(PATH_PREFIX) and path.endswith(PATH_SUFFIX):
+            put_lines(request)
+        else:
+            text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
+            request.respond(404, error_body("NotFound", text), content_type=b"application/json")
+
+    return handle

@@ -1,0 +1,148 @@
+"""A transport that writes into memory, and what tests of listeners share."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.ingest.kinesis_api import PutLimits
+
+
+class FakeTransport(asyncio.Transport):
+    """Delivers nothing by itself: a test calls the protocol. `is_full` makes the client slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self._is_reading = True
+        self.has_written_eof = False
+        self.abort_count = 0
+        self.is_closed = False
+        self.write_count = 0
+        self.protocol: Any = None
+        self.pauses_when_written: int | None = None  # bytes; None: the client reads everything
+
+    def write(self, data: Any) -> None:
+        assert not self.has_written_eof, "written after the end"
+        assert not self.is_closed, "written after close"
+        self.written += data
+        self.write_count += 1
+        if self.pauses_when_written is not None and len(self.written) > self.pauses_when_written:
+            self.pauses_when_written = None
+            self.protocol.pause_writing()
+
+    def take(self) -> bytes:
+        data = bytes(self.written)
+        self.written.clear()
+        return data
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.take().splitlines()]
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.has_written_eof = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = True
+        self.abort_count += 1
+
+    def pause_reading(self) -> None:
+        assert self._is_reading
+        self._is_reading = False
+
+    def resume_reading(self) -> None:
+        assert not self._is_reading
+        self._is_reading = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    # Methods, because a type checker takes an attribute for unchanged between two asserts.
+
+    def reads(self) -> bool:
+        return self._is_reading
+
+    def has_ended(self) -> bool:
+        return self.is_closed or self.has_written_eof
+
+
+@dataclass
+class Submitted:
+    stream: str
+    records: list[Record]
+    numbers_of_try: int
+    frame: Frame
+    on_settled: Callable[[Frame], None]
+
+    def settle(self, *results: RecordResult) -> None:
+        self.frame.results = list(results) or [DELIVERED] * len(self.frame.records)
+        self.on_settled(self.frame)
+
+
+DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
+
+
+class FakeIntake:
+    """Takes everything for any stream but "unknown"; settles when told to."""
+
+    def __init__(self, limits: PutLimits | None = None) -> None:
+        self.limits = limits or PutLimits()
+        self.submitted: list[Submitted] = []
+        self.has_room = True
+        self.settles_at_once: Callable[[Callable[[], None]], object] | None = None
+        self.waiting: list[Callable[[], None]] = []
+        self.rejected_count = 0
+        self.tries = 0
+
+    def limits_of(self, stream: str) -> PutLimits:
+        if stream == "unknown":
+            raise RejectedRecord("ResourceNotFoundException", f"Stream {stream} is not known.")
+        return self.limits
+
+    def submit(
+        self,
+        stream: str,
+        records: list[Record],
+        sizes: list[int],
+        acknowledge: Acknowledge | None,
+        on_settled: Callable[[Frame], None],
+    ) -> Frame | None:
+        self.tries += 1
+        assert len(records) == len(sizes) > 0
+        if not self.has_room:
+            return None
+        frame = Frame(records, sizes, acknowledge or Acknowledge.DELIVERED, on_settled)
+        one = Submitted(stream, records, self.tries, frame, on_settled)
+        self.submitted.append(one)
+        if self.settles_at_once and frame.acknowledge is Acknowledge.DELIVERED:
+            self.settles_at_once(one.settle)
+        return frame
+
+    def when_room(self, stream: str, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def make_room(self) -> None:
+        self.has_room = True
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback()
+
+    def count_rejected(self, stream: str | None, record_count: int, byte_count: int) -> None:
+        self.rejected_count += record_count
+
+    @property
+    def data(self) -> list[bytes]:
+        return [record.data for one in self.submitted for record in one.records]

@@ -1,0 +1,711 @@
+"""The HTTP listener against a transport in memory, and over real sockets on both loops."""
+
+import asyncio
+import gc
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdaemon.ingest.http import (
+    BodyBudget,
+    HttpHub,
+    HttpLimits,
+    HttpProtocol,
+    HttpRequest,
+    HttpServer,
+    serve_http,
+)
+from tests.unit.ingest.fakes import FakeTransport
+
+POST = b"POST /a/b?c=d HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T\r\nContent-Length: 5\r\n\r\nhello"
+GET = b"GET / HTTP/1.1\r\n\r\n"
+CHUNKED = (
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n"
+)
+
+
+class Harness:
+    """One connection whose requests wait until the test answers them (or are echoed at once)."""
+
+    def __init__(
+        self, limits: HttpLimits | None = None, *, echoes: bool = False, hub: HttpHub | None = None
+    ) -> None:
+        self.requests: list[HttpRequest] = []
+        self.echoes = echoes
+        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.protocol = HttpProtocol(self.handle, hub=self.hub)
+        self.transport = FakeTransport()
+        self.transport.protocol = self.protocol
+        self.protocol.connection_made(self.transport)
+
+    def handle(self, request: HttpRequest) -> None:
+        self.requests.append(request)
+        if self.echoes:
+            request.respond(200, request.body)
+
+    def feed(self, data: bytes) -> bytes:
+        self.protocol.data_received(data)
+        return self.transport.take()
+
+    def lose(self) -> None:
+        self.protocol.connection_lost(None)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[Callable[..., Harness]]:
+    made: list[Harness] = []
+
+    def make(*args: Any, **kwargs: Any) -> Harness:
+        made.append(Harness(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.lose()
+        await one.hub.aclose(0)
+
+
+Make = Callable[..., Harness]
+
+
+async def test_a_request_reaches_the_handler_whole(harness: Make) -> None:
+    one = harness()
+    one.feed(POST)
+    (request,) = one.requests
+    assert (request.method, request.path, request.query) == ("POST", "/a/b", "c=d")
+    assert request.headers == {b"host": b"x", b"x-amz-target": b"T", b"content-length": b"5"}
+    assert request.body == b"hello"
+
+
+async def test_the_answer_has_its_length_type_and_headers(harness: Make) -> None:
+    one = harness()
+    one.feed(POST)
+    one.requests[0].respond(400, b"{}", content_type=b"text/x", headers=((b"A", b"1"),))
+    assert one.transport.take() == (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/x\r\nContent-Length: 2\r\nA: 1\r\n\r\n{}"
+    )
+
+
+@pytest.mark.parametrize("request_bytes", [POST, GET, CHUNKED], ids=["post", "get", "chunked"])
+async def test_bytes_one_at_a_time_are_the_same_request(
+    harness: Make, request_bytes: bytes
+) -> None:
+    whole, split = harness(echoes=True), harness(echoes=True)
+    expected = whole.feed(request_bytes)
+    got = b"".join(split.feed(request_bytes[i : i + 1]) for i in range(len(request_bytes)))
+    assert got == expected
+    assert split.requests[0].headers == whole.requests[0].headers
+    assert split.hub.bodies.held_bytes == 0
+
+
+async def test_trailers_of_one_request_are_not_headers_of_the_next(harness: Make) -> None:
+    one = harness(echoes=True)
+    assert one.feed(CHUNKED + GET).startswith(b"HTTP/1.1 200")
+    assert one.requests[0].body == b"abcdefg"
+    assert one.requests[1].headers == {}
+
+
+async def test_pipelined_answers_leave_in_request_order_whatever_the_order_they_come(
+    harness: Make,
+) -> None:
+    one = harness()
+    one.feed(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % i for i in range(4)))
+    for i in (2, 1, 3):
+        one.requests[i].respond(200, b"answer %d" % i)
+        assert not one.transport.written
+    one.requests[0].respond(200, b"answer 0")
+    assert re.findall(rb"answer \d", one.transport.take()) == [b"answer %d" % i for i in range(4)]
+
+
+async def test_a_burst_of_pipelined_requests_is_answered_in_one_write(harness: Make) -> None:
+    one = harness(echoes=True)
+    assert statuses(one.feed(GET * 50)) == [200] * 50
+    assert one.transport.write_count == 1
+
+
+async def test_a_full_pipeline_stops_reading_and_goes_on_when_answers_leave(harness: Make) -> None:
+    one = harness(HttpLimits(pipeline_max=4))
+    one.feed(GET * 10)
+    assert len(one.requests) == 4
+    assert not one.transport.reads()
+    for i in range(10):
+        one.requests[i].respond(200, b"%d" % i)
+    assert statuses(one.transport.take()) == [200] * 10
+    assert one.transport.reads()
+
+
+async def test_a_huge_burst_is_handed_over_no_faster_than_the_client_reads_answers(
+    harness: Make,
+) -> None:
+    one = harness()
+    one.transport.pauses_when_written = 100_000
+    answer = b"x" * 10_000
+
+    def answer_at_once(request: HttpRequest) -> None:
+        one.requests.append(request)
+        request.respond(200, answer)
+
+    one.protocol._handler = answer_at_once
+    one.protocol.data_received(GET * 10_000)
+    assert len(one.transport.written) < 300_000
+    assert not one.transport.reads()
+    one.protocol.resume_writing()
+    assert len(one.requests) == 10_000
+    assert one.transport.reads()
+
+
+async def test_a_second_answer_raises_and_sends_nothing(harness: Make) -> None:
+    one = harness(echoes=True)
+    one.feed(GET)
+    with pytest.raises(RuntimeError, match="answered twice"):
+        one.requests[0].respond(200, b"")
+    assert not one.transport.written
+
+
+async def test_an_answer_to_a_client_that_is_gone_is_nothing(harness: Make) -> None:
+    one = harness()
+    one.feed(GET * 2)
+    one.lose()
+    assert one.requests[0].is_gone
+    one.requests[0].respond(200, b"x")
+    assert not one.transport.written
+    assert one.hub.counters.open == 0
+
+
+async def test_head_is_answered_with_the_length_and_without_the_body(harness: Make) -> None:
+    one = harness()
+    one.feed(b"HEAD / HTTP/1.1\r\n\r\n")
+    one.requests[0].respond(200, b"12345")
+    answer = one.transport.take()
+    assert b"Content-Length: 5\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "connection"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"close"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"close"),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"keep-alive"),
+    ],
+)
+async def test_the_connection_lives_as_long_as_the_client_asks(
+    harness: Make, head: bytes, connection: bytes | None
+) -> None:
+    one = harness(echoes=True)
+    found = re.search(rb"Connection: ([\w-]+)", one.feed(head))
+    assert (found and found[1]) == connection
+    assert one.transport.has_ended() == (connection == b"close")
+
+
+async def test_requests_after_the_last_one_are_ignored(harness: Make) -> None:
+    one = harness()
+    one.feed(b"GET /1 HTTP/1.1\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
+    one.feed(b"\x00junk")
+    one.requests[0].respond(200, b"")
+    assert [request.path for request in one.requests] == ["/1"]
+    assert statuses(one.transport.take()) == [200]
+
+
+async def test_an_upgrade_is_declined_and_the_connection_goes_on(harness: Make) -> None:
+    one = harness(echoes=True)
+    offer = b"GET /1 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    assert statuses(one.feed(offer + GET + offer + GET)) == [200] * 4
+
+
+# --- 100-continue
+
+
+EXPECT = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+
+
+async def test_a_client_that_waits_for_continue_gets_it(harness: Make) -> None:
+    one = harness(echoes=True)
+    assert one.feed(EXPECT) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert statuses(one.feed(b"abc")) == [200]
+
+
+async def test_continue_comes_after_the_answers_that_are_owed(harness: Make) -> None:
+    one = harness()
+    assert not one.feed(GET + EXPECT)
+    one.requests[0].respond(200, b"")
+    assert statuses(one.transport.take()) == [200, 100]
+
+
+async def test_a_client_that_does_not_wait_for_continue_gets_none(harness: Make) -> None:
+    one = harness(echoes=True)
+    assert statuses(one.feed(EXPECT + b"abc")) == [200]
+
+
+async def test_a_body_too_large_is_refused_before_it_is_asked_for(harness: Make) -> None:
+    one = harness(HttpLimits(body_bytes_max=2))
+    assert statuses(one.feed(EXPECT)) == [413]
+
+
+async def test_another_expectation_is_refused(harness: Make) -> None:
+    one = harness()
+    assert statuses(one.feed(EXPECT.replace(b"100-continue", b"pizza"))) == [417]
+    assert one.hub.counters.refused["expectation"] == 1
+
+
+# --- refusals
+
+
+SMALL = HttpLimits(body_bytes_max=1000, head_bytes_max=1000, bodies_bytes_max=1500)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "reason"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", 413, "body_too_large"),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001,
+            413,
+            "body_too_large",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n%b\r\n0\r\n\r\n"
+            % (b"x" * 1001),
+            413,
+            "body_too_large",
+        ),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400, "malformed"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, "malformed"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "malformed"),
+        (
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "malformed",
+        ),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "malformed"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "malformed"),
+        (b"FETCH / HTTP/1.1\r\n\r\n", 400, "malformed"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "malformed"),
+        (b"\x00\xff" * 40, 400, "malformed"),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * 1001, 431, "head_too_large"),
+        (b"GET /" + b"x" * 1001, 431, "head_too_large"),
+    ],
+)
+async def test_a_bad_request_gets_an_error_that_sdks_can_read_and_the_connection_ends(
+    harness: Make, sent: bytes, status: int, reason: str
+) -> None:
+    one = harness(SMALL)
+    answer = one.feed(sent)
+    assert statuses(answer) == [status]
+    assert re.search(rb'\{"__type":"\w+Exception","message":"[^"]+\."\}$', answer)
+    assert b"Connection: close" in answer
+    assert one.transport.has_ended()
+    assert {name for name, count in one.hub.counters.refused.items() if count} == {reason}
+    assert not one.requests
+    assert not one.feed(GET)
+
+
+async def test_an_error_goes_after_the_answers_that_are_owed(harness: Make) -> None:
+    one = harness(HttpLimits(pipeline_max=2))
+    assert not one.feed(GET * 3 + b"\x00\x01")
+    one.requests[1].respond(200, b"")
+    one.requests[0].respond(200, b"")
+    one.requests[2].respond(200, b"")
+    assert statuses(one.transport.take()) == [200, 200, 200, 400]
+
+
+async def test_a_tls_client_is_told_to_use_http(harness: Make) -> None:
+    assert b"http://, not https://" in harness().feed(b"\x16\x03\x01\x02\x00\x01\x00")
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_an_http_2_client_is_told_how_to_switch(harness: Make, step: int) -> None:
+    one = harness()
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    answer = b"".join(one.feed(preface[i : i + step]) for i in range(0, len(preface), step))
+    settings_frame, goaway = answer[:9], answer[9:]
+    assert settings_frame == b"\x00\x00\x00\x04" + bytes(5)
+    assert int.from_bytes(goaway[:3], "big") == len(goaway) - 9
+    assert goaway[3] == 7
+    assert int.from_bytes(goaway[13:17], "big") == 13  # HTTP_1_1_REQUIRED
+    assert b"new NodeHttpHandler()" in goaway
+    assert b"Protocol.HTTP1_1" in goaway
+    assert one.transport.has_ended()
+    assert one.hub.counters.refused["http2"] == 1
+
+
+async def test_a_content_length_that_lies_short_makes_the_rest_a_bad_request(harness: Make) -> None:
+    one = harness(echoes=True)
+    assert statuses(one.feed(POST.replace(b": 5", b": 3"))) == [200, 400]
+
+
+async def test_an_end_in_the_middle_of_a_request_is_refused(harness: Make) -> None:
+    one = harness()
+    one.feed(POST[:-1])
+    one.protocol.eof_received()
+    assert statuses(one.transport.take()) == [400]
+    assert one.hub.counters.refused["truncated"] == 1
+
+
+async def test_a_client_that_half_closes_still_gets_its_answers(harness: Make) -> None:
+    one = harness(HttpLimits(pipeline_max=2))
+    one.feed(GET * 5)
+    assert one.protocol.eof_received()
+    for i in range(5):
+        assert not one.transport.is_closed
+        one.requests[i].respond(200, b"")
+    assert statuses(one.transport.take()) == [200] * 5
+    assert one.transport.is_closed
+
+
+async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) -> None:
+    one = harness(echoes=True)
+    one.feed(GET)
+    assert not one.protocol.eof_received()
+
+
+async def test_bodies_that_are_still_arriving_share_a_budget(harness: Make) -> None:
+    limits = HttpLimits(bodies_bytes_max=1500)
+    bodies = BodyBudget(1500)
+    first, second = harness(hub=HttpHub(limits, bodies)), harness(hub=HttpHub(limits, bodies))
+    head = b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n"
+    first.feed(head + b"x" * 1000)
+    assert bodies.held_bytes == 1000
+    answer = second.feed(head + b"x" * 1000)
+    assert statuses(answer) == [503]
+    assert b"Retry-After: 1\r\n" in answer
+    first.feed(b"x")
+    assert len(first.requests[0].body) == 1001
+    assert bodies.held_bytes == 0
+
+
+async def test_a_lost_connection_gives_its_part_of_the_budget_back(harness: Make) -> None:
+    one = harness()
+    one.feed(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
+    assert one.hub.bodies.held_bytes == 3
+    one.lose()
+    assert one.hub.bodies.held_bytes == 0
+
+
+async def test_a_handler_that_fails_is_a_500_and_the_connection_goes_on(harness: Make) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    one = harness(echoes=True)
+
+    def fail(request: HttpRequest) -> None:
+        raise ValueError("secret")
+
+    one.protocol._handler = fail
+    answer = one.feed(GET)
+    assert statuses(answer) == [500]
+    assert b"secret" not in answer
+    assert isinstance(reported[0]["exception"], ValueError)
+    assert one.hub.counters.handler_failures == 1
+    one.protocol._handler = one.handle
+    assert statuses(one.feed(GET)) == [200]
+
+
+# --- time, by ticks of the sweep
+
+
+TIMES = HttpLimits(
+    head_timeout_s=3, body_timeout_s=5, idle_timeout_s=7, write_timeout_s=4, linger_timeout_s=2
+)
+
+
+def sweep(one: Harness, times: int) -> None:
+    for _ in range(times):
+        one.hub.sweep()
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit", "what"),
+    [(b"GET / HT", 3, "head"), (POST[:-1], 5, "body"), (EXPECT, 5, "body")],
+)
+async def test_a_request_that_stops_arriving_is_cut_off_between_its_limit_and_a_sweep_later(
+    harness: Make, sent: bytes, limit: int, what: str
+) -> None:
+    one = harness(TIMES)
+    one.feed(sent)
+    sweep(one, limit)
+    assert not one.transport.written
+    sweep(one, 1)
+    assert statuses(one.transport.take()) == [408]
+    assert one.hub.counters.timed_out == {"head": 0, "body": 0, "idle": 0, "write": 0} | {what: 1}
+
+
+async def test_a_trickle_of_bytes_does_not_buy_time(harness: Make) -> None:
+    one = harness(TIMES)
+    for byte in POST[:5]:
+        one.feed(bytes([byte]))
+        sweep(one, 1)
+    assert one.transport.has_ended()
+
+
+async def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
+    harness: Make,
+) -> None:
+    one = harness(TIMES)
+    one.feed(GET)
+    sweep(one, 20)
+    assert not one.transport.has_ended()
+    one.requests[0].respond(200, b"")
+    sweep(one, 7)
+    assert not one.transport.has_ended()
+    sweep(one, 1)
+    assert one.transport.is_closed
+    assert one.hub.counters.timed_out["idle"] == 1
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(harness: Make) -> None:
+    one = harness(TIMES, echoes=True)
+    one.transport.pauses_when_written = 1
+    one.feed(GET)
+    assert not one.transport.reads()
+    sweep(one, 4)
+    assert one.transport.abort_count == 0
+    sweep(one, 1)
+    assert one.transport.abort_count == 1
+    assert one.hub.counters.timed_out["write"] == 1
+
+
+async def test_the_time_that_we_do_not_read_is_not_the_clients(harness: Make) -> None:
+    one = harness(HttpLimits(pipeline_max=1, head_timeout_s=3))
+    one.feed(GET + b"GET / HT")
+    sweep(one, 20)
+    one.requests[0].respond(200, b"")
+    sweep(one, 3)
+    assert statuses(one.transport.take()) == [200]
+    assert statuses(one.feed(b"TP/1.1\r\n\r\n")) == []
+    assert len(one.requests) == 2
+
+
+async def test_a_refused_client_that_never_closes_is_cut_off(harness: Make) -> None:
+    one = harness(TIMES)
+    one.feed(b"\x00")
+    sweep(one, 2)
+    assert one.transport.abort_count == 0
+    sweep(one, 1)
+    assert one.transport.abort_count == 1
+
+
+async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness: Make) -> None:
+    one = harness(HttpLimits(sweep_interval_s=0.01))
+    async with asyncio.timeout(5):
+        while one.hub.tick < 2:
+            await asyncio.sleep(0.01)
+    one.lose()
+    async with asyncio.timeout(5):
+        while one.hub._timer is not None:
+            await asyncio.sleep(0.01)
+
+
+# --- noise
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=20), st.booleans())
+def test_whatever_arrives_nothing_raises(pieces: list[bytes], begins_well: bool) -> None:
+    feed_noise([POST[:20]] * begins_well + pieces)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    POST,
+                    GET,
+                    CHUNKED,
+                    EXPECT,
+                    POST[:30],
+                    POST[30:],
+                    CHUNKED[:70],
+                    b"\r\n",
+                    b"0\r\n",
+                ),
+                *(b"GET / HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n", b"Connection: close\r\n"),
+                *(b"GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", b"x" * 2000),
+            ]
+        ),
+        max_size=12,
+    ),
+    st.integers(1, 3),
+)
+def test_whatever_order_its_parts_come_in_nothing_raises_and_no_budget_leaks(
+    pieces: list[bytes], pipeline_max: int
+) -> None:
+    feed_noise(pieces, pipeline_max)
+
+
+def feed_noise(pieces: list[bytes], pipeline_max: int = 2) -> None:
+    async def run() -> None:
+        limits = HttpLimits(
+            body_bytes_max=1000, head_bytes_max=500, pipeline_max=pipeline_max, linger_timeout_s=1
+        )
+        one = Harness(limits)
+        for piece in pieces:
+            if not one.transport.is_closed:
+                one.protocol.data_received(piece)
+            if len(one.requests) % 2:
+                answer_all(one)
+        if not one.transport.is_closed:
+            one.protocol.eof_received()
+        answer_all(one)
+        sweep(one, 3)
+        one.lose()
+        assert one.hub.bodies.held_bytes == 0
+        assert one.hub.counters.open == 0
+        await one.hub.aclose(0)
+
+    asyncio.run(run())
+
+
+def answer_all(one: Harness) -> None:
+    for request in list(one.requests):
+        if request.answer is None:
+            request.respond(200, b"x")
+
+
+# --- real sockets
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    def run_in_loop(main: Any) -> Any:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main)
+
+    return run_in_loop
+
+
+async def ask(server: HttpServer, sent: bytes) -> bytes:
+    """What the server says until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def echo(request: HttpRequest) -> None:
+    request.respond(200, request.body, close=True)
+
+
+def test_a_real_client_is_served(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        server = await serve_http(echo, "127.0.0.1", 0)
+        body = bytes(range(256)) * 4096
+        answer = await ask(server, b"POST / HTTP/1.1\r\nContent-Length: 1048576\r\n\r\n" + body)
+        assert answer.endswith(b"\r\n\r\n" + body)
+        await server.aclose()
+        assert server.counters.open == 0
+
+    run(main())
+
+
+def test_a_client_that_sends_a_body_too_large_reads_why(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        server = await serve_http(echo, "127.0.0.1", 0, HttpLimits(body_bytes_max=100))
+        sent = b"POST / HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n" + bytes(5_000_000)
+        assert statuses(await ask(server, sent)) == [413]
+        await server.aclose()
+
+    run(main())
+
+
+def test_abort_resets_the_connection(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        server = await serve_http(HttpRequest.abort, "127.0.0.1", 0)
+        with pytest.raises(ConnectionResetError):
+            await ask(server, GET)
+        await server.aclose()
+
+    run(main())
+
+
+def test_connections_over_the_limit_are_dropped_and_counted(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        server = await serve_http(echo, "127.0.0.1", 0, HttpLimits(connections_max=1))
+        _, first = await asyncio.open_connection("127.0.0.1", server.port)
+        first.write(b"GET")
+        async with asyncio.timeout(10):
+            while not server.counters.open:
+                await asyncio.sleep(0.01)
+        reader, second = await asyncio.open_connection("127.0.0.1", server.port)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        assert server.counters.refused["connections"] == 1
+        first.close()
+        second.close()
+        await server.aclose()
+
+    run(main())
+
+
+def test_closing_answers_what_is_open_then_ends(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        requests: list[HttpRequest] = []
+        server = await serve_http(requests.append, "127.0.0.1", 0)
+        idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
+        open_one = asyncio.create_task(ask(server, GET))
+        async with asyncio.timeout(10):
+            while not requests or server.counters.open < 2:
+                await asyncio.sleep(0.01)
+            closing = asyncio.create_task(server.aclose(10))
+            assert await idle_reader.read() == b""
+            requests[0].respond(200, b"done")
+            answer = await open_one
+            await closing
+        assert b"Connection: close" in answer
+        assert answer.endswith(b"done")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+        idle.close()
+        await idle.wait_closed()
+
+    run(main())
+
+
+def test_closing_cuts_off_what_is_still_open_after_the_grace(run: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        requests: list[HttpRequest] = []
+        server = await serve_http(requests.append, "127.0.0.1", 0)
+        stuck = asyncio.create_task(ask(server, GET))
+        async with asyncio.timeout(10):
+            while not requests:
+                await asyncio.sleep(0.01)
+            await server.aclose(0.01)
+            with pytest.raises(ConnectionResetError):
+                await stuck
+        assert requests[0].is_gone
+
+    run(main())
+
+
+def test_a_lost_connection_leaves_nothing_for_the_collector() -> None:
+    async def main() -> None:
+        hub = HttpHub(HttpLimits())
+        protocol = HttpProtocol(echo, hub=hub)
+        protocol.connection_made(FakeTransport())
+        protocol.data_received(POST)
+        protocol.connection_lost(None)
+        await hub.aclose(0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+        left = [found for found in gc.get_objects() if isinstance(found, HttpProtocol)]
+        assert not left
+    finally:
+        gc.enable()

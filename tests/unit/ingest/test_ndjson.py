@@ -1,0 +1,226 @@
+"""NDJSON on the wire, both ways."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge
+from kdaemon.base.record import Record
+from kdaemon.ingest.kinesis_api import PutLimits
+from kdaemon.ingest.ndjson import (
+    Lines,
+    Rejected,
+    Setup,
+    encode_acknowledged,
+    encode_rejected,
+    parse_lines,
+    parse_setup,
+    refuse_oversized,
+)
+
+
+def only(block: bytes) -> Lines:
+    parsed = parse_lines(block)
+    assert not parsed.rejected
+    (lines,) = parsed.by_stream.values()
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("line", "record", "size"),
+    [
+        (b'{"data":"hi"}', Record(b"hi", ""), 2),
+        (b'{"data":""}', Record(b"", ""), 0),
+        (b'{"data_base64":"aGk="}', Record(b"hi", ""), 2),
+        (b'{"data":"hi","partition_key":"k"}', Record(b"hi", "k"), 3),
+        ('{"data":"é","partition_key":"é"}'.encode(), Record(b"\xc3\xa9", "é"), 4),
+        (b'{"data":"hi","explicit_hash_key":"0"}', Record(b"hi", "", "0"), 2),
+        (b'{"data":"\\u0000\\n"}', Record(b"\0\n", ""), 2),
+        (
+            b'{"data":"","partition_key":null,"explicit_hash_key":null,"stream":null}',
+            Record(b"", ""),
+            0,
+        ),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_line_becomes_a_record(line: bytes, record: Record, size: int, end: bytes) -> None:
+    assert only(line + end) == Lines([record], [size], [1])
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        (b"x", "SerializationException", "malformed"),
+        (b'{"data":"a"', "SerializationException", "truncated"),
+        (b'{"data":"a"}{"data":"b"}', "SerializationException", "trailing"),
+        (b'{"data":"\xff"}', "SerializationException", "UTF-8"),
+        (b'{"data":"\\ud800"}', "SerializationException", "truncated"),
+        (b'{"data":"\x00"}', "SerializationException", "malformed"),
+        (b"[" * 100_000, "ValidationException", "Expected `object`"),
+        (b'{"data":' + b"[" * 100_000, "ValidationException", "$.data"),
+        (b"[]", "ValidationException", "`data_base64`"),
+        (b"{}", "ValidationException", "There is no data"),
+        (b'{"partition_key":"a"}', "ValidationException", "There is no data"),
+        (b'{"data":{"a":1}}', "ValidationException", "$.data"),
+        (b'{"data":"a","partiton_key":"b"}', "ValidationException", "unknown field `partiton_key`"),
+        (b'{"data":"a","data_base64":"YQ=="}', "ValidationException", "not both"),
+        (b'{"data_base64":"YQ"}', "ValidationException", "base64"),
+        (b'{"data":"a","partition_key":""}', "ValidationException", "length >= 1"),
+        (
+            b'{"data":"a","partition_key":"%b"}' % (b"k" * 257),
+            "ValidationException",
+            "length <= 256",
+        ),
+        (b'{"data":"a","explicit_hash_key":"01"}', "ValidationException", "2^128-1"),
+        (b'{"data":"a","explicit_hash_key":"-1"}', "ValidationException", "2^128-1"),
+        (
+            b'{"data":"a","explicit_hash_key":"340282366920938463463374607431768211456"}',
+            "ValidationException",
+            "2^128-1",
+        ),
+        ('{"data":"a","explicit_hash_key":"٣"}'.encode(), "ValidationException", "2^128-1"),
+        (b'{"data":"a","stream":""}', "ValidationException", "$.stream"),
+    ],
+)
+def test_a_bad_line_is_refused_alone_and_says_why(line: bytes, code: str, told: str) -> None:
+    parsed = parse_lines(b'{"data":"1"}\n' + line + b'\n{"data":"3"}\n')
+    (rejected,) = parsed.rejected
+    assert (rejected.line, rejected.code) == (2, code)
+    assert told in rejected.message
+    assert len(rejected.message) < 600
+    assert parsed.by_stream == {None: Lines([Record(b"1", ""), Record(b"3", "")], [1, 1], [1, 3])}
+
+
+def test_a_long_field_name_is_not_repeated_whole() -> None:
+    (rejected,) = parse_lines(b'{"%b":1}' % (b"x" * 100_000)).rejected
+    assert len(rejected.message) < 600
+
+
+def test_blank_lines_are_counted_and_nothing_else() -> None:
+    parsed = parse_lines(b'\n  \n{"data":"a"}\n\r\n{"data":"b"}', first_line=10)
+    assert parsed.by_stream[None].numbers == [12, 14]
+    assert parsed.line_count == 5
+    assert not parsed.rejected
+
+
+def test_lines_are_grouped_by_stream_in_their_order() -> None:
+    parsed = parse_lines(
+        b'{"data":"1","stream":"a"}\n{"data":"2"}\n{"data":"3","stream":"b"}\n'
+        b'{"data":"4","stream":"a"}\n{"data":"5","stream":"b"}\n',
+        stream="b",
+    )
+    found = {
+        stream: [(record.data, number) for record, number in zip(lines.records, lines.numbers)]  # noqa: B905
+        for stream, lines in parsed.by_stream.items()
+    }
+    assert found == {"a": [(b"1", 1), (b"4", 4)], "b": [(b"2", 2), (b"3", 3), (b"5", 5)]}
+
+
+LINES = st.sampled_from(
+    [
+        b'{"data":"a"}',
+        b'{"data":"b","partition_key":"k","stream":"s"}',
+        b'{"data_base64":"Yw=="}',
+        b"",
+        b"x",
+        b'{"dta":"a"}',
+        b'{"data":"a"}{"data":"b"}',
+        b'{"data":"a","explicit_hash_key":"x"}',
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=20))
+def test_a_block_means_the_same_as_its_lines_one_by_one(lines: list[bytes]) -> None:
+    """And each line that is not blank becomes one record or one rejection."""
+    whole = parse_lines(b"".join(line + b"\n" for line in lines))
+    records: dict[str | None, list[tuple[int, Record, int]]] = {}
+    rejected = []
+    for number, line in enumerate(lines, 1):
+        one = parse_lines(line + b"\n", first_line=number)
+        rejected += one.rejected
+        for stream, found in one.by_stream.items():
+            records.setdefault(stream, []).append(
+                (found.numbers[0], found.records[0], found.sizes[0])
+            )
+        assert len(one.rejected) + len(one.by_stream) == (1 if line else 0)
+    assert whole.rejected == rejected
+    assert whole.line_count == len(lines)
+    assert {
+        stream: list(zip(found.numbers, found.records, found.sizes, strict=True))
+        for stream, found in whole.by_stream.items()
+    } == records
+
+
+@given(st.binary(max_size=200), st.integers(1, 1000))
+def test_noise_never_raises(block: bytes, first_line: int) -> None:
+    parsed = parse_lines(block, first_line)
+    numbers = [rejected.line for rejected in parsed.rejected]
+    assert all(first_line <= number < first_line + parsed.line_count for number in numbers)
+
+
+@given(st.text(), st.text(min_size=1, max_size=256) | st.none())
+def test_what_an_encoder_writes_is_read_back(data: str, key: str | None) -> None:
+    try:
+        line: dict[str, Any] = {"data": data, "partition_key": key}
+        block = json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return  # a lone surrogate is no text
+    lines = only(block)
+    assert lines.records == [Record(data.encode(), key or "")]
+    assert lines.sizes == [len(data.encode()) + len((key or "").encode())]
+
+
+def test_oversized_records_are_taken_out_and_the_rest_stays() -> None:
+    lines = only(b'{"data":"12345"}\n{"data":"123456"}\n{"data":"1234","partition_key":"kk"}\n')
+    rejected = refuse_oversized(lines, PutLimits(record_bytes_max=5))
+    assert [one.line for one in rejected] == [2, 3]
+    assert "5 bytes with its partition key; this has 6" in rejected[0].message
+    assert lines == Lines([Record(b"12345", "")], [5], [1])
+
+
+def test_a_key_may_be_measured_in_bytes() -> None:
+    lines = only('{"data":"","partition_key":"éé"}\n{"data":"","partition_key":"eee"}'.encode())
+    rejected = refuse_oversized(lines, PutLimits(partition_key_bytes_max=3))
+    assert [one.line for one in rejected] == [1]
+    assert lines.numbers == [2]
+
+
+@pytest.mark.parametrize(
+    ("line", "setup"),
+    [
+        (b'{"stream":"a"}', Setup("a")),
+        (b'{"acknowledge":"none"}', Setup(None, Acknowledge.NONE)),
+        (b'{"stream":"a","acknowledge":"accepted"}\n', Setup("a", Acknowledge.ACCEPTED)),
+        (b"{}", Setup()),
+        (b'{"data":"a"}', None),
+        (b'{"data":"a","acknowledge":"none"}', None),
+        (b'{"data_base64":"YQ=="}', None),
+        (b"not JSON", None),
+        (b"\xff", None),
+        (b"[]", None),
+    ],
+)
+def test_a_first_line_without_data_is_a_setup(line: bytes, setup: Setup | None) -> None:
+    assert parse_setup(line) == setup
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"strem":"a"}', b'{"stream":""}', b'{"acknowledge":"maybe"}', b'{"stream":1}']
+)
+def test_a_setup_that_is_wrong_is_refused_with_what_was_expected(line: bytes) -> None:
+    with pytest.raises(RejectedRecord, match='"delivered", "accepted" or "none"') as caught:
+        parse_setup(line)
+    assert caught.value.code == "ValidationException"
+
+
+def test_answers_are_one_line_each() -> None:
+    assert encode_acknowledged(12) == b'{"acknowledged":12}\n'
+    assert encode_rejected(Rejected(3, "C", 'a "b"\n')) == (
+        b'{"rejected":3,"code":"C","message":"a \\"b\\"\\n"}\n'
+    )

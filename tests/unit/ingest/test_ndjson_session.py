@@ -1,0 +1,487 @@
+"""One NDJSON connection against a transport and an intake in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdaemon.base.record import RecordResult
+from kdaemon.ingest import ndjson_session
+from kdaemon.ingest.http_hub import HttpHub, HttpLimits
+from kdaemon.ingest.kinesis_api import PutLimits
+from kdaemon.ingest.ndjson_session import NdjsonSession
+from tests.unit.ingest.fakes import DELIVERED, FakeIntake, FakeTransport
+
+SETUP = b'{"stream":"s"}\n'
+FAILED = RecordResult(error_code="InternalFailure", error_message="Why.")
+
+
+def line(text: str, **fields: str) -> bytes:
+    extra = "".join(f',"{name}":"{value}"' for name, value in fields.items())
+    return f'{{"data":"{text}"{extra}}}\n'.encode()
+
+
+class Harness:
+    def __init__(
+        self,
+        limits: HttpLimits | None = None,
+        *,
+        record_limits: PutLimits | None = None,
+        line_bytes_max: int = 1000,
+    ) -> None:
+        self.hub = HttpHub(limits or HttpLimits())
+        self.intake = FakeIntake(record_limits)
+        self.transport = FakeTransport()
+        self.session = NdjsonSession(self.intake, self.hub, line_bytes_max)
+        self.transport.protocol = self.session
+        self.hub.attach(self.session)
+        self.session.take_over(self.transport)
+        self.is_lost = False
+
+    async def feed(self, *pieces: bytes) -> list[dict[str, Any]]:
+        for piece in pieces:
+            self.session.data_received(piece)
+        return await self.told()
+
+    async def told(self) -> list[dict[str, Any]]:
+        """What the client hears once the loop has had its turns."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return self.transport.lines()
+
+    def lose(self) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            self.session.connection_lost(None)
+
+
+Make = Callable[..., Harness]
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[Make]:
+    made: list[Harness] = []
+
+    def make(*args: Any, **kwargs: Any) -> Harness:
+        made.append(Harness(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.lose()
+        await asyncio.sleep(0)
+        assert one.hub.counters.open == 0
+        assert one.hub.bodies.held_bytes == 0
+        await one.hub.aclose(0)
+
+
+async def test_the_lines_of_one_read_are_one_frame(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a") + line("b"))
+    (submitted,) = one.intake.submitted
+    assert submitted.stream == "s"
+    assert one.intake.data == [b"a", b"b"]
+
+
+async def test_bytes_one_at_a_time_are_the_same_records(harness: Make) -> None:
+    one = harness()
+    text = SETUP + line("a") + b"\n" + b"bad\n" + line("b", stream="t")
+    told = await one.feed(*(text[i : i + 1] for i in range(len(text))))
+    assert one.intake.data == [b"a", b"b"]
+    assert [submitted.stream for submitted in one.intake.submitted] == ["s", "t"]
+    assert [answer["rejected"] for answer in told] == [4]
+
+
+async def test_a_setup_is_not_needed_where_lines_name_their_stream(harness: Make) -> None:
+    one = harness()
+    await one.feed(b"\n" + line("a", stream="t"))
+    one.intake.submitted[0].settle()
+    assert await one.told() == [{"acknowledged": 1}]
+
+
+async def test_a_line_without_a_stream_is_refused(harness: Make) -> None:
+    one = harness()
+    (answer,) = await one.feed(line("a"))
+    assert answer["rejected"] == 1
+    assert "No stream" in answer["message"]
+    assert one.intake.rejected_count == 1
+
+
+async def test_acknowledgements_are_cumulative_and_in_order(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a"))
+    await one.feed(line("b") + line("c"))
+    await one.feed(line("d"))
+    first, second, third = one.intake.submitted
+    second.settle()
+    third.settle()
+    assert await one.told() == []
+    first.settle()
+    assert await one.told() == [{"acknowledged": 4}]
+
+
+async def test_a_burst_of_settlements_is_one_acknowledgement(harness: Make) -> None:
+    one = harness()
+    for i in range(10):
+        await one.feed((SETUP if i == 0 else b"") + line(str(i)))
+    for submitted in one.intake.submitted:
+        submitted.settle()
+    assert await one.told() == [{"acknowledged": 10}]
+    assert one.transport.write_count == 1
+
+
+async def test_streams_in_one_read_are_acknowledged_together(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP)
+    await one.feed(line("1", stream="a") + line("2", stream="b") + line("3", stream="a"))
+    a, b = one.intake.submitted
+    assert [record.data for record in a.records] == [b"1", b"3"]
+    a.settle()
+    assert await one.told() == []
+    b.settle()
+    assert await one.told() == [{"acknowledged": 3}]
+
+
+async def test_a_bad_line_is_refused_and_the_others_are_taken(harness: Make) -> None:
+    one = harness()
+    told = await one.feed(SETUP + line("a") + b"bad\n" + line("b") + b'{"dta":"x"}\n')
+    assert [answer["rejected"] for answer in told] == [3, 5]
+    assert one.intake.data == [b"a", b"b"]
+    assert one.intake.rejected_count == 2
+
+
+async def test_a_record_that_was_not_delivered_is_told_by_its_line(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a") + b"\n" + line("b") + line("c"))
+    one.intake.submitted[0].settle(DELIVERED, FAILED, DELIVERED)
+    assert await one.told() == [
+        {"rejected": 4, "code": "InternalFailure", "message": "Why."},
+        {"acknowledged": 2},
+    ]
+
+
+async def test_a_frame_that_was_refused_whole_is_told_for_each_line(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a") + line("b"))
+    frame = one.intake.submitted[0].frame
+    frame.refusal = ("ResourceNotFoundException", "Stream s not found.")
+    one.intake.submitted[0].settle(FAILED, FAILED)
+    told = await one.told()
+    assert [(answer["rejected"], answer["code"]) for answer in told] == [
+        (2, "ResourceNotFoundException"),
+        (3, "ResourceNotFoundException"),
+    ]
+
+
+async def test_an_unknown_stream_refuses_its_lines_alone(harness: Make) -> None:
+    one = harness()
+    told = await one.feed(SETUP + line("a", stream="unknown") + line("b"))
+    assert [(answer["rejected"], answer["code"]) for answer in told] == [
+        (2, "ResourceNotFoundException")
+    ]
+    assert one.intake.data == [b"b"]
+
+
+async def test_a_record_over_its_streams_limit_is_refused_alone(harness: Make) -> None:
+    one = harness(record_limits=PutLimits(record_bytes_max=3))
+    told = await one.feed(SETUP + line("1234") + line("123"))
+    assert [answer["rejected"] for answer in told] == [2]
+    assert one.intake.data == [b"123"]
+    told = await one.feed(line("12345"))
+    assert [answer["rejected"] for answer in told] == [4]
+    one.intake.submitted[0].settle()
+    assert await one.told() == [{"acknowledged": 1}]
+
+
+async def test_accepted_is_acknowledged_at_once(harness: Make) -> None:
+    one = harness()
+    told = await one.feed(b'{"stream":"s","acknowledge":"accepted"}\n' + line("a") + line("b"))
+    assert told == [{"acknowledged": 2}]
+
+
+async def test_none_is_never_acknowledged_but_rejections_are_told(harness: Make) -> None:
+    one = harness()
+    setup = b'{"stream":"s","acknowledge":"none"}\n'
+    told = await one.feed(setup + line("a") + b"bad\n" + line("b", stream="unknown"))
+    assert [answer["rejected"] for answer in told] == [3, 4]
+    one.session.eof_received()
+    assert await one.told() == []
+    assert one.transport.is_closed
+
+
+@pytest.mark.parametrize(
+    ("setup", "code"),
+    [
+        (b'{"strem":"s"}\n', "ValidationException"),
+        (b'{"stream":"unknown"}\n', "ResourceNotFoundException"),
+    ],
+)
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_wrong_setup_is_refused_and_nothing_after_it_is_taken(
+    harness: Make, setup: bytes, code: str, ends: bool
+) -> None:
+    one = harness()
+    one.session.data_received(setup + line("a", stream="s"))
+    if ends:
+        one.session.eof_received()
+    (answer,) = await one.told()
+    assert (answer["rejected"], answer["code"]) == (1, code)
+    assert one.transport.has_ended()
+    assert not one.intake.submitted
+
+
+# --- held back
+
+
+async def test_a_full_intake_is_felt_as_a_socket_that_is_not_read(harness: Make) -> None:
+    one = harness()
+    one.intake.has_room = False
+    await one.feed(SETUP + line("a") + line("b"))
+    assert not one.transport.reads()
+    assert one.intake.tries == 1
+    one.intake.make_room()
+    assert one.intake.data == [b"a", b"b"]
+    assert one.transport.reads()
+    one.intake.submitted[0].settle()
+    assert await one.told() == [{"acknowledged": 2}]
+
+
+async def test_room_that_is_gone_again_is_waited_for_again(harness: Make) -> None:
+    one = harness()
+    one.intake.has_room = False
+    await one.feed(SETUP + line("a"))
+    for _ in range(3):
+        waiting, one.intake.waiting = one.intake.waiting, []
+        assert len(waiting) == 1
+        waiting[0]()
+    assert one.intake.tries == 4
+    assert not one.transport.reads()
+
+
+async def test_too_many_unsettled_blocks_stop_the_reading(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ndjson_session, "ROUNDS_MAX", 3)
+    one = harness()
+    await one.feed(SETUP)
+    for text in "abc":
+        await one.feed(line(text))
+    assert not one.transport.reads()
+    one.intake.submitted[0].settle()
+    await one.told()
+    assert one.transport.reads()
+
+
+async def test_too_many_unsettled_bytes_stop_the_reading(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ndjson_session, "UNSETTLED_BYTES_MAX", 10)
+    one = harness()
+    await one.feed(SETUP + line("a" * 10))
+    assert not one.transport.reads()
+    one.intake.submitted[0].settle()
+    await one.told()
+    assert one.transport.reads()
+
+
+async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ndjson_session, "BLOCK_BYTES", 50)
+    one = harness()
+    texts = [str(i) * (1 + i % 60) for i in range(100)]
+    await one.feed(SETUP + b"".join(map(line, texts)))
+    assert one.intake.data == [text.encode() for text in texts]
+    assert len(one.intake.submitted) > 50
+    for submitted in reversed(one.intake.submitted):
+        submitted.settle()
+    assert await one.told() == [{"acknowledged": 100}]
+
+
+async def test_a_client_that_does_not_read_its_answers_is_not_read_either(harness: Make) -> None:
+    one = harness(HttpLimits(write_timeout_s=3))
+    one.transport.pauses_when_written = 1
+    await one.feed(SETUP + b"bad\n")
+    assert not one.transport.reads()
+    one.session.resume_writing()
+    assert one.transport.reads()
+    one.session.pause_writing()
+    for _ in range(4):
+        one.hub.sweep()
+    assert one.transport.abort_count == 1
+    assert one.hub.counters.timed_out["write"] == 1
+
+
+# --- the end
+
+
+async def test_the_last_line_needs_no_newline_and_is_acknowledged_after_a_half_close(
+    harness: Make,
+) -> None:
+    one = harness()
+    await one.feed(line("a", stream="s")[:-1])
+    assert one.session.eof_received()
+    assert not one.transport.has_ended()
+    one.intake.submitted[0].settle()
+    assert await one.told() == [{"acknowledged": 1}]
+    assert one.transport.is_closed
+
+
+async def test_a_half_close_while_there_is_no_room_loses_nothing(harness: Make) -> None:
+    one = harness()
+    one.intake.has_room = False
+    await one.feed(SETUP + line("a"))
+    one.session.data_received(line("b"))  # a transport may deliver what it had read already
+    one.session.eof_received()
+    await one.told()
+    one.intake.make_room()
+    for submitted in one.intake.submitted:
+        submitted.settle()
+    assert await one.told() == [{"acknowledged": 2}]
+    assert one.transport.is_closed
+
+
+async def test_what_was_read_of_a_client_that_is_gone_is_submitted(harness: Make) -> None:
+    one = harness()
+    one.intake.has_room = False
+    await one.feed(SETUP + line("a"))
+    one.lose()
+    one.intake.make_room()
+    assert one.intake.data == [b"a"]
+    one.intake.submitted[0].settle()
+    assert await one.told() == []
+
+
+async def test_a_drain_settles_what_was_read_and_then_ends(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a") + b'{"data":"half')
+    one.hub.close_idle()
+    await one.told()
+    assert not one.transport.has_ended()
+    one.session.data_received(line("too late"))
+    one.intake.submitted[0].settle()
+    assert await one.told() == [{"acknowledged": 1}]
+    assert one.transport.has_ended()
+    assert one.intake.data == [b"a"]
+
+
+async def test_an_idle_session_ends_at_once_in_a_drain(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP)
+    one.hub.close_idle()
+    await one.told()
+    assert one.transport.has_ended()
+
+
+async def test_a_line_that_never_ends_is_refused_after_what_came_before(harness: Make) -> None:
+    one = harness(line_bytes_max=100)
+    await one.feed(SETUP + line("a"))
+    assert await one.feed(b"x" * 60, b"x" * 60, b"x" * 60) == []
+    assert not one.transport.has_ended()
+    one.intake.submitted[0].settle()
+    ok, refused = await one.told()
+    assert ok == {"acknowledged": 1}
+    assert (refused["rejected"], refused["code"]) == (3, "ValidationException")
+    assert "100 bytes" in refused["message"]
+    assert one.transport.has_ended()
+    assert one.hub.counters.refused["body_too_large"] == 1
+
+
+async def test_long_lines_share_a_budget(harness: Make) -> None:
+    one = harness(HttpLimits(bodies_bytes_max=50))
+    (refused,) = await one.feed(SETUP + b"x" * 51)
+    assert (refused["rejected"], refused["code"]) == (2, "ServiceUnavailableException")
+    assert one.hub.counters.refused["bodies_full"] == 1
+
+
+async def test_half_a_line_for_ever_is_cut_off_and_an_idle_session_is_not(harness: Make) -> None:
+    one = harness(HttpLimits(body_timeout_s=3))
+    await one.feed(SETUP)
+    for _ in range(1000):
+        one.hub.sweep()
+    await one.feed(b"x")
+    for _ in range(3):
+        one.hub.sweep()
+    assert not one.transport.has_ended()
+    one.hub.sweep()
+    (refused,) = await one.told()
+    assert (refused["rejected"], refused["code"]) == (2, "RequestTimeoutException")
+    assert one.transport.has_ended()
+    for _ in range(3):
+        one.hub.sweep()
+    assert one.transport.abort_count == 1
+
+
+# --- noise
+
+PIECES = st.sampled_from(
+    [
+        *(SETUP, line("a"), line("b", stream="t"), line("c", stream="unknown"), b"bad\n", b"\n"),
+        *(b'{"data"', b':"x"}', b"\n\n", b'{"stream":"unknown"}\n', b"x" * 80, b"\xff\x00\n", b"{"),
+        *("settle", "room", "full", "sweep", "pause", "resume", "eof", "drain"),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=30))
+def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes | str]) -> None:
+    """Each line that was read whole is acknowledged or refused, or came after the end."""
+
+    async def run() -> None:
+        one = Harness(HttpLimits(bodies_bytes_max=200), line_bytes_max=100)
+        is_paused = False
+        for piece in pieces:
+            if one.transport.is_closed:
+                break
+            if isinstance(piece, bytes):
+                one.session.data_received(piece)
+            elif piece == "settle":
+                settle_all(one)
+            elif piece == "room":
+                one.intake.make_room()
+            elif piece == "full":
+                one.intake.has_room = False
+            elif piece == "sweep":
+                one.hub.sweep()
+            elif piece == "pause" and not is_paused:
+                is_paused = True
+                one.session.pause_writing()
+            elif piece == "resume" and is_paused:
+                is_paused = False
+                one.session.resume_writing()
+            elif piece == "eof":
+                one.session.eof_received()
+            elif piece == "drain":
+                one.hub.close_idle()
+            await asyncio.sleep(0)
+        if is_paused:
+            one.session.resume_writing()
+        if not one.transport.is_closed:
+            one.session.eof_received()
+        one.intake.make_room()
+        for _ in range(5):
+            settle_all(one)
+            await asyncio.sleep(0)
+        assert one.transport.has_ended()
+        submitted = sum(len(each.frame.records) for each in one.intake.submitted)
+        answers = one.transport.lines()
+        told = [answer["acknowledged"] for answer in answers if "acknowledged" in answer]
+        assert told == sorted(set(told))
+        assert (told[-1] if told else 0) == submitted
+        rejected = [answer["rejected"] for answer in answers if "rejected" in answer]
+        assert len(rejected) == len(set(rejected))
+        one.lose()
+        assert one.hub.bodies.held_bytes == 0
+        await one.hub.aclose(0)
+
+    def settle_all(one: Harness) -> None:
+        for each in one.intake.submitted:
+            if each.frame.unsettled:
+                each.frame.unsettled = 0
+                each.settle()
+
+    asyncio.run(run())
