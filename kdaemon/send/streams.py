@@ -93,6 +93,17 @@ class Streams:
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return [(stream.name, stream.engine) for stream in self._drivers]
 
+    @property
+    def delivered(self) -> int:
+        """Records, of the streams that are open."""
+        return sum(stream.engine.counters.delivered for stream in self._drivers)
+
+    @property
+    def undelivered(self) -> int:
+        """Records that are taken and neither delivered nor dead."""
+        counters = [stream.engine.counters for stream in self._drivers]
+        return sum(each.buffered + each.in_flight for each in counters)
+
     def begin_drain(self) -> None:
         self._is_draining = True
         for driver in self._drivers.values():

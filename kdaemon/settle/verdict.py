@@ -77,6 +77,9 @@ _CALL_CODES: dict[str, Verdict] = {
     "NoCredentials": _V.HOLD,
     "CredentialsError": _V.HOLD,
     "NoRegion": _V.HOLD,
+    "EndpointError": _V.HOLD,
+    "TokenRefreshRequired": _V.HOLD,
+    "TlsError": _V.HOLD,  # an untrusted certificate does not mend itself in milliseconds
     "InvalidArgumentException": _V.POISON,
     "ValidationException": _V.POISON,
     "SerializationException": _V.POISON,

@@ -1,0 +1,263 @@
+"""Learns a stream's open shards and limits from the service, as far as we are allowed to ask.
+
+Knows the control calls of both services and how they page; must not know how a call is signed
+(`client.py`) or what a shard map is for (`route/`). Asked by the driver at start and whenever its
+map looks stale.
+Invariant: a shard listed here is open, its range is within 0..2**128-1, and a part that we may not
+ask for is None and takes nothing else down.
+Queue: callers wait in line for the account's quota; it is bounded by the number of streams.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from asyncio_throttle.throttler import Throttler
+
+from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import HASH_KEY_MAX, KIB
+from kdaemon.base.ports import Dice
+from kdaemon.send.answers import unreadable_answer
+
+LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
+DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
+PAGES_MAX: Final = 1000  # ours: a service that never ends its list is not believed
+BACKOFF_FIRST_S: Final = 0.2  # ours: seconds, upper bound of the first wait; doubles each time
+BACKOFF_MAX_S: Final = 5.0  # ours: seconds, upper bound of any wait
+_PASSING: Final = frozenset(  # may be gone at the next attempt; with them every status >= 500
+    {
+        *("ConnectError", "DnsError", "TlsError", "ConnectTimeout", "ReadTimeout", "CallTimeout"),
+        *("ConnectionLost", "UnreadableAnswer", "Http429"),
+        *("LimitExceededException", "ProvisionedThroughputExceededException", "Throttling"),
+        *("ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException"),
+        # Yandex, as HTTP 400 (ydb-platform/ydb `exceptions_mapping.cpp`, 2026-11-21)
+        *("RequestExpired", "Aborted", "BadSession", "SessionExpired", "GenericError"),
+    }
+)
+_NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the part is unknown
+    {
+        *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"),
+        *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
+    }
+)
+
+ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[str, Any]]]
+"""Operation, payload, stream -> the decoded answer, or a `ServiceError`: `ServiceClient.call`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """`calls_per_second`: of all control calls of this daemon, > 0 (at AWS a whole account has 20
+    DescribeStreamSummary a second). `attempts_max`: of one call, the first included.
+    """
+
+    service: Literal["aws", "yandex"] = "aws"
+    calls_per_second: float = 5.0
+    attempts_max: int = 5
+
+
+class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
+    first: str
+    last: str
+
+
+class _SequenceRange(msgspec.Struct, rename={"ending": "EndingSequenceNumber"}):
+    ending: str | None = None
+
+
+class _Shard(
+    msgspec.Struct,
+    rename={
+        "shard_id": "ShardId",
+        "keys": "HashKeyRange",
+        "sequence": "SequenceNumberRange",
+        "parent": "ParentShardId",
+        "other_parent": "AdjacentParentShardId",
+    },
+):
+    shard_id: str
+    keys: _KeyRange
+    sequence: _SequenceRange | None = None
+    parent: str | None = None
+    other_parent: str | None = None
+
+
+class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "NextToken"}):
+    shards: list[_Shard]
+    next_token: str | None = None
+
+
+class _Stream(msgspec.Struct, rename={"shards": "Shards", "has_more": "HasMoreShards"}):
+    shards: list[_Shard]
+    has_more: bool = False
+
+
+class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
+    stream: _Stream
+
+
+class _Summary(
+    msgspec.Struct,
+    rename={
+        "arn": "StreamARN",
+        "record_kib_max": "MaxRecordSizeInKiB",
+        "distribution": "RecordDistributionStrategy",
+    },
+):
+    arn: str | None = None
+    record_kib_max: int | None = None
+    distribution: str | None = None
+
+
+class _SummaryAnswer(msgspec.Struct, rename={"summary": "StreamDescriptionSummary"}):
+    summary: _Summary
+
+
+_Answer = TypeVar("_Answer", _ShardPage, _StreamAnswer, _SummaryAnswer)
+_Part = TypeVar("_Part")
+
+
+class Discovery:
+    """One for the daemon, so that all streams share one rate of control calls."""
+
+    __slots__ = ("_call", "_dice", "_settings", "_sleep", "_throttler", "_turn")
+
+    def __init__(
+        self,
+        call: ControlCall,
+        settings: DiscoverySettings,
+        dice: Dice,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`sleep`: for the waits between attempts, in seconds."""
+        self._call = call
+        self._settings = settings
+        self._dice = dice
+        self._sleep = sleep
+        burst = max(1, int(settings.calls_per_second))
+        self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
+        # The throttler's waiters poll; behind this lock only one does, and they go in order.
+        self._turn = asyncio.Lock()
+
+    async def describe(self, target: StreamTarget) -> StreamDescription:
+        """Asks for all there is to know: 2 calls at AWS, 1 at Yandex, and one for each page more.
+
+        Raises `ServiceError` for a missing stream (Yandex says so also where permission is
+        missing), and for what did not pass within the attempts.
+        """
+        if self._settings.service == "yandex":
+            shards = await self._if_allowed(self._describe_stream(target))
+            return StreamDescription(
+                _open_shards(shards), record_bytes_max=None, is_auto=False, stream_arn=None
+            )
+        answer = await self._if_allowed(
+            self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer)
+        )
+        summary = _Summary() if answer is None else answer.summary
+        shards = await self._if_allowed(self._list_shards(target))
+        kib = summary.record_kib_max
+        return StreamDescription(
+            _open_shards(shards),
+            record_bytes_max=kib * KIB if kib else None,
+            is_auto=summary.distribution == "AUTO",
+            stream_arn=summary.arn or target.arn,
+        )
+
+    async def _list_shards(self, target: StreamTarget) -> list[_Shard]:
+        """All pages of ListShards. A page after the first is asked for by its token alone."""
+        payload: dict[str, object] = {
+            **_named(target),
+            "ShardFilter": {"Type": "AT_LATEST"},
+            "MaxResults": LIST_SHARDS_RESULTS_MAX,
+        }
+        shards: list[_Shard] = []
+        for _ in range(PAGES_MAX):
+            page = await self._ask("ListShards", payload, target, _ShardPage)
+            shards += page.shards
+            if not page.next_token:
+                return shards
+            payload = {"NextToken": page.next_token}
+        raise unreadable_answer(f"ListShards does not end after {PAGES_MAX} pages")
+
+    async def _describe_stream(self, target: StreamTarget) -> list[_Shard]:
+        """All pages of DescribeStream, without the shards that have children.
+
+        Yandex lists inactive parents as if they were open: one that is someone's parent is not.
+        """
+        payload: dict[str, object] = {"StreamName": target.name, "Limit": DESCRIBE_SHARDS_MAX}
+        shards: list[_Shard] = []
+        for _ in range(PAGES_MAX):
+            answer = await self._ask("DescribeStream", payload, target, _StreamAnswer)
+            shards += answer.stream.shards
+            if not answer.stream.has_more or not answer.stream.shards:
+                parents = {shard.parent for shard in shards} | {
+                    shard.other_parent for shard in shards
+                }
+                return [shard for shard in shards if shard.shard_id not in parents]
+            payload["ExclusiveStartShardId"] = shards[-1].shard_id
+        raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
+
+    async def _ask(
+        self, operation: str, payload: dict[str, object], target: StreamTarget, kind: type[_Answer]
+    ) -> _Answer:
+        """One control call within the account's quota, made again while what fails may pass."""
+        attempt = 1
+        while True:
+            async with self._turn:
+                await self._throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
+            try:
+                answer = await self._call(operation, payload, target)
+                return _convert(operation, answer, kind)
+            except ServiceError as error:
+                may_pass = error.status >= 500 or error.code in _PASSING
+                if not may_pass or attempt >= self._settings.attempts_max:
+                    raise
+            bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (attempt - 1))
+            await self._sleep(bound_s * self._dice.random())
+            attempt += 1
+
+    @staticmethod
+    async def _if_allowed(part: Awaitable[_Part]) -> _Part | None:
+        try:
+            return await part
+        except ServiceError as error:
+            if error.code in _NOT_FOR_US:
+                return None
+            raise
+
+
+def _named(target: StreamTarget) -> dict[str, object]:
+    return {"StreamARN": target.arn} if target.arn else {"StreamName": target.name}
+
+
+def _convert(operation: str, answer: dict[str, Any], kind: type[_Answer]) -> _Answer:
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:  # its text names the place, never what stood there
+        raise unreadable_answer(f"{operation}: {error}") from None
+
+
+def _open_shards(shards: list[_Shard] | None) -> tuple[OpenShard, ...] | None:
+    """Those without an ending sequence number, by range. None if unknown, or if none is open: a
+    stream that is being created has none yet, and a map of none cannot serve.
+    """
+    if shards is None:
+        return None
+    found = sorted(
+        (_open_shard(shard) for shard in shards if not (shard.sequence and shard.sequence.ending)),
+        key=lambda shard: shard.first_hash_key,
+    )
+    return tuple(found) or None
+
+
+def _open_shard(shard: _Shard) -> OpenShard:
+    bounds = shard.keys.first, shard.keys.last
+    if not all(bound.isascii() and bound.isdecimal() and len(bound) <= 39 for bound in bounds):
+        raise unreadable_answer("a shard's hash key is not a decimal")
+    first, last = int(bounds[0]), int(bounds[1])
+    if not first <= last <= HASH_KEY_MAX:
+        raise unreadable_answer("a shard's range of hash keys is empty or beyond 2**128-1")
+    return OpenShard(shard.shard_id, first, last)

@@ -1,0 +1,125 @@
+"""A request to the service, prepared: all of it but its body, its date and its signature.
+
+Knows SigV4 and HTTP headers; must not know AWS libraries (`client.py` has botocore write the
+canonical form and hands it in), where credentials come from, or answers.
+Invariant: what is signed is what is sent: host, path and signed headers are fixed here and aiohttp
+changes none of them.
+"""
+
+import hmac
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+
+import aiohttp
+import yarl
+
+STAMP: Final = "00000000T000000Z"  # stands for the date in a canonical form that is to be filled
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Credentials as they are at one moment. `account_id`: where the library knows it."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """What SigV4 signs, for an empty body sent at `STAMP`, in botocore's words.
+
+    `text`: the canonical request up to the body's hash. `signed_names`: as in the header
+    Authorization. `headers`: those that are signed (their date is replaced).
+    """
+
+    text: str = field(repr=False)
+    signed_names: str
+    headers: dict[str, str] = field(repr=False)
+
+
+class Route:
+    """One operation at one URL, in one region, with one key pair: `sign` gives a call's headers.
+
+    The signing key is derived once a UTC day; everything else once.
+    """
+
+    __slots__ = (
+        *("host", "keys", "proxy_headers", "proxy_url", "url"),
+        *("_authorization", "_day", "_head", "_headers", "_key", "_region", "_scope", "_tail"),
+        "_signed_names",
+    )
+
+    def __init__(
+        self, url: str, region: str, keys: Keys, canonical: Canonical, *, uses_proxies: bool
+    ) -> None:
+        self.url = yarl.URL(url, encoded=True)
+        self.host = self.url.host_port_subcomponent or ""
+        self.keys = keys
+        self.proxy_url, self.proxy_headers = proxy_to(self.url) if uses_proxies else (None, None)
+        self._head, self._tail = canonical.text.split(STAMP)
+        self._headers = canonical.headers
+        if self.proxy_headers and self.url.scheme == "http":  # no tunnel: the proxy reads these
+            self._headers = self._headers | self.proxy_headers
+        self._signed_names = canonical.signed_names
+        self._region = region
+        self._day = ""  # of what follows; no day yet
+        self._scope = ""
+        self._key = b""
+        self._authorization = ""
+
+    def sign(self, body: bytes) -> dict[str, str]:
+        """All headers of a request with this body that leaves now."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        if stamp[:8] != self._day:
+            self._begin_day(stamp[:8])
+        canonical = f"{self._head}{stamp}{self._tail}{sha256(body).hexdigest()}"
+        digest = sha256(canonical.encode()).hexdigest()
+        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{self._scope}\n{digest}"
+        signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
+        headers = self._headers.copy()
+        headers["X-Amz-Date"] = stamp
+        headers["Authorization"] = self._authorization + signature
+        return headers
+
+    def _begin_day(self, day: str) -> None:
+        """Derives the key of a UTC day, given as 20261121."""
+        self._scope = f"{day}/{self._region}/kinesis/aws4_request"
+        key = f"AWS4{self.keys.secret_key}".encode()
+        for part in self._scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        self._key = key
+        self._authorization = (
+            f"AWS4-HMAC-SHA256 Credential={self.keys.access_key}/{self._scope}, "
+            f"SignedHeaders={self._signed_names}, Signature="
+        )
+        self._day = day
+
+
+class Body(aiohttp.payload.BytesPayload):
+    """Bytes of any size as a request body.
+
+    The base class warns, on each call above 1 MiB, that one write may hold the loop. It does not
+    (the transport sends it in pieces), and a PutRecords call may be 13 MB.
+    """
+
+    def __init__(self, body: bytes, content_type: str) -> None:
+        aiohttp.payload.Payload.__init__(self, body, content_type=content_type)
+        self._size = len(body)
+
+
+def proxy_to(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str] | None]:
+    """The proxy that HTTP(S)_PROXY and NO_PROXY name for a URL, and its opening header."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.host_port_subcomponent or ""):
+        return None, None
+    proxy_url = yarl.URL(proxy if "://" in proxy else f"http://{proxy}")
+    if proxy_url.user is None:
+        return proxy_url, None
+    opens = aiohttp.encode_basic_auth(proxy_url.user, proxy_url.password or "")
+    return proxy_url.with_user(None), {"Proxy-Authorization": opens}

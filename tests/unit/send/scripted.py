@@ -1,0 +1,165 @@
+"""A Kinesis endpoint that answers by script, and what tests of the client share."""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from aiohttp import web
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from multidict import CIMultiDictProxy
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.record import Record
+from kdaemon.send.client import ClientSettings, ServiceClient
+
+ACCESS_KEY = "AKIDEXAMPLE"
+SECRET_KEY = "wJalrXUtnFEMI-secret"
+TOKEN = "session-token/with+signs=" * 9
+ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+ORDERS = StreamTarget("orders")
+RECORDS = [Record(b"\x00\xff first", "k1"), Record(b"", "k2", "42")]
+DELIVERED = {
+    "FailedRecordCount": 0,
+    "Records": [
+        {"SequenceNumber": "495903", "ShardId": "shardId-000000000000"},
+        {"SequenceNumber": "495904", "ShardId": "shardId-000000000001"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    path: str
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def answering(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, body=body, headers=headers)
+
+    return answer
+
+
+def answering_json(content: object, status: int = 200) -> Answer:
+    return answering(status, json.dumps(content).encode())
+
+
+def refusal(code: str, message: str = "no", status: int = 400) -> Answer:
+    return answering_json({"__type": code, "message": message}, status)
+
+
+class ScriptedService:
+    """Answers each request with the next of `script`, and with success when it is over."""
+
+    def __init__(self) -> None:
+        self.script: deque[Answer] = deque()
+        self.received: list[Received] = []
+        self.on_request: Callable[[], None] | None = None
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.received.append(Received(request.raw_path, request.headers, await request.read()))
+        if self.on_request:
+            self.on_request()
+        answer = self.script.popleft() if self.script else answering_json(DELIVERED)
+        return await answer(request)
+
+
+@contextlib.asynccontextmanager
+async def scripted_service() -> AsyncIterator[ScriptedService]:
+    scripted = ScriptedService()
+    app = web.Application(client_max_size=2**25)
+    app.router.add_route("*", "/{path:.*}", scripted.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    scripted.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield scripted
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: ClientSettings) -> AsyncIterator[ServiceClient]:
+    client = await ServiceClient.open(settings)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def failure(call: Awaitable[object]) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await call
+    return caught.value
+
+
+def assert_signed(received: Received, url: str, region: str = "eu-west-1", **keys: str) -> None:
+    """The signature is the one that botocore computes over what arrived, body included."""
+    names = received.headers["Authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    request = AWSRequest(
+        "POST", url + received.path, headers={n: received.headers[n] for n in names}
+    )
+    request.data = received.body
+    request.context["timestamp"] = received.headers["X-Amz-Date"]
+    auth = SigV4Auth(
+        Credentials(keys.get("access_key", ACCESS_KEY), keys.get("secret_key", SECRET_KEY)),
+        "kinesis",
+        region,
+    )
+    signature = auth.signature(
+        auth.string_to_sign(request, auth.canonical_request(request)), request
+    )
+    assert {"host", "x-amz-date", "x-amz-target", "content-type"} <= set(names)
+    assert received.headers["Authorization"] == (
+        f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, "
+        f"SignedHeaders={';'.join(names)}, Signature={signature}"
+    )
+
+
+async def hang(_request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def break_off(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "100"})
+    await response.prepare(request)
+    await response.write(b'{"Records":[')
+    return await reset(request)
+
+
+@contextlib.asynccontextmanager
+async def raw_server(
+    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await converse(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()

@@ -1,0 +1,192 @@
+"""Credentials: found late, refreshed, missing, and never shown."""
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from kdaemon.send import client as client_module
+from kdaemon.send.client import ClientSettings, ServiceClient
+from tests.unit.send.scripted import (
+    ACCESS_KEY,
+    ORDERS,
+    RECORDS,
+    SECRET_KEY,
+    TOKEN,
+    Answer,
+    ScriptedService,
+    answering_json,
+    assert_signed,
+    failure,
+    hang,
+    opened,
+    refusal,
+    scripted_service,
+)
+
+pytestmark = pytest.mark.usefixtures("aws_environment")
+
+
+async def test_expired_credentials_are_refreshed_once_and_the_call_made_again(
+    service: ScriptedService, client: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rotate() -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNEW")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "new-secret")
+
+    service.on_request = rotate
+    service.script.append(refusal("com.amazon.coral.service#ExpiredTokenException"))
+    assert len(await client.put_records(ORDERS, RECORDS)) == 2
+    first, second = service.received
+    assert_signed(first, service.url)
+    assert_signed(second, service.url, access_key="AKIDNEW", secret_key="new-secret")
+    assert first.body == second.body
+
+
+async def test_credentials_that_stay_expired_fail_the_call_after_its_second_attempt(
+    service: ScriptedService, client: ServiceClient
+) -> None:
+    service.script.extend([refusal("ExpiredTokenException")] * 2)
+    error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.status) == ("ExpiredTokenException", 400)
+    assert len(service.received) == 2
+
+
+async def test_calls_that_find_their_credentials_expired_together_share_one_refresh(
+    service: ScriptedService, client: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = 0
+
+    class CountedAws(client_module._Aws):
+        def __init__(self, settings: ClientSettings) -> None:
+            nonlocal found
+            found += 1
+            super().__init__(settings)
+
+    monkeypatch.setattr(client_module, "_Aws", CountedAws)
+    service.script.extend([refusal("ExpiredTokenException")] * 8)
+    calls = [client.put_records(ORDERS, RECORDS) for _ in range(8)]
+    assert [len(results) for results in await asyncio.gather(*calls)] == [2] * 8
+    assert found == 2  # the first one, and the refresh
+    assert len(service.received) == 16
+
+
+async def test_without_credentials_a_client_opens_and_its_calls_fail_until_there_are_some(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+        assert (error.code, error.was_sent) == ("NoCredentials", False)
+        assert "AWS_ACCESS_KEY_ID" in error.message
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        assert len(await client.put_records(ORDERS, RECORDS)) == 2
+
+
+async def test_an_unknown_profile_is_named(service: ScriptedService) -> None:
+    async with opened(ClientSettings(endpoint_url=service.url, profile="nobody")) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.was_sent) == ("CredentialsError", False)
+    assert "nobody" in error.message
+
+
+async def test_what_a_credential_process_prints_stays_out_of_the_error(
+    service: ScriptedService, tmp_path: Path
+) -> None:
+    script = tmp_path / "broken"
+    script.write_text("#!/bin/sh\necho hush-hush >&2\nexit 3\n")
+    script.chmod(0o700)
+    (tmp_path / "config").write_text(f"[profile p]\ncredential_process = {script}\n")
+    async with opened(ClientSettings(endpoint_url=service.url, profile="p")) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert error.code == "CredentialsError"
+    assert "custom-process" in error.message
+    assert not any("hush-hush" in text for text in traceback.format_exception(error))
+
+
+async def test_a_failed_refresh_keeps_the_old_credentials(
+    service: ScriptedService, client: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.put_records(ORDERS, RECORDS)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert (await failure(client.refresh_credentials())).code == "NoCredentials"
+    await client.put_records(ORDERS, RECORDS)
+    assert_signed(service.received[1], service.url)
+
+
+@pytest.fixture
+async def container(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ScriptedService]:
+    """The machine's only credentials come from here, an endpoint as containers have one."""
+    async with scripted_service() as scripted:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", scripted.url + "/keys")
+        yield scripted
+
+
+def lent(access_key: str, minutes: float) -> Answer:
+    expiration = datetime.now(UTC) + timedelta(minutes=minutes)
+    return answering_json(
+        {
+            "AccessKeyId": access_key,
+            "SecretAccessKey": SECRET_KEY,
+            "Token": TOKEN,
+            "AccountId": "123456789012",
+            "Expiration": expiration.isoformat(),
+        }
+    )
+
+
+async def test_credentials_near_their_expiry_are_refreshed_before_the_call(
+    service: ScriptedService, container: ScriptedService
+) -> None:
+    container.script.extend([lent("AKIDONE", 1), lent("AKIDTWO", 600), lent("AKIDTHREE", 600)])
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        await client.put_records(ORDERS, RECORDS)
+        await client.put_records(ORDERS, RECORDS)
+    for received in service.received:
+        assert_signed(received, service.url, access_key="AKIDTWO")
+    assert len(container.received) == 2
+
+
+async def test_a_search_for_credentials_is_bounded_and_ends_with_the_client(
+    service: ScriptedService, container: ScriptedService
+) -> None:
+    container.script.extend([hang] * 9)
+    settings = ClientSettings(endpoint_url=service.url, call_timeout_s=0.3)
+    async with opened(settings) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+        assert (error.code, error.was_sent) == ("CallTimeout", False)
+        assert "credentials" in error.message
+    assert len(container.received) == 1
+    assert service.received == []
+
+
+async def test_the_sandbox_needs_no_aws_environment_and_no_proxy(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    settings = ClientSettings(endpoint_url=service.url, is_anonymous=True)
+    async with opened(settings) as client:
+        service.script.append(refusal("ExpiredTokenException"))
+        assert len(await client.put_records(ORDERS, RECORDS)) == 2
+    key = client_module.ANONYMOUS_KEYS
+    assert_signed(
+        service.received[1],
+        service.url,
+        region="us-east-1",
+        access_key=key.access_key,
+        secret_key=key.secret_key,
+    )
+
+
+async def test_an_anonymous_client_without_an_endpoint_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="endpoint_url"):
+        await ServiceClient.open(replace(ClientSettings(), is_anonymous=True))

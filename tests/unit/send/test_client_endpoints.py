@@ -1,0 +1,219 @@
+"""Where a call goes: region, endpoint and proxy, as botocore itself would choose them."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+import pytest
+from botocore.awsrequest import AWSResponse
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.send.client import (
+    YANDEX_ENDPOINT_URL,
+    YANDEX_REGION,
+    ClientSettings,
+    ServiceClient,
+    _keys_of,
+)
+from kdaemon.send.request import Route
+from tests.unit.send.scripted import (
+    ARN,
+    ORDERS,
+    RECORDS,
+    ScriptedService,
+    assert_signed,
+    failure,
+    opened,
+    raw_server,
+)
+
+pytestmark = pytest.mark.usefixtures("aws_environment")
+OPERATIONS = ("PutRecords", "DescribeStreamSummary")
+
+
+async def route_of(client: ServiceClient, operation: str, target: StreamTarget) -> Route:
+    """The prepared request of a call, without calling."""
+    await client.refresh_credentials()
+    assert client._aws is not None
+    return client._route(client._aws, operation, target.arn, await _keys_of(client._aws))
+
+
+def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
+    """The URLs that botocore calls in the same environment; nothing is sent."""
+    urls: list[str] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        response = AWSResponse(request.url, 200, {}, None)
+        response._content = b"{}"
+        return response
+
+    kinesis = botocore.session.get_session().create_client("kinesis")
+    kinesis.meta.events.register("before-send.kinesis.*", answer)
+    for operation, target in calls:
+        name = {"StreamARN": target.arn} if target.arn else {"StreamName": target.name}
+        if operation == "PutRecords":
+            kinesis.put_records(Records=[{"Data": b"", "PartitionKey": "k"}], **name)
+        else:
+            kinesis.describe_stream_summary(**name)
+    kinesis.close()
+    return urls
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"AWS_DEFAULT_REGION": "cn-north-1"},
+        {"AWS_USE_FIPS_ENDPOINT": "true"},
+        {"AWS_DEFAULT_REGION": "us-gov-west-1", "AWS_USE_FIPS_ENDPOINT": "true"},
+        {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
+        {"AWS_ACCOUNT_ID": "210987654321"},
+        {"AWS_ACCOUNT_ID": "210987654321", "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled"},
+        {"AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:1/base", "AWS_ENDPOINT_URL": "http://x"},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_USE_FIPS_ENDPOINT": "true"},
+        {
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        },
+        {"AWS_PROFILE": "vpc"},
+    ],
+    ids=lambda environment: "+".join(environment.values()) or "plain",
+)
+async def test_the_endpoint_is_the_one_that_botocore_chooses(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environment: dict[str, str],
+) -> None:
+    (tmp_path / "config").write_text(
+        "[profile vpc]\nservices = private\nregion = eu-central-1\n"
+        "[services private]\nkinesis =\n  endpoint_url = https://vpce-1.example:8443/k\n"
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    partition = {"cn-north-1": "aws-cn", "us-gov-west-1": "aws-us-gov"}.get(
+        environment.get("AWS_DEFAULT_REGION", ""), "aws"
+    )
+    by_arn = StreamTarget("orders", ARN.replace("aws", partition))
+    calls = [(operation, target) for operation in OPERATIONS for target in (ORDERS, by_arn)]
+    async with opened(ClientSettings()) as client:
+        routes = [await route_of(client, operation, target) for operation, target in calls]
+    assert [str(route.url) for route in routes] == botocore_urls(calls)
+    for route in routes:
+        assert route.host == urlsplit(str(route.url)).netloc == route.sign(b"")["Host"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "arn", "region"),
+    [
+        ("us-west-2", "eu-north-1", ARN, "us-west-2"),
+        (None, "eu-north-1", ARN, "eu-north-1"),
+        (None, None, ARN, "eu-west-1"),
+    ],
+)
+async def test_the_region_is_the_setting_or_the_environments_or_the_arns(
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str | None,
+    environment: str | None,
+    arn: str | None,
+    region: str,
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    if environment:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", environment)
+    async with opened(ClientSettings(region=setting)) as client:
+        route = await route_of(client, "PutRecords", StreamTarget("orders", arn))
+    assert f".{region}." in route.host
+    assert f"/{region}/kinesis/" in route.sign(b"")["Authorization"]
+
+
+async def test_an_arn_of_another_partition_is_refused_before_sending() -> None:
+    target = StreamTarget("orders", ARN.replace("aws", "aws-cn"))
+    async with opened(ClientSettings()) as client:
+        error = await failure(client.put_records(target, RECORDS))
+    assert (error.code, error.was_sent) == ("EndpointError", False)
+    assert "eu-west-1" in error.message
+
+
+async def test_without_any_region_a_call_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    async with opened(ClientSettings()) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.was_sent) == ("NoRegion", False)
+    assert "`region`" in error.message
+
+
+async def test_yandex_has_its_own_endpoint_and_region() -> None:
+    async with opened(ClientSettings(service="yandex")) as client:
+        route = await route_of(client, "PutRecords", ORDERS)
+    assert str(route.url) == YANDEX_ENDPOINT_URL + "/"
+    assert f"/{YANDEX_REGION}/kinesis/" in route.sign(b"")["Authorization"]
+
+
+@pytest.mark.parametrize(
+    "url", ["kinesis:4567", "ftp://host/", "http://", "http://user:hush@host/", "http://a b/"]
+)
+async def test_an_unusable_endpoint_is_refused_and_not_shown(url: str) -> None:
+    async with opened(ClientSettings(endpoint_url=url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.was_sent) == ("EndpointError", False)
+    assert "hush" not in str(error)
+
+
+async def test_a_proxy_of_the_environment_carries_the_calls(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", service.url.replace("//", "//user:p%40ss@"))
+    async with opened(ClientSettings(endpoint_url="http://kinesis.test:4567/db")) as client:
+        await client.put_records(ORDERS, RECORDS)
+    (received,) = service.received
+    assert received.headers["Host"] == "kinesis.test:4567"
+    assert received.headers["Proxy-Authorization"] == "Basic dXNlcjpwQHNz"
+    assert received.path in {"/db", "http://kinesis.test:4567/db"}
+
+
+async def test_hosts_of_no_proxy_are_called_directly(
+    service: ScriptedService, client: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    await client.put_records(ORDERS, RECORDS)
+    assert_signed(service.received[0], service.url)
+
+
+async def test_a_proxy_that_refuses_was_not_sent_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+
+    async with raw_server(refuse) as url:
+        monkeypatch.setenv("https_proxy", url)
+        async with opened(ClientSettings()) as client:
+            error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.was_sent) == ("ConnectError", False)
+    assert "407" in error.message
+
+
+def test_the_aws_libraries_are_imported_only_when_a_client_opens_and_as_few_as_it_needs() -> None:
+    program = """
+import asyncio, sys
+from kdaemon.send.client import ClientSettings, ServiceClient
+loaded = lambda: sorted({"aiobotocore", "botocore"} & set(sys.modules))
+print(loaded())
+async def main(settings):
+    client = await ServiceClient.open(settings)
+    print(loaded())
+    await client.aclose()
+asyncio.run(main(ClientSettings(endpoint_url="http://127.0.0.1:9", is_anonymous=True)))
+asyncio.run(main(ClientSettings()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.splitlines() == ["[]", "['botocore']", "['aiobotocore', 'botocore']"]

@@ -1,0 +1,322 @@
+"""What discovery asks, and what it makes of the answers: control calls are faked, nobody sleeps."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+
+from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.send.discovery import PAGES_MAX, Discovery, DiscoverySettings
+
+TOP = 2**128 - 1
+ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+ORDERS = StreamTarget("orders")
+DENIED = ServiceError("AccessDeniedException", "no", status=400)
+THROTTLED = ServiceError("LimitExceededException", "slow down", status=400)
+
+Payload = dict[str, object]
+Answer = dict[str, Any] | ServiceError | Callable[[Payload], dict[str, Any]]
+
+
+def shard(number: int, first: int = 0, last: int = TOP, **more: Any) -> dict[str, Any]:
+    return {
+        "ShardId": f"shardId-{number:012d}",
+        "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(last)},
+        "SequenceNumberRange": {"StartingSequenceNumber": "0"},
+        **more,
+    }
+
+
+def closed(number: int) -> dict[str, Any]:
+    ended = {"StartingSequenceNumber": "0", "EndingSequenceNumber": "9"}
+    return shard(number, SequenceNumberRange=ended)
+
+
+def summary(**fields: Any) -> dict[str, Any]:
+    return {"StreamDescriptionSummary": {"StreamARN": ARN, "StreamStatus": "ACTIVE", **fields}}
+
+
+def stream(*shards: dict[str, Any], has_more: bool = False) -> dict[str, Any]:
+    return {"StreamDescription": {"Shards": list(shards), "HasMoreShards": has_more}}
+
+
+class FakeCalls:
+    """The control calls: each operation has a script, whose last answer is repeated."""
+
+    def __init__(self, **scripts: list[Answer]) -> None:
+        self.scripts = scripts
+        self.asked: list[tuple[str, Payload]] = []
+
+    async def __call__(
+        self, operation: str, payload: Payload, target: StreamTarget
+    ) -> dict[str, Any]:
+        assert target.name == ORDERS.name
+        self.asked.append((operation, dict(payload)))
+        script = self.scripts[operation]
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer(payload) if callable(answer) else answer
+
+    def payloads(self, operation: str) -> list[Payload]:
+        return [payload for name, payload in self.asked if name == operation]
+
+
+class HalfDice:
+    def random(self) -> float:
+        return 0.5
+
+
+class Sleeps:
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def discovery(
+    calls: FakeCalls, service: Literal["aws", "yandex"] = "aws", sleeps: Sleeps | None = None
+) -> Discovery:
+    settings = DiscoverySettings(service=service, calls_per_second=1e6, attempts_max=3)
+    return Discovery(calls, settings, HalfDice(), sleeps or Sleeps())
+
+
+async def failure(asking: Discovery) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await asking.describe(ORDERS)
+    return caught.value
+
+
+async def test_aws_gives_open_shards_by_range_and_the_limits() -> None:
+    calls = FakeCalls(
+        DescribeStreamSummary=[
+            summary(MaxRecordSizeInKiB=2048, RecordDistributionStrategy="AUTO", OpenShardCount=2)
+        ],
+        ListShards=[{"Shards": [shard(3, 100, TOP), closed(1), shard(2, 0, 99)]}],
+    )
+    assert await discovery(calls).describe(ORDERS) == StreamDescription(
+        shards=(
+            OpenShard("shardId-000000000002", 0, 99),
+            OpenShard("shardId-000000000003", 100, TOP),
+        ),
+        record_bytes_max=2048 * 1024,
+        is_auto=True,
+        stream_arn=ARN,
+    )
+    assert calls.asked == [
+        ("DescribeStreamSummary", {"StreamName": "orders"}),
+        (
+            "ListShards",
+            {"StreamName": "orders", "ShardFilter": {"Type": "AT_LATEST"}, "MaxResults": 1000},
+        ),
+    ]
+
+
+async def test_a_stream_with_an_arn_is_asked_for_by_it() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[{"Shards": [shard(0)]}])
+    description = await discovery(calls).describe(StreamTarget("orders", ARN))
+    assert description.record_bytes_max is None
+    assert not description.is_auto
+    for _, payload in calls.asked:
+        assert payload["StreamARN"] == ARN
+        assert "StreamName" not in payload
+
+
+async def test_more_than_a_thousand_shards_come_in_pages_asked_for_by_token_alone() -> None:
+    width = 2**128 // 2500
+    shards = [shard(n, n * width, (n + 1) * width - 1) for n in range(2500)]
+    calls = FakeCalls(
+        DescribeStreamSummary=[summary()],
+        ListShards=[
+            {"Shards": shards[:1000], "NextToken": "one"},
+            THROTTLED,
+            {"Shards": shards[1000:2000], "NextToken": "two"},
+            {"Shards": shards[2000:]},
+        ],
+    )
+    description = await discovery(calls).describe(ORDERS)
+    assert description.shards is not None
+    assert len(description.shards) == 2500
+    one, two = {"NextToken": "one"}, {"NextToken": "two"}
+    assert calls.payloads("ListShards")[1:] == [one, one, two]
+
+
+async def test_a_list_without_end_is_not_believed() -> None:
+    calls = FakeCalls(
+        DescribeStreamSummary=[summary()],
+        ListShards=[{"Shards": [], "NextToken": "again"}],
+    )
+    assert (await failure(discovery(calls))).code == "UnreadableAnswer"
+    assert len(calls.payloads("ListShards")) == PAGES_MAX
+
+
+async def test_without_permission_to_list_the_rest_is_still_known() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary(MaxRecordSizeInKiB=1024)], ListShards=[DENIED])
+    description = await discovery(calls).describe(ORDERS)
+    assert description.shards is None
+    assert description.record_bytes_max == 1024 * 1024
+    assert description.stream_arn == ARN
+    assert len(calls.asked) == 2, "a denial is not asked again"
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException"])
+async def test_without_a_summary_the_shards_are_still_known(code: str) -> None:
+    calls = FakeCalls(
+        DescribeStreamSummary=[ServiceError(code, "no", status=400)],
+        ListShards=[{"Shards": [shard(0)]}],
+    )
+    description = await discovery(calls).describe(StreamTarget("orders", ARN))
+    assert description == StreamDescription(
+        (OpenShard("shardId-000000000000", 0, TOP),), None, is_auto=False, stream_arn=ARN
+    )
+
+
+async def test_a_missing_stream_is_an_error_and_not_asked_twice() -> None:
+    missing = ServiceError("ResourceNotFoundException", "Stream orders not found", status=400)
+    calls = FakeCalls(DescribeStreamSummary=[missing])
+    assert (await failure(discovery(calls))) is missing
+    assert len(calls.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        THROTTLED,
+        ServiceError("Http503", "busy", status=503),
+        ServiceError("ConnectError", "refused", was_sent=False),
+        ServiceError("ReadTimeout", "silence"),
+        ServiceError("ConnectionLost", "reset"),
+        ServiceError("Aborted", "try later", status=400),
+        {"StreamDescriptionSummary": 7},
+    ],
+)
+async def test_what_may_pass_is_asked_again_after_a_jittered_growing_wait(passing: Answer) -> None:
+    calls = FakeCalls(
+        DescribeStreamSummary=[passing, passing, summary()], ListShards=[{"Shards": [shard(0)]}]
+    )
+    sleeps = Sleeps()
+    description = await discovery(calls, sleeps=sleeps).describe(ORDERS)
+    assert description.shards is not None
+    assert sleeps.seconds == [0.1, 0.2]  # half, by the dice, of 0.2 and 0.4
+
+
+async def test_attempts_are_bounded_and_the_last_failure_is_raised() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[THROTTLED])
+    sleeps = Sleeps()
+    assert await failure(discovery(calls, sleeps=sleeps)) is THROTTLED
+    assert len(calls.asked) == 3
+    assert len(sleeps.seconds) == 2
+
+
+async def test_missing_credentials_are_not_asked_for_again_here() -> None:
+    missing = ServiceError("NoCredentials", "set them", was_sent=False)
+    calls = FakeCalls(DescribeStreamSummary=[missing])
+    assert await failure(discovery(calls)) is missing
+    assert len(calls.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"Shards": [{"ShardId": "s"}]},
+        {"Shards": [shard(0, 5, 4)]},
+        {"Shards": [shard(0, 0, TOP + 1)]},
+        {"Shards": [shard(0) | {"HashKeyRange": {"StartingHashKey": "-1", "EndingHashKey": "1"}}]},
+        {"Shards": [shard(0) | {"HashKeyRange": {"StartingHashKey": "x", "EndingHashKey": "1"}}]},
+        {},
+    ],
+)
+async def test_a_list_that_makes_no_sense_is_an_error(listed: dict[str, Any]) -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[listed])
+    assert (await failure(discovery(calls))).code == "UnreadableAnswer"
+
+
+async def test_a_stream_without_an_open_shard_has_unknown_shards() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[{"Shards": [closed(0)]}])
+    assert (await discovery(calls).describe(ORDERS)).shards is None
+
+
+# Yandex
+
+
+async def test_yandex_is_asked_by_describe_stream_only_page_by_page() -> None:
+    calls = FakeCalls(
+        DescribeStream=[
+            stream(shard(0, 0, 9), shard(1, 10, 19), has_more=True),
+            stream(shard(2, 20, TOP)),
+        ]
+    )
+    description = await discovery(calls, "yandex").describe(StreamTarget("orders", ARN))
+    assert description == StreamDescription(
+        (
+            OpenShard("shardId-000000000000", 0, 9),
+            OpenShard("shardId-000000000001", 10, 19),
+            OpenShard("shardId-000000000002", 20, TOP),
+        ),
+        record_bytes_max=None,
+        is_auto=False,
+        stream_arn=None,
+    )
+    first = {"StreamName": "orders", "Limit": 100}
+    assert calls.asked == [
+        ("DescribeStream", first),
+        ("DescribeStream", first | {"ExclusiveStartShardId": "shardId-000000000001"}),
+    ]
+
+
+async def test_yandex_shards_with_children_are_closed_although_listed_as_open() -> None:
+    split, merged = "shardId-000000000000", "shardId-000000000003"
+    calls = FakeCalls(
+        DescribeStream=[
+            stream(
+                shard(0),
+                shard(1, 0, 9, ParentShardId=split),
+                shard(2, 10, 19, ParentShardId=split),
+                has_more=True,
+            ),
+            stream(
+                shard(3, 20, 29),
+                closed(5),
+                shard(
+                    4, 10, 29, ParentShardId="shardId-000000000002", AdjacentParentShardId=merged
+                ),
+            ),
+        ]
+    )
+    description = await discovery(calls, "yandex").describe(ORDERS)
+    assert description.shards is not None
+    assert [shard.shard_id[-1] for shard in description.shards] == ["1", "4"]
+
+
+async def test_yandex_pages_that_claim_more_and_bring_nothing_end() -> None:
+    calls = FakeCalls(DescribeStream=[stream(shard(0), has_more=True), stream(has_more=True)])
+    description = await discovery(calls, "yandex").describe(ORDERS)
+    assert description.shards is not None
+    assert len(calls.asked) == 2
+
+
+async def test_yandex_without_permission_to_describe_is_unknown() -> None:
+    calls = FakeCalls(DescribeStream=[DENIED])
+    description = await discovery(calls, "yandex").describe(ORDERS)
+    assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
+
+
+# The rate
+
+
+async def test_all_streams_together_keep_within_the_rate() -> None:
+    calls = FakeCalls(DescribeStream=[stream(shard(0))])
+    settings = DiscoverySettings(service="yandex", calls_per_second=2.5)
+    asking = Discovery(calls, settings, HalfDice(), Sleeps())
+    tasks = [asyncio.create_task(asking.describe(ORDERS)) for _ in range(5)]
+    while len(calls.asked) < 2:
+        await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(calls.asked) == 2  # the third of them comes 0.8 s later
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
