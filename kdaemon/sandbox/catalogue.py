@@ -1,0 +1,154 @@
+"""All streams of a sandbox: making, finding and deleting them, and the memory they hold.
+
+Pure. The one owner of the set of streams and of the retention budget. Knows nothing of request
+forms beyond the two ways a request names a stream. Invariant: `retained_bytes` is the sum over all
+stored records, and after every write it is at most the setting.
+"""
+
+from kdaemon.base.limits import KIB, RECORD_BYTES_MAX, STREAM_ARN_PATTERN
+from kdaemon.sandbox.payload import Payload, optional_text, refuse
+from kdaemon.sandbox.quota import TokenBuckets
+from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
+
+# A stream's name: AWS's pattern [M]; Yandex's are paths, `/region/cloud/database/stream` [YD].
+NAME_PATTERN_AWS = r"[a-zA-Z0-9_.-]{1,128}"
+NAME_PATTERN_YANDEX = r"[a-zA-Z0-9_./-]{1,1024}"
+
+TRIM_SLACK = 16  # a trim frees one part in 16 of the budget beyond need, so that it is rare
+
+
+class Catalogue:
+    """The streams by name, and what is common to them.
+
+    `wall_offset_ns` turns `now_ns` into nanoseconds since 1970 where a client sees a time.
+    """
+
+    __slots__ = ("_sequencer", "retained_bytes", "settings", "streams", "wall_offset_ns")
+
+    def __init__(self, settings: SandboxSettings, wall_offset_ns: int) -> None:
+        self.settings = settings
+        self.wall_offset_ns = wall_offset_ns
+        self.streams: dict[str, Stream] = {}
+        self.retained_bytes = 0
+        self._sequencer = Sequencer()
+
+    @property
+    def name_pattern(self) -> str:
+        is_yandex = self.settings.flavour is Flavour.YANDEX
+        return NAME_PATTERN_YANDEX if is_yandex else NAME_PATTERN_AWS
+
+    def arn_of(self, name: str) -> str:
+        """AWS: a real-looking ARN. Yandex gives the name itself."""
+        if self.settings.flavour is Flavour.YANDEX:
+            return name
+        return f"arn:aws:kinesis:{self.settings.region}:{self.settings.account}:stream/{name}"
+
+    def create(
+        self,
+        name: str,
+        shard_count: int,
+        now_ns: int,
+        *,
+        record_bytes_max: int = RECORD_BYTES_MAX,
+        quota: Quota | None = None,
+    ) -> Stream:
+        """ServiceError when it exists already or would exceed the sandbox's bounds."""
+        settings = self.settings
+        if name in self.streams:
+            raise refuse(
+                "ResourceInUseException",
+                f"Stream {name} under account {settings.account} already exists.",
+            )
+        if len(self.streams) >= settings.stream_count_max:
+            raise refuse(
+                "LimitExceededException", f"the sandbox holds {settings.stream_count_max} streams"
+            )
+        self.require_room_for_shards(shard_count)
+        units = settings.request_units_per_second
+        stream = Stream(
+            name,
+            shard_count,
+            flavour=settings.flavour,
+            quota=quota or settings.quota,
+            limiter_kind=settings.limiter,
+            sequencer=self._sequencer,
+            now_ns=now_ns,
+            record_bytes_max=record_bytes_max,
+            # Request units are the "records" of this limiter; its bytes are never spent.
+            request_units=None if units is None else TokenBuckets(Quota(units, KIB), now_ns),
+        )
+        self.streams[name] = stream
+        return stream
+
+    def delete(self, stream: Stream) -> None:
+        """Its records go with it."""
+        del self.streams[stream.name]
+        self.retained_bytes -= sum(
+            stored.held_bytes for shard in stream.shards for stored in shard.log
+        )
+
+    def find(self, name: str) -> Stream:
+        """ResourceNotFoundException for an unknown name."""
+        stream = self.streams.get(name)
+        if stream is None:
+            raise refuse(
+                "ResourceNotFoundException",
+                f"Stream {name} under account {self.settings.account} not found.",
+            )
+        return stream
+
+    def name_of(self, stream_name: str | None, stream_arn: str | None) -> str:
+        """The name a request means; with both given the ARN decides and the name must agree.
+
+        Account and region of an ARN are not compared: a client configured for a real stream may be
+        pointed at the sandbox as it is.
+        """
+        if stream_arn is not None:
+            name = stream_arn.partition("stream/")[2]
+            if stream_name not in (None, name):
+                raise refuse(
+                    "InvalidArgumentException",
+                    f"StreamName {stream_name} is not the stream that StreamARN names",
+                )
+            return name
+        if stream_name is None:
+            raise refuse(
+                "InvalidArgumentException", "Either StreamName or StreamARN must be provided."
+            )
+        return stream_name
+
+    def name_in(self, payload: Payload) -> str | None:
+        """The name in a control or reading call; None when it gives neither name nor ARN."""
+        name = optional_text(payload, "StreamName", self.name_pattern)
+        arn = optional_text(payload, "StreamARN", STREAM_ARN_PATTERN.strip("^$"))
+        return None if name is None and arn is None else self.name_of(name, arn)
+
+    def find_in(self, payload: Payload) -> Stream:
+        """The stream that a control or reading call names."""
+        return self.find(self.name_of(self.name_in(payload), None))
+
+    def require_room_for_shards(self, added_count: int) -> None:
+        """LimitExceededException when that many more shards would exceed the bound."""
+        shard_count = sum(len(stream.shards) for stream in self.streams.values())
+        limit = self.settings.shard_count_max
+        if shard_count + added_count > limit:
+            raise refuse(
+                "LimitExceededException",
+                "This request would exceed the shard limit for the account "
+                f"{self.settings.account} in {self.settings.region}. Current shard count for the "
+                f"account: {shard_count}. Limit: {limit}. Number of additional shards that would "
+                f"have resulted from this request: {added_count}.",
+            )
+
+    def retain(self, held_bytes: int) -> None:
+        """Counts what was just stored, as Python holds it, and trims the oldest when over the
+        budget.
+        """
+        self.retained_bytes += held_bytes
+        budget = self.settings.retained_bytes_max
+        if self.retained_bytes > budget:
+            excess = self.retained_bytes - budget
+            self.retained_bytes -= trim_oldest(
+                list(self.streams.values()), excess + budget // TRIM_SLACK
+            )

@@ -1,0 +1,193 @@
+"""Faults on request: what goes wrong with which call, how many times.
+
+Pure: this file decides, the server (or a simulation) carries out. A script is a queue: of the
+faults that fit a call, the oldest is taken; when its calls are used up the next one's turn comes.
+Knows nothing of streams' contents. Invariant: every matching call uses up exactly one call of
+exactly one fault.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+
+import msgspec
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.ports import Dice
+from kdaemon.sandbox.settings import ACCOUNT
+
+LATENCY_MS_MAX = 3_600_000  # an hour; ours: a larger number is a mistake in the unit
+FAULT_COUNT_MAX = 10_000  # faults queued at once; ours, to bound memory
+
+
+class FaultKind(Enum):
+    """What goes wrong. `W` marks the kinds that heed `is_written`."""
+
+    LATENCY = "latency"  # only the delay: the records are written at once, the answer is late
+    RESET = "reset"  # W: the connection is reset instead of an answer
+    HANG = "hang"  # W: no answer, ever; the connection stays open
+    STATUS = "status"  # W: HTTP `status` with an error body
+    UNPARSABLE_BODY = "unparsable_body"  # W: 200 with bytes that are not JSON
+    EMPTY_BODY = "empty_body"  # W: 200 with no body
+    THROTTLE = "throttle"  # 400 ProvisionedThroughputExceededException for the whole request
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - the name of a fault, no password
+    MISSING_STREAM = "missing_stream"  # 400 ResourceNotFoundException
+    ACCESS_DENIED = "access_denied"  # 400 AccessDeniedException
+    RECORD_FAILURE = "record_failure"  # InternalFailure for some records: `indices` or `fraction`
+    WRONG_COUNT = "wrong_count"  # all is written, but the answer lacks its last result
+
+
+_HEED_IS_WRITTEN = (
+    FaultKind.RESET,
+    FaultKind.HANG,
+    FaultKind.STATUS,
+    FaultKind.UNPARSABLE_BODY,
+    FaultKind.EMPTY_BODY,
+)
+# Kinds that say something about single records: they make sense for PutRecords only.
+_RECORD_KINDS = (FaultKind.RECORD_FAILURE, FaultKind.WRONG_COUNT)
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One fault of the script; also the JSON form of the control call.
+
+    `calls`: how many matching calls it applies to; None until cleared. `operation`: the API's word;
+    `stream`: None fits every stream. `latency_ms`: the answer (or the reset) comes that late, with
+    any kind. `is_written`: whether the records are written although the client never learns it.
+    `status`: 500 or 503, of kind `status`. `indices` (positions in the request) or else `fraction`
+    (chance of each record, by the service's dice): of kind `record_failure`.
+    """
+
+    kind: FaultKind
+    calls: int | None = 1
+    operation: str = "PutRecords"
+    stream: str | None = None
+    latency_ms: int = 0
+    is_written: bool = False
+    status: int = 500
+    fraction: float = 1.0
+    indices: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # msgspec turns a ValueError raised here into its own ValidationError while decoding.
+        if self.calls is not None and self.calls < 1:
+            raise ValueError(f"calls is at least 1, or null for every call; found {self.calls}")
+        if not 0 <= self.latency_ms <= LATENCY_MS_MAX:
+            raise ValueError(f"latency_ms is 0 to {LATENCY_MS_MAX}; found {self.latency_ms}")
+        if not 0.0 <= self.fraction <= 1.0:
+            raise ValueError(f"fraction is 0 to 1; found {self.fraction}")
+        if not 400 <= self.status <= 599:
+            raise ValueError(f"status is 400 to 599, usually 500 or 503; found {self.status}")
+        if self.is_written and self.kind not in _HEED_IS_WRITTEN:
+            raise ValueError(f"is_written says nothing about a fault of kind {self.kind.value}")
+        if self.kind in _RECORD_KINDS and self.operation != "PutRecords":
+            raise ValueError(f"{self.kind.value} applies to PutRecords only, not {self.operation}")
+
+    @property
+    def writes_first(self) -> bool:
+        """Whether the call does its work before the fault shows."""
+        return self.is_written or self.kind in (
+            FaultKind.LATENCY,
+            FaultKind.RECORD_FAILURE,
+            FaultKind.WRONG_COUNT,
+        )
+
+
+class _Scripted:
+    __slots__ = ("calls_left", "fault")
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.calls_left = fault.calls
+
+
+class FaultScript:
+    """The queue of faults, oldest first; at most `FAULT_COUNT_MAX`, refused beyond."""
+
+    def __init__(self) -> None:
+        self._queue: list[_Scripted] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        """Appends all or none. ValueError when the script would grow too long."""
+        if len(self._queue) + len(faults) > FAULT_COUNT_MAX:
+            raise ValueError(f"at most {FAULT_COUNT_MAX} faults can be queued; clear them first")
+        self._queue.extend(map(_Scripted, faults))
+
+    def clear(self) -> None:
+        self._queue.clear()
+
+    def pending(self) -> list[dict[str, object]]:
+        """What is still to come: each fault with the number of calls left (None: until cleared)."""
+        return [
+            {**msgspec.to_builtins(scripted.fault), "calls": scripted.calls_left}
+            for scripted in self._queue
+        ]
+
+    def take(self, operation: str, stream: str | None) -> Fault | None:
+        """The fault for this call, used up by one; None when the call goes well."""
+        for position, scripted in enumerate(self._queue):
+            fault = scripted.fault
+            if fault.operation != operation or fault.stream not in (None, stream):
+                continue
+            if scripted.calls_left is not None:
+                scripted.calls_left -= 1
+                if scripted.calls_left == 0:
+                    del self._queue[position]
+            return fault
+        return None
+
+
+def error_of(fault: Fault, stream: str | None, account: str = ACCOUNT) -> ServiceError | None:
+    """The error that a whole-request fault answers with; None for the kinds that are no error
+    answer.
+    """
+    name = stream or "unknown"
+    match fault.kind:
+        case FaultKind.THROTTLE:
+            return ServiceError(
+                "ProvisionedThroughputExceededException",
+                f"Rate exceeded for stream {name} under account {account}.",
+                status=400,
+            )
+        case FaultKind.EXPIRED_TOKEN:
+            return ServiceError(
+                "ExpiredTokenException",
+                "The security token included in the request is expired",
+                status=400,
+            )
+        case FaultKind.MISSING_STREAM:
+            return ServiceError(
+                "ResourceNotFoundException",
+                f"Stream {name} under account {account} not found.",
+                status=400,
+            )
+        case FaultKind.ACCESS_DENIED:
+            return ServiceError(
+                "AccessDeniedException",
+                f"User is not authorized to perform: kinesis:{fault.operation} on stream {name}",
+                status=400,
+            )
+        case FaultKind.STATUS if fault.status == 503:
+            return ServiceError("ServiceUnavailableException", "Service Unavailable", status=503)
+        case FaultKind.STATUS if fault.status >= 500:
+            return ServiceError(
+                "InternalFailureException", "Internal Service Failure", status=fault.status
+            )
+        case FaultKind.STATUS:
+            return ServiceError("ThrottlingException", "Rate exceeded", status=fault.status)
+        case _:
+            return None
+
+
+def failing_indices(fault: Fault, record_count: int, dice: Dice | None) -> frozenset[int]:
+    """Which records of a request fail with InternalFailure: the named ones, or each by chance.
+
+    `dice` may be None where nothing is left to chance: indices, or a fraction of 1.
+    """
+    if fault.indices:
+        return frozenset(fault.indices)
+    if dice is None or fault.fraction >= 1.0:
+        return frozenset(range(record_count))
+    return frozenset(index for index in range(record_count) if dice.random() < fault.fraction)

@@ -1,0 +1,100 @@
+"""Reading the members of a control or reading call, with the service's refusals.
+
+Pure. A payload is what JSON gave: a dict of anything. Each reader returns a member of the right
+type and in its bounds, or raises ServiceError: SerializationException for a wrong type,
+ValidationException for a bound. A null member counts as absent. Knows nothing of what the members
+mean. (PutRecord and PutRecords do not come this way: `ingest/kinesis_api.py` reads them, at speed.)
+"""
+
+import re
+from collections.abc import Mapping
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import HASH_KEY_PATTERN
+
+SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
+SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"  # [M]
+HASH_KEY = HASH_KEY_PATTERN.strip("^$")
+
+Payload = Mapping[str, object]
+
+
+def refuse(code: str, message: str) -> ServiceError:
+    """A refusal of a whole call: HTTP 400."""
+    return ServiceError(code, message, status=400)
+
+
+def _invalid(member: str, constraint: str) -> ServiceError:
+    return refuse(
+        "ValidationException",
+        f"1 validation error detected: Value at '{member[0].lower()}{member[1:]}' failed to "
+        f"satisfy constraint: Member must {constraint}",
+    )
+
+
+def optional_text(payload: Payload, member: str, pattern: str | None = None) -> str | None:
+    """A string that matches the whole `pattern`; None when it is absent."""
+    value = payload.get(member)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise refuse("SerializationException", f"{member} must be a string")
+    if pattern is not None and not re.fullmatch(pattern, value, re.ASCII):
+        raise _invalid(member, f"satisfy regular expression pattern: {pattern}")
+    return value
+
+
+def text(payload: Payload, member: str, pattern: str | None = None) -> str:
+    """As `optional_text`, but it must be there."""
+    value = optional_text(payload, member, pattern)
+    if value is None:
+        raise _invalid(member, "not be null")
+    return value
+
+
+def choice(payload: Payload, member: str, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    value = text(payload, member)
+    if value not in allowed:
+        raise _invalid(member, f"satisfy enum value set: [{', '.join(allowed)}]")
+    return value
+
+
+def integer(payload: Payload, member: str, low: int, high: int, default: int | None = None) -> int:
+    """A whole number in low..high; without a default it must be there."""
+    value = payload.get(member)
+    if value is None:
+        if default is None:
+            raise _invalid(member, "not be null")
+        return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise refuse("SerializationException", f"{member} must be an integer")
+    if value < low:
+        raise _invalid(member, f"have value greater than or equal to {low}")
+    if value > high:
+        raise _invalid(member, f"have value less than or equal to {high}")
+    return value
+
+
+def timestamp_ns(payload: Payload, member: str) -> int | None:
+    """Seconds since 1970, a number with any fraction, in nanoseconds; None when it is absent."""
+    value = payload.get(member)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise refuse("SerializationException", f"{member} must be seconds since 1970, a number")
+    if not 0 <= value < 2**33:  # a finite number before the year 2242
+        raise _invalid(member, "be seconds since 1970")
+    return int(value * 1_000_000_000) if isinstance(value, float) else value * 1_000_000_000
+
+
+def structure(payload: Payload, member: str) -> Payload | None:
+    """A nested object; None when it is absent."""
+    value = payload.get(member)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise refuse("SerializationException", f"{member} must be a structure")
+    return value

@@ -1,0 +1,59 @@
+"""Composition of the embedded service: `kdaemon sandbox` alone, and within `kdaemon run --sandbox`.
+
+No logic: settings -> Service with its streams -> server. Sits beside `daemon.py`, which calls
+`open_sandbox` for itself; `run_sandbox` is the whole of the `sandbox` command.
+"""
+
+import asyncio
+import logging
+import signal
+
+from kdaemon.config import SandboxConfig
+from kdaemon.sandbox.server import SandboxServer
+from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.system import SystemClock, SystemDice
+
+log = logging.getLogger("kdaemon.sandbox")
+
+
+async def open_sandbox(config: SandboxConfig) -> SandboxServer:
+    """A sandbox that listens where `config` says, its streams created. OSError if it cannot.
+
+    The caller owes it `aclose`.
+    """
+    clock = SystemClock()
+    quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
+    settings = SandboxSettings(flavour=Flavour(config.flavour), quota=quota)
+    service = Service(settings, SystemDice())
+    for name in dict.fromkeys(config.streams):
+        service.create_stream(name, config.shard_count, clock.now_ns())
+    server = SandboxServer(service, clock)
+    await server.start(config.address.host, config.address.port)
+    return server
+
+
+async def run_sandbox(config: SandboxConfig) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Its records are gone with it."""
+    loop = asyncio.get_running_loop()
+    is_stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, is_stopped.set)
+    try:
+        server = await open_sandbox(config)
+    except OSError as error:
+        told = {"listen": config.listen, "error": error.strerror or str(error)}
+        log.error("cannot listen", extra={"fields": told})  # noqa: TRY400 - the stack tells nothing
+        return 1
+    try:
+        fields: dict[str, object] = {
+            "address": f"{config.address.host}:{server.port}",
+            "streams": ",".join(config.streams),
+            "shards": config.shard_count,
+        }
+        log.info("sandbox listens", extra={"fields": fields})
+        await is_stopped.wait()
+    finally:
+        await server.aclose()
+    log.info("sandbox stopped")
+    return 0

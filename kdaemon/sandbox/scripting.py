@@ -1,0 +1,74 @@
+"""The sandbox's own calls, beside the service's: faults, quotas, state. For tests and for people.
+
+    POST   /sandbox/faults   one fault or a list of them (`faults.Fault`), appended to the script
+    GET    /sandbox/faults   what is still to come
+    DELETE /sandbox/faults   back to good weather
+    POST   /sandbox/quotas   {"records_per_second": N, "bytes_per_second": N} for all streams, or
+                             for one with "stream": NAME
+    GET    /sandbox/state    streams, shards, counts; no data and no keys
+
+Pure: a request in, status and JSON out. A call that is refused has changed nothing.
+"""
+
+import msgspec
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.settings import Quota
+
+PREFIX = "/sandbox/"
+JSON = b"application/json"
+
+
+class _QuotaCall(msgspec.Struct, forbid_unknown_fields=True):
+    records_per_second: int
+    bytes_per_second: int
+    stream: str | None = None
+
+
+_decode_faults = msgspec.json.Decoder(Fault | list[Fault]).decode
+_decode_quota = msgspec.json.Decoder(_QuotaCall).decode
+_encode = msgspec.json.Encoder().encode
+
+_METHODS = {"faults": "GET, POST or DELETE", "quotas": "POST", "state": "GET"}
+
+
+def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -> tuple[int, bytes]:
+    """HTTP status and JSON body for a path under `PREFIX`."""
+    name = path.removeprefix(PREFIX)
+    try:
+        match method, name:
+            case "POST", "faults":
+                faults = _decode_faults(body)
+                service.add_faults(*([faults] if isinstance(faults, Fault) else faults))
+            case "DELETE", "faults":
+                service.clear_faults()
+            case "GET", "faults":
+                pass
+            case "POST", "quotas":
+                call = _decode_quota(body)
+                quota = Quota(call.records_per_second, call.bytes_per_second)
+                service.set_quota(quota, now_ns, call.stream)
+                return 200, _encode(service.state())
+            case "GET", "state":
+                return 200, _encode(service.state())
+            case _:
+                return _refuse_route(method, name)
+    except ServiceError as error:
+        return error.status, _error(error.code, error.message)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return 400, _error("InvalidArgumentException", f"{method} {PREFIX}{name}: {error}")
+    return 200, _encode({"faults": service.pending_faults()})
+
+
+def _refuse_route(method: str, name: str) -> tuple[int, bytes]:
+    if name in _METHODS:
+        text = f"{PREFIX}{name} takes {_METHODS[name]}, not {method}"
+        return 405, _error("MethodNotAllowedException", text)
+    known = ", ".join(PREFIX + each for each in _METHODS)
+    return 404, _error("UnknownOperationException", f"no {PREFIX}{name} here; there are {known}")
+
+
+def _error(code: str, text: str) -> bytes:
+    return _encode({"__type": code, "message": text})

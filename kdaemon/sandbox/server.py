@@ -1,0 +1,146 @@
+"""The sandbox over HTTP: what a Kinesis client sees on 127.0.0.1:4567.
+
+Hands each request to `wire.py` and `scripting.py`, and carries out the faults that are below the
+meaning of HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of
+streams.
+
+Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
+`aclose` ends it. Bounds are the listener's (`ingest/http.py`) and the service's.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.ports import Clock
+from kdaemon.ingest.http import HttpLimits, HttpRequest, HttpServer, serve_http
+from kdaemon.ingest.kinesis_api import AnswerHeaders, ApiError
+from kdaemon.sandbox import scripting
+from kdaemon.sandbox.faults import Fault, FaultKind
+from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.wire import Call, read_call, refusal
+
+HOST = "127.0.0.1"
+PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
+
+JSON = b"application/x-amz-json-1.1"
+UNPARSABLE = b'{"FailedRecordCount":0,"Records":[{"Sequ'  # a body cut off in the middle
+
+# Kinds that give no answer of the service's: whether it worked at all is the fault's `is_written`.
+_ENDINGS = (FaultKind.RESET, FaultKind.HANG, FaultKind.UNPARSABLE_BODY, FaultKind.EMPTY_BODY)
+
+
+class WallClock(Clock, Protocol):
+    """A monotonic clock that also knows the date."""
+
+    def wall_seconds(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+
+class SandboxServer:
+    """One listener over one `Service`: `await start()`, then `port`, at last `await aclose()`."""
+
+    def __init__(
+        self,
+        service: Service,
+        clock: WallClock,
+        limits: HttpLimits | None = None,
+        *,
+        request_id_prefix: int = 0,
+    ) -> None:
+        self.service = service
+        self._clock = clock
+        self._limits = limits or HttpLimits()
+        self._headers = AnswerHeaders(request_id_prefix)
+        self._http: HttpServer | None = None
+        self._delayed: set[asyncio.TimerHandle] = set()
+
+    @property
+    def port(self) -> int:
+        """The port in use; RuntimeError before `start`."""
+        if self._http is None:
+            raise RuntimeError("the sandbox is not started")
+        port: int = self._http.port
+        return port
+
+    async def start(self, host: str = HOST, port: int = PORT) -> None:
+        """Listens (`port` 0: the system chooses). OSError if it cannot."""
+        wall_ns = int(self._clock.wall_seconds() * 1_000_000_000)
+        self.service.set_wall_offset_ns(wall_ns - self._clock.now_ns())
+        self._http = await serve_http(self._on_request, host, port, self._limits)
+
+    async def aclose(self, grace_s: float = 0.0) -> None:
+        """Stops listening, drops delayed answers and hung connections. Closing twice is nothing."""
+        for handle in self._delayed:
+            handle.cancel()
+        self._delayed.clear()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose(grace_s)
+
+    def _on_request(self, request: HttpRequest) -> None:
+        if request.path.startswith(scripting.PREFIX):
+            status, body = scripting.answer(
+                self.service, request.method, request.path, request.body, self._clock.now_ns()
+            )
+            request.respond(status, body, content_type=scripting.JSON)
+            return
+        now_ns = self._clock.now_ns()
+        try:
+            call = read_call(
+                self.service, request.method, request.path, request.headers, request.body
+            )
+            fault = self.service.next_fault(call.operation, call.stream)
+            if fault is not None:
+                self._carry_out(request, call, fault, now_ns)
+                return
+            body = call.perform(now_ns, None)
+        except (ServiceError, ApiError) as error:
+            self._respond(request, *refusal(error))
+        else:
+            self._respond(request, 200, body, JSON)
+
+    def _respond(self, request: HttpRequest, status: int, body: bytes, content_type: bytes) -> None:
+        headers = self._headers.next()
+        if self.service.is_yandex and b"x-request-id" in request.headers:
+            (name, value), *rest = headers
+            headers = ((name, value + b"-" + request.headers[b"x-request-id"]), *rest)
+        request.respond(status, body, content_type=content_type, headers=headers)
+
+    def _carry_out(self, request: HttpRequest, call: Call, fault: Fault, now_ns: int) -> None:
+        """Does the call as far as the fault lets it; the request ends as the fault says, maybe
+        later.
+        """
+        answer = (200, b"", JSON)
+        try:
+            if fault.kind not in _ENDINGS:
+                answer = (200, call.perform(now_ns, fault), JSON)
+            elif fault.is_written:
+                call.perform(now_ns, None)
+        except (ServiceError, ApiError) as error:
+            answer = refusal(error)
+        if fault.kind is FaultKind.UNPARSABLE_BODY:
+            answer = (200, UNPARSABLE, JSON)
+        elif fault.kind is FaultKind.EMPTY_BODY:
+            answer = (200, b"", JSON)
+
+        def end() -> None:
+            if fault.kind is FaultKind.RESET:
+                request.abort()
+            elif fault.kind is not FaultKind.HANG:
+                self._respond(request, *answer)
+
+        if fault.latency_ms:
+            self._later(fault.latency_ms / 1000, end)
+        else:
+            end()
+
+    def _later(self, delay_s: float, end: Callable[[], None]) -> None:
+        def run() -> None:
+            self._delayed.discard(handle)
+            end()
+
+        handle = asyncio.get_running_loop().call_later(delay_s, run)
+        self._delayed.add(handle)

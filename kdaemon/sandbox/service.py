@@ -1,0 +1,276 @@
+"""The sandbox service: streams that take, throttle, reshard and give back, as Kinesis or Yandex do.
+
+Pure: time is an argument, chance is passed in, nothing is awaited. The HTTP server, the
+simulations and the tests all drive this one object. Knows the operations by name and which flavour
+offers which; the work is done by `writes.py` (records in), `reads.py` (records out), `control.py`
+(streams and shards), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
+code, message and HTTP status.
+
+Invariant: an operation that raises has changed nothing, except that a fault with `is_written`
+wrote first.
+"""
+
+from collections.abc import Callable
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import RECORD_BYTES_MAX
+from kdaemon.base.ports import Dice
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.sandbox import control, reads, writes
+from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.faults import Fault, FaultKind, FaultScript, error_of, failing_indices
+from kdaemon.sandbox.payload import Payload, refuse
+from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.shards import StoredRecord, Stream
+
+Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
+
+_OPERATIONS: dict[str, Operation] = {
+    "CreateStream": control.create_stream,
+    "DeleteStream": control.delete_stream,
+    "DescribeStream": control.describe_stream,
+    "DescribeStreamSummary": control.describe_stream_summary,
+    "ListShards": control.list_shards,
+    "ListStreams": control.list_streams,
+    "MergeShards": control.merge_shards,
+    "SplitShard": control.split_shard,
+    "UpdateShardCount": control.update_shard_count,
+    "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
+        catalogue.find, payload, now_ns, catalogue.wall_offset_ns
+    ),
+    "GetShardIterator": lambda catalogue, payload, now_ns: reads.shard_iterator(
+        catalogue.find_in(payload),
+        payload,
+        now_ns,
+        catalogue.wall_offset_ns,
+        catalogue.settings.account,
+    ),
+}
+_PUT_OPERATIONS = ("PutRecord", "PutRecords")
+
+# Yandex documents these as not supported; a client must manage with DescribeStream [YD api-ref].
+# Its partitions are not split or merged by call.
+_NOT_AT_YANDEX = frozenset({"ListShards", "DescribeStreamSummary", "SplitShard", "MergeShards"})
+
+
+class Service:
+    """One imitated service with all its streams.
+
+    Bounds: `settings.retained_bytes_max` for records, `shard_count_max`, `stream_count_max`, and
+    `FAULT_COUNT_MAX` for the script. `dice` is rolled for faults by fraction only. `now_ns` in
+    every call is of one clock that never goes back; `wall_offset_ns` added to it gives nanoseconds
+    since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: SandboxSettings | None = None,
+        dice: Dice | None = None,
+        wall_offset_ns: int = 0,
+    ) -> None:
+        self.settings = settings or SandboxSettings()
+        self._catalogue = Catalogue(self.settings, wall_offset_ns)
+        self._script = FaultScript()
+        self._dice = dice
+        self.call_counts: dict[str, int] = {}  # answered or failed calls by operation
+
+    @property
+    def is_yandex(self) -> bool:
+        return self.settings.flavour is Flavour.YANDEX
+
+    @property
+    def stream_names(self) -> list[str]:
+        return sorted(self._catalogue.streams)
+
+    def set_wall_offset_ns(self, wall_offset_ns: int) -> None:
+        """What to add to `now_ns` for nanoseconds since 1970; the server sets it at start."""
+        self._catalogue.wall_offset_ns = wall_offset_ns
+
+    def create_stream(
+        self,
+        name: str,
+        shard_count: int,
+        now_ns: int = 0,
+        *,
+        record_bytes_max: int = RECORD_BYTES_MAX,
+        quota: Quota | None = None,
+    ) -> Stream:
+        """Straight from Python; ACTIVE at once. ServiceError when it exists already."""
+        return self._catalogue.create(
+            name, shard_count, now_ns, record_bytes_max=record_bytes_max, quota=quota
+        )
+
+    def stream(self, name: str) -> Stream:
+        """For tests and status: the stream itself. ServiceError when there is none."""
+        return self._catalogue.find(name)
+
+    def stored(self, name: str) -> list[StoredRecord]:
+        """Every retained record of a stream, shard after shard, each shard in its order."""
+        return [stored for shard in self.stream(name).shards for stored in shard.log]
+
+    def set_quota(self, quota: Quota, now_ns: int, stream: str | None = None) -> None:
+        """In force at once, for one stream or all that are; nothing of the new quota is spent."""
+        streams = (
+            list(self._catalogue.streams.values()) if stream is None else [self.stream(stream)]
+        )
+        for each in streams:
+            each.set_quota(quota, now_ns)
+
+    def add_faults(self, *faults: Fault) -> None:
+        """Appends to the script. ValueError when it is full, or dice are needed and missing."""
+        for fault in faults:
+            by_chance = fault.kind is FaultKind.RECORD_FAILURE and not fault.indices
+            if by_chance and fault.fraction < 1.0 and self._dice is None:
+                raise ValueError("a fault by fraction needs dice: give the Service some")
+        self._script.add(faults)
+
+    def clear_faults(self) -> None:
+        self._script.clear()
+
+    def pending_faults(self) -> list[dict[str, object]]:
+        """The script as it stands, oldest first, with the calls left."""
+        return self._script.pending()
+
+    def next_fault(self, operation: str, stream: str | None) -> Fault | None:
+        """What goes wrong with this call, if anything; uses up one call of that fault.
+
+        The caller carries it out: it hands it to `put_record(s)` or `handle`, which raise and write
+        as the fault says, and itself does what is below HTTP (delay, reset, hang, garbled body).
+        """
+        return self._script.take(operation, stream)
+
+    def put_records(
+        self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
+    ) -> list[RecordResult]:
+        """One result for each record, in order; one fewer under a `wrong_count` fault.
+
+        ServiceError when the whole request is refused. The records are kept, not copied.
+        """
+        self._count("PutRecords")
+        if fault is not None and not fault.writes_first:
+            self._raise_for(fault, stream_name)
+        results = self._put(stream_name, records, now_ns, fault)
+        if fault is not None:
+            self._raise_for(fault, stream_name)
+            if fault.kind is FaultKind.WRONG_COUNT:
+                results.pop()
+        return results
+
+    def put_record(
+        self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
+    ) -> RecordResult:
+        """A delivered result; a throttled record is an error of the whole call."""
+        self._count("PutRecord")
+        if fault is not None and not fault.writes_first:
+            self._raise_for(fault, stream_name)
+        try:
+            (result,) = self._put(stream_name, [record], now_ns, None)
+        except ServiceError as error:
+            # This call has no list of records: the member is `data`, not `records.1.member.data`.
+            text = error.message.replace("records.1.member.", "")
+            raise ServiceError(error.code, text, status=error.status) from None
+        if not result.is_delivered:
+            assert result.error_code is not None
+            raise refuse(result.error_code, result.error_message or "")
+        if fault is not None:
+            self._raise_for(fault, stream_name)
+        return result
+
+    def _put(
+        self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None
+    ) -> list[RecordResult]:
+        stream = self._catalogue.find(stream_name)
+        failing: frozenset[int] = frozenset()
+        if fault is not None and fault.kind is FaultKind.RECORD_FAILURE:
+            failing = failing_indices(fault, len(records), self._dice)
+        limit = self.settings.request_limit_bytes
+        if self.is_yandex:
+            results, held_bytes = writes.put_yandex(
+                stream, records, now_ns, request_bytes_max=limit, failing=failing
+            )
+        else:
+            account = self.settings.account
+            results, held_bytes = writes.put_aws(
+                stream, records, now_ns, account=account, request_bytes_max=limit, failing=failing
+            )
+        self._catalogue.retain(held_bytes)
+        return results
+
+    def handle(
+        self, operation: str, payload: Payload, now_ns: int, fault: Fault | None = None
+    ) -> dict[str, object]:
+        """Every operation but PutRecord(s), which come typed. Bytes in the answer are base64 on the
+        wire.
+
+        ServiceError: UnknownOperationException (Yandex: InvalidAction) for what is not offered.
+        """
+        perform = _OPERATIONS.get(operation)
+        if perform is None or not self.offers(operation):
+            raise self.unknown_operation(operation)
+        self._count(operation)
+        stream_name = None if fault is None else self.stream_in(payload)
+        if fault is not None and not fault.writes_first:
+            self._raise_for(fault, stream_name)
+        answer = perform(self._catalogue, payload, now_ns)
+        if fault is not None:
+            self._raise_for(fault, stream_name)
+        return answer
+
+    def offers(self, operation: str) -> bool:
+        """Whether this flavour knows the operation."""
+        if operation in _PUT_OPERATIONS:
+            return True
+        return operation in _OPERATIONS and not (self.is_yandex and operation in _NOT_AT_YANDEX)
+
+    def unknown_operation(self, operation: str) -> ServiceError:
+        """What each service says of an operation it does not know."""
+        if not self.is_yandex:
+            return refuse("UnknownOperationException", "")
+        if not operation:
+            return refuse("MissingAction", "No action was specified")
+        return refuse("InvalidAction", f'Unknown method name "{operation}"')
+
+    def stream_in(self, payload: Payload) -> str | None:
+        """The stream a control or reading call names, for choosing its fault; None if it names
+        none.
+        """
+        return self._catalogue.name_in(payload)
+
+    def state(self) -> dict[str, object]:
+        """What is there, for people and tests: streams, shards, counts; no data and no keys."""
+        return {
+            "flavour": self.settings.flavour.value,
+            "calls": self.call_counts,
+            "faults": self.pending_faults(),
+            "retained_bytes": self._catalogue.retained_bytes,
+            "retained_bytes_max": self.settings.retained_bytes_max,
+            "streams": {
+                name: _stream_state(stream) for name, stream in self._catalogue.streams.items()
+            },
+        }
+
+    def _count(self, operation: str) -> None:
+        self.call_counts[operation] = self.call_counts.get(operation, 0) + 1
+
+    def _raise_for(self, fault: Fault, stream_name: str | None) -> None:
+        error = error_of(fault, stream_name, self.settings.account)
+        if error is not None:
+            raise error
+
+
+def _stream_state(stream: Stream) -> dict[str, object]:
+    return {
+        "open_shard_count": len(stream.open_shards),
+        "records_per_second": stream.quota.records_per_second,
+        "bytes_per_second": stream.quota.bytes_per_second,
+        "shards": [
+            {
+                "shard_id": shard.shard_id,
+                "is_open": shard.is_open,
+                "written": shard.written_count,
+                "throttled": shard.throttled_count,
+                "retained": len(shard.log),
+            }
+            for shard in stream.shards
+        ],
+    }

@@ -1,0 +1,77 @@
+"""What a sandbox can be told to be: its flavour, its quotas, its bounds.
+
+Pure data. Knows nothing of records or HTTP. Every number is a default with its source; a test or
+the configuration replaces it. Read by every other file of this room.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kdaemon.base.limits import (
+    MIB,
+    REQUEST_BYTES_MAX,
+    REQUEST_BYTES_MAX_AWS,
+    SHARD_BYTES_PER_SECOND,
+    SHARD_RECORDS_PER_SECOND,
+)
+
+ACCOUNT = "000000000000"  # twelve digits that are nobody's account
+REGION = "us-east-1"
+RETAINED_BYTES_MAX = 512 * MIB  # what Python holds for the records of all streams; ours
+SHARD_COUNT_MAX = 10_000  # open and closed, all streams; ours, so that resharding is bounded
+STREAM_COUNT_MAX = 1_000  # ours, for the same reason
+
+
+class Flavour(Enum):
+    """Which service is imitated."""
+
+    AWS = "aws"
+    YANDEX = "yandex"
+
+
+class LimiterKind(Enum):
+    """How a quota of N a second is counted: see `quota.py`."""
+
+    BUCKET = "bucket"
+    WINDOW = "window"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one shard takes in a second; both count data and partition key."""
+
+    records_per_second: int = SHARD_RECORDS_PER_SECOND
+    bytes_per_second: int = SHARD_BYTES_PER_SECOND
+
+    def __post_init__(self) -> None:
+        if self.records_per_second < 1 or self.bytes_per_second < 1:
+            raise ValueError(f"a quota is at least 1 record and 1 byte a second, not {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """The whole of it.
+
+    `request_bytes_max`: data and partition keys of one PutRecords; None takes the flavour's own
+    (AWS 10 MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's
+    quota of request units (1 + one for each 4 KiB of a call); None leaves calls unmetered.
+    `retained_bytes_max`: records of all streams as Python holds them; the oldest are trimmed.
+    """
+
+    flavour: Flavour = Flavour.AWS
+    quota: Quota = field(default_factory=Quota)
+    limiter: LimiterKind = LimiterKind.BUCKET
+    request_bytes_max: int | None = None
+    request_units_per_second: int | None = None
+    retained_bytes_max: int = RETAINED_BYTES_MAX
+    shard_count_max: int = SHARD_COUNT_MAX
+    stream_count_max: int = STREAM_COUNT_MAX
+    account: str = ACCOUNT
+    region: str = REGION
+
+    @property
+    def request_limit_bytes(self) -> int:
+        """The request limit in force, bytes of data and partition keys."""
+        if self.request_bytes_max is not None:
+            return self.request_bytes_max
+        return REQUEST_BYTES_MAX if self.flavour is Flavour.YANDEX else REQUEST_BYTES_MAX_AWS

@@ -1,0 +1,306 @@
+"""Streams and their shards: hash ranges, resharding, and the records each shard holds.
+
+Pure. Knows how keys map to shards, what follows from splitting and merging, and how sequence
+numbers look; nothing of requests, errors on the wire or faults. It deliberately does not use the
+daemon's own `route/`: a test double that shared its routing code could not show that it is wrong.
+
+Invariants: the open shards of a stream cover 0..2**128-1 exactly, with no overlap; a closed shard
+never grows; sequence numbers strictly increase in the order of writing (AWS: over the whole
+service, so that a stream made anew never repeats one; Yandex: an offset per shard, from 0, without
+gaps).
+"""
+
+from bisect import bisect_left
+from hashlib import md5
+from heapq import heapify, heappop, heappush
+
+import msgspec
+
+from kdaemon.base.limits import HASH_KEY_MAX, RECORD_BYTES_MAX
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.sandbox.quota import Limiter, make_limiter
+from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
+
+# Bytes Python holds for one stored record beside its data and key: 92 for StoredRecord, its number
+# and a list slot (RSS over 200,000 records), 48 for Record, headers of a bytes and a str (33, 49),
+# 10 for rounding up by the allocator. CPython 3.11, 2026-11-21.
+STORED_OVERHEAD_BYTES = 92 + 48 + 33 + 49 + 10
+
+# AWS: "4965", 40 digits that count writes, 12 digits of the shard: 56 in all, as the real ones.
+_AWS_SEQUENCE_PREFIX = "4965"
+_AWS_COUNTER_DIGITS = 40
+
+
+def hash_key_of(partition_key: bytes) -> int:
+    """MD5 of the UTF-8 key, read as a big-endian 128-bit number."""
+    return int.from_bytes(md5(partition_key, usedforsecurity=False).digest(), "big")
+
+
+class Sequencer:
+    """A counter of writes: `next` is the number the next write gets."""
+
+    __slots__ = ("next",)
+
+    def __init__(self) -> None:
+        self.next = 0
+
+
+class StoredRecord(msgspec.Struct, gc=False):
+    """One record at rest. `sequence` is the counter, not yet the text a client sees."""
+
+    sequence: int
+    arrival_ns: int
+    record: Record
+
+    @property
+    def held_bytes(self) -> int:
+        """What Python holds for it, about."""
+        key_bytes = len(self.record.partition_key.encode())
+        return len(self.record.data) + key_bytes + STORED_OVERHEAD_BYTES
+
+
+class Shard:
+    """One shard: its range (both ends inclusive), its parents, its quota, its records in order.
+
+    `closed_ns` is None while it is open. `log` loses its head to retention only.
+    """
+
+    __slots__ = (
+        "closed_ns",
+        "ending_hash_key",
+        "ending_sequence",
+        "index",
+        "limiter",
+        "log",
+        "opened_ns",
+        "parents",
+        "sequencer",
+        "shard_id",
+        "starting_hash_key",
+        "starting_sequence",
+        "template",
+        "throttled_count",
+        "written_count",
+    )
+
+    def __init__(
+        self,
+        flavour: Flavour,
+        index: int,
+        hash_range: tuple[int, int],
+        parents: tuple["Shard", ...],
+        sequencer: Sequencer,
+        limiter: Limiter,
+        now_ns: int,
+    ) -> None:
+        self.index = index
+        self.starting_hash_key, self.ending_hash_key = hash_range
+        self.parents = parents
+        self.sequencer = sequencer
+        self.limiter = limiter
+        self.opened_ns = now_ns
+        self.closed_ns: int | None = None
+        self.log: list[StoredRecord] = []
+        self.written_count = 0
+        self.throttled_count = 0
+        if flavour is Flavour.YANDEX:
+            self.shard_id = f"shard-{index:06d}"
+            self.template = "%d"
+            self.starting_sequence = 0
+        else:
+            self.shard_id = f"shardId-{index:012d}"
+            self.template = f"{_AWS_SEQUENCE_PREFIX}%0{_AWS_COUNTER_DIGITS}d{index:012d}"
+            self.starting_sequence = sequencer.next
+            sequencer.next += 1
+        self.ending_sequence: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_ns is None
+
+    def append(self, record: Record, now_ns: int) -> RecordResult:
+        """Stores a record; the result a client sees. The quota is not asked here."""
+        sequencer = self.sequencer
+        sequence = sequencer.next
+        sequencer.next = sequence + 1
+        self.log.append(StoredRecord(sequence, now_ns, record))
+        self.written_count += 1
+        return RecordResult(self.template % sequence, self.shard_id)
+
+    def sequence_of(self, text: str) -> int | None:
+        """The counter behind a sequence number of this shard; None if this shard cannot have given
+        it.
+        """
+        prefix, _, suffix = self.template.partition("%")
+        suffix = suffix[suffix.index("d") + 1 :]
+        digits = text[len(prefix) : len(text) - len(suffix)]
+        if not digits.isascii() or not digits.isdigit() or len(text) > 128:
+            return None
+        sequence = int(digits)
+        return sequence if self.template % sequence == text else None
+
+    def position_of(self, sequence: int) -> int:
+        """Index in `log` of the first record whose counter is at least `sequence`."""
+        return bisect_left(self.log, sequence, key=lambda stored: stored.sequence)
+
+    def position_at_ns(self, at_ns: int) -> int:
+        """Index in `log` of the first record that arrived at `at_ns` or later."""
+        return bisect_left(self.log, at_ns, key=lambda stored: stored.arrival_ns)
+
+    def close(self, now_ns: int) -> None:
+        assert self.is_open, f"{self.shard_id} is closed already"
+        self.closed_ns = now_ns
+        self.ending_sequence = self.sequencer.next
+        self.sequencer.next += 1
+
+
+class Stream:
+    """A stream and all the shards it ever had; `shards[i].index == i`."""
+
+    def __init__(
+        self,
+        name: str,
+        shard_count: int,
+        *,
+        flavour: Flavour,
+        quota: Quota,
+        limiter_kind: LimiterKind,
+        sequencer: Sequencer,
+        now_ns: int,
+        record_bytes_max: int = RECORD_BYTES_MAX,
+        request_units: Limiter | None = None,
+    ) -> None:
+        self.name = name
+        self.flavour = flavour
+        self.quota = quota
+        self.created_ns = now_ns
+        self.record_bytes_max = record_bytes_max
+        self.request_units = request_units
+        self.shards: list[Shard] = []
+        self._limiter_kind = limiter_kind
+        self._sequencer = sequencer
+        for hash_range in uniform_ranges(shard_count, flavour):
+            self._open(hash_range, (), now_ns)
+        self._reindex()
+
+    def shard_of(self, hash_key: int) -> Shard:
+        """The open shard whose range holds the hash key."""
+        return self._open_shards[bisect_left(self._open_ends, hash_key)]
+
+    @property
+    def open_shards(self) -> list[Shard]:
+        """In the order of their hash ranges."""
+        return self._open_shards
+
+    def find(self, shard_id: str) -> Shard | None:
+        """Open or closed; None when there never was one of this id."""
+        digits = shard_id.rpartition("-")[2]
+        if not digits.isascii() or not digits.isdigit() or int(digits[-12:]) >= len(self.shards):
+            return None
+        shard = self.shards[int(digits[-12:])]
+        return shard if shard.shard_id == shard_id else None
+
+    def children_of(self, parent: Shard) -> list[Shard]:
+        return [shard for shard in self.shards if parent in shard.parents]
+
+    def set_quota(self, quota: Quota, now_ns: int) -> None:
+        """In force at once, with nothing spent, for the shards that are and those to come."""
+        self.quota = quota
+        for shard in self.shards:
+            shard.limiter = make_limiter(self._limiter_kind, quota, now_ns)
+
+    def split(self, shard: Shard, new_starting_hash_key: int, now_ns: int) -> None:
+        """Closes a shard and opens two: below the new key, and from it on."""
+        assert shard.starting_hash_key < new_starting_hash_key <= shard.ending_hash_key
+        shard.close(now_ns)
+        self._open((shard.starting_hash_key, new_starting_hash_key - 1), (shard,), now_ns)
+        self._open((new_starting_hash_key, shard.ending_hash_key), (shard,), now_ns)
+        self._reindex()
+
+    def merge(self, lower: Shard, upper: Shard, now_ns: int) -> None:
+        """Closes two neighbours and opens one over both ranges."""
+        assert lower.ending_hash_key + 1 == upper.starting_hash_key
+        lower.close(now_ns)
+        upper.close(now_ns)
+        self._open((lower.starting_hash_key, upper.ending_hash_key), (lower, upper), now_ns)
+        self._reindex()
+
+    def resize(self, target_count: int, now_ns: int) -> None:
+        """Makes the open shards `target_count` equal ranges.
+
+        AWS: by splits and merges, which leave short-lived shards in between. Yandex: the shards
+        that are stay open with other ranges, so that every key is mapped anew, and new ones join;
+        never fewer.
+        """
+        ranges = uniform_ranges(target_count, self.flavour)
+        if self.flavour is Flavour.YANDEX:
+            assert target_count >= len(self.shards)
+            for shard, (start, end) in zip(self.shards, ranges, strict=False):
+                shard.starting_hash_key, shard.ending_hash_key = start, end
+            for hash_range in ranges[len(self.shards) :]:
+                self._open(hash_range, (), now_ns)
+            self._reindex()
+            return
+        for start, _ in ranges:
+            shard = self.shard_of(start)
+            if shard.starting_hash_key != start:
+                self.split(shard, start, now_ns)
+        for start, end in ranges:
+            while (shard := self.shard_of(start)).ending_hash_key != end:
+                self.merge(shard, self.shard_of(shard.ending_hash_key + 1), now_ns)
+
+    def shards_added_by_resize(self, target_count: int) -> int:
+        """An upper bound on the shards that `resize` opens, closed ones included."""
+        return 3 * (target_count + len(self._open_shards))
+
+    def _open(self, hash_range: tuple[int, int], parents: tuple[Shard, ...], now_ns: int) -> None:
+        is_yandex = self.flavour is Flavour.YANDEX
+        self.shards.append(
+            Shard(
+                self.flavour,
+                len(self.shards),
+                hash_range,
+                parents,
+                Sequencer() if is_yandex else self._sequencer,
+                make_limiter(self._limiter_kind, self.quota, now_ns),
+                now_ns,
+            )
+        )
+
+    def _reindex(self) -> None:
+        self._open_shards = sorted(
+            (shard for shard in self.shards if shard.is_open),
+            key=lambda shard: shard.starting_hash_key,
+        )
+        self._open_ends = [shard.ending_hash_key for shard in self._open_shards]
+
+
+def uniform_ranges(shard_count: int, flavour: Flavour) -> list[tuple[int, int]]:
+    """Equal hash ranges, both ends inclusive; the last takes what division leaves over.
+
+    AWS divides 2**128, Yandex 2**128 - 1, so that with two shards AWS's first ends one higher.
+    """
+    width = (HASH_KEY_MAX if flavour is Flavour.YANDEX else HASH_KEY_MAX + 1) // shard_count
+    starts = [index * width for index in range(shard_count)]
+    return list(
+        zip(starts, [start - 1 for start in starts[1:]] + [HASH_KEY_MAX], strict=True),
+    )
+
+
+def trim_oldest(streams: list[Stream], bytes_to_free: int) -> int:
+    """Drops what arrived first, over all streams, until that much is free; bytes freed."""
+    shards = [shard for stream in streams for shard in stream.shards if shard.log]
+    heads = [(shard.log[0].arrival_ns, order, 0) for order, shard in enumerate(shards)]
+    heapify(heads)
+    trimmed = [0] * len(shards)
+    freed_bytes = 0
+    while heads and freed_bytes < bytes_to_free:
+        _, order, position = heappop(heads)
+        log = shards[order].log
+        freed_bytes += log[position].held_bytes
+        trimmed[order] = position + 1
+        if position + 1 < len(log):
+            heappush(heads, (log[position + 1].arrival_ns, order, position + 1))
+    for shard, count in zip(shards, trimmed, strict=True):
+        del shard.log[:count]
+    return freed_bytes

@@ -1,0 +1,180 @@
+"""From an HTTP request to a call of the service, and its answer back to bytes.
+
+Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
+(`ingest/kinesis_api.py`), so that both sides of a test agree on the wire and differ in nothing
+else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
+chosen in between, by operation and stream.
+
+No signature is asked for: a user with curl gets an answer where AWS says
+MissingAuthenticationToken.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.ingest.kinesis_api import (
+    ApiError,
+    PutLimits,
+    api_error,
+    encode_error,
+    encode_put_record,
+    encode_put_records,
+    parse_put_record,
+    parse_put_records,
+    read_envelope,
+)
+from kdaemon.sandbox import yandex
+from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.payload import Payload
+from kdaemon.sandbox.service import Service
+
+_TARGET_PREFIX = b"Kinesis_20131202."
+_PUT_TARGET = _TARGET_PREFIX + b"PutRecords"  # stands for every operation in the envelope checks
+
+_encode = msgspec.json.Encoder().encode
+
+Perform = Callable[[int, Fault | None], bytes]
+
+
+class Call:
+    """A request that was understood. `perform(now_ns, fault)` does it and gives the answer's body.
+
+    `perform` raises ServiceError or ApiError when the service refuses; `refusal` makes an answer of
+    both.
+    """
+
+    __slots__ = ("operation", "perform", "stream")
+
+    def __init__(self, operation: str, stream: str | None, perform: Perform) -> None:
+        self.operation = operation
+        self.stream = stream
+        self.perform = perform
+
+
+def read_call(
+    service: Service, method: str, path: str, headers: dict[bytes, bytes], body: bytes
+) -> Call:
+    """What a request asks; header names in lower case. ApiError or ServiceError if refused."""
+    if service.is_yandex:
+        return _read_yandex(service, path, headers, body)
+    operation = _read_operation(service, method, headers, body)
+    if operation == "PutRecords":
+        return _read_put_records(service, body)
+    if operation == "PutRecord":
+        return _read_put_record(service, body)
+    return _other_call(service, operation, _payload(body))
+
+
+def refusal(error: ServiceError | ApiError) -> tuple[int, bytes, bytes]:
+    """Status, body and content type of an error answer."""
+    if isinstance(error, ApiError):
+        return error.status, error.body, error.content_type
+    body = encode_error(error.code, error.message or None)
+    return error.status, body, b"application/x-amz-json-1.1"
+
+
+def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], body: bytes) -> str:
+    target = headers.get(b"x-amz-target", b"")
+    if target == _PUT_TARGET:
+        read_envelope(method, headers, body)
+        return "PutRecords"
+    operation = target.removeprefix(_TARGET_PREFIX).decode("latin-1")
+    if target.startswith(_TARGET_PREFIX) and service.offers(operation):
+        read_envelope(method, {**headers, b"x-amz-target": _PUT_TARGET}, body)
+        return operation
+    read_envelope(method, {**headers, b"x-amz-target": _PUT_TARGET}, body or b"{}")
+    raise service.unknown_operation(operation)
+
+
+def _read_put_records(service: Service, body: bytes) -> Call:
+    request = parse_put_records(body, _limits(service))
+    stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
+
+    def perform(now_ns: int, fault: Fault | None) -> bytes:
+        _stop_dry_run(service, stream, is_dry_run=is_dry_run)
+        return encode_put_records(service.put_records(stream, records, now_ns, fault))
+
+    return Call("PutRecords", stream, perform)
+
+
+def _read_put_record(service: Service, body: bytes) -> Call:
+    request = parse_put_record(body, _limits(service))
+    stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
+
+    def perform(now_ns: int, fault: Fault | None) -> bytes:
+        _stop_dry_run(service, stream, is_dry_run=is_dry_run)
+        return encode_put_record(service.put_record(stream, record, now_ns, fault))
+
+    return Call("PutRecord", stream, perform)
+
+
+def _limits(service: Service) -> PutLimits:
+    # A stream's own limit on records is the service's to judge, once it has found the stream.
+    return PutLimits(
+        record_bytes_max=RECORD_BYTES_MAX_AWS,
+        request_bytes_max=service.settings.request_limit_bytes,
+    )
+
+
+def _stop_dry_run(service: Service, stream: str, *, is_dry_run: bool) -> None:
+    """A dry run that is in order is answered with an error that says so, and writes nothing [M]."""
+    if is_dry_run:
+        service.stream(stream)
+        raise api_error(
+            "DryRunOperationException",
+            "The request would have succeeded, but DryRun was set. Nothing was written.",
+        )
+
+
+def _other_call(service: Service, operation: str, payload: Payload) -> Call:
+    return Call(
+        operation,
+        service.stream_in(payload),
+        lambda now_ns, fault: _encode(service.handle(operation, payload, now_ns, fault)),
+    )
+
+
+def _payload(body: bytes) -> Payload:
+    try:
+        payload = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise api_error("SerializationException", "The body is not JSON.") from None
+    if not isinstance(payload, dict):
+        raise api_error("SerializationException", "The body must be a JSON object.")
+    return payload
+
+
+def _read_yandex(service: Service, path: str, headers: dict[bytes, bytes], body: bytes) -> Call:
+    operation = yandex.read_operation(headers)
+    if not service.offers(operation):
+        raise service.unknown_operation(operation)
+    if operation == "PutRecords":
+        name, records = yandex.parse_put_records(body)
+        return _yandex_puts(service, yandex.full_name(path, name), records)
+    if operation == "PutRecord":
+        name, record = yandex.parse_put_record(body)
+        return _yandex_put(service, yandex.full_name(path, name), record)
+    payload = dict(yandex.read_payload(operation, body))
+    short_name = payload.get("StreamName")
+    if isinstance(short_name, str):
+        payload["StreamName"] = yandex.full_name(path, short_name)
+    return _other_call(service, operation, payload)
+
+
+def _yandex_puts(service: Service, stream: str, records: list[Record]) -> Call:
+    def perform(now_ns: int, fault: Fault | None) -> bytes:
+        results: list[RecordResult] = service.put_records(stream, records, now_ns, fault)
+        return yandex.encode_put_records(results)
+
+    return Call("PutRecords", stream, perform)
+
+
+def _yandex_put(service: Service, stream: str, record: Record) -> Call:
+    def perform(now_ns: int, fault: Fault | None) -> bytes:
+        return encode_put_record(service.put_record(stream, record, now_ns, fault))
+
+    return Call("PutRecord", stream, perform)

@@ -1,0 +1,155 @@
+"""What Yandex Data Streams reads differently: its envelope, its strictness about JSON keys.
+
+Pure. Where AWS ignores members it does not know, Yandex refuses the call and names the key; it
+takes any service name before the operation in X-Amz-Target, and `application/json` too. How it
+throttles and what it answers per record is in `writes.py`. Sources: [YS] ydb-platform/ydb,
+`http_proxy/json_proto_conversion.h` and `http_req.cpp`, as read 2026-11-21; members of control
+calls are those of its protocol as far as known.
+"""
+
+import msgspec
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.sandbox.payload import Payload, refuse
+from kdaemon.sandbox.writes import invalid_yandex
+
+CONTENT_TYPES = (b"application/json", b"application/x-amz-json-1.1", b"application/x-amz-json-1.0")
+
+_MEMBERS: dict[str, frozenset[str]] = {
+    "CreateStream": frozenset(
+        {
+            "StreamName",
+            "ShardCount",
+            "RetentionPeriodHours",
+            "RetentionStorageMegabytes",
+            "WriteQuotaKbPerSec",
+            "StreamModeDetails",
+        }
+    ),
+    "DeleteStream": frozenset({"StreamName", "EnforceConsumerDeletion"}),
+    "DescribeStream": frozenset({"StreamName", "ExclusiveStartShardId", "Limit"}),
+    "ListStreams": frozenset({"ExclusiveStartStreamName", "Limit", "Recurse", "NextToken"}),
+    "UpdateShardCount": frozenset({"StreamName", "TargetShardCount", "ScalingType"}),
+    "GetShardIterator": frozenset(
+        {"StreamName", "ShardId", "ShardIteratorType", "StartingSequenceNumber", "Timestamp"}
+    ),
+    "GetRecords": frozenset({"ShardIterator", "Limit"}),
+}
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    data: bytes = b""
+    partition_key: str = ""
+    explicit_hash_key: str | None = None
+
+
+class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    records: list[_Entry] = []
+    stream_name: str = ""
+
+
+class _PutRecord(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
+    data: bytes = b""
+    partition_key: str = ""
+    explicit_hash_key: str | None = None
+    sequence_number_for_ordering: str | None = None
+    stream_name: str = ""
+
+
+_decode_put_records = msgspec.json.Decoder(_PutRecords).decode
+_decode_put_record = msgspec.json.Decoder(_PutRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_operation(headers: dict[bytes, bytes]) -> str:
+    """The operation's name, empty when none is given; the service part is not looked at."""
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content_type not in CONTENT_TYPES:
+        raise refuse("InvalidArgumentException", "Unknown ContentType")
+    return headers.get(b"x-amz-target", b"").rpartition(b".")[2].decode("latin-1")
+
+
+def read_payload(operation: str, body: bytes) -> Payload:
+    """The members of a control or reading call; InvalidArgumentException names an unknown key."""
+    payload = _decoded(body)
+    allowed = _MEMBERS.get(operation)
+    if allowed is None:
+        return payload  # the service will say that it does not know the operation
+    for member in payload:
+        if member not in allowed:
+            raise refuse("InvalidArgumentException", f"Unexpected json key: {member}")
+    return payload
+
+
+def parse_put_records(body: bytes) -> tuple[str, list[Record]]:
+    """Stream name and records, bounds unchecked (`writes.py` does that)."""
+    try:
+        request = _decode_put_records(body)
+    except msgspec.ValidationError as error:
+        raise _unreadable(error, body) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    return _named(request.stream_name), [
+        Record(entry.data, entry.partition_key, entry.explicit_hash_key)
+        for entry in request.records
+    ]
+
+
+def parse_put_record(body: bytes) -> tuple[str, Record]:
+    """As `parse_put_records`, for one."""
+    try:
+        request = _decode_put_record(body)
+    except msgspec.ValidationError as error:
+        raise _unreadable(error, body) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    return _named(request.stream_name), Record(
+        request.data, request.partition_key, request.explicit_hash_key
+    )
+
+
+def encode_put_records(results: list[RecordResult]) -> bytes:
+    """The answer as Yandex sends it: a failed entry keeps its empty strings, and may lack a
+    message.
+    """
+    failed_count = sum(not result.is_delivered for result in results)
+    return b'{"EncryptionType":"NONE","FailedRecordCount":%d,"Records":%b}' % (
+        failed_count,
+        _encode(results),
+    )
+
+
+def full_name(path: str, stream_name: str) -> str:
+    """The stream's path. A database in the URL's path goes before a name that is no path itself
+    [YS].
+    """
+    if path in ("", "/") or stream_name.startswith("/"):
+        return stream_name
+    return f"{path.rstrip('/')}/{stream_name}"
+
+
+def _named(stream_name: str) -> str:
+    if not stream_name:
+        raise invalid_yandex("Stream name is empty")
+    return stream_name
+
+
+def _decoded(body: bytes) -> dict[str, object]:
+    try:
+        payload = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    if not isinstance(payload, dict):
+        raise refuse("MissingParameter", "Top level of json value is not a map")
+    return payload
+
+
+def _unreadable(error: msgspec.ValidationError, body: bytes) -> ServiceError:
+    """Which of the service's complaints fits: not a map, an unknown key, or a wrong type."""
+    _decoded(body)
+    text = str(error)
+    unknown = text.partition("unknown field `")[2].partition("`")[0]
+    if unknown:
+        return refuse("InvalidArgumentException", f"Unexpected json key: {unknown}")
+    return refuse("InvalidArgumentException", f"Unexpected json value: {text}")

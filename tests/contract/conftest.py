@@ -1,0 +1,98 @@
+"""Starts each service once a session, and gives each test a stream of its own on each of them.
+
+A test that takes `endpoint` runs against all four. Where a service is known to differ, the table
+below says how, and the test must then fail there (strict xfail): a table that no longer holds fails
+the suite.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kdaemon.sandbox.server import SandboxServer
+from kdaemon.sandbox.service import Service
+from kdaemon.system import SystemClock
+from tests.contract.differences import DIFFERENCES
+from tests.contract.endpoints import HERE, Endpoint, moto_command, process_with_port
+
+SERVICES = ("sandbox", "moto", "kinesalite", "kinesis_local")
+NODE_SERVERS = {"kinesalite": "kinesalite.js", "kinesis_local": "kinesis-local.js"}
+
+
+@contextlib.contextmanager
+def sandbox_in_a_thread() -> Iterator[int]:
+    """The sandbox as a user runs it, on a loop of its own; its port."""
+    started = threading.Event()
+    ports: list[int] = []
+    stop: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        server = SandboxServer(Service(), SystemClock())
+        await server.start(port=0)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
+        ports.append(server.port)
+        started.set()
+        await stopping.wait()
+        await server.aclose()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox", daemon=True)
+    thread.start()
+    assert started.wait(10), "the sandbox did not start"
+    try:
+        yield ports[0]
+    finally:
+        stop[0]()
+        thread.join(10)
+        assert not thread.is_alive(), "the sandbox did not stop"
+
+
+def started(name: str) -> contextlib.AbstractContextManager[int]:
+    """A running service of this name, as its port; skips where its program is not there."""
+    if name == "sandbox":
+        return sandbox_in_a_thread()
+    if name == "moto":
+        return process_with_port(moto_command())
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip(f"{name}: there is no node on this machine")
+    if not (HERE / "node_modules").is_dir():
+        pytest.skip(f"{name}: tests/contract/node_modules is missing; `make test` installs it")
+    return process_with_port([node, NODE_SERVERS[name]])
+
+
+@pytest.fixture(scope="session", params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    """A running service. One whose records are put elsewhere than read has two URLs."""
+    with started(request.param) as port:
+        url = f"http://127.0.0.1:{port}"
+        yield Endpoint(request.param, url=url, put_url=url)
+
+
+@pytest.fixture
+def endpoint(service: Endpoint, request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    """A service under contract. Streams that the test makes are deleted after it."""
+    case = request.node.originalname
+    if "case" in request.node.callspec.params:
+        case += f":{request.node.callspec.params['case']}"
+    reason = DIFFERENCES.get(case, {}).get(service.name)
+    if reason is not None:
+        request.node.add_marker(pytest.mark.xfail(reason=f"{service.name}: {reason}", strict=True))
+    yield service
+    while service.made:
+        service.call("DeleteStream", StreamName=service.made.pop())
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def stream(endpoint: Endpoint) -> str:
+    """A fresh stream of three shards."""
+    return endpoint.make_stream(f"contract-{next(_numbers)}", 3)

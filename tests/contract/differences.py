@@ -1,0 +1,157 @@
+"""Where a service is known to differ from the contract: service -> how it differs -> the cases.
+
+The test then has to fail there. No case may be here for every service that others wrote, unless
+`ALONE` says why the sandbox is right and all of them are not. A case is a test's name, and its
+`case` parameter after a colon.
+"""
+
+from collections.abc import Iterator
+
+BAD = "test_a_bad_request_is_refused"
+
+_BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
+    "sandbox": {},
+    "moto": {
+        "answers HTTP 500 where a member is missing or of another type": (
+            f"{BAD}:records missing",
+            f"{BAD}:records null",
+            f"{BAD}:data missing",
+            f"{BAD}:hash key no number",
+            f"{BAD}:hash key a number",
+            f"{BAD}:data a number",
+            f"{BAD}:data not base64",
+            f"{BAD}:record a string",
+            "test_a_bad_create_is_refused:no shards",
+            "test_a_made_up_iterator_is_refused",
+            "test_the_highest_hash_key_belongs_to_the_last_shard",
+            "test_an_unknown_operation_is_refused",
+        ),
+        "does not check this and takes the request": (
+            f"{BAD}:no records",
+            f"{BAD}:records a map",
+            f"{BAD}:empty key",
+            f"{BAD}:data base64 cut",
+            f"{BAD}:hash key leading zero",
+            "test_put_record_is_held_to_the_same_limits",
+            "test_a_refused_request_leaves_nothing_behind",
+            "test_a_bad_stream_name_is_refused:wrong characters",
+            "test_a_bad_create_is_refused:no name",
+            "test_a_bad_create_is_refused:bad name",
+            "test_a_token_and_a_name_exclude_each_other",
+            "test_a_split_needs_a_key_inside_the_shard:lowest + 1",
+            "test_the_shard_count_does_not_more_than_double",
+            "test_what_is_out_of_bounds_is_refused:limit",
+        ),
+        "refuses it under another name": (
+            f"{BAD}:key of 257",
+            f"{BAD}:key missing",
+            f"{BAD}:hash key negative",
+            "test_a_bad_stream_name_is_refused:empty",
+            "test_a_bad_stream_name_is_refused:too long",
+            "test_no_stream_is_refused",
+            "test_a_body_that_is_no_json_object_is_refused:cut off",
+            "test_a_body_that_is_no_json_object_is_refused:empty",
+            "test_a_body_that_is_no_json_object_is_refused:null",
+            "test_a_wrong_content_type_is_no_operation",
+            "test_what_is_out_of_bounds_is_refused:kind",
+        ),
+        "goes on writing to a closed shard, which never ends": (
+            "test_after_a_split_records_go_to_the_children",
+            "test_a_closed_shard_comes_to_an_end",
+            "test_the_end_of_a_closed_shard_names_its_children",
+            "test_a_merge_closes_two_and_opens_one",
+        ),
+        "ignores ShardFilter": ("test_shards_at_latest_are_the_open_ones",),
+        "does not find the stream of a NextToken that comes alone": (
+            "test_shards_are_listed_in_pages",
+        ),
+    },
+    "kinesalite": {
+        "predates StreamARN": (
+            "test_a_stream_may_be_named_by_arn:PutRecord",
+            "test_a_stream_may_be_named_by_arn:PutRecords",
+        ),
+        "predates UpdateShardCount": (
+            "test_the_shard_count_is_updated:6",
+            "test_the_shard_count_is_updated:2",
+            "test_the_shard_count_is_updated:4",
+        ),
+        "predates ShardFilter, pages of ListShards and ChildShards": (
+            "test_shards_at_latest_are_the_open_ones",
+            "test_shards_are_listed_in_pages",
+            "test_the_end_of_a_closed_shard_names_its_children",
+        ),
+        "splits a closed shard": ("test_a_closed_shard_is_not_split_again",),
+        "counts the data alone": (f"{BAD}:data and key over 1 MiB",),
+        "has its own limit of 7 MiB on the HTTP body: 413 and no body": (f"{BAD}:over 10 MiB",),
+        "does not anchor the pattern of explicit hash keys": (
+            f"{BAD}:hash key no number",
+            f"{BAD}:hash key negative",
+            f"{BAD}:hash key leading zero",
+        ),
+        "asks for an Authorization header": ("test_a_request_without_authorization_is_answered",),
+    },
+    "kinesis_local": {
+        "does not check this and takes the request": (
+            f"{BAD}:no records",
+            f"{BAD}:501 records",
+            f"{BAD}:data and key over 1 MiB",
+            f"{BAD}:data base64 cut",
+            f"{BAD}:over 10 MiB",
+            "test_a_split_needs_a_key_inside_the_shard:lowest",
+            "test_a_split_needs_a_key_inside_the_shard:lowest + 1",
+        ),
+        "fails one record inside a 200 where the service refuses the request": (
+            f"{BAD}:data over 1 MiB",
+            "test_a_refused_request_leaves_nothing_behind",
+        ),
+        "answers HTTP 500": (
+            f"{BAD}:hash key no number",
+            f"{BAD}:data not base64",
+            "test_a_made_up_iterator_is_refused",
+        ),
+        "refuses it under another name": (
+            f"{BAD}:records missing",
+            f"{BAD}:records null",
+            f"{BAD}:empty key",
+            f"{BAD}:key of 257",
+            f"{BAD}:key missing",
+            f"{BAD}:data missing",
+            f"{BAD}:hash key negative",
+            f"{BAD}:hash key leading zero",
+            "test_put_record_is_held_to_the_same_limits",
+            "test_a_bad_stream_name_is_refused:wrong characters",
+            "test_a_bad_stream_name_is_refused:empty",
+            "test_a_bad_stream_name_is_refused:too long",
+            "test_no_stream_is_refused",
+            "test_an_unknown_operation_is_refused",
+            "test_a_bad_create_is_refused:no name",
+            "test_a_bad_create_is_refused:bad name",
+            "test_a_bad_create_is_refused:no shards",
+            "test_what_is_out_of_bounds_is_refused:kind",
+            "test_what_is_out_of_bounds_is_refused:limit",
+        ),
+        "asks for an Authorization header": ("test_a_request_without_authorization_is_answered",),
+    },
+}
+
+# Cases in which the sandbox stands alone, and why it is right.
+ALONE = {
+    f"{BAD}:hash key no number": "the service model's pattern is ^(0|([1-9]\\d{0,38}))$, and AWS "
+    "answers what breaks a pattern with ValidationException",
+    f"{BAD}:hash key negative": "as above",
+    f"{BAD}:hash key leading zero": "as above",
+}
+
+
+def _by_case() -> Iterator[tuple[str, str, str]]:
+    for service, differences in _BY_SERVICE.items():
+        for reason, cases in differences.items():
+            for case in cases:
+                yield case, service, reason
+
+
+DIFFERENCES: dict[str, dict[str, str]] = {}
+for _case, _service, _reason in _by_case():
+    assert _service not in DIFFERENCES.setdefault(_case, {}), f"{_case} is listed twice"
+    DIFFERENCES[_case][_service] = _reason
