@@ -1,0 +1,90 @@
+"""The event loop's own heartbeat: whether this process still turns, whatever the service does.
+
+About: a timer of the loop that writes down the time at each beat. `/livez` asks how old the last
+beat is, and the service manager's watchdog is fed from the same beat, so that a loop that stands
+still is seen by both. Knows the loop and a clock; must not know streams, records or the service:
+an outage of the service must never restart a fleet.
+Invariant: at most one timer is armed. Flow: loop timer -> here -> admin.py, notify.py.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from kdaemon.base.ports import Clock
+
+BEAT_INTERVAL_S = 1.0  # seconds between two beats; ours, 2026-11-21
+
+STILL_NS_MAX = 10_000_000_000
+"""10 s: with an older beat the loop stands still. Ours, 2026-11-21: far above what one turn takes,
+below the 30 s after which the watchdog of our systemd unit ends the process."""
+
+NS = 1_000_000_000  # nanoseconds in a second
+
+
+class Heartbeat:
+    """Beats from `start` to `stop`. Before the first beat, its age counts from its creation."""
+
+    __slots__ = (
+        "_beat_at_ns",
+        "_clock",
+        "_fed_at_ns",
+        "_feed",
+        "_feed_interval_ns",
+        "_interval_s",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        feed: Callable[[], object] | None = None,
+        feed_interval_s: float | None = None,
+    ) -> None:
+        """`feed` is called at the first beat and then at least every `feed_interval_s` seconds
+        (`Notifier.watchdog` and `watchdog_interval_s` of notify.py); None in either: never.
+        """
+        self._clock = clock
+        self._beat_at_ns = clock.now_ns()
+        self._timer: asyncio.TimerHandle | None = None
+        self._interval_s = BEAT_INTERVAL_S
+        self._feed: Callable[[], object] | None = None
+        self._feed_interval_ns = 0
+        self._fed_at_ns: int | None = None
+        if feed is not None and feed_interval_s is not None:
+            self._feed = feed
+            self._feed_interval_ns = int(feed_interval_s * NS)
+            self._interval_s = min(BEAT_INTERVAL_S, feed_interval_s)
+
+    def start(self) -> None:
+        """Beats now, and from now on. In the loop whose turning it shows; once."""
+        assert self._timer is None, "the heart beats already"
+        self._on_timer()
+
+    def stop(self) -> None:
+        """No more beats. Stopping twice is nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def age_ns(self, now_ns: int) -> int:
+        """How long ago the last beat was."""
+        return now_ns - self._beat_at_ns
+
+    def is_alive(self, now_ns: int) -> bool:
+        """Whether the loop turned lately: within STILL_NS_MAX."""
+        return self.age_ns(now_ns) <= STILL_NS_MAX
+
+    def beat(self) -> None:
+        """One beat; feeds if the next one would be too late to. The timer's, and a test's."""
+        now_ns = self._beat_at_ns = self._clock.now_ns()
+        if self._feed is None:
+            return
+        next_ns = now_ns + int(self._interval_s * NS)
+        if self._fed_at_ns is None or next_ns > self._fed_at_ns + self._feed_interval_ns:
+            self._fed_at_ns = now_ns
+            self._feed()
+
+    def _on_timer(self) -> None:
+        self.beat()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._interval_s, self._on_timer)

@@ -1,0 +1,349 @@
+"""How the daemon stands: whether clients should come (`Readiness`), and the page for people.
+
+About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
+when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets,
+nor a service's text that quotes our own request.
+Invariant: everything on one page was read in one synchronous pass; nothing is changed by looking.
+Flow: engines, listeners, heartbeat -> here -> admin.py.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from heapq import nlargest
+from typing import Any
+
+import msgspec
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.histogram import Histogram
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.ports import Clock
+from kdaemon.engine import Engine
+from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.metrics import Observed
+from kdaemon.pack.lane import Lane
+
+NS = 1_000_000_000  # nanoseconds in a second
+
+SHARDS_SHOWN_MAX = 5  # the longest queues of a stream; ours: a page fits a screen, 2026-11-21
+
+HOLD_TEXT_CHARACTERS_MAX = 300  # of the service's words; ours: two lines of a terminal, 2026-11-21
+
+FULL_FRACTION = 16
+"""Memory is full when less than 1/16 of it is free. Ours, 2026-11-21: of the default 256 MiB that
+is 16 MiB, which the largest request with what it holds besides needs, and no more."""
+
+QUOTES_OUR_REQUEST = frozenset({"IncompleteSignature", "IncompleteSignatureException"})
+"""Codes whose message repeats the Authorization header (AWS common errors, 2026-11-21). Others
+repeat the canonical request, session token included, but below their first line."""
+
+
+class ReadyState(Enum):
+    STARTING = "starting"  # not everything is built and bound
+    READY = "ready"  # clients are served
+    DRAINING = (
+        "draining"  # told to stop: clients are still served for a while, and none should come
+    )
+
+
+class ReadyMove(Enum):
+    STARTED = "started"
+    TOLD_TO_STOP = "told to stop"
+
+
+_NEXT: dict[tuple[ReadyState, ReadyMove], ReadyState] = {
+    (ReadyState.STARTING, ReadyMove.STARTED): ReadyState.READY,
+    (ReadyState.STARTING, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
+    (ReadyState.READY, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
+}
+
+
+class Readiness:
+    """Whether clients should come. An illegal move raises KeyError and changes nothing."""
+
+    __slots__ = ("_is_full", "state")
+
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        """`is_full`: whether there is no room for more records now (`is_memory_full`, say)."""
+        self._is_full = is_full
+        self.state = ReadyState.STARTING
+
+    def started(self) -> None:
+        """Listeners are bound. Not "the service was reached"."""
+        self._move(ReadyMove.STARTED)
+
+    def told_to_stop(self) -> None:
+        """The lame duck begins; there is no way back."""
+        self._move(ReadyMove.TOLD_TO_STOP)
+
+    def why_not(self) -> str | None:
+        """Why clients should stay away, in a few words; None: they may come."""
+        if self.state is not ReadyState.READY:
+            return str(self.state.value)
+        return "memory is full" if self._is_full() else None
+
+    def _move(self, move: ReadyMove) -> None:
+        self.state = _NEXT[self.state, move]
+
+
+def is_memory_full(memory: MemoryBudget) -> bool:
+    """Whether a large request would find no room. Small ones may still be taken."""
+    return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION
+
+
+# The page, from here on: its JSON has these names. Seconds are rounded to milliseconds. Mappings
+# show what has happened at least once.
+
+
+@dataclass(frozen=True, slots=True)
+class HoldStatus:
+    """Why nothing can be sent: the service's code, and the harmless part of its message."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """A shard with a queue. `shard`: None where shards are not predicted."""
+
+    shard: str | None
+    queued_records: int
+    queued_bytes: int
+    state: str
+    backoff_s: float
+    failures_in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class RatesStatus:
+    """A second, over the daemon's whole life."""
+
+    received: float
+    delivered: float
+    delivered_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class MapStatus:
+    """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
+
+    shards: int
+    refreshes: int
+    mismatches: int
+    is_asking: bool
+    asks_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream. `oldest_queued_s`: since the acceptance of a record at the head of a queue."""
+
+    name: str
+    hold: HoldStatus | None
+    buffered: int
+    in_flight: int
+    in_flight_calls: int
+    held_bytes: int
+    oldest_queued_s: float | None
+    received: int
+    delivered: int
+    rejected: dict[str, int]
+    dead: dict[str, int]
+    attempts: int
+    throttled_share: float  # of attempts: records that were throttled
+    possible_duplicates: int
+    retries: dict[str, int]
+    failures: dict[str, int]
+    calls: dict[str, int]
+    call_mean_s: float | None
+    delivery_mean_s: float | None
+    per_second: RatesStatus
+    shard_map: MapStatus
+    longest_queues: list[ShardStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class DoorStatus:
+    """Records refused before their stream was known."""
+
+    received: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatus:
+    connections: int
+    opened: int
+    refused: dict[str, int]
+    timed_out: dict[str, int]
+    handler_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    held_bytes: int
+    bytes_max: int
+    is_full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """The whole. Streams that need somebody come first, then those with the most queued."""
+
+    version: str
+    uptime_s: float
+    state: str
+    not_ready_because: str | None
+    heartbeat_age_s: float
+    memory: MemoryStatus
+    listeners: dict[str, ListenerStatus]
+    door: DoorStatus
+    streams: list[StreamStatus]
+
+
+class Status:
+    """Makes the page. `listeners` is read anew each time; uptime counts from creation."""
+
+    def __init__(
+        self,
+        observed: Observed,
+        listeners: Mapping[str, HttpCounters],
+        readiness: Readiness,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        version: str,
+    ) -> None:
+        self._observed = observed
+        self._listeners = listeners
+        self._readiness = readiness
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._version = version
+        self._started_ns = clock.now_ns()
+
+    def page(self) -> StatusPage:
+        """As things are now. Call it in the loop's thread only."""
+        observed, memory, now_ns = self._observed, self._observed.memory, self._clock.now_ns()
+        uptime_ns = now_ns - self._started_ns
+        streams = [_stream(name, engine, uptime_ns, now_ns) for name, engine in observed.engines()]
+        streams.sort(key=lambda stream: (stream.hold is None, -stream.buffered, stream.name))
+        return StatusPage(
+            version=self._version,
+            uptime_s=_seconds(uptime_ns),
+            state=self._readiness.state.value,
+            not_ready_because=self._readiness.why_not(),
+            heartbeat_age_s=_seconds(self._heartbeat.age_ns(now_ns)),
+            memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
+            listeners={name: _listener(counters) for name, counters in self._listeners.items()},
+            door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
+            streams=streams,
+        )
+
+    def render(self) -> bytes:
+        """The page as indented JSON."""
+        return msgspec.json.format(msgspec.json.encode(self.page()), indent=2) + b"\n"
+
+
+def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamStatus:
+    counters = engine.counters
+    lanes = [lane for lane in engine.lanes if lane.queue]
+    heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes]
+    longest = nlargest(SHARDS_SHOWN_MAX, lanes, key=lambda lane: lane.queued_records)
+    return StreamStatus(
+        name=name,
+        hold=None if engine.hold is None else _hold(engine.hold),
+        buffered=counters.buffered,
+        in_flight=counters.in_flight,
+        in_flight_calls=counters.in_flight_calls,
+        held_bytes=engine.ledger.held_bytes,
+        oldest_queued_s=_seconds(now_ns - min(heads_ns)) if heads_ns else None,
+        received=counters.received,
+        delivered=counters.delivered,
+        rejected=_happened(counters.rejected),
+        dead=_happened(counters.dead),
+        attempts=counters.attempts,
+        throttled_share=round(counters.throttled / max(1, counters.attempts), 4),
+        possible_duplicates=counters.possible_duplicates,
+        retries=_happened(counters.retries),
+        failures=_happened(counters.failures),
+        calls=_happened(counters.calls),
+        call_mean_s=_mean_s(counters.call_duration_ns),
+        delivery_mean_s=_mean_s(counters.delivery_ns),
+        per_second=_rates(counters, uptime_ns),
+        shard_map=MapStatus(
+            engine.shard_count,
+            counters.map_refreshes,
+            counters.map_mismatches,
+            engine.freshness.is_asking,
+            _seconds(engine.freshness.due_at_ns - now_ns),
+        ),
+        longest_queues=[_shard(lane, now_ns) for lane in longest],
+    )
+
+
+def _shard(lane: Lane, now_ns: int) -> ShardStatus:
+    return ShardStatus(
+        shard=lane.shard_id,
+        queued_records=lane.queued_records,
+        queued_bytes=lane.queued_bytes,
+        state=lane.state.value,
+        backoff_s=_seconds(max(0, lane.blocked_until_ns - now_ns)),
+        failures_in_a_row=lane.failure_count,
+    )
+
+
+def _hold(error: ServiceError) -> HoldStatus:
+    code = _printable(error.code)
+    if error.code in QUOTES_OUR_REQUEST:
+        return HoldStatus(code, "(not shown: it may quote our request's signature)")
+    return HoldStatus(code, _printable(error.message))
+
+
+def _printable(text: str) -> str:
+    """The first line of what a service says, bounded."""
+    line = next(iter(text.splitlines()), "")[:HOLD_TEXT_CHARACTERS_MAX]
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _listener(counters: HttpCounters) -> ListenerStatus:
+    return ListenerStatus(
+        connections=counters.open,
+        opened=counters.opened,
+        refused=_happened(counters.refused),
+        timed_out=_happened(counters.timed_out),
+        handler_failures=counters.handler_failures,
+    )
+
+
+def _rates(counters: StreamCounters, uptime_ns: int) -> RatesStatus:
+    def per_second(count: int) -> float:
+        return round(count * NS / max(1, uptime_ns), 1)
+
+    return RatesStatus(
+        per_second(counters.received),
+        per_second(counters.delivered),
+        per_second(counters.delivered_bytes),
+    )
+
+
+def _happened(counts: Mapping[Any, int]) -> dict[str, int]:
+    """What is not 0, by the words of the metrics' labels."""
+    return {
+        (key.value if isinstance(key, Enum) else key): count
+        for key, count in counts.items()
+        if count
+    }
+
+
+def _mean_s(histogram: Histogram) -> float | None:
+    """Of what a histogram of nanoseconds has seen; None: nothing."""
+    count = sum(histogram.counts)
+    return _seconds(histogram.sum // count) if count else None
+
+
+def _seconds(duration_ns: int) -> float:
+    return round(duration_ns / NS, 3)

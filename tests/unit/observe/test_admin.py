@@ -1,0 +1,195 @@
+"""The admin pages over a real loopback socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.engine import Engine
+from kdaemon.ingest.http import HttpServer, serve_http
+from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.observe.admin import Admin
+from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
+from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.system import SystemDice
+from tests.sim.world import SETTINGS
+
+ANSWER_WITHIN_S = 5
+
+
+@dataclass
+class Observing:
+    """Stands where `send/streams.py` stands."""
+
+    memory: MemoryBudget
+    streams: dict[str, Engine] = field(default_factory=dict)
+    door: StreamCounters = field(default_factory=StreamCounters)
+
+    def engines(self) -> Iterable[tuple[str, Engine]]:
+        return self.streams.items()
+
+
+class Hand:
+    """A clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.time_ns = 1
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Place:
+    """An admin listener over one stream, with a clock of ours."""
+
+    def __init__(self) -> None:
+        self.clock = Hand()
+        self.memory = MemoryBudget(16_000)
+        engine = Engine(SETTINGS, self.memory, SystemDice(1), self.clock.now_ns())
+        observing = Observing(self.memory, {"orders": engine})
+        listeners: dict[str, HttpCounters] = {}
+        self.readiness = Readiness(lambda: is_memory_full(self.memory))
+        self.heart = Heartbeat(self.clock)
+        metrics = Metrics(observing, listeners, self.clock, "1.2.3")
+        status = Status(observing, listeners, self.readiness, self.heart, self.clock, "1.2.3")
+        self.admin = Admin(metrics, status, self.readiness, self.heart, self.clock)
+        self.listeners = listeners
+        self.server: HttpServer
+
+    async def open(self) -> None:
+        self.server = await serve_http(self.admin.handle, "127.0.0.1", 0)
+        self.listeners["admin"] = self.server.counters
+
+    async def ask(self, method: str, path: str, *headers: str) -> Answer:
+        """One request on a connection of its own; the answer is all there is until it closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode())
+        raw = await asyncio.wait_for(reader.read(), ANSWER_WITHIN_S)
+        writer.close()
+        await writer.wait_closed()
+        head, _, body = raw.partition(b"\r\n\r\n")
+        first, *rest = head.decode().split("\r\n")
+        pairs = (line.partition(": ")[::2] for line in rest)
+        return Answer(int(first.split()[1]), {k.lower(): v for k, v in pairs}, body)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    place = Place()
+    await place.open()
+    yield place
+    await place.server.aclose()
+
+
+async def test_metrics_are_text_for_a_browser_and_openmetrics_for_who_asks(place: Place) -> None:
+    plain = await place.ask("GET", "/metrics")
+    assert plain.status == 200
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert plain.headers["cache-control"] == "no-store"
+    families = {family.name for family in text_string_to_metric_families(plain.body.decode())}
+    assert {"kdaemon_records_received", "kdaemon_build_info"} <= families
+    assert b'kdaemon_client_connections_opened_total{listener="admin"} 1.0\n' in plain.body
+    accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+    modern = await place.ask("GET", "/metrics", accept)
+    assert modern.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert modern.body.endswith(b"# EOF\n")
+
+
+async def test_readyz_says_no_while_starting_draining_or_full_and_says_why(place: Place) -> None:
+    answer = await place.ask("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, b"starting\n")
+    place.readiness.started()
+    answer = await place.ask("GET", "/readyz")
+    assert (answer.status, answer.body) == (200, b"ok\n")
+    place.memory.take(15_500)
+    answer = await place.ask("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, b"memory is full\n")
+    place.memory.give(15_500)
+    place.readiness.told_to_stop()
+    answer = await place.ask("GET", "/readyz")
+    assert (answer.status, answer.body) == (503, b"draining\n")
+
+
+async def test_livez_follows_the_heartbeat_and_nothing_else(place: Place) -> None:
+    place.memory.take(16_000)
+    place.readiness.told_to_stop()
+    answer = await place.ask("GET", "/livez")
+    assert (answer.status, answer.body) == (200, b"ok\n"), "not ready is not dead"
+    place.clock.time_ns += STILL_NS_MAX + 1
+    answer = await place.ask("GET", "/livez")
+    assert (answer.status, answer.body) == (503, b"the event loop stood still for 10.0 s\n")
+    place.heart.beat()
+    assert (await place.ask("GET", "/livez")).status == 200
+
+
+async def test_statusz_is_json_for_people(place: Place) -> None:
+    answer = await place.ask("GET", "/statusz")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    page = json.loads(answer.body)
+    assert page["state"] == "starting"
+    assert [stream["name"] for stream in page["streams"]] == ["orders"]
+    assert answer.body.count(b"\n") > 20, "indented, a line for each fact"
+
+
+async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place) -> None:
+    place.readiness.started()
+    answer = await place.ask("GET", "/")
+    assert answer.status == 200
+    named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
+    assert named == ["/metrics", "/livez", "/readyz", "/statusz"]
+    for path in named:
+        assert (await place.ask("GET", path)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/readyz", "/statusz"])
+async def test_head_has_the_head_of_get_and_no_body(place: Place, path: str) -> None:
+    place.readiness.started()
+    head = await place.ask("HEAD", path)
+    get = await place.ask("GET", path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "/../livez", "/%6civez"])
+async def test_other_paths_are_404_and_name_those_there_are(place: Place, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = await place.ask(method, path)
+        assert answer.status == 404
+        assert b"/statusz" in answer.body
+    answer = await place.ask("HEAD", path)
+    assert (answer.status, answer.body) == (404, b"")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_other_methods_are_405_and_change_nothing(place: Place, method: str) -> None:
+    answer = await place.ask(method, "/readyz", "Content-Length: 0")
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+async def test_a_query_is_no_part_of_the_path(place: Place) -> None:
+    assert (await place.ask("GET", "/livez?verbose=1")).status == 200
+
+
+async def test_an_accept_header_of_noise_is_answered_in_text(place: Place) -> None:
+    for accept in ("application/openmetrics-text;version=x.y", ",;=", "text/plain;version=x"):
+        answer = await place.ask("GET", "/metrics", f"Accept: {accept}")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert place.server.counters.handler_failures == 0

@@ -1,0 +1,426 @@
+"""The exposition of real engines, parsed as Prometheus parses it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
+from kdaemon.base.counters import (
+    CallOutcome,
+    DeadReason,
+    FailureCode,
+    RejectReason,
+    RetryReason,
+    StreamCounters,
+)
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record
+from kdaemon.engine import Engine
+from kdaemon.ingest.http_hub import REFUSALS, TIME_OUTS, HttpCounters
+from kdaemon.observe.metrics import TABLE, Kind, Metrics
+from tests.sim.world import MS, SECOND, Faults, World, make_frame
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+ENUMS = (RejectReason, DeadReason, RetryReason, FailureCode, CallOutcome)
+
+
+@dataclass
+class Observing:
+    """Stands where `send/streams.py` stands."""
+
+    memory: MemoryBudget
+    streams: dict[str, Engine] = field(default_factory=dict)
+    door: StreamCounters = field(default_factory=StreamCounters)
+
+    def engines(self) -> Iterable[tuple[str, Engine]]:
+        return self.streams.items()
+
+
+class At:
+    """A clock that reads a world's time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now_ns(self) -> int:
+        return self._world.now_ns
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(metrics: Metrics, accept: str = "") -> Samples:
+    """Every sample of a scrape; one series twice is an error, as it is to Prometheus."""
+    body, _ = metrics.render(accept)
+    parse: Any = parse_openmetrics if accept else parse_plain
+    found: Samples = {}
+    for family in parse(body.decode()):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+def total(found: Samples, name: str, **labels: str) -> float:
+    """The sum over the series of this name that have these labels."""
+    wanted = frozenset(labels.items())
+    return sum(number for (each, have), number in found.items() if each == name and wanted <= have)
+
+
+def assert_conserved(found: Samples, where: str, *streams: str) -> None:
+    for labels in ({}, *({"stream": stream} for stream in streams)):
+        received = total(found, "kdaemon_records_received_total", **labels)
+        parts = [
+            total(found, f"kdaemon_records_{part}", **labels)
+            for part in (
+                "rejected_total",
+                "delivered_total",
+                "dead_total",
+                "buffered",
+                "in_flight",
+            )
+        ]
+        assert received == sum(parts), (where, labels, received, parts)
+
+
+def observe(world: World, *names: str, per_shard: bool = False) -> tuple[Observing, Metrics]:
+    """Engines of these names in the world, and the metrics over them."""
+    observing = Observing(world.memory, {name: world.add_engine() for name in names})
+    metrics = Metrics(observing, {"http": HttpCounters()}, At(world), "1.2.3", per_shard=per_shard)
+    return observing, metrics
+
+
+def feed(
+    world: World, engine: Engine, frames: int, records: int, *, with_poison: bool = False
+) -> None:
+    """Frames of distinct records every 50 ms, every other with a deadline of 2 s. Poison: now and
+    then a record that the sandbox refuses with its whole request (a partition key above 256).
+    """
+
+    def put(number: int) -> None:
+        batch = [Record(b"%d.%d" % (number, i), f"key-{i}") for i in range(records)]
+        if with_poison and number % 7 == 3:
+            batch[records // 2].partition_key = "k" * 300
+        deadline_ns = world.now_ns + 2 * SECOND if number % 2 else None
+        world.submit(engine, make_frame(batch, deadline_ns=deadline_ns))
+
+    for number in range(frames):
+        world.at(world.now_ns + number * 50 * MS, partial(put, number))
+
+
+FAULTS = Faults(lost_request=0.1, call_throttled=0.1, wrong_count=0.1, record_failure=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_exposed_counts_conserve_at_every_scrape_whatever_happens(seed: int) -> None:
+    """Two streams' demand on one shard, with throttles, deadlines, poison and failed calls."""
+    world = World(seed, shard_count=1, faults=FAULTS)
+    observing, metrics = observe(world, "a", "b")
+    for engine in observing.streams.values():
+        feed(world, engine, frames=60, records=50, with_poison=True)
+    observing.door.received += 3
+    observing.door.rejected[RejectReason.UNLISTED] += 3
+    moving = 0
+    for scrape in range(100):
+        world.run_until(world.now_ns + 53 * MS)
+        found = samples(metrics, OPENMETRICS if scrape % 2 else "")
+        assert_conserved(found, f"seed {seed}, scrape {scrape}", "a", "b", "")
+        assert total(found, "kdaemon_records_unaccounted") == 0
+        moving += total(found, "kdaemon_records_in_flight") > 0
+    assert moving > 10, "scrapes saw records on their way"
+    world.faults = Faults()
+    world.run_idle(seconds_max=600)
+    found = samples(metrics)
+    assert_conserved(found, f"seed {seed}, idle", "a", "b", "")
+    # All of it was there to be counted.
+    assert total(found, "kdaemon_records_received_total") == 2 * 60 * 50 + 3
+    assert value(found, "kdaemon_records_rejected_total", stream="", reason="unlisted") == 3
+    assert total(found, "kdaemon_records_delivered_total") > 0
+    assert total(found, "kdaemon_records_dead_total", reason="poison") > 0
+    assert total(found, "kdaemon_records_rejected_total", reason="deadline") > 0
+    assert total(found, "kdaemon_records_throttled_total") > 0
+    assert total(found, "kdaemon_records_possible_duplicates_total") > 0
+    assert total(found, "kdaemon_record_failures_total", code="InternalFailure") > 0
+    assert total(found, "kdaemon_records_retries_total", reason="bisected") > 0
+
+
+def test_the_exposed_counts_conserve_while_answers_are_lost() -> None:
+    world = World(5, faults=Faults(lost_answer=0.2, server_error=0.2, record_failure=0.1))
+    observing, metrics = observe(world, "a")
+    feed(world, observing.streams["a"], frames=60, records=50)
+    for scrape in range(60):
+        world.run_until(world.now_ns + 53 * MS)
+        assert_conserved(samples(metrics), f"scrape {scrape}", "a")
+    world.faults = Faults()
+    world.run_idle()
+    found = samples(metrics)
+    assert_conserved(found, "idle", "a")
+    again = sum(world.written.values()) - len(world.written)
+    assert 0 < again <= total(found, "kdaemon_records_possible_duplicates_total")
+
+
+def test_what_was_delivered_is_in_every_number_that_tells_of_it() -> None:
+    world = World(1, round_trip_ns=(20 * MS, 20 * MS))
+    observing, metrics = observe(world, "a")
+    frame = make_frame([Record(b"12345", "key") for _ in range(10)])
+    world.submit(observing.streams["a"], frame)
+    before = samples(metrics)
+    assert value(before, "kdaemon_records_in_flight", stream="a") == 10
+    assert value(before, "kdaemon_put_records_in_flight", stream="a") == 1
+    assert value(before, "kdaemon_stream_held_bytes", stream="a") == frame.held_bytes
+    assert value(before, "kdaemon_memory_held_bytes") == frame.held_bytes
+    world.run_idle()
+    found = samples(metrics)
+    assert value(found, "kdaemon_records_received_total", stream="a") == 10
+    assert value(found, "kdaemon_received_bytes_total", stream="a") == 80
+    assert value(found, "kdaemon_records_accepted_total", stream="a") == 10
+    assert value(found, "kdaemon_accepted_bytes_total", stream="a") == 80
+    assert value(found, "kdaemon_records_delivered_total", stream="a") == 10
+    assert value(found, "kdaemon_delivered_bytes_total", stream="a") == 80
+    assert value(found, "kdaemon_records_attempts_total", stream="a") == 10
+    assert value(found, "kdaemon_put_records_calls_total", stream="a", outcome="delivered") == 1
+    assert value(found, "kdaemon_shards", stream="a") == 4
+    assert value(found, "kdaemon_shard_map_refreshes_total", stream="a") == 1
+    assert value(found, "kdaemon_stream_on_hold", stream="a") == 0
+    assert value(found, "kdaemon_memory_held_bytes") == 0
+    assert value(found, "kdaemon_memory_bytes_max") == world.memory.bytes_max
+    assert value(found, "kdaemon_build_info", version="1.2.3") == 1
+
+
+def test_histograms_are_cumulative_in_seconds_records_and_bytes() -> None:
+    world = World(1, round_trip_ns=(20 * MS, 20 * MS))
+    observing, metrics = observe(world, "a")
+    world.submit(observing.streams["a"], make_frame([Record(b"12345", "key") for _ in range(10)]))
+    world.run_idle()
+    found = samples(metrics, OPENMETRICS)
+    duration, delivery = "kdaemon_put_records_duration_seconds", "kdaemon_delivery_seconds"
+    assert value(found, duration + "_bucket", stream="a", le="0.01") == 0
+    assert value(found, duration + "_bucket", stream="a", le="0.025") == 1
+    assert value(found, duration + "_bucket", stream="a", le="+Inf") == 1
+    assert value(found, duration + "_sum", stream="a") == 0.02
+    assert value(found, delivery + "_count", stream="a") == 10, "one for each record"
+    assert value(found, delivery + "_sum", stream="a") == pytest.approx(0.2)
+    batch = "kdaemon_put_records_batch_records"
+    assert value(found, batch + "_bucket", stream="a", le="5.0") == 0
+    assert value(found, batch + "_bucket", stream="a", le="10.0") == 1, "bounds are inclusive"
+    assert value(found, batch + "_sum", stream="a") == 10
+    assert value(found, "kdaemon_put_records_batch_bytes_sum", stream="a") == 80
+    buckets = [
+        (float(dict(labels)["le"]), number)
+        for (name, labels), number in found.items()
+        if name == duration + "_bucket"
+    ]
+    assert all(low[1] <= high[1] for low, high in pairwise(sorted(buckets)))
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
+    _, metrics = observe(World(1), "a", "b")
+    found = samples(metrics, accept)
+    labelled = {
+        "kdaemon_records_rejected_total": ("reason", RejectReason),
+        "kdaemon_records_dead_total": ("reason", DeadReason),
+        "kdaemon_records_retries_total": ("reason", RetryReason),
+        "kdaemon_record_failures_total": ("code", FailureCode),
+        "kdaemon_put_records_calls_total": ("outcome", CallOutcome),
+    }
+    assert {enum for _, enum in labelled.values()} == set(ENUMS)
+    for name, (label, enum) in labelled.items():
+        for stream in ("a", "b"):
+            for each in enum:
+                assert value(found, name, stream=stream, **{label: each.value}) == 0
+    for reason in REFUSALS:
+        name = "kdaemon_client_connections_refused_total"
+        assert value(found, name, listener="http", reason=reason) == 0
+    for part in TIME_OUTS:
+        assert value(found, "kdaemon_client_timeouts_total", listener="http", part=part) == 0
+    for metric in TABLE:
+        if metric.kind is Kind.COUNTER:
+            assert [number for (name, _), number in found.items() if name == metric.name]
+            assert total(found, metric.name) == 0
+
+
+def test_what_listeners_count_is_read_by_listener_and_a_late_listener_is_seen() -> None:
+    world = World(1)
+    counters = HttpCounters()
+    listeners = {"http": counters}
+    metrics = Metrics(Observing(world.memory), listeners, At(world), "1")
+    counters.opened = 7
+    counters.open = 2
+    counters.refused["malformed"] = 3
+    counters.timed_out["head"] = 4
+    counters.handler_failures = 5
+    listeners["unix"] = HttpCounters()
+    found = samples(metrics)
+    assert value(found, "kdaemon_client_connections", listener="http") == 2
+    assert value(found, "kdaemon_client_connections_opened_total", listener="http") == 7
+    refused = "kdaemon_client_connections_refused_total"
+    assert value(found, refused, listener="http", reason="malformed") == 3
+    assert value(found, "kdaemon_client_timeouts_total", listener="http", part="head") == 4
+    assert value(found, "kdaemon_client_handler_failures_total", listener="http") == 5
+    assert value(found, "kdaemon_client_connections_opened_total", listener="unix") == 0
+
+
+def test_a_missing_stream_shows_as_on_hold_until_it_is_there() -> None:
+    world = World(1)
+    observing, metrics = observe(world, "a")
+    world.run_until(world.now_ns + 100 * MS)  # the map is there
+    world.service.handle("DeleteStream", {"StreamName": "sim"}, world.now_ns)
+    world.submit(observing.streams["a"], make_frame([Record(b"a", "k")]))
+    world.run_until(world.now_ns + 200 * MS)
+    assert value(samples(metrics), "kdaemon_stream_on_hold", stream="a") == 1
+    world.service.create_stream("sim", 2, world.now_ns)
+    world.run_idle()
+    assert value(samples(metrics), "kdaemon_stream_on_hold", stream="a") == 0
+
+
+def test_no_series_has_a_shard_unless_asked_for() -> None:
+    world = World(1)
+    observing, metrics = observe(world, "a")
+    world.submit(observing.streams["a"], make_frame([Record(b"a", "k")]))
+    world.run_idle()
+    assert not [key for key in samples(metrics) if "shard" in dict(key[1])]
+
+
+def test_per_shard_series_tell_queue_backoff_and_tokens_of_each_shard() -> None:
+    world = World(1, shard_count=2)
+    observing, metrics = observe(world, "a", per_shard=True)
+    engine = observing.streams["a"]
+    world.run_until(world.now_ns + 100 * MS)  # the map is there
+    hot, cold = (lane.shard_id or "" for lane in engine.lanes)
+    for _ in range(6):
+        world.submit(engine, make_frame([Record(b"h", "k", "0") for _ in range(500)]))
+    world.run_until(world.now_ns + 100 * MS)
+    found = samples(metrics)
+    queued = value(found, "kdaemon_shard_records_buffered", stream="a", shard=hot)
+    assert queued == value(found, "kdaemon_records_buffered", stream="a") > 0
+    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard=cold) == 0
+    tokens = "kdaemon_shard_tokens"
+    assert value(found, tokens, stream="a", shard=cold, kind="records") == 900
+    assert value(found, tokens, stream="a", shard=hot, kind="records") < 500
+    assert value(found, tokens, stream="a", shard=cold, kind="bytes") == 0.9 * 2**20 // 1
+    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard=hot) == 0
+    engine.lanes[1].blocked_until_ns = world.now_ns + 250 * MS
+    found = samples(metrics)
+    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard=cold) == 0.25
+    world.run_idle()
+    world.run_until(world.now_ns + 2 * SECOND)
+    found = samples(metrics)
+    assert value(found, tokens, stream="a", shard=hot, kind="records") == 900, "saved while idle"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_looking_changes_nothing(seed: int) -> None:
+    """Two worlds of one seed end alike, though one was scraped all the way."""
+
+    def run(look: Callable[[Metrics], object]) -> tuple[Counter[bytes], int, int]:
+        world = World(seed, shard_count=2, faults=FAULTS)
+        observing, metrics = observe(world, "a", per_shard=True)
+        feed(world, observing.streams["a"], frames=60, records=100)
+        for _ in range(120):
+            world.run_until(world.now_ns + 50 * MS)
+            look(metrics)
+        return world.written, world.call_count, observing.streams["a"].counters.throttled
+
+    assert run(lambda metrics: metrics.render("")) == run(lambda metrics: None)
+
+
+def test_a_stream_without_a_shard_map_has_one_lane_without_a_shard() -> None:
+    world = World(1, may_list=False)
+    observing, metrics = observe(world, "a", per_shard=True)
+    world.submit(observing.streams["a"], make_frame([Record(b"a", "k")]))
+    found = samples(metrics)
+    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard="") == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        (PROMETHEUS_3, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (OPENMETRICS, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=0.0.1,text/plain",
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
+        # What a client writes there is not repeated, and does no harm.
+        (
+            "application/openmetrics-text;version=1.2.345",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        ("application/openmetrics-text;version=x.y", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        (";,;=version,\xff", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_the_accept_header_chooses_between_two_forms(accept: str, content_type: str) -> None:
+    _, metrics = observe(World(1), "a")
+    body, given = metrics.render(accept)
+    assert given == content_type
+    is_openmetrics = "openmetrics" in content_type
+    assert body.endswith(b"# EOF\n") is is_openmetrics
+    parse: Any = parse_openmetrics if is_openmetrics else parse_plain
+    assert len(list(parse(body.decode()))) > len(TABLE) - 5
+
+
+def test_both_forms_tell_the_same() -> None:
+    world = World(2, faults=FAULTS)
+    observing, metrics = observe(world, "a", per_shard=True)
+    feed(world, observing.streams["a"], frames=20, records=50)
+    world.run_until(world.now_ns + 700 * MS)
+
+    def ours(accept: str) -> Samples:
+        found = samples(metrics, accept)
+        return {key: number for key, number in found.items() if key[0].startswith("kdaemon_")}
+
+    assert ours("") == ours(OPENMETRICS)
+
+
+def test_process_and_python_are_told_and_the_garbage_collector_is_not() -> None:
+    _, metrics = observe(World(1))
+    body, _ = metrics.render("")
+    assert b"\nprocess_resident_memory_bytes " in body
+    assert b"\npython_info{" in body
+    assert b"python_gc" not in body
+
+
+def test_a_stream_name_with_quotes_and_breaks_cannot_forge_a_series() -> None:
+    name = 'a"} 1\nkdaemon_records_received_total{stream="b\\'
+    _, metrics = observe(World(1), name)
+    found = samples(metrics)
+    assert value(found, "kdaemon_records_received_total", stream=name) == 0
+    assert ("kdaemon_records_received_total", frozenset({("stream", "b\\")})) not in found
+
+
+def test_names_follow_the_conventions() -> None:
+    for metric in TABLE:
+        assert metric.name.startswith("kdaemon_")
+        assert metric.name.endswith("_total") is (metric.kind is Kind.COUNTER), metric.name
+        assert metric.text.endswith("."), metric.name
+    assert len({metric.name for metric in TABLE}) == len(TABLE)
+
+
+def test_openmetrics_names_the_unit_of_what_ends_with_one() -> None:
+    _, metrics = observe(World(1), "a")
+    body, _ = metrics.render(OPENMETRICS)
+    assert b"# UNIT kdaemon_delivery_seconds seconds\n" in body
+    assert b"# UNIT kdaemon_received_bytes bytes\n" in body

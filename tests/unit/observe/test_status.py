@@ -1,0 +1,260 @@
+"""Readiness move by move, and the status page of real engines in a simulated world."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import pytest
+
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record
+from kdaemon.engine import Engine
+from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.status import (
+    SHARDS_SHOWN_MAX,
+    Readiness,
+    ReadyMove,
+    ReadyState,
+    Status,
+    is_memory_full,
+)
+from kdaemon.sandbox.settings import Quota
+from tests.sim.world import MS, SECOND, Faults, World, make_frame
+
+ALLOWED = {
+    (ReadyState.STARTING, ReadyMove.STARTED): ReadyState.READY,
+    (ReadyState.STARTING, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
+    (ReadyState.READY, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
+}
+
+SIGNATURE_TEXT = "The request signature we calculated does not match the signature you provided."
+
+
+@dataclass
+class Observing:
+    """Stands where `send/streams.py` stands."""
+
+    memory: MemoryBudget
+    streams: dict[str, Engine] = field(default_factory=dict)
+    door: StreamCounters = field(default_factory=StreamCounters)
+
+    def engines(self) -> Iterable[tuple[str, Engine]]:
+        return self.streams.items()
+
+
+class At:
+    """A clock that reads a world's time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now_ns(self) -> int:
+        return self._world.now_ns
+
+
+class Place:
+    """A world, its streams, and the page over them."""
+
+    def __init__(self, world: World, *names: str) -> None:
+        self.world = world
+        self.observing = Observing(world.memory, {name: world.add_engine() for name in names})
+        self.listeners = {"http": HttpCounters()}
+        self.readiness = Readiness(lambda: is_memory_full(world.memory))
+        clock = At(world)
+        heart = Heartbeat(clock)
+        self.status = Status(
+            self.observing, self.listeners, self.readiness, heart, clock, version="1.2.3"
+        )
+
+    def page(self) -> Any:
+        return json.loads(self.status.render())
+
+    def put(self, name: str, *records: Record, deadline_ns: int | None = None) -> None:
+        engine = self.observing.streams[name]
+        self.world.submit(engine, make_frame(list(records), deadline_ns=deadline_ns))
+
+    def run(self, duration_ns: int) -> None:
+        self.world.run_until(self.world.now_ns + duration_ns)
+
+
+@pytest.mark.parametrize(("state", "move"), list(product(ReadyState, ReadyMove)))
+def test_every_move_of_readiness_is_allowed_or_raises_and_changes_nothing(
+    state: ReadyState, move: ReadyMove
+) -> None:
+    readiness = Readiness(lambda: False)
+    readiness.state = state
+    act = {ReadyMove.STARTED: readiness.started, ReadyMove.TOLD_TO_STOP: readiness.told_to_stop}
+    if (state, move) in ALLOWED:
+        act[move]()
+        assert readiness.state is ALLOWED[state, move]
+    else:
+        with pytest.raises(KeyError):
+            act[move]()
+        assert readiness.state is state
+
+
+def test_only_a_started_daemon_with_room_is_ready() -> None:
+    is_full = True
+    readiness = Readiness(lambda: is_full)
+    assert readiness.why_not() == "starting"
+    readiness.started()
+    assert readiness.why_not() == "memory is full"
+    is_full = False
+    assert readiness.why_not() is None
+    readiness.told_to_stop()
+    assert readiness.why_not() == "draining"
+
+
+def test_memory_is_full_when_less_than_a_sixteenth_is_free() -> None:
+    memory = MemoryBudget(1600)
+    assert not is_memory_full(memory)
+    memory.take(1500)
+    assert not is_memory_full(memory)
+    memory.take(1)
+    assert is_memory_full(memory)
+
+
+def test_an_idle_daemon_s_page_says_so() -> None:
+    place = Place(World(1), "orders")
+    place.readiness.started()
+    place.run(2500 * MS)
+    page = place.page()
+    assert page["version"] == "1.2.3"
+    assert page["uptime_s"] == 2.5
+    assert page["state"] == "ready"
+    assert page["not_ready_because"] is None
+    assert page["heartbeat_age_s"] == 2.5
+    assert page["memory"] == {"held_bytes": 0, "bytes_max": 1 << 30, "is_full": False}
+    assert page["listeners"]["http"]["connections"] == 0
+    (stream,) = page["streams"]
+    assert stream["name"] == "orders"
+    assert stream["hold"] is stream["oldest_queued_s"] is stream["call_mean_s"] is None
+    assert stream["shard_map"]["shards"] == 4
+    assert stream["shard_map"]["refreshes"] == 1
+    assert stream["shard_map"]["asks_in_s"] > 0
+    assert stream["rejected"] == stream["calls"] == {}, "what never happened is not listed"
+    assert stream["longest_queues"] == []
+
+
+def test_what_was_delivered_and_how_fast_is_on_the_page() -> None:
+    world = World(1, round_trip_ns=(20 * MS, 20 * MS))
+    place = Place(world, "orders")
+    place.put("orders", *(Record(b"12345", "key") for _ in range(10)))
+    place.run(4 * SECOND)
+    (stream,) = place.page()["streams"]
+    assert stream["received"] == stream["delivered"] == stream["attempts"] == 10
+    assert stream["calls"] == {"delivered": 1}
+    assert stream["call_mean_s"] == stream["delivery_mean_s"] == 0.02
+    assert stream["per_second"] == {"received": 2.5, "delivered": 2.5, "delivered_bytes": 20.0}
+    assert stream["throttled_share"] == 0
+
+
+def test_a_throttled_stream_shows_its_longest_queues_and_how_long_they_wait() -> None:
+    world = World(1, shard_count=8, quota=Quota(50, 1 << 20))  # far below what we pace for
+    place = Place(world, "orders")
+    place.run(100 * MS)
+    for _ in range(10):
+        place.put("orders", *(Record(b"x", f"key-{i}") for i in range(500)))
+        place.run(100 * MS)
+    (stream,) = place.page()["streams"]
+    assert stream["throttled_share"] > 0.1
+    assert stream["retries"]["throttled"] > 0
+    assert stream["failures"]["ProvisionedThroughputExceededException"] > 0
+    assert stream["buffered"] > 0
+    assert stream["held_bytes"] > 0
+    assert 0.5 < stream["oldest_queued_s"] <= 1.0
+    queues = stream["longest_queues"]
+    assert len(queues) == SHARDS_SHOWN_MAX
+    lengths = [queue["queued_records"] for queue in queues]
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(queue["shard"].startswith("shardId-") for queue in queues)
+    assert max(queue["failures_in_a_row"] for queue in queues) >= 1
+    assert max(queue["backoff_s"] for queue in queues) > 0
+
+
+def test_a_stream_on_hold_comes_first_and_says_why() -> None:
+    place = Place(World(1, faults=Faults(lost_request=1.0)), "a", "busy", "held")
+    place.run(100 * MS)
+    place.put("busy", *(Record(b"x", f"k{i}") for i in range(50)))
+    place.put("a", Record(b"x", "k"))
+    place.observing.streams["held"].hold = ServiceError(
+        "AccessDeniedException", "User: u is not authorized to perform: kinesis:PutRecords"
+    )
+    place.run(500 * MS)
+    page = place.page()
+    assert [stream["name"] for stream in page["streams"]] == ["held", "busy", "a"]
+    assert page["streams"][0]["hold"] == {
+        "code": "AccessDeniedException",
+        "message": "User: u is not authorized to perform: kinesis:PutRecords",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        # As AWS words it: the canonical request follows, with the session token that was signed.
+        (
+            "InvalidSignatureException",
+            SIGNATURE_TEXT + "\n\nThe Canonical String for this request should have been\n'POST\n"
+            "/\n\nx-amz-security-token:SECRET\n'",
+            SIGNATURE_TEXT,
+        ),
+        (
+            "IncompleteSignatureException",
+            "'SECRET' not a valid key=value pair (missing equal-sign) in Authorization header",
+            "(not shown: it may quote our request's signature)",
+        ),
+        ("AccessDeniedException", "", ""),
+        ("AccessDeniedException", "a\x1b[31m\ud800", "a?[31m?"),
+        ("AccessDeniedException", "long " * 1000, ("long " * 60)),
+    ],
+)
+def test_of_the_service_s_words_only_the_harmless_part_is_shown(
+    code: str, message: str, shown: str
+) -> None:
+    place = Place(World(1), "orders")
+    place.observing.streams["orders"].hold = ServiceError(code, message)
+    text = place.status.render()
+    assert b"SECRET" not in text
+    assert json.loads(text)["streams"][0]["hold"] == {"code": code, "message": shown}
+
+
+def test_the_page_holds_neither_keys_nor_data() -> None:
+    place = Place(World(1, faults=Faults(record_failure=0.5)), "orders")
+    place.put("orders", *(Record(b"DATA-%d" % i, f"KEY-{i}") for i in range(100)))
+    for _ in range(20):
+        text = place.status.render()
+        assert b"DATA" not in text
+        assert b"KEY" not in text
+        place.run(20 * MS)
+
+
+def test_door_and_listeners_are_told_as_far_as_something_happened() -> None:
+    place = Place(World(1))
+    place.observing.door.received = 4
+    place.observing.door.rejected[RejectReason.UNLISTED] = 4
+    http = place.listeners["http"]
+    http.opened, http.open = 9, 2
+    http.refused["malformed"] = 3
+    http.timed_out["idle"] = 1
+    page = place.page()
+    assert page["door"] == {"received": 4, "rejected": {"unlisted": 4}}
+    assert page["listeners"] == {
+        "http": {
+            "connections": 2,
+            "opened": 9,
+            "refused": {"malformed": 3},
+            "timed_out": {"idle": 1},
+            "handler_failures": 0,
+        }
+    }
+
+
+def test_a_page_on_the_very_first_nanosecond_divides_by_nothing() -> None:
+    place = Place(World(1), "orders")
+    assert place.page()["streams"][0]["per_second"]["delivered"] == 0
