@@ -1,0 +1,208 @@
+"""Sends a file's records to a running daemon and counts what became of them: `kdaemon put`.
+
+A client of the daemon, not a part of it: `source.py` (bytes) -> `lines.py` (record lines)
+-> here, the Unix socket (NDJSON with cumulative acknowledgements), or `http.py`. Imported by
+`cli.py` only; prints nothing. Invariant: sent = acknowledged + rejected + open at any moment, so
+that an interrupted `put` can say what it knows. Nothing is sent twice: a rejected line is the
+user's to mend.
+"""
+
+import asyncio
+import contextlib
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kdaemon.put.lines import BadLine, FormError, LineFormer, LineSplitter
+from kdaemon.put.source import Source, SourceError
+
+OPEN_RECORDS_MAX = 20_000  # sent and not answered: what an interrupted put knows nothing of
+BLOCK_RECORDS_MAX = 1_000  # formed and written at once
+ANSWER_BYTES_MAX = 64 * 1024  # one answer line of the daemon
+REASONS_MAX = 5  # reasons of rejected lines that are kept for the summary
+
+
+class PutError(Exception):
+    """It cannot go on: no daemon, no such stream, an unreadable file. The text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Record lines, and their line numbers in the file: same length and order."""
+
+    lines: list[bytes]
+    numbers: list[int]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What is known so far. `rejected` counts `unsendable` lines too: refused here, never sent."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    unsendable: int = 0
+    reasons: list[str] = field(default_factory=list)  # of the first few rejected lines
+
+    @property
+    def open(self) -> int:
+        """Sent, and no answer yet."""
+        return self.sent - self.acknowledged - (self.rejected - self.unsendable)
+
+    def reject(self, number: int | None, reason: str, *, is_sent: bool) -> None:
+        """`number`: of the line in the file; None: it is not known any more."""
+        self.rejected += 1
+        self.unsendable += not is_sent
+        if len(self.reasons) < REASONS_MAX:
+            self.reasons.append(f"line {number or '?'}: {reason}")
+
+
+async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> AsyncIterator[Block]:
+    """The record lines of `source`, as they can be read. A line that cannot be sent is counted."""
+    splitter = LineSplitter()
+    try:
+        async for piece in source.pieces():
+            for block in _form(former, splitter.feed(piece), totals):
+                yield block
+        for block in _form(former, splitter.finish(), totals):
+            yield block
+    except (SourceError, FormError) as error:
+        raise PutError(str(error)) from error
+
+
+def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iterator[Block]:
+    block = Block([], [])
+    for number, formed in former.form(lines):
+        if isinstance(formed, BadLine):
+            totals.reject(number, str(formed), is_sent=False)
+            continue
+        block.lines.append(formed)
+        block.numbers.append(number)
+        if len(block.lines) == BLOCK_RECORDS_MAX:
+            yield block
+            block = Block([], [])
+    if block.lines:
+        yield block
+
+
+class _Answer(msgspec.Struct):
+    """What the daemon says on the Unix socket: how many so far, or which line and why not."""
+
+    acknowledged: int | None = None
+    rejected: int | None = None  # the line of this connection, from 1: ours is the first
+    code: str = ""
+    message: str = ""
+
+
+class UnixPut:
+    """One NDJSON session on the daemon's Unix socket.
+
+    Bound: OPEN_RECORDS_MAX records without an answer; then the file is not read. With acknowledge
+    "none" there is no answer to wait for, and the socket alone holds back.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        acknowledge: str,
+        totals: Totals,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._stream = stream
+        self._acknowledge = acknowledge
+        self._totals = totals
+        self._on_progress = on_progress
+        self._has_room = asyncio.Event()
+        # Where the line numbers of session and file drift apart: (session, file) pairs. Lines
+        # before the oldest pair are settled: no more are open than pairs are kept.
+        self._drifts: deque[tuple[int, int]] = deque(maxlen=OPEN_RECORDS_MAX)
+        self._failure: PutError | None = None
+
+    async def send(self, path: str, blocks: AsyncIterator[Block]) -> None:
+        """Send all and hear all answers. PutError where that cannot be; the totals then stand."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
+        except OSError as error:
+            raise PutError(
+                f"no daemon answers at {path} ({error.strerror or error}): "
+                "start it with `kdaemon run`, or name its socket with --socket"
+            ) from error
+        sender = asyncio.create_task(self._send_all(writer, blocks))
+        try:
+            await self._hear_all(reader)
+        finally:
+            sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sender
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        if self._failure is not None:
+            raise self._failure
+        if self._acknowledge != "none" and self._totals.open:
+            raise PutError(
+                "the daemon closed the connection; records without an answer: "
+                f"{self._totals.open}, which may have been delivered or not"
+            )
+
+    async def _send_all(self, writer: asyncio.StreamWriter, blocks: AsyncIterator[Block]) -> None:
+        setup = {"stream": self._stream, "acknowledge": self._acknowledge}
+        try:
+            writer.write(msgspec.json.encode(setup) + b"\n")
+            async for block in blocks:
+                await self._wait_for_room()
+                self._note_drift(block)
+                self._totals.sent += len(block.lines)
+                writer.write(b"".join(block.lines))
+                self._on_progress()
+                await writer.drain()
+        except PutError as error:  # of the file: what was sent before it is still answered
+            self._failure = error
+        except OSError:
+            return  # the daemon is gone; the reader sees the end, and what is open is told
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+
+    async def _wait_for_room(self) -> None:
+        while self._acknowledge != "none" and self._totals.open >= OPEN_RECORDS_MAX:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _note_drift(self, block: Block) -> None:
+        session = self._totals.sent + 2  # the first line is the setup
+        for number in block.numbers:
+            drift = self._drifts[-1][1] - self._drifts[-1][0] if self._drifts else None
+            if number - session != drift:
+                self._drifts.append((session, number))
+            session += 1
+
+    async def _hear_all(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._hear(line)
+                self._on_progress()
+                self._has_room.set()
+        except OSError:
+            return  # reset: told as what is open
+        except (ValueError, msgspec.DecodeError) as error:
+            raise PutError("what answers there is no kdaemon: its answer cannot be read") from error
+
+    def _hear(self, line: bytes) -> None:
+        answer = msgspec.json.decode(line, type=_Answer)
+        if answer.acknowledged is not None:
+            self._totals.acknowledged = answer.acknowledged
+        elif answer.rejected == 1:
+            raise PutError(f"the daemon refuses: {answer.code}: {answer.message}")
+        elif answer.rejected is not None:
+            number = None
+            if len(self._totals.reasons) < REASONS_MAX:
+                number = self._file_line(answer.rejected)
+            self._totals.reject(number, f"{answer.code}: {answer.message}", is_sent=True)
+
+    def _file_line(self, session: int) -> int | None:
+        drifts = list(self._drifts)
+        index = bisect_right(drifts, session, key=lambda drift: drift[0]) - 1
+        return session + drifts[index][1] - drifts[index][0] if index >= 0 else None
