@@ -132,7 +132,8 @@ class Engine:
         if verdict is Verdict.THROTTLED:
             self.counters.throttled += len(batch.records)
         for run in reversed(batch.runs):
-            self._send_again(run, run.indices, RetryReason(verdict.value), now_ns)
+            reasons = {RetryReason(verdict.value): len(run.indices)}
+            self._send_again(run, run.indices, reasons, now_ns)
         if is_hold and error.code == MISSING_STREAM:
             self._refuse_waiting(error)
 
@@ -300,7 +301,7 @@ class Engine:
         failed_of_lane: dict[Lane, int] = {}
         for run, indices, results in reversed(failed):
             again: list[int] = []
-            reason = RetryReason.AMBIGUOUS
+            reasons = {RetryReason.THROTTLED: 0, RetryReason.AMBIGUOUS: 0}
             for index, result in zip(indices, results, strict=True):
                 code = result.error_code or "NoSequenceNumber"
                 verdict = judge_record(code)
@@ -308,13 +309,12 @@ class Engine:
                 if verdict is Verdict.POISON:
                     self.ledger.bury(run.frame, index, result)
                     continue
-                if verdict is Verdict.THROTTLED:
-                    self.counters.throttled += 1
-                    reason = RetryReason.THROTTLED
+                reasons[RetryReason(verdict.value)] += 1
                 again.append(index)
+            self.counters.throttled += reasons[RetryReason.THROTTLED]
             if again:
                 failed_of_lane[run.lane] = failed_of_lane.get(run.lane, 0) + len(again)
-                self._send_again(run, again, reason, now_ns)
+                self._send_again(run, again, reasons, now_ns)
         sent_of_lane = dict.fromkeys(failed_of_lane, 0)
         for run in batch.runs:
             if run.lane in sent_of_lane:
@@ -325,9 +325,11 @@ class Engine:
                 wait_ns = SHARD_BACKOFF.wait_ns(lane.failure_count, self._dice)
                 self._packer.hold_back(lane, now_ns + wait_ns)
 
-    def _send_again(self, run: Run, indices: list[int], reason: RetryReason, now_ns: int) -> None:
+    def _send_again(
+        self, run: Run, indices: list[int], reasons: dict[RetryReason, int], now_ns: int
+    ) -> None:
         """Puts records of a run back, before what has not been tried; those whose client was told
-        that they failed are not sent again.
+        that they failed are not sent again. `reasons`: how many of them for what.
         """
         frame = run.frame
         count = len(indices)
@@ -335,9 +337,9 @@ class Engine:
             self.counters.rejected[RejectReason.DEADLINE] += count
             return
         self.counters.buffered += count
-        self.counters.retries[reason] += count
-        if reason is RetryReason.AMBIGUOUS:
-            self.counters.possible_duplicates += count
+        for reason, reason_count in reasons.items():
+            self.counters.retries[reason] += reason_count
+        self.counters.possible_duplicates += reasons.get(RetryReason.AMBIGUOUS, 0)
         sizes = frame.sizes
         byte_count = sum([sizes[index] for index in indices])
         again = Run(frame, indices, byte_count, run.lane, run.attempt_count + 1)

@@ -28,7 +28,7 @@ class TokenBucket:
     def __init__(self, rate: int, now_ns: int) -> None:
         """`rate`: tokens a second, at least 1."""
         self._rate = rate
-        self._capacity = rate * BURST_NS
+        self._capacity = _capacity(rate)
         self._level = self._capacity
         self._updated_ns = now_ns
 
@@ -40,8 +40,14 @@ class TokenBucket:
         """Another rate from now on; what was saved or owed is kept, within the new capacity."""
         self.refill(now_ns)
         self._rate = rate
-        self._capacity = rate * BURST_NS
+        self._capacity = _capacity(rate)
         self._level = min(self._level, self._capacity)
+
+    def take_over(self, other: "TokenBucket") -> None:
+        """As short of full as `other` is (after its `refill`), at worst empty: what was taken
+        there may have been taken here. A debt is not taken over.
+        """
+        self._level = min(self._level, max(0, self._capacity - other.missing))
 
     def refill(self, now_ns: int) -> None:
         """Must be called before `available` and `can_pay` at a later time; time never goes back."""
@@ -57,6 +63,11 @@ class TokenBucket:
         """Whole tokens there are; negative while in debt."""
         return self._level // NS
 
+    @property
+    def missing(self) -> int:
+        """Token-nanoseconds below full."""
+        return self._capacity - self._level
+
     def can_pay(self, cost: int) -> bool:
         cost_ns = cost * NS
         return self._level >= cost_ns or (cost_ns > self._capacity <= self._level)
@@ -69,6 +80,11 @@ class TokenBucket:
         """The first nanosecond at which `cost` can be paid, if nothing else is paid before."""
         missing = min(cost * NS, self._capacity) - self._level
         return self._updated_ns if missing <= 0 else self._updated_ns - (-missing // self._rate)
+
+
+def _capacity(rate: int) -> int:
+    """In token-nanoseconds; at least one token, which at 1 a second is more than the burst."""
+    return max(rate * BURST_NS, NS)
 
 
 class ShardBudget:
@@ -86,6 +102,10 @@ class ShardBudget:
     def set_rates(self, records_per_second: int, bytes_per_second: int, now_ns: int) -> None:
         self.records.set_rate(records_per_second, now_ns)
         self.bytes.set_rate(bytes_per_second, now_ns)
+
+    def take_over(self, other: "ShardBudget") -> None:
+        self.records.take_over(other.records)
+        self.bytes.take_over(other.bytes)
 
     def refill(self, now_ns: int) -> None:
         self.records.refill(now_ns)

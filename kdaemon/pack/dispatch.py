@@ -26,7 +26,7 @@ class Dispatcher:
         self._packer = packer
         self._records_per_second = records_per_second
         self._bytes_per_second = bytes_per_second
-        self._is_auto = False
+        self._auto_shard_count = 0  # more than 0 in the AUTO regime, and only there
         self._seen = SeenShards()
         self._spread_count = 0
         self.shard_map: ShardMap | None = None
@@ -36,7 +36,9 @@ class Dispatcher:
     @property
     def shard_count(self) -> int:
         """Open shards as far as known; 0 if nothing is known."""
-        return len(self.shard_map.shards) if self.shard_map else self._seen.count
+        if self.shard_map is not None:
+            return len(self.shard_map.shards)
+        return self._auto_shard_count or self._seen.count
 
     def dispatch(self, frame: Frame, byte_count: int, now_ns: int) -> None:
         """Queues all records of a frame. `byte_count`: data + partition keys of all of them."""
@@ -81,18 +83,23 @@ class Dispatcher:
         if shards is None:
             return False
         known = {shard.shard_id: shard for shard in self.shard_map.shards} if self.shard_map else {}
-        if not description.is_auto and set(known.values()) == set(shards):
+        if description.is_auto:
+            is_known = self._auto_shard_count == len(shards)
+        else:
+            is_known = set(known.values()) == set(shards)
+        if is_known:
             return False
         lane_of = {lane.shard_id: lane for lane in self._packer.lanes}
         self.map_since_ns = now_ns
-        self._is_auto = description.is_auto
         lanes: list[Lane] = []
         if description.is_auto:
             self.shard_map = None
+            self._auto_shard_count = len(shards)
             lanes = [lane_of.get(None) or Lane(None, self._budget(len(shards), now_ns))]
             self._rate(lanes[0], len(shards), now_ns)
         else:
             self.shard_map = ShardMap(shards)
+            self._auto_shard_count = 0
             for shard in self.shard_map.shards:
                 lane = lane_of.get(shard.shard_id)
                 if lane is None:
@@ -100,14 +107,20 @@ class Dispatcher:
                 elif known[shard.shard_id] != shard:
                     lane = Lane(shard.shard_id, lane.budget)  # another range: route its queue anew
                 lanes.append(lane)
+            if None in lane_of:
+                # What nobody predicted may all have gone to one shard, whichever it was.
+                spent = lane_of[None].budget
+                spent.refill(now_ns)
+                for lane in lanes:
+                    lane.budget.take_over(spent)
         for run in self._packer.replace_lanes(lanes):
             self.dispatch_again(run, now_ns)
         return True
 
     def learn(self, lane: Lane, answers: list[RecordResult], now_ns: int) -> None:
         """Where nothing is predicted, answers tell how many shards there are."""
-        if not self._is_auto and self._seen.see(answers, now_ns):
-            self._rate(lane, self._seen.count, now_ns)
+        if not self._auto_shard_count and self._seen.see(answers, now_ns):
+            self._rate(lane, max(1, self._seen.count), now_ns)
 
     def _budget(self, shard_count: int, now_ns: int) -> ShardBudget:
         return ShardBudget(

@@ -9,6 +9,7 @@ record size limit, a switch to AUTO).
 from kdaemon.base.ports import Dice
 
 REFRESH_INTERVAL_NS = 1_000_000_000  # at most one refresh a second: ListShards is shared by a fleet
+REFRESH_JITTER_NS_MAX = 500_000_000  # 0.5 s: a fleet that goes stale together asks spread over it
 REFRESH_USELESS_INTERVAL_NS_MAX = 60_000_000_000  # after refreshes that changed nothing
 REFRESH_IDLE_INTERVAL_NS = 3_600_000_000_000  # hourly: DescribeStreamSummary is 20 TPS an account
 
@@ -50,8 +51,9 @@ class MapFreshness:
         if self.is_asking:
             return
         earliest_ns = max(now_ns, self._asked_at_ns + self._interval_ns())
-        jitter_ns = int(self._dice.random() * REFRESH_INTERVAL_NS / 2)
-        self.due_at_ns = min(self.due_at_ns, earliest_ns + jitter_ns)
+        if self.due_at_ns <= earliest_ns + REFRESH_JITTER_NS_MAX:
+            return  # soon enough; a roll for every record would wear the jitter down to nothing
+        self.due_at_ns = earliest_ns + int(self._dice.random() * REFRESH_JITTER_NS_MAX)
 
     def _interval_ns(self) -> int:
         return min(

@@ -18,7 +18,7 @@ import yaml
 
 from kdaemon.base.limits import MIB
 from kdaemon.config import Config
-from kdaemon.config_load import load_config
+from kdaemon.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

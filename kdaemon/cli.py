@@ -1,0 +1,331 @@
+"""The commands: the only place that prints or exits.
+
+Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
+imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
+Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
+sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
+    from kdaemon.put.lines import Form
+    from kdaemon.put.source import Source
+    from kdaemon.put.unix import Totals
+
+EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
+
+_config_option = click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    envvar="KDAEMON_CONFIG",
+    help="TOML file; KDAEMON_CONFIG names it too. Without one: defaults and environment.",
+)
+_set_option = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="kdaemon", message="kdaemon %(version)s")
+def cli() -> None:
+    """Delivers records to Kinesis Data Streams and Yandex Data Streams."""
+
+
+@cli.command()
+@_config_option
+@_set_option
+@click.option("--sandbox", "with_sandbox", is_flag=True, help="Deliver to an embedded service.")
+def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
+    """Take records in and deliver them, until SIGTERM or Ctrl-C."""
+    config = _load(config_path, _pairs(settings))
+    from kdaemon.daemon import serve  # noqa: PLC0415 - start-up of the other commands
+
+    _run_logged(config, lambda: serve(config, with_sandbox=with_sandbox))
+
+
+@cli.command()
+@_config_option
+@_set_option
+def check(config_path: str | None, settings: tuple[str, ...]) -> None:
+    """Report everything that is wrong in a configuration; exit 78 if anything is."""
+    config = _load(config_path, _pairs(settings))
+    where = config_path or "defaults and environment"
+    click.echo(f"{where}: ok, {_count(len(config.streams), 'stream')}")
+
+
+@cli.command()
+@_config_option
+@_set_option
+@click.option("--listen", metavar="HOST:PORT", help="Default: 127.0.0.1:4567.")
+@click.option("--stream", "streams", metavar="NAME", multiple=True, help="Default: demo.")
+@click.option("--shards", type=int, help="Shards of each stream. Default: 4.")
+def sandbox(
+    config_path: str | None,
+    settings: tuple[str, ...],
+    listen: str | None,
+    streams: tuple[str, ...],
+    shards: int | None,
+) -> None:
+    """The embedded service alone: any Kinesis client can write to it and read from it."""
+    flags = _pairs(settings)
+    flags += [("sandbox.listen", listen)] if listen is not None else []
+    flags += [("sandbox.streams", ",".join(streams))] if streams else []
+    flags += [("sandbox.shard_count", str(shards))] if shards is not None else []
+    config = _load(config_path, flags)
+    from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
+
+    _run_logged(config, lambda: run_sandbox(config.sandbox))
+
+
+@cli.command()
+@click.argument("file", default="-")
+@click.option("--stream", required=True, metavar="S", help="Name or ARN of the stream.")
+@click.option("--partition-key", metavar="K", help="Key of each record that names none.")
+@click.option(
+    "--partition-key-field",
+    "key_field",
+    metavar="F",
+    help="Field (of a JSON line) or column (with --csv) that holds the key; the line is the data.",
+)
+@click.option("--csv", "is_csv", is_flag=True, help="The first line is a header, and is not sent.")
+@click.option("--lines", "is_data", is_flag=True, help="Each line is data, whatever it looks like.")
+@click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
+@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
+@click.option(
+    "--acknowledge",
+    type=click.Choice(["delivered", "accepted", "none"]),
+    default="delivered",
+    show_default=True,
+    help="What to wait for.",
+)
+@_config_option
+def put(
+    file: str,
+    stream: str,
+    partition_key: str | None,
+    key_field: str | None,
+    socket: str | None,
+    endpoint: str | None,
+    acknowledge: str,
+    config_path: str | None,
+    *,
+    is_csv: bool,
+    is_data: bool,
+) -> None:
+    """Send the lines of FILE (default: standard input; .gz is inflated) through a daemon.
+
+    Each line is a record. If the first one is a JSON object with `data` or `data_base64` (and
+    otherwise only `partition_key`, `explicit_hash_key`, `stream`), all lines are taken for such
+    records; if not, each line is data. Blank lines are skipped. A record without a key is spread
+    over the shards. Exit 1 if any line was rejected.
+    """
+    if partition_key is not None and key_field is not None:
+        raise click.UsageError("--partition-key and --partition-key-field exclude each other.")
+    if is_data and (is_csv or key_field is not None):
+        raise click.UsageError("--lines takes lines as they are: no --csv, no key field.")
+    if socket is not None and endpoint is not None:
+        raise click.UsageError("--socket and --endpoint exclude each other.")
+    if socket is None and endpoint is None:
+        socket, endpoint = _find_daemon(_load(config_path, []))
+    if endpoint is not None and acknowledge == "none":
+        raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
+    from kdaemon.put.lines import Form  # noqa: PLC0415 - see run
+
+    form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
+    _put(file, form, stream, acknowledge, socket, endpoint)
+
+
+def _count(number: int, noun: str) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
+    """`KEY=VALUE` texts as pairs."""
+    for setting in settings:
+        if "=" not in setting:
+            raise click.BadParameter(
+                f"{setting!r} has no `=`; expected KEY=VALUE", param_hint="--set"
+            )
+    split = [setting.partition("=") for setting in settings]
+    return [(key.strip(), value) for key, _, value in split]
+
+
+def _load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
+    """The Config, or every problem on standard error and exit 78."""
+    from kdaemon.config.load import load_config  # noqa: PLC0415 - see run
+
+    problems: list[ConfigProblem] = []
+    text: str | None = None
+    if config_path:
+        try:
+            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
+                text = file.read()
+        except OSError as error:
+            problems.append(ConfigProblem(config_path, "file", f"cannot be read: {error.strerror}"))
+        except UnicodeDecodeError as error:
+            problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
+            problems.append(ConfigProblem(config_path, "file", problem))
+    try:
+        config = load_config(text=text, source=config_path or "", environ=os.environ, flags=flags)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        _exit_config(problems)
+    return config
+
+
+def _exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    sys.exit(EXIT_CONFIG)
+
+
+def _run_logged(config: "Config", start: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
+    """Run until it ends by itself, with logs on standard error; exit with what it returns."""
+    import uvloop  # noqa: PLC0415 - see run
+
+    from kdaemon.observe.logs import configure_logs  # noqa: PLC0415 - see run
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
+
+    logs = configure_logs(config.log, sys.stderr, SystemClock())
+
+    async def attached() -> int:
+        logs.attach(asyncio.get_running_loop())
+        return await start()
+
+    try:
+        exit_code = uvloop.run(attached())
+    except KeyboardInterrupt:
+        exit_code = EXIT_INTERRUPTED
+    finally:
+        logs.close()
+    sys.exit(exit_code)
+
+
+def _find_daemon(config: "Config") -> tuple[str | None, str | None]:
+    """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP."""
+    from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see run
+
+    path = resolve_unix_path(config.listen.unix, os.environ)
+    if config.listen.unix != "auto":
+        return (path, None) if path else (None, config.listen.http)
+    for candidate in (path, SYSTEM_SOCKET):
+        if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
+            return candidate, None
+    return (None, config.listen.http) if config.listen.http else (path or SYSTEM_SOCKET, None)
+
+
+def _put(
+    file: str, form: "Form", stream: str, acknowledge: str, socket: str | None, endpoint: str | None
+) -> NoReturn:
+    """Send, with a progress bar on a terminal; then the summary, whatever happened."""
+    from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see run
+    from kdaemon.put.source import Source  # noqa: PLC0415 - see run
+    from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks  # noqa: PLC0415 - see run
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
+
+    name = "standard input" if file == "-" else file
+    try:
+        descriptor = 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        click.echo(f"cannot read {name}: {error.strerror}", err=True)
+        sys.exit(1)
+    totals = Totals()
+    source = Source(descriptor, name, is_gzip=file.endswith(".gz"))
+    started_ns = SystemClock.now_ns()
+    problem: str | None = None
+    exit_code = 0
+    try:
+        with _progress(source, totals) as on_progress:
+            blocks = form_blocks(source, LineFormer(form), totals)
+            if endpoint is not None:
+                from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
+
+                http = HttpPut(stream, acknowledge, totals, on_progress)
+                asyncio.run(http.send(endpoint, blocks))
+            else:
+                unix = UnixPut(stream, acknowledge, totals, on_progress)
+                asyncio.run(unix.send(socket or SYSTEM_SOCKET, blocks))
+    except PutError as error:
+        problem, exit_code = str(error), 1
+    except KeyboardInterrupt:
+        problem = f"interrupted with {_count(totals.open, 'record')} unanswered"
+        exit_code = EXIT_INTERRUPTED
+    seconds = (SystemClock.now_ns() - started_ns) / 1e9
+    _summarise(totals, seconds, problem, is_answered=acknowledge != "none")
+    sys.exit(exit_code or (1 if totals.rejected else 0))
+
+
+def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answered: bool) -> None:
+    """The reasons and the problem on standard error, the counts on standard output."""
+    for reason in totals.reasons:
+        click.echo(f"rejected: {reason}", err=True)
+    if totals.rejected > len(totals.reasons):
+        click.echo(f"rejected: and {totals.rejected - len(totals.reasons):,} more", err=True)
+    if problem is not None:
+        click.echo(problem, err=True)
+    done = totals.acknowledged if is_answered else totals.sent
+    answered = f"acknowledged {totals.acknowledged:,}, " if is_answered else ""
+    rate = done / seconds if seconds > 0 else 0.0
+    click.echo(
+        f"sent {_count(totals.sent, 'record')}, {answered}rejected {totals.rejected:,} "
+        f"in {seconds:.1f} s ({rate:,.0f} records/s)"
+    )
+
+
+def _progress(source: "Source", totals: "Totals") -> AbstractContextManager[Callable[[], None]]:
+    """A bar on a terminal: bytes of the file, records acknowledged, rate. Nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return nullcontext(lambda: None)
+    return _bar(source, totals)
+
+
+@contextmanager
+def _bar(source: "Source", totals: "Totals") -> Iterator[Callable[[], None]]:
+    from rich.console import Console  # noqa: PLC0415 - see run
+    from rich.progress import (  # noqa: PLC0415 - see run
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    progress = Progress(
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TextColumn("{task.fields[records]:,} records"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    task = progress.add_task("", total=source.size_bytes, records=0, rate=0.0)
+
+    def show() -> None:
+        elapsed_s = progress.tasks[0].elapsed or 0.0
+        done = totals.acknowledged or totals.sent
+        rate = done / elapsed_s if elapsed_s else 0.0
+        progress.update(task, completed=source.read_bytes, records=done, rate=rate)
+
+    with progress:
+        yield show
+        show()

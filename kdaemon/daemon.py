@@ -1,0 +1,233 @@
+"""The composition root: builds every room, passes each what it needs, runs it, drains it. No logic.
+
+Start: listeners are bound before the service is asked anything. Stop: SIGTERM turns readiness off,
+clients are served for a short lame-duck time, then listening ends, what is buffered is delivered up
+to a deadline, and the last line says what was delivered and what was not. A second signal ends it
+at once.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from kdaemon.config import Config, resolve_unix_path
+from kdaemon.config.values import Address
+from kdaemon.ingest.http import BodyBudget, HttpHandler, HttpLimits, HttpServer, serve_http
+from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.ingest.kinesis_gateway import KinesisGateway
+from kdaemon.ingest.ndjson_gateway import NdjsonGateway
+from kdaemon.ingest.routes import make_handler
+from kdaemon.ingest.unix import ListenerError, UnixServer, serve_unix
+from kdaemon.observe.admin import Admin
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.notify import Notifier, watchdog_interval_s
+from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.sandbox.run import open_sandbox
+from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.discovery import Discovery, DiscoverySettings
+from kdaemon.send.streams import Streams
+from kdaemon.system import SystemClock, SystemDice
+
+log = logging.getLogger("kdaemon")
+
+BODIES_FRACTION = 4  # request bodies still arriving may hold this part of memory_bytes_max
+CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
+
+
+class Daemon:
+    """Everything that runs, from `start` to `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._dice = SystemDice()
+        self._stack = AsyncExitStack()
+        self._notifier = Notifier(os.environ)
+        self._doors: list[HttpServer | UnixServer] = []  # where records come in
+        self._listeners: dict[str, HttpCounters] = {}
+        self._bodies = BodyBudget(config.memory_bytes_max // BODIES_FRACTION)
+        self._streams: Streams
+        self._readiness: Readiness
+
+    async def start(self, *, with_sandbox: bool) -> None:
+        """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
+        config = self._config
+        if with_sandbox:
+            config = await self._start_sandbox()
+        client = await ServiceClient.open(_client_settings(config, is_anonymous=with_sandbox))
+        self._stack.push_async_callback(client.aclose)
+        discovery = Discovery(
+            client.call,
+            DiscoverySettings(config.service, config.send.control_calls_per_second),
+            self._dice,
+        )
+        streams = Streams(config, client, discovery, self._clock, self._dice)
+        self._streams = streams
+        self._stack.push_async_callback(streams.aclose)
+        self._readiness = Readiness(lambda: is_memory_full(streams.memory))
+        await self._start_admin()
+        ndjson = NdjsonGateway(streams, config, self._clock)
+        kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
+        await self._start_doors(make_handler(kinesis, ndjson), ndjson)
+        self._readiness.started()
+        self._notifier.ready()
+        log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+
+    async def _start_sandbox(self) -> Config:
+        """The embedded service, and the configuration that leads to it."""
+        sandbox = await open_sandbox(self._config.sandbox)
+        self._stack.push_async_callback(sandbox.aclose)
+        endpoint = f"http://{self._config.sandbox.address.host}:{sandbox.port}"
+        _log_listening("sandbox", endpoint)
+        return replace(
+            self._config,
+            endpoint_url=endpoint,
+            service=self._config.sandbox.flavour,
+            region=self._config.region or "us-east-1",
+        )
+
+    async def _start_admin(self) -> None:
+        """Metrics, probes and status, before the doors: a probe may look while they open."""
+        config, clock = self._config, self._clock
+        heartbeat = Heartbeat(
+            clock, self._notifier.watchdog, watchdog_interval_s(os.environ, os.getpid())
+        )
+        heartbeat.start()
+        self._stack.callback(heartbeat.stop)
+        address = config.listen.admin_address
+        if address is None:
+            return
+        release = version("kdaemon")
+        metrics = Metrics(
+            self._streams, self._listeners, clock, release, per_shard=config.metrics.per_shard
+        )
+        status = Status(self._streams, self._listeners, self._readiness, heartbeat, clock, release)
+        admin = Admin(metrics, status, self._readiness, heartbeat, clock)
+        server = await _bind(admin.handle, address, "listen.admin", HttpLimits())
+        self._stack.push_async_callback(server.aclose)
+        self._listeners["admin"] = server.counters
+        _log_listening("admin", f"http://{address.host}:{server.port}")
+
+    async def _start_doors(self, handler: HttpHandler, intake: NdjsonGateway) -> None:
+        """The listeners that take records."""
+        config = self._config
+        limits = HttpLimits(
+            head_timeout_s=config.listen.head_timeout_ms / 1000,
+            body_timeout_s=config.listen.body_timeout_ms / 1000,
+            idle_timeout_s=config.listen.idle_timeout_ms / 1000,
+            connections_max=config.listen.connections_max,
+        )
+        address = config.listen.http_address
+        if address is not None:
+            server = await _bind(handler, address, "listen.http", limits, self._bodies)
+            self._doors.append(server)
+            self._listeners["http"] = server.counters
+            _log_listening("http", f"http://{address.host}:{server.port}")
+        path = resolve_unix_path(config.listen.unix, os.environ)
+        if path is None:
+            log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
+            return
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        unix = await serve_unix(
+            handler, intake, path, config.listen.unix_mode_bits, limits, bodies=self._bodies
+        )
+        self._doors.append(unix)
+        self._listeners["unix"] = unix.hub.counters
+        _log_listening("unix", path)
+
+    async def drain(self) -> int:
+        """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        drain = self._config.drain
+        self._readiness.told_to_stop()
+        self._notifier.stopping("lame duck: clients are still served")
+        log.info("draining", extra={"fields": {"lame_duck_ms": drain.lame_duck_ms}})
+        await asyncio.sleep(drain.lame_duck_ms / 1000)
+        for door in self._doors:
+            door.close_listener()
+            door.close_idle()
+        streams = self._streams
+        streams.begin_drain()
+        try:
+            async with asyncio.timeout(drain.deadline_ms / 1000):
+                await streams.wait_idle()
+        except TimeoutError:
+            streams.give_up()
+        undelivered = streams.undelivered
+        for door in self._doors:
+            await door.aclose(CLOSE_GRACE_S)
+        totals = {"delivered": streams.delivered, "undelivered": undelivered}
+        log.info("stopped", extra={"fields": totals})
+        return 1 if undelivered else 0
+
+    async def close(self) -> None:
+        """Ends whatever still runs, in the reverse order of its start."""
+        for door in self._doors:
+            await door.aclose(0.0)
+        await self._stack.aclose()
+
+
+async def serve(config: Config, *, with_sandbox: bool) -> int:
+    """Runs the daemon until it is told to stop; the exit code."""
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    daemon = Daemon(config)
+    try:
+        await daemon.start(with_sandbox=with_sandbox)
+        await signals.get()
+        draining = loop.create_task(daemon.drain())
+        second = loop.create_task(signals.get())
+        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        if draining.done():
+            return draining.result()
+        draining.cancel()
+        log.warning("stopped at once, by a second signal: what was buffered is not delivered")
+    except ListenerError as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
+    finally:
+        await daemon.close()
+    return 1
+
+
+async def _bind(
+    handler: HttpHandler,
+    address: Address,
+    key: str,
+    limits: HttpLimits,
+    bodies: BodyBudget | None = None,
+) -> HttpServer:
+    try:
+        return await serve_http(handler, address.host, address.port, limits, bodies=bodies)
+    except OSError as error:
+        raise ListenerError(
+            f"{key}: cannot listen on {address.host}:{address.port}: {error.strerror or error}."
+            f" Is another kdaemon running? Set {key} to another address."
+        ) from error
+
+
+def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
+    return ClientSettings(
+        service=config.service,
+        region=config.region or None,
+        endpoint_url=config.endpoint_url or None,
+        profile=config.profile or None,
+        connect_timeout_s=config.send.connect_timeout_ms / 1000,
+        read_timeout_s=config.send.read_timeout_ms / 1000,
+        call_timeout_s=config.send.call_timeout_ms / 1000,
+        is_anonymous=is_anonymous,
+    )
+
+
+def _log_listening(name: str, where: str) -> None:
+    log.info(
+        "listening", extra={"fields": {"listener": name, "at": where}, "is_always_shown": True}
+    )
