@@ -5,6 +5,10 @@ Invariant: every request is answered once: refused at the door, at once (`accept
 frame settles or its time is over (`delivered`).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
@@ -35,6 +39,8 @@ from kdaemon.ingest.ports import Stream, Streams, reject_at_door
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 """In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""
 
+AnswerHeader = tuple[tuple[bytes, bytes], ...]
+
 _ACCEPTED_HEADERS = ((ACKNOWLEDGE_HEADER, b"accepted"),)
 _ACKNOWLEDGE = {each.value.encode(): each for each in Acknowledge}
 _FULL = RecordResult(
@@ -64,48 +70,44 @@ class KinesisGateway:
         """Takes one request; answers now or when its records have settled."""
         headers = self._answer_headers.next()
         try:
-            operation = read_envelope(request.method, request.headers, request.body)
-            if operation is Operation.PUT_RECORDS:
-                self._put(request, parse_put_records(request.body, self._widest), headers, True)
-            else:
-                self._put(request, parse_put_record(request.body, self._widest), headers, False)
+            form = _FORMS[read_envelope(request.method, request.headers, request.body)]
+            self._put(request, form, form.parse(request.body, self._widest), headers)
         except ApiError as error:
             _respond_error(request, error, headers)
 
     def _put(
-        self,
-        request: HttpRequest,
-        put: PutRequest,
-        headers: tuple[tuple[bytes, bytes], ...],
-        is_batch: bool,
+        self, request: HttpRequest, form: "_Form", put: PutRequest, headers: AnswerHeader
     ) -> None:
-        count = len(put.records)
+        sizes = put.sizes
         try:
             stream = self._streams.find(put.stream_arn or put.stream_name or "")
         except RejectedRecord as error:
-            reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(put.sizes))
+            reject_at_door(self._streams, RejectReason.UNLISTED, len(sizes), sum(sizes))
             raise api_error(error.code, error.message) from None
-        self._check(stream, put, is_batch)
-        acknowledge = self._acknowledge(stream, request)
-        request.body = b""  # parsed: while the request waits, its records are all that is held
-        if acknowledge is Acknowledge.DELIVERED:
-            refusal = stream.refusal()
-            if refusal is not None:
-                stream.reject(RejectReason.MISSING_STREAM, count, sum(put.sizes))
-                raise api_error(refusal.code, refusal.message)
-            answer = _BatchAnswer(request, headers) if is_batch else _Answer(request, headers)
-            deadline_ns = self._clock.now_ns() + stream.deadline_ns
-            frame = make_frame(put.records, put.sizes, acknowledge, answer, deadline_ns)
-            if not stream.submit(frame):
-                frame.results = [_FULL] * count
-                answer(frame)
+        self._check(stream, form, put)
+        asked = request.headers.get(ACKNOWLEDGE_HEADER)
+        acknowledge = stream.acknowledge if asked is None else acknowledge_of(asked)
+        # Parsed: while the request waits, its records are all that is held of it.
+        request.body = b""
+        request.headers = {}
+        if acknowledge is not Acknowledge.DELIVERED:
+            frame = make_frame(put.records, sizes, acknowledge, None, None)
+            result = ACCEPTED if stream.submit(frame) else _FULL
+            body = form.encode([result] * len(sizes))
+            request.respond(200, body, headers=headers + _ACCEPTED_HEADERS)
             return
-        frame = make_frame(put.records, put.sizes, acknowledge, None, None)
-        result = ACCEPTED if stream.submit(frame) else _FULL
-        body = encode_put_records([result] * count) if is_batch else encode_put_record(result)
-        request.respond(200, body, headers=headers + _ACCEPTED_HEADERS)
+        refusal = stream.refusal()
+        if refusal is not None:
+            stream.reject(RejectReason.MISSING_STREAM, len(sizes), sum(sizes))
+            raise api_error(refusal.code, refusal.message)
+        answer = partial(_answer, request, headers, form.encode)
+        deadline_ns = self._clock.now_ns() + stream.deadline_ns
+        frame = make_frame(put.records, sizes, acknowledge, answer, deadline_ns)
+        if not stream.submit(frame):
+            frame.results = [_FULL] * len(sizes)
+            answer(frame)
 
-    def _check(self, stream: Stream, put: PutRequest, is_batch: bool) -> None:
+    def _check(self, stream: Stream, form: "_Form", put: PutRequest) -> None:
         """Holds the request to the stream's own limits; raises ApiError."""
         total = sum(put.sizes)
         request_bytes_max = stream.config.request_bytes_max
@@ -113,56 +115,48 @@ class KinesisGateway:
         if total > record_bytes_max or total > request_bytes_max:
             limits = PutLimits(record_bytes_max, request_bytes_max, None, self._is_yandex)
             try:
-                check_sizes(put, limits, prefix="records.%d.member." if is_batch else "")
+                check_sizes(put, limits, prefix=form.path_prefix)
             except ApiError:
-                stream.reject(RejectReason.INVALID, len(put.records), total)
+                stream.reject(RejectReason.INVALID, len(put.sizes), total)
                 raise
         if put.is_dry_run:
             raise api_error(
                 "DryRunOperationException", "The request would have been taken; it was a dry run."
             )
 
-    def _acknowledge(self, stream: Stream, request: HttpRequest) -> Acknowledge:
-        asked = request.headers.get(ACKNOWLEDGE_HEADER)
-        if asked is None:
-            return Acknowledge(stream.config.acknowledge)
-        return acknowledge_of(asked)
 
-
-class _Answer:
-    """The answer that a PutRecord request waits for."""
-
-    __slots__ = ("_headers", "_request")
-
-    def __init__(self, request: HttpRequest, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        self._request = request
-        self._headers = headers
-
-    def __call__(self, frame: Frame) -> None:
-        request = self._request
+def _answer(
+    request: HttpRequest,
+    headers: AnswerHeader,
+    encode: Callable[[list[RecordResult]], bytes],
+    frame: Frame,
+) -> None:
+    """What a client that waited is told, all results being there."""
+    try:
         if frame.refusal is not None:
-            _respond_error(request, api_error(*frame.refusal), self._headers)
-            return
-        try:
-            body = self.encode(frame)
-        except ApiError as error:
-            _respond_error(request, error, self._headers)
-        else:
-            request.respond(200, body, headers=self._headers)
-
-    def encode(self, frame: Frame) -> bytes:
-        (result,) = frame.results
-        assert result is not None, "settled, and without a result"
-        return encode_put_record(result)
+            raise api_error(*frame.refusal)
+        body = encode(frame.results)  # type: ignore[arg-type]  # settled: no None is left
+    except ApiError as error:
+        _respond_error(request, error, headers)
+    else:
+        request.respond(200, body, headers=headers)
 
 
-class _BatchAnswer(_Answer):
-    """The answer that a PutRecords request waits for."""
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What differs between the two operations."""
 
-    __slots__ = ()
+    parse: Callable[[bytes, PutLimits], PutRequest]
+    encode: Callable[[list[RecordResult]], bytes]  # raises ApiError: PutRecord fails whole
+    path_prefix: str  # of a member in a ValidationException
 
-    def encode(self, frame: Frame) -> bytes:
-        return encode_put_records(frame.results)  # type: ignore[arg-type]  # settled: no None left
+
+_FORMS = {
+    Operation.PUT_RECORDS: _Form(parse_put_records, encode_put_records, "records.%d.member."),
+    Operation.PUT_RECORD: _Form(
+        parse_put_record, lambda results: encode_put_record(results[0]), ""
+    ),
+}
 
 
 def acknowledge_of(text: bytes) -> Acknowledge:
@@ -176,7 +170,5 @@ def acknowledge_of(text: bytes) -> Acknowledge:
     return acknowledge
 
 
-def _respond_error(
-    request: HttpRequest, error: ApiError, headers: tuple[tuple[bytes, bytes], ...]
-) -> None:
+def _respond_error(request: HttpRequest, error: ApiError, headers: AnswerHeader) -> None:
     request.respond(error.status, error.body, content_type=error.content_type, headers=headers)

@@ -71,9 +71,7 @@ class NdjsonGateway:
         try:
             stream = self._streams.find(name)
             asked = request.headers.get(ACKNOWLEDGE_HEADER)
-            acknowledge = (
-                Acknowledge(stream.config.acknowledge) if asked is None else acknowledge_of(asked)
-            )
+            acknowledge = stream.acknowledge if asked is None else acknowledge_of(asked)
         except RejectedRecord as error:
             count = len(lines.records) + len(rejected)
             reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(lines.sizes))
@@ -132,7 +130,7 @@ class NdjsonGateway:
     ) -> Frame | None:
         """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
         found = self._find(stream, len(records), sum(sizes))
-        meant = acknowledge or Acknowledge(found.config.acknowledge)
+        meant = acknowledge or found.acknowledge
         callback = on_settled if meant is Acknowledge.DELIVERED else None
         frame = make_frame(records, sizes, meant, callback, None)
         if not found.has_room(frame.held_bytes):

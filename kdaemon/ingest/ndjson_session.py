@@ -29,11 +29,7 @@ from kdaemon.ingest.ndjson import (
     parse_setup,
     refuse_oversized,
 )
-
-# Lines are parsed and submitted in blocks of about this size: it bounds what a frame takes of the
-# engine's room and how many rejections are made before the client's reading is looked at.
-# Ours, 2026-11-21: 240 records of 200 bytes, enough that a block's fixed cost vanishes.
-BLOCK_BYTES = 64 * 1024
+from kdaemon.ingest.ndjson_buffer import LineBuffer
 
 ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
 UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
@@ -69,7 +65,7 @@ class _Round:
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
-    Queues: `_unread` (whole lines not parsed; at most one read, then reading stops), `_held` (one
+    Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_held` (one
     block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
     to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops).
     """
@@ -84,10 +80,8 @@ class NdjsonSession(asyncio.Protocol):
         self._stream: str | None = None
         self._acknowledge: Acknowledge | None = None
         self._is_set_up = False  # the first line was read
-        self._partial = bytearray()  # a line whose end has not come
-        self._charged_bytes = 0  # what of the shared budget `_partial` holds
-        self._unread = b""
-        self._unread_start = 0  # where in `_unread` the next block begins
+        self._buffer = LineBuffer()
+        self._charged_bytes = 0  # what of the shared budget its line without an end holds
         self._next_line = 1
         self._rounds: deque[_Round] = deque()
         self._unsettled_bytes = 0
@@ -113,35 +107,26 @@ class NdjsonSession(asyncio.Protocol):
         """The client is gone. What was read is submitted all the same; nobody is told."""
         self._move(State.CLOSED)
         self._hub.detach(self)
-        self._drop_partial()
+        self._release_partial()
         self._pump()
 
     def data_received(self, data: bytes) -> None:
         if self._state is not State.READING:
             return
-        end = data.rfind(b"\n") + 1
-        if not end:
-            self._keep_partial(data)
-            return
-        if self._partial:
-            lines = bytes(self._partial) + data[:end]
-            self._drop_partial()
-        else:
-            lines = data[:end]
-        self._unread = self._unread[self._unread_start :] + lines
-        self._unread_start = 0
-        self._since_tick = self._hub.tick
-        if end < len(data):
-            self._keep_partial(data[end:])
+        buffer = self._buffer
+        held_bytes = buffer.partial_bytes
+        buffer.feed(data)
+        if not held_bytes or buffer.has_lines:
+            self._since_tick = self._hub.tick  # a line begins
+        self._weigh_partial()
         self._pump()
 
     def eof_received(self) -> bool:
         """The client sends no more: its last line may lack a newline, and answers still go out."""
         self._has_eof = True
         if self._state is State.READING:
-            self._unread = self._unread[self._unread_start :] + bytes(self._partial)
-            self._unread_start = 0
-            self._drop_partial()
+            self._buffer.finish()
+            self._release_partial()
             self._move(State.ENDED)
             self._pump()
         elif self._state is State.LINGERING:
@@ -161,41 +146,43 @@ class NdjsonSession(asyncio.Protocol):
 
     # --- lines that have no end yet
 
-    def _keep_partial(self, data: bytes) -> None:
-        if not self._partial:
-            self._since_tick = self._hub.tick
-        self._partial += data
-        size = len(self._partial)
-        if size > self._line_bytes_max:
+    def _weigh_partial(self) -> None:
+        """Holds the line that has no end to its limit and to what all of them may take."""
+        size = self._buffer.partial_bytes
+        if size <= self._charged_bytes:
+            self._hub.bodies.give(self._charged_bytes - size)
+            self._charged_bytes = size
+        elif size > self._line_bytes_max:
             text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
             self._refuse_partial("body_too_large", VALIDATION, text)
-        elif not self._hub.bodies.take(len(data)):
+        elif self._hub.bodies.take(size - self._charged_bytes):
+            self._charged_bytes = size
+        else:
             text = "Too many long lines are arriving at once; send this one again later."
             self._refuse_partial("bodies_full", "ServiceUnavailableException", text)
-        else:
-            self._charged_bytes += len(data)
 
-    def _drop_partial(self) -> None:
+    def _release_partial(self) -> None:
+        self._buffer.drop_partial()
         self._hub.bodies.give(self._charged_bytes)
         self._charged_bytes = 0
-        self._partial = bytearray()
 
     def _refuse_partial(self, reason: str, code: str, text: str) -> None:
         """Refuses the line that has no end, after those before it, and ends the connection."""
         self._hub.counters.refused[reason] += 1
-        self._end_with(Rejected(self._line_after_unread(), code, text), len(self._partial))
+        self._end_with(Rejected(self._partial_line, code, text), self._buffer.partial_bytes)
+
+    @property
+    def _partial_line(self) -> int:
+        return self._next_line + self._buffer.line_count
 
     def _end_with(self, rejected: Rejected, byte_count: int) -> None:
         """Takes nothing more; what came before is settled and told first."""
         self._intake.count_rejected(self._stream, 1, byte_count)
-        self._drop_partial()
+        self._release_partial()
         self._last_words = encode_rejected(rejected)
         if self._state is State.READING:
             self._move(State.ENDED)
         self._pump()
-
-    def _line_after_unread(self) -> int:
-        return self._next_line + self._unread.count(b"\n", self._unread_start)
 
     # --- handing over
 
@@ -204,23 +191,20 @@ class NdjsonSession(asyncio.Protocol):
         if self._is_pumping:
             return
         self._is_pumping = True
-        while self._submit_held() and self._has_unread and self._may_parse():
-            self._parse_block(self._take_block())
+        buffer = self._buffer
+        while self._submit_held() and buffer.has_lines and self._may_parse():
+            self._parse_block(buffer.take_block() if self._is_set_up else buffer.take_line())
         self._is_pumping = False
         if self._has_to_tell:
             self._schedule_flush()
         self._regulate_reading()
 
     @property
-    def _has_unread(self) -> bool:
-        return self._unread_start < len(self._unread)
-
-    @property
     def _has_to_tell(self) -> bool:
         """A block is settled, or the connection is to end and owes nothing any more."""
         if self._rounds:
             return not self._rounds[0].open
-        return self._state is State.ENDED and not self._has_unread and not self._held
+        return self._state is State.ENDED and not self._buffer.has_lines and not self._held
 
     def _may_parse(self) -> bool:
         """A client that is gone is owed nothing, so nothing of it holds its lines back but room."""
@@ -229,22 +213,6 @@ class NdjsonSession(asyncio.Protocol):
             or len(self._rounds) >= ROUNDS_MAX
             or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
         )
-
-    def _take_block(self) -> bytes:
-        """The next whole lines: BLOCK_BYTES of them, or one that is longer."""
-        start, unread = self._unread_start, self._unread
-        if not self._is_set_up:
-            end = unread.find(b"\n", start) + 1 or len(unread)
-        elif len(unread) - start <= BLOCK_BYTES:
-            end = len(unread)
-        else:
-            end = unread.rfind(b"\n", start, start + BLOCK_BYTES) + 1
-            end = end or unread.find(b"\n", start + BLOCK_BYTES) + 1 or len(unread)
-        block = unread[start:end]
-        self._unread_start = end
-        if end == len(unread):
-            self._unread, self._unread_start = b"", 0
-        return block
 
     def _parse_block(self, block: bytes) -> None:
         if not self._is_set_up and self._read_setup(block):
@@ -279,7 +247,7 @@ class NdjsonSession(asyncio.Protocol):
                 self._intake.limits_of(setup.stream)
         except RejectedRecord as error:
             # What follows would be taken for another stream or another promise: it is not read.
-            self._unread, self._unread_start = b"", 0
+            self._buffer.clear()
             self._end_with(Rejected(self._next_line, error.code, error.message), len(line))
             return True
         self._stream, self._acknowledge = setup.stream, setup.acknowledge
@@ -305,26 +273,18 @@ class NdjsonSession(asyncio.Protocol):
 
     def _submit(self, a_round: _Round, stream: str, lines: Lines) -> bool:
         """False: there is no room. Anything else ends the lines' wait for it."""
-        try:
-            oversized = refuse_oversized(lines, self._intake.limits_of(stream))
-            if oversized:
-                self._tell_rejected(oversized)
-                self._intake.count_rejected(stream, len(oversized), 0)
-            frame = None
-            if lines.records:
+        frame = None
+        if self._hold_to_limits(stream, lines):
+            callback = partial(self._settled, a_round, lines)
+            try:
                 frame = self._intake.submit(
-                    stream,
-                    lines.records,
-                    lines.sizes,
-                    self._acknowledge,
-                    partial(self._settled, a_round, lines),
+                    stream, lines.records, lines.sizes, self._acknowledge, callback
                 )
+            except RejectedRecord as error:
+                self._reject_lines(lines, error)
+            else:
                 if frame is None:
                     return False
-        except RejectedRecord as error:
-            self._reject_lines(lines, error)
-            a_round.open -= 1
-            return True
         if frame is None or frame.acknowledge is not Acknowledge.DELIVERED:
             a_round.open -= 1
             if frame is not None and frame.acknowledge is Acknowledge.ACCEPTED:
@@ -335,6 +295,20 @@ class NdjsonSession(asyncio.Protocol):
             self._unsettled_bytes += byte_count
             lines.records = []  # the frame has them; only the numbers are needed from here on
         return True
+
+    def _hold_to_limits(self, stream: str, lines: Lines) -> bool:
+        """Refuses what the stream does not take; True if something is left to submit."""
+        try:
+            limits = self._intake.limits_of(stream)
+        except RejectedRecord as error:
+            self._intake.count_rejected(stream, len(lines.numbers), sum(lines.sizes))
+            self._reject_lines(lines, error)
+            return False
+        oversized = refuse_oversized(lines, limits)
+        if oversized:
+            self._intake.count_rejected(stream, len(oversized), 0)
+            self._tell_rejected(oversized)
+        return bool(lines.records)
 
     def _reject_lines(self, lines: Lines, error: RejectedRecord) -> None:
         self._tell_rejected([Rejected(line, error.code, error.message) for line in lines.numbers])
@@ -367,7 +341,9 @@ class NdjsonSession(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client close at the end."""
         if self._state is State.READING:
-            wants = not self._has_unread and not self._is_waiting_for_room and self._may_parse()
+            wants = (
+                not self._buffer.has_lines and not self._is_waiting_for_room and self._may_parse()
+            )
         else:
             wants = self._state is State.LINGERING
         if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():
@@ -438,7 +414,7 @@ class NdjsonSession(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """Takes no more input; what was read is settled and told, then the connection ends."""
         if self._state is State.READING:
-            self._drop_partial()
+            self._release_partial()
             self._move(State.ENDED)
             self._pump()
 
@@ -452,8 +428,8 @@ class NdjsonSession(asyncio.Protocol):
         elif self._state is State.LINGERING or self._state is State.CLOSED:
             if ticks > hub.linger_ticks_max:
                 self.reset()
-        elif self._partial and self._is_reading and ticks > hub.body_ticks_max:
+        elif self._buffer.partial_bytes and self._is_reading and ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
-            rejected = Rejected(self._line_after_unread(), "RequestTimeoutException", text)
-            self._end_with(rejected, len(self._partial))
+            rejected = Rejected(self._partial_line, "RequestTimeoutException", text)
+            self._end_with(rejected, self._buffer.partial_bytes)

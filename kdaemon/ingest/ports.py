@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.frame import Frame
+from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.config import StreamConfig
 
 
@@ -17,6 +17,11 @@ class Stream(Protocol):
 
     @property
     def config(self) -> StreamConfig: ...
+
+    @property
+    def acknowledge(self) -> Acknowledge:
+        """What an acknowledgement means where the client does not choose."""
+        ...
 
     @property
     def deadline_ns(self) -> int:

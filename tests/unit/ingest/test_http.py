@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -543,6 +544,30 @@ def test_whatever_order_its_parts_come_in_nothing_raises_and_no_budget_leaks(
     pieces: list[bytes], pipeline_max: int
 ) -> None:
     feed_noise(pieces, pipeline_max)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([POST, GET, CHUNKED, b"HEAD /h HTTP/1.1\r\n\r\n"]), max_size=6),
+    st.sampled_from([b"", b"\x00", b"GET / HTTP/1.0\r\n\r\n"]),
+    st.lists(st.integers(0, 600), max_size=10),
+)
+def test_where_reads_are_cut_changes_nothing(
+    requests: list[bytes], end: bytes, cuts: list[int]
+) -> None:
+    sent = b"".join(requests) + end
+    edges = [0, *sorted(cuts), len(sent)]
+
+    async def run() -> None:
+        whole, split = Harness(echoes=True), Harness(echoes=True)
+        expected = whole.feed(sent)
+        got = b"".join(split.feed(sent[i:j]) for i, j in itertools.pairwise(edges))
+        assert got == expected
+        for one in (whole, split):
+            one.lose()
+            await one.hub.aclose(0)
+
+    asyncio.run(run())
 
 
 def feed_noise(pieces: list[bytes], pipeline_max: int = 2) -> None:

@@ -191,7 +191,8 @@ ONE = "1 validation error detected: "
         (
             records(entry(), stream=""),
             (
-                f"2 validation errors detected: Value '' at 'streamName' {PATTERN} [a-zA-Z0-9_.-]+; "
+                "2 validation errors detected: "
+                f"Value '' at 'streamName' {PATTERN} [a-zA-Z0-9_.-]+; "
                 f"Value '' at 'streamName' {LONG} greater than or equal to 1"
             ),
         ),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.record import RecordResult
-from kdaemon.ingest import ndjson_session
+from kdaemon.ingest import ndjson_buffer, ndjson_session
 from kdaemon.ingest.http_hub import HttpHub, HttpLimits
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.ndjson_session import NdjsonSession
@@ -183,6 +183,7 @@ async def test_an_unknown_stream_refuses_its_lines_alone(harness: Make) -> None:
         (2, "ResourceNotFoundException")
     ]
     assert one.intake.data == [b"b"]
+    assert one.intake.rejected_count == 1
 
 
 async def test_a_record_over_its_streams_limit_is_refused_alone(harness: Make) -> None:
@@ -290,7 +291,7 @@ async def test_too_many_unsettled_bytes_stop_the_reading(
 async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ndjson_session, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(ndjson_buffer, "BLOCK_BYTES", 50)
     one = harness()
     texts = [str(i) * (1 + i % 60) for i in range(100)]
     await one.feed(SETUP + b"".join(map(line, texts)))
@@ -472,6 +473,8 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
         told = [answer["acknowledged"] for answer in answers if "acknowledged" in answer]
         assert told == sorted(set(told))
         assert (told[-1] if told else 0) == submitted
+        counted = one.intake.rejected_count
+        assert counted == len([answer for answer in answers if "rejected" in answer])
         rejected = [answer["rejected"] for answer in answers if "rejected" in answer]
         assert len(rejected) == len(set(rejected))
         one.lose()
