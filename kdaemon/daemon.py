@@ -76,15 +76,20 @@ class Daemon:
         ndjson = NdjsonGateway(streams, config, self._clock)
         kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
         await self._start_doors(make_handler(kinesis, ndjson), ndjson)
+        streams.open_listed()
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
 
     async def _start_sandbox(self) -> Config:
         """The embedded service, and the configuration that leads to it."""
-        sandbox = await open_sandbox(self._config.sandbox)
+        address = self._config.sandbox.address
+        try:
+            sandbox = await open_sandbox(self._config.sandbox)
+        except OSError as error:
+            raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
-        endpoint = f"http://{self._config.sandbox.address.host}:{sandbox.port}"
+        endpoint = f"http://{address.host}:{sandbox.port}"
         _log_listening("sandbox", endpoint)
         return replace(
             self._config,
@@ -134,7 +139,7 @@ class Daemon:
         if path is None:
             log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
             return
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_directory(Path(path).parent)
         unix = await serve_unix(
             handler, intake, path, config.listen.unix_mode_bits, limits, bodies=self._bodies
         )
@@ -154,17 +159,26 @@ class Daemon:
             door.close_idle()
         streams = self._streams
         streams.begin_drain()
-        try:
-            async with asyncio.timeout(drain.deadline_ms / 1000):
-                await streams.wait_idle()
-        except TimeoutError:
-            streams.give_up()
-        undelivered = streams.undelivered
+        deadline_s = asyncio.get_running_loop().time() + drain.deadline_ms / 1000
+        await self._settle_until(deadline_s)
         for door in self._doors:
             await door.aclose(CLOSE_GRACE_S)
+        # Once more, for requests that were half here and ended while the doors closed.
+        await self._settle_until(deadline_s)
+        undelivered = streams.undelivered
         totals = {"delivered": streams.delivered, "undelivered": undelivered}
-        log.info("stopped", extra={"fields": totals})
+        log.info("stopped", extra={"fields": totals, "is_last": True})
         return 1 if undelivered else 0
+
+    async def _settle_until(self, deadline_s: float) -> None:
+        """Waits until all that was taken is settled; at the deadline (loop time) clients that wait
+        are told that it is over.
+        """
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self._streams.wait_idle()
+        except TimeoutError:
+            self._streams.give_up()
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""
@@ -190,7 +204,8 @@ async def serve(config: Config, *, with_sandbox: bool) -> int:
         if draining.done():
             return draining.result()
         draining.cancel()
-        log.warning("stopped at once, by a second signal: what was buffered is not delivered")
+        text = "stopped at once, by a second signal: what was buffered is not delivered"
+        log.warning(text, extra={"is_last": True})
     except ListenerError as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
@@ -208,9 +223,23 @@ async def _bind(
     try:
         return await serve_http(handler, address.host, address.port, limits, bodies=bodies)
     except OSError as error:
+        raise _cannot_listen(key, address, error) from error
+
+
+def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
+    return ListenerError(
+        f"{key}: cannot listen on {address.host}:{address.port}: {error.strerror or error}."
+        f" Is another kdaemon running? Set {key} to another address."
+    )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
         raise ListenerError(
-            f"{key}: cannot listen on {address.host}:{address.port}: {error.strerror or error}."
-            f" Is another kdaemon running? Set {key} to another address."
+            f"listen.unix: cannot make the directory {directory}: {error.strerror}."
+            " Make it, or set listen.unix to another path."
         ) from error
 
 

@@ -4,7 +4,8 @@ Everybody logs with `logging.getLogger("kdaemon.room")` and `extra={"fields": {.
 constant, what varies is a field. Fields name streams, counts and codes, never data, keys or
 secrets; bytes are shown by their length only, whatever is passed. A line of one call site (and of
 one stream, where `fields` has a `stream`) opens a window: further lines in it are counted, and when
-it ends one line says how many there were. `extra={"is_always_shown": True}` exempts a line.
+it ends one line says how many there were. `extra={"is_always_shown": True}` exempts a line, and
+`extra={"is_last": True}` ends all windows before it: what it says is said last.
 
 Knows nothing of what the rooms do. Bound: one window for each call site and stream. Other libraries
 are heard from WARNING up, whatever the level: botocore's debug lines hold signatures.
@@ -71,8 +72,10 @@ class LogHandler(logging.Handler):
         """Write the line, or count it."""
         try:
             with self._guard:
-                self.end_windows()
-                if getattr(record, "is_always_shown", False) or self._is_first(record):
+                is_last = getattr(record, "is_last", False)
+                self.end_windows(all_of_them=is_last)
+                is_shown = is_last or getattr(record, "is_always_shown", False)
+                if is_shown or self._is_first(record):
                     self._write(record, 0)
         except Exception:  # noqa: BLE001 - a log line must not end what it tells of
             self.handleError(record)

@@ -50,6 +50,10 @@ class Dispatcher:
             run = Run(frame, list(range(len(frame.records))), byte_count, lanes[0])
             packer.push(run, now_ns)
             return
+        if len(frame.records) == 1:
+            shard = shard_map.index_of(frame.records[0])
+            packer.push(Run(frame, [0], byte_count, lanes[shard]), now_ns)
+            return
         groups = shard_map.group(frame.records)
         if len(groups) == 1:
             shard, group = groups.popitem()

@@ -160,17 +160,12 @@ class Packer:
         self.lanes = lanes
         return orphans
 
-    def is_payable(self, lane: Lane, now_ns: int) -> bool:
-        """Whether the first record of the lane can go now."""
-        lane.budget.refill(now_ns)
-        return lane.payable_at_ns(1, 1) <= now_ns
-
     def _pushed(self, lane: Lane, run: Run, now_ns: int) -> None:
         if lane.state is LaneState.READY:
             self.ready_records += len(run.indices)
             self.ready_bytes += run.byte_count
         elif lane.state is LaneState.IDLE:
-            if self.is_payable(lane, now_ns):
+            if lane.blocked_until_ns <= now_ns:  # whether it can pay shows when it is drawn from
                 lane.move(LaneMove.FILLED)
                 self._enter_ring(lane)
             else:

@@ -69,28 +69,32 @@ class ShardMap:
             self._young[partition_key] = index
         return index
 
-    def group(self, records: list[Record]) -> dict[int, list[int]]:
-        """Indices of `records` by shard index, each in the order of `records`.
+    def index_of(self, record: Record) -> int:
+        """Index into `shards` of the shard that takes this record.
 
-        A record with an empty partition key asks to be spread: it is given a key and an explicit
-        hash key of the next shard in turn, so that shards get equal shares.
+        A record with an empty partition key is given one; if it has no explicit hash key either, it
+        asks to be spread, and is given one in the range of the next shard in turn.
         """
+        if record.explicit_hash_key is None:
+            if record.partition_key:
+                return self.index_of_key(record.partition_key)
+            return self._spread(record)
+        if not record.partition_key:
+            self._spread_count += 1
+            record.partition_key = str(self._spread_count % SPREAD_KEYS)
+        return self.index_of_hash_key(int(record.explicit_hash_key))
+
+    def group(self, records: list[Record]) -> dict[int, list[int]]:
+        """Indices of `records` by shard index, each in the order of `records`. As `index_of`."""
         groups: dict[int, list[int]] = {}
         remembered = self._young.get
         for index, record in enumerate(records):
+            shard = None
             if record.explicit_hash_key is None:
                 shard = remembered(record.partition_key)
-                if shard is None:
-                    if record.partition_key:
-                        shard = self.index_of_key(record.partition_key)
-                        remembered = self._young.get
-                    else:
-                        shard = self._spread(record)
-            else:
-                if not record.partition_key:
-                    self._spread_count += 1
-                    record.partition_key = str(self._spread_count % SPREAD_KEYS)
-                shard = self.index_of_hash_key(int(record.explicit_hash_key))
+            if shard is None:
+                shard = self.index_of(record)
+                remembered = self._young.get
             group = groups.get(shard)
             if group is None:
                 groups[shard] = [index]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
-from kdaemon.base.frame import Frame
+from kdaemon.base.frame import Acknowledge
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.config import Config, StreamConfig
@@ -24,12 +24,14 @@ MS = 1_000_000  # nanoseconds in a millisecond
 class Stream:
     """One stream as its clients' side sees it."""
 
-    __slots__ = ("_clock", "_driver", "config", "deadline_ns", "engine")
+    __slots__ = ("_clock", "_driver", "acknowledge", "config", "deadline_ns", "engine", "submit")
 
     def __init__(self, config: StreamConfig, driver: StreamDriver, clock: Clock) -> None:
         self.config = config
         self.engine = driver.engine
+        self.acknowledge = Acknowledge(config.acknowledge)
         self.deadline_ns = config.deadline_ms * MS  # from admission
+        self.submit = driver.submit  # bound once: it is called for every request
         self._driver = driver
         self._clock = clock
 
@@ -44,10 +46,6 @@ class Stream:
     def refusal(self) -> ServiceError | None:
         """Why a waiting client should hear no at once (the stream is missing)."""
         return self.engine.refuses(self._clock.now_ns()) if self.engine.hold else None
-
-    def submit(self, frame: Frame) -> bool:
-        """Takes a checked frame; False, and nothing was taken, if there is no room."""
-        return self._driver.submit(frame)
 
     def has_room(self, held_bytes: int) -> bool:
         return self.engine.ledger.has_room(held_bytes)
@@ -87,8 +85,11 @@ class Streams:
         stream = self._by_name.get(name)
         return stream if stream is not None else self._open(name)
 
-    def all(self) -> Iterable[Stream]:
-        return self._drivers.keys()
+    def open_listed(self) -> None:
+        """Opens every stream that the configuration names, so that its shards are known and its
+        metrics are there before its first record."""
+        for name in self._config.streams:
+            self.find(name)
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return [(stream.name, stream.engine) for stream in self._drivers]
