@@ -1,0 +1,84 @@
+"""The records every bench sends: 200 B of data, 12-character keys out of 100,000.
+
+The same seed gives the same records in every process, so that the daemon and its peers carry the
+same bytes. Data is printable ASCII: NDJSON carries it as text, the Kinesis API as base64, and both
+must mean the same record. Knows nothing of sockets or processes.
+"""
+
+import base64
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+DATA_BYTES = 200  # bytes of data in each record
+KEY_COUNT = 100_000  # distinct partition keys
+BATCH_RECORDS = 500  # records: the most that one PutRecords call takes
+STREAM = "bench"
+
+_USER_AGENT = (
+    "Boto3/1.43.117 md/Botocore#1.43.117 ua/2.1 os/linux#6.8.0 md/arch#x86_64 lang/python#3.11.9 "
+    "md/pyimpl#CPython m/b,Z,D,e cfg/retry-mode#legacy Botocore/1.43.117"
+)
+_AUTHORIZATION = (
+    "AWS4-HMAC-SHA256 Credential=BENCHBENCHBENCHBENCH/20261121/us-east-1/kinesis/aws4_request, "
+    "SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + "0" * 64
+)
+_SEED = 20130101
+_ALPHABET = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B))
+_BYTE_TO_LETTER = bytes(_ALPHABET[value % len(_ALPHABET)] for value in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRecord:
+    """`key`: 12 ASCII letters and digits. `data`: 200 printable ASCII bytes."""
+
+    key: str
+    data: bytes
+
+
+def make_records(record_count: int, seed: int = _SEED) -> Iterator[BenchRecord]:
+    """Yields `record_count` records; the same `seed` gives the same ones."""
+    dice = random.Random(seed)
+    for _ in range(record_count):
+        key = f"key-{dice.randrange(KEY_COUNT):08d}"
+        yield BenchRecord(key, dice.randbytes(DATA_BYTES).translate(_BYTE_TO_LETTER))
+
+
+def put_records_body(records: list[BenchRecord], stream: str = STREAM) -> bytes:
+    """A `PutRecords` request body, spaced as botocore spaces it."""
+    entries = ", ".join(
+        f'{{"Data": "{base64.b64encode(record.data).decode()}", "PartitionKey": "{record.key}"}}'
+        for record in records
+    )
+    return f'{{"StreamName": "{stream}", "Records": [{entries}]}}'.encode()
+
+
+def put_record_body(record: BenchRecord, stream: str = STREAM) -> bytes:
+    """A `PutRecord` request body, spaced as botocore spaces it."""
+    data = base64.b64encode(record.data).decode()
+    return (
+        f'{{"StreamName": "{stream}", "Data": "{data}", "PartitionKey": "{record.key}"}}'.encode()
+    )
+
+
+def ndjson_line(record: BenchRecord) -> bytes:
+    """One record line of the Unix socket's NDJSON, newline included."""
+    return f'{{"partition_key": "{record.key}", "data": "{record.data.decode()}"}}\n'.encode()
+
+
+def request_head(operation: str, body_bytes: int, host: str = "127.0.0.1") -> bytes:
+    """The head that boto3 sends (header set, order and sizes); the signature is made up."""
+    lines = (
+        "POST / HTTP/1.1",
+        f"Host: {host}",
+        "Accept-Encoding: identity",
+        f"X-Amz-Target: Kinesis_20131202.{operation}",
+        "Content-Type: application/x-amz-json-1.1",
+        f"User-Agent: {_USER_AGENT}",
+        "X-Amz-Date: 20261121T120000Z",
+        f"Authorization: {_AUTHORIZATION}",
+        "amz-sdk-invocation-id: 00000000-0000-4000-8000-000000000000",
+        "amz-sdk-request: attempt=1",
+        f"Content-Length: {body_bytes}",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()

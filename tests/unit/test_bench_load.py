@@ -1,0 +1,167 @@
+"""The load generators believe nothing: an answer that does not deliver is counted as failed."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from bench.host import cpu_seconds
+from bench.load import ClosedLoop, HttpConnection, NdjsonConnection, delivered_in
+from bench.worker import Worker
+
+Pair = tuple[socket.socket, socket.socket]
+OK = '{"SequenceNumber":"1","ShardId":"shardId-000000000000"}'
+FAILED = '{"ErrorCode":"InternalFailure","ErrorMessage":"x"}'
+
+
+def answer(entries: list[str], status: str = "200 OK") -> bytes:
+    failed = sum(entry == FAILED for entry in entries)
+    body = f'{{"FailedRecordCount":{failed},"Records":[{",".join(entries)}]}}'
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("entries", "status", "delivered"),
+    [
+        ([OK, OK], "200 OK", 2),
+        ([OK, FAILED], "200 OK", 1),
+        ([OK], "200 OK", 0),
+        ([OK, OK, OK], "200 OK", 0),
+        ([OK, OK], "500 Internal Server Error", 0),
+    ],
+)
+def test_only_what_an_answer_delivers_counts(
+    entries: list[str], status: str, delivered: int
+) -> None:
+    assert delivered_in(answer(entries, status), 2) == delivered
+
+
+def test_an_answer_spaced_as_json_dumps_spaces_it_delivers_too() -> None:
+    body = json.dumps({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
+    assert delivered_in(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), 1) == 1
+
+
+def test_an_answer_counts_when_its_last_byte_is_there(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = HttpConnection(ours)
+    connection.start(b"request", 2)
+    whole = answer([OK, FAILED])
+    for byte in whole[:-1]:
+        theirs.send(bytes([byte]))
+        assert connection.readable() == 0
+        assert not connection.wants_to_start()
+    theirs.send(whole[-1:])
+    assert connection.readable() == 2
+    assert connection.wants_to_start()
+    assert connection.failed == 1
+    assert len(connection.latencies_ns) == 1
+
+
+def test_a_server_that_hangs_up_ends_the_load(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = HttpConnection(ours)
+    connection.start(b"request", 1)
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionError, match="closed a connection"):
+        connection.readable()
+
+
+def test_acknowledgements_are_cumulative_and_may_be_cut_anywhere(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = NdjsonConnection(ours, "s", window=100)
+    connection.start(b"lines\n", 60)
+    answered = 0
+    for byte in b'{"acknowledged":20}\n{"acknowledged": 60}\n':
+        theirs.send(bytes([byte]))
+        answered += connection.readable()
+    assert answered == 60
+
+
+def test_no_more_than_the_window_is_in_flight(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = NdjsonConnection(ours, "s", window=100)
+    started = 0
+    while connection.wants_to_start():
+        connection.start(b"lines\n", 50)
+        started += 50
+    assert started == 100
+    theirs.send(b'{"acknowledged":50}\n')
+    assert connection.readable() == 50
+    assert connection.wants_to_start()
+
+
+def test_a_rejected_line_ends_the_load(pair: Pair) -> None:
+    ours, theirs = pair
+    connection = NdjsonConnection(ours, "s", window=100)
+    theirs.send(b'{"rejected":3,"code":"X","message":"y"}\n')
+    with pytest.raises(ConnectionError, match="refused"):
+        connection.readable()
+
+
+def test_what_the_socket_does_not_take_is_sent_later(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.setblocking(False)
+    connection = HttpConnection(ours)
+    payload = b"x" * 5_000_000
+    connection.start(payload, 1)
+    assert connection.has_unsent()
+    received = 0
+    while received < len(payload):
+        received += len(theirs.recv(1_000_000))
+        connection.writable()
+    assert not connection.has_unsent()
+
+
+def test_a_closed_loop_tells_what_failed(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.send(answer([OK, FAILED]))  # the answer is there before the request is
+    result = ClosedLoop([HttpConnection(ours)], repeat(b"request"), 2).run(2)
+    assert (result["records"], result["failed"]) == (2, 1)
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    path = str(tmp_path / "sink.sock")
+    command = [sys.executable, "-m", "bench.sink", "--unix", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline().split()[1]), path
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("scenario", ["put_records", "put_record"])
+def test_the_generator_and_the_sink_count_the_same(scenario: str, sink: tuple[int, str]) -> None:
+    from bench.daemon import get
+
+    port, path = sink
+    where = ["--unix", path] if scenario == "put_records" else ["--tcp", str(port)]
+    arguments = ["bench.load", scenario, *where, "--connections", "3", "--batch", "50"]
+    cores = frozenset(range(64)) if sys.platform != "linux" else frozenset(_allowed())
+    with Worker(arguments, cores, {}) as worker:
+        before = cpu_seconds(worker.pid)
+        first, second = worker.run(1000), worker.run(500)
+        assert cpu_seconds(worker.pid) > before
+        assert worker.peak_rss_bytes() > 2**20
+    assert first.result["failed"] == second.result["failed"] == 0
+    assert json.loads(get(port, "/count")[1])["records"] == 1500
+
+
+def _allowed() -> set[int]:
+    import os
+
+    return os.sched_getaffinity(0)
