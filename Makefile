@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: run test lint types unit demo bench lock clean
 
-# Start the daemon against the embedded sandbox: no account needed.
+# Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
-	$(BIN)/kdaemon run --sandbox
+	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock $(ARGS)
 
 # Everything that must hold before a change lands, once.
 test: lint types unit
@@ -29,7 +29,7 @@ demo: $(VENV)/dev
 
 # The daemon beside its peers, pinned to one core; writes bench/RESULTS.md.
 bench: $(VENV)/dev
-	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.compare --write
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'

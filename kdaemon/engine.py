@@ -26,7 +26,7 @@ from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.pace.backoff import HOLD_BACKOFF, SHARD_BACKOFF, STREAM_BACKOFF
-from kdaemon.pace.flow import Flow
+from kdaemon.pace.flow import Flow, FlowState
 from kdaemon.pack.dispatch import Dispatcher
 from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import Batch, Packer
@@ -106,8 +106,7 @@ class Engine:
             self.handle_failure(batch, ServiceError("WrongCount", text, status=200), now_ns)
             return
         self._returned(batch, now_ns)
-        self._flow.succeeded(is_probe=batch.is_probe)
-        self.hold = None
+        self._heard(batch)
         failed = self._settle_delivered(batch, results, now_ns)
         if failed:
             self.counters.calls[CallOutcome.PARTIAL] += 1
@@ -121,7 +120,7 @@ class Engine:
         verdict = judge_call(error)
         self.counters.calls[CallOutcome(verdict.value)] += 1
         if verdict is Verdict.POISON:
-            self._flow.succeeded(is_probe=batch.is_probe)  # the service is there, and it said no
+            self._heard(batch)  # the service is there, and it said no
             self._bisect(batch, error)
             return
         is_hold = verdict is Verdict.HOLD
@@ -254,6 +253,12 @@ class Engine:
         counters.in_flight -= len(batch.records)
         counters.call_duration_ns.observe(now_ns - batch.sent_ns)
         self._has_credit = self._packer.has_ready or not self._in_flight
+
+    def _heard(self, batch: Batch) -> None:
+        """The service took the call as ours. An older call says nothing of a stream on hold."""
+        self._flow.succeeded(is_probe=batch.is_probe)
+        if self._flow.state is FlowState.OPEN:
+            self.hold = None
 
     def _settle_delivered(
         self, batch: Batch, results: list[RecordResult], now_ns: int

@@ -203,7 +203,8 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         if self.phase is not _HEAD:
             return
-        headers = {name.lower(): value for name, value in self._raw_headers.items()}
+        raw = self._raw_headers
+        headers = dict(zip(map(bytes.lower, raw), raw.values(), strict=True))
         self._headers = headers
         self._closes = not self._parser.should_keep_alive()
         self._is_http_1_0 = b"connection" in headers and self._parser.get_http_version() == "1.0"

@@ -131,7 +131,12 @@ class NdjsonGateway:
         """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
         found = self._find(stream, len(records), sum(sizes))
         meant = acknowledge or found.acknowledge
-        callback = on_settled if meant is Acknowledge.DELIVERED else None
+        is_waiting = meant is Acknowledge.DELIVERED
+        refusal = found.refusal() if is_waiting else None
+        if refusal is not None:
+            found.reject(RejectReason.MISSING_STREAM, len(records), sum(sizes))
+            raise RejectedRecord(refusal.code, refusal.message)
+        callback = on_settled if is_waiting else None
         frame = make_frame(records, sizes, meant, callback, None)
         if not found.has_room(frame.held_bytes):
             if frame.held_bytes <= found.config.buffer_bytes_max:

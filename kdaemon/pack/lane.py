@@ -52,6 +52,8 @@ class LaneState(Enum):
     WAITING = "waiting"  # something queued; the shard can pay at `ready_at_ns`, not before
     RETIRED = "retired"  # the shard is no longer in the map; nothing may be queued
 
+    __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call, twice a record
+
 
 class LaneMove(Enum):
     FILLED = "filled"  # a run was queued while the shard could pay
@@ -59,6 +61,8 @@ class LaneMove(Enum):
     HELD_BACK = "held back"  # tokens or backoff: not before `ready_at_ns`
     DUE = "due"  # `ready_at_ns` has come
     RETIRED = "retired"
+
+    __hash__ = object.__hash__  # as LaneState's
 
 
 _NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {

@@ -56,18 +56,21 @@ class ShardMap:
     def index_of_key(self, partition_key: str) -> int:
         """Index into `shards` for a partition key, remembered if it is short."""
         index = self._young.get(partition_key)
-        if index is not None:
-            return index
-        index = self._old.get(partition_key)
         if index is None:
-            digest = md5(partition_key.encode()).digest()  # noqa: S324 - the service's hash, no secret
-            index = bisect_left(self._ends, digest)
-        if len(partition_key) <= KEY_CACHE_CHARACTERS_MAX:
-            if len(self._young) >= KEY_CACHE_MAX:
-                self._old = self._young
-                self._young = {}
-            self._young[partition_key] = index
+            index = self._old.get(partition_key)
+            if index is None:
+                digest = md5(partition_key.encode()).digest()  # noqa: S324 - the service's hash
+                index = bisect_left(self._ends, digest)
+            if len(partition_key) <= KEY_CACHE_CHARACTERS_MAX:
+                self._young[partition_key] = index
+                self._age_cache()
         return index
+
+    def _age_cache(self) -> None:
+        """Makes the young generation the old one when it is full, and forgets the old."""
+        if len(self._young) >= KEY_CACHE_MAX:
+            self._old = self._young
+            self._young = {}
 
     def index_of(self, record: Record) -> int:
         """Index into `shards` of the shard that takes this record.
@@ -85,21 +88,35 @@ class ShardMap:
         return self.index_of_hash_key(int(record.explicit_hash_key))
 
     def group(self, records: list[Record]) -> dict[int, list[int]]:
-        """Indices of `records` by shard index, each in the order of `records`. As `index_of`."""
+        """Indices of `records` by shard index, each in the order of `records`. As `index_of`.
+
+        The hot path: `index_of_key` is written out here, and the cache aged once (it may exceed its
+        bound by the records of one request).
+        """
         groups: dict[int, list[int]] = {}
-        remembered = self._young.get
+        ends = self._ends
+        young = self._young
+        young_get = young.get
+        old_get = self._old.get
         for index, record in enumerate(records):
-            shard = None
-            if record.explicit_hash_key is None:
-                shard = remembered(record.partition_key)
-            if shard is None:
+            key = record.partition_key
+            if record.explicit_hash_key is None and key:
+                shard = young_get(key)
+                if shard is None:
+                    shard = old_get(key)
+                    if shard is None:
+                        digest = md5(key.encode()).digest()  # noqa: S324 - the service's hash
+                        shard = bisect_left(ends, digest)
+                    if len(key) <= KEY_CACHE_CHARACTERS_MAX:
+                        young[key] = shard
+            else:
                 shard = self.index_of(record)
-                remembered = self._young.get
             group = groups.get(shard)
             if group is None:
                 groups[shard] = [index]
             else:
                 group.append(index)
+        self._age_cache()
         return groups
 
     def _spread(self, record: Record) -> int:

@@ -60,6 +60,7 @@ class StreamDriver:
         self._timer_ns = 0
         self._is_pump_due = False
         self._is_closed = False
+        self._dead_count_told = 0
         self._room_waiters: list[Callable[[], None]] = []
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
@@ -159,10 +160,7 @@ class StreamDriver:
         try:
             results = await self._client.put_records(self.target, batch.records)
         except ServiceError as error:
-            log.warning(
-                "PutRecords failed",
-                extra={"fields": {"stream": self.target.name, "code": error.code}},
-            )
+            log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
@@ -171,17 +169,29 @@ class StreamDriver:
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
             engine.handle_results(batch, results, self._clock.now_ns())
+        self._tell_dead()
         self._pump()
+
+    def _fields(self, error: ServiceError) -> dict[str, object]:
+        """What a log line says of a failure; the client took data out of the message."""
+        return {"stream": self.target.name, "code": error.code, "error": error.message}
+
+    def _tell_dead(self) -> None:
+        dead_count = sum(self.engine.counters.dead.values())
+        if dead_count != self._dead_count_told:
+            log.error(
+                "records are dead: the service refuses them for themselves",
+                extra={"fields": {"stream": self.target.name, "dead": dead_count}},
+            )
+            self._dead_count_told = dead_count
 
     async def _describe(self) -> None:
         engine = self.engine
         try:
             description = await self._discovery.describe(self.target)
         except ServiceError as error:
-            log.warning(
-                "the stream's shards and limits are unknown",
-                extra={"fields": {"stream": self.target.name, "code": error.code}},
-            )
+            text = "the stream's shards and limits are unknown"
+            log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())
         except Exception:
             log.exception("discovery broke", extra={"fields": {"stream": self.target.name}})

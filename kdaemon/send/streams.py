@@ -87,7 +87,8 @@ class Streams:
 
     def open_listed(self) -> None:
         """Opens every stream that the configuration names, so that its shards are known and its
-        metrics are there before its first record."""
+        metrics are there before its first record.
+        """
         for name in self._config.streams:
             self.find(name)
 
@@ -101,9 +102,11 @@ class Streams:
 
     @property
     def undelivered(self) -> int:
-        """Records that are taken and neither delivered nor dead."""
-        counters = [stream.engine.counters for stream in self._drivers]
-        return sum(each.buffered + each.in_flight for each in counters)
+        """Records that are taken and neither delivered nor dead, or withdrawn by a drain's end."""
+        return sum(
+            each.buffered + each.in_flight + each.rejected[RejectReason.DRAINING]
+            for each in (stream.engine.counters for stream in self._drivers)
+        )
 
     def begin_drain(self) -> None:
         self._is_draining = True

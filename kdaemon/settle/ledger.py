@@ -29,6 +29,7 @@ class FrameLedger:
         self._memory = memory
         self._counters = counters
         self._deadlines = Deadlines()
+        self._patient: dict[Frame, None] = {}  # their clients wait, for ever if need be; in order
         self._settled: list[Frame] = []
         self.held_bytes = 0
 
@@ -59,6 +60,8 @@ class FrameLedger:
         counters.buffered += count
         if frame.deadline_ns is not None:
             self._deadlines.add(frame, frame.deadline_ns)
+        elif frame.on_settled is not None:
+            self._patient[frame] = None
         return True
 
     def deliver(self, frame: Frame, count: int, byte_count: int, now_ns: int) -> None:
@@ -105,8 +108,9 @@ class FrameLedger:
         return self._deadlines.take_expired(now_ns)
 
     def take_waiting(self) -> list[Frame]:
-        """All frames with a deadline, to be abandoned."""
-        return self._deadlines.take_all()
+        """All frames whose client waits to hear of them, to be abandoned."""
+        patient, self._patient = self._patient, {}
+        return self._deadlines.take_all() + list(patient)
 
     def next_sweep_ns(self) -> int | None:
         return self._deadlines.next_sweep_ns()
@@ -125,6 +129,8 @@ class FrameLedger:
         if frame.unsettled == 0:
             if frame.deadline_ns is not None:
                 self._deadlines.discard(frame)
+            else:
+                self._patient.pop(frame, None)
             self._release(frame)
 
     def _release(self, frame: Frame) -> None:
