@@ -21,6 +21,7 @@ from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
 from kdaemon.base.record import Record
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.kinesis_errors import HASH_KEY
+from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
@@ -189,8 +190,9 @@ def _collect(numbered: "Iterator[tuple[int, _Line]]", stream: str | None, parsed
             current = name
             lines = by_stream.setdefault(name, Lines([], [], []))
         key = line.partition_key or ""
+        key_bytes = len(key) if key.isascii() else len(key.encode())
         lines.records.append(Record(data, key, hash_key))
-        lines.sizes.append(len(data) + (len(key) if key.isascii() else len(key.encode())))
+        lines.sizes.append(len(data) + (key_bytes or SPREAD_KEY_BYTES))
         lines.numbers.append(number)
 
 

@@ -48,7 +48,7 @@ class Run:
 
 class LaneState(Enum):
     IDLE = "idle"  # nothing queued
-    READY = "ready"  # in the packer's ring: something queued, and the shard can pay
+    READY = "ready"  # in the packer's ring: something queued, and the shard may be able to pay
     WAITING = "waiting"  # something queued; the shard can pay at `ready_at_ns`, not before
     RETIRED = "retired"  # the shard is no longer in the map; nothing may be queued
 
@@ -56,7 +56,7 @@ class LaneState(Enum):
 
 
 class LaneMove(Enum):
-    FILLED = "filled"  # a run was queued while the shard could pay
+    FILLED = "filled"  # a run was queued, and the shard is not backing off
     EMPTIED = "emptied"  # the last run left
     HELD_BACK = "held back"  # tokens or backoff: not before `ready_at_ns`
     DUE = "due"  # `ready_at_ns` has come

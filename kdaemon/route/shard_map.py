@@ -23,7 +23,8 @@ ns)."""
 
 KEY_CACHE_CHARACTERS_MAX = 64  # longer keys are seldom few, and dear to keep
 
-SPREAD_KEYS = 1_000_000
+SPREAD_KEY_BYTES = 6  # the longest key that a record without one is given
+SPREAD_KEYS = 10**SPREAD_KEY_BYTES
 """A record without a key gets one of this many (consumers that work in parallel by key, as AWS
 Lambda does, need more than one)."""
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
+from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.record import Record
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.ndjson import (
@@ -21,6 +22,7 @@ from kdaemon.ingest.ndjson import (
     parse_setup,
     refuse_oversized,
 )
+from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 
 
 def only(block: bytes) -> Lines:
@@ -33,17 +35,17 @@ def only(block: bytes) -> Lines:
 @pytest.mark.parametrize(
     ("line", "record", "size"),
     [
-        (b'{"data":"hi"}', Record(b"hi", ""), 2),
-        (b'{"data":""}', Record(b"", ""), 0),
-        (b'{"data_base64":"aGk="}', Record(b"hi", ""), 2),
+        (b'{"data":"hi"}', Record(b"hi", ""), 8),
+        (b'{"data":""}', Record(b"", ""), 6),
+        (b'{"data_base64":"aGk="}', Record(b"hi", ""), 8),
         (b'{"data":"hi","partition_key":"k"}', Record(b"hi", "k"), 3),
         ('{"data":"é","partition_key":"é"}'.encode(), Record(b"\xc3\xa9", "é"), 4),
-        (b'{"data":"hi","explicit_hash_key":"0"}', Record(b"hi", "", "0"), 2),
-        (b'{"data":"\\u0000\\n"}', Record(b"\0\n", ""), 2),
+        (b'{"data":"hi","explicit_hash_key":"0"}', Record(b"hi", "", "0"), 8),
+        (b'{"data":"\\u0000\\n"}', Record(b"\0\n", ""), 8),
         (
             b'{"data":"","partition_key":null,"explicit_hash_key":null,"stream":null}',
             Record(b"", ""),
-            0,
+            6,
         ),
     ],
 )
@@ -93,7 +95,7 @@ def test_a_bad_line_is_refused_alone_and_says_why(line: bytes, code: str, told: 
     assert (rejected.line, rejected.code) == (2, code)
     assert told in rejected.message
     assert len(rejected.message) < 600
-    assert parsed.by_stream == {None: Lines([Record(b"1", ""), Record(b"3", "")], [1, 1], [1, 3])}
+    assert parsed.by_stream == {None: Lines([Record(b"1", ""), Record(b"3", "")], [7, 7], [1, 3])}
 
 
 def test_a_long_field_name_is_not_repeated_whole() -> None:
@@ -173,15 +175,15 @@ def test_what_an_encoder_writes_is_read_back(data: str, key: str | None) -> None
         return  # a lone surrogate is no text
     lines = only(block)
     assert lines.records == [Record(data.encode(), key or "")]
-    assert lines.sizes == [len(data.encode()) + len((key or "").encode())]
+    assert lines.sizes == [len(data.encode()) + (len(key.encode()) if key else SPREAD_KEY_BYTES)]
 
 
 def test_oversized_records_are_taken_out_and_the_rest_stays() -> None:
     lines = only(b'{"data":"12345"}\n{"data":"123456"}\n{"data":"1234","partition_key":"kk"}\n')
-    rejected = refuse_oversized(lines, PutLimits(record_bytes_max=5))
-    assert [one.line for one in rejected] == [2, 3]
-    assert "5 bytes with its partition key; this has 6" in rejected[0].message
-    assert lines == Lines([Record(b"12345", "")], [5], [1])
+    rejected = refuse_oversized(lines, PutLimits(record_bytes_max=11))
+    assert [one.line for one in rejected] == [2]
+    assert "11 bytes with its partition key; this has 12" in rejected[0].message
+    assert lines.sizes == [11, 6]
 
 
 def test_a_key_may_be_measured_in_bytes() -> None:
@@ -224,3 +226,13 @@ def test_answers_are_one_line_each() -> None:
     assert encode_rejected(Rejected(3, "C", 'a "b"\n')) == (
         b'{"rejected":3,"code":"C","message":"a \\"b\\"\\n"}\n'
     )
+
+
+def test_a_record_without_a_key_is_counted_with_the_key_it_will_be_given() -> None:
+    line = json.dumps({"data": "x" * (RECORD_BYTES_MAX - SPREAD_KEY_BYTES)}).encode()
+    lines = parse_lines(line, 1, "s").by_stream["s"]
+    assert lines.sizes == [RECORD_BYTES_MAX]
+    assert not refuse_oversized(lines, PutLimits())
+    longer = json.dumps({"data": "x" * (RECORD_BYTES_MAX - SPREAD_KEY_BYTES + 1)}).encode()
+    lines = parse_lines(longer, 1, "s").by_stream["s"]
+    assert [rejected.line for rejected in refuse_oversized(lines, PutLimits())] == [1]

@@ -13,6 +13,7 @@ from kdaemon.ingest import ndjson_buffer, ndjson_session
 from kdaemon.ingest.http_hub import HttpHub, HttpLimits
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.ndjson_session import NdjsonSession
+from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 from tests.unit.ingest.fakes import DELIVERED, FakeIntake, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
@@ -187,7 +188,7 @@ async def test_an_unknown_stream_refuses_its_lines_alone(harness: Make) -> None:
 
 
 async def test_a_record_over_its_streams_limit_is_refused_alone(harness: Make) -> None:
-    one = harness(record_limits=PutLimits(record_bytes_max=3))
+    one = harness(record_limits=PutLimits(record_bytes_max=3 + SPREAD_KEY_BYTES))
     told = await one.feed(SETUP + line("1234") + line("123"))
     assert [answer["rejected"] for answer in told] == [2]
     assert one.intake.data == [b"123"]

@@ -1,0 +1,284 @@
+"""The three regimes of lanes, and how one becomes another."""
+
+from kdaemon.base.description import OpenShard
+from kdaemon.base.frame import Frame
+from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.record import Record
+from kdaemon.pack.dispatch import Dispatcher
+from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.packer import Batch, Packer
+from tests.unit.base.frames import (
+    MS,
+    SECOND,
+    delivered,
+    describe,
+    even_shards,
+    failed,
+    make_frame,
+)
+
+RATE, BYTE_RATE = 1000, 1_000_000
+
+
+def start() -> tuple[Dispatcher, Packer]:
+    packer = Packer(500, 5_000_000, 100 * MS)
+    return Dispatcher(packer, RATE, BYTE_RATE, 0), packer
+
+
+def at_hash(*places: float) -> Frame:
+    """One record for each place, 0 to 1 of all hash keys."""
+    return make_frame(
+        Record(b"%d" % number, "k", str(int(place * 1000) * HASH_KEY_MAX // 1000))
+        for number, place in enumerate(places)
+    )
+
+
+def send(dispatcher: Dispatcher, frame: Frame, now_ns: int = 0) -> Frame:
+    dispatcher.dispatch(frame, sum(frame.sizes), now_ns)
+    return frame
+
+
+def queued(packer: Packer) -> dict[str | None, list[bytes]]:
+    return {
+        lane.shard_id: [run.frame.records[i].data for run in lane.queue for i in run.indices]
+        for lane in packer.lanes
+    }
+
+
+def draw(packer: Packer, now_ns: int = 0) -> Batch:
+    packer.wake(now_ns)
+    batch = packer.draw(now_ns)
+    assert batch is not None
+    return batch
+
+
+def rates(lane: Lane) -> tuple[int, int]:
+    return lane.budget.records.rate, lane.budget.bytes.rate
+
+
+def test_while_nothing_is_known_one_lane_is_paced_for_one_shard() -> None:
+    dispatcher, packer = start()
+    assert dispatcher.shard_count == 0
+    frame = send(dispatcher, at_hash(0, 0.9))
+    assert queued(packer) == {None: [b"0", b"1"]}
+    assert rates(packer.lanes[0]) == (RATE, BYTE_RATE)
+    assert packer.lanes[0].queued_bytes == sum(frame.sizes)
+
+
+def test_with_a_map_there_is_one_lane_a_shard_with_its_own_budget() -> None:
+    dispatcher, packer = start()
+    assert dispatcher.remap(describe(even_shards(4)), 0)
+    assert dispatcher.shard_count == 4
+    frame = send(dispatcher, at_hash(0, 0.9, 0.1, 0.3))
+    assert queued(packer) == {
+        "shard-0": [b"0", b"2"],
+        "shard-1": [b"3"],
+        "shard-2": [],
+        "shard-3": [b"1"],
+    }
+    assert {rates(lane) for lane in packer.lanes} == {(RATE, BYTE_RATE)}
+    assert len({id(lane.budget) for lane in packer.lanes}) == 4
+    assert sum(lane.queued_bytes for lane in packer.lanes) == sum(frame.sizes)
+
+
+def test_a_frame_for_one_shard_is_one_run() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4)), 0)
+    frame = send(dispatcher, at_hash(0.3, 0.3, 0.4))
+    (run,) = packer.lanes[1].queue
+    assert (run.indices, run.byte_count) == ([0, 1, 2], sum(frame.sizes))
+
+
+def test_auto_is_one_lane_paced_for_all_shards() -> None:
+    dispatcher, packer = start()
+    assert dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    send(dispatcher, at_hash(0, 0.9))
+    assert queued(packer) == {None: [b"0", b"1"]}
+    assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
+    assert dispatcher.shard_count == 4, "they are known, though nothing is predicted"
+
+
+def test_a_description_that_says_nothing_new_changes_nothing() -> None:
+    for is_auto in (False, True):
+        dispatcher, packer = start()
+        assert dispatcher.remap(describe(even_shards(4), is_auto=is_auto), 5)
+        lanes = packer.lanes
+        assert not dispatcher.remap(describe(even_shards(4), is_auto=is_auto), 99)
+        assert packer.lanes == lanes
+        assert dispatcher.map_since_ns == 5
+
+
+def test_unknown_shards_leave_the_map_as_it_is() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4)), 5)
+    lanes = packer.lanes
+    assert not dispatcher.remap(describe(None), 99)
+    assert packer.lanes is lanes
+    assert dispatcher.shard_count == 4
+
+
+def test_what_was_queued_for_an_unknown_stream_goes_to_its_shards_in_order() -> None:
+    dispatcher, packer = start()
+    send(dispatcher, at_hash(0, 0.9, 0.1))
+    old = packer.lanes[0]
+    dispatcher.remap(describe(even_shards(2)), 0)
+    assert old.state is LaneState.RETIRED
+    assert queued(packer) == {"shard-0": [b"0", b"2"], "shard-1": [b"1"]}
+    assert packer.ready_records == 3
+
+
+def test_a_split_moves_only_what_was_queued_for_the_parent() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2)), 0)
+    send(dispatcher, at_hash(0.1, 0.3, 0.6))
+    low, high = packer.lanes
+    half = low_end(2)
+    children = (
+        OpenShard("child-a", 0, half // 2),
+        OpenShard("child-b", half // 2 + 1, half),
+        even_shards(2)[1],
+    )
+    assert dispatcher.remap(describe(children), 7 * MS)
+    assert low.state is LaneState.RETIRED
+    assert packer.lanes[2] is high, "the lane of an unchanged shard is kept, budget and all"
+    assert queued(packer) == {"child-a": [b"0"], "child-b": [b"1"], "shard-1": [b"2"]}
+    assert dispatcher.map_since_ns == 7 * MS
+
+
+def low_end(count: int) -> int:
+    return even_shards(count)[0].last_hash_key
+
+
+def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2)), 0)
+    lane = packer.lanes[1]
+    lane.budget.pay(700, 0)
+    packer.hold_back(lane, 50 * MS)
+    lane.failure_count = 3
+    first, second = even_shards(2)
+    dispatcher.remap(
+        describe((OpenShard("new", first.first_hash_key, first.last_hash_key), second)), 0
+    )
+    assert packer.lanes[1] is lane
+    assert lane.budget.records.available == 200
+    assert (lane.blocked_until_ns, lane.failure_count) == (50 * MS, 3)
+
+
+def test_a_shard_with_another_range_keeps_its_budget_and_its_queue_is_routed_again() -> None:
+    """At Yandex a change of the shard count moves the ranges of shards that stay open."""
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2)), 0)
+    send(dispatcher, at_hash(0.1, 0.4, 0.9))
+    budgets = [lane.budget for lane in packer.lanes]
+    budgets[0].pay(700, 0)
+    dispatcher.remap(describe(even_shards(4)), 0)
+    assert queued(packer) == {
+        "shard-0": [b"0"],
+        "shard-1": [b"1"],
+        "shard-2": [],
+        "shard-3": [b"2"],
+    }
+    assert [lane.budget for lane in packer.lanes[:2]] == budgets
+    assert packer.lanes[0].budget.records.available == 200
+
+
+def test_from_a_map_to_auto_and_back_nothing_queued_is_lost() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2)), 0)
+    send(dispatcher, at_hash(0.1, 0.9))
+    dispatcher.remap(describe(even_shards(2), is_auto=True), 0)
+    assert queued(packer) == {None: [b"0", b"1"]}
+    dispatcher.remap(describe(even_shards(2)), 0)
+    assert queued(packer) == {"shard-0": [b"0"], "shard-1": [b"1"]}
+
+
+def test_auto_with_more_shards_keeps_its_lane_at_the_new_rate() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2), is_auto=True), 0)
+    (lane,) = packer.lanes
+    assert dispatcher.remap(describe(even_shards(5), is_auto=True), 0)
+    assert packer.lanes == [lane]
+    assert rates(lane) == (5 * RATE, 5 * BYTE_RATE)
+    assert dispatcher.shard_count == 5
+
+
+def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(1)), 0)
+    send(dispatcher, at_hash(0.1, 0.9, 0.2))
+    (run,) = draw(packer).runs
+    run.attempt_count = 4
+    dispatcher.remap(describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
+    dispatcher.dispatch_again(run, 0)
+    assert queued(packer) == {"a": [b"0", b"2"], "shard-1": [b"1"]}
+    runs = [queued_run for lane in packer.lanes for queued_run in lane.queue]
+    assert {queued_run.attempt_count for queued_run in runs} == {4}
+    assert sum(queued_run.byte_count for queued_run in runs) == run.byte_count
+
+
+def test_a_part_of_a_run_comes_back_by_its_own_indices() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(2)), 0)
+    frame = send(dispatcher, at_hash(0.1, 0.9, 0.2, 0.8))
+    draw(packer)
+    lane = packer.lanes[1]
+    dispatcher.dispatch_again(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
+    assert queued(packer) == {"shard-0": [], "shard-1": [b"1", b"3"]}
+
+
+def test_answers_teach_an_unknown_stream_its_shards_and_its_rate() -> None:
+    dispatcher, packer = start()
+    (lane,) = packer.lanes
+    dispatcher.learn(lane, [delivered("a"), delivered("b"), failed(), delivered("c")], SECOND)
+    assert dispatcher.shard_count == 3
+    assert rates(lane) == (3 * RATE, 3 * BYTE_RATE)
+
+
+def test_answers_that_name_no_shard_never_turn_the_rate_to_nothing() -> None:
+    dispatcher, packer = start()
+    (lane,) = packer.lanes
+    dispatcher.learn(lane, [delivered("a")], SECOND)
+    for minute in range(2, 6):
+        dispatcher.learn(lane, [delivered("")], minute * 61 * SECOND)
+    assert rates(lane) == (RATE, BYTE_RATE)
+
+
+def test_auto_learns_nothing_from_answers() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    dispatcher.learn(packer.lanes[0], [delivered("a")], SECOND)
+    assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
+    assert dispatcher.shard_count == 4
+
+
+def test_what_an_unknown_stream_spent_is_not_to_be_spent_again_when_its_map_comes() -> None:
+    """All of it may have gone to one shard: none gets more than the rest of a second."""
+    dispatcher, packer = start()
+    packer.lanes[0].budget.pay(700, 900_000)
+    dispatcher.remap(describe(even_shards(4)), 0)
+    for lane in packer.lanes:
+        assert (lane.budget.records.available, lane.budget.bytes.available) == (200, 0)
+        lane.budget.refill(SECOND)
+        assert lane.budget.records.available == 900
+
+
+def test_a_debt_for_an_unknown_stream_is_no_debt_of_every_shard() -> None:
+    dispatcher, packer = start()
+    packer.lanes[0].budget.pay(1, 10_000_000)
+    dispatcher.remap(describe(even_shards(4)), 0)
+    assert {lane.budget.bytes.available for lane in packer.lanes} == {0}
+
+
+def test_records_without_a_key_are_spread_in_every_regime() -> None:
+    for description in (None, describe(even_shards(4), is_auto=True), describe(even_shards(4))):
+        dispatcher, packer = start()
+        if description is not None:
+            dispatcher.remap(description, 0)
+        frame = send(dispatcher, make_frame(Record(b"", "") for _ in range(400)))
+        quarters = [0] * 4
+        for record in frame.records:
+            assert record.partition_key
+            quarters[int(record.explicit_hash_key or -1) >> 126] += 1
+        assert all(90 <= count <= 110 for count in quarters)
+        assert sum(lane.queued_records for lane in packer.lanes) == 400

@@ -1,0 +1,164 @@
+"""The packer against plain sums: its invariants after any sequence of operations."""
+
+from collections import Counter
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kdaemon.base.frame import Frame
+from kdaemon.pace.bucket import ShardBudget
+from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.packer import Batch, Packer
+from tests.unit.base.frames import MS, sized_frame
+
+RECORDS_MAX, BYTES_MAX = 8, 2000
+
+
+class PackerMachine(RuleBasedStateMachine):
+    """`homes` says where each record that was ever queued is: its lane, "sent" or "gone"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packer = Packer(RECORDS_MAX, BYTES_MAX, linger_ns=100 * MS)
+        self.now_ns = 0
+        self.lane_count = 0
+        self.retired: list[Lane] = []
+        self.frames: list[Frame] = []
+        self.sent: list[Batch] = []
+        self.where: Counter[str] = Counter()
+        self.packer.replace_lanes([self.make_lane() for _ in range(3)])
+
+    def make_lane(self) -> Lane:
+        self.lane_count += 1
+        return Lane(f"s{self.lane_count}", ShardBudget(10, 1000, self.now_ns))
+
+    def pick(self, number: int) -> Lane:
+        return self.packer.lanes[number % len(self.packer.lanes)]
+
+    @rule(lane=st.integers(0, 9), sizes=st.lists(st.integers(1, BYTES_MAX), min_size=1, max_size=9))
+    def push(self, lane: int, sizes: list[int]) -> None:
+        frame = sized_frame(sizes)
+        self.frames.append(frame)
+        run = Run(frame, list(range(len(sizes))), sum(sizes), self.pick(lane))
+        self.packer.push(run, self.now_ns)
+        self.where["queued"] += len(sizes)
+
+    @rule(lane=st.integers(0, 9), sizes=st.lists(st.integers(1, 50), min_size=1, max_size=30))
+    def push_small(self, lane: int, sizes: list[int]) -> None:
+        self.push(lane, sizes)
+
+    @rule()
+    def draw(self) -> None:
+        self.packer.wake(self.now_ns)
+        batch = self.packer.draw(self.now_ns)
+        if batch is None:
+            assert not self.packer.has_ready, "what was ready was drawn or waits"
+            return
+        assert 0 < len(batch.records) <= RECORDS_MAX
+        assert batch.byte_count <= BYTES_MAX
+        assert batch.byte_count == sum(run.byte_count for run in batch.runs)
+        assert len(batch.records) == sum(len(run.indices) for run in batch.runs)
+        for run in batch.runs:
+            assert run.byte_count == sum(run.frame.sizes[index] for index in run.indices)
+            assert run.indices == sorted(run.indices)
+            assert run.lane.blocked_until_ns <= self.now_ns, "its shard backs off"
+        self.sent.append(batch)
+        self.where["queued"] -= len(batch.records)
+
+    @precondition(lambda self: self.sent)
+    @rule()
+    def fail_last_call(self) -> None:
+        """Everything of the batch goes back, before what was not tried."""
+        for run in reversed(self.sent.pop().runs):
+            if run.frame.is_abandoned or run.lane.state is LaneState.RETIRED:
+                continue
+            again = Run(run.frame, run.indices, run.byte_count, run.lane, run.attempt_count + 1)
+            self.packer.push_front(again, self.now_ns)
+            self.where["queued"] += len(run.indices)
+
+    @rule(lane=st.integers(0, 9), wait_ns=st.integers(0, 500 * MS))
+    def hold_back(self, lane: int, wait_ns: int) -> None:
+        self.packer.hold_back(self.pick(lane), self.now_ns + wait_ns)
+
+    @rule(wait_ns=st.integers(0, 400 * MS))
+    def pass_time(self, wait_ns: int) -> None:
+        self.now_ns += wait_ns
+
+    @rule()
+    def jump_to_next_due(self) -> None:
+        due_ns = self.packer.next_due_ns()
+        if due_ns is not None:
+            self.now_ns = max(self.now_ns, due_ns)
+            self.packer.wake(self.now_ns)
+            assert self.packer.has_ready, "a wake-up that wakes nobody"
+
+    @precondition(lambda self: self.frames)
+    @rule(number=st.integers(0, 99))
+    def abandon(self, number: int) -> None:
+        frame = self.frames[number % len(self.frames)]
+        frame.is_abandoned = True
+        queued = sum(
+            len(run.indices)
+            for lane in self.packer.lanes
+            for run in lane.queue
+            if run.frame.is_abandoned
+        )
+        self.packer.drop_abandoned()
+        self.where["queued"] -= queued
+
+    @rule(kept=st.sets(st.integers(0, 4), max_size=4), new=st.integers(0, 2))
+    def replace_lanes(self, kept: set[int], new: int) -> None:
+        lanes = [lane for number, lane in enumerate(self.packer.lanes) if number in kept]
+        lanes += [self.make_lane() for _ in range(new)]
+        if not lanes:
+            return
+        gone = [lane for lane in self.packer.lanes if lane not in lanes]
+        orphans = self.packer.replace_lanes(lanes)
+        self.retired += gone
+        assert all(lane.state is LaneState.RETIRED for lane in gone)
+        for number, orphan in enumerate(orphans):
+            home = self.pick(number)
+            run = Run(orphan.frame, orphan.indices, orphan.byte_count, home, orphan.attempt_count)
+            self.packer.push(run, self.now_ns)
+
+    @invariant()
+    def the_ring_is_the_ready_lanes(self) -> None:
+        ring = list(self.packer._ring)
+        assert len(ring) == len(set(ring))
+        assert set(ring) == {x for x in self.packer.lanes if x.state is LaneState.READY}
+
+    @invariant()
+    def ready_sums_are_the_sums_over_the_ring(self) -> None:
+        ring = self.packer._ring
+        assert self.packer.ready_records == sum(lane.queued_records for lane in ring)
+        assert self.packer.ready_bytes == sum(lane.queued_bytes for lane in ring)
+
+    @invariant()
+    def lanes_count_what_they_queue(self) -> None:
+        for lane in self.packer.lanes:
+            assert lane.queued_records == sum(len(run.indices) for run in lane.queue)
+            assert lane.queued_bytes == sum(run.byte_count for run in lane.queue)
+            assert bool(lane.queue) is (lane.state is not LaneState.IDLE)
+            assert all(run.lane is lane for run in lane.queue)
+        assert sum(lane.queued_records for lane in self.packer.lanes) == self.where["queued"]
+
+    @invariant()
+    def every_waiting_lane_is_woken_some_day(self) -> None:
+        waiting = [lane for lane in self.packer.lanes if lane.state is LaneState.WAITING]
+        entries = {(ready_at_ns, id(lane)) for ready_at_ns, _, lane in self.packer._waits}
+        assert all((lane.ready_at_ns, id(lane)) in entries for lane in waiting)
+
+    @invariant()
+    def the_retired_hold_nothing(self) -> None:
+        assert not any(lane.queue for lane in self.retired)
+
+
+TestPackerModel = PackerMachine.TestCase
+TestPackerModel.settings = settings(
+    deadline=None,
+    print_blob=True,
+    max_examples=60,
+    stateful_step_count=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -1,0 +1,354 @@
+"""The engine in trouble: calls that fail whole, poison, deadlines, stale maps, shared memory."""
+
+import pytest
+
+from kdaemon.base.counters import CallOutcome, DeadReason, RejectReason, RetryReason
+from kdaemon.base.description import OpenShard
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Frame
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine import Engine, EngineSettings
+from tests.unit.base.frames import (
+    MS,
+    SECOND,
+    LoadedDice,
+    delivered,
+    describe,
+    even_shards,
+    failed,
+    make_frame,
+)
+from tests.unit.engine_rig import Rig, T
+
+NOT_SENT = ServiceError("ConnectError", "", was_sent=False)
+TIMED_OUT = ServiceError("ReadTimeout", "")
+INVALID = ServiceError("ValidationException", "no good", status=400)
+MISSING = ServiceError("ResourceNotFoundException", "Stream x not found", status=400)
+DENIED = ServiceError("AccessDeniedException", "not you", status=400)
+
+
+# Calls that fail whole
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "duplicates", "throttled"),
+    [
+        (NOT_SENT, RetryReason.NOT_SENT, 0, 0),
+        (TIMED_OUT, RetryReason.AMBIGUOUS, 3, 0),
+        (ServiceError("ThrottlingException", "", status=400), RetryReason.THROTTLED, 0, 3),
+        (DENIED, RetryReason.HOLD, 0, 0),
+    ],
+)
+def test_a_call_that_failed_is_counted_by_its_class_and_sent_again_as_it_was(
+    error: ServiceError, reason: RetryReason, duplicates: int, throttled: int
+) -> None:
+    rig = Rig()
+    frame = rig.put(3)
+    rig.fail(rig.call(), error)
+    assert rig.poll() is None
+    counters = rig.counters
+    assert counters.retries[reason] == 3
+    assert (counters.possible_duplicates, counters.throttled) == (duplicates, throttled)
+    assert counters.calls[CallOutcome(reason.value)] == 1
+    rig.wait()
+    again = rig.call()
+    assert again.is_probe
+    assert again.records == frame.records
+    rig.answer(again)
+    assert rig.settled() == [frame]
+
+
+def test_a_call_that_failed_goes_again_in_the_order_in_which_it_came() -> None:
+    rig = Rig()
+    frames = [rig.put(2) for _ in range(3)]
+    rig.fail(rig.call(), NOT_SENT)
+    rig.put()
+    rig.wait()
+    sent = rig.call().records
+    assert sent[:6] == [record for frame in frames for record in frame.records]
+
+
+def test_a_probe_that_is_refused_has_found_the_service_and_opens_the_stream() -> None:
+    rig = Rig()
+    rig.put(4)
+    rig.fail(rig.call(), NOT_SENT)
+    rig.wait()
+    rig.fail(rig.call(), INVALID)
+    assert rig.poll() is not None
+    assert rig.poll() is not None
+
+
+def test_after_a_failure_one_call_probes_alone() -> None:
+    rig = Rig()
+    rig.put(30)
+    batches = [rig.call() for _ in range(3)]
+    for batch in batches:
+        rig.fail(batch, TIMED_OUT)
+    rig.wait()
+    probe = rig.call()
+    assert rig.poll() is None
+    assert rig.engine.next_wakeup_ns() == rig.engine.freshness.due_at_ns
+    rig.answer(probe)
+    assert rig.poll() is not None
+    assert rig.poll() is not None
+
+
+def test_a_hold_is_remembered_until_a_call_succeeds_and_probed_slowly() -> None:
+    rig = Rig()
+    rig.put()
+    rig.fail(rig.call(), DENIED)
+    assert rig.engine.hold is DENIED
+    assert rig.engine.refuses(T) is None, "only a missing stream is refused at the door"
+    rig.wait()
+    assert rig.now_ns == T + 750 * MS
+    rig.answer(rig.call())
+    assert rig.engine.hold is None
+
+
+def test_a_missing_stream_is_said_to_those_who_wait_and_kept_for_those_who_do_not() -> None:
+    rig = Rig()
+    waiting, patient = rig.put(2, deadline_ns=T + 20 * SECOND), rig.put()
+    rig.fail(rig.call(), MISSING)
+    assert rig.settled() == [waiting]
+    assert waiting.refusal == (MISSING.code, MISSING.message)
+    assert rig.counters.rejected[RejectReason.MISSING_STREAM] == 2
+    assert rig.counters.buffered == 1
+    assert rig.engine.refuses(T) is MISSING
+    rig.wait()
+    assert rig.engine.refuses(rig.now_ns) is None, "the next client may be the probe"
+    rig.answer(rig.call())
+    assert rig.settled() == [patient]
+
+
+def test_an_older_call_that_succeeds_does_not_lift_a_hold() -> None:
+    """It was sent before the trouble; only the probe speaks for the service as it is now."""
+    rig = Rig()
+    older = (rig.put(10), rig.call())[1]
+    rig.fail((rig.put(10), rig.call())[1], MISSING)
+    rig.answer(older)
+    assert rig.engine.hold is MISSING
+    assert rig.engine.refuses(T) is MISSING
+
+
+def test_a_refused_probe_lifts_a_hold() -> None:
+    rig = Rig()
+    rig.put(2)
+    rig.fail(rig.call(), DENIED)
+    rig.wait()
+    rig.fail(rig.call(), INVALID)
+    assert rig.engine.hold is None
+
+
+# Bisecting
+
+
+def test_a_refused_request_is_halved_until_the_bad_record_is_found() -> None:
+    rig = Rig()
+    frame = rig.put(5)
+    bad = frame.records[3]
+    tried: list[list[Record]] = []
+    while (batch := rig.poll()) is not None:
+        tried.append(batch.records)
+        if bad in batch.records:
+            rig.fail(batch, INVALID)
+        else:
+            rig.answer(batch)
+    assert rig.settled() == [frame]
+    assert [len(records) for records in tried] == [5, 2, 3, 1, 2, 1, 1]
+    assert frame.results[3] == RecordResult(error_code=INVALID.code, error_message=INVALID.message)
+    assert sum(1 for r in frame.results if r is not None and r.is_delivered) == 4
+    counters = rig.counters
+    assert counters.dead[DeadReason.POISON] == 1
+    assert counters.retries[RetryReason.BISECTED] == 5 + 3 + 2
+    assert rig.engine.is_idle
+
+
+def test_bisecting_goes_over_several_frames_and_shards() -> None:
+    rig = Rig(shard_count=2)
+    frames = [rig.put(1) for _ in range(3)]
+    away = make_frame([Record(b"x", "k", "0"), Record(b"y", "k", str(2**128 - 1))])
+    rig.engine.handle_frame(away, T)
+    while (batch := rig.poll()) is not None:
+        if away.records[0] in batch.records:
+            rig.fail(batch, INVALID)
+        else:
+            rig.answer(batch)
+    assert set(rig.settled()) == {*frames, away}
+    assert [r is not None and r.is_delivered for r in away.results] == [False, True]
+
+
+def test_halves_whose_client_left_are_not_sent() -> None:
+    rig = Rig()
+    frame = rig.put(4, deadline_ns=T + SECOND)
+    rig.fail(rig.call(), INVALID)
+    rig.now_ns = T + SECOND
+    assert rig.poll() is None
+    assert rig.settled() == [frame]
+    assert rig.counters.rejected[RejectReason.DEADLINE] == 4
+    assert rig.engine.is_idle
+
+
+def test_halves_that_must_wait_are_woken_for() -> None:
+    """A call that failed meanwhile stopped the stream, and left nothing else to wake for."""
+    rig = Rig()
+    rig.put(10)
+    refused = rig.call()
+    rig.put(10, deadline_ns=T + SECOND)
+    other = rig.call()
+    rig.now_ns = T + SECOND
+    rig.poll()
+    rig.fail(refused, INVALID)
+    rig.fail(other, NOT_SENT)
+    assert rig.poll() is None
+    rig.wait()
+    assert rig.now_ns == T + SECOND + 37_500_000
+    assert len(rig.call().records) == 5
+
+
+# Deadlines
+
+
+def test_what_was_withdrawn_is_never_sent() -> None:
+    rig = Rig()
+    rig.fail((rig.put(), rig.call())[1], NOT_SENT)
+    rig.now_ns = T + 1
+    withdrawn = rig.put(3, deadline_ns=T + 10 * MS)
+    rig.now_ns = T + 10 * MS
+    assert rig.poll() is None
+    assert rig.settled() == [withdrawn]
+    rig.wait()
+    assert len(rig.call().records) == 1
+    assert {result.error_code for result in withdrawn.results if result} == {
+        "ProvisionedThroughputExceededException"
+    }
+
+
+def test_a_late_answer_for_an_abandoned_frame_is_counted_and_rewrites_nothing() -> None:
+    rig = Rig()
+    frame = rig.put(3, deadline_ns=T + SECOND)
+    batch = rig.call()
+    rig.now_ns = T + SECOND
+    assert rig.poll() is None
+    assert rig.settled() == [frame]
+    told = list(frame.results)
+    assert {result.error_code for result in told if result} == {"InternalFailure"}
+    rig.answer(batch, [delivered(), failed(), failed("ValidationException")])
+    assert frame.results == told
+    assert rig.settled() == []
+    assert rig.poll() is None, "what was told as failed is not sent again"
+    counters = rig.counters
+    assert (counters.delivered, counters.dead[DeadReason.POISON]) == (1, 1)
+    assert counters.rejected[RejectReason.DEADLINE] == 1
+    assert counters.possible_duplicates == 3
+    assert rig.engine.is_idle
+    assert rig.memory.bytes_taken == 0
+
+
+@pytest.mark.parametrize("error", [NOT_SENT, TIMED_OUT, INVALID, DENIED])
+def test_a_call_that_fails_after_its_frame_was_abandoned_sends_nothing_again(
+    error: ServiceError,
+) -> None:
+    rig = Rig()
+    rig.put(3, deadline_ns=T + SECOND)
+    batch = rig.call()
+    rig.now_ns = T + SECOND
+    rig.poll()
+    rig.fail(batch, error)
+    assert rig.engine.is_idle
+    assert rig.counters.rejected[RejectReason.DEADLINE] == 3
+
+
+def test_giving_up_answers_those_who_wait_and_keeps_the_rest() -> None:
+    rig = Rig()
+    rig.fail((rig.put(), rig.call())[1], NOT_SENT)
+    waiting = rig.put(2, deadline_ns=T + 20 * SECOND)
+    rig.engine.give_up()
+    assert rig.settled() == [waiting]
+    assert rig.counters.rejected[RejectReason.DRAINING] == 2
+    assert rig.counters.buffered == 1
+
+
+def test_a_withdrawn_record_says_what_held_it_up() -> None:
+    rig = Rig()
+    rig.fail((rig.put(), rig.call())[1], DENIED)
+    frame = rig.put(deadline_ns=T + SECOND // 2)
+    rig.now_ns += SECOND // 2
+    rig.poll()
+    assert frame.results[0] is not None
+    assert "AccessDeniedException: not you" in (frame.results[0].error_message or "")
+
+
+# The map, and memory that is shared
+
+
+def test_a_record_on_another_shard_is_delivered_and_makes_the_map_stale_once() -> None:
+    rig = Rig()
+    rig.now_ns = T + 50 * SECOND
+    frame = rig.put(2)
+    rig.answer(rig.call(), [delivered("child-1"), delivered("child-2")])
+    assert rig.settled() == [frame]
+    assert rig.counters.map_mismatches == 1
+    assert rig.engine.freshness.due_at_ns == rig.now_ns + 250 * MS
+    assert rig.engine.next_wakeup_ns() == rig.now_ns + 250 * MS
+
+
+def test_an_answer_to_a_call_from_before_the_map_changed_is_old_news() -> None:
+    rig = Rig()
+    rig.put()
+    batch = rig.call()
+    rig.now_ns += 10 * MS
+    rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
+    due_ns = rig.engine.freshness.due_at_ns
+    rig.answer(batch, [delivered("shard-1")])
+    assert rig.counters.map_mismatches == 0
+    assert rig.engine.freshness.due_at_ns == due_ns
+
+
+def test_what_fails_on_a_shard_that_is_gone_is_routed_anew() -> None:
+    rig = Rig()
+    frame = rig.put(2)
+    batch = rig.call()
+    first, second = even_shards(2)
+    halves = (
+        OpenShard("a", first.first_hash_key, first.last_hash_key),
+        OpenShard("b", second.first_hash_key, second.last_hash_key),
+    )
+    rig.engine.handle_description(describe(halves), T)
+    rig.answer(batch, [failed("InternalFailure"), failed("InternalFailure")])
+    again = rig.call()
+    assert again.records == frame.records
+    assert {run.lane.shard_id for run in again.runs} <= {"a", "b"}
+
+
+def test_a_description_sets_the_record_limit_within_that_of_a_batch() -> None:
+    rig = Rig()
+    assert rig.engine.record_bytes_max == 50_000
+    for told, expected in ((70_000, 70_000), (10**7, 100_000), (None, 100_000)):
+        rig.engine.handle_description(describe(None, record_bytes_max=told), T)
+        assert rig.engine.record_bytes_max == expected
+    assert rig.engine.shard_count == 1
+
+
+def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() -> None:
+    memory = MemoryBudget(1500)
+    settings = EngineSettings(10, 100_000, 50_000, 0, 3, 1000, 1_000_000, buffer_bytes_max=1000)
+    stalled, lively = (Engine(settings, memory, LoadedDice(0.5), T) for _ in range(2))
+
+    def fill(engine: Engine) -> list[Frame]:
+        frames: list[Frame] = []
+        while True:
+            frame = make_frame([Record(b"", "k")], held_bytes=100)
+            if not engine.handle_frame(frame, T):
+                return frames
+            frames.append(frame)
+
+    assert (len(fill(stalled)), len(fill(lively))) == (10, 5)
+    for _ in range(20):
+        batch = lively.poll_batch(T)
+        assert batch is not None
+        lively.handle_results(batch, [delivered()] * len(batch.records), T)
+        assert lively.is_idle
+        assert len(fill(lively)) == 5, "what it settled, it has again"
+    assert memory.bytes_taken == 1500
+    assert stalled.counters.unaccounted() == lively.counters.unaccounted() == 0
