@@ -13,9 +13,12 @@ import secrets
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from kdaemon.base.errors import SpoolError
+from kdaemon.base.memory import MemoryBudget
 from kdaemon.config import Config, resolve_unix_path
 from kdaemon.config.values import Address
 from kdaemon.ingest.http import BodyBudget, HttpHandler, HttpLimits, HttpServer, serve_http
@@ -33,6 +36,8 @@ from kdaemon.sandbox.run import open_sandbox
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.discovery import Discovery, DiscoverySettings
 from kdaemon.send.streams import Streams
+from kdaemon.spool.spool import Spool
+from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock, SystemDice
 
 log = logging.getLogger("kdaemon")
@@ -54,6 +59,7 @@ class Daemon:
         self._listeners: dict[str, HttpCounters] = {}
         self._bodies = BodyBudget(config.memory_bytes_max // BODIES_FRACTION)
         self._streams: Streams
+        self._spool: Spool | None = None
         self._readiness: Readiness
 
     async def start(self, *, with_sandbox: bool) -> None:
@@ -68,18 +74,43 @@ class Daemon:
             DiscoverySettings(config.service, config.send.control_calls_per_second),
             self._dice,
         )
-        streams = Streams(config, client, discovery, self._clock, self._dice)
+        memory = MemoryBudget(config.memory_bytes_max)
+        self._spool = await self._open_spool(memory)
+        streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
-        self._readiness = Readiness(lambda: is_memory_full(streams.memory))
+        self._readiness = Readiness(lambda: is_memory_full(memory), self._spool_trouble)
         await self._start_admin()
         ndjson = NdjsonGateway(streams, config, self._clock)
         kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
         await self._start_doors(make_handler(kinesis, ndjson), ndjson)
         streams.open_listed()
+        if self._spool is not None:
+            await self._spool.recover(streams.find)
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+
+    def _spool_trouble(self) -> str | None:
+        trouble = self._spool.trouble if self._spool is not None else None
+        return None if trouble is None else f"spool: {trouble}"
+
+    async def _open_spool(self, memory: MemoryBudget) -> Spool | None:
+        settings = self._config.spool
+        if not settings.directory:
+            return None
+        clock = self._clock
+        open_store = partial(
+            Store.open,
+            settings.directory,
+            letters_bytes_max=settings.letters_bytes_max,
+            wall_ms=lambda: int(clock.wall_seconds() * 1000),
+        )
+        spool = Spool(open_store, settings.bytes_max, memory, clock)
+        await spool.open()
+        self._stack.push_async_callback(spool.aclose)
+        log.info("spool", extra={"fields": {"directory": settings.directory}})
+        return spool
 
     async def _start_sandbox(self) -> Config:
         """The embedded service, and the configuration that leads to it."""
@@ -111,9 +142,16 @@ class Daemon:
             return
         release = version("kdaemon")
         metrics = Metrics(
-            self._streams, self._listeners, clock, release, per_shard=config.metrics.per_shard
+            self._streams,
+            self._listeners,
+            clock,
+            release,
+            per_shard=config.metrics.per_shard,
+            spool=self._spool,
         )
-        status = Status(self._streams, self._listeners, self._readiness, heartbeat, clock, release)
+        status = Status(
+            self._streams, self._listeners, self._readiness, heartbeat, clock, release, self._spool
+        )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         server = await _bind(admin.handle, address, "listen.admin", HttpLimits())
         self._stack.push_async_callback(server.aclose)
@@ -159,14 +197,19 @@ class Daemon:
             door.close_idle()
         streams = self._streams
         streams.begin_drain()
+        if self._spool is not None:
+            self._spool.begin_drain()
         deadline_s = asyncio.get_running_loop().time() + drain.deadline_ms / 1000
         await self._settle_until(deadline_s)
         for door in self._doors:
             await door.aclose(CLOSE_GRACE_S)
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(deadline_s)
-        undelivered = streams.undelivered
+        held = self._spool.held_records if self._spool is not None else 0
+        undelivered = streams.undelivered - held
         totals = {"delivered": streams.delivered, "undelivered": undelivered}
+        if self._spool is not None:
+            totals["spooled"] = streams.spooled + held
         log.info("stopped", extra={"fields": totals, "is_last": True})
         return 1 if undelivered else 0
 
@@ -206,7 +249,7 @@ async def serve(config: Config, *, with_sandbox: bool) -> int:
         draining.cancel()
         text = "stopped at once, by a second signal: what was buffered is not delivered"
         log.warning(text, extra={"is_last": True})
-    except ListenerError as error:
+    except (ListenerError, SpoolError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
         await daemon.close()
@@ -244,7 +287,10 @@ def _make_directory(directory: Path) -> None:
 
 
 def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
+    """No stream waits for a connection because the calls of others have them all."""
+    calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
     return ClientSettings(
+        connections_max=(calls_max + 1) * config.streams_max,  # and one to ask for the shards
         service=config.service,
         region=config.region or None,
         endpoint_url=config.endpoint_url or None,

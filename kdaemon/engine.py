@@ -34,6 +34,8 @@ from kdaemon.route.freshness import MapFreshness
 from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import MISSING_STREAM, Verdict, judge_call, judge_record
 
+EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
+
 Failed = tuple[Run, list[int], list[RecordResult]]
 """What failed of one run in an answered call: the run, indices of its records, their results."""
 
@@ -50,6 +52,7 @@ class EngineSettings:
     shard_records_per_second: int  # this daemon's share already taken
     shard_bytes_per_second: int
     buffer_bytes_max: int
+    max_age_ns: int | None = None  # of records that no client waits for
 
 
 class Engine:
@@ -64,7 +67,9 @@ class Engine:
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.record_bytes_max = min(settings.record_bytes_max, settings.batch_bytes_max)
         self.freshness = MapFreshness(dice, now_ns)
-        self.ledger = FrameLedger(settings.buffer_bytes_max, memory, self.counters)
+        self.ledger = FrameLedger(
+            settings.buffer_bytes_max, memory, self.counters, settings.max_age_ns
+        )
         self._flow = Flow()
         self._packer = Packer(
             settings.batch_records_max, settings.batch_bytes_max, settings.linger_ns
@@ -95,6 +100,13 @@ class Engine:
         if not self.ledger.admit(frame, byte_count, now_ns):
             return False
         self._dispatcher.dispatch(frame, byte_count, now_ns)
+        return True
+
+    def handle_spooled(self, frame: Frame, now_ns: int) -> bool:
+        """Takes in a frame that stands in the spool, counted there; False if there is no room."""
+        if not self.ledger.admit_spooled(frame):
+            return False
+        self._dispatcher.dispatch(frame, sum(frame.sizes), now_ns)
         return True
 
     def handle_results(self, batch: Batch, results: list[RecordResult], now_ns: int) -> None:
@@ -153,6 +165,9 @@ class Engine:
         expired = self.ledger.take_expired(now_ns)
         if expired:
             self._abandon(expired, RejectReason.DEADLINE)
+        aged = self.ledger.take_aged(now_ns)
+        if aged:
+            self._expire(aged, now_ns)
 
     def begin_drain(self) -> None:
         """End of input: nothing lingers any more."""
@@ -312,7 +327,7 @@ class Engine:
                 verdict = judge_record(code)
                 self.counters.failures[failure_code(code)] += 1
                 if verdict is Verdict.POISON:
-                    self.ledger.bury(run.frame, index, result)
+                    self.ledger.bury(run.frame, index, result, run.attempt_count + 1)
                     continue
                 reasons[RetryReason(verdict.value)] += 1
                 again.append(index)
@@ -364,7 +379,8 @@ class Engine:
             return
         if count == 1:
             refused = RecordResult(error_code=error.code, error_message=error.message)
-            self.ledger.bury(runs[0].frame, runs[0].indices[0], refused)
+            run = runs[0]
+            self.ledger.bury(run.frame, run.indices[0], refused, run.attempt_count + 1)
             return
         self.counters.buffered += count
         self.counters.retries[RetryReason.BISECTED] += count
@@ -379,12 +395,7 @@ class Engine:
 
     def _abandon(self, frames: list[Frame], reason: RejectReason) -> None:
         """Clients stop waiting: what is queued of these frames is withdrawn."""
-        abandoned = set(frames)
-        in_flight: dict[Frame, set[int]] = {}
-        for batch in self._in_flight:
-            for run in batch.runs:
-                if run.frame in abandoned:
-                    in_flight.setdefault(run.frame, set()).update(run.indices)
+        in_flight = self._in_flight_of(frames)
         why = "its shard is at its rate, or the service does not answer"
         if self.hold is not None:
             why = f"{self.hold.code}: {self.hold.message}"
@@ -394,6 +405,26 @@ class Engine:
         )
         self.ledger.abandon(frames, in_flight, withdrawn, reason)
         self._packer.drop_abandoned()
+
+    def _expire(self, frames: list[Frame], now_ns: int) -> None:
+        """Records that nobody waits for are too old; those in flight may yet be delivered."""
+        in_flight = self._in_flight_of(frames)
+        for frame in frames:
+            if frame in in_flight:
+                self.ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
+            else:
+                self.ledger.expire(frame)
+        self._packer.drop_abandoned()
+
+    def _in_flight_of(self, frames: list[Frame]) -> dict[Frame, set[int]]:
+        """Which records of these frames are in calls that are out, by index."""
+        asked = set(frames)
+        in_flight: dict[Frame, set[int]] = {}
+        for batch in self._in_flight:
+            for run in batch.runs:
+                if run.frame in asked:
+                    in_flight.setdefault(run.frame, set()).update(run.indices)
+        return in_flight
 
     def _refuse_waiting(self, error: ServiceError) -> None:
         """The stream is missing: clients that wait hear it as the service says it."""

@@ -1,6 +1,7 @@
 """What one stream has seen, as plain integers; read whole at a scrape, where they conserve:
 
-    received = rejected + delivered + dead + buffered + in flight
+    received + recovered = rejected + delivered + dead + dropped + settled before
+                           + buffered + in flight + spooled
 
 Each number has one owner: the engine of the stream. All labels are enums here, and all start at 0.
 """
@@ -22,10 +23,19 @@ class RejectReason(Enum):
     MISSING_STREAM = "missing_stream"  # the service knows no such stream
     UNLISTED = "unlisted"  # the configuration does not take this stream
     DRAINING = "draining"  # the daemon was told to stop
+    SPOOL = "spool"  # the disk did not take it
 
 
 class DeadReason(Enum):
     POISON = "poison"  # the service refuses this very record
+    EXPIRED = "expired"  # older than the stream's max_age
+
+
+class DropReason(Enum):
+    """Why an acknowledged record is gone, and is no dead letter either."""
+
+    SPOOL_FULL = "spool_full"  # when_full = drop_oldest
+    CORRUPT = "corrupt"  # its row on disk is damaged; what is left of it is in quarantine
 
 
 class FailureCode(Enum):
@@ -86,11 +96,15 @@ class StreamCounters:
         self.possible_duplicates = 0
         self.map_refreshes = 0
         self.map_mismatches = 0  # answers from another shard than the predicted one
+        self.recovered = 0  # found in the spool at start
+        self.settled_before = 0  # of those: known to have been settled by an earlier process
+        self.spooled = 0  # on disk and not in the engine: waiting for its commit or for room
         self.buffered = 0
         self.in_flight = 0
         self.in_flight_calls = 0
         self.rejected = dict.fromkeys(RejectReason, 0)
         self.dead = dict.fromkeys(DeadReason, 0)
+        self.dropped = dict.fromkeys(DropReason, 0)
         self.retries = dict.fromkeys(RetryReason, 0)
         self.failures = dict.fromkeys(FailureCode, 0)
         self.calls = dict.fromkeys(CallOutcome, 0)
@@ -101,10 +115,13 @@ class StreamCounters:
 
     def unaccounted(self) -> int:
         """Received records that are nowhere. Anything but 0 is a defect."""
-        return self.received - (
+        return (self.received + self.recovered) - (
             sum(self.rejected.values())
             + self.delivered
             + sum(self.dead.values())
+            + sum(self.dropped.values())
             + self.buffered
             + self.in_flight
+            + self.spooled
+            + self.settled_before
         )

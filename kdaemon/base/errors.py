@@ -1,6 +1,7 @@
 """Errors, named by who must act on them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,25 @@ class ServiceError(Exception):
         self.message = message
         self.status = status
         self.was_sent = was_sent
+
+
+SpoolErrorKind = Literal[
+    "full", "io", "read_only", "busy", "version", "directory", "foreign", "corrupt"
+]
+
+
+class SpoolError(Exception):
+    """The disk, or who looks after it, must act. The message names the path and the remedy.
+
+    `kind`: `full` (no space), `io` (the device failed a read, write or fsync), `read_only`,
+    `busy` (another process holds the spool), `version` (a newer kdaemon wrote it), `directory`
+    (missing, no directory, not ours, not writable), `foreign` (a file in the spool's place that is
+    none of ours), `corrupt` (the database's structure is damaged: `Store.repair` mends it).
+    `path`: what it is about.
+    """
+
+    def __init__(self, kind: SpoolErrorKind, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.kind: SpoolErrorKind = kind
+        self.path = path
+        self.message = message

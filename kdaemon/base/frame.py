@@ -16,6 +16,7 @@ class Acknowledge(Enum):
 
     NONE = "none"  # nothing is answered; the record is treated as `accepted`
     ACCEPTED = "accepted"  # it is in memory
+    STORED = "stored"  # it is on disk, fsynced
     DELIVERED = "delivered"  # the service has it
 
 
@@ -26,6 +27,7 @@ class Frame:
     settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
     as the service counts them. `held_bytes` is what the frame takes from the memory budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
+    `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
     `refusal` is set when the whole request failed for one reason that the client must hear as
     the service would say it (a missing stream, say): (code, message).
     """
@@ -33,6 +35,7 @@ class Frame:
     __slots__ = (
         "accepted_ns",
         "acknowledge",
+        "attempt_counts",
         "deadline_ns",
         "held_bytes",
         "is_abandoned",
@@ -63,4 +66,5 @@ class Frame:
         self.is_abandoned = (
             False  # its client was told the outcome; what is in flight is not sent again
         )
+        self.attempt_counts: dict[int, int] | None = None
         self.refusal: tuple[str, str] | None = None

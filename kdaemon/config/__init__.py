@@ -10,6 +10,7 @@ from kdaemon.config.settings import (
     MetricsConfig,
     SandboxConfig,
     SendConfig,
+    SpoolConfig,
     StreamConfig,
     resolve_unix_path,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "MetricsConfig",
     "SandboxConfig",
     "SendConfig",
+    "SpoolConfig",
     "StreamConfig",
     "resolve_unix_path",
 ]

@@ -33,6 +33,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
         *_useless(config),
         *_too_many(config, listed),
         *_timeouts(config),
+        *_spool(config),
         *_stream(config, ("default",), config.default),
     ]
     for name, stream in config.streams.items():
@@ -114,8 +115,25 @@ def _timeouts(config: Config) -> Iterator[Clash]:
             )
 
 
+def _spool(config: Config) -> Iterator[Clash]:
+    spool = config.spool
+    if spool.letters_bytes_max >= spool.bytes_max:
+        yield Clash(
+            (("spool", "letters_bytes_max"), ("spool", "bytes_max")),
+            f"letters_bytes_max ({spool.letters_bytes_max}) must be below spool.bytes_max "
+            f"({spool.bytes_max}), or dead letters would leave no room for records",
+        )
+
+
 def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
     """Rules of one stream, or of [default]."""
+    if not config.spool.directory:
+        for key in ("acknowledge", "unix_acknowledge"):
+            if getattr(stream, key) == "stored":
+                yield Clash(
+                    ((*at, key), ("spool", "directory")),
+                    "is stored, and there is no spool to store in: set spool.directory",
+                )
     record, request, batch = (
         (*at, "record_bytes_max"),
         (*at, "request_bytes_max"),

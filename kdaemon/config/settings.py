@@ -16,10 +16,12 @@ from kdaemon.base import limits
 from kdaemon.config.values import (
     Acknowledgement,
     Address,
+    AgeOrOff,
     Arn,
     CallBytes,
     CallRate,
     CallRecords,
+    Directory,
     FileMode,
     Flag,
     ListenAddress,
@@ -36,8 +38,10 @@ from kdaemon.config.values import (
     Service,
     Share,
     Text,
+    UnixAcknowledgement,
     UnixPath,
     Url,
+    WhenFull,
     arn_stream_name,
     parse_address,
     whole,
@@ -113,6 +117,18 @@ class DrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolConfig:
+    """[spool]: the disk behind the acknowledgement `stored`."""
+
+    # Where the spool lives; it is made if its parent is there. "": no spool, and no `stored`.
+    directory: Directory = ""
+    # On disk, all streams together: records, and what SQLite needs for them.
+    bytes_max: MemoryBytes = 1024 * limits.MIB
+    # Dead letters kept, within bytes_max; the oldest make room.
+    letters_bytes_max: MemoryBytes = 64 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """[log]: lines on standard error."""
 
@@ -161,6 +177,13 @@ class StreamConfig:
     arn: Arn = ""
     # What an answer to a client promises, where the client does not choose.
     acknowledge: Acknowledgement = "delivered"
+    # The same for the lines of the Unix socket. "auto": stored if there is a spool, else as above.
+    unix_acknowledge: UnixAcknowledgement = "auto"
+    # No room in memory, or for `stored` on disk: "block" (a socket is not read; HTTP is refused),
+    # "reject" (both are refused), "drop_oldest" (of the spool; what is dropped is counted).
+    when_full: WhenFull = "block"
+    # A record nobody waits for that is older becomes a dead letter; 0: never.
+    max_age_ms: AgeOrOff = 0
     # A client that waits for delivery is answered by then, delivered or not.
     deadline_ms: Milliseconds = 20_000
     # How long a record waits for company at most.
@@ -203,6 +226,7 @@ class Config:
     listen: ListenConfig = field(default_factory=ListenConfig)
     send: SendConfig = field(default_factory=SendConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
+    spool: SpoolConfig = field(default_factory=SpoolConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)

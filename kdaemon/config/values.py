@@ -77,6 +77,11 @@ def check_unix(text: str) -> None:
         raise ValueError(f"a path of at most {UNIX_PATH_BYTES_MAX} bytes (the system's bound)")
 
 
+def check_directory(text: str) -> None:
+    if text and (not text.startswith("/") or "\0" in text):
+        raise ValueError('"" (off) or the absolute path of a directory')
+
+
 def check_url(text: str) -> None:
     if text and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
         raise ValueError('"" or http(s)://HOST[:PORT][/PATH] with no user, query or fragment')
@@ -123,7 +128,18 @@ Region = Annotated[
     str, Meta(pattern=r"^[a-z0-9-]*$", description='a region, such as "eu-central-1", or ""')
 ]
 Service = Annotated[Literal["aws", "yandex"], _words("aws", "yandex")]
-Acknowledgement = Annotated[Literal["delivered", "accepted"], _words("delivered", "accepted")]
+Acknowledgement = Annotated[
+    Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")
+]
+UnixAcknowledgement = Annotated[
+    Literal["auto", "delivered", "stored", "accepted"],
+    _words("auto", "delivered", "stored", "accepted"),
+]
+WhenFull = Annotated[
+    Literal["block", "reject", "drop_oldest"], _words("block", "reject", "drop_oldest")
+]
+AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
+Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
 ]

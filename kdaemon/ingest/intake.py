@@ -11,6 +11,9 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.ingest.kinesis_api import PutLimits
 
+WAITED_FOR = (Acknowledge.DELIVERED, Acknowledge.STORED)
+"""What a session does not acknowledge until the frame's callback says so."""
+
 
 class Intake(Protocol):
     """Who takes the records: the gateway."""
@@ -33,8 +36,8 @@ class Intake(Protocol):
 
         None: there is no room and nothing was taken. Raises RejectedRecord to refuse them all, also
         records that could never fit. The frame says by `acknowledge` what holds: `on_settled` is
-        called once, after this returned, for DELIVERED; what is only ACCEPTED or NONE is settled
-        here.
+        called once, after this returned, for DELIVERED and STORED; what is only ACCEPTED or NONE is
+        settled here.
         """
         ...
 

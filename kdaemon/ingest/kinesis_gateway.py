@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
@@ -17,7 +18,6 @@ from kdaemon.base.limits import REQUEST_BYTES_MAX_AWS as REQUEST_BYTES_MOST
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import RecordResult
 from kdaemon.config import Config
-from kdaemon.ingest.admission import make_frame
 from kdaemon.ingest.http_request import HttpRequest
 from kdaemon.ingest.kinesis_api import (
     ACCEPTED,
@@ -42,6 +42,7 @@ ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 AnswerHeader = tuple[tuple[bytes, bytes], ...]
 
 _ACCEPTED_HEADERS = ((ACKNOWLEDGE_HEADER, b"accepted"),)
+_STORED_HEADERS = ((ACKNOWLEDGE_HEADER, b"stored"),)
 _ACKNOWLEDGE = {each.value.encode(): each for each in Acknowledge}
 _FULL = RecordResult(
     error_code="ProvisionedThroughputExceededException",
@@ -90,8 +91,11 @@ class KinesisGateway:
         # Parsed: while the request waits, its records are all that is held of it.
         request.body = b""
         request.headers = {}
+        if acknowledge is Acknowledge.STORED:
+            self._store(request, form, put, stream, headers + _STORED_HEADERS)
+            return
         if acknowledge is not Acknowledge.DELIVERED:
-            frame = make_frame(put.records, sizes, acknowledge, None, None)
+            frame = make_frame(put.records, sizes, acknowledge, stream.bury_dead_of, None)
             result = ACCEPTED if stream.submit(frame) else _FULL
             body = form.encode([result] * len(sizes))
             request.respond(200, body, headers=headers + _ACCEPTED_HEADERS)
@@ -104,6 +108,28 @@ class KinesisGateway:
         deadline_ns = self._clock.now_ns() + stream.deadline_ns
         frame = make_frame(put.records, sizes, acknowledge, answer, deadline_ns)
         if not stream.submit(frame):
+            frame.results = [_FULL] * len(sizes)
+            answer(frame)
+
+    def _store(
+        self,
+        request: HttpRequest,
+        form: "_Form",
+        put: PutRequest,
+        stream: Stream,
+        headers: AnswerHeader,
+    ) -> None:
+        """To disk; answered after the commit."""
+        sizes = put.sizes
+        answer = partial(_answer, request, headers, form.encode)
+        frame = make_frame(put.records, sizes, Acknowledge.STORED, answer, None)
+        try:
+            is_taken = stream.store(frame)
+        except RejectedRecord as error:
+            stream.reject(RejectReason.SPOOL, len(sizes), sum(sizes))
+            raise api_error(error.code, error.message) from None
+        if not is_taken:
+            stream.reject(RejectReason.FULL, len(sizes), sum(sizes))
             frame.results = [_FULL] * len(sizes)
             answer(frame)
 
@@ -165,7 +191,7 @@ def acknowledge_of(text: bytes) -> Acknowledge:
     if acknowledge is None:
         raise api_error(
             "InvalidArgumentException",
-            "X-Kdaemon-Acknowledge must be delivered, accepted or none.",
+            "X-Kdaemon-Acknowledge must be delivered, stored, accepted or none.",
         )
     return acknowledge
 

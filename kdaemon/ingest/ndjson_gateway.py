@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
@@ -18,7 +19,6 @@ from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.config import Config
-from kdaemon.ingest.admission import make_frame
 from kdaemon.ingest.http_request import HttpRequest, error_body
 from kdaemon.ingest.kinesis_api import ApiError, PutLimits
 from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, acknowledge_of
@@ -96,8 +96,12 @@ class NdjsonGateway:
         if not lines.records:
             _respond(request, 0, rejected)
             return
+        if acknowledge is Acknowledge.STORED:
+            self._store(request, stream, lines, rejected)
+            return
         if acknowledge is not Acknowledge.DELIVERED:
-            frame = make_frame(lines.records, lines.sizes, acknowledge, None, None)
+            bury = stream.bury_dead_of
+            frame = make_frame(lines.records, lines.sizes, acknowledge, bury, None)
             if stream.submit(frame):
                 _respond(request, len(lines.numbers), rejected)
             else:
@@ -112,6 +116,23 @@ class NdjsonGateway:
         answer = partial(_answer, request, lines.numbers, rejected)
         frame = make_frame(lines.records, lines.sizes, acknowledge, answer, deadline_ns)
         if not stream.submit(frame):
+            _refuse_full(request)
+
+    def _store(
+        self, request: HttpRequest, stream: Stream, lines: Lines, rejected: list[Rejected]
+    ) -> None:
+        """To disk; answered after the commit."""
+        count, byte_count = len(lines.records), sum(lines.sizes)
+        answer = partial(_answer, request, lines.numbers, rejected)
+        frame = make_frame(lines.records, lines.sizes, Acknowledge.STORED, answer, None)
+        try:
+            is_taken = stream.store(frame)
+        except RejectedRecord as error:
+            stream.reject(RejectReason.SPOOL, count, byte_count)
+            _refuse(request, 503, error.code, error.message)
+            return
+        if not is_taken:
+            stream.reject(RejectReason.FULL, count, byte_count)
             _refuse_full(request)
 
     # Intake
@@ -130,16 +151,19 @@ class NdjsonGateway:
     ) -> Frame | None:
         """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
         found = self._find(stream, len(records), sum(sizes))
-        meant = acknowledge or found.acknowledge
+        meant = acknowledge or found.unix_acknowledge
+        if meant is Acknowledge.STORED:
+            frame = make_frame(records, sizes, meant, on_settled, None)
+            return self._store_for_session(found, frame)
         is_waiting = meant is Acknowledge.DELIVERED
         refusal = found.refusal() if is_waiting else None
         if refusal is not None:
             found.reject(RejectReason.MISSING_STREAM, len(records), sum(sizes))
             raise RejectedRecord(refusal.code, refusal.message)
-        callback = on_settled if is_waiting else None
+        callback = on_settled if is_waiting else found.bury_dead_of
         frame = make_frame(records, sizes, meant, callback, None)
         if not found.has_room(frame.held_bytes):
-            if frame.held_bytes <= found.config.buffer_bytes_max:
+            if frame.held_bytes <= found.config.buffer_bytes_max and not _rejects(found):
                 return None
             found.reject(RejectReason.FULL, len(records), sum(sizes))
             raise RejectedRecord(
@@ -149,6 +173,19 @@ class NdjsonGateway:
             )
         found.submit(frame)
         return frame
+
+    def _store_for_session(self, stream: Stream, frame: Frame) -> Frame | None:
+        count, byte_count = len(frame.records), sum(frame.sizes)
+        try:
+            if stream.store(frame):
+                return frame
+        except RejectedRecord:
+            stream.reject(RejectReason.SPOOL, count, byte_count)
+            raise
+        if not _rejects(stream):
+            return None
+        stream.reject(RejectReason.FULL, count, byte_count)
+        raise RejectedRecord("ProvisionedThroughputExceededException", "The spool is full.")
 
     def when_room(self, stream: str, callback: Callable[[], None]) -> None:
         """Calls back once when `submit` is worth another try."""
@@ -175,6 +212,11 @@ class NdjsonGateway:
         return PutLimits(
             stream.record_bytes_max, stream.config.request_bytes_max, self._key_bytes_max
         )
+
+
+def _rejects(stream: Stream) -> bool:
+    """Whether a session is told no when there is no room, rather than not read."""
+    return stream.config.when_full == "reject"
 
 
 def _answer(

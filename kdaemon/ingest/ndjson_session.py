@@ -18,7 +18,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB
 from kdaemon.ingest.http_hub import HttpHub
-from kdaemon.ingest.intake import Intake
+from kdaemon.ingest.intake import WAITED_FOR, Intake
 from kdaemon.ingest.ndjson import (
     VALIDATION,
     Lines,
@@ -285,7 +285,7 @@ class NdjsonSession(asyncio.Protocol):
             else:
                 if frame is None:
                     return False
-        if frame is None or frame.acknowledge is not Acknowledge.DELIVERED:
+        if frame is None or frame.acknowledge not in WAITED_FOR:
             a_round.open -= 1
             if frame is not None and frame.acknowledge is Acknowledge.ACCEPTED:
                 a_round.acknowledged += len(lines.records)

@@ -24,6 +24,11 @@ class Stream(Protocol):
         ...
 
     @property
+    def unix_acknowledge(self) -> Acknowledge:
+        """The same for lines on the Unix socket."""
+        ...
+
+    @property
     def deadline_ns(self) -> int:
         """How long a client that waits for delivery waits at most."""
         ...
@@ -39,6 +44,16 @@ class Stream(Protocol):
 
     def submit(self, frame: Frame) -> bool:
         """Takes a checked frame; False, and nothing was taken, if there is no room."""
+        ...
+
+    def store(self, frame: Frame) -> bool:
+        """Takes a checked frame to disk, and calls its client back after the commit; False, and
+        nothing was taken, if there is no room. Raises RejectedRecord.
+        """
+        ...
+
+    def bury_dead_of(self, frame: Frame) -> None:
+        """To be called when a frame settles whose client was told long before."""
         ...
 
     def has_room(self, held_bytes: int) -> bool: ...

@@ -39,6 +39,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
 from kdaemon.ingest.http_hub import HttpCounters
 from kdaemon.pack.lane import Lane
+from kdaemon.spool.spool import Spool
 
 NS = 1_000_000_000  # nanoseconds in a second
 
@@ -128,13 +129,24 @@ ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
            lambda c: c.delivered_bytes),
     Metric("kdaemon_records_dead_total", _C, "Records given up for good.",
            lambda c: c.dead, label="reason"),
+    Metric("kdaemon_records_dropped_total", _C,
+           "Records that were acknowledged and are gone, and are no dead letters either.",
+           lambda c: c.dropped, label="reason"),
+    Metric("kdaemon_records_recovered_total", _C, "Records found in the spool at start.",
+           lambda c: c.recovered),
+    Metric("kdaemon_records_settled_before_total", _C,
+           "Recovered records that an earlier process is known to have delivered or buried.",
+           lambda c: c.settled_before),
+    Metric("kdaemon_records_spooled", _G,
+           "Records on disk, or on their way there, and in no queue yet.",
+           lambda c: c.spooled),
     Metric("kdaemon_records_buffered", _G, "Records queued for a PutRecords call.",
            lambda c: c.buffered),
     Metric("kdaemon_records_in_flight", _G, "Records in PutRecords calls without an answer yet.",
            lambda c: c.in_flight),
     Metric("kdaemon_records_unaccounted", _G,
-           "Received records that are nowhere: received - rejected - delivered - dead - buffered"
-           " - in flight. Anything but 0 is a defect of kdaemon.",
+           "Records that are nowhere: received + recovered - rejected - delivered - dead - dropped"
+           " - settled before - spooled - buffered - in flight. Anything but 0 is a defect.",
            StreamCounters.unaccounted),
 )  # fmt: skip
 
@@ -221,7 +233,38 @@ MEMORY: tuple[Metric[MemoryBudget], ...] = (
            lambda m: m.bytes_max),
 )  # fmt: skip
 
-TABLE: tuple[Metric[Any], ...] = (*ACCOUNTS, *DELIVERY, *STREAM, *SHARD, *LISTENER, *MEMORY)
+# no label, only where there is a spool
+SPOOL: tuple[Metric[Spool], ...] = (
+    Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
+           lambda s: s.counters.live_bytes),
+    Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
+           lambda s: s.counters.file_bytes),
+    Metric("kdaemon_spool_bytes_max", _G, "Bound of kdaemon_spool_bytes.",
+           lambda s: s.bytes_max),
+    Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
+           lambda s: s.frame_count),
+    Metric("kdaemon_spool_oldest_timestamp_seconds", _G,
+           "When the oldest frame in hand was accepted, since 1970; 0: there is none.",
+           lambda s: s.oldest_ms, per=1_000),
+    Metric("kdaemon_spool_in_trouble", _G,
+           "1: the disk takes no frames; /readyz says why. `stored` is refused meanwhile.",
+           lambda s: int(s.trouble is not None)),
+    Metric("kdaemon_spool_commit_duration_seconds", _H, "From a commit's start to its end.",
+           lambda s: s.counters.commit_duration_ns, per=NS),
+    Metric("kdaemon_spool_commit_frames", _H, "New frames in one commit.",
+           lambda s: s.counters.commit_frames),
+    Metric("kdaemon_spool_commit_failures_total", _C, "Commits that the disk did not take.",
+           lambda s: s.counters.commit_failures),
+    Metric("kdaemon_spool_corrupt_frames_total", _C, "Damaged frames, now in quarantine.",
+           lambda s: s.corrupt_rows),
+    Metric("kdaemon_dead_letters_dropped_total", _C,
+           "Dead letters that made room for newer ones (spool.letters_bytes_max).",
+           lambda s: s.counters.letters_dropped),
+)  # fmt: skip
+
+TABLE: tuple[Metric[Any], ...] = (
+    *ACCOUNTS, *DELIVERY, *STREAM, *SHARD, *LISTENER, *MEMORY, *SPOOL,
+)  # fmt: skip
 
 
 class Metrics:
@@ -238,8 +281,10 @@ class Metrics:
         version: str,
         *,
         per_shard: bool = False,
+        spool: Spool | None = None,
     ) -> None:
         self._observed = observed
+        self._spool = spool
         self._listeners = listeners
         self._clock = clock
         self._version = version
@@ -267,6 +312,8 @@ class Metrics:
             *_section(LISTENER, ("listener",), listeners),
             *_section(MEMORY, (), [((), observed.memory)]),
         ]
+        if self._spool is not None:
+            families += _section(SPOOL, (), [((), self._spool)])
         if self._per_shard:
             now_ns = self._clock.now_ns()
             shards = [

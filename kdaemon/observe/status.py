@@ -25,6 +25,7 @@ from kdaemon.ingest.http_hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.metrics import Observed
 from kdaemon.pack.lane import Lane
+from kdaemon.spool.spool import Spool
 
 NS = 1_000_000_000  # nanoseconds in a second
 
@@ -64,11 +65,16 @@ _NEXT: dict[tuple[ReadyState, ReadyMove], ReadyState] = {
 class Readiness:
     """Whether clients should come. An illegal move raises KeyError and changes nothing."""
 
-    __slots__ = ("_is_full", "state")
+    __slots__ = ("_is_full", "_trouble", "state")
 
-    def __init__(self, is_full: Callable[[], bool]) -> None:
-        """`is_full`: whether there is no room for more records now (`is_memory_full`, say)."""
+    def __init__(
+        self, is_full: Callable[[], bool], trouble: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`is_full`: whether there is no room for more records now (`is_memory_full`, say).
+        `trouble`: what else should keep clients away now (the spool's disk), for people; or None.
+        """
         self._is_full = is_full
+        self._trouble = trouble
         self.state = ReadyState.STARTING
 
     def started(self) -> None:
@@ -83,7 +89,7 @@ class Readiness:
         """Why clients should stay away, in a few words; None: they may come."""
         if self.state is not ReadyState.READY:
             return str(self.state.value)
-        return "memory is full" if self._is_full() else None
+        return "memory is full" if self._is_full() else self._trouble()
 
     def _move(self, move: ReadyMove) -> None:
         self.state = _NEXT[self.state, move]
@@ -144,6 +150,7 @@ class StreamStatus:
 
     name: str
     hold: HoldStatus | None
+    spooled: int
     buffered: int
     in_flight: int
     in_flight_calls: int
@@ -191,6 +198,20 @@ class MemoryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """`trouble`: why the disk takes no frames now."""
+
+    frames: int
+    live_bytes: int
+    file_bytes: int
+    bytes_max: int
+    trouble: str | None
+    commit_mean_s: float | None
+    commit_failures: int
+    corrupt_frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusPage:
     """The whole. Streams that need somebody come first, then those with the most queued."""
 
@@ -200,6 +221,7 @@ class StatusPage:
     not_ready_because: str | None
     heartbeat_age_s: float
     memory: MemoryStatus
+    spool: SpoolStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     streams: list[StreamStatus]
@@ -216,8 +238,10 @@ class Status:
         heartbeat: Heartbeat,
         clock: Clock,
         version: str,
+        spool: Spool | None = None,
     ) -> None:
         self._observed = observed
+        self._spool = spool
         self._listeners = listeners
         self._readiness = readiness
         self._heartbeat = heartbeat
@@ -238,6 +262,7 @@ class Status:
             not_ready_because=self._readiness.why_not(),
             heartbeat_age_s=_seconds(self._heartbeat.age_ns(now_ns)),
             memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
+            spool=None if self._spool is None else _spool(self._spool),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
             streams=streams,
@@ -248,6 +273,20 @@ class Status:
         return msgspec.json.format(msgspec.json.encode(self.page()), indent=2) + b"\n"
 
 
+def _spool(spool: Spool) -> SpoolStatus:
+    counters = spool.counters
+    return SpoolStatus(
+        frames=spool.frame_count,
+        live_bytes=counters.live_bytes,
+        file_bytes=counters.file_bytes,
+        bytes_max=spool.bytes_max,
+        trouble=None if spool.trouble is None else str(spool.trouble),
+        commit_mean_s=_mean_s(counters.commit_duration_ns),
+        commit_failures=counters.commit_failures,
+        corrupt_frames=spool.corrupt_rows,
+    )
+
+
 def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamStatus:
     counters = engine.counters
     lanes = [lane for lane in engine.lanes if lane.queue]
@@ -256,6 +295,7 @@ def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamSta
     return StreamStatus(
         name=name,
         hold=None if engine.hold is None else _hold(engine.hold),
+        spooled=counters.spooled,
         buffered=counters.buffered,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,

@@ -155,7 +155,7 @@ class ServiceClient:
         """
         arn = self._arn_of(target)
         request = _PutByName(target.name, records) if arn is None else _PutByArn(arn, records)
-        answer = await self._call("PutRecords", arn, self._encode(request))
+        answer = await self._call("PutRecords", arn, request)
         try:
             return self._decode(answer).records
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -171,7 +171,7 @@ class ServiceClient:
         being in the payload (the second page of a list).
         """
         arn = self._arn_of(target) if target else None
-        answer = await self._call(operation, arn, self._encode(payload))
+        answer = await self._call(operation, arn, payload)
         try:
             return msgspec.json.decode(answer, type=dict[str, Any]) if answer else {}
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -214,8 +214,12 @@ class ServiceClient:
     def _arn_of(self, target: StreamTarget) -> str | None:
         return target.arn if self._settings.service == "aws" else None
 
-    async def _call(self, operation: str, arn: str | None, body: bytes) -> bytes:
-        """One call, and one more if its credentials were stale. Returns the body of the 200."""
+    async def _call(self, operation: str, arn: str | None, request: object) -> bytes:
+        """One call, and one more if its credentials were stale. Returns the body of the 200.
+
+        `request`: what its body encodes. The bytes are made for each exchange and gone once they
+        are written: calls that wait for a slow service hold their records, and no copy of them.
+        """
         was_sent = False
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
@@ -227,7 +231,7 @@ class ServiceClient:
                     assert aws is not None
                     route = self._route(aws, operation, arn, await _keys_of(aws))
                     was_sent = True
-                    status, answer, error_type = await self._exchange(route, body, aws.trust)
+                    status, answer, error_type = await self._exchange(route, request, aws.trust)
                     if status == 200:
                         return answer
                     error = answers.error_answer(status, answer, error_type)
@@ -244,15 +248,16 @@ class ServiceClient:
         raise ServiceError("CallTimeout", limit, was_sent=was_sent)
 
     async def _exchange(
-        self, route: Route, body: bytes, trust: ssl.SSLContext | bool
+        self, route: Route, request: object, trust: ssl.SSLContext | bool
     ) -> tuple[int, bytes, str | None]:
         """HTTP status, body and error type header that answer one signed POST."""
+        body = Body(self._encode(request), CONTENT_TYPE)
         try:
             async with self._http.request(
                 "POST",
                 route.url,
-                data=Body(body, CONTENT_TYPE),
-                headers=route.sign(body),
+                data=body,
+                headers=route.sign(body.unwritten),
                 allow_redirects=False,
                 proxy=route.proxy_url,
                 proxy_headers=route.proxy_headers,

@@ -73,6 +73,14 @@ class StreamDriver:
             self._pump_soon()
         return True
 
+    def submit_spooled(self, frame: Frame) -> bool:
+        """As `submit`, for a frame that stands in the spool and was counted there."""
+        if not self.engine.handle_spooled(frame, self._clock.now_ns()):
+            return False
+        if not self._is_pump_due:
+            self._pump_soon()
+        return True
+
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once, when something has settled and there may be room again."""
         self._room_waiters.append(callback)

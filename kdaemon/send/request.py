@@ -101,7 +101,7 @@ class Route:
 
 
 class Body(aiohttp.payload.BytesPayload):
-    """Bytes of any size as a request body.
+    """Bytes of any size as a request body, kept until they are written.
 
     The base class warns, on each call above 1 MiB, that one write may hold the loop. It does not
     (the transport sends it in pieces), and a PutRecords call may be 13 MB.
@@ -110,6 +110,19 @@ class Body(aiohttp.payload.BytesPayload):
     def __init__(self, body: bytes, content_type: str) -> None:
         aiohttp.payload.Payload.__init__(self, body, content_type=content_type)
         self._size = len(body)
+
+    @property
+    def unwritten(self) -> bytes:
+        """The whole body; empty once it is written."""
+        return self._value
+
+    async def write_with_length(
+        self,
+        writer: aiohttp.abc.AbstractStreamWriter,
+        content_length: int | None,  # noqa: ARG002 - aiohttp's signature; it is the whole body
+    ) -> None:
+        body, self._value = self._value, b""
+        await writer.write(body)
 
 
 def proxy_to(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str] | None]:

@@ -6,30 +6,64 @@ closed, and if none is idle the newcomer is refused.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
-from kdaemon.base.frame import Acknowledge
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import (
+    STREAM_ARN_CHARACTERS_MAX,
+    STREAM_ARN_PATTERN,
+    STREAM_NAME_PATTERN,
+)
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.send.driver import Client, Describer, StreamDriver
 
+_NAME = re.compile(STREAM_NAME_PATTERN)
+_ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)
+
 MS = 1_000_000  # nanoseconds in a millisecond
 
 
+class Spool(Protocol):
+    """What stores frames before they are delivered (`spool/spool.py`)."""
+
+    def put(self, target: "Stream", frame: Frame) -> bool: ...
+    def when_room(self, callback: Callable[[], None]) -> None: ...
+    def bury_dead_of(self, stream: str, frame: Frame) -> None: ...
+
+
 class Stream:
-    """One stream as its clients' side sees it."""
+    """One stream as its clients' side, and the spool, see it."""
 
-    __slots__ = ("_clock", "_driver", "acknowledge", "config", "deadline_ns", "engine", "submit")
+    __slots__ = (
+        "_clock",
+        "_driver",
+        "_spool",
+        "acknowledge",
+        "config",
+        "counters",
+        "deadline_ns",
+        "engine",
+        "submit",
+        "unix_acknowledge",
+    )
 
-    def __init__(self, config: StreamConfig, driver: StreamDriver, clock: Clock) -> None:
+    def __init__(
+        self, config: StreamConfig, driver: StreamDriver, clock: Clock, spool: Spool | None
+    ) -> None:
         self.config = config
         self.engine = driver.engine
+        self.counters = driver.engine.counters
         self.acknowledge = Acknowledge(config.acknowledge)
+        self.unix_acknowledge = _unix_acknowledge(config, has_spool=spool is not None)
+        self._spool = spool
         self.deadline_ns = config.deadline_ms * MS  # from admission
         self.submit = driver.submit  # bound once: it is called for every request
         self._driver = driver
@@ -47,12 +81,50 @@ class Stream:
         """Why a waiting client should hear no at once (the stream is missing)."""
         return self.engine.refuses(self._clock.now_ns()) if self.engine.hold else None
 
+    @property
+    def drops_oldest(self) -> bool:
+        return self.config.when_full == "drop_oldest"
+
+    def store(self, frame: Frame) -> bool:
+        """Takes a checked frame to disk: its client is called back after the commit. False, and
+        nothing was taken, if there is no room. Raises RejectedRecord if there is no spool, or its
+        disk is in trouble.
+        """
+        if self._spool is None:
+            raise RejectedRecord(
+                "InvalidArgumentException",
+                "There is no spool to store in: set spool.directory in kdaemon's configuration.",
+            )
+        return self._spool.put(self, frame)
+
+    def bury_dead_of(self, frame: Frame) -> None:
+        """An `accepted` frame is settled: its dead records go to the dead letters, if there is a
+        spool to keep them.
+        """
+        if self._spool is not None:
+            self._spool.bury_dead_of(self.name, frame)
+
+    def submit_spooled(self, frame: Frame) -> bool:
+        """Takes a frame that stands in the spool, up to half of what the stream may hold: the rest
+        is for clients that wait.
+        """
+        ledger = self.engine.ledger
+        if ledger.held_bytes + frame.held_bytes > self.config.buffer_bytes_max // 2:
+            return False
+        return self._driver.submit_spooled(frame)
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Calls back once when something has settled."""
+        self._driver.when_room(callback)
+
     def has_room(self, held_bytes: int) -> bool:
         return self.engine.ledger.has_room(held_bytes)
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Calls back once when there may be room again."""
+        """Calls back once (or twice: memory, disk) when there may be room again."""
         self._driver.when_room(callback)
+        if self._spool is not None:
+            self._spool.when_room(callback)
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door."""
@@ -66,8 +138,17 @@ class Streams:
     """The registry. Owned by the daemon; used by the listeners' side."""
 
     def __init__(
-        self, config: Config, client: Client, discovery: Describer, clock: Clock, dice: Dice
+        self,
+        config: Config,
+        client: Client,
+        discovery: Describer,
+        clock: Clock,
+        dice: Dice,
+        memory: MemoryBudget,
+        spool: Spool | None = None,
     ) -> None:
+        self.memory = memory
+        self._spool = spool
         self._config = config
         self._client = client
         self._discovery = discovery
@@ -77,7 +158,6 @@ class Streams:
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_draining = False
-        self.memory = MemoryBudget(config.memory_bytes_max)
         self.door = StreamCounters()  # records refused before their stream was known
 
     def find(self, name: str) -> Stream:
@@ -99,6 +179,11 @@ class Streams:
     def delivered(self) -> int:
         """Records, of the streams that are open."""
         return sum(stream.engine.counters.delivered for stream in self._drivers)
+
+    @property
+    def spooled(self) -> int:
+        """Records on disk and in no engine."""
+        return sum(stream.counters.spooled for stream in self._drivers)
 
     @property
     def undelivered(self) -> int:
@@ -125,6 +210,12 @@ class Streams:
         await asyncio.gather(*self._closing)
 
     def _open(self, name: str) -> Stream:
+        if name not in self._config.streams and not _may_exist(name, self._config.service):
+            raise RejectedRecord(
+                "ValidationException",
+                f"This is no name or ARN of a stream ({len(name)} characters; not shown): expected"
+                " 1-128 letters, digits, `_`, `.` and `-`, or an ARN.",
+            )
         config = self._config.stream(name)
         if config is None:
             raise RejectedRecord(
@@ -145,7 +236,7 @@ class Streams:
         target = StreamTarget(config.name, config.arn or None)
         engine = Engine(_engine_settings(config), self.memory, self._dice, self._clock.now_ns())
         driver = StreamDriver(target, engine, self._client, self._discovery, self._clock)
-        stream = Stream(config, driver, self._clock)
+        stream = Stream(config, driver, self._clock, self._spool)
         driver.on_described = lambda description: self._alias(stream, description)
         if self._is_draining:
             driver.begin_drain()
@@ -170,6 +261,17 @@ class Streams:
         return False
 
 
+def _may_exist(name: str, service: str) -> bool:
+    """Whether the service can have a stream of this name or ARN. What no stream can be called must
+    not become a label, a log line or an engine here, whoever asks for it.
+    """
+    if len(name) > STREAM_ARN_CHARACTERS_MAX:
+        return False
+    if service == "yandex":  # names are paths
+        return name != "" and name.isprintable()
+    return _NAME.fullmatch(name) is not None or _ARN.fullmatch(name) is not None
+
+
 def _engine_settings(config: StreamConfig) -> EngineSettings:
     return EngineSettings(
         batch_records_max=config.batch_records_max,
@@ -180,4 +282,11 @@ def _engine_settings(config: StreamConfig) -> EngineSettings:
         shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
         shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
         buffer_bytes_max=config.buffer_bytes_max,
+        max_age_ns=config.max_age_ms * MS or None,
     )
+
+
+def _unix_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
+    if config.unix_acknowledge != "auto":
+        return Acknowledge(config.unix_acknowledge)
+    return Acknowledge.STORED if has_spool else Acknowledge(config.acknowledge)

@@ -5,7 +5,7 @@ back once, in the call that settles or abandons it; `take_settled` hands it out 
 """
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
-from kdaemon.base.frame import Frame
+from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.settle.deadlines import Deadlines
@@ -17,18 +17,31 @@ IN_FLIGHT_AT_DEADLINE = RecordResult(
 )
 
 
+EXPIRED = RecordResult(
+    error_code="Expired",
+    error_message="Older than the stream's max_age_ms before it was delivered.",
+)
+
+
 class FrameLedger:
     """Bound: frames whose `held_bytes` add up to `buffer_bytes_max`, and all streams' to the shared
     memory budget. When full, `admit` says no. Drained by settlement and deadlines.
     """
 
     def __init__(
-        self, buffer_bytes_max: int, memory: MemoryBudget, counters: StreamCounters
+        self,
+        buffer_bytes_max: int,
+        memory: MemoryBudget,
+        counters: StreamCounters,
+        max_age_ns: int | None = None,
     ) -> None:
+        """`max_age_ns`: of records that no client waits for; None: they never expire."""
         self._buffer_bytes_max = buffer_bytes_max
         self._memory = memory
         self._counters = counters
-        self._deadlines = Deadlines()
+        self._max_age_ns = max_age_ns
+        self._deadlines = Deadlines()  # of frames whose clients wait
+        self._ages = Deadlines()  # of frames that nobody waits for: when they expire
         self._patient: dict[Frame, None] = {}  # their clients wait, for ever if need be; in order
         self._settled: list[Frame] = []
         self.held_bytes = 0
@@ -50,19 +63,40 @@ class FrameLedger:
         count = len(frame.records)
         counters.received += count
         counters.received_bytes += byte_count
-        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+        if not self._take(frame):
             counters.rejected[RejectReason.FULL] += count
             return False
-        self.held_bytes += frame.held_bytes
         frame.accepted_ns = now_ns
         counters.accepted += count
         counters.accepted_bytes += byte_count
-        counters.buffered += count
         if frame.deadline_ns is not None:
             self._deadlines.add(frame, frame.deadline_ns)
-        elif frame.on_settled is not None:
+        elif frame.acknowledge is Acknowledge.DELIVERED and frame.on_settled is not None:
             self._patient[frame] = None
+        else:
+            self._watch_age(frame)
         return True
+
+    def admit_spooled(self, frame: Frame) -> bool:
+        """Takes in a frame that stands in the spool and was counted there; its `accepted_ns` is
+        set. False, and nothing is taken, if there is no room.
+        """
+        if not self._take(frame):
+            return False
+        self._counters.spooled -= len(frame.records)
+        self._watch_age(frame)
+        return True
+
+    def _take(self, frame: Frame) -> bool:
+        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+            return False
+        self.held_bytes += frame.held_bytes
+        self._counters.buffered += len(frame.records)
+        return True
+
+    def _watch_age(self, frame: Frame) -> None:
+        if self._max_age_ns is not None:
+            self._ages.add(frame, frame.accepted_ns + self._max_age_ns)
 
     def deliver(self, frame: Frame, count: int, byte_count: int, now_ns: int) -> None:
         """`count` records of the frame are delivered, their results written."""
@@ -72,12 +106,31 @@ class FrameLedger:
         counters.delivery_ns.observe(now_ns - frame.accepted_ns, count)
         self._count_down(frame, count)
 
-    def bury(self, frame: Frame, index: int, result: RecordResult) -> None:
+    def bury(self, frame: Frame, index: int, result: RecordResult, attempt_count: int) -> None:
         """The service refuses this record for itself: it is dead."""
         self._counters.dead[DeadReason.POISON] += 1
         if not frame.is_abandoned:
             frame.results[index] = result
+            frame.attempt_counts = {**(frame.attempt_counts or {}), index: attempt_count}
             self._count_down(frame, 1)
+
+    def expire(self, frame: Frame) -> None:
+        """What is left of the frame is too old, and none of it is in flight: it is dead. The caller
+        takes it out of the queues.
+        """
+        self._counters.dead[DeadReason.EXPIRED] += frame.unsettled
+        self._counters.buffered -= frame.unsettled
+        frame.results = [EXPIRED if result is None else result for result in frame.results]
+        frame.is_abandoned = True
+        self._release(frame)
+
+    def take_aged(self, now_ns: int) -> list[Frame]:
+        """Frames that are older than the stream's limit, to be expired or put off."""
+        return self._ages.take_expired(now_ns)
+
+    def put_off(self, frame: Frame, until_ns: int) -> None:
+        """Not yet: some of it is in flight."""
+        self._ages.add(frame, until_ns)
 
     def abandon(
         self,
@@ -113,7 +166,9 @@ class FrameLedger:
         return self._deadlines.take_all() + list(patient)
 
     def next_sweep_ns(self) -> int | None:
-        return self._deadlines.next_sweep_ns()
+        """When the next deadline or age is to be kept."""
+        sweeps = (self._deadlines.next_sweep_ns(), self._ages.next_sweep_ns())
+        return min((at_ns for at_ns in sweeps if at_ns is not None), default=None)
 
     def take_settled(self) -> list[Frame]:
         """Frames settled or abandoned since the last call; their clients are to be told now."""
@@ -131,6 +186,7 @@ class FrameLedger:
                 self._deadlines.discard(frame)
             else:
                 self._patient.pop(frame, None)
+                self._ages.discard(frame)
             self._release(frame)
 
     def _release(self, frame: Frame) -> None:

@@ -109,7 +109,7 @@ def test_a_dead_record_settles_as_a_delivered_one_does() -> None:
     land(ledger, counters, frame, [0])
     counters.in_flight -= 1
     refused = failed("ValidationException")
-    ledger.bury(frame, 1, refused)
+    ledger.bury(frame, 1, refused, 1)
     assert frame.results == [delivered(), refused]
     assert ledger.take_settled() == [frame]
     assert counters.dead[DeadReason.POISON] == 1
@@ -158,7 +158,7 @@ def test_late_news_of_an_abandoned_frame_is_counted_and_changes_nothing_else() -
     ledger.take_settled()
     land(ledger, counters, frame, [0], 2 * SECOND)
     counters.in_flight -= 1
-    ledger.bury(frame, 1, failed())
+    ledger.bury(frame, 1, failed(), 1)
     assert frame.results == told, "what was told is not rewritten"
     assert ledger.take_settled() == []
     assert memory.bytes_taken == 0
@@ -216,7 +216,7 @@ def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: li
         elif action == "bury" and flying:
             frame, index = flying.pop(number % len(flying))
             counters.in_flight -= 1
-            ledger.bury(frame, index, failed())
+            ledger.bury(frame, index, failed(), 1)
         elif action == "later":
             now_ns += number * SECOND // 5
         elif action == "expire":

@@ -1,0 +1,98 @@
+"""What the commands share: exit codes, the options that name a configuration, reading it.
+
+The only thing here that prints is a configuration that cannot be used. Imports no room at the top,
+so that a wrong flag is answered at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
+
+EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    envvar="KDAEMON_CONFIG",
+    help="TOML file; KDAEMON_CONFIG names it too. Without one: defaults and environment.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment.",
+)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
+    """`KEY=VALUE` texts as pairs."""
+    for setting in settings:
+        if "=" not in setting:
+            raise click.BadParameter(
+                f"{setting!r} has no `=`; expected KEY=VALUE", param_hint="--set"
+            )
+    split = [setting.partition("=") for setting in settings]
+    return [(key.strip(), value) for key, _, value in split]
+
+
+def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
+    """The Config, or every problem on standard error and exit 78."""
+    from kdaemon.config.load import load_config  # noqa: PLC0415 - start-up of the other commands
+
+    problems: list[ConfigProblem] = []
+    text: str | None = None
+    if config_path:
+        try:
+            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
+                text = file.read()
+        except OSError as error:
+            problems.append(ConfigProblem(config_path, "file", f"cannot be read: {error.strerror}"))
+        except UnicodeDecodeError as error:
+            problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
+            problems.append(ConfigProblem(config_path, "file", problem))
+    try:
+        config = load_config(text=text, source=config_path or "", environ=os.environ, flags=flags)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        _exit_config(problems)
+    return config
+
+
+def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
+    """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP.
+
+    `system_socket`: where one listens that the system runs.
+    """
+    from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see load
+
+    path = resolve_unix_path(config.listen.unix, os.environ)
+    if config.listen.unix != "auto":
+        return (path, None) if path else (None, config.listen.http)
+    for candidate in (path, system_socket):
+        if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
+            return candidate, None
+    return (None, config.listen.http) if config.listen.http else (path or system_socket, None)
+
+
+def _exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    sys.exit(EXIT_CONFIG)

@@ -1,0 +1,111 @@
+"""Texts for people and values for programs: sizes, times, record lines. Pure but for the calendar.
+
+Times are UTC, shown and read, so that what one command shows can be given to the next.
+Invariant: nothing that a client or a service wrote reaches a terminal as control characters.
+"""
+
+import base64
+import re
+from datetime import UTC, datetime, timedelta
+
+_DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_KIB = 1024
+_DAY_S = 86_400
+
+JsonFields = dict[str, str | int | float | bool | None]
+
+
+def byte_text(byte_count: int) -> str:
+    """`17 B`, `1.5 KiB`, `3.2 GiB`."""
+    size = float(byte_count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < _KIB or unit == "TiB":
+            break
+        size /= _KIB
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def age_text(age_ms: int) -> str:
+    """The two largest units: `4 s`, `2 min 5 s`, `3 d 4 h`. A clock set back makes it 0 s."""
+    seconds = max(0, age_ms) // 1000
+    amounts = (
+        (seconds // _DAY_S, "d"),
+        (seconds % _DAY_S // 3600, "h"),
+        (seconds % 3600 // 60, "min"),
+        (seconds % 60, "s"),
+    )
+    first = next((at for at, (amount, _) in enumerate(amounts) if amount), 3)
+    shown = [f"{amount} {unit}" for amount, unit in amounts[first : first + 2] if amount]
+    return " ".join(shown) or "0 s"
+
+
+def time_text(unix_ms: int) -> str:
+    """`2026-11-21T20:34:01.123Z`; the bare number if no calendar has it (a damaged row)."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=unix_ms)
+    except OverflowError:
+        return str(unix_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_time(text: str, now_ms: int) -> int:
+    """Unix milliseconds of an ISO time (UTC where it names no zone) or of a duration before now,
+    such as 90s, 2h or 1d12h. Raises ValueError, in words.
+    """
+    match = _DURATION.fullmatch(text)
+    if text and match is not None:
+        weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        days += 7 * weeks
+        return now_ms - ((days * 24 + hours) * 3600 + minutes * 60 + seconds) * 1000
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no time; expected one like 2026-11-21T20:34 (UTC), or how long ago, "
+            "like 90s, 2h, 1d12h"
+        ) from None
+
+
+def printable(text: str) -> str:
+    """Control and other invisible characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def data_fields(data: bytes) -> JsonFields:
+    """`data` if it is UTF-8, else `data_base64`: as a record line has it."""
+    try:
+        return {"data": data.decode()}
+    except UnicodeDecodeError:
+        return {"data_base64": base64.b64encode(data).decode()}
+
+
+def record_fields(
+    data: bytes, partition_key: str, explicit_hash_key: str | None, stream: str | None = None
+) -> JsonFields:
+    """A record line that the daemon and `kdaemon put` take. An empty key is none."""
+    fields: JsonFields = {}
+    if stream is not None:
+        fields["stream"] = stream
+    if partition_key:
+        fields["partition_key"] = partition_key
+    if explicit_hash_key is not None:
+        fields["explicit_hash_key"] = explicit_hash_key
+    return {**fields, **data_fields(data)}
+
+
+def data_text(data: bytes) -> tuple[str, str]:
+    """(how it is shown, the data) for a terminal: as text if it is text, else as base64."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        pass
+    else:
+        if all(c.isprintable() or c in "\n\t" for c in text):
+            return "text", text
+    return "base64", base64.b64encode(data).decode()

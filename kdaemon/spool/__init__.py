@@ -1,0 +1,1 @@
+"""The crash-safe store behind `stored`."""

@@ -1,0 +1,93 @@
+"""How a frame is written: its payload, its checksum, and the bitmap of what is settled. Pure.
+
+A payload is msgpack of a list of records, under the wire names of `base/record.py`; version 1
+begins with the marker of a msgpack array (0x90-0x9f, 0xdc, 0xdd), a later form must begin
+otherwise. Sits between the spool's shell and `store.py`.
+Invariant: what `decode_*` gives back is what was encoded, or it raises: damage is not passed on.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable
+
+import msgspec
+
+from kdaemon.base.record import Record
+
+CHECKSUM_VERSION = 1  # the layout of what is summed; goes into the sum itself
+_SUMMED = struct.Struct("<BQIqI")  # version, id, record count, accepted_ms, bytes of the name
+_CRC = struct.Struct("<I")
+
+
+class CorruptFrame(Exception):  # noqa: N818 - the word is the design's
+    """Stored bytes are not what was written."""
+
+
+class _StoredRecord(
+    msgspec.Struct,
+    gc=False,
+    rename={
+        "data": "Data",
+        "partition_key": "PartitionKey",
+        "explicit_hash_key": "ExplicitHashKey",
+    },
+):
+    """A record as stored: not held to the limits of the wire, for it was when it came in, and a
+    key that asks to be spread is an empty string inside.
+    """
+
+    data: bytes
+    partition_key: str
+    explicit_hash_key: str | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[_StoredRecord])
+
+
+def encode_records(records: list[Record]) -> bytes:
+    """The payload of a frame: about 24 bytes a record more than its data and key."""
+    return _encoder.encode(records)
+
+
+def decode_records(payload: bytes) -> list[Record]:
+    """The records of a payload, in order. Raises CorruptFrame."""
+    try:
+        stored = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptFrame("the payload is no list of records") from error
+    return [Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]
+
+
+def checksum(
+    stream: str, frame_id: int, record_count: int, accepted_ms: int, payload: bytes
+) -> int:
+    """CRC-32 of all that a row says, in 0..2**32-1: so that a row whose payload is whole but stands
+    under another stream or id is found out as well.
+    """
+    name = stream.encode()
+    head = _SUMMED.pack(CHECKSUM_VERSION, frame_id, record_count, accepted_ms, len(name))
+    return zlib.crc32(payload, zlib.crc32(name, zlib.crc32(head)))
+
+
+def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
+    """Which records of a frame are known to be settled: bit i of a little-endian bitmap is record
+    i (ceil(record_count / 8) bytes), then the bitmap's CRC-32, for a bit that flips to 1 would lose
+    a record. Raises ValueError for an index out of range.
+    """
+    bits = bytearray((record_count + 7) // 8)
+    for index in indices:
+        if not 0 <= index < record_count:
+            raise ValueError(f"record {index} of a frame of {record_count}")
+        bits[index >> 3] |= 1 << (index & 7)
+    return bytes(bits) + _CRC.pack(zlib.crc32(bits))
+
+
+def settled_indices(settled: bytes, record_count: int) -> list[int]:
+    """The indices that `encode_settled` was given, in order, each once. Raises CorruptFrame: then
+    nothing is known, and all records are to be sent.
+    """
+    bits = settled[: -_CRC.size]
+    if len(bits) != (record_count + 7) // 8 or settled[len(bits) :] != _CRC.pack(zlib.crc32(bits)):
+        raise CorruptFrame("the bitmap of settled records is damaged")
+    return [index for index in range(record_count) if bits[index >> 3] >> (index & 7) & 1]

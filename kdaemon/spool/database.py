@@ -1,0 +1,130 @@
+"""One connection to a spool's database, with SQLite's errors said in our words.
+
+Knows no table. Invariant: after an error the transaction is undone, and the connection can be used
+again as soon as the disk can.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.schema import configure
+
+# Primary result codes of SQLite [sqlite.org/rescode.html].
+_PRIMARY = 0xFF
+
+
+class Database:
+    """An open database. Calls come from one thread at a time, not always the same."""
+
+    def __init__(self, path: str, *, is_owner: bool, mode: str = "rw") -> None:
+        """Opens what is there, never makes a file. `mode`: `rw`, `ro`, or `ro&immutable=1`."""
+        self.path = path
+        self._is_owner = is_owner
+        self._mode = mode
+        self.connection = self._connect()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: durable when the block is left, undone when it raises."""
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo()
+            raise spool_error(self.path, error) from error
+        except BaseException:
+            self._undo()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Statements on their own, with errors in our words."""
+        try:
+            yield self.connection
+        except sqlite3.Error as error:
+            raise spool_error(self.path, error) from error
+
+    def reopen(self) -> None:
+        """A new connection, for an old one may hold on to a file that is gone."""
+        self.close()
+        self.connection = self._connect()
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):  # copying the log at close may fail; it is there next time
+            self.connection.close()
+
+    def _undo(self) -> None:
+        with suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"file:{_quoted(self.path)}?mode={self._mode}"
+        try:
+            connection = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise spool_error(self.path, error) from error
+        try:
+            # A damaged text must not stop the reading of what is whole: its checksum tells.
+            connection.text_factory = _text
+            configure(connection, is_owner=self._is_owner)
+        except sqlite3.Error as error:
+            connection.close()
+            raise spool_error(self.path, error) from error
+        return connection
+
+
+def spool_error(path: str, error: sqlite3.Error) -> SpoolError:
+    """What an error of SQLite means, and what to do about it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    match code & _PRIMARY:
+        case sqlite3.SQLITE_FULL:
+            return _full(path)
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if _is_disk_full(path):
+            return _full(path)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return SpoolError(
+                "read_only",
+                path,
+                f"cannot be written ({name}): remount the disk for writing, or look at the file's "
+                "mode",
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return SpoolError(
+                "busy", path, f"another process keeps it locked ({name}): see who with fuser {path}"
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return SpoolError(
+                "corrupt", path, f"the database is damaged ({name}: {error}): look at the disk"
+            )
+        case _:
+            return SpoolError("io", path, f"{error} ({name}): look at the disk (dmesg)")
+
+
+def _full(path: str) -> SpoolError:
+    return SpoolError("full", path, f"no space left on the disk: free some in {Path(path).parent}")
+
+
+def _is_disk_full(path: str) -> bool:
+    """A full disk makes SQLite fail in places where it cannot say so (its shared memory)."""
+    try:
+        return os.statvfs(Path(path).parent).f_bavail == 0
+    except OSError:
+        return False
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")

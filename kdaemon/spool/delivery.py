@@ -1,0 +1,300 @@
+"""From the disk to the engines: hands frames over in order, reads back what did not fit, settles.
+
+Sits between `spool.py` (commits) and the engines. Queues: none of its own; a frame is in an engine,
+or on disk. Invariants: the frames of a stream reach its engine in the order of their ids; a frame's
+row is deleted only when each of its records is delivered or is buried in the same transaction.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.counters import DeadReason, DropReason, StreamCounters
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.ports import Clock
+from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.owed import Owed
+from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
+
+log = logging.getLogger("kdaemon.spool")
+
+READ_BYTES_MAX = 4 * 1024 * 1024  # of payload in one read: what is in memory without being counted
+READ_AGAIN_S = 1.0  # after a read that failed
+MS = 1_000_000  # nanoseconds in a millisecond
+
+
+class WallClock(Clock, Protocol):
+    """Monotonic time, and the time of day for what is kept on disk."""
+
+    def wall_seconds(self) -> float: ...
+
+
+class Target(Protocol):
+    """A stream that is stored for and delivered to (`send/streams.py`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def counters(self) -> StreamCounters: ...
+
+    @property
+    def drops_oldest(self) -> bool:
+        """Whether a full spool makes room by dropping what has waited longest."""
+        ...
+
+    def submit_spooled(self, frame: Frame) -> bool:
+        """Takes a frame that stands in the spool; False if there is no room for it."""
+        ...
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Calls back once when something has settled and there may be room."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A frame that its engine has. `positions[i]`: which record of the row its record i is.
+    `noted`: how many of its records were settled when that was last noted on disk.
+    """
+
+    frame_id: int
+    lane: "Lane"
+    frame: Frame
+    accepted_ms: int
+    record_count: int  # of the row
+    positions: list[int] | range
+    noted: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One stream's frames between disk and engine. `ahead`: read, and not taken for want of room;
+    bound: one read.
+    """
+
+    target: Target
+    backlog: Backlog = field(default_factory=Backlog)
+    ahead: deque[Held] = field(default_factory=deque)
+    is_reading: bool = False
+    is_waiting_for_room: bool = False
+
+
+class Delivery:
+    """All lanes. Every method is sync, in the loop; reads run in the store's thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        thread: Executor,
+        loop: asyncio.AbstractEventLoop,
+        clock: WallClock,
+        owed: Owed,
+    ) -> None:
+        self._store = store
+        self._thread = thread
+        self._loop = loop
+        self._clock = clock
+        self._owed = owed
+        self._held: dict[int, Held] = {}
+        self._lanes: dict[str, Lane] = {}
+        self.frame_count = 0  # on disk, of streams that are taken
+        self.corrupt_rows = 0
+        self.is_stopped = False  # reads nothing more back: what is on disk is safe there
+
+    def lane(self, target: Target) -> Lane:
+        """The stream's lane; one with nothing on disk if it is new."""
+        lane = self._lanes.get(target.name)
+        if lane is None:
+            lane = self._lanes[target.name] = Lane(target)
+        return lane
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self._clock.wall_seconds() * 1000)
+
+    @property
+    def held_records(self) -> int:
+        """Records that an engine has and the disk too: safe, whatever becomes of the process."""
+        return sum(held.frame.unsettled for held in self._held.values())
+
+    @property
+    def oldest_ms(self) -> int:
+        """When the frame that an engine has had longest was accepted; 0: none has one."""
+        for held in self._held.values():
+            return held.accepted_ms
+        return 0
+
+    def offer(self, lane: Lane, frame_id: int, frame: Frame) -> None:
+        """A frame was committed: it goes to the engine, if nothing older waits on disk."""
+        self.frame_count += 1
+        own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None)
+        own.accepted_ns = frame.accepted_ns
+        count = len(frame.records)
+        held = Held(frame_id, lane, own, self.now_ms(), count, range(count))
+        is_taken = lane.backlog.is_empty and self._hand_over(held)
+        lane.backlog.committed(frame_id, is_taken=is_taken)
+        self.read_on(lane)
+
+    def read_on(self, lane: Lane) -> None:
+        """Hands over what was read ahead, then reads more of a stream's backlog, unless it is read
+        already or there is no room.
+        """
+        if lane.is_reading or lane.is_waiting_for_room or self.is_stopped:
+            return
+        while lane.ahead:
+            if not self._hand_over(lane.ahead[0]):
+                lane.is_waiting_for_room = True
+                lane.target.when_settled(partial(self._room_again, lane))
+                return
+            lane.backlog.read(lane.ahead.popleft().frame_id)
+        if lane.backlog.is_empty:
+            return
+        lane.is_reading = True
+        after_id, until_id = lane.backlog.read_until, lane.backlog.last_id
+        read = self._loop.run_in_executor(
+            self._thread, self._store.read, lane.target.name, after_id, READ_BYTES_MAX
+        )
+        read.add_done_callback(partial(self._was_read, lane, until_id))
+
+    def note_progress(self) -> None:
+        """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
+        for held in self._held.values():
+            frame = held.frame
+            settled_count = len(frame.records) - frame.unsettled
+            if settled_count > held.noted:
+                held.noted = settled_count
+                still_open = {
+                    held.positions[index]
+                    for index, result in enumerate(frame.results)
+                    if result is None
+                }
+                settled = [i for i in range(held.record_count) if i not in still_open]
+                self._owed.note(held.frame_id, encode_settled(settled, held.record_count))
+
+    def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
+        """Makes room by what has waited on disk longest; counted, and logged by its reason. False
+        if the stream is being read just now: the oldest are then on their way.
+        """
+        if lane.is_reading or lane.ahead:
+            return False
+        lane.is_reading = True  # no read meets rows that are being dropped
+        drop = self._loop.run_in_executor(
+            self._thread,
+            partial(
+                self._store.drop_oldest,
+                lane.target.name,
+                byte_count,
+                after_id=lane.backlog.read_until,
+            ),
+        )
+        drop.add_done_callback(partial(self._was_dropped, lane))
+        return True
+
+    def _hand_over(self, held: Held) -> bool:
+        held.frame.on_settled = partial(self._settled, held)
+        if not held.lane.target.submit_spooled(held.frame):
+            return False
+        self._held[held.frame_id] = held
+        return True
+
+    def _settled(self, held: Held, frame: Frame) -> None:
+        """Every record of it is delivered or dead."""
+        del self._held[held.frame_id]
+        self.frame_count -= 1
+        letters = letters_of(held.lane.target.name, frame, held.accepted_ms, self.now_ms())
+        self._owed.settle(held.frame_id, letters)
+        self.read_on(held.lane)
+
+    def _was_read(self, lane: Lane, until_id: int, read: "asyncio.Future[ReadBack]") -> None:
+        lane.is_reading = False
+        if read.cancelled() or self.is_stopped:
+            return
+        error = read.exception()
+        if error is not None:
+            log.error("the spool cannot be read", extra={"fields": {"why": str(error)}})
+            lane.is_waiting_for_room = True
+            self._loop.call_later(READ_AGAIN_S, self._room_again, lane)
+            return
+        back = read.result()
+        if back.corrupt_count:
+            counters = lane.target.counters
+            counters.spooled -= back.corrupt_record_count
+            counters.dropped[DropReason.CORRUPT] += back.corrupt_record_count
+            self.corrupt_rows += back.corrupt_count
+            self.frame_count -= back.corrupt_count
+            fields = {"stream": lane.target.name, "frames": back.corrupt_count}
+            log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
+        lane.ahead.extend(self._revive(lane, stored) for stored in back.frames)
+        if not back.frames:
+            lane.backlog.read(until_id if back.is_end else back.last_id)
+        self.read_on(lane)
+
+    def _room_again(self, lane: Lane) -> None:
+        lane.is_waiting_for_room = False
+        self.read_on(lane)
+
+    def _revive(self, lane: Lane, stored: StoredFrame) -> Held:
+        """A row as the engine takes it: without the records that are known to be settled."""
+        records = stored.records
+        positions: list[int] | range = range(len(records))
+        if stored.settled is not None:
+            try:
+                settled = set(settled_indices(stored.settled, len(records)))
+            except CorruptFrame:
+                settled = set()  # nothing is known: all are sent, some perhaps again
+            positions = [index for index in positions if index not in settled]
+            lane.target.counters.spooled -= len(settled)
+            lane.target.counters.settled_before += len(settled)
+            records = [records[index] for index in positions]
+        sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
+        frame = make_frame(records, sizes, Acknowledge.STORED, None, None)
+        age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
+        frame.accepted_ns = self._clock.now_ns() - age_ns
+        return Held(stored.id, lane, frame, stored.accepted_ms, len(stored.records), positions)
+
+    def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
+        lane.is_reading = False
+        if drop.cancelled() or drop.exception() is not None:
+            return  # the commit that follows meets the same disk, and says so
+        dropped = drop.result()
+        if dropped.record_count:
+            counters = lane.target.counters
+            counters.spooled -= dropped.record_count
+            counters.dropped[DropReason.SPOOL_FULL] += dropped.record_count
+            self.frame_count -= dropped.frame_count
+            lane.backlog.read(dropped.last_id)
+            fields = {"stream": lane.target.name, "records": dropped.record_count}
+            log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
+
+
+def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
+    """The dead records of a settled frame, each with its reason."""
+    attempts = frame.attempt_counts or {}
+    letters = []
+    for index, (record, result) in enumerate(zip(frame.records, frame.results, strict=True)):
+        if result is not None and not result.is_delivered:
+            is_expired = result.error_code == "Expired"
+            letters.append(
+                DeadLetter(
+                    stream=stream,
+                    partition_key=record.partition_key,
+                    explicit_hash_key=record.explicit_hash_key,
+                    data=record.data,
+                    reason=(DeadReason.EXPIRED if is_expired else DeadReason.POISON).value,
+                    code=result.error_code or "",
+                    message=result.error_message or "",
+                    attempts=attempts.get(index, 0),
+                    first_ms=first_ms,
+                    last_ms=last_ms,
+                )
+            )
+    return letters

@@ -1,0 +1,52 @@
+"""What the next commit owes the disk beside new frames: deletions, bitmaps, dead letters.
+
+Filled as frames settle, taken by a commit, put back if it fails. Bound: the frames in memory.
+"""
+
+from collections.abc import Callable, Iterable
+
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.store import Changes
+
+
+class Owed:
+    """`on_owed` is called when something is added; it sees to it that a commit comes."""
+
+    __slots__ = ("_dead", "_on_owed", "_progress", "_settled")
+
+    def __init__(self, on_owed: Callable[[], None]) -> None:
+        self._on_owed = on_owed
+        self._settled: list[int] = []
+        self._progress: list[tuple[int, bytes]] = []
+        self._dead: list[DeadLetter] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._settled or self._progress or self._dead)
+
+    def settle(self, frame_id: int, letters: Iterable[DeadLetter]) -> None:
+        """A frame is done with; its dead records, if any, are buried in the same transaction."""
+        self._settled.append(frame_id)
+        self._dead += letters
+        self._on_owed()
+
+    def bury(self, letters: Iterable[DeadLetter]) -> None:
+        """Dead records of frames that are not in the spool."""
+        self._dead += letters
+        self._on_owed()
+
+    def note(self, frame_id: int, settled: bytes) -> None:
+        """A frame is partly done with."""
+        self._progress.append((frame_id, settled))
+        self._on_owed()
+
+    def take_into(self, changes: Changes) -> None:
+        changes.settled, self._settled = self._settled, []
+        changes.progress, self._progress = self._progress, []
+        changes.dead, self._dead = self._dead, []
+
+    def put_back(self, changes: Changes) -> None:
+        """The commit failed: all of it is owed still, in its order."""
+        self._settled = changes.settled + self._settled
+        self._progress = changes.progress + self._progress
+        self._dead = changes.dead + self._dead

@@ -1,0 +1,321 @@
+"""The directory of a spool: whose it is, which files stand in it, who holds it.
+
+    spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
+    spool.lock                             held (flock) while a daemon has the spool; its pid
+    spool.reserve                          space set aside for deletions on a full disk
+    spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
+
+Knows nothing of tables. Invariant: nothing here deletes or overwrites what may hold a record.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import stat
+import struct
+import threading
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.schema import APPLICATION_ID
+
+_MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
+_APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
+_HEADER_BYTES = 100
+
+# Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
+# then can deletions go on, and with them the disk empty again.
+RESERVE_BYTES = 16 * 1024 * 1024
+# Someone who only looks whether a spool is held takes the lock for an instant; wait for that.
+_LOCK_TRIES = 5
+_LOCK_WAIT_S = 0.02
+
+
+class Found(Enum):
+    """What stands where the database should be."""
+
+    NOTHING = "nothing"
+    SPOOL = "spool"
+    DAMAGED = "damaged"  # was one of ours
+
+
+class Place:
+    """A directory that this process holds. Made by `claim`; `release` lets go."""
+
+    def __init__(self, directory: str, lock_fd: int, *, was_spool: bool) -> None:
+        self.directory = directory
+        self.database_path = database_path(directory)
+        self._reserve_path = Path(directory, "spool.reserve")
+        self._lock_fd = lock_fd
+        self._was_spool = was_spool
+
+    @classmethod
+    def claim(cls, directory: str) -> "Place":
+        """Makes the directory (0700) if its parent is there, and takes the lock. SpoolError:
+        `directory`, `busy`, `full`, `io`, `read_only`.
+        """
+        directory = str(Path(directory).absolute())
+        try:
+            _make_directory(directory)
+            _refuse_another_owner(directory)
+            lock_fd = os.open(
+                Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
+            )
+        except OSError as error:
+            raise directory_error(directory, error) from error
+        try:
+            _lock(lock_fd, directory)
+            was_spool = os.fstat(lock_fd).st_size > 0
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return cls(directory, lock_fd, was_spool=was_spool)
+
+    def sign(self) -> None:
+        """Writes our pid into the lock: a spool stands here now, and we hold it."""
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without it
+            os.pwrite(self._lock_fd, f"{os.getpid():<10}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._lock_fd)
+
+    def look(self) -> Found:
+        """What stands where the database should be. SpoolError `foreign` for what is none of ours.
+
+        Must not be called while SQLite has the file open in this process: closing it here would
+        drop SQLite's locks (POSIX locks belong to the process).
+        """
+        path = self.database_path
+        try:
+            status = Path(path).lstat()
+        except FileNotFoundError:
+            # Its log without it: opening would delete the log.
+            return Found.DAMAGED if _size(path + "-wal") else Found.NOTHING
+        if not stat.S_ISREG(status.st_mode):
+            raise SpoolError(
+                "foreign", path, "not a regular file: remove it, or set another spool.directory"
+            )
+        if status.st_size == 0:  # begun and not written, or cut off: its log says which
+            return Found.DAMAGED if _size(path + "-wal") else Found.NOTHING
+        try:
+            with Path(path).open("rb") as file:
+                header = file.read(_HEADER_BYTES)
+        except OSError as error:
+            raise directory_error(path, error) from error
+        if header.startswith(_MAGIC) and len(header) == _HEADER_BYTES:
+            (found,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
+            if found == APPLICATION_ID:
+                return Found.SPOOL
+        if self._was_spool:
+            return Found.DAMAGED
+        raise SpoolError(
+            "foreign",
+            path,
+            "not a database of kdaemon, and so left alone: move it away, or set another "
+            "spool.directory",
+        )
+
+    def create(self) -> None:
+        """An empty database that only its owner can read; SQLite gives its other files the same
+        mode. Both the file and its name are on disk when this returns.
+        """
+        try:
+            fd = os.open(
+                self.database_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+            os.fsync(fd)
+            os.close(fd)
+            self.sync()
+        except OSError as error:
+            raise directory_error(self.database_path, error) from error
+
+    def sync(self) -> None:
+        """Fsync of the directory: names made or changed in it survive a power loss."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def set_aside(self, now_ms: int) -> str:
+        """Renames the database and its log; the new path. The log goes first: a database without
+        its log is opened next time, a log without its database would be deleted by SQLite.
+        """
+        stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = base = f"{self.database_path}.corrupt-{stamp}"
+        number = 1
+        while any(Path(aside + suffix).exists() for suffix in ("", "-wal", "-shm")):
+            number += 1
+            aside = f"{base}-{number}"
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(self.database_path + suffix).rename(aside + suffix)
+            self.sync()
+        except OSError as error:
+            raise directory_error(self.database_path, error) from error
+        return aside
+
+    def take_reserve(self) -> bool:
+        """Whether `RESERVE_BYTES` are set aside on disk now."""
+        if _size(str(self._reserve_path)) >= RESERVE_BYTES:
+            return True
+        try:
+            fd = os.open(
+                self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            self.free_reserve()  # a part of it would only be in the way
+            return False
+        return True
+
+    def free_reserve(self) -> bool:
+        """Gives the space back to the disk; whether there was any."""
+        had = _size(str(self._reserve_path)) > 0
+        with contextlib.suppress(OSError):
+            self._reserve_path.unlink()
+        return had
+
+
+def database_path(directory: str) -> str:
+    return str(Path(directory).absolute() / "spool.db")
+
+
+def size_bytes(path: str) -> int:
+    """What a database and its log take on disk."""
+    return _size(path) + _size(path + "-wal")
+
+
+def holder_pid(directory: str) -> int | None:
+    """The pid of the process that holds a spool; 0 if it is held and the pid cannot be told (from
+    another container, say); None if nobody does.
+    """
+    try:
+        fd = os.open(Path(directory, "spool.lock"), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _written_pid(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def directory_error(path: str, error: OSError) -> SpoolError:
+    """What an error of the operating system means for a spool at `path`, and what to do."""
+    reason = os.strerror(error.errno or 0)
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return SpoolError(
+                "full", path, f"{reason}: free space there, or set another spool.directory"
+            )
+        case errno.EROFS:
+            return SpoolError(
+                "read_only",
+                path,
+                f"{reason}: remount it for writing, or set another spool.directory",
+            )
+        case errno.EACCES | errno.EPERM:
+            return SpoolError(
+                "directory",
+                path,
+                f"{reason} for user {_user(os.geteuid())}; it belongs to {_owner(path)}: "
+                f"chown -R {_user(os.geteuid())} it, or set another spool.directory",
+            )
+        case errno.ENOTDIR | errno.EEXIST | errno.ELOOP:
+            return SpoolError(
+                "directory",
+                path,
+                "not a directory, or a link in its place: move it away, or set another "
+                "spool.directory",
+            )
+        case errno.ENOENT:
+            return SpoolError(
+                "directory",
+                path,
+                f"does not exist, nor does the directory above it: mkdir -p {path}, or set another "
+                "spool.directory",
+            )
+        case _:
+            return SpoolError("io", path, f"{reason}: look at the disk (dmesg)")
+
+
+def _make_directory(directory: str) -> None:
+    try:
+        Path(directory).mkdir(0o700)
+    except FileExistsError:
+        if not Path(directory).is_dir():
+            raise
+        return
+    fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _refuse_another_owner(directory: str) -> None:
+    """A directory that is shared by its mode (a Kubernetes fsGroup) is fine. To root every mode is
+    open, and what root leaves there its owner could not read.
+    """
+    owner, me = Path(directory).stat().st_uid, os.geteuid()
+    if (me == 0 and owner != 0) or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise SpoolError(
+            "directory",
+            directory,
+            f"belongs to {_user(owner)}, and this is {_user(me)}: run as {_user(owner)}, or "
+            f"chown -R {_user(me)} it, or set another spool.directory",
+        )
+
+
+def _lock(fd: int, directory: str) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            threading.Event().wait(_LOCK_WAIT_S)
+        except OSError as error:
+            raise directory_error(directory, error) from error
+        else:
+            return
+    pid = _written_pid(fd)
+    holder = f"process {pid}" if pid else "another process"
+    raise SpoolError(
+        "busy", directory, f"in use by {holder}: stop it, or set another spool.directory"
+    )
+
+
+def _written_pid(fd: int) -> int:
+    text = os.pread(fd, 32, 0).split(maxsplit=1)
+    return int(text[0]) if text and text[0].isdigit() else 0
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _owner(path: str) -> str:
+    try:
+        return _user(Path(path).stat().st_uid)
+    except OSError:
+        return "another user"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

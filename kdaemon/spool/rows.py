@@ -1,0 +1,208 @@
+"""Reading a spool's database: streams, backlogs, frames, and whether all of it is sound.
+
+Changes nothing. Serves the daemon's own connection and that of one who only looks.
+Invariant: a frame is given out only if its checksum holds.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+
+from kdaemon.spool.codec import CorruptFrame, checksum, decode_records, settled_indices
+from kdaemon.spool.letters import SELECT_LETTER, letter_of
+from kdaemon.spool.values import Backlog, ReadBack, StoredFrame, Verification
+
+_PROBLEMS_MAX = 100  # more of them would tell no more
+_VERIFY_BLOCK_ROWS = 256  # read in one statement; the log cannot shrink under a longer one
+
+_SELECT_FRAME = (
+    "SELECT f.id, f.record_count, f.accepted_ms, f.checksum, p.settled, f.payload"
+    " FROM frame f LEFT JOIN progress p ON p.id = f.id"
+)
+
+
+def stream_checksum(key: int, name: str) -> int:
+    """Of a stream's row: with a wrong name, no frame of the stream could be believed."""
+    return zlib.crc32(name.encode(), key)
+
+
+def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
+    """Names of streams to their keys. Raises sqlite3.DatabaseError (corrupt) for a damaged one."""
+    keys = {}
+    for key, name, found in connection.execute("SELECT key, name, checksum FROM stream"):
+        if found != stream_checksum(key, name):
+            error = sqlite3.DatabaseError(f"the name of stream {key} is damaged")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            error.sqlite_errorname = "SQLITE_CORRUPT"
+            raise error
+        keys[name] = key
+    return keys
+
+
+def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
+    """Of streams that have one. Reads a few pages a stream, however much is stored."""
+    found = []
+    for key, name, frame_count, record_count, byte_count in connection.execute(
+        "SELECT key, name, frame_count, record_count, byte_count FROM stream"
+        " WHERE frame_count > 0 ORDER BY name"
+    ).fetchall():
+        first = connection.execute(
+            "SELECT id, accepted_ms FROM frame WHERE stream = ? ORDER BY id LIMIT 1", (key,)
+        ).fetchone()
+        last = connection.execute(
+            "SELECT id FROM frame WHERE stream = ? ORDER BY id DESC LIMIT 1", (key,)
+        ).fetchone()
+        if first is not None and last is not None:
+            found.append(
+                Backlog(name, frame_count, record_count, byte_count, first[0], last[0], first[1])
+            )
+    return found
+
+
+def read_frames(
+    connection: sqlite3.Connection, key: int, stream: str, after_id: int, byte_count_max: int
+) -> tuple[ReadBack, list[int]]:
+    """Frames of a stream after `after_id`, up to `byte_count_max` bytes of payload and at least one
+    row; and the ids of those that are damaged.
+    """
+    frames: list[StoredFrame] = []
+    corrupt_ids: list[int] = []
+    corrupt_record_count = byte_count = 0
+    last_id = after_id
+    cursor = connection.execute(
+        f"{_SELECT_FRAME} WHERE f.stream = ? AND f.id > ? ORDER BY f.id", (key, after_id)
+    )
+    for row in cursor:
+        last_id = row[0]
+        payload_bytes = len(row[5]) if isinstance(row[5], bytes) else 0
+        try:
+            frames.append(frame_of(stream, row))
+        except CorruptFrame:
+            corrupt_ids.append(last_id)
+            corrupt_record_count += row[1] if isinstance(row[1], int) else 0
+        byte_count += payload_bytes
+        if byte_count >= byte_count_max:
+            break
+    cursor.close()
+    is_end = not connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM frame WHERE stream = ? AND id > ?)", (key, last_id)
+    ).fetchone()[0]
+    read = ReadBack(frames, len(corrupt_ids), corrupt_record_count, last_id, is_end)
+    return read, corrupt_ids
+
+
+def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
+    """A frame from id, record count, accepted_ms, checksum, settled, payload. Raises CorruptFrame.
+
+    A damaged bitmap only means that nothing is known to be settled.
+    """
+    frame_id, record_count, accepted_ms, found, settled, payload = row
+    if not (
+        isinstance(frame_id, int)
+        and isinstance(record_count, int)
+        and isinstance(accepted_ms, int)
+        and isinstance(payload, bytes)
+        and 0 < record_count < 2**32
+        and abs(accepted_ms) < 2**63
+        and found == checksum(stream, frame_id, record_count, accepted_ms, payload)
+    ):
+        raise CorruptFrame("a row is not what was written")
+    records = decode_records(payload)
+    if len(records) != record_count:
+        raise CorruptFrame("a payload holds another number of records than its row says")
+    if settled is not None:
+        try:
+            settled_indices(settled if isinstance(settled, bytes) else b"", record_count)
+        except CorruptFrame:
+            settled = None
+    return StoredFrame(
+        frame_id,
+        stream,
+        records,
+        accepted_ms,
+        len(payload),
+        settled if isinstance(settled, bytes) else None,
+    )
+
+
+def verify(connection: sqlite3.Connection) -> Verification:
+    """Reads every row and every page. Takes seconds a GiB; memory is bounded by a few frames."""
+    problems = [
+        line
+        for (line,) in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_MAX})")
+        if line != "ok"
+    ]
+    names: dict[int, str] = {}
+    frame_count = record_count = corrupt_count = 0
+    letter_count = corrupt_letter_count = quarantine_count = 0
+    corrupt_ids: list[int] = []
+    try:
+        names = {key: name for name, key in stream_keys(connection).items()}
+        problems += _totals_that_differ(connection)
+        for stream_key, row in _all_frames(connection):
+            frame_count += 1
+            try:
+                record_count += len(frame_of(names[stream_key], row).records)
+            except (CorruptFrame, KeyError):
+                corrupt_count += 1
+                corrupt_ids.append(int(str(row[0])))
+        for letter_id in _all_letters(connection):
+            letter = connection.execute(f"{SELECT_LETTER} WHERE id = ?", (letter_id,)).fetchone()
+            if letter is not None:
+                letter_count += 1
+                corrupt_letter_count += not letter_of(letter).is_intact
+        (quarantine_count,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
+    except sqlite3.DatabaseError as error:
+        problems.append(f"reading stopped: {error}")
+    return Verification(
+        problems[:_PROBLEMS_MAX],
+        frame_count,
+        record_count,
+        corrupt_ids[:_PROBLEMS_MAX],
+        corrupt_count,
+        letter_count,
+        corrupt_letter_count,
+        quarantine_count,
+    )
+
+
+def _totals_that_differ(connection: sqlite3.Connection) -> Iterator[str]:
+    """In one statement each, so that both sides are of one moment, also while a daemon writes."""
+    for name, said, found in connection.execute(
+        "SELECT s.name, s.frame_count || ' frames, ' || s.record_count || ' records, '"
+        " || s.byte_count || ' bytes' AS said,"
+        " count(f.id) || ' frames, ' || coalesce(sum(f.record_count), 0) || ' records, '"
+        " || coalesce(sum(length(f.payload)), 0) || ' bytes' AS found"
+        " FROM stream s LEFT JOIN frame f ON f.stream = s.key GROUP BY s.key HAVING said <> found"
+    ):
+        yield f"stream {name}: the total says {said}; there are {found}"
+    for said, found in connection.execute(
+        "SELECT letter_count || ' letters, ' || letter_bytes || ' bytes' AS said,"
+        " (SELECT count(*) || ' letters, ' || coalesce(sum(byte_count), 0) || ' bytes' FROM letter)"
+        " AS found FROM total WHERE said <> found"
+    ):
+        yield f"dead letters: the total says {said}; there are {found}"
+
+
+def _all_frames(connection: sqlite3.Connection) -> Iterator[tuple[int, Sequence[object]]]:
+    after_id = -(2**63)
+    while True:
+        ids = connection.execute(
+            "SELECT id FROM frame WHERE id > ? ORDER BY id LIMIT ?", (after_id, _VERIFY_BLOCK_ROWS)
+        ).fetchall()
+        for (frame_id,) in ids:
+            row = connection.execute(
+                "SELECT f.stream, f.id, f.record_count, f.accepted_ms, f.checksum, p.settled,"
+                " f.payload FROM frame f LEFT JOIN progress p ON p.id = f.id WHERE f.id = ?",
+                (frame_id,),
+            ).fetchone()
+            if row is not None:  # settled since
+                yield row[0], row[1:]
+        if not ids:
+            return
+        after_id = ids[-1][0]
+
+
+def _all_letters(connection: sqlite3.Connection) -> Iterator[int]:
+    for (letter_id,) in connection.execute("SELECT id FROM letter").fetchall():
+        yield letter_id

@@ -1,0 +1,186 @@
+"""Saves what can be read of a damaged database into a new one.
+
+Reads the old one and never writes it. Every row is tried by itself, so one bad page costs the rows
+on it. Invariant: what is written into the new one has a checksum that held.
+"""
+
+import sqlite3
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.codec import CorruptFrame
+from kdaemon.spool.database import Database
+from kdaemon.spool.letters import DeadLetter, add_letters, letter_of
+from kdaemon.spool.rows import frame_of, stream_checksum
+from kdaemon.spool.values import NewFrame, Salvage
+from kdaemon.spool.writes import append_frames
+
+_BLOCK_BYTES = 4 * 1024 * 1024  # of payload, saved in one transaction
+
+
+def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
+    """Copies frames with their progress, and letters. Never raises for the old database's sake; a
+    failure of the new one (a full disk) ends it, and is told in `problem`.
+    """
+    work = _Salvage(old, new, letters_bytes_max)
+    try:
+        work.run()
+    except SpoolError as error:
+        work.problems.append(error.message)
+    return Salvage(
+        old.path,
+        work.frame_count,
+        work.record_count,
+        work.letter_count,
+        "; ".join(work.problems) or None,
+    )
+
+
+class _Salvage:
+    def __init__(self, old: Database, new: Database, letters_bytes_max: int) -> None:
+        self._old = old.connection
+        self._new = new
+        self._letters_bytes_max = letters_bytes_max
+        self.frame_count = 0
+        self.record_count = 0
+        self.letter_count = 0
+        self._lost_count = 0
+        self.problems: list[str] = []
+
+    def run(self) -> None:
+        names = self._names()
+        frames: list[tuple[NewFrame, bytes | None]] = []
+        byte_count = 0
+        for row in self._rows("frame", "stream, id, record_count, accepted_ms, checksum, payload"):
+            name = names.get(row[0])
+            frame = self._frame(name, row) if name is not None else None
+            if frame is None:
+                self._lost_count += 1
+                continue
+            frames.append(frame)
+            byte_count += len(frame[0].payload)
+            if byte_count >= _BLOCK_BYTES:
+                self._save(frames)
+                frames, byte_count = [], 0
+        self._save(frames)
+        self._save_letters()
+        self._keep_ids_unused()
+        if self._lost_count:
+            self.problems.append(f"{self._lost_count} rows cannot be read or are not as written")
+
+    def _names(self) -> dict[int, str]:
+        """From the table and from its index: two copies on two pages."""
+        names: dict[int, str] = {}
+        for source in ("NOT INDEXED", "INDEXED BY stream_name"):
+            with suppress(sqlite3.Error):
+                for key, name in self._old.execute(f"SELECT key, name FROM stream {source}"):  # noqa: S608 - our own words
+                    names.setdefault(key, name)
+                    with suppress(sqlite3.Error):
+                        (found,) = self._old.execute(
+                            "SELECT checksum FROM stream WHERE key = ?", (key,)
+                        ).fetchone() or (None,)
+                        if found == stream_checksum(key, name):
+                            names[key] = name
+        return names
+
+    def _frame(self, name: str, row: Sequence[Any]) -> tuple[NewFrame, bytes | None] | None:
+        settled = None
+        with suppress(sqlite3.Error):
+            (settled,) = self._old.execute(
+                "SELECT settled FROM progress WHERE id = ?", (row[1],)
+            ).fetchone() or (None,)
+        _, frame_id, record_count, accepted_ms, checksum, payload = row
+        try:
+            stored = frame_of(
+                name, (frame_id, record_count, accepted_ms, checksum, settled, payload)
+            )
+        except CorruptFrame:
+            return None
+        assert isinstance(payload, bytes), "frame_of looked"
+        return (
+            NewFrame(stored.id, name, len(stored.records), stored.accepted_ms, payload),
+            stored.settled,
+        )
+
+    def _save(self, frames: list[tuple[NewFrame, bytes | None]]) -> None:
+        with self._new.writing() as connection:
+            append_frames(connection, [frame for frame, _ in frames])
+            connection.executemany(
+                "INSERT INTO progress VALUES (?, ?)",
+                [(frame.id, settled) for frame, settled in frames if settled is not None],
+            )
+        self.frame_count += len(frames)
+        self.record_count += sum(frame.record_count for frame, _ in frames)
+
+    def _save_letters(self) -> None:
+        columns = (
+            "stream, partition_key, explicit_hash_key, data, reason, code, message, attempts, "
+            "first_ms, last_ms, id, checksum"
+        )
+        letters: list[DeadLetter] = []
+        byte_count = 0
+        for row in self._rows("letter", columns):
+            letter = letter_of(row)
+            if not letter.is_intact:
+                self._lost_count += 1
+                continue
+            letters.append(letter)
+            byte_count += len(letter.data)
+            if byte_count >= _BLOCK_BYTES:
+                self._add(letters)
+                letters, byte_count = [], 0
+        self._add(letters)
+
+    def _add(self, letters: list[DeadLetter]) -> None:
+        with self._new.writing() as connection:
+            add_letters(connection, letters, self._letters_bytes_max)
+        self.letter_count += len(letters)
+
+    def _keep_ids_unused(self) -> None:
+        with suppress(sqlite3.Error):
+            (next_id,) = self._old.execute("SELECT next_frame_id FROM total").fetchone()
+            with self._new.writing() as connection:
+                connection.execute(
+                    "UPDATE total SET next_frame_id = max(next_frame_id, ?)", (int(next_id),)
+                )
+
+    def _rows(self, table: str, columns: str) -> Iterator[Sequence[Any]]:
+        """All rows that can be read, in order of id."""
+        one = f"SELECT {columns} FROM {table} WHERE id = ?"  # noqa: S608 - our own words
+        for row_id in self._row_ids(table):
+            try:
+                row = self._old.execute(one, (row_id,)).fetchone()
+            except sqlite3.Error:
+                row = None
+            if row is None:
+                self._lost_count += 1
+            else:
+                yield row
+
+    def _row_ids(self, table: str) -> "array[int]":
+        """All ids that can be found. A scan that breaks on a bad page is run from the other end as
+        well, and the ids in the index are a second copy.
+        """
+        ids = array("q")
+        scans = [
+            f"SELECT id FROM {table} NOT INDEXED ORDER BY id",  # noqa: S608 - our own words
+            f"SELECT id FROM {table} NOT INDEXED ORDER BY id DESC",  # noqa: S608 - our own words
+        ]
+        if table == "frame":
+            scans.append("SELECT id FROM frame INDEXED BY frame_stream")
+        for scan in scans:
+            try:
+                ids.extend(row[0] for row in self._old.execute(scan))
+            except sqlite3.Error as error:
+                self._note(f"{table}: {error}")
+            else:
+                if scan is scans[0]:
+                    return ids
+        return array("q", sorted(set(ids)))
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)

@@ -1,0 +1,381 @@
+"""The disk behind `stored`: a frame is answered when the commit that holds it is on disk.
+
+put -> commit (in a thread; all that gathered meanwhile goes into the next one) -> answer ->
+`delivery.py`. Start-up is the ordinary path: what is on disk is read back as room allows. The
+disk's own trouble refuses `stored` and nothing else; `trouble` tells it, a probe a second ends it.
+
+Queue: `_pending`, frames that wait for their commit. Bound: the memory budget, and `bytes_max` on
+disk; full: `put` says no; drained by commits, which the disk itself paces.
+Invariant: a frame is answered exactly once, after its commit returned or failed.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import RejectedRecord, SpoolError
+from kdaemon.base.frame import Frame
+from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import RecordResult
+from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.codec import encode_records
+from kdaemon.spool.delivery import Delivery, Lane, Target, WallClock, letters_of
+from kdaemon.spool.owed import Owed
+from kdaemon.spool.store import Changes, NewFrame, Store
+
+log = logging.getLogger("kdaemon.spool")
+
+COMMIT_BYTES_MAX = 8 * 1024 * 1024  # of payload in one transaction: bounds the wait of the next
+SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
+PROGRESS_INTERVAL_S = 1.0  # how often partly delivered frames are noted
+PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
+ROW_BYTES = 256  # what SQLite adds to a payload, about; until the next commit tells the truth
+GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
+GIVE_BACK_PAGES = 1_000  # at a time, so that a commit waits for milliseconds only
+
+STORED = RecordResult(sequence_number="stored", shard_id="stored")
+"""What a client hears of a stored record: true, and impossible to take for a real answer."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A frame that waits for its commit. Its callback answers the client."""
+
+    frame_id: int
+    lane: Lane
+    frame: Frame
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """After a commit: pages in use, files as they are, letters that made room for newer ones."""
+
+    live_bytes: int
+    file_bytes: int
+    letters_dropped: int
+
+
+class SpoolCounters:
+    """For metrics."""
+
+    def __init__(self) -> None:
+        self.live_bytes = 0  # as of the last commit
+        self.file_bytes = 0
+        self.commit_failures = 0
+        self.letters_dropped = 0
+        self.commit_duration_ns = Histogram(LATENCY_BOUNDS_NS)
+        self.commit_frames = Histogram(BATCH_RECORDS_BOUNDS)
+
+
+class Spool:
+    """One store, one thread, all streams. Every method but the coroutines is sync, in the loop."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        bytes_max: int,
+        memory: MemoryBudget,
+        clock: WallClock,
+    ) -> None:
+        """`open_store` runs in the spool's thread. `bytes_max`: pages in use, all streams."""
+        self._open_store = open_store
+        self.bytes_max = bytes_max
+        self._memory = memory
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._loop = asyncio.get_running_loop()
+        self._owed = Owed(self._commit_soon)
+        self._store: Store
+        self._delivery: Delivery
+        self._next_id = 0
+        self._pending: deque[_Pending] = deque()
+        self._uncommitted_bytes = 0
+        self._is_committing = False
+        self._is_giving_back = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._probe_at_ns = 0
+        self._room_waiters: list[Callable[[], None]] = []
+        self._quiet = asyncio.Event()  # no commit is under way
+        self._quiet.set()
+        self.trouble: SpoolError | None = None  # why nothing can be stored now
+        self.counters = SpoolCounters()
+
+    async def open(self) -> None:
+        """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
+        self._store = await self._in_thread(self._open_store)
+        self._next_id = self._store.next_id
+        self._delivery = Delivery(self._store, self._thread, self._loop, self._clock, self._owed)
+        self._tell_set_aside()
+
+    async def recover(self, find: Callable[[str], Target]) -> None:
+        """Finds the streams of what stands on disk, and begins to read it back. `find` raises
+        RejectedRecord for a stream that the configuration no longer takes: its frames stay.
+        """
+        sizes = await self._in_thread(lambda: self._measure(0))
+        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
+        for stored in await self._in_thread(self._store.backlogs):
+            fields = {"stream": stored.stream, "records": stored.record_count}
+            try:
+                target = find(stored.stream)
+            except RejectedRecord as error:
+                text = "records of a stream that is not taken any more stay in the spool"
+                log.warning(text, extra={"fields": {**fields, "why": error.message}})
+                continue
+            log.info("records found in the spool", extra={"fields": fields})
+            self._delivery.frame_count += stored.frame_count
+            target.counters.recovered += stored.record_count
+            target.counters.spooled += stored.record_count
+            lane = self._delivery.lane(target)
+            lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
+            self._delivery.read_on(lane)
+        self._progress_timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._note_progress)
+
+    def put(self, target: Target, frame: Frame) -> bool:
+        """Stores a frame; its client is called back after the commit: with STORED results, or with
+        errors if the disk did not take it. False, and nothing is counted, if there is no room.
+        Raises RejectedRecord while the disk is in trouble.
+        """
+        if self.trouble is not None:
+            now_ns = self._clock.now_ns()
+            if now_ns < self._probe_at_ns:
+                raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
+            self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
+        payload = encode_records(frame.records)
+        row_bytes = len(payload) + ROW_BYTES
+        lane = self._delivery.lane(target)
+        is_full = self.counters.live_bytes + self._uncommitted_bytes + row_bytes > self.bytes_max
+        if is_full and not (target.drops_oldest and self._delivery.drop_oldest(lane, row_bytes)):
+            return False
+        if not self._memory.take(frame.held_bytes):
+            return False
+        counters, count, byte_count = target.counters, len(frame.records), sum(frame.sizes)
+        counters.received += count
+        counters.received_bytes += byte_count
+        counters.accepted += count
+        counters.accepted_bytes += byte_count
+        counters.spooled += count
+        frame.accepted_ns = self._clock.now_ns()
+        self._uncommitted_bytes += row_bytes
+        self._pending.append(_Pending(self._next_id, lane, frame, payload))
+        self._next_id += 1
+        self._commit()
+        return True
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls back once when a commit may have made room, in memory or on disk."""
+        self._room_waiters.append(callback)
+
+    def bury_dead_of(self, stream: str, frame: Frame) -> None:
+        """The dead records of a settled frame that is not in the spool (`accepted`)."""
+        now_ms = self._delivery.now_ms()
+        age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
+        letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
+        if letters:
+            self._owed.bury(letters)
+
+    @property
+    def held_records(self) -> int:
+        """Records that an engine has and the disk too."""
+        return self._delivery.held_records
+
+    @property
+    def corrupt_rows(self) -> int:
+        """Frames found damaged since the start."""
+        return self._delivery.corrupt_rows
+
+    @property
+    def frame_count(self) -> int:
+        """Frames on disk."""
+        return self._delivery.frame_count
+
+    @property
+    def oldest_ms(self) -> int:
+        """When the oldest frame in hand was accepted, since 1970; 0 if there is none."""
+        return self._delivery.oldest_ms
+
+    def begin_drain(self) -> None:
+        """Reads nothing more back: what is on disk is safe there."""
+        self._delivery.is_stopped = True
+
+    async def aclose(self) -> None:
+        """Commits what is owed, if the disk lets us, and closes the store."""
+        self.begin_drain()
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+        self._delivery.note_progress()
+        while self._is_committing or (
+            (self._pending or not self._owed.is_empty) and not self.trouble
+        ):
+            self._commit()
+            await self._quiet.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._in_thread(self._store.close)
+        self._thread.shutdown()
+
+    # Commits
+
+    def _commit_soon(self) -> None:
+        if self._timer is None and not self._is_committing:
+            self._timer = self._loop.call_later(SETTLE_DELAY_S, self._commit)
+
+    def _commit(self) -> None:
+        """Hands all that gathered to the thread, unless it is still at the last commit."""
+        if self._is_committing:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch: list[_Pending] = []
+        byte_count = 0
+        while self._pending and byte_count < COMMIT_BYTES_MAX:
+            pending = self._pending.popleft()
+            batch.append(pending)
+            byte_count += len(pending.payload)
+        now_ms = self._delivery.now_ms()
+        changes = Changes(
+            appended=[
+                NewFrame(
+                    one.frame_id, one.lane.target.name, len(one.frame.records), now_ms, one.payload
+                )
+                for one in batch
+            ]
+        )
+        self._owed.take_into(changes)
+        self._is_committing = True
+        self._quiet.clear()
+        began_ns = self._clock.now_ns()
+        commit = self._loop.run_in_executor(self._thread, self._commit_in_thread, changes)
+        commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
+
+    def _commit_in_thread(self, changes: Changes) -> _Sizes:
+        try:
+            committed = self._store.commit(changes)
+        except SpoolError as error:
+            if error.kind != "corrupt":
+                raise
+            self._store.repair()
+            committed = self._store.commit(changes)
+        return self._measure(committed.letters_dropped)
+
+    def _measure(self, letters_dropped: int) -> _Sizes:
+        return _Sizes(self._store.live_bytes, self._store.size_bytes, letters_dropped)
+
+    def _committed(
+        self,
+        batch: list[_Pending],
+        changes: Changes,
+        began_ns: int,
+        commit: "asyncio.Future[_Sizes]",
+    ) -> None:
+        self._is_committing = False
+        self._quiet.set()
+        for pending in batch:
+            self._memory.give(pending.frame.held_bytes)
+            self._uncommitted_bytes -= len(pending.payload) + ROW_BYTES
+        error = commit.exception()
+        if error is None:
+            self._succeeded(batch, commit.result(), began_ns)
+        else:
+            self._owed.put_back(changes)
+            self._failed(batch, error)
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            waiter()
+        if self._pending:
+            self._commit()
+        elif not self._owed.is_empty and self.trouble is None:
+            self._commit_soon()
+
+    def _succeeded(self, batch: list[_Pending], sizes: _Sizes, began_ns: int) -> None:
+        counters = self.counters
+        counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
+        counters.commit_frames.observe(len(batch))
+        counters.letters_dropped += sizes.letters_dropped
+        counters.live_bytes, counters.file_bytes = sizes.live_bytes, sizes.file_bytes
+        if self.trouble is not None:
+            log.warning("the spool takes frames again")
+            self.trouble = None
+        self._tell_set_aside()
+        for pending in batch:
+            frame = pending.frame
+            frame.results = [STORED] * len(frame.records)
+            if frame.on_settled is not None:
+                frame.on_settled(frame)
+            self._delivery.offer(pending.lane, pending.frame_id, frame)
+        if not self._pending:
+            self._give_back()
+
+    def _failed(self, batch: list[_Pending], error: BaseException) -> None:
+        """Nothing of the commit was applied: frames are refused, what was owed is owed still."""
+        self.counters.commit_failures += 1
+        trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
+        if self.trouble is None:
+            log.error("the spool takes no frames", extra={"fields": {"why": str(trouble)}})
+        self.trouble = trouble
+        self._probe_at_ns = self._clock.now_ns() + int(PROBE_INTERVAL_S * 1e9)
+        self._timer = self._loop.call_later(PROBE_INTERVAL_S, self._commit)
+        refused = [*batch, *self._pending]
+        for pending in self._pending:
+            self._memory.give(pending.frame.held_bytes)
+            self._uncommitted_bytes -= len(pending.payload) + ROW_BYTES
+        self._pending.clear()
+        result = RecordResult(
+            error_code="ServiceUnavailable", error_message=f"Not stored: {trouble}"
+        )
+        for pending in refused:
+            frame, counters = pending.frame, pending.lane.target.counters
+            counters.spooled -= len(frame.records)
+            counters.rejected[RejectReason.SPOOL] += len(frame.records)
+            frame.results = [result] * len(frame.records)
+            if frame.on_settled is not None:
+                frame.on_settled(frame)
+
+    def _give_back(self) -> None:
+        """Space that settled frames left, a little at a time, while nobody waits for the disk."""
+        free_bytes = self.counters.file_bytes - self.counters.live_bytes
+        if not self._is_giving_back and free_bytes > GIVE_BACK_BYTES:
+            self._is_giving_back = True
+            give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
+            give.add_done_callback(self._given_back)
+
+    def _give_back_in_thread(self) -> _Sizes:
+        self._store.give_back(GIVE_BACK_PAGES)
+        return self._measure(0)
+
+    def _given_back(self, give: "asyncio.Future[_Sizes]") -> None:
+        self._is_giving_back = False
+        error = give.exception()
+        if error is not None:
+            log.warning("space cannot be given back", extra={"fields": {"why": str(error)}})
+            return
+        before_bytes, sizes = self.counters.file_bytes, give.result()
+        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
+        if sizes.file_bytes < before_bytes and not self._is_committing:
+            self._give_back()
+
+    def _note_progress(self) -> None:
+        self._delivery.note_progress()
+        self._progress_timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._note_progress)
+
+    def _tell_set_aside(self) -> None:
+        if self._store.set_aside is not None:
+            fields = {"kept_as": self._store.set_aside, "saved_frames": self._store.salvaged_count}
+            log.error(
+                "the spool's database was damaged: a new one is begun", extra={"fields": fields}
+            )
+            self._store.set_aside = None
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._thread, call)

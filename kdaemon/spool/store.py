@@ -1,0 +1,341 @@
+"""The spool's store: frames and dead letters in SQLite, durable when a call returns.
+
+Synchronous: each method is called by one thread at a time, the spool's own. Knows no engine and no
+client. Files: `place.py`; tables: `schema.py`; statements: `rows.py`, `writes.py`; damage:
+`salvage.py`.
+Invariants: what a commit holds is on disk, all of it or none; an id is never used twice; nothing
+that may hold a record is deleted but by `settled`, `drop_oldest` and the bounds of letters and
+quarantine, each of which is counted.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool import schema
+from kdaemon.spool.database import Database
+from kdaemon.spool.letters import DeadLetter, Letters, add_letters
+from kdaemon.spool.place import Found, Place, size_bytes
+from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
+from kdaemon.spool.salvage import salvage
+from kdaemon.spool.values import (
+    Backlog,
+    Changes,
+    Committed,
+    Dropped,
+    NewFrame,
+    ReadBack,
+    Salvage,
+    StoredFrame,
+    Verification,
+)
+from kdaemon.spool.view import StoreView
+from kdaemon.spool.writes import (
+    append_frames,
+    note_progress,
+    oldest_frames,
+    quarantine,
+    remove_frames,
+)
+
+__all__ = [
+    "Backlog",
+    "Changes",
+    "Committed",
+    "DeadLetter",
+    "Dropped",
+    "NewFrame",
+    "ReadBack",
+    "Salvage",
+    "Store",
+    "StoreView",
+    "StoredFrame",
+    "Verification",
+]
+
+_FAILURES_BEFORE_REOPEN = 2  # in a row; one may pass, then the connection itself is in doubt
+
+T = TypeVar("T")
+
+
+class Store:
+    """A spool that this process holds. Made by `open`."""
+
+    def __init__(self, place: Place, letters_bytes_max: int, wall_ms: Callable[[], int]) -> None:
+        self._place = place
+        self._letters_bytes_max = letters_bytes_max
+        self._wall_ms = wall_ms
+        self._failure_count = 0
+        self._is_closed = False
+        self._has_reserve = False
+        # A damaged database that `open` or a later call put aside: say so loudly, then set to None.
+        self.salvage: Salvage | None = None
+        self._database = self._begin()
+        self.letters = Letters(self._database)
+
+    @classmethod
+    def open(cls, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]) -> "Store":
+        """Takes a spool, or begins one; makes the directory if its parent is there. Reads a few
+        pages, however much is stored. `letters_bytes_max`: beyond it the oldest dead letters go.
+        `wall_ms`: Unix milliseconds.
+
+        A damaged database is put aside under a new name and what can be read of it is copied into
+        a new one: see `salvage`. SpoolError: directory, foreign, busy, version, full, io,
+        read_only; then nothing is held and nothing was changed.
+        """
+        place = Place.claim(directory)
+        try:
+            return cls(place, letters_bytes_max, wall_ms)
+        except BaseException:
+            place.release()
+            raise
+
+    @classmethod
+    def open_for_reading(cls, directory: str) -> StoreView:
+        """A look at a spool, also while a daemon has it. SpoolError as for `open`."""
+        return StoreView(directory)
+
+    @property
+    def set_aside(self) -> str | None:
+        """Where a damaged database was put since this was last set to None."""
+        return None if self.salvage is None else self.salvage.path
+
+    @set_aside.setter
+    def set_aside(self, path: None) -> None:
+        self.salvage = path
+
+    @property
+    def salvaged_count(self) -> int:
+        """Frames that were saved from it."""
+        return 0 if self.salvage is None else self.salvage.frame_count
+
+    @property
+    def next_id(self) -> int:
+        """Above every id that this database ever held."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT max(next_frame_id, (SELECT coalesce(max(id), 0) + 1 FROM frame)) FROM total"
+            ).fetchone()
+        return int(row[0])
+
+    @property
+    def size_bytes(self) -> int:
+        """What the database and its log take on disk. Beside it stands a reserve of 16 MiB."""
+        return size_bytes(self._place.database_path)
+
+    @property
+    def live_bytes(self) -> int:
+        """Pages in use: falls as frames settle, while the files shrink by `give_back` only."""
+        with self._database.reading() as connection:
+            (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+            (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        return int((page_count - free_count) * page_bytes)
+
+    def commit(self, changes: Changes) -> Committed:
+        """Applies all of it in one transaction, on disk when this returns, or nothing of it.
+
+        SpoolError: full, io, read_only, busy. The store stays usable: the same call succeeds when
+        the disk does. On a full disk changes without `appended` go through a reserve, so that
+        settled frames can be deleted and make room: after `full`, commit the rest without them.
+        """
+        if changes.appended and not self._has_reserve:
+            self._has_reserve = self._place.take_reserve()
+            if not self._has_reserve:
+                raise SpoolError(
+                    "full",
+                    self._place.database_path,
+                    "no space left on the disk but for deletions: free some",
+                )
+        try:
+            return self._mending(lambda: self._apply(changes))
+        except SpoolError as error:
+            if error.kind != "full" or changes.appended or not self._place.free_reserve():
+                raise
+            self._has_reserve = False
+            self._checkpoint("PASSIVE")
+            return self._mending(lambda: self._apply(changes))
+
+    def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+        """Frames of a stream with ids above `after_id`, in order, up to about `byte_count_max`
+        bytes of payload and at least one if there is one. Damaged ones are moved to quarantine.
+
+        SpoolError: full, io, read_only, busy.
+        """
+        return self._mending(lambda: self._read(stream, after_id, byte_count_max))
+
+    def backlogs(self) -> list[Backlog]:
+        """What is stored, by stream; streams without a frame are left out."""
+
+        def look() -> list[Backlog]:
+            with self._database.reading() as connection:
+                return backlogs(connection)
+
+        return self._mending(look)
+
+    def drop_oldest(self, stream: str, byte_count: int, *, after_id: int = 0) -> Dropped:
+        """Deletes a stream's oldest frames after `after_id` that hold `byte_count` bytes of payload
+        together, or all there are. Durable. SpoolError as for `commit`.
+        """
+
+        def drop() -> Dropped:
+            with self._database.writing() as connection:
+                key = stream_keys(connection).get(stream, 0)
+                ids = oldest_frames(connection, key, after_id, byte_count)
+                dropped = remove_frames(connection, ids)
+            return Dropped(*dropped, ids[-1] if ids else after_id)
+
+        return self._mending(drop)
+
+    def give_back(self, page_count: int) -> None:
+        """Gives up to `page_count` free pages and the log back to the file system, for a moment
+        when nobody waits. A page is 16 KiB. SpoolError: full, io, read_only, busy.
+        """
+
+        def shrink() -> None:
+            with self._database.reading() as connection:
+                # Each step frees one page and gives a row without columns, at which `execute` would
+                # stop; a script is run to its end.
+                connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
+
+        self._mending(shrink)
+        self._checkpoint("TRUNCATE")
+        if not self._has_reserve:
+            self._has_reserve = self._place.take_reserve()
+
+    def repair(self) -> None:
+        """Puts the database aside and begins a new one with what can be read of it. Every call does
+        that by itself when it meets damage; here for those who know of it from elsewhere.
+        """
+        self._database.close()
+        self._replace(self._renewed())
+
+    def verify(self) -> Verification:
+        """Reads all of it: seconds a GiB."""
+        with self._database.reading() as connection:
+            return verify(connection)
+
+    def close(self) -> None:
+        """Copies the log into the database and lets go of both. Closing twice is no error."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._database.close()
+            self._place.release()
+
+    # Opening and mending
+
+    def _begin(self) -> Database:
+        found = self._place.look()
+        if found is Found.DAMAGED:
+            return self._renewed()
+        try:
+            return self._opened(found)
+        except SpoolError as error:
+            if error.kind == "full" and self._place.free_reserve():
+                return self._opened(found)
+            if error.kind == "corrupt":
+                return self._renewed()
+            raise
+
+    def _opened(self, found: Found) -> Database:
+        if found is Found.NOTHING:
+            self._place.create()
+        database = Database(self._place.database_path, is_owner=True)
+        try:
+            with database.reading() as connection:
+                schema.begin(connection, database.path)
+                schema.migrate(connection)
+                self._look_over(connection)
+                if found is Found.NOTHING:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._place.sync()
+        except BaseException:
+            database.close()
+            raise
+        self._place.sign()
+        self._has_reserve = self._place.take_reserve()
+        return database
+
+    def _look_over(self, connection: sqlite3.Connection) -> None:
+        """Whether the database can be worked with: a few pages of each table, and no page missing.
+        Raises sqlite3.DatabaseError or SpoolError (`corrupt`). A page that is bad farther in is met
+        when it is read.
+        """
+        stream_keys(connection)
+        backlogs(connection)
+        for table in ("frame", "progress", "letter", "quarantine"):
+            # Not min and max in one SELECT, which would read all of the table.
+            for order in ("ASC", "DESC"):
+                connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
+        total = connection.execute("SELECT next_frame_id FROM total").fetchone()
+        (busy, in_log, copied) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        path = self._place.database_path
+        is_whole = not busy and in_log == copied  # else some pages are in the log only
+        if total is None or (is_whole and size_bytes(path) < page_count * page_bytes):
+            raise SpoolError("corrupt", path, "a part of the database is missing: look at the disk")
+
+    def _renewed(self) -> Database:
+        """A new database in the place of a damaged one, which is put aside and read."""
+        path = self._place.set_aside(self._wall_ms())
+        new = self._opened(Found.NOTHING)
+        self.salvage = Salvage(path, 0, 0, 0, "it cannot be opened")
+        with contextlib.suppress(SpoolError):
+            old = Database(path, is_owner=False, mode="ro")
+            self.salvage = salvage(old, new, self._letters_bytes_max)
+            old.close()
+        return new
+
+    def _replace(self, database: Database) -> None:
+        self._database = database
+        self.letters = Letters(database)
+
+    def _mending(self, call: Callable[[], T]) -> T:
+        """Runs a call; on a damaged database mends it and runs it again. A connection that failed
+        several times is opened anew first, for it may hold on to a file that is gone.
+        """
+        if self._failure_count >= _FAILURES_BEFORE_REOPEN:
+            self._database.reopen()
+        try:
+            result = call()
+        except SpoolError as error:
+            if error.kind == "corrupt":
+                self.repair()
+                return call()
+            if error.kind in ("io", "read_only"):
+                self._failure_count += 1
+            raise
+        self._failure_count = 0
+        return result
+
+    # What calls do
+
+    def _apply(self, changes: Changes) -> Committed:
+        letters_dropped = 0
+        with self._database.writing() as connection:
+            append_frames(connection, changes.appended)
+            if changes.progress:
+                note_progress(connection, changes.progress)
+            if changes.settled:
+                remove_frames(connection, changes.settled)
+            if changes.dead:
+                letters_dropped = add_letters(connection, changes.dead, self._letters_bytes_max)
+        return Committed(letters_dropped)
+
+    def _read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+        with self._database.reading() as connection:
+            key = stream_keys(connection).get(stream, 0)
+            read, corrupt_ids = read_frames(connection, key, stream, after_id, byte_count_max)
+        if not corrupt_ids:
+            return read
+        with self._database.writing() as connection:
+            frame_count, record_count = quarantine(connection, key, corrupt_ids, self._wall_ms())
+        return ReadBack(read.frames, frame_count, record_count, read.last_id, read.is_end)
+
+    def _checkpoint(self, how: str) -> None:
+        """Copies the log into the database. Failing is no error: the log keeps what it has."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()

@@ -1,0 +1,100 @@
+"""A look at a spool by someone who does not hold it: commands, also while a daemon runs.
+
+Changes no frame; dead letters may be deleted. Invariant: no transaction outlives a call, so that
+a daemon's log does not grow because someone looks slowly.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool import schema
+from kdaemon.spool.database import Database
+from kdaemon.spool.letters import Letters
+from kdaemon.spool.place import database_path, directory_error, holder_pid, size_bytes
+from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
+from kdaemon.spool.values import Backlog, ReadBack, Verification
+
+
+class StoreView:
+    """An open look. `holder_pid`: the process that held the spool when this was opened; 0: one that
+    cannot be named; None: nobody did.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._path = database_path(directory)
+        if not Path(directory).is_dir():
+            raise SpoolError("directory", directory, "no such directory: look at spool.directory")
+        self.holder_pid = holder_pid(directory)
+        self._database = _opened(self._path)
+        self.letters = Letters(self._database)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the database and its log take on disk."""
+        return size_bytes(self._path)
+
+    def backlogs(self) -> list[Backlog]:
+        with self._database.reading() as connection:
+            return backlogs(connection)
+
+    def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+        """As `Store.read`, but damaged frames stay where they are."""
+        with self._database.reading() as connection:
+            key = stream_keys(connection).get(stream, 0)
+            return read_frames(connection, key, stream, after_id, byte_count_max)[0]
+
+    def verify(self) -> Verification:
+        """As `Store.verify`. A daemon's log grows while pages are checked, and shrinks after."""
+        with self._database.reading() as connection:
+            return verify(connection)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _opened(path: str) -> Database:
+    try:
+        Path(path).stat()
+    except FileNotFoundError as error:
+        raise SpoolError("directory", path, "no spool here: look at spool.directory") from error
+    except OSError as error:
+        raise directory_error(path, error) from error
+    database = _connected(path)
+    try:
+        with database.reading() as connection:
+            _refuse_unknown(connection, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _connected(path: str) -> Database:
+    """On a read-only disk SQLite cannot make the files beside the database, and must be told that
+    nobody can be writing it.
+    """
+    if os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK):
+        return Database(path, is_owner=False)
+    if size_bytes(path) > Path(path).stat().st_size:
+        raise SpoolError(
+            "read_only",
+            path,
+            "has a log that is not copied, and cannot be written: run as its owner",
+        )
+    return Database(path, is_owner=False, mode="ro&immutable=1")
+
+
+def _refuse_unknown(connection: sqlite3.Connection, path: str) -> None:
+    if schema.application_id(connection) != schema.APPLICATION_ID:
+        raise SpoolError("foreign", path, "not a database of kdaemon: look at spool.directory")
+    schema.refuse_newer(connection, path)
+    found = schema.version(connection)
+    if found < len(schema.MIGRATIONS):
+        raise SpoolError(
+            "version",
+            path,
+            f"written by an older kdaemon (schema {found}, now {len(schema.MIGRATIONS)}): "
+            "start the daemon once, which brings it up to date",
+        )

@@ -1,0 +1,167 @@
+"""The statements that change frames. Each runs in the transaction that its caller opened.
+
+Invariant: the totals in `stream` and `total` change in the same transaction as the rows.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from kdaemon.spool.codec import checksum
+from kdaemon.spool.rows import stream_checksum
+from kdaemon.spool.values import NewFrame
+
+# Damaged rows are kept for whoever wants to look, and are of no use to the daemon.
+QUARANTINE_ROWS_MAX = 1000
+QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
+
+
+def append_frames(connection: sqlite3.Connection, frames: list[NewFrame]) -> None:
+    """Adds frames, and streams that are new. Ids must not be in use."""
+    if not frames:
+        return
+    keys = _keys_of({frame.stream for frame in frames}, connection)
+    connection.executemany(
+        "INSERT INTO frame VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (
+                frame.id,
+                keys[frame.stream],
+                frame.record_count,
+                frame.accepted_ms,
+                checksum(
+                    frame.stream, frame.id, frame.record_count, frame.accepted_ms, frame.payload
+                ),
+                frame.payload,
+            )
+            for frame in frames
+        ],
+    )
+    added = {key: [0, 0, 0] for key in keys.values()}
+    for frame in frames:
+        sums = added[keys[frame.stream]]
+        sums[0] += 1
+        sums[1] += frame.record_count
+        sums[2] += len(frame.payload)
+    _add_to_totals(connection, added)
+    connection.execute(
+        "UPDATE total SET next_frame_id = max(next_frame_id, ?)",
+        (max(frame.id for frame in frames) + 1,),
+    )
+
+
+def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[int, int, int]:
+    """Deletes frames and what is known of their progress; an id that is not there is no error.
+    Frames, records and bytes that went.
+    """
+    removed: dict[int, list[int]] = {}
+    ids = list(ids)
+    for frame_id in ids:
+        for key, record_count, byte_count in connection.execute(
+            "DELETE FROM frame WHERE id = ? RETURNING stream, record_count, length(payload)",
+            (frame_id,),
+        ).fetchall():
+            sums = removed.setdefault(key, [0, 0, 0])
+            sums[0] -= 1
+            sums[1] -= record_count
+            sums[2] -= byte_count
+    connection.executemany("DELETE FROM progress WHERE id = ?", [(one,) for one in ids])
+    _add_to_totals(connection, removed)
+    frame_count, record_count, byte_count = (
+        -sum(sums[at] for sums in removed.values()) for at in range(3)
+    )
+    return frame_count, record_count, byte_count
+
+
+def note_progress(connection: sqlite3.Connection, progress: list[tuple[int, bytes]]) -> None:
+    """Bitmaps of frames that are stored; of others nothing is noted."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO progress SELECT id, ?2 FROM frame WHERE id = ?1", progress
+    )
+
+
+def quarantine(
+    connection: sqlite3.Connection, key: int, ids: list[int], now_ms: int
+) -> tuple[int, int]:
+    """Moves damaged frames of a stream out of the way; the oldest in quarantine make room. Frames
+    and records that went, by the totals: what the rows say of themselves may be wrong.
+    """
+    before = _totals(connection, key)
+    for frame_id in ids:
+        connection.execute(
+            "INSERT OR REPLACE INTO quarantine SELECT id, stream, record_count, accepted_ms,"
+            " checksum, ?, payload FROM frame WHERE id = ?",
+            (now_ms, frame_id),
+        )
+        connection.execute("DELETE FROM frame WHERE id = ?", (frame_id,))
+        connection.execute("DELETE FROM progress WHERE id = ?", (frame_id,))
+    connection.execute(
+        "UPDATE stream SET (frame_count, record_count, byte_count) = ("
+        " SELECT count(*), coalesce(sum(record_count), 0), coalesce(sum(length(payload)), 0)"
+        " FROM frame WHERE stream = ?1) WHERE key = ?1",
+        (key,),
+    )
+    connection.execute(
+        "DELETE FROM quarantine WHERE id IN (SELECT id FROM ("
+        " SELECT id, row_number() OVER newest AS number,"
+        " sum(length(payload)) OVER newest AS byte_count"
+        " FROM quarantine WINDOW newest AS (ORDER BY quarantined_ms DESC, id DESC))"
+        " WHERE number > ? OR byte_count > ?)",
+        (QUARANTINE_ROWS_MAX, QUARANTINE_BYTES_MAX),
+    )
+    after = _totals(connection, key)
+    return before[0] - after[0], before[1] - after[1]
+
+
+def oldest_frames(
+    connection: sqlite3.Connection, key: int, after_id: int, byte_count: int
+) -> list[int]:
+    """Ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes together."""
+    ids = []
+    cursor = connection.execute(
+        "SELECT id, length(payload) FROM frame WHERE stream = ? AND id > ? ORDER BY id",
+        (key, after_id),
+    )
+    for frame_id, payload_bytes in cursor:
+        ids.append(frame_id)
+        byte_count -= payload_bytes
+        if byte_count <= 0:
+            break
+    cursor.close()
+    return ids
+
+
+def _keys_of(names: set[str], connection: sqlite3.Connection) -> dict[str, int]:
+    """Keys of streams; a new one gets the next. Looked up each time: there are few of them, and
+    after a transaction that was undone no memory of ours is wrong.
+    """
+    keys = {}
+    for name in names:
+        row = connection.execute("SELECT key FROM stream WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            (key,) = connection.execute("SELECT coalesce(max(key), 0) + 1 FROM stream").fetchone()
+            connection.execute(
+                "INSERT INTO stream (key, name, checksum) VALUES (?, ?, ?)",
+                (key, name, stream_checksum(key, name)),
+            )
+        else:
+            (key,) = row
+        keys[name] = key
+    return keys
+
+
+def _add_to_totals(connection: sqlite3.Connection, added: dict[int, list[int]]) -> None:
+    """A stream without frames has no records, whatever a damaged row said of itself."""
+    for key, (frame_count, record_count, byte_count) in added.items():
+        connection.execute(
+            "UPDATE stream SET frame_count = frame_count + ?1,"
+            " record_count = iif(frame_count + ?1 > 0, record_count + ?2, 0),"
+            " byte_count = iif(frame_count + ?1 > 0, byte_count + ?3, 0) WHERE key = ?4",
+            (frame_count, record_count, byte_count, key),
+        )
+
+
+def _totals(connection: sqlite3.Connection, key: int) -> tuple[int, int]:
+    row = connection.execute(
+        "SELECT frame_count, record_count FROM stream WHERE key = ?", (key,)
+    ).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])

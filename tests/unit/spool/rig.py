@@ -1,0 +1,95 @@
+"""A spool over a real store, and a stream that takes what it is told to."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.spool.spool import Spool
+from kdaemon.spool.store import Store
+from kdaemon.system import SystemClock
+
+MIB = 1024 * 1024
+DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
+
+
+class FakeTarget:
+    """A stream whose engine takes `room` frames, and settles them when the test says so."""
+
+    def __init__(self, name: str = "s", room: int = 1_000_000) -> None:
+        self.name = name
+        self.counters = StreamCounters()
+        self.drops_oldest = False
+        self.room = room
+        self.frames: list[Frame] = []
+        self.waiters: list[Callable[[], None]] = []
+
+    def submit_spooled(self, frame: Frame) -> bool:
+        if self.room == 0:
+            return False
+        self.room -= 1
+        self.counters.spooled -= len(frame.records)
+        self.counters.buffered += len(frame.records)
+        self.frames.append(frame)
+        return True
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        self.waiters.append(callback)
+
+    @property
+    def data(self) -> list[bytes]:
+        return [record.data for frame in self.frames for record in frame.records]
+
+    def settle(self, frame: Frame, results: list[RecordResult] | None = None) -> None:
+        frame.results = list(results or [DELIVERED] * len(frame.records))
+        delivered = sum(1 for result in frame.results if result and result.is_delivered)
+        self.counters.delivered += delivered
+        self.counters.buffered -= frame.unsettled
+        frame.unsettled = 0
+        assert frame.on_settled is not None
+        frame.on_settled(frame)
+
+    def make_room(self, room: int) -> None:
+        self.room += room
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter()
+
+
+def a_frame(*data: bytes, on_settled: Callable[[Frame], None] | None = None) -> Frame:
+    records = [Record(one, f"k{index}") for index, one in enumerate(data)]
+    sizes = [len(record.data) + len(record.partition_key) for record in records]
+    return make_frame(records, sizes, Acknowledge.STORED, on_settled, None)
+
+
+def open_store(directory: Path) -> Callable[[], Store]:
+    return lambda: Store.open(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+
+
+@asynccontextmanager
+async def a_spool(
+    directory: Path,
+    *targets: FakeTarget,
+    bytes_max: int = 64 * MIB,
+    store: Callable[[], Store] | None = None,
+) -> AsyncIterator[Spool]:
+    """Open, recovered for `targets`; closed at the end."""
+    spool = Spool(store or open_store(directory), bytes_max, MemoryBudget(64 * MIB), SystemClock())
+    await spool.open()
+    by_name = {target.name: target for target in targets}
+
+    def find(name: str) -> FakeTarget:
+        if name not in by_name:
+            raise RejectedRecord("ResourceNotFoundException", "not listed")
+        return by_name[name]
+
+    await spool.recover(find)
+    try:
+        yield spool
+    finally:
+        await spool.aclose()

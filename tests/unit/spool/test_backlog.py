@@ -1,0 +1,50 @@
+"""Which frames stand on disk only."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdaemon.spool.backlog import Backlog
+
+
+def test_a_frame_that_was_taken_leaves_nothing_on_disk() -> None:
+    backlog = Backlog()
+    backlog.committed(3, is_taken=True)
+    assert backlog.is_empty
+
+
+def test_after_one_that_was_not_taken_all_wait_until_they_are_read() -> None:
+    backlog = Backlog()
+    backlog.committed(3, is_taken=False)
+    backlog.committed(7, is_taken=False)
+    backlog.read(3)
+    assert not backlog.is_empty
+    backlog.read(7)
+    assert backlog.is_empty
+
+
+def test_a_frame_cannot_overtake_those_before_it() -> None:
+    backlog = Backlog()
+    backlog.committed(3, is_taken=False)
+    with pytest.raises(AssertionError, match="overtook"):
+        backlog.committed(4, is_taken=True)
+    with pytest.raises(AssertionError, match="order"):
+        backlog.committed(3, is_taken=False)
+
+
+@given(st.lists(st.booleans(), max_size=60), st.randoms(use_true_random=False))
+def test_frames_reach_the_engine_in_their_order(rooms: list[bool], dice: object) -> None:
+    """`rooms[i]`: whether the engine had room when frame i was committed. Reads come in between."""
+    backlog = Backlog()
+    on_disk: list[int] = []
+    engine: list[int] = []
+    for frame_id, has_room in enumerate(rooms, 1):
+        is_taken = backlog.is_empty and has_room
+        backlog.committed(frame_id, is_taken=is_taken)
+        (engine if is_taken else on_disk).append(frame_id)
+        if on_disk and dice.random() < 0.3:  # type: ignore[attr-defined]
+            read = on_disk.pop(0)
+            engine.append(read)
+            backlog.read(read)
+        assert backlog.is_empty is (not on_disk)
+    assert engine == sorted(engine)

@@ -1,0 +1,229 @@
+"""The promise of `stored`: answered after the commit, delivered in order, deleted when settled."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.counters import DropReason, RejectReason
+from kdaemon.base.errors import RejectedRecord, SpoolError
+from kdaemon.base.frame import Frame
+from kdaemon.base.record import RecordResult
+from kdaemon.spool import spool as spool_module
+from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.store import Changes, Committed, Store
+from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
+
+
+async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
+    """Puts a frame and waits for its answer."""
+    answered: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    frame = a_frame(*data, on_settled=answered.set_result)
+    assert spool.put(target, frame)
+    return await asyncio.wait_for(answered, 10)
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0)
+
+
+def rows(directory: Path) -> int:
+    """Frames on disk, as another process sees them."""
+    view = Store.open_for_reading(str(directory))
+    try:
+        return sum(backlog.frame_count for backlog in view.backlogs())
+    finally:
+        view.close()
+
+
+async def test_a_frame_is_on_disk_before_it_is_answered_and_then_delivered(tmp_path: Path) -> None:
+    target = FakeTarget()
+    seen: list[int] = []
+
+    async with a_spool(tmp_path / "spool", target) as spool:
+        answered = asyncio.Event()
+
+        def answer(frame: Frame) -> None:
+            assert frame.results == [STORED, STORED]
+            assert not target.frames, "answered before it is delivered"
+            seen.append(rows(tmp_path / "spool"))
+            answered.set()
+
+        assert spool.put(target, a_frame(b"a", b"b", on_settled=answer))
+        assert not seen, "not answered before the commit"
+        await asyncio.wait_for(answered.wait(), 10)
+        assert seen == [1]
+        await until(lambda: target.data == [b"a", b"b"])
+        assert target.counters.unaccounted() == 0
+
+
+async def test_a_settled_frame_is_deleted(tmp_path: Path) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"a")
+        await stored(spool, target, b"b")
+        target.settle(target.frames[0])
+        await until(lambda: rows(tmp_path / "spool") == 1)
+        assert spool.frame_count == 1
+    again = FakeTarget()
+    async with a_spool(tmp_path / "spool", again):
+        await until(lambda: again.data == [b"b"])
+
+
+async def test_what_does_not_fit_into_memory_is_read_back_in_order(tmp_path: Path) -> None:
+    target = FakeTarget(room=2)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        for number in range(10):
+            await stored(spool, target, b"%d" % number)
+        assert target.data == [b"0", b"1"]
+        assert target.counters.spooled == 8
+        target.make_room(3)
+        await until(lambda: len(target.frames) == 5)
+        await stored(spool, target, b"10")
+        target.make_room(100)
+        await until(lambda: len(target.frames) == 11)
+        assert target.data == [b"%d" % number for number in range(11)]
+        assert target.counters.unaccounted() == 0
+
+
+async def test_what_is_partly_delivered_is_not_sent_again_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "PROGRESS_INTERVAL_S", 0.01)
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"a", b"b", b"c")
+        await until(lambda: target.frames)
+        (frame,) = target.frames
+        frame.results = [DELIVERED, None, DELIVERED]
+        frame.unsettled = 1
+    again = FakeTarget()
+    async with a_spool(tmp_path / "spool", again) as spool:
+        await until(lambda: again.data == [b"b"])
+        assert again.counters.settled_before == 2
+        assert again.counters.unaccounted() == 0
+        again.settle(again.frames[0])
+        await until(lambda: rows(tmp_path / "spool") == 0)
+
+
+async def test_a_refused_record_becomes_a_dead_letter_with_its_reason(tmp_path: Path) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"good", b"bad")
+        await until(lambda: target.frames)
+        (frame,) = target.frames
+        frame.attempt_counts = {1: 4}
+        refused = RecordResult(error_code="ValidationException", error_message="too odd")
+        target.settle(frame, [DELIVERED, refused])
+        await until(lambda: rows(tmp_path / "spool") == 0)
+    store = open_store(tmp_path / "spool")()
+    (letter,) = store.letters.select(LetterFilter())
+    store.close()
+    assert (letter.stream, letter.partition_key, letter.data) == ("s", "k1", b"bad")
+    assert (letter.reason, letter.code, letter.attempts) == ("poison", "ValidationException", 4)
+
+
+async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    target = FakeTarget()
+    real_commit = Store.commit
+    full = SpoolError("full", "/spool", "no space left on the disk")
+    is_full = True
+
+    def commit(store: Store, changes: Changes) -> Committed:
+        if is_full:
+            raise full
+        return real_commit(store, changes)
+
+    monkeypatch.setattr(Store, "commit", commit)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        frame = await stored(spool, target, b"a")
+        assert frame.results[0] is not None
+        assert "no space left" in (frame.results[0].error_message or "")
+        assert str(spool.trouble) == str(full)
+        assert target.counters.rejected[RejectReason.SPOOL] == 1
+        assert target.counters.unaccounted() == 0
+        spool._probe_at_ns = 1 << 62  # not yet time to probe
+        with pytest.raises(RejectedRecord, match="no space left"):
+            spool.put(target, a_frame(b"b"))
+        spool._probe_at_ns = 0
+        is_full = False
+        assert (await stored(spool, target, b"c")).results == [STORED]
+        assert spool.trouble is None
+        await until(lambda: target.data == [b"c"])
+
+
+async def test_deletions_owed_while_the_disk_failed_are_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"a")
+        await until(lambda: target.frames)
+        real_commit = Store.commit
+        failures = iter(range(3))
+
+        def commit(store: Store, changes: Changes) -> Committed:
+            if next(failures, None) is not None:
+                raise SpoolError("io", "/spool", "input/output error")
+            return real_commit(store, changes)
+
+        monkeypatch.setattr(Store, "commit", commit)
+        target.settle(target.frames[0])
+        await until(lambda: spool.trouble is not None)
+        await until(lambda: spool.trouble is None)
+        assert rows(tmp_path / "spool") == 0
+
+
+async def test_a_full_spool_takes_nothing_until_there_is_room(tmp_path: Path) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
+        big = bytes(300_000)
+        for _ in range(2):
+            await stored(spool, target, big)
+        taken = 2
+        while spool.put(target, a_frame(big)):
+            taken += 1
+            assert taken < 10
+        assert target.counters.received == taken, "what is not taken is not counted"
+        called = asyncio.Event()
+        spool.when_room(called.set)
+        await until(lambda: len(target.frames) == taken)
+        for frame in target.frames:
+            target.settle(frame)
+        await asyncio.wait_for(called.wait(), 10)
+        await until(lambda: rows(tmp_path / "spool") == 0)
+        assert (await stored(spool, target, big)).results == [STORED]
+
+
+async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -> None:
+    target = FakeTarget(room=0)
+    target.drops_oldest = True
+    async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
+        for number in range(12):
+            data = b"%d" % number + bytes(200_000)
+            async with asyncio.timeout(10):
+                while not spool.put(target, a_frame(data)):
+                    await asyncio.sleep(0)
+        dropped = target.counters.dropped
+        await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
+        target.make_room(100)
+        kept = 12 - dropped[DropReason.SPOOL_FULL]
+        await until(lambda: len(target.frames) == kept)
+        assert target.data[-1].startswith(b"11")
+        assert target.counters.unaccounted() == 0
+
+
+async def test_records_of_a_stream_that_is_not_taken_any_more_stay(tmp_path: Path) -> None:
+    target = FakeTarget("gone", room=0)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"a")
+    async with a_spool(tmp_path / "spool"):
+        pass
+    assert rows(tmp_path / "spool") == 1
