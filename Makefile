@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
-	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock $(ARGS)
+	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock \
+	  --set spool.directory=$(CURDIR)/$(VENV)/spool $(ARGS)
 
 # Everything that must hold before a change lands, once.
 test: lint types unit

@@ -249,8 +249,8 @@ class ConfigMapVolume(Strict):
 
 
 class EmptyDir(Strict):
-    medium: str
     size_limit: str
+    medium: str = ""
 
 
 class HostPath(Strict):
@@ -462,6 +462,14 @@ def test_the_socket_s_directory_is_shared_never_the_file(manifest: Manifest) -> 
         assert manifest.mount(container, "socket").mount_path == directory
 
 
+def test_the_spool_is_on_a_volume_that_is_larger_than_it(manifest: Manifest) -> None:
+    mount = manifest.mount(manifest.daemon, "spool").mount_path
+    assert Path(manifest.config.spool.directory).parent == Path(mount)
+    empty_dir = manifest.volume("spool").empty_dir
+    if empty_dir is not None:  # a node's own directory has no limit to compare
+        assert quantity_bytes(empty_dir.size_limit) > manifest.config.spool.bytes_max * 1.5
+
+
 def test_the_memory_limit_is_above_what_the_daemon_may_hold(manifest: Manifest) -> None:
     limit_bytes = quantity_bytes(manifest.daemon.resources.limits.memory)
     assert limit_bytes >= memory_needed_bytes(manifest.config)
@@ -478,7 +486,7 @@ def test_every_container_but_the_one_that_must_be_root_is_restricted(manifest: M
         assert security.read_only_root_filesystem is True
         assert security.capabilities is not None
         assert security.capabilities.drop == ["ALL"]
-        if container.name == "socket-directory":
+        if container.name == "directories":
             continue
         assert security.capabilities.add == []
         assert security.run_as_non_root is not False
@@ -509,9 +517,9 @@ def test_the_daemonset_hands_the_node_s_directory_to_the_daemon(daemonset: Manif
     host_path = daemonset.volume("socket").host_path
     assert host_path == HostPath(path="/run/kdaemon", type="DirectoryOrCreate")
     (first,) = daemonset.pod.init_containers
-    directory = daemonset.mount(first, "socket").mount_path
+    directories = [daemonset.mount(first, volume).mount_path for volume in ("socket", "spool")]
     owner = ["-o", str(UID), "-g", str(UID)]
-    assert first.command == ["install", "-d", *owner, "-m", "0755", directory]
+    assert first.command == ["install", "-d", *owner, "-m", "0755", *directories]
     assert first.security_context.run_as_user == 0
     assert first.security_context.capabilities == Capabilities(
         drop=["ALL"], add=["CHOWN", "FOWNER"]
