@@ -38,7 +38,7 @@ from kdaemon.send.discovery import Discovery, DiscoverySettings
 from kdaemon.send.streams import Streams
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
-from kdaemon.system import SystemClock, SystemDice
+from kdaemon.system import SystemClock, SystemDice, bound_malloc
 
 log = logging.getLogger("kdaemon")
 
@@ -232,6 +232,7 @@ class Daemon:
 
 async def serve(config: Config, *, with_sandbox: bool) -> int:
     """Runs the daemon until it is told to stop; the exit code."""
+    bound_malloc()
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):

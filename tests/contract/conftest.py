@@ -1,6 +1,8 @@
 """Starts each service once a session, and gives each test a stream of its own on each of them.
 
-A test that takes `endpoint` runs against all four. Where a service is known to differ, the table
+A test that takes `endpoint` runs against all of them; a test of producing (`test_produce.py`,
+`test_refusals.py`) also against `daemon`: its records are put to a kdaemon and read from the
+sandbox behind it. Where a service is known to differ, the table
 below says how, and the test must then fail there (strict xfail): a table that no longer holds fails
 the suite.
 """
@@ -19,8 +21,11 @@ from kdaemon.sandbox.service import Service
 from kdaemon.system import SystemClock
 from tests.contract.differences import DIFFERENCES
 from tests.contract.endpoints import HERE, Endpoint, moto_command, process_with_port
+from tests.process.harness import running
 
 SERVICES = ("sandbox", "moto", "kinesalite", "kinesis_local")
+PRODUCER_CASES = ("tests/contract/test_produce.py", "tests/contract/test_refusals.py")
+MIB = 1024 * 1024
 NODE_SERVERS = {"kinesalite": "kinesalite.js", "kinesis_local": "kinesis-local.js"}
 
 
@@ -67,9 +72,24 @@ def started(name: str) -> contextlib.AbstractContextManager[int]:
     return process_with_port([node, NODE_SERVERS[name]])
 
 
-@pytest.fixture(scope="session", params=SERVICES)
-def service(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "service" in metafunc.fixturenames:
+        is_producing = metafunc.definition.nodeid.startswith(PRODUCER_CASES)
+        services = (*SERVICES, "daemon") if is_producing else SERVICES
+        metafunc.parametrize("service", services, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
     """A running service. One whose records are put elsewhere than read has two URLs."""
+    if request.param == "daemon":
+        # The sandbox takes calls of 10 MiB, as AWS does; the daemon's default is 5.
+        settings = {"default.request_bytes_max": 10 * MIB}
+        with running(tmp_path_factory.mktemp("daemon"), settings) as daemon:
+            yield Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+        return
     with started(request.param) as port:
         url = f"http://127.0.0.1:{port}"
         yield Endpoint(request.param, url=url, put_url=url)

@@ -1,0 +1,183 @@
+"""Clients that are no SDK: unsigned requests, pipelines, NDJSON over HTTP."""
+
+import base64
+import http.client
+import json
+import socket
+from contextlib import closing
+
+from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.process.harness import DEADLINE_S, Daemon
+
+PIPELINED = 200
+
+
+def request(target: str, body: bytes, *headers: str) -> bytes:
+    """One POST to the Kinesis API, unsigned."""
+    head = [
+        "POST / HTTP/1.1",
+        "Host: x",
+        "Content-Type: application/x-amz-json-1.1",
+        f"X-Amz-Target: Kinesis_20131202.{target}",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return ("\r\n".join(head) + "\r\n\r\n").encode() + body
+
+
+def read_answers(client: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
+    """Status and members of so many answers on one connection, in their order."""
+    answers = []
+    with client.makefile("rb") as file:
+        for _ in range(count):
+            status = int(file.readline().split()[1])
+            length = 0
+            while (line := file.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            answers.append((status, json.loads(file.read(length))))
+    return answers
+
+
+def connect(daemon: Daemon) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
+
+
+def test_pipelined_answers_come_in_the_order_of_their_requests(
+    daemon: Daemon, endpoint: Endpoint, stream: str
+) -> None:
+    """Good ones and bad ones: a refusal is ready at once, and waits for its turn."""
+    requests = []
+    for number in range(PIPELINED):
+        key = "" if number % 10 == 3 else f"key-{number}"
+        record = entry(b"%d" % number, key)
+        requests.append(request("PutRecord", json.dumps({"StreamName": stream, **record}).encode()))
+    with connect(daemon) as client:
+        client.sendall(b"".join(requests))
+        answers = read_answers(client, PIPELINED)
+    stored = {r["SequenceNumber"]: int(data_of(r)) for r in endpoint.read_stream(stream)}
+    assert len(stored) == PIPELINED - PIPELINED // 10
+    for number, (status, members) in enumerate(answers):
+        if number % 10 == 3:
+            assert (status, members["__type"]) == (400, "ValidationException")
+        else:
+            assert (status, stored[str(members["SequenceNumber"])]) == (200, number)
+
+
+def test_the_unix_socket_takes_the_same_requests(
+    daemon: Daemon, endpoint: Endpoint, stream: str
+) -> None:
+    body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(daemon.address("unix"))
+        client.sendall(request("PutRecords", body))
+        ((status, members),) = read_answers(client, 1)
+    assert (status, members["FailedRecordCount"]) == (200, 0)
+    assert len(endpoint.read_stream(stream)) == 1
+
+
+def test_a_chunked_body_after_100_continue_is_taken(
+    daemon: Daemon, endpoint: Endpoint, stream: str
+) -> None:
+    body = json.dumps({"StreamName": stream, "Records": [entry(b"x" * 1000, "k")]}).encode()
+    head = request("PutRecords", b"", "Expect: 100-continue", "Transfer-Encoding: chunked")
+    head = head.replace(b"Content-Length: 0\r\n", b"")
+    with connect(daemon) as client:
+        client.sendall(head)
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        for start in range(0, len(body), 100):
+            piece = body[start : start + 100]
+            client.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        client.sendall(b"0\r\n\r\n")
+        ((status, members),) = read_answers(client, 1)
+    assert (status, members["FailedRecordCount"]) == (200, 0)
+    assert len(endpoint.read_stream(stream)) == 1
+
+
+def test_accepted_says_so_and_invents_no_sequence_number(
+    endpoint: Endpoint, daemon: Daemon, stream: str
+) -> None:
+    body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
+    answer = endpoint.put_raw("PutRecords", body, x_kdaemon_acknowledge="accepted")
+    assert answer.status == 200
+    assert answer.headers["x-kdaemon-acknowledge"] == "accepted"
+    assert not answer.members["Records"][0]["SequenceNumber"].isdigit()
+    daemon.wait_settled()
+    assert len(endpoint.read_stream(stream)) == 1
+
+
+def test_delivered_is_the_default_and_needs_no_header(endpoint: Endpoint, stream: str) -> None:
+    body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
+    for headers in ({}, {"x_kdaemon_acknowledge": "delivered"}):
+        answer = endpoint.put_raw("PutRecords", body, **headers)
+        assert "x-kdaemon-acknowledge" not in answer.headers
+        assert answer.members["Records"][0]["SequenceNumber"].isdigit()
+
+
+def test_a_word_that_is_no_acknowledgement_is_refused(endpoint: Endpoint, stream: str) -> None:
+    body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
+    answer = endpoint.put_raw("PutRecords", body, x_kdaemon_acknowledge="surely")
+    assert answer.refusal == (400, "InvalidArgumentException")
+    assert endpoint.read_stream(stream) == []
+
+
+# NDJSON over HTTP
+
+
+def put_lines(
+    daemon: Daemon, stream: str, lines: bytes, **headers: str
+) -> tuple[int, dict[str, object]]:
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    ) as connection:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("POST", f"/v1/streams/{stream}/records", lines, sent)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def test_good_lines_are_taken_and_bad_ones_named(
+    daemon: Daemon, endpoint: Endpoint, stream: str
+) -> None:
+    lines = [
+        b'{"partition_key": "k", "data": "one"}',
+        b"",
+        b"nonsense",
+        b'{"partition_key": "", "data": "no key"}',
+        b'{"data_base64": "%b"}' % base64.b64encode(b"\xff\x00"),
+        b'{"partition_key": "k", "explicit_hash_key": "0", "data": "last, no newline"}',
+    ]
+    status, answer = put_lines(daemon, stream, b"\n".join(lines))
+    assert status == 207
+    assert answer["acknowledged"] == 3
+    rejected = answer["rejected"]
+    assert isinstance(rejected, list)
+    assert [each["line"] for each in rejected] == [3, 4]
+    assert all(each["code"] and each["message"] for each in rejected)
+    stored = sorted(data_of(record) for record in endpoint.read_stream(stream))
+    assert stored == sorted([b"one", b"\xff\x00", b"last, no newline"])
+
+
+def test_lines_of_an_unknown_stream_are_refused(daemon: Daemon) -> None:
+    status, answer = put_lines(daemon, "no-such-stream", b'{"data": "x"}\n')
+    assert status == 404
+    assert answer["__type"] == "ResourceNotFoundException"
+
+
+def test_lines_may_be_accepted_only(daemon: Daemon, endpoint: Endpoint, stream: str) -> None:
+    line = b'{"partition_key": "k", "data": "x"}\n'
+    status, answer = put_lines(daemon, stream, line * 10, x_kdaemon_acknowledge="accepted")
+    assert (status, answer["acknowledged"]) == (200, 10)
+    daemon.wait_settled()
+    assert len(endpoint.read_stream(stream)) == 10
+
+
+def test_lines_without_a_key_are_spread_over_the_shards(
+    daemon: Daemon, endpoint: Endpoint, stream: str
+) -> None:
+    put_lines(daemon, stream, b'{"partition_key": "k", "data": "first"}\n')  # the map is known
+    status, answer = put_lines(daemon, stream, b'{"data": "x"}\n' * 400)
+    assert (status, answer["acknowledged"]) == (200, 400)
+    counts = [len(endpoint.read_shard(stream, s["ShardId"])) for s in endpoint.shards(stream)]
+    assert min(counts) >= 80, counts

@@ -1,0 +1,24 @@
+"""Fixtures: a daemon of the test's own, and one that a module's tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Daemon, running
+
+Run = Callable[..., Daemon]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Starts a daemon with these settings, over an embedded sandbox or `service=URL`; killed at
+    the end of the test.
+    """
+    with ExitStack() as stack:
+
+        def start(settings: dict[str, object] | None = None, **more: str | None) -> Daemon:
+            return stack.enter_context(running(tmp_path, settings, **more))
+
+        yield start

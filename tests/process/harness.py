@@ -1,0 +1,341 @@
+"""`python -m kdaemon` as a process of its own, seen only from outside: log, ports, signals, memory.
+
+Shared by tests/process and tests/clients. A process is killed at the end of its `with`, whatever
+happens; its log is kept for the message of a test that fails.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+T = TypeVar("T")
+
+DEADLINE_S = 20.0  # for what takes a moment; on a busy machine with two cores
+ROOT = Path(__file__).resolve().parents[2]
+READY = "ready"
+MIB = 1024 * 1024
+
+# Ports that the system chooses, and no Unix socket unless a test names one.
+LOOPBACK = {
+    "listen.http": "127.0.0.1:0",
+    "listen.admin": "127.0.0.1:0",
+    "listen.unix": "",
+    "sandbox.listen": "127.0.0.1:0",
+    "drain.lame_duck_ms": 0,
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text: str) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+        self._families: set[str] = set()
+        for family in text_string_to_metric_families(text):
+            self._families.add(family.name)
+            for sample in family.samples:
+                found = Sample(sample.name, sample.labels, sample.value)
+                self._samples.setdefault(sample.name, []).append(found)
+
+    def total(self, name: str, **labels: str) -> int:
+        """Sum over the samples that have these labels; 0 if there is none, as before any stream."""
+        assert name.removesuffix("_total") in self._families, f"no metric {name}"
+        return sum(
+            int(sample.value)
+            for sample in self._samples.get(name, ())
+            if labels.items() <= sample.labels.items()
+        )
+
+    @property
+    def streams(self) -> list[str]:
+        return [each.labels["stream"] for each in self._samples["kdaemon_records_received_total"]]
+
+    def left_over(self, stream: str) -> int:
+        """What came in minus what is accounted for, as the text tells it: 0, or a defect."""
+        came_in = ("received_total", "recovered_total")
+        accounted_for = (
+            "rejected_total",
+            "delivered_total",
+            "dead_total",
+            "dropped_total",
+            "settled_before_total",
+            "spooled",
+            "buffered",
+            "in_flight",
+        )
+
+        def summed(names: tuple[str, ...]) -> int:
+            return sum(self.total(f"kdaemon_records_{name}", stream=stream) for name in names)
+
+        return summed(came_in) - summed(accounted_for)
+
+
+class Process:
+    """A running `kdaemon`. Its log lines arrive through a thread."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self._has_ended = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kdaemon", *arguments],
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, name="kdaemon's log", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._arrived:
+                self.lines.append(line.rstrip("\n"))
+                self._arrived.notify_all()
+        with self._arrived:
+            self._has_ended = True
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(DEADLINE_S)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    # Its log
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines that are JSON; a test may ask that all are."""
+        parsed = []
+        for line in list(self.lines):
+            with contextlib.suppress(ValueError):
+                parsed.append(json.loads(line))
+        return parsed
+
+    def wait_log(self, text: str) -> dict[str, Any]:
+        """The first line of this text; fails when it does not come or the process ends."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.log if line["text"] == text), None)
+
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._has_ended or found() is not None, DEADLINE_S)
+        line = found()
+        assert line is not None, f"no log line {text!r} in:\n" + "\n".join(self.lines)
+        return line
+
+    def address(self, listener: str) -> str:
+        """Where a listener of this name is, by its log line."""
+        for line in self.log:
+            if line["text"] == "listening" and line["fields"]["listener"] == listener:
+                return str(line["fields"]["at"])
+        raise AssertionError(f"no listener {listener} in:\n" + "\n".join(self.lines))
+
+    # Its life
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """Its exit code; fails if it does not end by itself."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            text = "\n".join(self.lines)
+            raise AssertionError(f"still there after {timeout_s} s:\n{text}") from None
+        self._reader.join(DEADLINE_S)
+        return code
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.signal()
+        return self.wait()
+
+    def rss_bytes(self) -> int:
+        """Resident memory now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+
+class Daemon(Process):
+    """A `kdaemon run` that is ready. `sandbox_url`: the service behind it."""
+
+    sandbox_url = ""
+
+    @property
+    def url(self) -> str:
+        return self.address("http")
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def page(self, path: str) -> tuple[int, str]:
+        """An admin page: status and text."""
+        return get(self.address("admin") + path)
+
+    def metrics(self) -> Metrics:
+        status, text = self.page("/metrics")
+        assert status == 200, text
+        return Metrics(text)
+
+    def counted(self, name: str, **labels: str) -> int:
+        """One metric now, summed over what the labels leave open."""
+        return self.metrics().total(name, **labels)
+
+    def wait_settled(self, timeout_s: float = DEADLINE_S) -> Metrics:
+        """The scrape at which nothing is buffered and nothing in flight."""
+
+        def settled() -> Metrics | None:
+            metrics = self.metrics()
+            names = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
+            return None if any(metrics.total(name) for name in names) else metrics
+
+        return wait_for(settled, "the daemon to be idle", timeout_s)
+
+    def inject(self, *faults: dict[str, Any]) -> None:
+        """Adds faults to the script of the sandbox behind it."""
+        status, text = send("POST", self.sandbox_url + "/sandbox/faults", json.dumps(faults))
+        assert status == 200, text
+
+    def clear_faults(self) -> None:
+        status, text = send("DELETE", self.sandbox_url + "/sandbox/faults")
+        assert status == 200, text
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without settings of the daemon or of AWS that it happens to have."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KDAEMON_", "AWS_", "XDG_RUNTIME", "RUNTIME_DIR", "NOTIFY_"))
+    }
+    return {
+        **kept,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        **more,
+    }
+
+
+def write_config(directory: Path, settings: Mapping[str, object]) -> Path:
+    """A configuration file of dotted keys over the loopback defaults."""
+    tables: dict[str, list[str]] = {"": []}
+    for key, value in {**LOOPBACK, **settings}.items():
+        table, _, name = key.rpartition(".")
+        tables.setdefault(table, []).append(f"{name} = {json.dumps(value)}")
+    path = directory / "kdaemon.toml"
+    path.write_text(
+        "\n".join(
+            line
+            for table, lines in tables.items()
+            for line in ([f"[{table}]"] if table else []) + lines
+        )
+    )
+    return path
+
+
+@contextlib.contextmanager
+def started(arguments: list[str], **more: str) -> Iterator[Process]:
+    """A `kdaemon` of these arguments, ready or not."""
+    process = Process(arguments, environment(**more))
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+@contextlib.contextmanager
+def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> Iterator[str]:
+    """A `kdaemon sandbox` as a process of its own; its URL."""
+    arguments = ["sandbox", "--listen", "127.0.0.1:0", "--stream", stream]
+    arguments += ["--shards", str(shard_count)]
+    for key, value in settings.items():
+        arguments += ["--set", f"sandbox.{key}={value}"]
+    with started(arguments) as process:
+        fields = process.wait_log("sandbox listens")["fields"]
+        yield f"http://{fields['address']}"
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, settings: Mapping[str, object] | None = None, *, service: str | None = None
+) -> Iterator[Daemon]:
+    """A daemon that is ready, with its embedded sandbox or in front of the one at `service`."""
+    given = dict(settings or {})
+    arguments = ["run"]
+    if service is None:
+        arguments.append("--sandbox")
+    else:
+        given = {"endpoint_url": service, "region": "us-east-1", **given}
+    arguments += ["--config", str(write_config(directory, given))]
+    daemon = Daemon(arguments, environment())
+    try:
+        daemon.wait_log(READY)
+        daemon.sandbox_url = service or daemon.address("sandbox")
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def get(url: str) -> tuple[int, str]:
+    return send("GET", url)
+
+
+def send(method: str, url: str, body: str | None = None) -> tuple[int, str]:
+    """Status and text of one request; status 0 where nobody listens."""
+    request = urllib.request.Request(
+        url, method=method, data=None if body is None else body.encode()
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except (urllib.error.URLError, ConnectionError):
+        return 0, ""
+
+
+def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S) -> T:
+    """Asks again and again; fails by name. For what another process does."""
+    until = time.monotonic() + timeout_s
+    while (found := condition()) is None:
+        if time.monotonic() > until:
+            raise AssertionError(f"waited {timeout_s} s in vain for {what}")
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,130 @@
+"""Memory follows the setting: with a service that hangs, clients push until they are refused, and
+the process holds what `memory_bytes_max` says. When the service is back, all of it arrives.
+"""
+
+import base64
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from tests.contract.endpoints import Endpoint
+from tests.process.harness import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+
+HELD_BYTES = 64 * MIB
+ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
+UNLIMITED = 10**9
+SHARD_COUNT = 4
+CONNECTION_COUNT = 4
+
+
+class Pusher:
+    """Pushes `accepted` records on one connection until the daemon has no room."""
+
+    def __init__(self, daemon: Daemon, operation: str, data_bytes: int, batch: int) -> None:
+        self._daemon = daemon
+        self._is_batch = operation == "PutRecords"
+        self._head = (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+            f"X-Amz-Target: Kinesis_20131202.{operation}\r\nX-Kdaemon-Acknowledge: accepted\r\n"
+        ).encode()
+        self._data_bytes = data_bytes
+        self._batch = batch
+
+    def push(self, number: int) -> list[str]:
+        """The texts of the records that were accepted."""
+        accepted: list[str] = []
+        with (
+            socket.create_connection(("127.0.0.1", self._daemon.port), DEADLINE_S) as client,
+            client.makefile("rb") as answers,
+        ):
+            for start in range(0, 10**9, self._batch):
+                texts = [f"{number}-{start + index}" for index in range(self._batch)]
+                client.sendall(self._requests(texts))
+                for part in [texts] if self._is_batch else [[text] for text in texts]:
+                    if not is_accepted(answers):
+                        return accepted
+                    accepted += part
+        raise AssertionError("never refused")
+
+    def _requests(self, texts: list[str]) -> bytes:
+        """One PutRecords of them all, or a pipeline of PutRecord."""
+        entries = [self._entry(text) for text in texts]
+        bodies = [b'{"StreamName":"demo",%b' % entry[1:] for entry in entries]
+        if self._is_batch:
+            bodies = [b'{"StreamName":"demo","Records":[%b]}' % b",".join(entries)]
+        return b"".join(
+            b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body) for body in bodies
+        )
+
+    def _entry(self, text: str) -> bytes:
+        data = base64.b64encode(text.encode().ljust(self._data_bytes, b" "))
+        return b'{"PartitionKey":"%b","Data":"%b"}' % (text.encode(), data)
+
+
+def is_accepted(answers: BinaryIO) -> bool:
+    """Reads one answer: all of its request was taken, or nothing was because there is no room."""
+    status = int(answers.readline().split()[1])
+    length = 0
+    while (line := answers.readline()) != b"\r\n":
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    body = answers.read(length)
+    if status == 200 and b'"ErrorCode"' not in body:
+        return True
+    assert b"ProvisionedThroughputExceededException" in body, (status, body)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("operation", "data_bytes", "batch"),
+    [
+        pytest.param("PutRecords", 100, 500, id="100 B"),
+        pytest.param("PutRecords", 1024, 500, id="1 KiB"),
+        pytest.param("PutRecords", 100 * 1024, 10, id="100 KiB"),
+        pytest.param("PutRecord", 100, 50, id="100 B, one by one"),
+    ],
+)
+def test_what_is_held_while_the_service_hangs_is_what_was_set(
+    tmp_path: Path, operation: str, data_bytes: int, batch: int
+) -> None:
+    quotas = {"shard_records_per_second": UNLIMITED, "shard_bytes_per_second": UNLIMITED}
+    settings: dict[str, object] = {
+        "memory_bytes_max": HELD_BYTES,
+        "default.buffer_bytes_max": HELD_BYTES,
+        "send.connect_timeout_ms": 4_000,
+        "send.read_timeout_ms": 4_000,
+        "send.call_timeout_ms": 4_000,
+        **{f"default.{key}": value for key, value in quotas.items()},
+    }
+    with (
+        sandbox("demo", SHARD_COUNT, **quotas) as service,
+        running(tmp_path, settings, service=service) as daemon,
+    ):
+        idle_bytes = daemon.rss_bytes()
+        daemon.inject({"kind": "hang", "calls": None})
+        pusher = Pusher(daemon, operation, data_bytes, batch)
+        with ThreadPoolExecutor(CONNECTION_COUNT) as pool:
+            accepted = [text for texts in pool.map(pusher.push, range(4)) for text in texts]
+        held_bytes = daemon.counted("kdaemon_memory_held_bytes")
+        print(f"{len(accepted)} records accepted, {held_bytes} bytes held")
+        assert HELD_BYTES * 0.8 < held_bytes <= HELD_BYTES
+        # Calls that are still being written hold their bodies too: the service reads, and hangs.
+        wait_for(
+            lambda: daemon.rss_bytes() - idle_bytes <= ALLOWED_BYTES or None,
+            f"{daemon.rss_bytes() - idle_bytes} bytes grown to become {ALLOWED_BYTES}",
+            timeout_s=2.5,  # before those calls time out
+        )
+        assert daemon.page("/livez")[0] == 200
+        daemon.clear_faults()
+        daemon.wait_settled(60)
+        endpoint = Endpoint("sandbox", url=service, put_url=service)
+        found = Counter(record["PartitionKey"] for record in endpoint.read_stream("demo"))
+        duplicates = daemon.counted("kdaemon_records_possible_duplicates_total")
+        missing = [text for text in accepted if text not in found]
+        assert missing == [], f"{len(missing)} of {len(accepted)} accepted records are lost"
+        assert found.total() - len(found) <= duplicates
+        assert daemon.counted("kdaemon_memory_held_bytes") == 0

@@ -1,0 +1,124 @@
+"""How the process starts, and how it says why it does not."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Run
+from tests.process.harness import Process, get, running, started, write_config
+
+EXIT_CONFIG = 78
+
+
+def ended(process: Process) -> tuple[int, str]:
+    """Exit code and the whole log."""
+    return process.wait(), "\n".join(process.lines)
+
+
+@pytest.mark.parametrize("key", ["listen.http", "listen.admin", "sandbox.listen"])
+def test_a_port_in_use_is_an_error_that_names_its_key(tmp_path: Path, key: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = write_config(tmp_path, {key: address})
+        with started(["run", "--sandbox", "--config", str(config)]) as process:
+            code, log = ended(process)
+    assert code == 1
+    assert f"cannot start: {key}: cannot listen on {address}" in log
+    assert "ddress already in use" in log
+    assert "Traceback" not in log
+    assert '"stack"' not in log
+
+
+def test_a_wrong_configuration_ends_with_78_and_all_its_errors(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"default.share": 2, "listen.htp": "x", "log.level": "loud"})
+    with started(["run", "--config", str(config)]) as process:
+        code, log = ended(process)
+    assert code == EXIT_CONFIG
+    for key in ("default.share", "listen.htp", "log.level"):
+        assert f"{config}: {key}: " in log, key
+
+
+def test_a_listener_for_other_machines_is_refused_by_default(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"listen.http": "0.0.0.0:0"})
+    with started(["run", "--config", str(config)]) as process:
+        code, log = ended(process)
+    assert code == EXIT_CONFIG
+    assert "listen.http" in log
+    assert "insecure" in log
+
+
+def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {})
+    with started(["run", "--config", str(config)], KDAEMON_LISTEN_HTPP="x") as process:
+        code, log = ended(process)
+    assert code == EXIT_CONFIG
+    assert "KDAEMON_LISTEN_HTTP" in log
+
+
+def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_path: Path) -> None:
+    daemon = run({"listen.unix": str(tmp_path / "k.sock")})
+    assert len(daemon.log) == len(daemon.lines)
+    for name in ("sandbox", "admin", "http", "unix"):
+        assert daemon.address(name)
+    assert get(daemon.url + "/v1/none")[0] == 404
+    assert daemon.page("/readyz") == (200, "ok\n")
+    assert daemon.page("/livez") == (200, "ok\n")
+
+
+# The Unix socket
+
+
+def test_the_socket_file_has_its_mode_from_the_start(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "k.sock"
+    run({"listen.unix": str(path), "listen.unix_mode": "0600"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_socket_file_of_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "k.sock"
+    with running(tmp_path, {"listen.unix": str(path)}):
+        pass
+    assert path.exists(), "it was killed: its file stays"
+    with running(tmp_path, {"listen.unix": str(path)}) as daemon:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        assert daemon.stop() == 0
+    assert not path.exists()
+
+
+def test_a_live_socket_is_refused_and_left_alone(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "k.sock"
+    run({"listen.unix": str(path)})
+    config = write_config(tmp_path, {"listen.unix": str(path)})
+    with started(["run", "--sandbox", "--config", str(config)]) as second:
+        code, log = ended(second)
+    assert code == 1
+    assert f"the socket {path} is in use" in log
+    assert "Traceback" not in log
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "k.sock"
+    path.write_text("precious")
+    config = write_config(tmp_path, {"listen.unix": str(path)})
+    with started(["run", "--sandbox", "--config", str(config)]) as process:
+        code, log = ended(process)
+    assert code == 1
+    assert f"{path} is a file, not a socket" in log
+    assert path.read_text() == "precious"
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    directory = tmp_path / "file" / "run"
+    config = write_config(tmp_path, {"listen.unix": str(directory / "k.sock")})
+    with started(["run", "--sandbox", "--config", str(config)]) as process:
+        code, log = ended(process)
+    assert code == 1
+    assert f"listen.unix: cannot make the directory {directory}: {os.strerror(20)}" in log
+    assert "Traceback" not in log

@@ -1,0 +1,203 @@
+"""SIGTERM: served on, then drained; what could not be delivered is said, and is the exit code."""
+
+import http.client
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.contract.endpoints import Endpoint, entry
+from tests.process.conftest import Run
+from tests.process.harness import DEADLINE_S, Daemon, sandbox, wait_for
+
+ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}
+HANG: dict[str, object] = {"kind": "hang", "calls": None}
+
+
+def kind_of(fault: dict[str, object]) -> str:
+    return str(fault["kind"])
+
+
+def put(daemon: Daemon, count: int, **headers: str | None) -> dict[str, object]:
+    """PutRecords of so many records to `demo`; the answer's members. It must be a 200."""
+    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    entries = [entry(b"%d" % index, f"key-{index}") for index in range(count)]
+    body = json.dumps({"StreamName": "demo", "Records": entries}).encode()
+    answer = endpoint.put_raw("PutRecords", body, **headers)
+    assert answer.status == 200, answer
+    return answer.members
+
+
+def last_words(daemon: Daemon) -> dict[str, object]:
+    last = daemon.log[-1]
+    assert last["text"] == "stopped"
+    fields: dict[str, object] = last["fields"]
+    return fields
+
+
+def test_in_the_lame_duck_clients_are_served_and_readiness_is_off(run: Run) -> None:
+    daemon = run({"drain.lame_duck_ms": 2000})
+    daemon.signal()
+    daemon.wait_log("draining")
+    status, reason = daemon.page("/readyz")
+    assert status == 503
+    assert "draining" in reason
+    assert daemon.page("/livez")[0] == 200
+    assert put(daemon, 10)["FailedRecordCount"] == 0
+    assert daemon.wait() == 0
+    assert last_words(daemon) == {"delivered": 10, "undelivered": 0}
+
+
+def test_what_was_accepted_is_delivered_before_the_end(run: Run) -> None:
+    with sandbox() as service:
+        daemon = run({"default.linger_ms": 10_000}, service=service)
+        daemon.inject({"kind": "latency", "latency_ms": 500, "calls": 1})
+        for _ in range(5):  # the first call is out; the rest gathers for company
+            put(daemon, 100, **ACCEPTED)
+        assert daemon.stop() == 0
+        assert last_words(daemon) == {"delivered": 500, "undelivered": 0}
+        records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
+        assert len(records) == 500
+
+
+@pytest.mark.parametrize(
+    "fault", [HANG, {"kind": "status", "status": 503, "calls": None}], ids=kind_of
+)
+def test_what_is_left_at_the_drain_deadline_is_told_and_exits_with_1(
+    run: Run, fault: dict[str, object]
+) -> None:
+    daemon = run({"drain.deadline_ms": 500})
+    daemon.inject(fault)
+    put(daemon, 300, **ACCEPTED)
+    put(daemon, 200, **ACCEPTED)
+    assert daemon.stop() == 1
+    assert last_words(daemon) == {"delivered": 0, "undelivered": 500}
+    assert not any("stack" in line for line in daemon.log)
+
+
+@pytest.mark.parametrize("fault", [HANG, {"kind": "throttle", "calls": None}], ids=kind_of)
+def test_a_client_that_waits_is_answered_at_the_drain_deadline(
+    run: Run, fault: dict[str, object]
+) -> None:
+    """Whether its records are in flight by then or queued. They count as undelivered."""
+    daemon = run({"drain.deadline_ms": 500})
+    daemon.inject(fault)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(put, daemon, 10)
+        wait_for(lambda: daemon.counted("kdaemon_records_attempts_total") or None, "the call")
+        assert daemon.stop() == 1
+        answer = waiting.result(DEADLINE_S)
+    assert answer["FailedRecordCount"] == 10
+    assert last_words(daemon) == {"delivered": 0, "undelivered": 10}
+
+
+def test_a_session_that_waits_is_told_at_the_drain_deadline(run: Run, tmp_path: Path) -> None:
+    daemon = run({"drain.deadline_ms": 500, "listen.unix": str(tmp_path / "k.sock")})
+    daemon.inject({"kind": "throttle", "calls": None})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(str(tmp_path / "k.sock"))
+        client.sendall(b'{"stream": "demo", "partition_key": "k", "data": "x"}\n')
+        wait_for(lambda: daemon.counted("kdaemon_records_attempts_total") or None, "the call")
+        assert daemon.stop() == 1
+        assert b'{"rejected":1,' in read_all(client)
+    assert last_words(daemon) == {"delivered": 0, "undelivered": 1}
+
+
+def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(run: Run) -> None:
+    """Half a request is there when the drain begins with nothing to do. Whatever the daemon says
+    to the rest, it must be true.
+    """
+    with sandbox() as service:
+        daemon = run(service=service)
+        body = json.dumps({"StreamName": "demo", "Records": [entry(b"late", "k")]}).encode()
+        head = (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+            "X-Amz-Target: Kinesis_20131202.PutRecords\r\nX-Kdaemon-Acknowledge: accepted\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S) as client:
+            client.sendall(head.encode() + body[:-1])
+            wait_for(
+                lambda: daemon.counted("kdaemon_client_connections", listener="http") or None,
+                "the connection to be there",
+            )
+            daemon.signal()
+            daemon.wait_log("draining")
+            wait_for(lambda: None if is_listening(daemon) else True, "the listener to be closed")
+            client.sendall(body[-1:])
+            answer = read_all(client)
+        code = daemon.wait()
+        stored = len(Endpoint("sandbox", url=service, put_url=service).read_stream("demo"))
+    if b" 200 " in answer[:20] and b'"FailedRecordCount":0' in answer:
+        assert (stored, code) == (1, 0), (answer, last_words(daemon))
+    else:
+        assert stored == 0, answer
+
+
+def is_listening(daemon: Daemon) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", daemon.port)) == 0
+
+
+def read_all(client: socket.socket) -> bytes:
+    read = b""
+    try:
+        while piece := client.recv(65536):
+            read += piece
+    except ConnectionError:
+        pass
+    return read
+
+
+def test_a_kept_connection_hears_close_while_the_daemon_drains(run: Run) -> None:
+    """And an idle one is closed, so that a pool of connections does not hold up the end."""
+    daemon = run({"drain.deadline_ms": 5_000})
+    idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    with closing(idle):
+        idle.request("GET", "/v1/none")
+        idle.getresponse().read()
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 4, "it waited for an idle connection"
+
+
+@pytest.mark.parametrize("when", ["lame duck", "drain"])
+def test_a_second_signal_ends_it_at_once(run: Run, when: str) -> None:
+    lame_duck_ms = 60_000 if when == "lame duck" else 0
+    daemon = run({"drain.lame_duck_ms": lame_duck_ms, "drain.deadline_ms": 60_000})
+    daemon.inject(HANG)
+    put(daemon, 10, **ACCEPTED)
+    daemon.signal()
+    daemon.wait_log("draining")
+    if when == "drain":
+        wait_for(lambda: None if is_listening(daemon) else True, "the listener to be closed")
+    daemon.signal()
+    assert daemon.wait(5) == 1
+    assert "second signal" in daemon.log[-1]["text"]
+    assert not any("Traceback" in line or '"stack"' in line for line in daemon.lines)
+
+
+def test_control_c_drains_too(run: Run) -> None:
+    daemon = run()
+    put(daemon, 10)
+    daemon.signal(signal.SIGINT)
+    assert daemon.wait() == 0
+    assert last_words(daemon) == {"delivered": 10, "undelivered": 0}
+
+
+def test_the_socket_file_is_gone_after_the_end(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "k.sock"
+    daemon = run({"listen.unix": str(path)})
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.settimeout(DEADLINE_S)
+        idle.connect(str(path))
+        idle.sendall(b'{"stream": "demo"}\n')
+        assert daemon.stop() == 0
+        assert idle.recv(1) == b"", "a session that is idle is closed"
+    assert not path.exists()
