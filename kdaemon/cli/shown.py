@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+_DURATION_CHARACTERS_MAX = 14  # keeps the moment within 64 bits
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _KIB = 1024
 _DAY_S = 86_400
@@ -40,20 +41,22 @@ def age_text(age_ms: int) -> str:
     return " ".join(shown) or "0 s"
 
 
-def time_text(unix_ms: int) -> str:
-    """`2026-11-21T20:34:01.123Z`; the bare number if no calendar has it (a damaged row)."""
+def time_text(unix_ms: int, precision: str = "milliseconds") -> str:
+    """`2026-11-21T20:34:01.123Z`, or without the fraction where `precision` is "seconds"; the bare
+    number if no calendar has it (a damaged row).
+    """
     try:
         moment = _EPOCH + timedelta(milliseconds=unix_ms)
     except OverflowError:
         return str(unix_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def read_time(text: str, now_ms: int) -> int:
     """Unix milliseconds of an ISO time (UTC where it names no zone) or of a duration before now,
     such as 90s, 2h or 1d12h. Raises ValueError, in words.
     """
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(text) if len(text) <= _DURATION_CHARACTERS_MAX else None
     if text and match is not None:
         weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         days += 7 * weeks

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +14,7 @@ from kdaemon.cli.shown import printable
 
 # Columns of output that no terminal shows: a row is then one line, however long.
 _PIPE_WIDTH = 100_000
+_CUT_WIDTH_MIN = 6  # characters left of a cell that is cut
 
 OnProgress = Callable[[int, int | None], None]
 """Done so far, and how many there are; None: not known yet."""
@@ -23,24 +25,28 @@ def show_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]
     "rest" is cut where the terminal ends.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, kind in columns:
+    for column, (heading, kind) in enumerate(columns):
+        is_cut = kind == "rest"
         table.add_column(
-            heading,
+            _cell(heading),
             justify="right" if kind == "right" else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if kind == "rest" else max(_widths(heading, rows, len(table.columns))),
+            no_wrap=not is_cut,  # rich narrows the others first
+            min_width=_CUT_WIDTH_MIN if is_cut else max(_widths(heading, rows, column)),
         )
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*map(_cell, row))
     is_terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if is_terminal else _PIPE_WIDTH)
     console.print(table)
 
 
+def _cell(text: str) -> Text:
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
+
+
 def _widths(heading: str, rows: Sequence[Sequence[str]], column: int) -> Iterator[int]:
-    yield len(heading)
-    yield from (len(printable(row[column])) for row in rows)
+    yield cell_len(heading)
+    yield from (cell_len(printable(row[column])) for row in rows)
 
 
 def progress(noun: str, *, is_shown: bool = True) -> AbstractContextManager[OnProgress]:

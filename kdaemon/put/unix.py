@@ -137,7 +137,7 @@ class UnixPut:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sender
-            writer.close()
+            writer.transport.abort()  # all was answered, or nobody reads what is still unsent
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         if self._failure is not None:

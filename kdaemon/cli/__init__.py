@@ -2,6 +2,7 @@
 
 Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
 imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
+The groups `spool` and `dead-letters` have files of their own.
 Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
 sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
 """
@@ -9,13 +10,24 @@ sysexits.h: supervisors should not restart) a configuration that cannot be used,
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.cli.common import (
+    EXIT_INTERRUPTED,
+    SYSTEM_SOCKET,
+    config_option,
+    count,
+    find_daemon,
+    load,
+    pairs,
+    set_option,
+)
+from kdaemon.cli.dead_letters import dead_letters as _dead_letters
+from kdaemon.cli.spool import spool as _spool
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -23,24 +35,7 @@ if TYPE_CHECKING:
     from kdaemon.put.source import Source
     from kdaemon.put.unix import Totals
 
-EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
-
-_config_option = click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    envvar="KDAEMON_CONFIG",
-    help="TOML file; KDAEMON_CONFIG names it too. Without one: defaults and environment.",
-)
-_set_option = click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment.",
-)
+_load = load  # tests/unit/test_cli.py calls it by this name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,31 +44,35 @@ def cli() -> None:
     """Delivers records to Kinesis Data Streams and Yandex Data Streams."""
 
 
+cli.add_command(_spool)
+cli.add_command(_dead_letters)
+
+
 @cli.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--sandbox", "with_sandbox", is_flag=True, help="Deliver to an embedded service.")
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
-    config = _load(config_path, _pairs(settings))
+    config = load(config_path, pairs(settings))
     from kdaemon.daemon import serve  # noqa: PLC0415 - start-up of the other commands
 
     _run_logged(config, lambda: serve(config, with_sandbox=with_sandbox))
 
 
 @cli.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     """Report everything that is wrong in a configuration; exit 78 if anything is."""
-    config = _load(config_path, _pairs(settings))
+    config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
-    click.echo(f"{where}: ok, {_count(len(config.streams), 'stream')}")
+    click.echo(f"{where}: ok, {count(len(config.streams), 'stream')}")
 
 
 @cli.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--listen", metavar="HOST:PORT", help="Default: 127.0.0.1:4567.")
 @click.option("--stream", "streams", metavar="NAME", multiple=True, help="Default: demo.")
 @click.option("--shards", type=int, help="Shards of each stream. Default: 4.")
@@ -85,11 +84,11 @@ def sandbox(
     shards: int | None,
 ) -> None:
     """The embedded service alone: any Kinesis client can write to it and read from it."""
-    flags = _pairs(settings)
+    flags = pairs(settings)
     flags += [("sandbox.listen", listen)] if listen is not None else []
     flags += [("sandbox.streams", ",".join(streams))] if streams else []
     flags += [("sandbox.shard_count", str(shards))] if shards is not None else []
-    config = _load(config_path, flags)
+    config = load(config_path, flags)
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
     _run_logged(config, lambda: run_sandbox(config.sandbox))
@@ -111,12 +110,12 @@ def sandbox(
 @click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
 @click.option(
     "--acknowledge",
-    type=click.Choice(["delivered", "accepted", "none"]),
+    type=click.Choice(["delivered", "stored", "accepted", "none"]),
     default="delivered",
     show_default=True,
     help="What to wait for.",
 )
-@_config_option
+@config_option
 def put(
     file: str,
     stream: str,
@@ -144,59 +143,13 @@ def put(
     if socket is not None and endpoint is not None:
         raise click.UsageError("--socket and --endpoint exclude each other.")
     if socket is None and endpoint is None:
-        socket, endpoint = _find_daemon(_load(config_path, []))
+        socket, endpoint = _find_daemon(load(config_path, []))
     if endpoint is not None and acknowledge == "none":
         raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see run
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
     _put(file, form, stream, acknowledge, socket, endpoint)
-
-
-def _count(number: int, noun: str) -> str:
-    """`1 record`, `2,000 records`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
-    """`KEY=VALUE` texts as pairs."""
-    for setting in settings:
-        if "=" not in setting:
-            raise click.BadParameter(
-                f"{setting!r} has no `=`; expected KEY=VALUE", param_hint="--set"
-            )
-    split = [setting.partition("=") for setting in settings]
-    return [(key.strip(), value) for key, _, value in split]
-
-
-def _load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
-    """The Config, or every problem on standard error and exit 78."""
-    from kdaemon.config.load import load_config  # noqa: PLC0415 - see run
-
-    problems: list[ConfigProblem] = []
-    text: str | None = None
-    if config_path:
-        try:
-            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
-                text = file.read()
-        except OSError as error:
-            problems.append(ConfigProblem(config_path, "file", f"cannot be read: {error.strerror}"))
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
-            problems.append(ConfigProblem(config_path, "file", problem))
-    try:
-        config = load_config(text=text, source=config_path or "", environ=os.environ, flags=flags)
-    except ConfigError as error:
-        problems += error.problems
-    if problems:
-        _exit_config(problems)
-    return config
-
-
-def _exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
-    for problem in problems:
-        click.echo(str(problem), err=True)
-    sys.exit(EXIT_CONFIG)
 
 
 def _run_logged(config: "Config", start: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
@@ -222,16 +175,8 @@ def _run_logged(config: "Config", start: Callable[[], Coroutine[Any, Any, int]])
 
 
 def _find_daemon(config: "Config") -> tuple[str | None, str | None]:
-    """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP."""
-    from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see run
-
-    path = resolve_unix_path(config.listen.unix, os.environ)
-    if config.listen.unix != "auto":
-        return (path, None) if path else (None, config.listen.http)
-    for candidate in (path, SYSTEM_SOCKET):
-        if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
-            return candidate, None
-    return (None, config.listen.http) if config.listen.http else (path or SYSTEM_SOCKET, None)
+    """(socket, endpoint) of a daemon here, one of them None."""
+    return find_daemon(config, SYSTEM_SOCKET)
 
 
 def _put(
@@ -268,7 +213,7 @@ def _put(
     except PutError as error:
         problem, exit_code = str(error), 1
     except KeyboardInterrupt:
-        problem = f"interrupted with {_count(totals.open, 'record')} unanswered"
+        problem = f"interrupted with {count(totals.open, 'record')} unanswered"
         exit_code = EXIT_INTERRUPTED
     seconds = (SystemClock.now_ns() - started_ns) / 1e9
     _summarise(totals, seconds, problem, is_answered=acknowledge != "none")
@@ -287,7 +232,7 @@ def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answ
     answered = f"acknowledged {totals.acknowledged:,}, " if is_answered else ""
     rate = done / seconds if seconds > 0 else 0.0
     click.echo(
-        f"sent {_count(totals.sent, 'record')}, {answered}rejected {totals.rejected:,} "
+        f"sent {count(totals.sent, 'record')}, {answered}rejected {totals.rejected:,} "
         f"in {seconds:.1f} s ({rate:,.0f} records/s)"
     )
 

@@ -1,0 +1,73 @@
+"""What a spool holds beside frames, counted by SQLite; and a verification that can be watched.
+
+Reads only. Sits beside `spool/view.py`, which knows frames and single letters.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdaemon.spool.store import StoreView, Verification
+
+_INTERRUPT_AGAIN_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
+    stream cannot be told any more.
+    """
+
+    letters: dict[str, tuple[int, int]]
+    quarantine: dict[str, int]
+
+
+def take_census(view: StoreView) -> Census:
+    """Raises SpoolError."""
+    with view._database.reading() as connection:  # noqa: SLF001 - the look's own connection
+        letters = connection.execute(
+            "SELECT stream, count(*), sum(byte_count) FROM letter GROUP BY stream"
+        ).fetchall()
+        quarantine = connection.execute(
+            "SELECT coalesce(s.name, ''), count(*) FROM quarantine q"
+            " LEFT JOIN stream s ON s.key = q.stream GROUP BY 1"
+        ).fetchall()
+    return Census({row[0]: (row[1], row[2]) for row in letters}, dict(quarantine))
+
+
+def set_aside_files(directory: str) -> list[str]:
+    """Damaged databases that were put aside there and that nobody has removed."""
+    return sorted(
+        str(path)
+        for path in Path(directory).glob("spool.db.corrupt-*")
+        if not path.name.endswith(("-wal", "-shm"))
+    )
+
+
+def verify_watched(view: StoreView, on_statement: Callable[[int], None]) -> Verification:
+    """`view.verify()` in a thread, so that Ctrl-C ends it in the middle of a long statement.
+
+    `on_statement`: called in that thread with how many statements were run; each row is one.
+    """
+    connection = view._database.connection  # noqa: SLF001 - as above
+    statement_count = 0
+
+    def counted(_sql: str) -> None:
+        nonlocal statement_count
+        statement_count += 1
+        on_statement(statement_count)
+
+    connection.set_trace_callback(counted)
+    try:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            verification = thread.submit(view.verify)
+            try:
+                return verification.result()
+            except KeyboardInterrupt:
+                while not verification.done():  # it may be between two statements just now
+                    connection.interrupt()
+                    wait([verification], timeout=_INTERRUPT_AGAIN_S)
+                raise
+    finally:
+        connection.set_trace_callback(None)

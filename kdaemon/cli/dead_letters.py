@@ -1,0 +1,360 @@
+"""`kdaemon dead-letters`: records that were not delivered and why; send them again, or let them go.
+
+The letters stand in the spool's database. Reading and purging needs no daemon and disturbs none.
+Invariant: only `replay` and `purge` delete, each only what it said it would.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kdaemon.base.counters import DeadReason
+from kdaemon.cli.common import (
+    EXIT_INTERRUPTED,
+    SYSTEM_SOCKET,
+    config_option,
+    count,
+    find_daemon,
+    load,
+)
+from kdaemon.cli.places import directory_option, opened, output_option, spool_directory, written
+from kdaemon.cli.shown import byte_text, data_text, printable, read_time, time_text
+
+if TYPE_CHECKING:
+    from kdaemon.cli.replay import Replayed, Way
+    from kdaemon.spool.letters import LetterFilter
+    from kdaemon.spool.store import StoreView
+
+LIST_LIMIT = 100  # letters in a table, unless asked otherwise: a few screens
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _filters(command: F) -> F:
+    """The options that say which letters are meant; `_which` reads them."""
+    reasons = click.Choice([reason.value for reason in DeadReason])
+    options = [
+        click.option("--stream", metavar="S", help="Of this stream."),
+        click.option("--reason", type=reasons, help="That died of this."),
+        click.option("--since", metavar="TIME", help="Died at or after: ISO time (UTC) or 2h ago."),
+        click.option("--until", metavar="TIME", help="Died before: likewise."),
+        click.option("--id", "ids", type=int, metavar="ID", multiple=True, help="Repeatable."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _which(
+    stream: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    ids: tuple[int, ...],
+) -> "LetterFilter":
+    from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - brings SQLite
+
+    since_ms, until_ms = _moment("--since", since), _moment("--until", until)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise click.UsageError(
+            f"--since ({time_text(since_ms)}) must be before --until ({time_text(until_ms)})."
+        )
+    return LetterFilter(stream, reason, since_ms, until_ms, ids or None)
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return read_time(text, _now_ms())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def _now_ms() -> int:
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
+
+    return int(SystemClock.wall_seconds() * 1000)
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Records that were acknowledged and could not be delivered, each with its reason."""
+
+
+@dead_letters.command("list")
+@config_option
+@directory_option
+@_filters
+@click.option(
+    "--limit", type=click.IntRange(min=1), help=f"Default: {LIST_LIMIT}; with --json, all."
+)
+@click.option("--json", "is_json", is_flag=True, help="One JSON object a line.")
+def list_(
+    config_path: str | None,
+    directory: str | None,
+    limit: int | None,
+    *,
+    is_json: bool,
+    **filters: Any,
+) -> None:
+    """Which there are, the newest first; without their data."""
+    which = _which(**filters)
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view:
+        if is_json:
+            _list_json(view, which, limit)
+        else:
+            _list_table(view, which, limit or LIST_LIMIT)
+
+
+def _list_json(view: "StoreView", which: "LetterFilter", limit: int | None) -> None:
+    import msgspec  # noqa: PLC0415 - only here
+
+    from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
+
+    with written("-") as out:
+        for letter in view.letters.select(which, newest_first=True, limit=limit):
+            out.write(msgspec.json.encode(letter_fields(letter, has_data=False)) + b"\n")
+
+
+def _list_table(view: "StoreView", which: "LetterFilter", limit: int) -> None:
+    from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
+
+    rows = [
+        (
+            str(letter.id),
+            time_text(letter.last_ms, "seconds"),
+            letter.stream,
+            letter.reason if letter.is_intact else f"{letter.reason} (damaged)",
+            letter.code,
+            str(letter.attempts),
+            byte_text(len(letter.data)),
+            letter.partition_key,
+        )
+        for letter in view.letters.select(which, newest_first=True, limit=limit)
+    ]
+    if not rows:
+        click.echo("no dead letters")
+        return
+    columns = [("ID", "right"), ("DIED", "left"), ("STREAM", "rest"), ("REASON", "left")]
+    columns += [("CODE", "rest"), ("ATTEMPTS", "right"), ("SIZE", "right"), ("KEY", "rest")]
+    show_table(columns, rows)
+    total = view.letters.count(which).letter_count
+    if total > len(rows):
+        click.echo(f"{len(rows):,} of {total:,}: --limit shows more, --json all", err=True)
+
+
+@dead_letters.command()
+@click.argument("letter_id", metavar="ID", type=int)
+@config_option
+@directory_option
+@click.option("--json", "is_json", is_flag=True, help="One JSON object, as export writes it.")
+def show(letter_id: int, config_path: str | None, directory: str | None, *, is_json: bool) -> None:
+    """One of them, with its data: as text if it is text, else in base64."""
+    import msgspec  # noqa: PLC0415 - only here
+
+    from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
+    from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - as above
+
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view:
+        letter = next(view.letters.select(LetterFilter(ids=(letter_id,))), None)
+    if letter is None:
+        click.echo(f"{directory}: no dead letter {letter_id}", err=True)
+        sys.exit(1)
+    if is_json:
+        click.echo(msgspec.json.encode(letter_fields(letter, has_data=True)).decode())
+        return
+    fields = letter_fields(letter, has_data=False)
+    if not letter.is_intact:
+        click.echo("what is stored is not what was written, and is never replayed", err=True)
+    for name, value in fields.items():
+        click.echo(f"{name:<18} {'-' if value in {None, ''} else printable(str(value))}")
+    kind, text = data_text(letter.data)
+    click.echo(f"{'data (' + kind + ')':<18} {text}")
+
+
+@dead_letters.command()
+@config_option
+@directory_option
+@_filters
+@output_option
+def export(config_path: str | None, directory: str | None, output: str, **filters: Any) -> None:
+    """Write them as JSON lines with their data, the oldest first. They stay where they are."""
+    import msgspec  # noqa: PLC0415 - only here
+
+    from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+
+    which = _which(**filters)
+    directory = spool_directory(directory, config_path)
+    is_to_terminal = output == "-" and sys.stdout.isatty()
+    done = damaged = 0
+    with opened(directory) as view:
+        total = view.letters.count(which).letter_count
+        with (
+            written(output) as out,
+            progress("dead letters", is_shown=not is_to_terminal) as on_progress,
+        ):
+            for letter in view.letters.select(which):
+                out.write(msgspec.json.encode(letter_fields(letter, has_data=True)) + b"\n")
+                done += 1
+                damaged += not letter.is_intact
+                on_progress(done, max(done, total))
+    text = f"exported {count(done, 'dead letter')}"
+    click.echo(text if output == "-" else f"{text}: {output}", err=True)
+    if damaged:
+        click.echo(f"{damaged:,} of them are damaged: `is_intact` says which", err=True)
+        sys.exit(1)
+
+
+@dead_letters.command()
+@config_option
+@directory_option
+@_filters
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how many it would delete.")
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+def purge(
+    config_path: str | None,
+    directory: str | None,
+    *,
+    is_dry_run: bool,
+    is_confirmed: bool,
+    **filters: Any,
+) -> None:
+    """Delete them for good; all there are, if no filter is given."""
+    which = _which(**filters)
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view:
+        if not (is_dry_run or is_confirmed) and which.until_ms is None:
+            # What dies while the question stands was not asked about.
+            which = replace(which, until_ms=_now_ms() + 1)
+        total = view.letters.count(which)
+        counted = f"{count(total.letter_count, 'dead letter')} ({byte_text(total.byte_count)})"
+        if is_dry_run or not total.letter_count:
+            click.echo(f"would delete {counted}" if is_dry_run else "no dead letters")
+            return
+        if not is_confirmed:
+            _confirm(f"{directory}: delete {counted} for good?")
+        deleted = view.letters.delete(which)
+    click.echo(
+        f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})"
+    )
+
+
+def _confirm(question: str) -> None:
+    """Ends the command if the answer is no, or nobody can give one."""
+    try:
+        is_meant = click.confirm(question, err=True)
+    except click.Abort as abort:
+        click.echo(err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
+        sys.exit(1)
+    if not is_meant:
+        click.echo("nothing is deleted", err=True)
+        sys.exit(1)
+
+
+@dead_letters.command()
+@config_option
+@directory_option
+@_filters
+@click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
+@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
+@click.option(
+    "--acknowledge",
+    type=click.Choice(["delivered", "stored"]),
+    default="delivered",
+    show_default=True,
+    help="What to wait for before a letter is deleted.",
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how many it would send.")
+def replay(
+    config_path: str | None,
+    directory: str | None,
+    socket: str | None,
+    endpoint: str | None,
+    acknowledge: str,
+    *,
+    is_dry_run: bool,
+    **filters: Any,
+) -> None:
+    """Send them through a running daemon again, the oldest of each stream first.
+
+    Each is deleted once the daemon acknowledged its record, and kept if it was rejected again. Exit
+    1 if any was kept.
+    """
+    if socket is not None and endpoint is not None:
+        raise click.UsageError("--socket and --endpoint exclude each other.")
+    which = _which(**filters)
+    directory = spool_directory(directory, config_path)
+    from kdaemon.cli.census import take_census  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.replay import Way  # noqa: PLC0415 - as above
+
+    with opened(directory) as view:
+        streams = sorted(take_census(view).letters) if which.stream is None else [which.stream]
+        by_stream = {stream: replace(which, stream=stream) for stream in streams}
+        counts = {name: view.letters.count(each).letter_count for name, each in by_stream.items()}
+        by_stream = {stream: by_stream[stream] for stream in streams if counts[stream]}
+        if is_dry_run or not by_stream:
+            for stream in by_stream:
+                letters = count(counts[stream], "dead letter")
+                click.echo(f"would send {letters} to {printable(stream)}")
+            if not by_stream:
+                click.echo("no dead letters")
+            return
+        if socket is None and endpoint is None:
+            socket, endpoint = find_daemon(load(config_path, []), SYSTEM_SOCKET)
+        way = Way(socket, endpoint, acknowledge)
+        exit_code = _replay(view, by_stream, way, sum(counts.values()))
+    sys.exit(exit_code)
+
+
+def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way", total: int) -> int:
+    """Send, with a progress bar on a terminal; then the summary, whatever happened. Exit code."""
+    from kdaemon.cli.replay import Replayed  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.replay import replay as replay_letters  # noqa: PLC0415 - as above
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+
+    replayed = Replayed()
+    exit_code = 0
+    try:
+        with progress("dead letters") as on_progress:
+
+            def show() -> None:
+                on_progress(replayed.deleted + replayed.rejected, total)
+
+            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, show))
+    except KeyboardInterrupt:
+        replayed.problems.append("interrupted")
+        exit_code = EXIT_INTERRUPTED
+    _summarise(replayed, total, way.acknowledge)
+    is_done = not (replayed.problems or replayed.rejected or replayed.damaged or replayed.open)
+    return exit_code or (0 if is_done else 1)
+
+
+def _summarise(replayed: "Replayed", total: int, acknowledge: str) -> None:
+    """Reasons and problems on standard error, the counts on standard output."""
+    for reason in replayed.reasons:
+        click.echo(f"rejected: {printable(reason)}", err=True)
+    if replayed.rejected > len(replayed.reasons):
+        click.echo(f"rejected: and {replayed.rejected - len(replayed.reasons):,} more", err=True)
+    if replayed.damaged:
+        letters = count(replayed.damaged, "dead letter")
+        click.echo(f"not sent: {letters} not as written (damaged)", err=True)
+    for problem in replayed.problems:
+        click.echo(printable(problem), err=True)
+    if replayed.open:
+        text = "may have been taken or not, and is kept"
+        click.echo(f"without an answer: {count(replayed.open, 'record')}; each {text}", err=True)
+    click.echo(
+        f"sent {replayed.sent:,} of {count(total, 'dead letter')}: "
+        f"{replayed.deleted:,} {acknowledge} and deleted, {replayed.rejected:,} rejected and kept"
+    )

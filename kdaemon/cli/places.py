@@ -1,0 +1,127 @@
+"""Where the commands read a spool, and where they write what they export.
+
+Turns what is wrong with either into a text and an exit code: 78 for a spool that is not there or
+not ours to use, 1 for a disk or a lock, 130 for Ctrl-C. Invariant: no file is ever overwritten.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import click
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load
+
+if TYPE_CHECKING:
+    from kdaemon.spool.store import StoreView
+
+# What is wrong with the name, not with the disk: trying again would change nothing.
+_CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
+_WRITE_BUFFER_BYTES = 1024 * 1024
+
+directory_option = click.option(
+    "--directory", metavar="DIR", help="The spool. Default: spool.directory of the configuration."
+)
+output_option = click.option(
+    "--output", metavar="FILE", default="-", help="A new file. Default: standard output."
+)
+
+
+def spool_directory(directory: str | None, config_path: str | None) -> str:
+    """The directory that is meant; exit 78 if none is."""
+    if directory is None:
+        directory = load(config_path, []).spool.directory
+    if not directory:
+        click.echo(
+            f"{config_path or 'defaults and environment'}: no spool: spool.directory is not set; "
+            "set it there or in KDAEMON_SPOOL_DIRECTORY, or name the spool with --directory",
+            err=True,
+        )
+        sys.exit(EXIT_CONFIG)
+    return str(Path(directory).absolute())
+
+
+@contextmanager
+def opened(directory: str) -> Iterator["StoreView"]:
+    """A look at a spool. What goes wrong meanwhile is told, and ends the command."""
+    from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
+
+    try:
+        view = Store.open_for_reading(directory)
+        try:
+            yield view
+        finally:
+            view.close()
+    except SpoolError as error:
+        if isinstance(error.__cause__, PermissionError):
+            _exit_permission(directory)
+        hint = ", or name the spool with --directory" if error.kind == "directory" else ""
+        click.echo(f"{error}{hint}", err=True)
+        sys.exit(EXIT_CONFIG if error.kind in _CONFIG_KINDS else 1)
+    except PermissionError:
+        _exit_permission(directory)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _exit_permission(directory: str) -> NoReturn:
+    try:
+        owner = Path(directory).owner()
+    except (OSError, KeyError):
+        owner = "its owner"
+    click.echo(
+        f"{directory}: permission denied: run this as {owner} (sudo -u {owner} kdaemon ...)",
+        err=True,
+    )
+    sys.exit(EXIT_CONFIG)
+
+
+def daemon_text(pid: int | None) -> str:
+    """Whether a daemon runs on the spool. `pid`: as `StoreView.holder_pid`."""
+    if pid is None:
+        return "no daemon runs on it"
+    return f"a daemon runs on it (pid {pid or 'unknown'})"
+
+
+@contextmanager
+def written(path: str) -> Iterator[BinaryIO]:
+    """Standard output (`-`), or a new file that only its owner can read: on disk when the block is
+    left, gone if it raised. What keeps it from being written is told, and ends the command.
+    """
+    name = "standard output" if path == "-" else path
+    try:
+        if path == "-":
+            out = sys.stdout.buffer
+            yield out
+            out.flush()
+        else:
+            with _new_file(path) as file:
+                yield file
+    except BrokenPipeError:
+        raise  # the reader has seen enough; click ends it quietly
+    except FileExistsError:
+        click.echo(f"{path}: exists, and is not overwritten: remove it or name another", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"cannot write {name}: {error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=_WRITE_BUFFER_BYTES) as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        with suppress(OSError):
+            Path(path).unlink()
+        raise

@@ -1,0 +1,94 @@
+"""Reads what a spool holds and writes it as JSON lines. Prints nothing.
+
+Sits between `spool/view.py` and the commands. Invariant: a record is written exactly if it is
+stored, whole, and not known to be settled.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import msgspec
+
+from kdaemon.base.record import Record
+from kdaemon.cli.shown import JsonFields, data_fields, record_fields, time_text
+from kdaemon.spool.codec import settled_indices
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.store import Backlog, StoredFrame, StoreView
+
+READ_BYTES_MAX = 4 * 1024 * 1024  # of payload at once: what an export holds in memory; ours
+
+
+@dataclass(slots=True)
+class Exported:
+    """Records written, left out because they are settled, and frames left out as damaged."""
+
+    record_count: int = 0
+    settled_count: int = 0
+    corrupt_count: int = 0
+
+
+def export_records(
+    view: StoreView,
+    backlogs: list[Backlog],
+    out: BinaryIO,
+    on_progress: Callable[[int, int | None], None],
+) -> Exported:
+    """Every record of these backlogs, by stream, in the order of acceptance; what was stored after
+    they were looked up is left out. Raises SpoolError, OSError.
+    """
+    exported = Exported()
+    total = sum(backlog.record_count for backlog in backlogs)
+    for backlog in backlogs:
+        for frame in _frames(view, backlog, exported):
+            records = _unsettled(frame)
+            out.writelines(_line(record, backlog.stream) for record in records)
+            exported.record_count += len(records)
+            exported.settled_count += len(frame.records) - len(records)
+            on_progress(exported.record_count + exported.settled_count, total)
+    return exported
+
+
+def _frames(view: StoreView, backlog: Backlog, exported: Exported) -> Iterator[StoredFrame]:
+    after_id = backlog.first_id - 1
+    while after_id < backlog.last_id:
+        read = view.read(backlog.stream, after_id, READ_BYTES_MAX)
+        exported.corrupt_count += read.corrupt_count
+        for frame in read.frames:
+            if frame.id <= backlog.last_id:
+                yield frame
+        if read.is_end:
+            return
+        after_id = read.last_id
+
+
+def _unsettled(frame: StoredFrame) -> list[Record]:
+    if frame.settled is None:
+        return frame.records
+    settled = set(settled_indices(frame.settled, len(frame.records)))
+    return [record for index, record in enumerate(frame.records) if index not in settled]
+
+
+def _line(record: Record, stream: str) -> bytes:
+    key, hash_key = record.partition_key, record.explicit_hash_key
+    return msgspec.json.encode(record_fields(record.data, key, hash_key, stream)) + b"\n"
+
+
+def letter_fields(letter: DeadLetter, *, has_data: bool) -> JsonFields:
+    """A dead letter for programs; without data, its size. `is_intact` stands in damaged ones."""
+    fields: JsonFields = {
+        "id": letter.id,
+        "stream": letter.stream,
+        "partition_key": letter.partition_key,
+        "explicit_hash_key": letter.explicit_hash_key,
+        "reason": letter.reason,
+        "code": letter.code,
+        "message": letter.message,
+        "attempts": letter.attempts,
+        "first": time_text(letter.first_ms),
+        "last": time_text(letter.last_ms),
+        "data_bytes": len(letter.data),
+    }
+    if not letter.is_intact:
+        fields["is_intact"] = False
+    return {**fields, **data_fields(letter.data)} if has_data else fields

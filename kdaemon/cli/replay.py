@@ -1,0 +1,203 @@
+"""Dead letters through a running daemon again: `kdaemon dead-letters replay`.
+
+A client of the daemon, by the ways of `put/`; deletes each letter when it was acknowledged, and
+never before. Prints nothing. Invariant: a letter is in the spool until the daemon's answer for it
+was heard; a replay that is cut short between the two leaves a letter whose record was taken, and
+the next replay sends that again.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.cli.shown import record_fields
+from kdaemon.put.unix import Block, PutError, Totals, UnixPut
+from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
+
+BLOCK_LETTERS_MAX = 500  # formed and written at once
+BLOCK_BYTES_MAX = 2 * 1024 * 1024  # the same, unless one letter is larger; ours, 2026-11-21
+REASONS_MAX = 5  # reasons of letters that were rejected again, kept for the summary
+DELETED_SHOWN_MAX = 20  # ids named when a deletion fails
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the daemon is reached, by one of the two, and what its answer is to promise."""
+
+    socket: str | None
+    endpoint: str | None
+    acknowledge: str
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of the letters. `rejected`: refused again, and kept. `damaged`: never sent."""
+
+    sent: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    damaged: int = 0
+    reasons: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def open(self) -> int:
+        """Sent, and nobody knows what became of them: kept."""
+        return self.sent - self.deleted - self.rejected
+
+
+class _Tally(Totals):
+    """The totals of one session, which also remember which letters were rejected."""
+
+    def __init__(self, on_rejected: Callable[[int | None, str], None]) -> None:
+        super().__init__()
+        self._on_rejected = on_rejected
+
+    def reject(self, number: int | None, reason: str, *, is_sent: bool) -> None:
+        self.rejected += 1
+        self.unsendable += not is_sent
+        self._on_rejected(number, reason)
+
+
+class StreamReplay:
+    """The letters of one stream through one session.
+
+    Queue: `_open`, numbers and ids of letters without an answer, in the order they were sent;
+    bound: what a session of `put/` leaves open; drained by answers.
+    """
+
+    def __init__(
+        self,
+        letters: Letters,
+        which: LetterFilter,
+        last_id: int,
+        replayed: Replayed,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """`which` names one stream. `last_id`: of the newest letter to send, so that a letter that
+        dies again meanwhile is not met again.
+        """
+        self._letters = letters
+        self._which = which
+        self._last_id = last_id
+        self._replayed = replayed
+        self._on_progress = on_progress
+        self._totals = _Tally(self._reject)
+        self._open: deque[tuple[int, int]] = deque()  # (number, letter's id)
+        self._rejected: set[int] = set()  # numbers
+        self._settled_count = 0  # acknowledged records whose letters were deleted
+
+    async def run(self, way: Way) -> None:
+        """Raises PutError where it cannot go on; what was acknowledged is deleted by then."""
+        stream = self._which.stream
+        assert stream is not None
+        if way.endpoint is not None:
+            from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
+
+            http = HttpPut(stream, way.acknowledge, self._totals, self._settle)
+            await http.send(way.endpoint, self._blocks())
+        else:
+            assert way.socket is not None
+            unix = UnixPut(stream, way.acknowledge, self._totals, self._settle)
+            await unix.send(way.socket, self._blocks())
+
+    async def _blocks(self) -> AsyncIterator[Block]:
+        block, block_bytes, number = Block([], []), 0, 0
+        try:
+            for letter in self._letters.select(self._which):
+                if letter.id > self._last_id:
+                    break
+                if not letter.is_intact:
+                    self._replayed.damaged += 1
+                    continue
+                number += 1
+                line = _line(letter)
+                if block.lines and (
+                    len(block.lines) == BLOCK_LETTERS_MAX
+                    or block_bytes + len(line) > BLOCK_BYTES_MAX
+                ):
+                    yield self._sending(block)
+                    block, block_bytes = Block([], []), 0
+                block.lines.append(line)
+                block.numbers.append(number)
+                block_bytes += len(line)
+                self._open.append((number, letter.id))
+        except SpoolError as error:
+            raise PutError(str(error)) from error
+        if block.lines:
+            yield self._sending(block)
+
+    def _sending(self, block: Block) -> Block:
+        self._replayed.sent += len(block.lines)
+        return block
+
+    def _reject(self, number: int | None, reason: str) -> None:
+        if number is None:  # then no acknowledgement could be matched with a letter either
+            raise PutError(f"the daemon rejects a record that was not sent: {reason}")
+        self._rejected.add(number)
+        self._replayed.rejected += 1
+        if len(self._replayed.reasons) < REASONS_MAX:
+            letter_id = next(each for at, each in self._open if at == number)
+            self._replayed.reasons.append(f"letter {letter_id}: {reason}")
+
+    def _settle(self) -> None:
+        """Deletes what was acknowledged. The daemon counts acknowledgements in the order of the
+        lines, without the rejected ones, each of which it named before.
+        """
+        acknowledged: list[int] = []
+        while self._settled_count + len(acknowledged) < self._totals.acknowledged:
+            if not self._open or self._open[0][0] > self._totals.sent:
+                raise PutError("the daemon acknowledges more records than were sent")
+            number, letter_id = self._open.popleft()
+            if number in self._rejected:
+                self._rejected.remove(number)
+            else:
+                acknowledged.append(letter_id)
+        if acknowledged:
+            self._settled_count += len(acknowledged)
+            self._delete(acknowledged)
+        self._on_progress()
+
+    def _delete(self, ids: list[int]) -> None:
+        try:
+            self._letters.delete(LetterFilter(ids=tuple(ids)))
+        except SpoolError as error:
+            shown = " ".join(f"--id {each}" for each in ids[:DELETED_SHOWN_MAX])
+            more = " ..." if len(ids) > DELETED_SHOWN_MAX else ""
+            raise PutError(
+                f"{error}; {len(ids)} letters were acknowledged and may not be deleted, so that "
+                f"a replay would send them again: `kdaemon dead-letters purge {shown}{more}`"
+            ) from error
+        self._replayed.deleted += len(ids)
+
+
+async def replay(
+    letters: Letters,
+    by_stream: dict[str, LetterFilter],
+    way: Way,
+    replayed: Replayed,
+    on_progress: Callable[[], None],
+) -> None:
+    """One session a stream; one that the daemon refuses does not keep the others. What became of
+    the letters stands in `replayed`, also if this is cancelled. Raises SpoolError.
+    """
+    newest = next(letters.select(LetterFilter(), newest_first=True, limit=1), None)
+    if newest is None:
+        return
+    for stream, which in by_stream.items():
+        session = StreamReplay(
+            letters, replace(which, stream=stream), newest.id, replayed, on_progress
+        )
+        try:
+            await session.run(way)
+        except PutError as error:
+            if str(error) not in replayed.problems:
+                replayed.problems.append(str(error))
+
+
+def _line(letter: DeadLetter) -> bytes:
+    key, hash_key = letter.partition_key, letter.explicit_hash_key
+    return msgspec.json.encode(record_fields(letter.data, key, hash_key)) + b"\n"

@@ -1,0 +1,195 @@
+"""`kdaemon spool`: what is on disk and not delivered yet. Looks; changes nothing."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from kdaemon.cli.common import config_option, count
+from kdaemon.cli.places import (
+    daemon_text,
+    directory_option,
+    opened,
+    output_option,
+    spool_directory,
+    written,
+)
+from kdaemon.cli.shown import age_text, byte_text, printable, time_text
+
+# Statements of a verification before its first row: SQLite's own check, names, totals.
+_STATEMENTS_BEFORE_ROWS = 4
+
+
+@click.group()
+def spool() -> None:
+    """Look into the spool: the disk behind the acknowledgement `stored`."""
+
+
+@spool.command()
+@config_option
+@directory_option
+@click.option("--json", "is_json", is_flag=True, help="One JSON object.")
+def status(config_path: str | None, directory: str | None, *, is_json: bool) -> None:
+    """What is stored, stream by stream, and whether a daemon runs on it."""
+    from kdaemon.cli.census import set_aside_files, take_census  # noqa: PLC0415 - brings SQLite
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
+
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view:
+        backlogs = {backlog.stream: backlog for backlog in view.backlogs()}
+        census = take_census(view)
+        pid, size_bytes = view.holder_pid, view.size_bytes
+    now_ms = int(SystemClock.wall_seconds() * 1000)
+    streams: list[dict[str, str | int | None]] = []
+    for name in sorted({*backlogs, *census.letters, *census.quarantine}):
+        backlog = backlogs.get(name)
+        letter_count, letter_bytes = census.letters.get(name, (0, 0))
+        streams.append(
+            {
+                "stream": name,
+                "frames": backlog.frame_count if backlog else 0,
+                "records": backlog.record_count if backlog else 0,
+                "bytes": backlog.byte_count if backlog else 0,
+                "oldest": time_text(backlog.oldest_ms) if backlog else None,
+                "oldest_age_ms": max(0, now_ms - backlog.oldest_ms) if backlog else None,
+                "dead_letters": letter_count,
+                "dead_letter_bytes": letter_bytes,
+                "quarantined_frames": census.quarantine.get(name, 0),
+            }
+        )
+    aside = set_aside_files(directory)
+    if is_json:
+        import json  # noqa: PLC0415 - only here
+
+        found = {
+            "directory": directory,
+            "is_held": pid is not None,
+            "daemon_pid": pid or None,
+            "size_bytes": size_bytes,
+            "streams": streams,
+            "set_aside": aside,
+        }
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{directory}: {byte_text(size_bytes)} on disk, {daemon_text(pid)}")
+    for path in aside:
+        click.echo(f"a damaged database stands aside: {path}")
+    _show_streams(streams)
+
+
+def _show_streams(streams: list[dict[str, str | int | None]]) -> None:
+    from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
+
+    if not streams:
+        click.echo("nothing is stored")
+        return
+    rows = []
+    for each in streams:
+        age_ms = each["oldest_age_ms"]
+        rows.append(
+            (
+                str(each["stream"] or "(unknown)"),
+                f"{each['frames']:,}",
+                f"{each['records']:,}",
+                byte_text(int(each["bytes"] or 0)),
+                "-" if age_ms is None else age_text(int(age_ms)),
+                f"{each['dead_letters']:,}",
+                f"{each['quarantined_frames']:,}",
+            )
+        )
+    headings = ("FRAMES", "RECORDS", "SIZE", "OLDEST", "DEAD LETTERS", "QUARANTINE")
+    show_table([("STREAM", "left"), *((heading, "right") for heading in headings)], rows)
+
+
+@spool.command()
+@config_option
+@directory_option
+def verify(config_path: str | None, directory: str | None) -> None:
+    """Read and check every row; exit 1 if anything is damaged."""
+    from kdaemon.cli.census import verify_watched  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+    from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - as above
+
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view, progress("rows") as on_progress:
+        total = sum(backlog.frame_count for backlog in view.backlogs())
+        total += view.letters.count(LetterFilter()).letter_count
+
+        def show(statement_count: int) -> None:
+            is_at_rows = statement_count > _STATEMENTS_BEFORE_ROWS
+            on_progress(min(statement_count, total), total if is_at_rows else None)
+
+        found = verify_watched(view, show)
+        pid = view.holder_pid
+    told = [printable(problem) for problem in found.problems]
+    told += [f"frame {frame_id}: not what was written" for frame_id in found.corrupt_ids]
+    if found.corrupt_count > len(found.corrupt_ids):
+        told.append(f"and {found.corrupt_count - len(found.corrupt_ids):,} damaged frames more")
+    if found.corrupt_letter_count:
+        told.append(f"{count(found.corrupt_letter_count, 'dead letter')}: not what was written")
+    for line in told:
+        click.echo(f"{directory}: {line}", err=True)
+    click.echo(
+        f"{directory}: {count(found.frame_count, 'frame')} with "
+        f"{count(found.record_count, 'sound record')}, "
+        f"{count(found.letter_count, 'dead letter')}, {found.quarantine_count:,} in quarantine, "
+        f"{daemon_text(pid)}: {'all sound' if found.is_sound else 'DAMAGED'}"
+    )
+    if not found.is_sound:
+        if found.problems or found.corrupt_count:
+            text = "puts damaged frames into quarantine and delivers the rest"
+            click.echo(f"The daemon {text}; look at the disk (dmesg).", err=True)
+        sys.exit(1)
+
+
+@spool.command()
+@config_option
+@directory_option
+@click.option("--stream", metavar="S", help="Of this stream only.")
+@output_option
+@click.option("--while-running", "is_allowed", is_flag=True, help="Although a daemon delivers it.")
+def export(
+    config_path: str | None,
+    directory: str | None,
+    stream: str | None,
+    output: str,
+    *,
+    is_allowed: bool,
+) -> None:
+    """Write every record that is not known to be delivered, as lines that `kdaemon put` takes.
+
+    Without its dead letters, which `kdaemon dead-letters export` writes. Exit 1 if damaged frames
+    had to be left out.
+    """
+    from kdaemon.cli.reading import export_records  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+    from kdaemon.spool.place import holder_pid  # noqa: PLC0415 - as above
+
+    directory = spool_directory(directory, config_path)
+    with opened(directory) as view:
+        is_held = view.holder_pid is not None
+        if is_held and not is_allowed:
+            click.echo(
+                f"{directory}: {daemon_text(view.holder_pid)} and delivers these records: stop it, "
+                "or export all the same with --while-running",
+                err=True,
+            )
+            sys.exit(1)
+        backlogs = [each for each in view.backlogs() if stream in {None, each.stream}]
+        is_to_terminal = output == "-" and sys.stdout.isatty()
+        with (
+            written(output) as out,
+            progress("records", is_shown=not is_to_terminal) as on_progress,
+        ):
+            exported = export_records(view, backlogs, out, on_progress)
+    text = f"exported {count(exported.record_count, 'record')}"
+    if exported.settled_count:
+        text += f", left out {exported.settled_count:,} known to be settled"
+    click.echo(text if output == "-" else f"{text}: {Path(output)}", err=True)
+    if is_held or holder_pid(directory) is not None:
+        text = "records may have been delivered, or been added, meanwhile"
+        click.echo(f"a daemon runs on the spool: {text}", err=True)
+    if exported.corrupt_count:
+        frames = count(exported.corrupt_count, "damaged frame")
+        click.echo(f"left out {frames}: `kdaemon spool verify` names them", err=True)
+        sys.exit(1)

@@ -1,0 +1,511 @@
+import json
+import os
+import re
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.base.record import Record
+from kdaemon.cli import cli
+from kdaemon.cli.census import verify_watched
+from kdaemon.cli.shown import age_text, byte_text, printable, read_time, time_text
+from kdaemon.ingest.ndjson import parse_lines
+from kdaemon.put.lines import Form, LineFormer
+from kdaemon.spool import schema
+from kdaemon.spool.codec import encode_records, encode_settled
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.store import Changes, NewFrame, Store
+
+MIB = 1024 * 1024
+HOUR_MS = 3_600_000
+NOW_MS = int(time.time() * 1000)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KDAEMON_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def open_store(directory: Path) -> Store:
+    return Store.open(str(directory), letters_bytes_max=64 * MIB, wall_ms=lambda: NOW_MS)
+
+
+def frame(
+    frame_id: int, stream: str, *records: Record, accepted_ms: int = NOW_MS - HOUR_MS
+) -> NewFrame:
+    return NewFrame(frame_id, stream, len(records), accepted_ms, encode_records(list(records)))
+
+
+def letter(stream: str = "a", data: bytes = b"x") -> DeadLetter:
+    return DeadLetter(stream, "k", None, data, "poison", "Bad", "no", 1, NOW_MS, NOW_MS)
+
+
+def fill(directory: Path, **changes: Any) -> None:
+    store = open_store(directory)
+    store.commit(Changes(**changes))
+    store.close()
+
+
+def two_streams(directory: Path) -> None:
+    fill(
+        directory,
+        appended=[
+            frame(1, "a", Record(b"one", "k1"), Record(b"\xff\x00", "k2", "7")),
+            frame(2, "b", Record(b"other", "k")),
+            frame(3, "a", Record("drei \u00e4".encode(), ""), Record(b"four", "k4")),
+        ],
+        dead=[letter("a"), letter("a"), letter("c")],
+    )
+
+
+def damage(directory: Path, *statements: str) -> None:
+    connection = sqlite3.connect(directory / "spool.db")
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(cli, ["spool", *arguments], env=env)
+
+
+def at(command: str, directory: Path, *arguments: str) -> Result:
+    return invoke(command, "--directory", str(directory), *arguments)
+
+
+COMMANDS = ["status", "verify", "export"]
+
+
+# Which spool
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_spool_every_command_says_what_to_set_and_exits_78(command: str) -> None:
+    result = invoke(command)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert "spool.directory is not set" in result.stderr
+    assert "--directory" in result.stderr
+
+
+def test_the_directory_comes_from_file_variable_or_flag_and_the_flag_wins(tmp_path: Path) -> None:
+    config = tmp_path / "k.toml"
+    config.write_text(f'[spool]\ndirectory = "{tmp_path}/by-file"\n')
+    by_variable = {"KDAEMON_SPOOL_DIRECTORY": str(tmp_path / "by-variable")}
+    for name in ("by-file", "by-variable", "by-flag"):
+        fill(tmp_path / name)
+
+    def shown(*arguments: str, env: dict[str, str] | None = None) -> str:
+        result = invoke("status", "--json", *arguments, env=env)
+        assert result.exit_code == 0, result.stderr
+        return Path(json.loads(result.stdout)["directory"]).name
+
+    assert shown("--config", str(config)) == "by-file"
+    assert shown(env={"KDAEMON_CONFIG": str(config)}) == "by-file"
+    assert shown("--config", str(config), env=by_variable) == "by-variable"
+    flag = ("--directory", str(tmp_path / "by-flag"))
+    assert shown(*flag, "--config", str(config), env=by_variable) == "by-flag"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_that_is_not_there_is_told_and_is_not_made(
+    tmp_path: Path, command: str
+) -> None:
+    result = at(command, tmp_path / "none")
+    assert result.exit_code == 78
+    assert result.stderr.startswith(f"{tmp_path / 'none'}: ")
+    assert "--directory" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_without_a_spool_is_told_and_none_is_begun(
+    tmp_path: Path, command: str
+) -> None:
+    result = at(command, tmp_path)
+    assert result.exit_code == 78
+    assert str(tmp_path) in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_database_is_told_and_left_alone(spool: Path) -> None:
+    spool.mkdir()
+    damage(spool, "CREATE TABLE theirs (x)")
+    before = (spool / "spool.db").read_bytes()
+    result = at("status", spool)
+    assert result.exit_code == 78
+    assert result.stderr.startswith(f"{spool}/spool.db: not a database of kdaemon")
+    assert (spool / "spool.db").read_bytes() == before
+
+
+def test_a_newer_spool_is_told_with_what_to_run(spool: Path) -> None:
+    fill(spool)
+    damage(spool, "PRAGMA user_version = 99")
+    result = at("status", spool)
+    assert result.exit_code == 78
+    assert "written by a newer kdaemon" in result.stderr
+
+
+def test_a_spool_that_is_locked_is_told_with_exit_1(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_MS", 0)
+    fill(spool)
+    other = sqlite3.connect(spool / "spool.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        result = at("status", spool)
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert result.exit_code == 1
+    assert f"{spool}/spool.db: another process keeps it locked" in result.stderr
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_a_directory_of_another_user_is_told_with_its_owner(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, *, is_wrapped: bool
+) -> None:
+    denied = PermissionError(13, "Permission denied")
+    told = SpoolError("directory", str(spool), "Permission denied")
+    told.__cause__ = denied
+
+    def refuse(_directory: str) -> None:
+        raise told if is_wrapped else denied
+
+    fill(spool)
+    monkeypatch.setattr("kdaemon.spool.store.StoreView", refuse)
+    monkeypatch.setattr(Path, "owner", lambda _self: "kdaemon")
+    result = at("status", spool)
+    assert result.exit_code == 78
+    assert result.stderr == (
+        f"{spool}: permission denied: run this as kdaemon (sudo -u kdaemon kdaemon ...)\n"
+    )
+
+
+# status
+
+
+def test_status_counts_each_stream_with_letters_and_quarantine(spool: Path) -> None:
+    two_streams(spool)
+    damage(spool, "UPDATE frame SET payload = x'00' WHERE id = 2")
+    store = open_store(spool)
+    store.read("b", 0, MIB)  # puts the damaged frame into quarantine
+    store.close()
+    result = at("status", spool, "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["is_held"], found["daemon_pid"], found["set_aside"]) == (False, None, [])
+    assert found["size_bytes"] >= (spool / "spool.db").stat().st_size
+    a, b, c = found["streams"]
+    assert (a["stream"], a["frames"], a["records"], a["dead_letters"]) == ("a", 2, 4, 2)
+    assert a["bytes"] > 0
+    assert a["oldest"] == time_text(NOW_MS - HOUR_MS)
+    assert HOUR_MS <= a["oldest_age_ms"] < 2 * HOUR_MS
+    assert (b["stream"], b["frames"], b["quarantined_frames"], b["oldest"]) == ("b", 0, 1, None)
+    assert (c["stream"], c["records"], c["dead_letters"]) == ("c", 0, 1)
+    lines = at("status", spool).stdout.splitlines()
+    assert lines[0].startswith(f"{spool}: ")
+    assert lines[0].endswith(" on disk, no daemon runs on it")
+    assert lines[1].split() == [
+        *("STREAM", "FRAMES", "RECORDS", "SIZE", "OLDEST", "DEAD", "LETTERS", "QUARANTINE")
+    ]
+    assert lines[2].split()[:3] == ["a", "2", "4"]
+    assert lines[2].split()[-4:] == ["1", "h", "2", "0"]
+
+
+def test_status_of_an_empty_spool_says_so(spool: Path) -> None:
+    fill(spool)
+    result = at("status", spool)
+    assert result.stdout.splitlines()[-1] == "nothing is stored"
+
+
+def test_status_says_which_process_holds_the_spool(spool: Path) -> None:
+    two_streams(spool)
+    store = open_store(spool)
+    try:
+        text, found = at("status", spool), at("status", spool, "--json")
+    finally:
+        store.close()
+    assert f"a daemon runs on it (pid {os.getpid()})" in text.stdout
+    assert json.loads(found.stdout)["daemon_pid"] == os.getpid()
+
+
+def test_status_names_a_database_that_was_put_aside(spool: Path) -> None:
+    fill(spool)
+    (spool / "spool.db").write_bytes(b"noise" * 10_000)
+    open_store(spool).close()
+    (aside,) = [path for path in spool.glob("spool.db.corrupt-*") if path.suffix[-4:] != "-wal"]
+    assert f"a damaged database stands aside: {aside}" in at("status", spool).stdout
+
+
+def test_a_stream_name_cannot_drive_the_terminal(spool: Path) -> None:
+    fill(spool, dead=[letter("a\x1b[2J\x07")])
+    shown = at("status", spool).stdout
+    assert "\x1b" not in shown
+    assert r"a\x1b[2J\x07" in shown
+
+
+# verify
+
+
+def test_verify_of_a_sound_spool_counts_and_exits_0(spool: Path) -> None:
+    two_streams(spool)
+    result = at("verify", spool)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{spool}: 3 frames with 5 sound records, 3 dead letters, 0 in quarantine, "
+        "no daemon runs on it: all sound\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE frame SET payload = x'00' WHERE id = 2", "frame 2: not what was written"),
+        ("UPDATE letter SET data = x'00' WHERE id = 1", "1 dead letter: not what was written"),
+        ("UPDATE stream SET frame_count = 9 WHERE name = 'a'", "stream a: the total says 9 frames"),
+    ],
+)
+def test_verify_says_what_is_damaged_and_exits_1(spool: Path, statement: str, told: str) -> None:
+    two_streams(spool)
+    damage(spool, statement)
+    result = at("verify", spool)
+    assert result.exit_code == 1
+    assert f"{spool}: {told}" in result.stderr
+    assert result.stdout.endswith(": DAMAGED\n")
+
+
+def test_verify_leaves_all_as_it_is(spool: Path) -> None:
+    two_streams(spool)
+    damage(spool, "UPDATE frame SET payload = x'00' WHERE id = 2")
+    before = (spool / "spool.db").read_bytes()
+    assert at("verify", spool).exit_code == 1
+    assert (spool / "spool.db").read_bytes() == before
+
+
+def test_ctrl_c_ends_a_verification_and_the_look_stays_usable(spool: Path) -> None:
+    two_streams(spool)
+    main = threading.main_thread().ident
+    assert main is not None
+    view = Store.open_for_reading(str(spool))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            verify_watched(
+                view, lambda count: signal.pthread_kill(main, signal.SIGINT) if count == 1 else None
+            )
+        assert [backlog.stream for backlog in view.backlogs()] == ["a", "b"]
+        assert view.verify().is_sound
+    finally:
+        view.close()
+
+
+def test_on_a_terminal_verify_shows_a_bar_with_rows(spool: Path) -> None:
+    fill(spool, appended=[frame(i, "a", Record(b"x", "k")) for i in range(1, 41)])
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "kdaemon", "spool", "verify", "--directory", str(spool)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=30,
+        )
+        shown = re.sub(r"\x1b\[[\d;?]*\w", "", os.read(ours, 100_000).decode())
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert "40/40 rows" in shown
+
+
+# export
+
+
+def exported(result: Result) -> list[dict[str, str]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_export_writes_each_record_as_a_line_by_stream_in_order(spool: Path) -> None:
+    two_streams(spool)
+    result = at("export", spool)
+    assert (result.exit_code, result.stderr) == (0, "exported 5 records\n")
+    assert exported(result) == [
+        {"stream": "a", "partition_key": "k1", "data": "one"},
+        {"stream": "a", "partition_key": "k2", "explicit_hash_key": "7", "data_base64": "/wA="},
+        {"stream": "a", "data": "drei \u00e4"},
+        {"stream": "a", "partition_key": "k4", "data": "four"},
+        {"stream": "b", "partition_key": "k", "data": "other"},
+    ]
+    assert len(exported(at("export", spool, "--stream", "b"))) == 1
+    assert exported(at("export", spool, "--stream", "nobody's")) == []
+
+
+def test_what_is_exported_is_what_put_sends_and_the_daemon_takes(spool: Path) -> None:
+    two_streams(spool)
+    lines: list[bytes | None] = [*at("export", spool).stdout_bytes.splitlines()]
+    sent = b"".join(line for _, line in LineFormer(Form()).form(lines) if isinstance(line, bytes))
+    parsed = parse_lines(sent)
+    assert parsed.rejected == []
+    assert parsed.by_stream["a"].records == [
+        Record(b"one", "k1"),
+        Record(b"\xff\x00", "k2", "7"),
+        Record("drei \u00e4".encode(), ""),
+        Record(b"four", "k4"),
+    ]
+
+
+def test_export_leaves_out_what_is_known_to_be_settled(spool: Path) -> None:
+    two_streams(spool)
+    fill(spool, progress=[(1, encode_settled([0], 2))], settled=[2])
+    result = at("export", spool)
+    assert [line["data"] for line in exported(result) if "data" in line] == ["drei \u00e4", "four"]
+    assert result.stderr == "exported 3 records, left out 1 known to be settled\n"
+
+
+def test_export_of_more_than_one_read_holds_every_record_once(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdaemon.cli.reading.READ_BYTES_MAX", 100)
+    frames = [frame(i, "ab"[i % 2], Record(b"%d" % i, "k")) for i in range(1, 61)]
+    fill(spool, appended=frames)
+    told = [(line["stream"], line["data"]) for line in exported(at("export", spool))]
+    assert told == sorted((("ab"[i % 2], f"{i}") for i in range(1, 61)), key=lambda each: each[0])
+
+
+def test_export_tells_damaged_frames_and_writes_the_rest(spool: Path) -> None:
+    two_streams(spool)
+    damage(spool, "UPDATE frame SET payload = x'00' WHERE id = 1")
+    result = at("export", spool)
+    assert result.exit_code == 1
+    assert [line["stream"] for line in exported(result)] == ["a", "a", "b"]
+    assert "left out 1 damaged frame: `kdaemon spool verify` names them" in result.stderr
+
+
+def test_export_refuses_while_a_daemon_runs_unless_it_is_asked_for(spool: Path) -> None:
+    two_streams(spool)
+    store = open_store(spool)
+    try:
+        refused, allowed = at("export", spool), at("export", spool, "--while-running")
+    finally:
+        store.close()
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"{spool}: a daemon runs on it (pid {os.getpid()})" in refused.stderr
+    assert "--while-running" in refused.stderr
+    assert allowed.exit_code == 0
+    assert len(exported(allowed)) == 5
+    assert "may have been delivered" in allowed.stderr
+
+
+def test_export_to_a_file_is_for_its_owner_only_and_overwrites_nothing(
+    spool: Path, tmp_path: Path
+) -> None:
+    two_streams(spool)
+    out = tmp_path / "out"
+    result = at("export", spool, "--output", str(out))
+    assert (result.stdout, result.stderr) == ("", f"exported 5 records: {out}\n")
+    assert len(out.read_bytes().splitlines()) == 5
+    assert out.stat().st_mode & 0o777 == 0o600
+    again = at("export", spool, "--output", str(out), "--stream", "b")
+    assert again.exit_code == 1
+    assert again.stderr.startswith(f"{out}: exists, and is not overwritten")
+    assert len(out.read_bytes().splitlines()) == 5
+    nowhere = at("export", spool, "--output", str(tmp_path / "no" / "out"))
+    assert nowhere.exit_code == 1
+    assert nowhere.stderr.startswith(f"cannot write {tmp_path}/no/out: No such file")
+
+
+def run_export(spool: Path, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kdaemon", "spool", "export", "--directory", str(spool)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *arguments], stdout=pipe, stderr=pipe, **more)
+
+
+def big(spool: Path) -> None:
+    frames = [frame(i, "a", *[Record(b"x" * 1000, "k")] * 1000) for i in range(1, 5)]
+    fill(spool, appended=frames)
+
+
+def test_an_export_that_the_disk_cannot_hold_says_so_and_leaves_no_half_file(
+    spool: Path, tmp_path: Path
+) -> None:
+    big(spool)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+
+    out = tmp_path / "out"
+    with run_export(spool, "--output", str(out), preexec_fn=limit) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.decode().startswith(f"cannot write {out}: ")
+    assert not out.exists()
+
+
+def test_an_export_whose_reader_goes_away_ends_quietly(spool: Path) -> None:
+    big(spool)
+    with run_export(spool) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b'{"stream":"a"')
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read()
+        process.wait(30)
+    assert err == b""
+    assert process.returncode == 1
+
+
+# Texts
+
+
+def test_sizes_and_ages_are_short() -> None:
+    assert [byte_text(n) for n in (0, 1023, 1536, 5 * MIB)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 MiB",
+    ]
+    ages = {-5: "0 s", 999: "0 s", 61_000: "1 min 1 s", HOUR_MS: "1 h", 90_000_000: "1 d 1 h"}
+    assert {age: age_text(age) for age in ages} == ages
+
+
+def test_times_are_read_as_they_are_shown_and_as_durations() -> None:
+    now_ms = 1_795_000_000_123
+    assert read_time(time_text(now_ms), 0) == now_ms
+    assert read_time("1970-01-01", 0) == 0
+    assert read_time("1970-01-01T01:00+01:00", 0) == 0
+    assert read_time("1970-01-01T00:00:01.5", 0) == 1500
+    durations = {"90s": 90, "5m": 300, "5min": 300, "2h": 7200, "1d12h": 129_600, "1w": 604_800}
+    assert {text: (now_ms - read_time(text, now_ms)) // 1000 for text in durations} == durations
+    assert time_text(2**62) == str(2**62)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "h", "yesterday", "2026-13-01", "-2h", "99999999999999999w"]
+)
+def test_what_is_no_time_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time; expected one like"):
+        read_time(text, 0)
+
+
+def test_only_what_is_invisible_is_escaped() -> None:
+    assert printable("gr\u00fcn \u4e2d") == "gr\u00fcn \u4e2d"
+    escape: Callable[[str], str] = printable
+    assert escape("\x1b]0;x\x07\u202e\n") == r"\x1b]0;x\x07\u202e\n"
