@@ -20,11 +20,16 @@ _PRIMARY = 0xFF
 class Database:
     """An open database. Calls come from one thread at a time, not always the same."""
 
-    def __init__(self, path: str, *, is_owner: bool, mode: str = "rw") -> None:
-        """Opens what is there, never makes a file. `mode`: `rw`, `ro`, or `ro&immutable=1`."""
+    def __init__(
+        self, path: str, *, is_owner: bool, mode: str = "rw", is_damaged: bool = False
+    ) -> None:
+        """Opens what is there, never makes a file. `mode`: `rw`, `ro`, or `ro&immutable=1`.
+        `is_damaged`: read what can be read, also of a file that is shorter than its head says.
+        """
         self.path = path
         self._is_owner = is_owner
         self._mode = mode
+        self._is_damaged = is_damaged
         self.connection = self._connect()
 
     @contextmanager
@@ -75,6 +80,8 @@ class Database:
         try:
             # A damaged text must not stop the reading of what is whole: its checksum tells.
             connection.text_factory = _text
+            if self._is_damaged:
+                connection.execute("PRAGMA writable_schema = ON")
             configure(connection, is_owner=self._is_owner)
         except sqlite3.Error as error:
             connection.close()
@@ -102,7 +109,8 @@ def spool_error(path: str, error: sqlite3.Error) -> SpoolError:
             return SpoolError(
                 "busy", path, f"another process keeps it locked ({name}): see who with fuser {path}"
             )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+        # SQLITE_ERROR: a statement of ours has no meaning there, so the tables are not ours.
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
             return SpoolError(
                 "corrupt", path, f"the database is damaged ({name}: {error}): look at the disk"
             )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kdaemon.base.errors import SpoolError
 from kdaemon.spool.database import Database
 
 LETTER_OVERHEAD_BYTES = 64  # a row's numbers and SQLite's head of it, beside data and words
@@ -125,8 +126,13 @@ class Letters:
         return [row[0] for row in rows]
 
     def _get(self, letter_id: int) -> DeadLetter | None:
-        with self._database.reading() as connection:
-            row = connection.execute(f"{SELECT_LETTER} WHERE id = ?", (letter_id,)).fetchone()
+        try:
+            with self._database.reading() as connection:
+                row = connection.execute(f"{SELECT_LETTER} WHERE id = ?", (letter_id,)).fetchone()
+        except SpoolError as error:
+            if error.kind != "corrupt":
+                raise
+            row = (*(None,) * 10, letter_id, None)  # on a bad page: shown, with nothing in it
         return None if row is None else letter_of(row)
 
 
@@ -193,7 +199,8 @@ def _oldest(connection: sqlite3.Connection, byte_count: int, count_max: int) -> 
     """Ids of the oldest letters that take `byte_count` together, one block at most."""
     ids: list[int] = []
     for letter_id, letter_bytes in connection.execute(
-        "SELECT id, byte_count FROM letter ORDER BY id LIMIT ?", (min(count_max, _BLOCK_LETTERS),)
+        "SELECT id, ifnull(CAST(byte_count AS INTEGER), 0) FROM letter ORDER BY id LIMIT ?",
+        (min(count_max, _BLOCK_LETTERS),),
     ):
         ids.append(letter_id)
         byte_count -= letter_bytes
@@ -207,7 +214,8 @@ def _delete(connection: sqlite3.Connection, ids: list[int]) -> LetterTotal:
         row[0]
         for letter_id in ids
         for row in connection.execute(
-            "DELETE FROM letter WHERE id = ? RETURNING byte_count", (letter_id,)
+            "DELETE FROM letter WHERE id = ? RETURNING ifnull(CAST(byte_count AS INTEGER), 0)",
+            (letter_id,),
         ).fetchall()
     ]
     connection.execute(

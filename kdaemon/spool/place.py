@@ -1,6 +1,7 @@
 """The directory of a spool: whose it is, which files stand in it, who holds it.
 
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
+    spool.db.new, spool.db.ready           one that is being made, and is made; not yet in use
     spool.lock                             held (flock) while a daemon has the spool; its pid
     spool.reserve                          space set aside for deletions on a full disk
     spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
@@ -16,6 +17,7 @@ import pwd
 import stat
 import struct
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -26,6 +28,7 @@ from kdaemon.spool.schema import APPLICATION_ID
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
 _HEADER_BYTES = 100
+_WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
 
 # Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
 # then can deletions go on, and with them the disk empty again.
@@ -50,6 +53,7 @@ class Place:
         self.directory = directory
         self.database_path = database_path(directory)
         self._reserve_path = Path(directory, "spool.reserve")
+        self._ready_path = Path(self.database_path + ".ready")
         self._lock_fd = lock_fd
         self._was_spool = was_spool
 
@@ -84,7 +88,8 @@ class Place:
         os.close(self._lock_fd)
 
     def look(self) -> Found:
-        """What stands where the database should be. SpoolError `foreign` for what is none of ours.
+        """What stands where the database should be, after an exchange that was cut off between
+        `set_aside` and `put` is ended. SpoolError `foreign` for what is none of ours.
 
         Must not be called while SQLite has the file open in this process: closing it here would
         drop SQLite's locks (POSIX locks belong to the process).
@@ -93,8 +98,12 @@ class Place:
         try:
             status = Path(path).lstat()
         except FileNotFoundError:
-            # Its log without it: opening would delete the log.
-            return Found.DAMAGED if _size(path + "-wal") else Found.NOTHING
+            if _size(path + "-wal"):  # a log without its database: opening would delete it
+                return Found.DAMAGED
+            if not self._ready_path.exists():
+                return Found.NOTHING
+            self.put()
+            return Found.SPOOL
         if not stat.S_ISREG(status.st_mode):
             raise SpoolError(
                 "foreign", path, "not a regular file: remove it, or set another spool.directory"
@@ -109,7 +118,8 @@ class Place:
         if header.startswith(_MAGIC) and len(header) == _HEADER_BYTES:
             (found,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
             if found == APPLICATION_ID:
-                return Found.SPOOL
+                # SQLite never writes a database with a version it does not know.
+                return Found.SPOOL if header[18:20] == _WAL_VERSIONS else Found.DAMAGED
         if self._was_spool:
             return Found.DAMAGED
         raise SpoolError(
@@ -119,21 +129,36 @@ class Place:
             "spool.directory",
         )
 
-    def create(self) -> None:
-        """An empty database that only its owner can read; SQLite gives its other files the same
-        mode. Both the file and its name are on disk when this returns.
+    def make(self, fill: Callable[[str], None]) -> None:
+        """A new database beside the place, that only its owner can read; SQLite gives its other
+        files the same mode. `fill` makes it one, given its path, and closes it. `put` is next.
         """
+        path = Path(self.database_path + ".new")
         try:
-            fd = os.open(
-                self.database_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-            os.fsync(fd)
-            os.close(fd)
-            self.sync()
+            for suffix in ("", "-wal", "-shm", "-journal"):  # of a start that was cut off
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                fill(str(path))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            path.rename(self._ready_path)
+            self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
-    def sync(self) -> None:
+    def put(self) -> None:
+        """Gives what was made its name: it is whole and on disk, so that there is a database or
+        none, whenever the power fails.
+        """
+        try:
+            self._ready_path.rename(self.database_path)
+            self._sync()
+        except OSError as error:
+            raise directory_error(self.database_path, error) from error
+
+    def _sync(self) -> None:
         """Fsync of the directory: names made or changed in it survive a power loss."""
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -155,7 +180,7 @@ class Place:
             for suffix in ("-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     Path(self.database_path + suffix).rename(aside + suffix)
-            self.sync()
+            self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
         return aside
@@ -189,9 +214,9 @@ def database_path(directory: str) -> str:
     return str(Path(directory).absolute() / "spool.db")
 
 
-def size_bytes(path: str) -> int:
+def size_bytes(path: str, *, with_log: bool = True) -> int:
     """What a database and its log take on disk."""
-    return _size(path) + _size(path + "-wal")
+    return _size(path) + (_size(path + "-wal") if with_log else 0)
 
 
 def holder_pid(directory: str) -> int | None:
@@ -265,16 +290,16 @@ def _make_directory(directory: str) -> None:
 
 
 def _refuse_another_owner(directory: str) -> None:
-    """A directory that is shared by its mode (a Kubernetes fsGroup) is fine. To root every mode is
-    open, and what root leaves there its owner could not read.
+    """To root every mode is open, and what root leaves in a directory its owner could not read.
+    Others meet the mode itself, which may be one that shares (a Kubernetes fsGroup).
     """
-    owner, me = Path(directory).stat().st_uid, os.geteuid()
-    if (me == 0 and owner != 0) or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+    owner = Path(directory).stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
         raise SpoolError(
             "directory",
             directory,
-            f"belongs to {_user(owner)}, and this is {_user(me)}: run as {_user(owner)}, or "
-            f"chown -R {_user(me)} it, or set another spool.directory",
+            f"belongs to {_user(owner)}, and this is root: run as {_user(owner)}, or chown -R root "
+            "it, or set another spool.directory",
         )
 
 

@@ -7,7 +7,9 @@ Invariant: a frame is given out only if its checksum holds.
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from kdaemon.spool import schema
 from kdaemon.spool.codec import CorruptFrame, checksum, decode_records, settled_indices
 from kdaemon.spool.letters import SELECT_LETTER, letter_of
 from kdaemon.spool.values import Backlog, ReadBack, StoredFrame, Verification
@@ -30,13 +32,18 @@ def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
     """Names of streams to their keys. Raises sqlite3.DatabaseError (corrupt) for a damaged one."""
     keys = {}
     for key, name, found in connection.execute("SELECT key, name, checksum FROM stream"):
-        if found != stream_checksum(key, name):
-            error = sqlite3.DatabaseError(f"the name of stream {key} is damaged")
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            error.sqlite_errorname = "SQLITE_CORRUPT"
-            raise error
+        if not isinstance(name, str) or found != stream_checksum(key, name):
+            raise _damage(f"the name of stream {key} is damaged")
         keys[name] = key
     return keys
+
+
+def _damage(text: str) -> sqlite3.DatabaseError:
+    """What SQLite itself raises for damage that it sees; this is what only we can see."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error
 
 
 def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
@@ -59,6 +66,44 @@ def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
     return found
 
 
+def look_over(connection: sqlite3.Connection, path: str) -> None:
+    """Raises sqlite3.DatabaseError if the database cannot be worked with: its tables are not ours,
+    a page is missing, or not every frame can be found. Reads the index of frames (about 12 bytes
+    each) and a few pages; a payload that is bad is met when it is read.
+    """
+    if not schema.is_ours(connection):
+        raise _damage("its tables are not as kdaemon makes them")
+    stream_keys(connection)
+    lost = connection.execute(
+        "SELECT name FROM stream s WHERE frame_count <>"
+        " (SELECT count(*) FROM frame INDEXED BY frame_stream WHERE stream = s.key)"
+    ).fetchone()
+    if lost is not None:
+        raise _damage(f"frames of stream {lost[0]} cannot be found")
+    (has_strays,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM frame WHERE stream NOT IN (SELECT key FROM stream))"
+    ).fetchone()
+    if has_strays:
+        raise _damage("frames are of a stream that is not there")
+    for table in ("progress", "letter", "quarantine"):
+        # Not min and max in one SELECT, which would read all of the table.
+        for order in ("ASC", "DESC"):
+            connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
+    totals = "next_frame_id + letter_count + letter_bytes"
+    sums = connection.execute(
+        f"SELECT typeof({totals}) FROM total"  # noqa: S608 - our own words
+        " UNION SELECT typeof(frame_count + record_count + byte_count) FROM stream"
+    ).fetchall()
+    if sums != [("integer",)]:  # one or the other is text, or nothing at all
+        raise _damage("its totals are missing")
+    busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    is_all_in_file = not busy and in_log == copied  # else some pages stand in the log only
+    if is_all_in_file and Path(path).stat().st_size < page_count * page_bytes:
+        raise _damage("its end is missing")
+
+
 def read_frames(
     connection: sqlite3.Connection, key: int, stream: str, after_id: int, byte_count_max: int
 ) -> tuple[ReadBack, list[int]]:
@@ -73,6 +118,8 @@ def read_frames(
         f"{_SELECT_FRAME} WHERE f.stream = ? AND f.id > ? ORDER BY f.id", (key, after_id)
     )
     for row in cursor:
+        if row[0] <= last_id:
+            raise _damage("the index of frames is out of order")
         last_id = row[0]
         payload_bytes = len(row[5]) if isinstance(row[5], bytes) else 0
         try:
@@ -127,16 +174,13 @@ def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
 
 def verify(connection: sqlite3.Connection) -> Verification:
     """Reads every row and every page. Takes seconds a GiB; memory is bounded by a few frames."""
-    problems = [
-        line
-        for (line,) in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_MAX})")
-        if line != "ok"
-    ]
-    names: dict[int, str] = {}
+    problems: list[str] = []
     frame_count = record_count = corrupt_count = 0
     letter_count = corrupt_letter_count = quarantine_count = 0
     corrupt_ids: list[int] = []
     try:
+        for (line,) in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_MAX})"):
+            problems += [line] if line != "ok" else []
         names = {key: name for name, key in stream_keys(connection).items()}
         problems += _totals_that_differ(connection)
         for stream_key, row in _all_frames(connection):

@@ -18,6 +18,7 @@ from kdaemon.spool.rows import frame_of, stream_checksum
 from kdaemon.spool.values import NewFrame, Salvage
 from kdaemon.spool.writes import append_frames
 
+_ID_MAX = 2**53  # a greater one is damage: no spool lives to see it
 _BLOCK_BYTES = 4 * 1024 * 1024  # of payload, saved in one transaction
 
 
@@ -72,18 +73,19 @@ class _Salvage:
             self.problems.append(f"{self._lost_count} rows cannot be read or are not as written")
 
     def _names(self) -> dict[int, str]:
-        """From the table and from its index: two copies on two pages."""
+        """From the table and from its index: two copies on two pages. One whose checksum holds is
+        preferred; which one was right, each frame's checksum tells.
+        """
+        checksums: dict[int, Any] = {}
+        with suppress(sqlite3.Error):
+            checksums.update(self._old.execute("SELECT key, checksum FROM stream NOT INDEXED"))
         names: dict[int, str] = {}
         for source in ("NOT INDEXED", "INDEXED BY stream_name"):
             with suppress(sqlite3.Error):
                 for key, name in self._old.execute(f"SELECT key, name FROM stream {source}"):  # noqa: S608 - our own words
-                    names.setdefault(key, name)
-                    with suppress(sqlite3.Error):
-                        (found,) = self._old.execute(
-                            "SELECT checksum FROM stream WHERE key = ?", (key,)
-                        ).fetchone() or (None,)
-                        if found == stream_checksum(key, name):
-                            names[key] = name
+                    is_sure = checksums.get(key) == stream_checksum(key, str(name))
+                    if isinstance(name, str) and (is_sure or key not in names):
+                        names[key] = name
         return names
 
     def _frame(self, name: str, row: Sequence[Any]) -> tuple[NewFrame, bytes | None] | None:
@@ -140,12 +142,12 @@ class _Salvage:
         self.letter_count += len(letters)
 
     def _keep_ids_unused(self) -> None:
+        row = None
         with suppress(sqlite3.Error):
-            (next_id,) = self._old.execute("SELECT next_frame_id FROM total").fetchone()
+            row = self._old.execute("SELECT next_frame_id FROM total").fetchone()
+        if row is not None and isinstance(row[0], int) and 0 < row[0] < _ID_MAX:
             with self._new.writing() as connection:
-                connection.execute(
-                    "UPDATE total SET next_frame_id = max(next_frame_id, ?)", (int(next_id),)
-                )
+                connection.execute("UPDATE total SET next_frame_id = max(next_frame_id, ?)", row)
 
     def _rows(self, table: str, columns: str) -> Iterator[Sequence[Any]]:
         """All rows that can be read, in order of id."""

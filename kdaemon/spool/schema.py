@@ -125,6 +125,21 @@ def begin(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are those that the migrations make, to the letter."""
+    model = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for step in MIGRATIONS:
+            model.executescript(step)
+        return _tables(model) == _tables(connection)
+    finally:
+        model.close()
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    return connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
 def application_id(connection: sqlite3.Connection) -> int:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     return int(found)
@@ -146,10 +161,20 @@ def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Brings an older schema up to date, each step in a transaction of its own."""
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Brings an older schema up to date, each step in a transaction of its own. Raises SpoolError
+    (`version`) if a step cannot be done; it is undone when the connection is closed.
+    """
     for step in range(version(connection), len(MIGRATIONS)):
-        # One string, for executescript would commit before the first statement otherwise.
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{MIGRATIONS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;"
-        )
+        script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;"
+        try:
+            connection.executescript(script)
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+                raise  # the disk's
+            raise SpoolError(
+                "version",
+                path,
+                f"cannot be brought from schema {step} to {step + 1} ({error}): drain it with the "
+                "kdaemon that wrote it, or set another spool.directory",
+            ) from error

@@ -11,6 +11,7 @@ quarantine, each of which is counted.
 import contextlib
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from kdaemon.base.errors import SpoolError
@@ -18,7 +19,7 @@ from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
 from kdaemon.spool.place import Found, Place, size_bytes
-from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
+from kdaemon.spool.rows import backlogs, look_over, read_frames, stream_keys, verify
 from kdaemon.spool.salvage import salvage
 from kdaemon.spool.values import (
     Backlog,
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 _FAILURES_BEFORE_REOPEN = 2  # in a row; one may pass, then the connection itself is in doubt
+_REPAIRS_MAX = 3  # in a process's life: each takes the space of another database
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class Store:
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
         self._failure_count = 0
+        self._repair_count = 0
         self._is_closed = False
         self._has_reserve = False
         # A damaged database that `open` or a later call put aside: say so loudly, then set to None.
@@ -77,8 +80,8 @@ class Store:
 
     @classmethod
     def open(cls, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]) -> "Store":
-        """Takes a spool, or begins one; makes the directory if its parent is there. Reads a few
-        pages, however much is stored. `letters_bytes_max`: beyond it the oldest dead letters go.
+        """Takes a spool, or begins one; makes the directory if its parent is there. Reads no
+        payload, however much is stored. `letters_bytes_max`: beyond it the oldest dead letters go.
         `wall_ms`: Unix milliseconds.
 
         A damaged database is put aside under a new name and what can be read of it is copied into
@@ -200,6 +203,7 @@ class Store:
                 # stop; a script is run to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
 
+        self._checkpoint("TRUNCATE")  # on a full disk the log's own space is what there is
         self._mending(shrink)
         self._checkpoint("TRUNCATE")
         if not self._has_reserve:
@@ -209,8 +213,9 @@ class Store:
         """Puts the database aside and begins a new one with what can be read of it. Every call does
         that by itself when it meets damage; here for those who know of it from elsewhere.
         """
-        self._database.close()
-        self._replace(self._renewed())
+        self._repair_count += 1
+        self._database = self._renewed(self._database)
+        self.letters = Letters(self._database)
 
     def verify(self) -> Verification:
         """Reads all of it: seconds a GiB."""
@@ -241,16 +246,14 @@ class Store:
 
     def _opened(self, found: Found) -> Database:
         if found is Found.NOTHING:
-            self._place.create()
+            self._place.make(_make_tables)
+            self._place.put()
         database = Database(self._place.database_path, is_owner=True)
         try:
             with database.reading() as connection:
                 schema.begin(connection, database.path)
-                schema.migrate(connection)
-                self._look_over(connection)
-                if found is Found.NOTHING:
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                    self._place.sync()
+                schema.migrate(connection, database.path)
+                look_over(connection, database.path)
         except BaseException:
             database.close()
             raise
@@ -258,40 +261,33 @@ class Store:
         self._has_reserve = self._place.take_reserve()
         return database
 
-    def _look_over(self, connection: sqlite3.Connection) -> None:
-        """Whether the database can be worked with: a few pages of each table, and no page missing.
-        Raises sqlite3.DatabaseError or SpoolError (`corrupt`). A page that is bad farther in is met
-        when it is read.
+    def _renewed(self, damaged: Database | None = None) -> Database:
+        """A new database in the place of a damaged one, with what can be read of that. The old one
+        stays in its place until the new one is made, so that one cut off in this begins again.
         """
-        stream_keys(connection)
-        backlogs(connection)
-        for table in ("frame", "progress", "letter", "quarantine"):
-            # Not min and max in one SELECT, which would read all of the table.
-            for order in ("ASC", "DESC"):
-                connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
-        total = connection.execute("SELECT next_frame_id FROM total").fetchone()
-        (busy, in_log, copied) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        (page_count,) = connection.execute("PRAGMA page_count").fetchone()
-        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        path = self._place.database_path
-        is_whole = not busy and in_log == copied  # else some pages are in the log only
-        if total is None or (is_whole and size_bytes(path) < page_count * page_bytes):
-            raise SpoolError("corrupt", path, "a part of the database is missing: look at the disk")
+        saved = Salvage("", 0, 0, 0, "it cannot be opened")
 
-    def _renewed(self) -> Database:
-        """A new database in the place of a damaged one, which is put aside and read."""
+        def fill(path: str) -> None:
+            nonlocal saved
+            _make_tables(path)
+            # Of an empty database SQLite would delete the log.
+            if size_bytes(self._place.database_path, with_log=False) == 0:
+                return
+            new = Database(path, is_owner=True)
+            with contextlib.closing(new), contextlib.suppress(SpoolError):
+                old = Database(
+                    self._place.database_path, is_owner=False, mode="ro", is_damaged=True
+                )
+                with contextlib.closing(old):
+                    saved = salvage(old, new, self._letters_bytes_max)
+
+        self._place.make(fill)
+        if damaged is not None:
+            damaged.close()
         path = self._place.set_aside(self._wall_ms())
-        new = self._opened(Found.NOTHING)
-        self.salvage = Salvage(path, 0, 0, 0, "it cannot be opened")
-        with contextlib.suppress(SpoolError):
-            old = Database(path, is_owner=False, mode="ro")
-            self.salvage = salvage(old, new, self._letters_bytes_max)
-            old.close()
-        return new
-
-    def _replace(self, database: Database) -> None:
-        self._database = database
-        self.letters = Letters(database)
+        self._place.put()
+        self.salvage = replace(saved, path=path)
+        return self._opened(Found.SPOOL)
 
     def _mending(self, call: Callable[[], T]) -> T:
         """Runs a call; on a damaged database mends it and runs it again. A connection that failed
@@ -303,6 +299,8 @@ class Store:
             result = call()
         except SpoolError as error:
             if error.kind == "corrupt":
+                if self._repair_count == _REPAIRS_MAX:
+                    raise
                 self.repair()
                 return call()
             if error.kind in ("io", "read_only"):
@@ -339,3 +337,15 @@ class Store:
         """Copies the log into the database. Failing is no error: the log keeps what it has."""
         with contextlib.suppress(sqlite3.Error):
             self._database.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+
+def _make_tables(path: str) -> None:
+    """A database with our tables out of an empty file; all of it in that file, none in a log."""
+    database = Database(path, is_owner=True)
+    try:
+        with database.reading() as connection:
+            schema.begin(connection, path)
+            schema.migrate(connection, path)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        database.close()

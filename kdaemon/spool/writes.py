@@ -57,7 +57,9 @@ def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[i
     ids = list(ids)
     for frame_id in ids:
         for key, record_count, byte_count in connection.execute(
-            "DELETE FROM frame WHERE id = ? RETURNING stream, record_count, length(payload)",
+            # Cast, for damage may have made anything of them.
+            "DELETE FROM frame WHERE id = ? RETURNING stream,"
+            " ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)",
             (frame_id,),
         ).fetchall():
             sums = removed.setdefault(key, [0, 0, 0])
@@ -118,7 +120,7 @@ def oldest_frames(
     """Ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes together."""
     ids = []
     cursor = connection.execute(
-        "SELECT id, length(payload) FROM frame WHERE stream = ? AND id > ? ORDER BY id",
+        "SELECT id, ifnull(length(payload), 0) FROM frame WHERE stream = ? AND id > ? ORDER BY id",
         (key, after_id),
     )
     for frame_id, payload_bytes in cursor:

@@ -1,0 +1,79 @@
+"""What tests of the store make by hand: stores, frames, letters; and damage."""
+
+from pathlib import Path
+
+from kdaemon.base.record import Record
+from kdaemon.spool.codec import encode_records
+from kdaemon.spool.store import Changes, DeadLetter, NewFrame, Store, StoreView
+
+NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z
+
+
+def open_store(directory: Path, *, letters_bytes_max: int = 1024 * 1024) -> Store:
+    return Store.open(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
+
+
+def open_view(directory: Path) -> StoreView:
+    return Store.open_for_reading(str(directory))
+
+
+def make_records(frame_id: int, count: int = 3, record_bytes: int = 100) -> list[Record]:
+    """Records that tell which frame they are of."""
+    return [
+        Record(
+            f"{frame_id}/{index}:".encode().ljust(record_bytes, b"."),
+            f"key-{index}",
+            str(index) if index % 2 else None,
+        )
+        for index in range(count)
+    ]
+
+
+def new_frame(
+    frame_id: int, stream: str = "orders", count: int = 3, record_bytes: int = 100
+) -> NewFrame:
+    payload = encode_records(make_records(frame_id, count, record_bytes))
+    return NewFrame(frame_id, stream, count, NOW_MS + frame_id, payload)
+
+
+def append(store: Store, *ids: int, stream: str = "orders", record_bytes: int = 100) -> None:
+    frames = [new_frame(one, stream, record_bytes=record_bytes) for one in ids]
+    store.commit(Changes(appended=frames))
+
+
+def stored_ids(store: Store | StoreView, stream: str = "orders") -> list[int]:
+    """Ids of all frames of a stream, in the order in which they are read."""
+    ids: list[int] = []
+    after_id = 0
+    while True:
+        read = store.read(stream, after_id, 64 * 1024)
+        for frame in read.frames:
+            assert frame.records[0].data.startswith(f"{frame.id}/0:".encode())
+        ids += [frame.id for frame in read.frames]
+        after_id = read.last_id
+        if read.is_end:
+            return ids
+
+
+def make_letter(number: int, stream: str = "orders", data_bytes: int = 10) -> DeadLetter:
+    return DeadLetter(
+        stream=stream,
+        partition_key=f"key-{number}",
+        explicit_hash_key="7" if number % 2 else None,
+        data=str(number).encode().ljust(data_bytes, b"."),
+        reason="poison" if number % 2 else "expired",
+        code="InvalidArgumentException",
+        message="a word of the service",
+        attempts=number,
+        first_ms=NOW_MS,
+        last_ms=NOW_MS + number,
+    )
+
+
+def flip(path: Path, offset: int, mask: int = 0xFF) -> None:
+    """Changes one byte of a file that nobody has open."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ mask]))
