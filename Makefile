@@ -28,9 +28,10 @@ unit: $(VENV)/dev tests/contract/node_modules/.installed
 demo: $(VENV)/dev
 	$(BIN)/python -m bench.demo $(if $(FLIGHTS),--flights $(FLIGHTS))
 
-# The daemon beside its peers, pinned to one core; writes bench/RESULTS.md.
+# The daemon beside its peers, pinned to one core, and the spool; both write bench/RESULTS.md.
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.compare --write
+	$(BIN)/python -m bench.spool --write
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'

@@ -100,10 +100,11 @@ class Sink:
 
 
 @contextmanager
-def started_sink(cores: frozenset[int], map_mode: str = "static") -> Iterator[Sink]:
+def started_sink(cores: frozenset[int], map_mode: str = "static", port: int = 0) -> Iterator[Sink]:
+    """A sink until the block is left; `port` 0: one that is free."""
     with pinned(cores):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink", "--map", map_mode],
+            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -256,7 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.compare", description="The daemon beside its peers, in one run."
     )
-    parser.add_argument("--write", action="store_true", help="write bench/RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write it into bench/RESULTS.md")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--map", choices=("static", "none"), default="static", dest="map_mode")
@@ -282,9 +283,8 @@ def main() -> int:
         return 1
     print(measured.text())
     if options.write:
-        path = Path(__file__).with_name("RESULTS.md")
-        path.write_text(measured.markdown())
-        print(f"written: {path.name}")
+        report.write_opening(measured.markdown())
+        print(f"written: {report.RESULTS_PATH.name}")
     return 0
 
 

@@ -129,6 +129,11 @@ class DaemonProcess:
                 self._process.wait()
         return self._process.returncode
 
+    def kill(self) -> None:
+        """kill -9, as a crash would end it; returns when it is gone."""
+        self._process.kill()
+        self._process.wait()
+
     def _config(self, extra_toml: str) -> str:
         # top-level keys must stand before the first table, so extra_toml may open with them
         return (

@@ -5,9 +5,9 @@ its standard input (see worker.py). One thread, one epoll; every answer is read 
 
 - `put_records`: PutRecords requests of 500 records; the next leaves when the answer is whole.
 - `put_record`: PutRecord requests, one record each, keep-alive connections, boto3's headers.
-- `ndjson`: the Unix socket's NDJSON with `delivered` acknowledgements and a window of records in
-  flight on each connection.
+- `ndjson`: the Unix socket's NDJSON with a window of unacknowledged records on each connection.
 
+`--acknowledge` says what is asked for; an answer that promises anything else counts as failed.
 `run N` carries at least N records (whole requests) and returns records, seconds, failed, and for
 the two request scenarios the latency of a request in milliseconds.
 """
@@ -28,6 +28,8 @@ _RECEIVE_BYTES = 262_144
 _BODY_COUNT = 200  # PutRecords bodies built: 200 x 500 records use all the keys
 _SINGLE_COUNT = 20_000  # PutRecord requests built
 _CHUNK_RECORDS = 100  # NDJSON lines in one write
+# How the `ShardId` of a kept promise begins.
+SHARD_PREFIX = {"delivered": b"shardId-", "stored": b"stored", "accepted": b"accepted"}
 
 
 class Connection(Protocol):
@@ -86,12 +88,21 @@ class _Writer:
 
 
 class HttpConnection(_Writer):
-    """One request in flight. `failed` counts records that were not delivered."""
+    """One request in flight. `failed` counts records that were not acknowledged as asked."""
 
-    __slots__ = ("_answer", "_needed", "_record_count", "_sent_ns", "failed", "latencies_ns")
+    __slots__ = (
+        "_answer",
+        "_needed",
+        "_record_count",
+        "_sent_ns",
+        "_shard_prefix",
+        "failed",
+        "latencies_ns",
+    )
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, acknowledge: str = "delivered") -> None:
         super().__init__(sock)
+        self._shard_prefix = SHARD_PREFIX[acknowledge]
         self.failed = 0
         self.latencies_ns: list[int] = []
         self._answer = b""
@@ -125,22 +136,24 @@ class HttpConnection(_Writer):
             return 0
         self.latencies_ns.append(time.perf_counter_ns() - self._sent_ns)
         record_count, self._record_count = self._record_count, 0
-        self.failed += record_count - delivered_in(answer, record_count)
+        self.failed += record_count - acknowledged_in(answer, record_count, self._shard_prefix)
         self._answer, self._needed = b"", 0
         return record_count
 
 
-def delivered_in(answer: bytes, record_count: int) -> int:
-    """How many of a request's records its answer (head and body) says were delivered.
+def acknowledged_in(answer: bytes, record_count: int, shard_prefix: bytes = b"shardId-") -> int:
+    """How many of a request's records its answer (head and body) acknowledges, by the promise
+    whose `ShardId` begins so.
 
     A request of one record may have been a PutRecord; both name the shard of each success.
-    An answer with another number of entries than the request had records delivers nothing.
+    An answer with another number of entries than the request had records acknowledges nothing.
     """
     if not answer.startswith(b"HTTP/1.1 200"):
         return 0
     failed = answer.count(b'"ErrorCode"')
-    delivered = answer.count(b'"ShardId":"s') + answer.count(b'"ShardId": "s')
-    return delivered if delivered + failed == record_count else 0
+    kept = answer.count(b'"ShardId":"%b' % shard_prefix)
+    kept += answer.count(b'"ShardId": "%b' % shard_prefix)
+    return kept if kept + failed == record_count else 0
 
 
 class NdjsonConnection(_Writer):
@@ -148,7 +161,9 @@ class NdjsonConnection(_Writer):
 
     __slots__ = ("_acknowledged", "_rest", "_sent", "failed", "latencies_ns", "window")
 
-    def __init__(self, sock: socket.socket, stream: str, window: int) -> None:
+    def __init__(
+        self, sock: socket.socket, stream: str, window: int, acknowledge: str = "delivered"
+    ) -> None:
         super().__init__(sock)
         self.failed = 0
         self.latencies_ns: list[int] = []
@@ -156,7 +171,7 @@ class NdjsonConnection(_Writer):
         self._sent = 0
         self._acknowledged = 0
         self._rest = b""  # an answer line that is not whole yet
-        self.write(f'{{"stream": "{stream}", "acknowledge": "delivered"}}\n'.encode())
+        self.write(f'{{"stream": "{stream}", "acknowledge": "{acknowledge}"}}\n'.encode())
 
     def wants_to_start(self) -> bool:
         return self._sent - self._acknowledged < self.window and not self._unsent
@@ -270,31 +285,35 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
     def sockets() -> list[socket.socket]:
         return [connect(options.unix, options.tcp) for _ in range(options.connections)]
 
-    stream = options.stream
+    stream, acknowledge = options.stream, options.acknowledge
     if scenario == "put_records":
         size = options.batch
-        made = list(bench_records.make_records(_BODY_COUNT * size))
+        made = list(bench_records.make_records(_BODY_COUNT * size, data_bytes=options.data_bytes))
         bodies = (made[at : at + size] for at in range(0, len(made), size))
         payloads = [
-            bench_records.request_head("PutRecords", len(body)) + body
+            bench_records.request_head("PutRecords", len(body), acknowledge=acknowledge) + body
             for body in (bench_records.put_records_body(batch, stream) for batch in bodies)
         ]
-        return ClosedLoop([HttpConnection(sock) for sock in sockets()], cycle(payloads), size)
+        return ClosedLoop(
+            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), size
+        )
     if scenario == "put_record":
         payloads = [
-            bench_records.request_head("PutRecord", len(body)) + body
+            bench_records.request_head("PutRecord", len(body), acknowledge=acknowledge) + body
             for body in (
                 bench_records.put_record_body(record, stream)
                 for record in bench_records.make_records(_SINGLE_COUNT)
             )
         ]
-        return ClosedLoop([HttpConnection(sock) for sock in sockets()], cycle(payloads), 1)
+        return ClosedLoop(
+            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), 1
+        )
     lines = list(map(bench_records.ndjson_line, bench_records.make_records(_BODY_COUNT * 500)))
     chunks = [
         b"".join(lines[at : at + _CHUNK_RECORDS]) for at in range(0, len(lines), _CHUNK_RECORDS)
     ]
     return ClosedLoop(
-        [NdjsonConnection(sock, stream, options.window) for sock in sockets()],
+        [NdjsonConnection(sock, stream, options.window, acknowledge) for sock in sockets()],
         cycle(chunks),
         _CHUNK_RECORDS,
     )
@@ -310,6 +329,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=bench_records.BATCH_RECORDS)
     parser.add_argument("--window", type=int, default=4000, help="NDJSON records in flight each")
     parser.add_argument("--stream", default=bench_records.STREAM)
+    parser.add_argument("--acknowledge", choices=tuple(SHARD_PREFIX), default="delivered")
+    parser.add_argument(
+        "--data-bytes",
+        type=int,
+        default=bench_records.DATA_BYTES,
+        help="of each record of put_records",
+    )
     options = parser.parse_args()
     serve_commands(build(options.scenario, options).run)
 

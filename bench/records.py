@@ -30,18 +30,20 @@ _BYTE_TO_LETTER = bytes(_ALPHABET[value % len(_ALPHABET)] for value in range(256
 
 @dataclass(frozen=True, slots=True)
 class BenchRecord:
-    """`key`: 12 ASCII letters and digits. `data`: 200 printable ASCII bytes."""
+    """`key`: 12 ASCII letters and digits. `data`: printable ASCII, 200 bytes unless asked."""
 
     key: str
     data: bytes
 
 
-def make_records(record_count: int, seed: int = _SEED) -> Iterator[BenchRecord]:
+def make_records(
+    record_count: int, seed: int = _SEED, data_bytes: int = DATA_BYTES
+) -> Iterator[BenchRecord]:
     """Yields `record_count` records; the same `seed` gives the same ones."""
     dice = random.Random(seed)
     for _ in range(record_count):
         key = f"key-{dice.randrange(KEY_COUNT):08d}"
-        yield BenchRecord(key, dice.randbytes(DATA_BYTES).translate(_BYTE_TO_LETTER))
+        yield BenchRecord(key, dice.randbytes(data_bytes).translate(_BYTE_TO_LETTER))
 
 
 def put_records_body(records: list[BenchRecord], stream: str = STREAM) -> bytes:
@@ -66,8 +68,13 @@ def ndjson_line(record: BenchRecord) -> bytes:
     return f'{{"partition_key": "{record.key}", "data": "{record.data.decode()}"}}\n'.encode()
 
 
-def request_head(operation: str, body_bytes: int, host: str = "127.0.0.1") -> bytes:
-    """The head that boto3 sends (header set, order and sizes); the signature is made up."""
+def request_head(
+    operation: str, body_bytes: int, host: str = "127.0.0.1", acknowledge: str = "delivered"
+) -> bytes:
+    """The head that boto3 sends (header set, order and sizes); the signature is made up. Another
+    promise than `delivered` is asked for by a header of kdaemon's own.
+    """
+    asked = () if acknowledge == "delivered" else (f"X-Kdaemon-Acknowledge: {acknowledge}",)
     lines = (
         "POST / HTTP/1.1",
         f"Host: {host}",
@@ -79,6 +86,7 @@ def request_head(operation: str, body_bytes: int, host: str = "127.0.0.1") -> by
         f"Authorization: {_AUTHORIZATION}",
         "amz-sdk-invocation-id: 00000000-0000-4000-8000-000000000000",
         "amz-sdk-request: attempt=1",
+        *asked,
         f"Content-Length: {body_bytes}",
     )
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,14 +1,22 @@
 """Figures to tables: medians over rounds, targets, RESULTS.md.
 
-Pure but for the date and the machine's description. Knows nothing of how a figure came about.
+RESULTS.md is an opening (this table) and sections ("## ..."): each bench replaces its own and keeps
+the others. Pure but for the date, the machine's description and that file. Knows nothing of how a
+figure came about.
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 from bench.host import Cores, describe
+
+RESULTS_PATH = Path(__file__).with_name("RESULTS.md")
+_SECTION = re.compile(r"^## ", re.MULTILINE)
 
 MIB = 1024 * 1024
 
@@ -204,7 +212,7 @@ class Report:
         )
 
     def markdown(self) -> str:
-        """RESULTS.md, whole."""
+        """The opening of RESULTS.md."""
         names = ["process under test", *(name for name, _ in _COLUMNS)]
         lines = [
             "# Results of the last `python -m bench.compare --write`",
@@ -230,3 +238,35 @@ class Report:
         for what, target, seen, is_met in self.targets():
             lines.append(f"| {what} | {target} | {seen} | {'reached' if is_met else 'missed'} |")
         return "\n".join(lines) + "\n"
+
+
+def with_opening(page: str, opening: str) -> str:
+    """`page` with another opening; its sections are kept."""
+    first = _SECTION.search(page)
+    sections = page[first.start() :] if first else ""
+    return opening.rstrip("\n") + "\n" + (f"\n{sections}" if sections else "")
+
+
+def with_section(page: str, section: str) -> str:
+    """`page` with `section` ("## Title", newline, text) in the place of the one of that title, or
+    at the end where there was none.
+    """
+    title = section.partition("\n")[0]
+    starts = [found.start() for found in _SECTION.finditer(page)]
+    parts = [page[at:end] for at, end in pairwise([0, *starts, len(page)])]
+    kept = [section if part.partition("\n")[0] == title else part for part in parts]
+    if section not in kept:
+        kept.append(section)
+    return "\n\n".join(part.strip("\n") for part in kept if part.strip("\n")) + "\n"
+
+
+def write_opening(opening: str) -> None:
+    RESULTS_PATH.write_text(with_opening(_results(), opening))
+
+
+def write_section(section: str) -> None:
+    RESULTS_PATH.write_text(with_section(_results(), section))
+
+
+def _results() -> str:
+    return RESULTS_PATH.read_text() if RESULTS_PATH.exists() else ""

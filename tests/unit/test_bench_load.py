@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.host import cpu_seconds
-from bench.load import ClosedLoop, HttpConnection, NdjsonConnection, delivered_in
+from bench.load import ClosedLoop, HttpConnection, NdjsonConnection, acknowledged_in
 from bench.worker import Worker
 
 Pair = tuple[socket.socket, socket.socket]
@@ -46,12 +46,12 @@ def pair() -> Iterator[Pair]:
 def test_only_what_an_answer_delivers_counts(
     entries: list[str], status: str, delivered: int
 ) -> None:
-    assert delivered_in(answer(entries, status), 2) == delivered
+    assert acknowledged_in(answer(entries, status), 2) == delivered
 
 
 def test_an_answer_spaced_as_json_dumps_spaces_it_delivers_too() -> None:
     body = json.dumps({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
-    assert delivered_in(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), 1) == 1
+    assert acknowledged_in(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), 1) == 1
 
 
 def test_an_answer_counts_when_its_last_byte_is_there(pair: Pair) -> None:
