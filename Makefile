@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit demo bench lock clean
+.PHONY: run test lint types unit demo bench crash lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -32,6 +32,10 @@ demo: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.compare --write
 	$(BIN)/python -m bench.spool --write
+
+# Kill the daemon under load, again and again, and recount. KILLS (200), SEED.
+crash: $(VENV)/dev
+	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'

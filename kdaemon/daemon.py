@@ -83,10 +83,10 @@ class Daemon:
         await self._start_admin()
         ndjson = NdjsonGateway(streams, config, self._clock)
         kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
-        await self._start_doors(make_handler(kinesis, ndjson), ndjson)
         streams.open_listed()
-        if self._spool is not None:
+        if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._spool.recover(streams.find)
+        await self._start_doors(make_handler(kinesis, ndjson), ndjson)
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})

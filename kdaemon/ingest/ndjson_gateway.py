@@ -24,7 +24,6 @@ from kdaemon.ingest.kinesis_api import ApiError, PutLimits
 from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, acknowledge_of
 from kdaemon.ingest.ndjson import Lines, Rejected, parse_lines, refuse_oversized
 from kdaemon.ingest.ports import Stream, Streams, reject_at_door
-from kdaemon.settle.verdict import MISSING_STREAM
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"
@@ -76,7 +75,7 @@ class NdjsonGateway:
         except RejectedRecord as error:
             count = len(lines.records) + len(rejected)
             reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(lines.sizes))
-            status = 404 if error.code == MISSING_STREAM else 429
+            status = 429 if error.code == "LimitExceededException" else 404
             _refuse(request, status, error.code, error.message)
             return
         except ApiError as error:

@@ -136,7 +136,10 @@ class StreamDriver:
         settled = self.engine.take_settled()
         for frame in settled:
             if frame.on_settled is not None:
-                frame.on_settled(frame)
+                try:
+                    frame.on_settled(frame)
+                except Exception:  # the others are owed their answers all the same
+                    log.exception("telling of a settled frame broke")
         if settled and self._room_waiters:
             waiters, self._room_waiters = self._room_waiters, []
             for waiter in waiters:

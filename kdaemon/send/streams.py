@@ -95,6 +95,12 @@ class Stream:
                 "InvalidArgumentException",
                 "There is no spool to store in: set spool.directory in kdaemon's configuration.",
             )
+        if frame.held_bytes > self.config.buffer_bytes_max:
+            raise RejectedRecord(
+                "ValidationException",
+                f"These records take {frame.held_bytes} bytes of memory to deliver, and"
+                f" the stream has {self.config.buffer_bytes_max} in all (buffer_bytes_max).",
+            )
         return self._spool.put(self, frame)
 
     def bury_dead_of(self, frame: Frame) -> None:
@@ -105,11 +111,10 @@ class Stream:
             self._spool.bury_dead_of(self.name, frame)
 
     def submit_spooled(self, frame: Frame) -> bool:
-        """Takes a frame that stands in the spool, up to half of what the stream may hold: the rest
-        is for clients that wait.
+        """Takes a frame that stands in the spool while half of what the stream may hold is free:
+        that is for clients that wait.
         """
-        ledger = self.engine.ledger
-        if ledger.held_bytes + frame.held_bytes > self.config.buffer_bytes_max // 2:
+        if self.engine.ledger.held_bytes > self.config.buffer_bytes_max // 2:
             return False
         return self._driver.submit_spooled(frame)
 

@@ -27,7 +27,7 @@ from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 log = logging.getLogger("kdaemon.spool")
 
 READ_BYTES_MAX = 4 * 1024 * 1024  # of payload in one read: what is in memory without being counted
-READ_AGAIN_S = 1.0  # after a read that failed
+READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
 
@@ -86,6 +86,8 @@ class Lane:
     ahead: deque[Held] = field(default_factory=deque)
     is_reading: bool = False
     is_waiting_for_room: bool = False
+    is_called_back: bool = False  # when something settles; asked for once at a time
+    timer: asyncio.TimerHandle | None = None  # the end of a wait
 
 
 class Delivery:
@@ -108,7 +110,7 @@ class Delivery:
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0  # on disk, of streams that are taken
         self.corrupt_rows = 0
-        self.is_stopped = False  # reads nothing more back: what is on disk is safe there
+        self.is_stopped = False
 
     def lane(self, target: Target) -> Lane:
         """The stream's lane; one with nothing on disk if it is new."""
@@ -152,8 +154,7 @@ class Delivery:
             return
         while lane.ahead:
             if not self._hand_over(lane.ahead[0]):
-                lane.is_waiting_for_room = True
-                lane.target.when_settled(partial(self._room_again, lane))
+                self._wait_for_room(lane)
                 return
             lane.backlog.read(lane.ahead.popleft().frame_id)
         if lane.backlog.is_empty:
@@ -172,10 +173,11 @@ class Delivery:
             settled_count = len(frame.records) - frame.unsettled
             if settled_count > held.noted:
                 held.noted = settled_count
+                # Dead ones stay open: their letters are written when the frame settles, not before.
                 still_open = {
                     held.positions[index]
                     for index, result in enumerate(frame.results)
-                    if result is None
+                    if result is None or not result.is_delivered
                 }
                 settled = [i for i in range(held.record_count) if i not in still_open]
                 self._owed.note(held.frame_id, encode_settled(settled, held.record_count))
@@ -221,8 +223,7 @@ class Delivery:
         error = read.exception()
         if error is not None:
             log.error("the spool cannot be read", extra={"fields": {"why": str(error)}})
-            lane.is_waiting_for_room = True
-            self._loop.call_later(READ_AGAIN_S, self._room_again, lane)
+            self._wait_for_room(lane)
             return
         back = read.result()
         if back.corrupt_count:
@@ -238,9 +239,33 @@ class Delivery:
             lane.backlog.read(until_id if back.is_end else back.last_id)
         self.read_on(lane)
 
-    def _room_again(self, lane: Lane) -> None:
+    def _wait_for_room(self, lane: Lane) -> None:
+        """Until something of this stream settles, or for a while: other streams may hold the memory
+        that is missing, or the disk may be in trouble.
+        """
+        lane.is_waiting_for_room = True
+        if not lane.is_called_back:
+            lane.is_called_back = True
+            lane.target.when_settled(partial(self._something_settled, lane))
+        if lane.timer is None:
+            lane.timer = self._loop.call_later(READ_AGAIN_S, self._waited, lane)
+
+    def _something_settled(self, lane: Lane) -> None:
+        lane.is_called_back = False
         lane.is_waiting_for_room = False
         self.read_on(lane)
+
+    def _waited(self, lane: Lane) -> None:
+        lane.timer = None
+        lane.is_waiting_for_room = False
+        self.read_on(lane)
+
+    def stop(self) -> None:
+        """Reads nothing more back: what is on disk is safe there."""
+        self.is_stopped = True
+        for lane in self._lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
 
     def _revive(self, lane: Lane, stored: StoredFrame) -> Held:
         """A row as the engine takes it: without the records that are known to be settled."""

@@ -318,7 +318,7 @@ def test_what_dies_while_the_question_stands_is_not_purged(
     four(spool)
 
     def confirm(*_question: object, **_more: object) -> bool:
-        bury(spool, letter(b"new", age_h=-0.01))
+        bury(spool, letter(b"new", age_h=-1))  # an hour on: long after this run
         return True
 
     monkeypatch.setattr("click.confirm", confirm)

@@ -1,0 +1,193 @@
+"""Runs kdaemon's own main in this process, with a point at which the process kills itself.
+
+`CRASH_POINT=name:count:seed python -m tests.crash.launch run --config FILE`: at the count-th time
+that the point is passed, SIGKILL. Production code has no hooks: the few functions at those points
+are wrapped here, by name, and a name that is gone ends the process with an error at once. A start
+is stalled for a moment, too, so that what races with it wins now and then.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+POINT_VARIABLE = "CRASH_POINT"
+DELAY_S_MAX = 0.004  # to strike inside a commit: one takes some milliseconds
+STALL_S = 0.1  # long beside a request and a commit
+
+Wrapped = Callable[..., Any]
+
+
+class Countdown:
+    """Kills this process at the count-th `pass_by`; `pass_by_soon`: within DELAY_S_MAX after it."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._left = count
+        self._dice = random.Random(seed)
+        self._guard = threading.Lock()  # the spool's thread and the loop's both pass
+
+    def _is_due(self) -> bool:
+        with self._guard:
+            self._left -= 1
+            return self._left == 0
+
+    def pass_by(self) -> None:
+        if self._is_due():
+            die()
+
+    def pass_by_soon(self) -> None:
+        if self._is_due():
+            threading.Timer(self._dice.uniform(0.0, DELAY_S_MAX), die).start()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: type, name: str, strike: Callable[[], None], when: Wrapped | None = None) -> None:
+    """Strikes before a call of `owner.name` whose arguments `when` holds for."""
+    original = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        if when is None or when(*arguments):
+            strike()
+        return original(*arguments, **named)
+
+    setattr(owner, name, wrapped)
+
+
+def after(owner: type, name: str, strike: Callable[[], None], when: Wrapped | None = None) -> None:
+    """Strikes when such a call has returned, and its caller does not know yet."""
+    original = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        answer = original(*arguments, **named)
+        if when is None or when(*arguments):
+            strike()
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
+def _appends(_store: Any, changes: Any) -> bool:
+    return bool(changes.appended)
+
+
+def _deletes(_store: Any, changes: Any) -> bool:
+    return bool(changes.settled)
+
+
+def _buries(_store: Any, changes: Any) -> bool:
+    return bool(changes.dead)
+
+
+def _arm_store(point: str, countdown: Countdown) -> None:
+    from kdaemon.spool.store import Store
+
+    match point:
+        case "before_commit":
+            before(Store, "commit", countdown.pass_by, _appends)
+        case "inside_commit":
+            before(Store, "commit", countdown.pass_by_soon, _appends)
+        case "after_commit":
+            after(Store, "commit", countdown.pass_by, _appends)
+        case "before_delete":
+            before(Store, "commit", countdown.pass_by, _deletes)
+        case "inside_delete":
+            before(Store, "commit", countdown.pass_by_soon, _deletes)
+        case "after_delete":
+            after(Store, "commit", countdown.pass_by, _deletes)
+        case "before_burial":
+            before(Store, "commit", countdown.pass_by, _buries)
+        case "after_burial":
+            after(Store, "commit", countdown.pass_by, _buries)
+        case "before_read":
+            before(Store, "read", countdown.pass_by)
+        case _:
+            raise SystemExit(f"no such point: {point}")
+
+
+def _arm_open(countdown: Countdown, *, is_after: bool) -> None:
+    """`Store.open` is a class method, so it is wrapped bound."""
+    from kdaemon.spool.store import Store
+
+    opened = Store.open
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        if not is_after:
+            countdown.pass_by_soon()
+        store = opened(*arguments, **named)
+        if is_after:
+            countdown.pass_by()
+        return store
+
+    name = "open"
+    setattr(Store, name, wrapped)
+
+
+def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
+    from kdaemon.send.client import ServiceClient
+
+    original = ServiceClient.put_records
+
+    async def wrapped(client: Any, target: Any, records: Any) -> Any:
+        if not is_after:
+            countdown.pass_by()
+        results = await original(client, target, records)
+        if is_after:
+            countdown.pass_by()
+        return results
+
+    name = "put_records"
+    setattr(ServiceClient, name, wrapped)
+
+
+def arm(point: str, countdown: Countdown) -> None:
+    """Wraps what stands at this point."""
+    special: dict[str, Callable[[Countdown], None]] = {
+        "before_send": partial(_arm_client, is_after=False),
+        "after_response": partial(_arm_client, is_after=True),
+        "inside_open": partial(_arm_open, is_after=False),
+        "after_open": partial(_arm_open, is_after=True),
+    }
+    if point in special:
+        special[point](countdown)
+    else:
+        _arm_store(point, countdown)
+
+
+def _stall_start() -> None:
+    """The first look at the disk's sizes takes long: what comes in while the daemon starts, if
+    anything may, then meets the reading of what an earlier life left.
+    """
+    from kdaemon.spool.store import Store
+
+    name = "size_bytes"
+    measure: Any = vars(Store)[name].fget
+    is_first = True
+
+    def stalled(store: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            time.sleep(STALL_S)
+        return measure(store)
+
+    setattr(Store, name, property(stalled))
+
+
+def main() -> None:
+    _stall_start()
+    point, count, seed = os.environ[POINT_VARIABLE].split(":")
+    arm(point, Countdown(int(count), int(seed)))
+    from kdaemon.__main__ import main as kdaemon_main
+
+    kdaemon_main()
+
+
+if __name__ == "__main__":
+    main()

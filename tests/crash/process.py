@@ -1,0 +1,118 @@
+"""The daemon as a process of its own: started, listened to, killed. One `Life` a start."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.crash.launch import POINT_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 30.0  # from start to the line `ready`; on a busy machine
+END_S = 30.0  # from a signal to the end
+LINES_MAX = 200  # of a log that a failure shows
+BAD_LEVELS = {"error", "critical"}
+
+
+class Life:
+    """From one start of the daemon to its end. `point`: where it kills itself ("": nowhere)."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.lines: deque[str] = deque(maxlen=LINES_MAX)
+        self.defects: list[str] = []  # log lines with a stack
+        self.ports: dict[str, int] = {}
+        self.is_ready = asyncio.Event()
+        self.started_s = time.monotonic()
+        self.ready_s = 0.0  # how long it took
+        self._process = process
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, config: Path, environment: Mapping[str, str], point: str = "") -> "Life":
+        """`point`: NAME:COUNT:SEED, as `launch.py` reads it."""
+        module = "tests.crash.launch" if point else "kdaemon"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, "run", "--config", str(config)),
+            cwd=ROOT,
+            env={**environment, POINT_VARIABLE: point},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**20,
+        )
+        return cls(process)
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        async for raw in self._process.stderr:
+            text = raw.decode(errors="replace").rstrip("\n")
+            self.lines.append(text)
+            try:
+                self._hear(json.loads(text))
+            except ValueError:
+                continue
+        await self._process.wait()
+
+    def _hear(self, line: dict[str, Any]) -> None:
+        if line["text"] == "listening":
+            where = str(line["fields"]["at"])
+            if where.startswith("http://"):
+                self.ports[line["fields"]["listener"]] = int(where.rpartition(":")[2])
+        elif line["text"] == "ready":
+            self.ready_s = time.monotonic() - self.started_s
+            self.is_ready.set()
+        if "stack" in line:
+            self.defects.append(f"{line['text']}: {line['stack']}")
+
+    async def wait_ready(self) -> bool:
+        """False: it ended before. Raises AssertionError if it does neither."""
+        ready = asyncio.create_task(self.is_ready.wait())
+        try:
+            await asyncio.wait(
+                {ready, self._listening}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            assert self.is_ready.is_set() or self.has_ended, self.tell("is not ready")
+            return self.is_ready.is_set()
+        finally:
+            ready.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
+    def kill(self) -> None:
+        """SIGKILL, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    async def ends_within(self, timeout_s: float) -> bool:
+        """Whether it ends by itself in this time."""
+        await asyncio.wait([self._listening], timeout=timeout_s)
+        return self._listening.done()
+
+    async def end(self) -> int:
+        """Waits for its end; the exit code (negative: the signal's number)."""
+        assert await self.ends_within(END_S), self.tell("does not end")
+        self._listening.result()
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    async def aclose(self) -> None:
+        """Whatever state it is in, it is gone afterwards."""
+        self.kill()
+        await asyncio.wait([self._listening])
+
+    def tell(self, what: str) -> str:
+        return f"the daemon {what}; its last lines:\n" + "\n".join(self.lines)

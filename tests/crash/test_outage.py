@@ -1,0 +1,94 @@
+"""An outage of the service costs disk, not memory and not a core; afterwards all of it arrives."""
+
+import contextlib
+import http.client
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.contract.endpoints import Endpoint
+from tests.process.harness import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+
+MEMORY_BYTES = 16 * MIB
+PUSHED_BYTES = 4 * MEMORY_BYTES
+# Over what the idle process has. While the backlog drains, a block that was read, the calls with
+# their bodies, and what the allocator keeps of them come on top: a fixed cost for any backlog.
+ALLOWED_BYTES = MEMORY_BYTES * 5 // 4 + 40 * MIB
+ALLOWED_DRAINING_BYTES = MEMORY_BYTES * 5 // 4 + 110 * MIB
+DATA_BYTES = 10_000
+REQUEST_RECORDS = 100
+UNLIMITED = 10**9
+CPU_SHARE_MAX = 0.05  # of a core, while nothing but probes goes out
+WATCHED_S = 4.0
+OUTAGE = {"kind": "status", "status": 503, "calls": None}
+
+
+def put_stored(daemon: Daemon, byte_count: int) -> list[str]:
+    """So many bytes of data in lines over HTTP, all of it acknowledged; the partition keys."""
+    headers = {"X-Kdaemon-Acknowledge": "stored"}
+    keys: list[str] = []
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        while len(keys) * DATA_BYTES < byte_count:
+            more = [f"key-{len(keys) + index}" for index in range(REQUEST_RECORDS)]
+            lines = [json.dumps({"data": "x" * DATA_BYTES, "partition_key": key}) for key in more]
+            connection.request("POST", "/v1/streams/demo/records", "\n".join(lines), headers)
+            answer = json.loads(connection.getresponse().read())
+            assert answer.get("acknowledged") == REQUEST_RECORDS, answer
+            keys += more
+    return keys
+
+
+def cpu_s(daemon: Daemon) -> float:
+    """User and system time of the process so far."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_outage_costs_disk_and_neither_memory_nor_a_core_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    quotas = {"shard_records_per_second": UNLIMITED, "shard_bytes_per_second": UNLIMITED}
+    settings: dict[str, object] = {
+        "spool.directory": str(tmp_path / "spool"),
+        "memory_bytes_max": MEMORY_BYTES,
+        "default.request_bytes_max": 2 * MIB,
+        "default.buffer_bytes_max": MEMORY_BYTES,
+        **{f"default.{key}": value for key, value in quotas.items()},
+    }
+    with (
+        sandbox("demo", 4, **quotas) as service,
+        running(tmp_path, settings, service=service) as daemon,
+    ):
+        idle_bytes = daemon.rss_bytes()
+        daemon.inject(OUTAGE)
+        keys = put_stored(daemon, PUSHED_BYTES)
+        grown_bytes = daemon.rss_bytes() - idle_bytes
+        assert grown_bytes <= ALLOWED_BYTES, f"{grown_bytes / MIB:.1f} MiB"
+        calls = daemon.counted("kdaemon_put_records_calls_total")
+        before_s = cpu_s(daemon)
+        time.sleep(WATCHED_S)  # what is measured is time in which nothing is asked of it
+        share = (cpu_s(daemon) - before_s) / WATCHED_S
+        calls = daemon.counted("kdaemon_put_records_calls_total") - calls
+        print(f"{grown_bytes / MIB:.1f} MiB, {share:.1%} of a core, {calls} calls")
+        assert share <= CPU_SHARE_MAX
+        assert calls <= 20
+
+        daemon.clear_faults()
+        fresh = put_stored(daemon, 1)  # new records flow while the backlog drains
+        expected = Counter(keys) + Counter(fresh)
+
+        def delivered() -> bool | None:
+            count = daemon.counted("kdaemon_records_delivered_total")
+            return count >= expected.total() or None
+
+        wait_for(delivered, "the backlog to be delivered", 60)
+        grown_bytes = daemon.rss_bytes() - idle_bytes
+        assert grown_bytes <= ALLOWED_DRAINING_BYTES, f"{grown_bytes / MIB:.1f} MiB"
+        assert daemon.counted("kdaemon_records_unaccounted") == 0
+        assert daemon.stop() == 0
+        records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
+        found = Counter(record["PartitionKey"] for record in records)
+        assert found == expected

@@ -1,0 +1,68 @@
+"""Stored frames find their way into memory, however little room there is."""
+
+import contextlib
+import http.client
+import json
+from pathlib import Path
+
+from tests.process.harness import DEADLINE_S, MIB, Daemon, running, wait_for
+
+DATA_BYTES = 10_000
+THROTTLED = {"kind": "throttle", "calls": None}
+
+
+def put(daemon: Daemon, stream: str, count: int, acknowledge: str) -> bool:
+    """One request of `count` records; whether all of them were acknowledged."""
+    line = json.dumps({"data": "x" * DATA_BYTES})
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        headers = {"X-Kdaemon-Acknowledge": acknowledge}
+        body = "\n".join([line] * count)
+        connection.request("POST", f"/v1/streams/{stream}/records", body, headers)
+        answer = json.loads(connection.getresponse().read())
+    return bool(answer.get("acknowledged") == count)
+
+
+def wait_delivered(daemon: Daemon, stream: str, count: int) -> None:
+    def is_delivered() -> bool | None:
+        return daemon.counted("kdaemon_records_delivered_total", stream=stream) == count or None
+
+    wait_for(is_delivered, f"{count} records of {stream} to be delivered")
+
+
+def test_the_largest_request_passes_the_smallest_buffer(tmp_path: Path) -> None:
+    settings: dict[str, object] = {
+        "spool.directory": str(tmp_path / "spool"),
+        "default.request_bytes_max": MIB,
+        "default.buffer_bytes_max": 2 * MIB,  # the least that the configuration allows
+    }
+    with running(tmp_path, settings) as daemon:
+        count = MIB // (DATA_BYTES + 50)
+        assert put(daemon, "demo", count, "stored")
+        wait_delivered(daemon, "demo", count)
+
+
+def test_a_stream_that_found_no_memory_goes_on_when_others_leave_it_some(tmp_path: Path) -> None:
+    """Its first frame leaves less than its second needs, and another stream has all the rest."""
+    settings: dict[str, object] = {
+        "spool.directory": str(tmp_path / "spool"),
+        "sandbox.streams": ["busy", "small"],
+        "memory_bytes_max": 8 * MIB,
+        "default.request_bytes_max": 2 * MIB,
+        "default.buffer_bytes_max": 8 * MIB,
+        "streams.small.buffer_bytes_max": 4 * MIB,
+    }
+    with running(tmp_path, settings) as daemon:
+        daemon.inject({**THROTTLED, "stream": "small"}, {**THROTTLED, "stream": "busy"})
+        assert put(daemon, "small", 200, "stored")  # above half of its buffer
+        assert put(daemon, "small", 209, "stored")  # so this one stands on disk only
+        held = 0
+        for count in (50, 1):
+            while put(daemon, "busy", count, "accepted"):
+                held += count
+        daemon.clear_faults()
+        daemon.inject({**THROTTLED, "stream": "busy"})
+        wait_delivered(daemon, "small", 200)
+        daemon.clear_faults()
+        wait_delivered(daemon, "busy", held)
+        wait_delivered(daemon, "small", 409)
