@@ -390,6 +390,8 @@ class FakeDaemon:
         self.setups.append(json.loads(file.readline()))
         self.acknowledged = 0
         for number, line in enumerate(file, 2):
+            if not line.endswith(b"\n"):
+                return  # the client went away in the middle of it
             self.lines.append(json.loads(line))
             answer = self._answer(self, number, self.lines[-1])
             if answer is None:
