@@ -113,6 +113,21 @@ class StreamCounters:
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
         self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
 
+    def receive(self, record_count: int, byte_count: int) -> None:
+        """Records came in; where they went is counted by what follows."""
+        self.received += record_count
+        self.received_bytes += byte_count
+
+    def accept(self, record_count: int, byte_count: int) -> None:
+        """Received records are taken."""
+        self.accepted += record_count
+        self.accepted_bytes += byte_count
+
+    def refuse(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+        """Records came in and were refused at the door."""
+        self.receive(record_count, byte_count)
+        self.rejected[reason] += record_count
+
     def unaccounted(self) -> int:
         """Received records that are nowhere. Anything but 0 is a defect."""
         return (self.received + self.recovered) - (

@@ -34,7 +34,7 @@ from kdaemon.ingest.kinesis_api import (
     parse_put_records,
     read_envelope,
 )
-from kdaemon.ingest.ports import Stream, Streams, reject_at_door
+from kdaemon.ingest.ports import Stream, Streams
 
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 """In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""
@@ -83,7 +83,7 @@ class KinesisGateway:
         try:
             stream = self._streams.find(put.stream_arn or put.stream_name or "")
         except RejectedRecord as error:
-            reject_at_door(self._streams, RejectReason.UNLISTED, len(sizes), sum(sizes))
+            self._streams.door.refuse(RejectReason.UNLISTED, len(sizes), sum(sizes))
             raise api_error(error.code, error.message) from None
         self._check(stream, form, put)
         asked = request.headers.get(ACKNOWLEDGE_HEADER)

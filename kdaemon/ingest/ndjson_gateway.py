@@ -23,7 +23,7 @@ from kdaemon.ingest.http_request import HttpRequest, error_body
 from kdaemon.ingest.kinesis_api import ApiError, PutLimits
 from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, acknowledge_of
 from kdaemon.ingest.ndjson import Lines, Rejected, parse_lines, refuse_oversized
-from kdaemon.ingest.ports import Stream, Streams, reject_at_door
+from kdaemon.ingest.ports import Stream, Streams
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"
@@ -74,7 +74,7 @@ class NdjsonGateway:
             acknowledge = stream.acknowledge if asked is None else acknowledge_of(asked)
         except RejectedRecord as error:
             count = len(lines.records) + len(rejected)
-            reject_at_door(self._streams, RejectReason.UNLISTED, count, sum(lines.sizes))
+            self._streams.door.refuse(RejectReason.UNLISTED, count, sum(lines.sizes))
             status = 429 if error.code == "LimitExceededException" else 404
             _refuse(request, status, error.code, error.message)
             return
@@ -195,18 +195,18 @@ class NdjsonGateway:
     def count_rejected(self, stream: str | None, record_count: int, byte_count: int) -> None:
         """Lines that the session refused."""
         if stream is None:
-            reject_at_door(self._streams, RejectReason.INVALID, record_count, byte_count)
+            self._streams.door.refuse(RejectReason.INVALID, record_count, byte_count)
             return
         try:
             self._streams.find(stream).reject(RejectReason.INVALID, record_count, byte_count)
         except RejectedRecord:
-            reject_at_door(self._streams, RejectReason.UNLISTED, record_count, byte_count)
+            self._streams.door.refuse(RejectReason.UNLISTED, record_count, byte_count)
 
     def _find(self, stream: str, record_count: int, byte_count: int) -> Stream:
         try:
             return self._streams.find(stream)
         except RejectedRecord:
-            reject_at_door(self._streams, RejectReason.UNLISTED, record_count, byte_count)
+            self._streams.door.refuse(RejectReason.UNLISTED, record_count, byte_count)
             raise
 
     def _limits(self, stream: Stream) -> PutLimits:

@@ -78,11 +78,3 @@ class Streams(Protocol):
     def find(self, name: str) -> Stream:
         """By name or ARN. Raises RejectedRecord if nobody may write to it here."""
         ...
-
-
-def reject_at_door(streams: Streams, reason: RejectReason, count: int, byte_count: int) -> None:
-    """Counts records whose stream is not known, or not taken."""
-    door = streams.door
-    door.received += count
-    door.received_bytes += byte_count
-    door.rejected[reason] += count

@@ -133,10 +133,7 @@ class Stream:
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door."""
-        counters = self.engine.counters
-        counters.received += record_count
-        counters.received_bytes += byte_count
-        counters.rejected[reason] += record_count
+        self.counters.refuse(reason, record_count, byte_count)
 
 
 class Streams:

@@ -61,14 +61,12 @@ class FrameLedger:
         """
         counters = self._counters
         count = len(frame.records)
-        counters.received += count
-        counters.received_bytes += byte_count
+        counters.receive(count, byte_count)
         if not self._take(frame):
             counters.rejected[RejectReason.FULL] += count
             return False
         frame.accepted_ns = now_ns
-        counters.accepted += count
-        counters.accepted_bytes += byte_count
+        counters.accept(count, byte_count)
         if frame.deadline_ns is not None:
             self._deadlines.add(frame, frame.deadline_ns)
         elif frame.acknowledge is Acknowledge.DELIVERED and frame.on_settled is not None:

@@ -160,10 +160,8 @@ class Spool:
         if not self._memory.take(frame.held_bytes):
             return False
         counters, count, byte_count = target.counters, len(frame.records), sum(frame.sizes)
-        counters.received += count
-        counters.received_bytes += byte_count
-        counters.accepted += count
-        counters.accepted_bytes += byte_count
+        counters.receive(count, byte_count)
+        counters.accept(count, byte_count)
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         self._uncommitted_bytes += row_bytes
