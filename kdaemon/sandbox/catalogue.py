@@ -6,7 +6,7 @@ stored records, and after every write it is at most the setting.
 """
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX, STREAM_ARN_PATTERN
-from kdaemon.sandbox.payload import Payload, optional_text, refuse
+from kdaemon.sandbox.payload import Payload, optional_text, refuse, text
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
@@ -52,6 +52,9 @@ class Catalogue:
         *,
         record_bytes_max: int = RECORD_BYTES_MAX,
         quota: Quota | None = None,
+        is_on_demand: bool = False,
+        is_auto: bool = False,
+        can_split: bool = False,
     ) -> Stream:
         """ServiceError when it exists already or would exceed the sandbox's bounds."""
         settings = self.settings
@@ -77,6 +80,9 @@ class Catalogue:
             record_bytes_max=record_bytes_max,
             # Request units are the "records" of this limiter; its bytes are never spent.
             request_units=None if units is None else TokenBuckets(Quota(units, KIB), now_ns),
+            is_on_demand=is_on_demand,
+            is_auto=is_auto,
+            can_split=can_split,
         )
         self.streams[name] = stream
         return stream
@@ -117,6 +123,11 @@ class Catalogue:
                 "InvalidArgumentException", "Either StreamName or StreamARN must be provided."
             )
         return stream_name
+
+    def find_by_arn(self, payload: Payload) -> Stream:
+        """The stream of a call that takes no name; ValidationException where the ARN is missing."""
+        arn = text(payload, "StreamARN", STREAM_ARN_PATTERN.strip("^$"))
+        return self.find(self.name_of(None, arn))
 
     def name_in(self, payload: Payload) -> str | None:
         """The name in a control or reading call; None when it gives neither name nor ARN."""

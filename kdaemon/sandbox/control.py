@@ -1,6 +1,7 @@
-"""The control plane: making, describing, listing and resharding streams, as JSON payloads.
+"""The control plane: making, describing and listing streams, as JSON payloads.
 
-Pure. Each function takes the catalogue, a payload and the time, and returns the answer's members.
+Pure. What changes a stream that is there is in `changes.py`. Each function takes the catalogue, a
+payload and the time, and returns the answer's members.
 Streams are ACTIVE at once and resharding is done when it is answered: nothing here has to be waited
 for, where the service shows CREATING and UPDATING for a while. Sits between `service.py` and
 `catalogue.py`.
@@ -14,7 +15,6 @@ import msgspec
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.payload import (
-    HASH_KEY,
     SHARD_ID_PATTERN,
     Payload,
     choice,
@@ -35,6 +35,11 @@ LIST_STREAMS_DEFAULT = 100  # ListStreams without Limit [M]
 NEXT_TOKEN_LIFETIME_NS = 300 * 1_000_000_000  # 300 seconds [M]
 WRITE_QUOTAS_KIB_YANDEX = (128, 512, 1024)  # WriteQuotaKbPerSec of Yandex's CreateStream [YS]
 RECORD_KIB_MIN, RECORD_KIB_MAX = 1024, 10240  # MaxRecordSizeInKiB [M]
+STREAM_MODES = ("PROVISIONED", "ON_DEMAND")  # StreamMode [M]
+DISTRIBUTIONS = ("AUTO", "USER_PARTITION_KEY")  # RecordDistributionStrategy [M]
+# Strategy of a Yandex stream's auto-partitioning that splits shards and never merges them [YS]; the
+# other one that does something (SCALE_UP_AND_DOWN) is not offered to users [YD].
+SCALE_UP_YANDEX = "AUTO_PARTITIONING_STRATEGY_SCALE_UP"
 
 FILTER_TYPES = (
     "AFTER_SHARD_ID",
@@ -53,17 +58,61 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
     name = text(payload, "StreamName", catalogue.name_pattern)
     shard_count = integer(payload, "ShardCount", 1, PAGE_MAX, default=4)
     quota = None
+    can_split = is_on_demand = is_auto = False
     if catalogue.settings.flavour is Flavour.YANDEX:
+        can_split, shard_count = _partitioning(payload, shard_count)
         kib = integer(payload, "WriteQuotaKbPerSec", 1, 1024, default=1024)
         if kib not in WRITE_QUOTAS_KIB_YANDEX:
             raise refuse("ValidationException", "WriteQuotaKbPerSec is 128, 512 or 1024")
         if kib < 1024:
             quota = Quota(catalogue.settings.quota.records_per_second, kib * KIB)
+    else:
+        has_mode = payload.get("StreamModeDetails") is not None
+        is_on_demand = has_mode and is_on_demand_in(payload)
+        if payload.get("RecordDistributionStrategy") is not None:
+            is_auto = choice(payload, "RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
+            require_on_demand(name, is_auto=is_auto, is_on_demand=is_on_demand)
     record_kib = integer(
         payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX, RECORD_BYTES_MAX // KIB
     )
-    catalogue.create(name, shard_count, now_ns, record_bytes_max=record_kib * KIB, quota=quota)
+    catalogue.create(
+        name,
+        shard_count,
+        now_ns,
+        record_bytes_max=record_kib * KIB,
+        quota=quota,
+        is_on_demand=is_on_demand,
+        is_auto=is_auto,
+        can_split=can_split,
+    )
     return {}
+
+
+def is_on_demand_in(payload: Payload) -> bool:
+    """What StreamModeDetails says, which must be there."""
+    given = structure(payload, "StreamModeDetails") or {}
+    return choice(given, "StreamMode", STREAM_MODES) == "ON_DEMAND"
+
+
+def require_on_demand(name: str, *, is_auto: bool, is_on_demand: bool) -> None:
+    """InvalidArgumentException for AUTO on a provisioned stream [M]; AWS's text is not known."""
+    if is_auto and not is_on_demand:
+        raise refuse(
+            "InvalidArgumentException",
+            f"Stream {name}: the record distribution strategy AUTO is only supported for streams "
+            "in on-demand capacity mode.",
+        )
+
+
+def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
+    """Yandex: whether shards split by themselves, and how many there are first, which
+    PartitioningSettings says over ShardCount [YS: `TCreateStreamActor`].
+    """
+    settings = structure(payload, "PartitioningSettings") or {}
+    automatic = structure(settings, "AutoPartitioningSettings") or {}
+    strategy = optional_text(automatic, "Strategy")
+    shard_count = integer(settings, "MinActivePartitions", 1, PAGE_MAX, default=shard_count)
+    return strategy == SCALE_UP_YANDEX, shard_count
 
 
 def delete_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
@@ -79,7 +128,7 @@ def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Ans
     after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN)
     shards = [shard for shard in stream.shards if after is None or shard.shard_id > after]
     description = _head_of(catalogue, stream)
-    description["Shards"] = [shard_form(shard) for shard in shards[:limit]]
+    description["Shards"] = [shard_form(stream, shard) for shard in shards[:limit]]
     description["HasMoreShards"] = len(shards) > limit
     if is_yandex:
         description["WriteQuotaKbPerSec"] = stream.quota.bytes_per_second // KIB
@@ -92,7 +141,9 @@ def describe_stream_summary(catalogue: Catalogue, payload: Payload, _now_ns: int
     summary["OpenShardCount"] = len(stream.open_shards)
     summary["ConsumerCount"] = 0
     summary["MaxRecordSizeInKiB"] = stream.record_bytes_max // KIB
-    summary["RecordDistributionStrategy"] = "USER_PARTITION_KEY"
+    if stream.is_on_demand:  # the member is there for no other [M]
+        strategy = "AUTO" if stream.is_auto else "USER_PARTITION_KEY"
+        summary["RecordDistributionStrategy"] = strategy
     return {"StreamDescriptionSummary": summary}
 
 
@@ -101,12 +152,16 @@ def _head_of(catalogue: Catalogue, stream: Stream) -> Answer:
         "StreamName": stream.name,
         "StreamARN": catalogue.arn_of(stream.name),
         "StreamStatus": "ACTIVE",
-        "StreamModeDetails": {"StreamMode": "PROVISIONED"},
+        "StreamModeDetails": _mode_form(stream),
         "RetentionPeriodHours": 24,
         "StreamCreationTimestamp": _seconds(catalogue, stream),
         "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
         "EncryptionType": "NONE",
     }
+
+
+def _mode_form(stream: Stream) -> Answer:
+    return {"StreamMode": "ON_DEMAND" if stream.is_on_demand else "PROVISIONED"}
 
 
 def _seconds(catalogue: Catalogue, stream: Stream) -> int:
@@ -129,7 +184,7 @@ def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer
                 "StreamName": name,
                 "StreamARN": catalogue.arn_of(name),
                 "StreamStatus": "ACTIVE",
-                "StreamModeDetails": {"StreamMode": "PROVISIONED"},
+                "StreamModeDetails": _mode_form(catalogue.streams[name]),
                 "StreamCreationTimestamp": _seconds(catalogue, catalogue.streams[name]),
             }
             for name in page
@@ -164,7 +219,7 @@ def list_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
         stream = catalogue.find(page.stream)
         view = page.view
     shards = [shard for shard in stream.shards if view.shows(shard)]
-    answer: Answer = {"Shards": [shard_form(shard) for shard in shards[:limit]]}
+    answer: Answer = {"Shards": [shard_form(stream, shard) for shard in shards[:limit]]}
     if len(shards) > limit:
         view.after = shards[limit - 1].shard_id
         answer["NextToken"] = _token(_ListShardsPage(stream.name, now_ns, view))
@@ -220,99 +275,19 @@ def _first_view(catalogue: Catalogue, stream: Stream, payload: Payload, now_ns: 
     return _View(after, now_ns if kind == "FROM_TIMESTAMP" else at_ns, at_ns)
 
 
-def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    stream = catalogue.find_in(payload)
-    shard = _open_shard(catalogue, stream, text(payload, "ShardToSplit", SHARD_ID_PATTERN))
-    key = int(text(payload, "NewStartingHashKey", HASH_KEY))
-    if not shard.starting_hash_key + 1 < key < shard.ending_hash_key:
-        raise refuse(
-            "InvalidArgumentException",
-            f"NewStartingHashKey {key} used in SplitShard() on shard {shard.shard_id} in stream "
-            f"{stream.name} under account {catalogue.settings.account} is not both greater than "
-            f"one plus the shard's StartingHashKey {shard.starting_hash_key} and less than the "
-            f"shard's EndingHashKey {shard.ending_hash_key}.",
-        )
-    catalogue.require_room_for_shards(2)
-    stream.split(shard, key, now_ns)
-    return {}
-
-
-def merge_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    stream = catalogue.find_in(payload)
-    shards = [
-        _open_shard(catalogue, stream, text(payload, member, SHARD_ID_PATTERN))
-        for member in ("ShardToMerge", "AdjacentShardToMerge")
-    ]
-    lower, upper = sorted(shards, key=lambda shard: shard.starting_hash_key)
-    if lower.ending_hash_key + 1 != upper.starting_hash_key:
-        raise refuse(
-            "InvalidArgumentException",
-            f"Shards {shards[0].shard_id} and {shards[1].shard_id} in stream {stream.name} under "
-            f"account {catalogue.settings.account} are not an adjacent pair of shards eligible "
-            "for merging",
-        )
-    catalogue.require_room_for_shards(1)
-    stream.merge(lower, upper, now_ns)
-    return {}
-
-
-def update_shard_count(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """AWS: from half to twice the open shards. Yandex: never fewer."""
-    stream = catalogue.find_in(payload)
-    current = len(stream.open_shards)
-    is_yandex = catalogue.settings.flavour is Flavour.YANDEX
-    if not is_yandex or "ScalingType" in payload:
-        choice(payload, "ScalingType", ("UNIFORM_SCALING",))
-    target = integer(payload, "TargetShardCount", 1, PAGE_MAX)
-    if is_yandex:
-        if target < current:
-            raise refuse(
-                "ValidationException",
-                f"TargetShardCount {target} is less than the current count {current}; "
-                "the number of shards only grows",
-            )
-    elif target > 2 * current or 2 * target < current:
-        bound = "more than double" if target > current else "less than half of"
-        raise refuse(  # AWS's own code for this is not verified
-            "LimitExceededException",
-            f"UpdateShardCount cannot scale {bound} the current open shard count. "
-            f"Current open shard count: {current} Target shard count: {target}",
-        )
-    catalogue.require_room_for_shards(
-        stream.shards_added_by_resize(target) if target != current else 0
-    )
-    stream.resize(target, now_ns)
-    return {
-        "StreamName": stream.name,
-        "StreamARN": catalogue.arn_of(stream.name),
-        "CurrentShardCount": current,
-        "TargetShardCount": target,
-    }
-
-
-def _open_shard(catalogue: Catalogue, stream: Stream, shard_id: str) -> Shard:
-    """ResourceNotFoundException for an unknown shard, ResourceInUseException for a closed one."""
-    where = f"in stream {stream.name} under account {catalogue.settings.account}"
-    shard = stream.find(shard_id)
-    if shard is None:
-        raise refuse("ResourceNotFoundException", f"Could not find shard {shard_id} {where}.")
-    if not shard.is_open:
-        raise refuse(
-            "ResourceInUseException", f"Shard {shard_id} {where} is closed and cannot be changed."
-        )
-    return shard
-
-
-def shard_form(shard: Shard) -> Answer:
-    """A shard as DescribeStream and ListShards show it."""
+def shard_form(stream: Stream, shard: Shard) -> Answer:
+    """A shard as DescribeStream and ListShards show it. Yandex does not say of a closed one that it
+    is closed; only its children name it as their parent [YS].
+    """
+    start, end = stream.told_range(shard)
     sequences = {"StartingSequenceNumber": shard.template % shard.starting_sequence}
-    if shard.ending_sequence is not None:
+    if shard.ending_sequence is not None and stream.flavour is Flavour.AWS:
         sequences["EndingSequenceNumber"] = shard.template % shard.ending_sequence
     form: Answer = {
         "ShardId": shard.shard_id,
         "HashKeyRange": {
-            "StartingHashKey": str(shard.starting_hash_key),
-            "EndingHashKey": str(shard.ending_hash_key),
+            "StartingHashKey": str(start),
+            "EndingHashKey": str(end),
         },
         "SequenceNumberRange": sequences,
     }

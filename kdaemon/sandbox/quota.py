@@ -7,6 +7,8 @@ not at all. Knows nothing of streams or records. Invariant: a refusal takes noth
 AWS documents the quota (1,000 records and 1 MiB a second), not how it is counted. `TokenBuckets`
 holds one second's worth and refills continuously; `FixedWindows` starts anew on every whole second.
 A pacer that holds under both holds under what lies between them.
+
+`take` is for a service that refuses, `grant` for one that holds a write until there is quota.
 """
 
 from typing import Protocol
@@ -21,6 +23,13 @@ class Limiter(Protocol):
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
         """Takes both or neither; False when the quota is exceeded. `now_ns` never goes back."""
+        ...
+
+    def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
+        """Takes both at the first time from `now_ns` on at which there is quota; that time, ns.
+
+        That time counts as the limiter's `now_ns` for what is asked next.
+        """
         ...
 
 
@@ -70,6 +79,26 @@ class TokenBuckets:
         self._byte_level -= byte_cost
         return True
 
+    def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
+        """As soon as anything is left on both sides, in debt for the rest: whoever asks next waits
+        for it. (`TQuotaTracker::CanExaust` and `Exaust` of ydb-platform/ydb, read 2026-11-21.)
+        """
+        self.take(0, 0, now_ns)  # nothing is taken: it refills
+        wait_ns = max(
+            _until_positive_ns(self._record_level, self._record_rate),
+            _until_positive_ns(self._byte_level, self._byte_rate),
+        )
+        granted_ns = self._refilled_ns + wait_ns
+        self.take(0, 0, granted_ns)
+        self._record_level -= record_count * NS_PER_SECOND
+        self._byte_level -= byte_count * NS_PER_SECOND
+        return granted_ns
+
+
+def _until_positive_ns(level: int, rate: int) -> int:
+    """Nanoseconds of refill until a level is above 0."""
+    return max(0, (rate - level) // rate)
+
 
 class FixedWindows:
     """Counts from zero in every whole second of `now_ns`; a lone call over the quota passes."""
@@ -97,6 +126,16 @@ class FixedWindows:
         self._records_taken = records_taken
         self._bytes_taken = bytes_taken
         return True
+
+    def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
+        """In the window of `now_ns`, or at the start of the next."""
+        now_ns = max(now_ns, self._window * NS_PER_SECOND)
+        if self.take(record_count, byte_count, now_ns):
+            return now_ns
+        next_window_ns = (self._window + 1) * NS_PER_SECOND
+        is_taken = self.take(record_count, byte_count, next_window_ns)
+        assert is_taken, "an empty window takes any call"
+        return next_window_ns
 
 
 def make_limiter(kind: LimiterKind, quota: Quota, now_ns: int) -> Limiter:

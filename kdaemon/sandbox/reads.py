@@ -4,7 +4,7 @@ Pure. A shard iterator is a bookmark that the client carries: stream (and when i
 that one of the same name made later is not mixed up with it), shard, the next sequence to read, and
 when it was issued. The sandbox remembers none of them. Invariant: following NextShardIterator from
 TRIM_HORIZON yields every retained record of the shard once, in order, and ends with null on a
-closed shard.
+closed shard. A record that waits for quota is not there yet.
 """
 
 import base64
@@ -82,16 +82,14 @@ def shard_iterator(
     if kind == "TRIM_HORIZON":
         sequence = 0
     elif kind == "LATEST":
-        sequence = shard.sequencer.next
+        sequence = _sequence_at(shard, now_ns + 1)
     elif kind == "AT_TIMESTAMP":
         if at_ns is None:
             raise refuse(
                 "InvalidArgumentException", "Must specify timestampInMillis parameter for iterator "
                 "of type AT_TIMESTAMP. Current request has no timestamp parameter.",
             )  # fmt: skip
-        position = shard.position_at_ns(at_ns - wall_offset_ns)
-        is_within = position < len(shard.log)
-        sequence = shard.log[position].sequence if is_within else shard.sequencer.next
+        sequence = _sequence_at(shard, at_ns - wall_offset_ns)
     else:
         sequence = _sequence_of(stream, shard, starting, account)
         if kind == "AFTER_SEQUENCE_NUMBER":
@@ -105,6 +103,12 @@ def shard_iterator(
         )
     bookmark = Bookmark(stream.name, stream.created_ns, shard.index, sequence, now_ns)
     return {"ShardIterator": encode_bookmark(bookmark)}
+
+
+def _sequence_at(shard: Shard, at_ns: int) -> int:
+    """The counter of the first record that arrived at `at_ns` or later, or of the next to come."""
+    position = shard.position_at_ns(at_ns)
+    return shard.log[position].sequence if position < len(shard.log) else shard.sequencer.next
 
 
 def _sequence_of(stream: Stream, shard: Shard, starting: str | None, account: str) -> int:
@@ -148,7 +152,7 @@ def get_records(
         )
     shard = stream.shards[bookmark.shard_index]
     first = shard.position_of(bookmark.sequence)
-    end = _end_of_read(shard.log, first, limit)
+    end = _end_of_read(shard.log, first, limit, now_ns)
     unread = shard.log[end] if end < len(shard.log) else None
     answer: dict[str, object] = {
         "Records": [_record_form(shard, stored, wall_offset_ns) for stored in shard.log[first:end]],
@@ -165,25 +169,28 @@ def get_records(
     return answer
 
 
-def _end_of_read(log: list[StoredRecord], first: int, limit: int) -> int:
+def _end_of_read(log: list[StoredRecord], first: int, limit: int, now_ns: int) -> int:
     """Where one answer ends: index after its last record."""
     data_bytes = 0
     end = first
     for stored in log[first : first + limit]:
         data_bytes += len(stored.record.data)
-        if data_bytes > READ_BYTES_MAX and end > first:
+        is_full = data_bytes > READ_BYTES_MAX and end > first
+        if is_full or stored.arrival_ns > now_ns:
             break
         end += 1
     return end
 
 
 def _record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict[str, object]:
-    return {
+    form: dict[str, object] = {
         "SequenceNumber": shard.template % stored.sequence,
         "ApproximateArrivalTimestamp": (stored.arrival_ns + wall_offset_ns) // 10**6 / 1000,
         "Data": stored.record.data,
-        "PartitionKey": stored.record.partition_key,
     }
+    if stored.record.partition_key:  # an AUTO stream takes records without; then there is none [M]
+        form["PartitionKey"] = stored.record.partition_key
+    return form
 
 
 def _child_form(child: Shard) -> dict[str, object]:

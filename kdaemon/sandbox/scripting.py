@@ -5,6 +5,8 @@
     DELETE /sandbox/faults   back to good weather
     POST   /sandbox/quotas   {"records_per_second": N, "bytes_per_second": N} for all streams, or
                              for one with "stream": NAME
+    POST   /sandbox/splits   {"stream": NAME, "shard_id": ID}: the service halves a shard of its own
+                             accord, as Yandex's auto-partitioning and AWS's on-demand mode do
     GET    /sandbox/state    streams, shards, counts; no data and no keys
 
 Pure: a request in, status and JSON out. A call that is refused has changed nothing.
@@ -27,11 +29,22 @@ class _QuotaCall(msgspec.Struct, forbid_unknown_fields=True):
     stream: str | None = None
 
 
+class _SplitCall(msgspec.Struct, forbid_unknown_fields=True):
+    stream: str
+    shard_id: str
+
+
 _decode_faults = msgspec.json.Decoder(Fault | list[Fault]).decode
 _decode_quota = msgspec.json.Decoder(_QuotaCall).decode
+_decode_split = msgspec.json.Decoder(_SplitCall).decode
 _encode = msgspec.json.Encoder().encode
 
-_METHODS = {"faults": "GET, POST or DELETE", "quotas": "POST", "state": "GET"}
+_METHODS = {
+    "faults": "GET, POST or DELETE",
+    "quotas": "POST",
+    "splits": "POST",
+    "state": "GET",
+}
 
 
 def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -> tuple[int, bytes]:
@@ -50,6 +63,10 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
                 call = _decode_quota(body)
                 quota = Quota(call.records_per_second, call.bytes_per_second)
                 service.set_quota(quota, now_ns, call.stream)
+                return 200, _encode(service.state())
+            case "POST", "splits":
+                split = _decode_split(body)
+                service.split_shard(split.stream, split.shard_id, now_ns)
                 return 200, _encode(service.state())
             case "GET", "state":
                 return 200, _encode(service.state())

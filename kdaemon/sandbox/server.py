@@ -4,6 +4,8 @@ Hands each request to `wire.py` and `scripting.py`, and carries out the faults t
 meaning of HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of
 streams.
 
+Where the service holds an answer until there is quota, a timer gives it then.
+
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
 `aclose` ends it. Bounds are the listener's (`ingest/http.py`) and the service's.
 """
@@ -19,12 +21,11 @@ from kdaemon.ingest.kinesis_api import AnswerHeaders, ApiError
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.wire import Call, read_call, refusal
+from kdaemon.sandbox.wire import Call, Reply, read_call, refusal
 
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
 
-JSON = b"application/x-amz-json-1.1"
 UNPARSABLE = b'{"FailedRecordCount":0,"Records":[{"Sequ'  # a body cut off in the middle
 
 # Kinds that give no answer of the service's: whether it worked at all is the fault's `is_written`.
@@ -96,44 +97,49 @@ class SandboxServer:
             if fault is not None:
                 self._carry_out(request, call, fault, now_ns)
                 return
-            body = call.perform(now_ns, None)
+            reply = call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
-            self._respond(request, *refusal(error))
+            reply = refusal(error)
+        if reply.held_until_ns > now_ns:
+            held_s = (reply.held_until_ns - now_ns) / 1_000_000_000
+            self._later(held_s, lambda: self._respond(request, reply))
         else:
-            self._respond(request, 200, body, JSON)
+            self._respond(request, reply)
 
-    def _respond(self, request: HttpRequest, status: int, body: bytes, content_type: bytes) -> None:
+    def _respond(self, request: HttpRequest, reply: Reply) -> None:
         headers = self._headers.next()
         if self.service.is_yandex and b"x-request-id" in request.headers:
             (name, value), *rest = headers
             headers = ((name, value + b"-" + request.headers[b"x-request-id"]), *rest)
-        request.respond(status, body, content_type=content_type, headers=headers)
+        request.respond(reply.status, reply.body, content_type=reply.content_type, headers=headers)
 
     def _carry_out(self, request: HttpRequest, call: Call, fault: Fault, now_ns: int) -> None:
         """Does the call as far as the fault lets it; the request ends as the fault says, maybe
         later.
         """
-        answer = (200, b"", JSON)
+        reply = Reply(200, b"")
         try:
             if fault.kind not in _ENDINGS:
-                answer = (200, call.perform(now_ns, fault), JSON)
+                reply = call.perform(now_ns, fault)
             elif fault.is_written:
                 call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
-            answer = refusal(error)
+            reply = refusal(error)
+        held_s = max(0, reply.held_until_ns - now_ns) / 1_000_000_000
         if fault.kind is FaultKind.UNPARSABLE_BODY:
-            answer = (200, UNPARSABLE, JSON)
+            reply = Reply(200, UNPARSABLE)
         elif fault.kind is FaultKind.EMPTY_BODY:
-            answer = (200, b"", JSON)
+            reply = Reply(200, b"")
 
         def end() -> None:
             if fault.kind is FaultKind.RESET:
                 request.abort()
             elif fault.kind is not FaultKind.HANG:
-                self._respond(request, *answer)
+                self._respond(request, reply)
 
-        if fault.latency_ms:
-            self._later(fault.latency_ms / 1000, end)
+        delay_s = held_s + fault.latency_ms / 1000
+        if delay_s:
+            self._later(delay_s, end)
         else:
             end()
 

@@ -6,17 +6,22 @@ offers which; the work is done by `writes.py` (records in), `reads.py` (records 
 (streams and shards), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
 code, message and HTTP status.
 
+Where the service holds a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
+waits here: `take_records` says the results at once, and until when they are held back. The server
+and the simulations let that time pass.
+
 Invariant: an operation that raises has changed nothing, except that a fault with `is_written`
 wrote first.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox import control, reads, writes
+from kdaemon.sandbox import changes, control, reads, writes
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.faults import Fault, FaultKind, FaultScript, error_of, failing_indices
 from kdaemon.sandbox.payload import Payload, refuse
@@ -32,9 +37,12 @@ _OPERATIONS: dict[str, Operation] = {
     "DescribeStreamSummary": control.describe_stream_summary,
     "ListShards": control.list_shards,
     "ListStreams": control.list_streams,
-    "MergeShards": control.merge_shards,
-    "SplitShard": control.split_shard,
-    "UpdateShardCount": control.update_shard_count,
+    "MergeShards": changes.merge_shards,
+    "SplitShard": changes.split_shard,
+    "UpdateMaxRecordSize": changes.update_max_record_size,
+    "UpdateShardCount": changes.update_shard_count,
+    "UpdateStreamMode": changes.update_stream_mode,
+    "UpdateStreamRecordDistributionStrategy": changes.update_distribution,
     "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
         catalogue.find, payload, now_ns, catalogue.wall_offset_ns
     ),
@@ -48,9 +56,26 @@ _OPERATIONS: dict[str, Operation] = {
 }
 _PUT_OPERATIONS = ("PutRecord", "PutRecords")
 
-# Yandex documents these as not supported; a client must manage with DescribeStream [YD api-ref].
-# Its partitions are not split or merged by call.
-_NOT_AT_YANDEX = frozenset({"ListShards", "DescribeStreamSummary", "SplitShard", "MergeShards"})
+# Yandex documents the first two as not supported; a client must manage with DescribeStream [YD
+# api-ref]. Its partitions are not split or merged by call. The last three are AWS's.
+_NOT_AT_YANDEX = frozenset(
+    {
+        *("ListShards", "DescribeStreamSummary", "SplitShard", "MergeShards"),
+        *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
+    }
+)
+
+
+class Taken(NamedTuple):
+    """An answer to PutRecords: one result for each record, in order, and when it may be given.
+
+    `held_until_ns`: the `now_ns` of the call unless the service holds the answer back, and then
+    later. What was taken counts as arrived when its shard had quota for it, at that time at the
+    latest.
+    """
+
+    results: list[RecordResult]
+    held_until_ns: int
 
 
 class Service:
@@ -72,6 +97,8 @@ class Service:
         self._catalogue = Catalogue(self.settings, wall_offset_ns)
         self._script = FaultScript()
         self._dice = dice
+        wait_ms = self.settings.quota_wait_ms
+        self._quota_wait_ns = None if wait_ms is None else wait_ms * 1_000_000
         self.call_counts: dict[str, int] = {}  # answered or failed calls by operation
 
     @property
@@ -94,10 +121,22 @@ class Service:
         *,
         record_bytes_max: int = RECORD_BYTES_MAX,
         quota: Quota | None = None,
+        is_auto: bool = False,
+        can_split: bool = False,
     ) -> Stream:
-        """Straight from Python; ACTIVE at once. ServiceError when it exists already."""
+        """Straight from Python; ACTIVE at once. ServiceError when it exists already.
+
+        `is_auto` (AWS; then on demand) and `can_split` (Yandex): see `Stream`.
+        """
         return self._catalogue.create(
-            name, shard_count, now_ns, record_bytes_max=record_bytes_max, quota=quota
+            name,
+            shard_count,
+            now_ns,
+            record_bytes_max=record_bytes_max,
+            quota=quota,
+            is_on_demand=is_auto,
+            is_auto=is_auto,
+            can_split=can_split,
         )
 
     def stream(self, name: str) -> Stream:
@@ -107,6 +146,12 @@ class Service:
     def stored(self, name: str) -> list[StoredRecord]:
         """Every retained record of a stream, shard after shard, each shard in its order."""
         return [stored for shard in self.stream(name).shards for stored in shard.log]
+
+    def split_shard(self, stream_name: str, shard_id: str, now_ns: int) -> None:
+        """The service halves a shard of its own accord, as auto-partitioning does (and AWS on
+        demand). ServiceError for a shard that is not there or not open, and for a static stream.
+        """
+        changes.split_unasked(self._catalogue, self.stream(stream_name), shard_id, now_ns)
 
     def set_quota(self, quota: Quota, now_ns: int, stream: str | None = None) -> None:
         """In force at once, for one stream or all that are; nothing of the new quota is spent."""
@@ -144,57 +189,79 @@ class Service:
     ) -> list[RecordResult]:
         """One result for each record, in order; one fewer under a `wrong_count` fault.
 
-        ServiceError when the whole request is refused. The records are kept, not copied.
+        ServiceError when the whole request is refused. The records are kept, not copied. For a
+        caller who does not mind when: see `take_records`.
         """
+        return self.take_records(stream_name, records, now_ns, fault).results
+
+    def take_records(
+        self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
+    ) -> Taken:
+        """As `put_records`, and the time until which the service holds the answer."""
         self._count("PutRecords")
         if fault is not None and not fault.writes_first:
             self._raise_for(fault, stream_name)
-        results = self._put(stream_name, records, now_ns, fault)
+        taken = self._put(stream_name, records, now_ns, fault)
         if fault is not None:
             self._raise_for(fault, stream_name)
             if fault.kind is FaultKind.WRONG_COUNT:
-                results.pop()
-        return results
+                taken.results.pop()
+        return taken
 
     def put_record(
         self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
     ) -> RecordResult:
         """A delivered result; a throttled record is an error of the whole call."""
+        (result,), _ = self.take_record(stream_name, record, now_ns, fault)
+        if not result.is_delivered:
+            raise refusal_of(result)
+        return result
+
+    def take_record(
+        self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
+    ) -> Taken:
+        """As `put_record`, and the time until which the service holds the answer; a throttled
+        record is its one result here, and `refusal_of` makes the error of it.
+        """
         self._count("PutRecord")
         if fault is not None and not fault.writes_first:
             self._raise_for(fault, stream_name)
         try:
-            (result,) = self._put(stream_name, [record], now_ns, None)
+            taken = self._put(stream_name, [record], now_ns, None)
         except ServiceError as error:
             # This call has no list of records: the member is `data`, not `records.1.member.data`.
             text = error.message.replace("records.1.member.", "")
             raise ServiceError(error.code, text, status=error.status) from None
-        if not result.is_delivered:
-            assert result.error_code is not None
-            raise refuse(result.error_code, result.error_message or "")
-        if fault is not None:
+        if fault is not None and taken.results[0].is_delivered:
             self._raise_for(fault, stream_name)
-        return result
+        return taken
 
     def _put(
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None
-    ) -> list[RecordResult]:
+    ) -> Taken:
         stream = self._catalogue.find(stream_name)
         failing: frozenset[int] = frozenset()
         if fault is not None and fault.kind is FaultKind.RECORD_FAILURE:
             failing = failing_indices(fault, len(records), self._dice)
         limit = self.settings.request_limit_bytes
+        held_until_ns = now_ns
         if self.is_yandex:
-            results, held_bytes = writes.put_yandex(
-                stream, records, now_ns, request_bytes_max=limit, failing=failing
+            results, held_bytes, held_until_ns = writes.put_yandex(
+                stream,
+                records,
+                now_ns,
+                request_bytes_max=limit,
+                failing=failing,
+                quota_wait_ns=self._quota_wait_ns,
             )
         else:
+            put = writes.put_auto if stream.is_auto else writes.put_aws
             account = self.settings.account
-            results, held_bytes = writes.put_aws(
+            results, held_bytes = put(
                 stream, records, now_ns, account=account, request_bytes_max=limit, failing=failing
             )
         self._catalogue.retain(held_bytes)
-        return results
+        return Taken(results, held_until_ns)
 
     def handle(
         self, operation: str, payload: Payload, now_ns: int, fault: Fault | None = None
@@ -258,11 +325,19 @@ class Service:
             raise error
 
 
+def refusal_of(result: RecordResult) -> ServiceError:
+    """A failed result of PutRecord as the error of its whole call."""
+    assert result.error_code is not None, "only a failed result is a refusal"
+    return refuse(result.error_code, result.error_message or "")
+
+
 def _stream_state(stream: Stream) -> dict[str, object]:
     return {
         "open_shard_count": len(stream.open_shards),
         "records_per_second": stream.quota.records_per_second,
         "bytes_per_second": stream.quota.bytes_per_second,
+        "record_bytes_max": stream.record_bytes_max,
+        "is_auto": stream.is_auto,
         "shards": [
             {
                 "shard_id": shard.shard_id,

@@ -20,6 +20,9 @@ REGION = "us-east-1"
 RETAINED_BYTES_MAX = 512 * MIB  # what Python holds for the records of all streams; ours
 SHARD_COUNT_MAX = 10_000  # open and closed, all streams; ours, so that resharding is bounded
 STREAM_COUNT_MAX = 1_000  # ours, for the same reason
+# Milliseconds; ours: with it even 5 MiB at 128 KiB/s, which a grant owes for 40 s, are answered
+# before the 60 s after which Yandex's front gives up (`RequestExpired`) [YS].
+QUOTA_WAIT_MS_MAX = 15_000
 
 
 class Flavour(Enum):
@@ -55,6 +58,9 @@ class SandboxSettings:
     `request_bytes_max`: data and partition keys of one PutRecords; None takes the flavour's own
     (AWS 10 MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's
     quota of request units (1 + one for each 4 KiB of a call); None leaves calls unmetered.
+    `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is held
+    until the shard has quota for it, and refused after that long in the shard's queue; None refuses
+    it at once.
     `retained_bytes_max`: records of all streams as Python holds them; the oldest are trimmed.
     """
 
@@ -63,11 +69,21 @@ class SandboxSettings:
     limiter: LimiterKind = LimiterKind.BUCKET
     request_bytes_max: int | None = None
     request_units_per_second: int | None = None
+    quota_wait_ms: int | None = None
     retained_bytes_max: int = RETAINED_BYTES_MAX
     shard_count_max: int = SHARD_COUNT_MAX
     stream_count_max: int = STREAM_COUNT_MAX
     account: str = ACCOUNT
     region: str = REGION
+
+    def __post_init__(self) -> None:
+        wait_ms = self.quota_wait_ms
+        if wait_ms is None:
+            return
+        if self.flavour is not Flavour.YANDEX:
+            raise ValueError("quota_wait_ms: only Yandex holds writes; AWS refuses them at once")
+        if not 1 <= wait_ms <= QUOTA_WAIT_MS_MAX:
+            raise ValueError(f"quota_wait_ms is 1 to {QUOTA_WAIT_MS_MAX}, or None; not {wait_ms}")
 
     @property
     def request_limit_bytes(self) -> int:

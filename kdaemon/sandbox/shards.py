@@ -5,9 +5,10 @@ numbers look; nothing of requests, errors on the wire or faults. It deliberately
 daemon's own `route/`: a test double that shared its routing code could not show that it is wrong.
 
 Invariants: the open shards of a stream cover 0..2**128-1 exactly, with no overlap; a closed shard
-never grows; sequence numbers strictly increase in the order of writing (AWS: over the whole
-service, so that a stream made anew never repeats one; Yandex: an offset per shard, from 0, without
-gaps).
+never grows; a shard's records stand in the order in which they arrived, which for a write that
+waited for quota is when it got it; sequence numbers strictly increase in the order of writing (AWS:
+over the whole service, so that a stream made anew never repeats one; Yandex: an offset per shard,
+from 0, without gaps).
 """
 
 from bisect import bisect_left
@@ -46,7 +47,9 @@ class Sequencer:
 
 
 class StoredRecord(msgspec.Struct, gc=False):
-    """One record at rest. `sequence` is the counter, not yet the text a client sees."""
+    """One record at rest. `sequence` is the counter, not yet the text a client sees. Before
+    `arrival_ns` nobody can read it: it waits for quota.
+    """
 
     sequence: int
     arrival_ns: int
@@ -62,13 +65,15 @@ class StoredRecord(msgspec.Struct, gc=False):
 class Shard:
     """One shard: its range (both ends inclusive), its parents, its quota, its records in order.
 
-    `closed_ns` is None while it is open. `log` loses its head to retention only.
+    `closed_ns` is None while it is open. `log` loses its head to retention only. `granted_ns`: when
+    the last write that was held gets its quota, maybe in the future; the next one queues behind it.
     """
 
     __slots__ = (
         "closed_ns",
         "ending_hash_key",
         "ending_sequence",
+        "granted_ns",
         "index",
         "limiter",
         "log",
@@ -100,6 +105,7 @@ class Shard:
         self.limiter = limiter
         self.opened_ns = now_ns
         self.closed_ns: int | None = None
+        self.granted_ns = now_ns
         self.log: list[StoredRecord] = []
         self.written_count = 0
         self.throttled_count = 0
@@ -155,7 +161,13 @@ class Shard:
 
 
 class Stream:
-    """A stream and all the shards it ever had; `shards[i].index == i`."""
+    """A stream and all the shards it ever had; `shards[i].index == i`.
+
+    `is_auto` (AWS, RecordDistributionStrategy AUTO; only of streams with `is_on_demand`): keys are
+    ignored and records spread over the open shards. Set it at any time: the next call heeds it.
+    `can_split` (Yandex, auto-partitioning): shards split and are closed by it, where a static
+    stream's stay open and change their ranges. `record_bytes_max`: may be set at any time, too.
+    """
 
     def __init__(
         self,
@@ -169,6 +181,9 @@ class Stream:
         now_ns: int,
         record_bytes_max: int = RECORD_BYTES_MAX,
         request_units: Limiter | None = None,
+        is_on_demand: bool = False,
+        is_auto: bool = False,
+        can_split: bool = False,
     ) -> None:
         self.name = name
         self.flavour = flavour
@@ -176,6 +191,10 @@ class Stream:
         self.created_ns = now_ns
         self.record_bytes_max = record_bytes_max
         self.request_units = request_units
+        self.is_on_demand = is_on_demand
+        self.is_auto = is_auto
+        self.can_split = can_split or flavour is Flavour.AWS
+        self.next_turn = 0  # AUTO: counts records, to spread them
         self.shards: list[Shard] = []
         self._limiter_kind = limiter_kind
         self._sequencer = sequencer
@@ -210,7 +229,10 @@ class Stream:
             shard.limiter = make_limiter(self._limiter_kind, quota, now_ns)
 
     def split(self, shard: Shard, new_starting_hash_key: int, now_ns: int) -> None:
-        """Closes a shard and opens two: below the new key, and from it on."""
+        """Closes a shard and opens two: below the new key, and from it on. Writes that the shard
+        holds for quota stay its own.
+        """
+        assert self.can_split, "a static stream of Yandex's has no splits"
         assert shard.starting_hash_key < new_starting_hash_key <= shard.ending_hash_key
         shard.close(now_ns)
         self._open((shard.starting_hash_key, new_starting_hash_key - 1), (shard,), now_ns)
@@ -230,10 +252,11 @@ class Stream:
 
         AWS: by splits and merges, which leave short-lived shards in between. Yandex: the shards
         that are stay open with other ranges, so that every key is mapped anew, and new ones join;
-        never fewer.
+        never fewer, and not of a stream that splits by itself.
         """
         ranges = uniform_ranges(target_count, self.flavour)
         if self.flavour is Flavour.YANDEX:
+            assert not self.can_split
             assert target_count >= len(self.shards)
             for shard, (start, end) in zip(self.shards, ranges, strict=False):
                 shard.starting_hash_key, shard.ending_hash_key = start, end
@@ -252,6 +275,18 @@ class Stream:
     def shards_added_by_resize(self, target_count: int) -> int:
         """An upper bound on the shards that `resize` opens, closed ones included."""
         return 3 * (target_count + len(self._open_shards))
+
+    def told_range(self, shard: Shard) -> tuple[int, int]:
+        """The range as the service tells it, both ends inclusive.
+
+        That of a Yandex stream with `can_split` is told one too high: its DescribeStream gives
+        (from, to] where its writes go by [from, to), so that the last hash key it tells of a shard
+        goes to the next one [YS: `TDescribeStreamActor::ReplyAndDie`, `TBoundaryChooser`].
+        """
+        start, end = shard.starting_hash_key, shard.ending_hash_key
+        if self.flavour is Flavour.AWS or not self.can_split:
+            return start, end
+        return start + 1 if start else 0, min(end + 1, HASH_KEY_MAX)
 
     def _open(self, hash_range: tuple[int, int], parents: tuple[Shard, ...], now_ns: int) -> None:
         is_yandex = self.flavour is Flavour.YANDEX

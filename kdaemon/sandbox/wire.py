@@ -5,17 +5,21 @@ Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
 else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
 chosen in between, by operation and stream.
 
+A record without a partition key, which an AUTO stream takes and the daemon does not, is read on a
+second pass (`keyless.py`).
+
 No signature is asked for: a user with curl gets an answer where AWS says
 MissingAuthenticationToken.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import Record
 from kdaemon.ingest.kinesis_api import (
     ApiError,
     PutLimits,
@@ -27,21 +31,32 @@ from kdaemon.ingest.kinesis_api import (
     parse_put_records,
     read_envelope,
 )
-from kdaemon.sandbox import yandex
+from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import Payload
-from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.service import Service, refusal_of
 
+JSON = b"application/x-amz-json-1.1"
 _TARGET_PREFIX = b"Kinesis_20131202."
 _PUT_TARGET = _TARGET_PREFIX + b"PutRecords"  # stands for every operation in the envelope checks
 
 _encode = msgspec.json.Encoder().encode
 
-Perform = Callable[[int, Fault | None], bytes]
+
+class Reply(NamedTuple):
+    """An answer in bytes. The service holds it back until `held_until_ns`; 0: it does not."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    held_until_ns: int = 0
+
+
+Perform = Callable[[int, Fault | None], Reply]
 
 
 class Call:
-    """A request that was understood. `perform(now_ns, fault)` does it and gives the answer's body.
+    """A request that was understood. `perform(now_ns, fault)` does it and gives the answer.
 
     `perform` raises ServiceError or ApiError when the service refuses; `refusal` makes an answer of
     both.
@@ -69,12 +84,12 @@ def read_call(
     return _other_call(service, operation, _payload(body))
 
 
-def refusal(error: ServiceError | ApiError) -> tuple[int, bytes, bytes]:
-    """Status, body and content type of an error answer."""
+def refusal(error: ServiceError | ApiError, held_until_ns: int = 0) -> Reply:
+    """An error answer."""
     if isinstance(error, ApiError):
-        return error.status, error.body, error.content_type
+        return Reply(error.status, error.body, error.content_type, held_until_ns)
     body = encode_error(error.code, error.message or None)
-    return error.status, body, b"application/x-amz-json-1.1"
+    return Reply(error.status, body, JSON, held_until_ns)
 
 
 def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], body: bytes) -> str:
@@ -91,25 +106,35 @@ def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], 
 
 
 def _read_put_records(service: Service, body: bytes) -> Call:
-    request = parse_put_records(body, _limits(service))
+    request = keyless.parse(parse_put_records, service, body, _limits(service))
     stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
 
-    def perform(now_ns: int, fault: Fault | None) -> bytes:
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
         _stop_dry_run(service, stream, is_dry_run=is_dry_run)
-        return encode_put_records(service.put_records(stream, records, now_ns, fault))
+        taken = service.take_records(stream, records, now_ns, fault)
+        return Reply(200, encode_put_records(taken.results), JSON, taken.held_until_ns)
 
     return Call("PutRecords", stream, perform)
 
 
 def _read_put_record(service: Service, body: bytes) -> Call:
-    request = parse_put_record(body, _limits(service))
+    request = keyless.parse(parse_put_record, service, body, _limits(service))
     stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
 
-    def perform(now_ns: int, fault: Fault | None) -> bytes:
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
         _stop_dry_run(service, stream, is_dry_run=is_dry_run)
-        return encode_put_record(service.put_record(stream, record, now_ns, fault))
+        return _put_record(service, stream, record, now_ns, fault)
 
     return Call("PutRecord", stream, perform)
+
+
+def _put_record(
+    service: Service, stream: str, record: Record, now_ns: int, fault: Fault | None
+) -> Reply:
+    (result,), held_until_ns = service.take_record(stream, record, now_ns, fault)
+    if not result.is_delivered:
+        return refusal(refusal_of(result), held_until_ns)
+    return Reply(200, encode_put_record(result), JSON, held_until_ns)
 
 
 def _limits(service: Service) -> PutLimits:
@@ -134,7 +159,9 @@ def _other_call(service: Service, operation: str, payload: Payload) -> Call:
     return Call(
         operation,
         service.stream_in(payload),
-        lambda now_ns, fault: _encode(service.handle(operation, payload, now_ns, fault)),
+        lambda now_ns, fault: Reply(
+            200, _encode(service.handle(operation, payload, now_ns, fault))
+        ),
     )
 
 
@@ -166,15 +193,15 @@ def _read_yandex(service: Service, path: str, headers: dict[bytes, bytes], body:
 
 
 def _yandex_puts(service: Service, stream: str, records: list[Record]) -> Call:
-    def perform(now_ns: int, fault: Fault | None) -> bytes:
-        results: list[RecordResult] = service.put_records(stream, records, now_ns, fault)
-        return yandex.encode_put_records(results)
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
+        taken = service.take_records(stream, records, now_ns, fault)
+        return Reply(200, yandex.encode_put_records(taken.results), JSON, taken.held_until_ns)
 
     return Call("PutRecords", stream, perform)
 
 
 def _yandex_put(service: Service, stream: str, record: Record) -> Call:
-    def perform(now_ns: int, fault: Fault | None) -> bytes:
-        return encode_put_record(service.put_record(stream, record, now_ns, fault))
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
+        return _put_record(service, stream, record, now_ns, fault)
 
     return Call("PutRecord", stream, perform)

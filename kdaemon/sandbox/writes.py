@@ -1,9 +1,10 @@
 """Taking records: check all of a request, find each record's shard, ask its quota, store.
 
-Pure. Two paths, because the services differ in what they refuse and in how they throttle: AWS
-judges every record by itself; Yandex takes or refuses all records of a shard together. In both one
-invalid record refuses its whole request before anything is stored. Sits between `service.py` and
-`shards.py`.
+Pure. Three paths, because they differ in what they refuse and in how they throttle: AWS judges
+every record by itself; so it does on a stream that spreads its records (AUTO), where any shard with
+quota will do; Yandex takes or refuses all records of a shard together, and may hold them until the
+shard has quota. In all one invalid record refuses its whole request before anything is stored. Sits
+between `service.py` and `shards.py`.
 
 The hot path of the sandbox: about 2 microseconds a record.
 """
@@ -24,7 +25,7 @@ from kdaemon.base.limits import (
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.shards import STORED_OVERHEAD_BYTES, Shard, Stream, hash_key_of
 
-Written = tuple[list[RecordResult], int]  # the results, and the bytes now held for what was stored
+Written = tuple[list[RecordResult], int]  # the results, and the bytes of memory for what was stored
 
 THROTTLED = "ProvisionedThroughputExceededException"
 REQUEST_UNIT_BYTES = 4 * KIB  # Yandex: a call costs 1 + one unit for each block of this size [YS]
@@ -64,13 +65,66 @@ def put_aws(
             results.append(shard.append(record, now_ns))
             held_bytes += size + STORED_OVERHEAD_BYTES
         else:
-            shard.throttled_count += 1
-            message = (
-                f"Rate exceeded for shard {shard.shard_id} in stream {stream.name} "
-                f"under account {account}."
-            )
-            results.append(RecordResult(None, None, THROTTLED, message))
+            results.append(_throttled(stream, shard, account))
     return results, held_bytes
+
+
+def put_auto(
+    stream: Stream,
+    records: list[Record],
+    now_ns: int,
+    *,
+    account: str,
+    request_bytes_max: int,
+    failing: frozenset[int],
+) -> Written:
+    """As `put_aws` for a stream that is AUTO: keys are ignored and may be empty. Each record goes
+    to the next open shard in turn that has quota for it, and is throttled when none has.
+    """
+    sizes = _check_auto(stream, records, request_bytes_max)
+    shards = stream.open_shards
+    results: list[RecordResult] = []
+    held_bytes = 0
+    refused_bytes_min = 1 << 62  # a record of that size found no room in any shard at this time
+    for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
+        turn = stream.next_turn
+        stream.next_turn = turn + 1
+        if index in failing:
+            results.append(INTERNAL_FAILURE)
+            continue
+        tried = len(shards) if size < refused_bytes_min else 0
+        for offset in range(tried):
+            shard = shards[(turn + offset) % len(shards)]
+            if shard.limiter.take(1, size, now_ns):
+                results.append(shard.append(record, now_ns))
+                held_bytes += size + STORED_OVERHEAD_BYTES
+                break
+        else:
+            refused_bytes_min = min(refused_bytes_min, size)
+            results.append(_throttled(stream, shards[turn % len(shards)], account))
+    return results, held_bytes
+
+
+def _throttled(stream: Stream, shard: Shard, account: str) -> RecordResult:
+    shard.throttled_count += 1
+    message = (
+        f"Rate exceeded for shard {shard.shard_id} in stream {stream.name} under account {account}."
+    )
+    return RecordResult(None, None, THROTTLED, message)
+
+
+def _check_auto(stream: Stream, records: list[Record], request_bytes_max: int) -> list[int]:
+    """Sizes as in `_route_aws`; ServiceError for the first fault found."""
+    _check_count(records)
+    sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
+    for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
+        if len(record.partition_key) > PARTITION_KEY_CHARACTERS_MAX:
+            raise _key_refusal(record.partition_key, index)
+        if size > stream.record_bytes_max:
+            raise _size_refusal(stream, index)
+    if sum(sizes) > request_bytes_max:
+        raise _request_refusal(request_bytes_max)
+    return sizes
 
 
 def _route_aws(
@@ -79,9 +133,7 @@ def _route_aws(
     """Each record's shard and its size (data + UTF-8 key, bytes); ServiceError for the first fault
     found.
     """
-    if not 1 <= len(records) <= RECORDS_PER_CALL_MAX:
-        bound = "greater than or equal to 1" if not records else "less than or equal to 500"
-        raise _invalid("records", f"Member must have length {bound}")
+    _check_count(records)
     targets: list[Shard] = []
     sizes: list[int] = []
     record_bytes_max = stream.record_bytes_max
@@ -91,15 +143,9 @@ def _route_aws(
         encoded_key = key.encode()
         size = len(record.data) + len(encoded_key)
         if not key or len(key) > PARTITION_KEY_CHARACTERS_MAX:
-            bound = "less than or equal to 256" if key else "greater than or equal to 1"
-            raise _invalid(
-                f"records.{index + 1}.member.partitionKey", f"Member must have length {bound}"
-            )
+            raise _key_refusal(key, index)
         if size > record_bytes_max:
-            raise _invalid(
-                f"records.{index + 1}.member.data",
-                f"Member must have length less than or equal to {record_bytes_max}",
-            )
+            raise _size_refusal(stream, index)
         sizes.append(size)
         explicit = record.explicit_hash_key
         targets.append(
@@ -108,12 +154,34 @@ def _route_aws(
             )
         )
     if sum(sizes) > request_bytes_max:
-        raise ServiceError(
-            "InvalidArgumentException",
-            f"Records size exceeds {request_bytes_max // MIB} MB limit",
-            status=400,
-        )
+        raise _request_refusal(request_bytes_max)
     return targets, sizes
+
+
+def _check_count(records: list[Record]) -> None:
+    if not 1 <= len(records) <= RECORDS_PER_CALL_MAX:
+        bound = "greater than or equal to 1" if not records else "less than or equal to 500"
+        raise _invalid("records", f"Member must have length {bound}")
+
+
+def _key_refusal(key: str, index: int) -> ServiceError:
+    bound = "less than or equal to 256" if key else "greater than or equal to 1"
+    return _invalid(f"records.{index + 1}.member.partitionKey", f"Member must have length {bound}")
+
+
+def _size_refusal(stream: Stream, index: int) -> ServiceError:
+    return _invalid(
+        f"records.{index + 1}.member.data",
+        f"Member must have length less than or equal to {stream.record_bytes_max}",
+    )
+
+
+def _request_refusal(request_bytes_max: int) -> ServiceError:
+    return ServiceError(
+        "InvalidArgumentException",
+        f"Records size exceeds {request_bytes_max // MIB} MB limit",
+        status=400,
+    )
 
 
 def _explicit_aws(explicit: str, index: int) -> int:
@@ -151,12 +219,17 @@ def put_yandex(
     *,
     request_bytes_max: int,
     failing: frozenset[int],
-) -> Written:
-    """As `put_aws`; a shard's records are taken all or none, and `failing` fails its whole shard"""
+    quota_wait_ns: int | None,
+) -> tuple[list[RecordResult], int, int]:
+    """As `put_aws`; a shard's records are taken all or none, and `failing` fails its whole shard.
+
+    The third is the time until which the service holds its answer: `now_ns`, or with a
+    `quota_wait_ns` the time at which the last of its shards has given its quota or its refusal.
+    """
     total_bytes = _check_yandex(records, request_bytes_max)
     units = 1 + -(-total_bytes // REQUEST_UNIT_BYTES)
     if stream.request_units is not None and not stream.request_units.take(units, 0, now_ns):
-        return [_YANDEX_NO_UNITS] * len(records), 0
+        return [_YANDEX_NO_UNITS] * len(records), 0, now_ns
     indices_by_shard: dict[Shard, list[int]] = {}
     for index, record in enumerate(records):
         explicit = record.explicit_hash_key  # an empty one counts as none [YS]
@@ -164,6 +237,7 @@ def put_yandex(
         indices_by_shard.setdefault(stream.shard_of(hash_key), []).append(index)
     results = [_YANDEX_OVERLOADED] * len(records)
     held_bytes = 0
+    held_until_ns = now_ns
     for shard, indices in indices_by_shard.items():
         size = sum(
             len(records[index].data) + len(records[index].partition_key.encode())
@@ -172,13 +246,34 @@ def put_yandex(
         if not failing.isdisjoint(indices):
             for index in indices:
                 results[index] = _YANDEX_INTERNAL_FAILURE
-        elif shard.limiter.take(len(indices), size, now_ns):
+            continue
+        is_granted, decided_ns = _ask_quota(shard, len(indices), size, now_ns, quota_wait_ns)
+        held_until_ns = max(held_until_ns, decided_ns)
+        if is_granted:
             for index in indices:
-                results[index] = shard.append(records[index], now_ns)
+                results[index] = shard.append(records[index], decided_ns)
             held_bytes += size + len(indices) * STORED_OVERHEAD_BYTES
         else:
             shard.throttled_count += len(indices)
-    return results, held_bytes
+    return results, held_bytes, held_until_ns
+
+
+def _ask_quota(
+    shard: Shard, record_count: int, byte_count: int, now_ns: int, quota_wait_ns: int | None
+) -> tuple[bool, int]:
+    """Whether the shard takes a write, and when that is decided.
+
+    A shard's queue is first in, first out, and its quota is known, so both can be said at once. The
+    write at the head waits as long as it takes; the deadline is for those queued behind it [YS:
+    `partition_write.cpp`].
+    """
+    if quota_wait_ns is None:
+        return shard.limiter.take(record_count, byte_count, now_ns), now_ns
+    head_ns = max(now_ns, shard.granted_ns)
+    if head_ns - now_ns >= quota_wait_ns:
+        return False, now_ns + quota_wait_ns
+    shard.granted_ns = shard.limiter.grant(record_count, byte_count, head_ns)
+    return True, shard.granted_ns
 
 
 def _check_yandex(records: list[Record], request_bytes_max: int) -> int:

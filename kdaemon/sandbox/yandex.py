@@ -25,6 +25,7 @@ _MEMBERS: dict[str, frozenset[str]] = {
             "RetentionStorageMegabytes",
             "WriteQuotaKbPerSec",
             "StreamModeDetails",
+            "PartitioningSettings",
         }
     ),
     "DeleteStream": frozenset({"StreamName", "EnforceConsumerDeletion"}),

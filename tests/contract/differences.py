@@ -8,6 +8,13 @@ The test then has to fail there. No case may be here for every service that othe
 from collections.abc import Iterator
 
 BAD = "test_a_bad_request_is_refused"
+PARENTS_CLOSED = "test_who_became_a_parent_is_told_as_closed_and_nobody_else"
+HIGHER_IDS = "test_shards_that_are_opened_have_higher_ids_than_their_parents"
+KEY_LANDS = "test_a_key_lands_on_the_open_shard_that_holds_its_hash_key"
+BOTH_ENDS = "test_both_ends_of_every_open_range_belong_to_it"
+STAYS = "test_what_was_written_before_stays_on_the_closed_shard"
+UPDATES = ("6", "2", "4")  # ways of test_resharding.py that are UpdateShardCount
+WAYS = ("split", "merge", "split and merge", *UPDATES)
 
 _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
     "sandbox": {},
@@ -24,6 +31,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_bad_create_is_refused:no shards",
             "test_a_made_up_iterator_is_refused",
             "test_the_highest_hash_key_belongs_to_the_last_shard",
+            *(f"{BOTH_ENDS}:{way}" for way in WAYS),
             "test_an_unknown_operation_is_refused",
         ),
         "does not check this and takes the request": (
@@ -60,6 +68,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_closed_shard_comes_to_an_end",
             "test_the_end_of_a_closed_shard_names_its_children",
             "test_a_merge_closes_two_and_opens_one",
+            *(f"{case}:{way}" for case in (KEY_LANDS, STAYS) for way in WAYS),
         ),
         "ignores ShardFilter": ("test_shards_at_latest_are_the_open_ones",),
         "does not find the stream of a NextToken that comes alone": (
@@ -75,6 +84,11 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_shard_count_is_updated:6",
             "test_the_shard_count_is_updated:2",
             "test_the_shard_count_is_updated:4",
+            *(
+                f"{case}:{way}"
+                for case in (PARENTS_CLOSED, HIGHER_IDS, KEY_LANDS, BOTH_ENDS, STAYS)
+                for way in UPDATES
+            ),
         ),
         "predates ShardFilter, pages of ListShards and ChildShards": (
             "test_shards_at_latest_are_the_open_ones",
@@ -100,6 +114,9 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             f"{BAD}:over 10 MiB",
             "test_a_split_needs_a_key_inside_the_shard:lowest",
             "test_a_split_needs_a_key_inside_the_shard:lowest + 1",
+        ),
+        "tells 2**63 - 1 as the last sequence number of every closed shard": (
+            "test_a_closed_shards_last_number_comes_after_its_records_and_before_its_childrens",
         ),
         "fails one record inside a 200 where the service refuses the request": (
             f"{BAD}:data over 1 MiB",

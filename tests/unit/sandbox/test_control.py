@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.record import Record
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import SandboxSettings
@@ -309,6 +309,82 @@ def test_records_put_before_resharding_stay_readable(service: Service) -> None:
     )
     service.put_records("orders", [Record(b"%d" % n, f"key-{n}") for n in range(50, 100)], 0)
     assert {int(stored.record.data) for stored in service.stored("orders")} == set(range(100))
+
+
+def test_the_record_limit_is_changed_for_the_next_call(service: Service) -> None:
+    two_mib = Record(b"x" * (2 * MIB - 1), "k")
+    update: dict[str, Any] = {"StreamARN": ARN, "MaxRecordSizeInKiB": 2048}
+    with pytest.raises(ServiceError, match="1048576"):
+        service.put_records("orders", [two_mib], 0)
+    assert call(service, "UpdateMaxRecordSize", **update) == {}
+    summary = call(service, "DescribeStreamSummary", StreamName="orders")[
+        "StreamDescriptionSummary"
+    ]
+    assert summary["MaxRecordSizeInKiB"] == 2048
+    assert service.put_records("orders", [two_mib], 0)[0].is_delivered
+    call(service, "UpdateMaxRecordSize", **{**update, "MaxRecordSizeInKiB": 1024})
+    with pytest.raises(ServiceError, match="1048576"):
+        service.put_records("orders", [two_mib], 9 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({"StreamARN": ARN, "MaxRecordSizeInKiB": 1023}, "ValidationException"),
+        ({"StreamARN": ARN, "MaxRecordSizeInKiB": 10241}, "ValidationException"),
+        ({"StreamARN": ARN}, "ValidationException"),
+        ({"StreamName": "orders", "MaxRecordSizeInKiB": 2048}, "ValidationException"),
+        ({"StreamARN": f"{ARN}x", "MaxRecordSizeInKiB": 2048}, "ResourceNotFoundException"),
+    ],
+)
+def test_a_record_limit_out_of_bounds_changes_nothing(
+    service: Service, members: dict[str, Any], code: str
+) -> None:
+    assert refusal(service, "UpdateMaxRecordSize", **members).code == code
+    assert service.stream("orders").record_bytes_max == MIB
+
+
+def test_a_stream_made_anew_counts_its_shards_from_zero_and_repeats_no_sequence_number(
+    service: Service,
+) -> None:
+    split: dict[str, Any] = {"NewStartingHashKey": str(2**126)}
+    call(service, "SplitShard", StreamName="orders", ShardToSplit=f"shardId-{0:012d}", **split)
+    before = service.put_record("orders", Record(b"before", "k", "0"), 1)
+    assert before.shard_id == f"shardId-{2:012d}"
+    shard = {"StreamName": "orders", "ShardId": before.shard_id}
+    token = call(service, "GetShardIterator", 1, ShardIteratorType="TRIM_HORIZON", **shard)
+    call(service, "DeleteStream", StreamName="orders")
+    with pytest.raises(ServiceError) as caught:
+        service.put_records("orders", [Record(b"between", "k", "0")], 2)
+    assert caught.value.code == "ResourceNotFoundException"
+    call(service, "CreateStream", 3, StreamName="orders", ShardCount=3)
+    assert ids(call(service, "ListShards", 3, StreamName="orders")["Shards"]) == [0, 1, 2]
+    after = service.put_record("orders", Record(b"after", "k", "0"), 3)
+    assert after.shard_id == f"shardId-{0:012d}"
+    assert int(after.sequence_number or 0) > int(before.sequence_number or 0)
+    assert [stored.record.data for stored in service.stored("orders")] == [b"after"]
+    error = refusal(service, "GetRecords", 3, **token)
+    assert error.code == "InvalidArgumentException"
+
+
+def test_a_stream_made_anew_has_its_whole_quota(service: Service) -> None:
+    batch = [Record(b"x", "k")] * 500
+    for _ in range(3):
+        service.put_records("orders", batch, 0)
+    call(service, "DeleteStream", StreamName="orders")
+    call(service, "CreateStream", StreamName="orders", ShardCount=2)
+    assert all(result.is_delivered for result in service.put_records("orders", batch, 0))
+
+
+def test_the_service_halves_a_shard_of_its_own_accord(service: Service) -> None:
+    service.split_shard("orders", "shardId-000000000001", 5)
+    shards = call(service, "ListShards", 5, StreamName="orders")["Shards"]
+    assert [shard.get("ParentShardId", "")[-1:] for shard in shards] == ["", "", "1", "1"]
+    assert shards[3]["HashKeyRange"]["StartingHashKey"] == str(2**127 + 2**126)
+    for unknown in ("shardId-000000000001", "shardId-000000000009"):
+        with pytest.raises(ServiceError):
+            service.split_shard("orders", unknown, 6)
+    assert len(service.stream("orders").shards) == 4
 
 
 def test_an_operation_that_is_not_offered_is_unknown(service: Service) -> None:

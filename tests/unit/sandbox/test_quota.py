@@ -74,6 +74,30 @@ def test_a_lone_record_above_the_quota_passes_a_window() -> None:
     assert windows.take(1, 500, SECOND)
 
 
+def test_a_grant_waits_for_any_quota_and_leaves_the_rest_as_a_debt() -> None:
+    bucket = TokenBuckets(Quota(1000, 1000), now_ns=0)
+    assert bucket.grant(500, 1, 0) == 0
+    assert bucket.grant(800, 1, 0) == 0  # 500 are left, and 300 owed from here on
+    assert bucket.grant(1, 1, 0) == 300_000_001  # one nanosecond of refill is quota
+    assert bucket.grant(1, 2000, 0) == 301_000_001
+    assert bucket.grant(1, 1, 0) > 1_300_000_000  # the bytes are owed, too
+    assert not bucket.take(1, 1, 1_000_000_000)
+
+
+def test_a_grant_long_after_is_at_once_and_saves_no_more_than_a_second() -> None:
+    bucket = TokenBuckets(Quota(10, 10**9), now_ns=0)
+    assert bucket.grant(25, 1, 3600 * SECOND) == 3600 * SECOND
+    assert bucket.grant(1, 1, 3600 * SECOND) == 3601 * SECOND + SECOND // 2 + 1
+
+
+def test_a_window_grants_in_the_next_second_what_it_has_no_room_for() -> None:
+    windows = FixedWindows(Quota(3, 10**9), now_ns=0)
+    assert windows.grant(2, 1, 5) == 5
+    assert windows.grant(2, 1, 5) == SECOND
+    assert windows.grant(1, 1, 5) == SECOND  # a window that has begun is not gone back from
+    assert windows.grant(9, 1, 5) == 2 * SECOND
+
+
 def test_the_kind_chooses_the_limiter() -> None:
     assert isinstance(make_limiter(LimiterKind.BUCKET, Quota(), 0), TokenBuckets)
     assert isinstance(make_limiter(LimiterKind.WINDOW, Quota(), 0), FixedWindows)

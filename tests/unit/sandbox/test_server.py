@@ -13,7 +13,7 @@ import pytest
 
 from kdaemon.base.record import Record
 from kdaemon.sandbox.faults import Fault, FaultKind
-from kdaemon.sandbox.server import UNPARSABLE, SandboxServer
+from kdaemon.sandbox.server import UNPARSABLE, SandboxServer, WallClock
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
@@ -21,6 +21,7 @@ from kdaemon.system import SystemClock, SystemDice
 JSON = "application/x-amz-json-1.1"
 DATA = base64.b64encode(b"hello").decode()
 PUT: dict[str, Any] = {"StreamName": "orders", "Records": [{"Data": DATA, "PartitionKey": "k"}] * 3}
+NAMED = {"StreamName": "orders"}
 DEADLINE_S = 10.0
 
 
@@ -53,8 +54,10 @@ class Sandbox:
 
 
 @asynccontextmanager
-async def running(settings: SandboxSettings | None = None) -> AsyncIterator[Sandbox]:
-    server = SandboxServer(Service(settings, SystemDice(7)), SystemClock())
+async def running(
+    settings: SandboxSettings | None = None, clock: WallClock | None = None
+) -> AsyncIterator[Sandbox]:
+    server = SandboxServer(Service(settings, SystemDice(7)), clock or SystemClock())
     await server.start(port=0)
     timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
     try:
@@ -352,3 +355,68 @@ async def test_yandex_over_http() -> None:
         del headers["X-Amz-Target"]
         status, answer, _ = await put({})
         assert (status, answer["__type"]) == (400, "MissingAction")
+
+
+class StoppedClock:
+    """So that what is held does not depend on how fast this machine is; timers go on."""
+
+    def now_ns(self) -> int:
+        return 0
+
+    def wall_seconds(self) -> float:
+        return 1.7e9
+
+
+async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
+    settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
+    async with running(settings, StoppedClock()) as sandbox:
+        sandbox.service.create_stream("orders", 1)
+        five = {**PUT, "Records": [*PUT["Records"], *PUT["Records"][:2]]}
+        for _ in range(3):  # the third leaves a debt of 5: half a second
+            assert (await sandbox.answer("PutRecords", five))["FailedRecordCount"] == 0
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        held = asyncio.create_task(sandbox.answer("PutRecords", five))
+        await sandbox.answer("ListStreams", {})
+        assert not held.done()
+        assert (await held)["FailedRecordCount"] == 0
+        assert loop.time() - start >= 0.5
+        start = loop.time()
+        answer = await sandbox.answer("PutRecords", five)
+        assert loop.time() - start >= 0.25
+        assert answer["FailedRecordCount"] == 5
+        assert answer["Records"][0]["ErrorMessage"] == "quota exceeded"
+        start = loop.time()
+        status, _, body = await sandbox.call("PutRecord", {**PUT["Records"][0], **NAMED})
+        assert loop.time() - start >= 0.25
+        assert (status, json.loads(body)["message"]) == (400, "quota exceeded")
+        sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=100))
+        start = loop.time()
+        await sandbox.answer("PutRecords", five)
+        assert loop.time() - start >= 0.35
+
+
+async def test_closing_drops_held_answers() -> None:
+    settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(1, 10**6), quota_wait_ms=9000)
+    async with running(settings, StoppedClock()) as sandbox:
+        sandbox.service.create_stream("orders", 1)
+        await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds
+        held = asyncio.create_task(sandbox.call("PutRecords", PUT))
+        async with asyncio.timeout(DEADLINE_S):
+            while sandbox.service.call_counts["PutRecords"] < 2:
+                await asyncio.sleep(0)
+        await sandbox.server.aclose()
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await held
+
+
+async def test_a_shard_is_split_by_the_service_on_request(sandbox: Sandbox) -> None:
+    split = {"stream": "orders", "shard_id": "shardId-000000000001"}
+    status, state = await sandbox.script("POST", "/sandbox/splits", split)
+    assert status == 200
+    shards = state["streams"]["orders"]["shards"]
+    assert [shard["is_open"] for shard in shards] == [True, False, True, True]
+    status, answer = await sandbox.script("POST", "/sandbox/splits", split)
+    assert (status, answer["__type"]) == (400, "ResourceInUseException")
+    status, answer = await sandbox.script("POST", "/sandbox/splits", {"stream": "orders"})
+    assert (status, answer["__type"]) == (400, "InvalidArgumentException")

@@ -44,9 +44,10 @@ def answer_of(
 ) -> tuple[int, bytes]:
     """As the server does it, without a server."""
     try:
-        return 200, read_call(service, method, "/", head, body).perform(0, None)
+        reply = read_call(service, method, "/", head, body).perform(0, None)
     except (ServiceError, ApiError) as error:
-        return refusal(error)[:2]
+        reply = refusal(error)
+    return reply.status, reply.body
 
 
 def make_service(flavour: Flavour = Flavour.AWS) -> Service:
@@ -61,7 +62,7 @@ def test_reading_a_call_does_nothing_until_it_is_performed() -> None:
     call = read_call(service, "POST", "/", headers("PutRecords"), body)
     assert (call.operation, call.stream) == ("PutRecords", "orders")
     assert service.stored("orders") == []
-    assert json.loads(call.perform(0, None))["FailedRecordCount"] == 0
+    assert json.loads(call.perform(0, None).body)["FailedRecordCount"] == 0
     assert len(service.stored("orders")) == 1
 
 

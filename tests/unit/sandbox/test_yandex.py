@@ -1,6 +1,8 @@
 """The Yandex flavour: what it refuses, how it throttles, how it is described."""
 
 import base64
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -150,7 +152,101 @@ def test_shards_only_grow_in_number_and_all_stay_open() -> None:
     ]
     with pytest.raises(ServiceError) as caught:
         service.handle("UpdateShardCount", {"StreamName": NAME, "TargetShardCount": 4}, 0)
-    assert caught.value.code == "ValidationException"
+    assert caught.value.code == "InvalidArgumentException"
+    assert "must be non-decreasing, old value is 5 new value is 4" in caught.value.message
+
+
+def described(service: Service, name: str = NAME) -> list[dict[str, Any]]:
+    answer: Any = service.handle("DescribeStream", {"StreamName": name}, 0)
+    shards: list[dict[str, Any]] = answer["StreamDescription"]["Shards"]
+    return shards
+
+
+def range_of(shard: dict[str, Any]) -> tuple[int, int]:
+    told = shard["HashKeyRange"]
+    return int(told["StartingHashKey"]), int(told["EndingHashKey"])
+
+
+def test_growing_a_static_stream_maps_every_key_anew_among_open_shards() -> None:
+    service = make_service(2)
+    key = Record(b"x", "k", str(2**127 - 2**120))  # near the end of the first half
+    (before,) = service.put_records(NAME, [key], 0)
+    service.handle("UpdateShardCount", {"StreamName": NAME, "TargetShardCount": 4}, 1)
+    (after,) = service.put_records(NAME, [key], 2)
+    assert (before.shard_id, after.shard_id) == ("shard-000000", "shard-000001")
+    shards = described(service)
+    quarter = HASH_KEY_MAX // 4
+    assert [range_of(shard)[0] for shard in shards] == [index * quarter for index in range(4)]
+    for shard in shards:
+        assert "ParentShardId" not in shard
+        assert list(shard["SequenceNumberRange"]) == ["StartingSequenceNumber"]
+        for hash_key in range_of(shard):
+            (result,) = service.put_records(NAME, [Record(b"x", "k", str(hash_key))], 3)
+            assert result.shard_id == shard["ShardId"], "a static stream tells its true ranges"
+
+
+def make_splitting_service() -> Service:
+    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service.create_stream(NAME, 2, can_split=True)
+    return service
+
+
+def test_a_shard_that_split_is_told_as_if_open_and_its_children_name_it() -> None:
+    service = make_splitting_service()
+    service.put_records(NAME, [Record(b"before", "k", LOW)], 0)
+    service.split_shard(NAME, "shard-000000", 1)
+    shards = described(service)
+    assert [shard["ShardId"] for shard in shards] == [f"shard-{index:06d}" for index in range(4)]
+    assert [shard.get("ParentShardId") for shard in shards] == [None, None, *["shard-000000"] * 2]
+    for shard in shards:
+        assert list(shard["SequenceNumberRange"]) == ["StartingSequenceNumber"]
+    (after,) = service.put_records(NAME, [Record(b"after", "k", LOW)], 2)
+    assert (after.shard_id, after.sequence_number) == ("shard-000002", "0")
+    parent = service.stream(NAME).shards[0]
+    assert [stored.record.data for stored in parent.log] == [b"before"]
+
+
+def test_the_last_hash_key_told_of_a_splitting_shard_goes_to_the_next_one() -> None:
+    service = make_splitting_service()
+    service.split_shard(NAME, "shard-000000", 1)
+    in_order = sorted(described(service)[1:], key=range_of)
+    assert range_of(in_order[0])[0] == 0
+    assert range_of(in_order[-1])[1] == HASH_KEY_MAX
+    for shard, following in pairwise(in_order):
+        start, end = range_of(shard)
+        assert range_of(following)[0] == end + 1
+        records = [Record(b"x", "k", str(key)) for key in (start, (start + end) // 2, end)]
+        results = service.put_records(NAME, records, 2)
+        assert [result.shard_id for result in results] == [
+            shard["ShardId"],
+            shard["ShardId"],
+            following["ShardId"],
+        ]
+
+
+def test_a_splitting_stream_is_made_by_call_and_only_grows_by_splits() -> None:
+    service = make_service()
+    payload = {
+        "StreamName": "growing",
+        "ShardCount": 1,
+        "PartitioningSettings": {
+            "MinActivePartitions": 3,
+            "MaxActivePartitions": 10,
+            "AutoPartitioningSettings": {"Strategy": "AUTO_PARTITIONING_STRATEGY_SCALE_UP"},
+        },
+    }
+    body = msgspec.json.encode(payload)
+    service.handle("CreateStream", yandex.read_payload("CreateStream", body), 0)
+    assert len(described(service, "growing")) == 3
+    service.split_shard("growing", "shard-000001", 0)
+    assert len(described(service, "growing")) == 5
+    update = {"StreamName": "growing", "TargetShardCount": 8}
+    with pytest.raises(ServiceError) as caught:
+        service.handle("UpdateShardCount", update, 0)
+    assert caught.value.code == "InvalidArgumentException"
+    with pytest.raises(ServiceError, match="static"):
+        service.split_shard(NAME, "shard-000000", 0)
+    assert len(described(service)) == 2
 
 
 def test_records_are_read_back_by_offset() -> None:
