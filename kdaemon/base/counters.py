@@ -24,6 +24,7 @@ class RejectReason(Enum):
     UNLISTED = "unlisted"  # the configuration does not take this stream
     DRAINING = "draining"  # the daemon was told to stop
     SPOOL = "spool"  # the disk did not take it
+    UNAVAILABLE = "unavailable"  # the stream as it is cannot keep what was configured for it
 
 
 class DeadReason(Enum):
@@ -71,6 +72,7 @@ class RetryReason(Enum):
     AMBIGUOUS = "ambiguous"
     HOLD = "hold"
     BISECTED = "bisected"
+    OUTSIDE = "outside_range"  # an aggregate on a shard that does not hold all its keys
 
 
 _FAILURE_CODES = {code.value: code for code in FailureCode}

@@ -76,6 +76,10 @@ class TokenBucket:
         """Takes `cost` tokens. Only after `can_pay(cost)`."""
         self._level -= cost * NS
 
+    def keep_at_most(self, tokens: int) -> None:
+        """Lets go of what was saved up beyond this; after `refill`."""
+        self._level = min(self._level, tokens * NS)
+
     def ready_at_ns(self, cost: int) -> int:
         """The first nanosecond at which `cost` can be paid, if nothing else is paid before."""
         missing = min(cost * NS, self._capacity) - self._level
@@ -85,38 +89,3 @@ class TokenBucket:
 def _capacity(rate: int) -> int:
     """In token-nanoseconds; at least one token, which at 1 a second is more than the burst."""
     return max(rate * BURST_NS, NS)
-
-
-class ShardBudget:
-    """What one shard takes: records a second and bytes a second, taken together or not at all.
-
-    Bytes are data + partition key, as the service counts them.
-    """
-
-    __slots__ = ("bytes", "records")
-
-    def __init__(self, records_per_second: int, bytes_per_second: int, now_ns: int) -> None:
-        self.records = TokenBucket(records_per_second, now_ns)
-        self.bytes = TokenBucket(bytes_per_second, now_ns)
-
-    def set_rates(self, records_per_second: int, bytes_per_second: int, now_ns: int) -> None:
-        self.records.set_rate(records_per_second, now_ns)
-        self.bytes.set_rate(bytes_per_second, now_ns)
-
-    def take_over(self, other: "ShardBudget") -> None:
-        self.records.take_over(other.records)
-        self.bytes.take_over(other.bytes)
-
-    def refill(self, now_ns: int) -> None:
-        self.records.refill(now_ns)
-        self.bytes.refill(now_ns)
-
-    def can_pay(self, record_count: int, byte_count: int) -> bool:
-        return self.records.can_pay(record_count) and self.bytes.can_pay(byte_count)
-
-    def pay(self, record_count: int, byte_count: int) -> None:
-        self.records.pay(record_count)
-        self.bytes.pay(byte_count)
-
-    def ready_at_ns(self, record_count: int, byte_count: int) -> int:
-        return max(self.records.ready_at_ns(record_count), self.bytes.ready_at_ns(byte_count))

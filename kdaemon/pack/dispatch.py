@@ -1,83 +1,153 @@
 """Where a frame's records queue: on the lane of their shard, or on one lane for the whole stream.
 
-Three regimes. With a map: one lane a shard. AUTO (the service itself spreads records): one lane,
-paced for all shards. Unknown (nobody may ask, or nobody has answered yet): one lane, paced for as
-many shards as answers have named, at least one; the limiter is never off. A new map replaces the
-old in one call, and what was queued for shards that are gone is routed again.
+Three regimes. With a map: one lane a shard, and one for records without a key, which go where there
+is room. AUTO (the service itself spreads records): one lane, paced for all shards. Unknown (nobody
+may ask, or nobody has answered yet): one lane, paced for as many shards as answers have named, at
+least one; the limiter is never off. A new map replaces the old in one call, and what was queued for
+shards that are gone is routed again.
 """
 
-from kdaemon.base.description import StreamDescription
+from dataclasses import dataclass
+
+from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
-from kdaemon.pace.bucket import ShardBudget
+from kdaemon.pace.budget import ShardBudget
+from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.seen import SeenShards
-from kdaemon.route.shard_map import ShardMap, spread_without_map
+from kdaemon.route.shard_map import ANY_SHARD, ShardMap, spread_without_map
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRates:
+    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
+
+    records_per_second: int
+    bytes_per_second: int
+    first_share: float
+
+    def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
+        return ShardBudget(
+            self.records_per_second * shard_count,
+            self.bytes_per_second * shard_count,
+            now_ns,
+            self.first_share,
+        )
+
+    def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:
+        budget.set_ceilings(
+            self.records_per_second * shard_count, self.bytes_per_second * shard_count, now_ns
+        )
 
 
 class Dispatcher:
     """Owns the shard map and decides the packer's lanes."""
 
     def __init__(
-        self, packer: Packer, records_per_second: int, bytes_per_second: int, now_ns: int
+        self,
+        packer: Packer,
+        rates: ShardRates,
+        now_ns: int,
+        *,
+        order: KeyOrder | None = None,
+        is_kind_split: bool = False,
     ) -> None:
-        """Rates are what one shard may take from this daemon."""
+        """`order`: keeps records behind others of their key. `is_kind_split`: no run has records
+        with and without an explicit hash key (aggregates ask for it).
+        """
         self._packer = packer
-        self._records_per_second = records_per_second
-        self._bytes_per_second = bytes_per_second
-        self._auto_shard_count = 0  # more than 0 in the AUTO regime, and only there
+        self._rates = rates
+        self._order = order
+        self._is_kind_split = is_kind_split
+        self._auto_shards: frozenset[str] = frozenset()  # their ids; in the AUTO regime only
         self._seen = SeenShards()
         self._spread_count = 0
         self.shard_map: ShardMap | None = None
         self.map_since_ns = now_ns
-        packer.replace_lanes([Lane(None, self._budget(1, now_ns))])
+        self._told_ns = now_ns  # when the shards were told last, changed or not
+        packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
 
     @property
     def shard_count(self) -> int:
         """Open shards as far as known; 0 if nothing is known."""
         if self.shard_map is not None:
             return len(self.shard_map.shards)
-        return self._auto_shard_count or self._seen.count
+        return len(self._auto_shards) or self._seen.count
 
-    def dispatch(self, frame: Frame, byte_count: int, now_ns: int) -> None:
-        """Queues all records of a frame. `byte_count`: data + partition keys of all of them."""
-        packer = self._packer
-        lanes = packer.lanes
+    @property
+    def is_auto(self) -> bool:
+        """Whether the stream is known to spread its records itself."""
+        return bool(self._auto_shards)
+
+    def route(self, frame: Frame, byte_count: int) -> list[Run]:
+        """Where all records of a frame are to queue; nothing is queued yet. `byte_count`: data +
+        partition keys of all of them.
+        """
+        records = frame.records
+        lanes = self._packer.lanes
         shard_map = self.shard_map
         if shard_map is None:
-            self._spread_count = spread_without_map(frame.records, self._spread_count)
-            run = Run(frame, list(range(len(frame.records))), byte_count, lanes[0])
-            packer.push(run, now_ns)
-            return
-        if len(frame.records) == 1:
-            shard = shard_map.index_of(frame.records[0])
-            packer.push(Run(frame, [0], byte_count, lanes[shard]), now_ns)
-            return
-        groups = shard_map.group(frame.records)
+            self._spread_count = spread_without_map(records, self._spread_count)
+            return [Run(frame, list(range(len(records))), byte_count, lanes[0])]
+        if len(records) == 1:
+            return [self._run(frame, [0], byte_count, shard_map.index_of(records[0]), 0)]
+        groups = shard_map.group(records)
         if len(groups) == 1:
             shard, group = groups.popitem()
-            packer.push(Run(frame, group, byte_count, lanes[shard]), now_ns)
-            return
-        sizes = frame.sizes
-        for shard, group in groups.items():
-            group_bytes = sum([sizes[index] for index in group])
-            packer.push(Run(frame, group, group_bytes, lanes[shard]), now_ns)
+            runs = [self._run(frame, group, byte_count, shard, 0)]
+        else:
+            sizes = frame.sizes
+            runs = [
+                self._run(frame, group, sum([sizes[index] for index in group]), shard, 0)
+                for shard, group in groups.items()
+            ]
+        return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
 
-    def dispatch_again(self, run: Run, now_ns: int) -> None:
-        """Queues a run whose lane is retired, by the map as it is now."""
+    def queue(self, runs: list[Run], now_ns: int) -> None:
+        """Queues runs where they are to go, but for records whose turn it is not."""
+        push = self._packer.push
+        if self._order is not None:
+            keyed = [run for run in runs if not run.is_keyless]
+            keyless = [run for run in runs if run.is_keyless]
+            runs = keyless + self._order.enter(keyed) if keyed else keyless
+        for run in runs:
+            push(run, now_ns)
+
+    def queue_again(self, run: Run, now_ns: int) -> None:
+        """Queues a run whose lane may be retired, by the map as it is now."""
+        for again in self._route_again(run):
+            self._packer.push(again, now_ns)
+
+    def _route_again(self, run: Run) -> list[Run]:
         frame = run.frame
         sizes = frame.sizes
+        attempts = run.attempt_count
         lanes = self._packer.lanes
-        groups: dict[int, list[int]] = {0: list(range(len(run.indices)))}
-        if self.shard_map is not None:
-            groups = self.shard_map.group([frame.records[index] for index in run.indices])
+        if self.shard_map is None:
+            records = [frame.records[index] for index in run.indices]
+            self._spread_count = spread_without_map(records, self._spread_count)
+            again = Run(frame, run.indices, run.byte_count, lanes[0], attempts)
+            again.is_keyless = run.is_keyless  # these have no turns, whatever keys they get
+            return [again]
+        if run.is_keyless:
+            return [self._run(frame, run.indices, run.byte_count, ANY_SHARD, attempts)]
+        runs: list[Run] = []
+        groups = self.shard_map.group([frame.records[index] for index in run.indices])
         for shard, positions in groups.items():
             group = [run.indices[position] for position in positions]
             group_bytes = sum([sizes[index] for index in group])
-            self._packer.push(
-                Run(frame, group, group_bytes, lanes[shard], run.attempt_count), now_ns
-            )
+            runs.append(self._run(frame, group, group_bytes, shard, attempts))
+        return [part for each in runs for part in _kinds(each)] if self._is_kind_split else runs
+
+    def _run(
+        self, frame: Frame, indices: list[int], byte_count: int, shard: int, attempt_count: int
+    ) -> Run:
+        if shard == ANY_SHARD:
+            lane = self._packer.keyless_lane
+            return Run(frame, indices, byte_count, lane, attempt_count, is_keyless=True)
+        return Run(frame, indices, byte_count, self._packer.lanes[shard], attempt_count)
 
     def remap(self, description: StreamDescription, now_ns: int) -> bool:
         """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)
@@ -86,52 +156,113 @@ class Dispatcher:
         shards = description.shards
         if shards is None:
             return False
-        known = {shard.shard_id: shard for shard in self.shard_map.shards} if self.shard_map else {}
+        self._trust(now_ns)
         if description.is_auto:
-            is_known = self._auto_shard_count == len(shards)
-        else:
-            is_known = set(known.values()) == set(shards)
-        if is_known:
-            return False
-        lane_of = {lane.shard_id: lane for lane in self._packer.lanes}
-        self.map_since_ns = now_ns
-        lanes: list[Lane] = []
-        if description.is_auto:
+            names = frozenset(shard.shard_id for shard in shards)
+            if self._auto_shards == names:
+                return False
+            lanes = [self._lane_of_all(len(shards), now_ns)]
             self.shard_map = None
-            self._auto_shard_count = len(shards)
-            lanes = [lane_of.get(None) or Lane(None, self._budget(len(shards), now_ns))]
-            self._rate(lanes[0], len(shards), now_ns)
+            self._auto_shards = names
         else:
-            self.shard_map = ShardMap(shards)
-            self._auto_shard_count = 0
-            for shard in self.shard_map.shards:
-                lane = lane_of.get(shard.shard_id)
-                if lane is None:
-                    lane = Lane(shard.shard_id, self._budget(1, now_ns))
-                elif known[shard.shard_id] != shard:
-                    lane = Lane(shard.shard_id, lane.budget)  # another range: route its queue anew
-                lanes.append(lane)
-            if None in lane_of:
-                # What nobody predicted may all have gone to one shard, whichever it was.
-                spent = lane_of[None].budget
-                spent.refill(now_ns)
-                for lane in lanes:
-                    lane.budget.take_over(spent)
-        for run in self._packer.replace_lanes(lanes):
-            self.dispatch_again(run, now_ns)
+            if self.shard_map is not None and set(self.shard_map.shards) == set(shards):
+                return False
+            lanes = self._mapped_lanes(shards, now_ns)
+            self._auto_shards = frozenset()
+        self._replace_lanes(lanes, now_ns)
         return True
 
-    def learn(self, lane: Lane, answers: list[RecordResult], now_ns: int) -> None:
-        """Where nothing is predicted, answers tell how many shards there are."""
-        if not self._auto_shard_count and self._seen.see(answers, now_ns):
-            self._rate(lane, max(1, self._seen.count), now_ns)
+    def _trust(self, now_ns: int) -> None:
+        """The shards are told: a lane of which no record landed elsewhere since they were told last
+        is trusted again. (One that lands elsewhere for ever, on AUTO that nobody tells, is not.)
+        """
+        for lane in self._packer.lanes:
+            if lane.doubted_ns is not None and lane.doubted_ns < self._told_ns:
+                lane.doubted_ns = None
+        self._told_ns = now_ns
 
-    def _budget(self, shard_count: int, now_ns: int) -> ShardBudget:
-        return ShardBudget(
-            self._records_per_second * shard_count, self._bytes_per_second * shard_count, now_ns
-        )
+    def forget(self, now_ns: int) -> None:
+        """The stream is missing. If it is made anew, its shards may have the names of the old ones
+        and other ranges; what lands there would look as predicted.
+        """
+        self.shard_map = None
+        self._auto_shards = frozenset()
+        self._replace_lanes([self._lane_of_all(1, now_ns)], now_ns)
 
-    def _rate(self, lane: Lane, shard_count: int, now_ns: int) -> None:
-        lane.budget.set_rates(
-            self._records_per_second * shard_count, self._bytes_per_second * shard_count, now_ns
+    def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:
+        self.map_since_ns = now_ns
+        orphans = self._packer.replace_lanes(lanes)
+        if self.shard_map is None:
+            orphans += self._packer.take_keyless()
+        for run in orphans:
+            self.queue_again(run, now_ns)
+
+    def _lane_of_all(self, shard_count: int, now_ns: int) -> Lane:
+        first = self._packer.lanes[0]
+        if first.shard_id is None:
+            self._rates.apply(first.budget, shard_count, now_ns)
+            return first
+        lane = Lane(None, self._rates.budget(shard_count, now_ns))
+        lane.budget.inherit(first.budget, now_ns)
+        return lane
+
+    def _mapped_lanes(self, shards: tuple[OpenShard, ...], now_ns: int) -> list[Lane]:
+        """A lane for each shard, old ones where nothing changed; sets the map.
+
+        A shard that was not there before begins with the share of the one whose place it has.
+        """
+        before, old_lanes = self.shard_map, self._packer.lanes
+        known = {} if before is None else {shard.shard_id: shard for shard in before.shards}
+        lane_of = {lane.shard_id: lane for lane in old_lanes}
+        after = self.shard_map = ShardMap(shards)
+        lanes: list[Lane] = []
+        for shard, hash_key in zip(after.shards, after.hash_keys, strict=True):
+            lane = lane_of.get(shard.shard_id)
+            if lane is None:
+                lane = Lane(shard.shard_id, self._rates.budget(1, now_ns), hash_key)
+                if before is not None:
+                    parent = old_lanes[before.index_of_hash_key(shard.first_hash_key)]
+                    lane.budget.inherit(parent.budget, now_ns)
+            elif known[shard.shard_id] != shard:  # another range: its queue is routed anew
+                lane = Lane(shard.shard_id, lane.budget, hash_key)
+            lanes.append(lane)
+        if None in lane_of:
+            # What nobody predicted may all have gone to one shard, whichever it was.
+            spent = lane_of[None].budget
+            spent.refill(now_ns)
+            for lane in lanes:
+                lane.budget.take_over(spent)
+        return lanes
+
+    def learn(self, lane: Lane, answers: list[RecordResult], now_ns: int) -> bool:
+        """Where nothing is predicted, answers tell how many shards there are. True if they name one
+        that an AUTO stream did not have when it was asked for.
+        """
+        if self._auto_shards:
+            return any(
+                result.is_delivered and result.shard_id not in self._auto_shards
+                for result in answers
+            )
+        if self._seen.see(answers, now_ns):
+            self._rates.apply(lane.budget, max(1, self._seen.count), now_ns)
+        return False
+
+
+def _kinds(run: Run) -> list[Run]:
+    """The run as one of records with an explicit hash key and one of records without."""
+    records = run.frame.records
+    explicit = [index for index in run.indices if records[index].explicit_hash_key is not None]
+    if not explicit or run.is_keyless or len(explicit) == len(run.indices):
+        return [run]
+    sizes = run.frame.sizes
+    plain = [index for index in run.indices if records[index].explicit_hash_key is None]
+    return [
+        Run(
+            run.frame,
+            indices,
+            sum([sizes[index] for index in indices]),
+            run.lane,
+            run.attempt_count,
         )
+        for indices in (plain, explicit)
+    ]

@@ -11,16 +11,18 @@ from collections.abc import Iterable
 from enum import Enum
 
 from kdaemon.base.frame import Frame
-from kdaemon.pace.bucket import ShardBudget
+from kdaemon.pace.budget import ShardBudget
 
 
 class Run:
     """Records of one frame that go the same way: `indices` into `frame.records`, ascending.
 
     `byte_count`: data + partition keys of these records. `attempt_count`: how often they were sent.
+    `is_keyless`: they came without a key, so that any shard may take them; then `lane` is the one
+    that they were drawn for last.
     """
 
-    __slots__ = ("attempt_count", "byte_count", "frame", "indices", "lane")
+    __slots__ = ("attempt_count", "byte_count", "frame", "indices", "is_keyless", "lane")
 
     def __init__(
         self,
@@ -29,12 +31,15 @@ class Run:
         byte_count: int,
         lane: "Lane",
         attempt_count: int = 0,
+        *,
+        is_keyless: bool = False,
     ) -> None:
         self.frame = frame
         self.indices = indices
         self.byte_count = byte_count
         self.lane = lane
         self.attempt_count = attempt_count
+        self.is_keyless = is_keyless
 
     def split(self, count: int) -> "Run":
         """Takes the first `count` records (fewer than there are) off into a run of their own."""
@@ -43,7 +48,14 @@ class Run:
         byte_count = sum([sizes[index] for index in taken])
         self.indices = self.indices[count:]
         self.byte_count -= byte_count
-        return Run(self.frame, taken, byte_count, self.lane, self.attempt_count)
+        return Run(
+            self.frame,
+            taken,
+            byte_count,
+            self.lane,
+            self.attempt_count,
+            is_keyless=self.is_keyless,
+        )
 
 
 class LaneState(Enum):
@@ -80,23 +92,39 @@ _NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {
 
 
 class Lane:
-    """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted."""
+    """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted.
+
+    `hash_key`: a decimal well inside the shard's range, for records that may go anywhere; "" where
+    no shard is predicted. `waiting_*`: records behind others of their key (`key_order.py`).
+    `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when one of its
+    records landed elsewhere last; then it makes no aggregates (None: it is trusted).
+    """
 
     __slots__ = (
         "blocked_until_ns",
         "budget",
+        "calls_sent_ns",
+        "doubted_ns",
         "failure_count",
+        "hash_key",
+        "is_held",
         "queue",
         "queued_bytes",
         "queued_records",
         "ready_at_ns",
         "shard_id",
         "state",
+        "taken",
+        "throttled",
+        "waiting_bytes",
+        "waiting_records",
     )
 
-    def __init__(self, shard_id: str | None, budget: ShardBudget) -> None:
+    def __init__(self, shard_id: str | None, budget: ShardBudget, hash_key: str = "") -> None:
         self.shard_id = shard_id
         self.budget = budget
+        self.hash_key = hash_key
+        self.doubted_ns: int | None = None
         self.queue: deque[Run] = deque()
         self.queued_records = 0
         self.queued_bytes = 0
@@ -104,6 +132,12 @@ class Lane:
         self.ready_at_ns = 0  # meaningful while WAITING
         self.blocked_until_ns = 0  # the end of the shard's backoff
         self.failure_count = 0  # calls in a row in which this shard failed records and took none
+        self.calls_sent_ns: list[int] = []  # where the service holds calls: those that are out
+        self.is_held = False  # nothing is drawn until a call that it holds returns
+        self.waiting_records = 0
+        self.waiting_bytes = 0
+        self.taken = 0
+        self.throttled = 0
 
     def move(self, move: LaneMove) -> None:
         """The one place that changes `state`; an illegal move raises KeyError and changes
@@ -122,10 +156,24 @@ class Lane:
         self.queued_records += len(run.indices)
         self.queued_bytes += run.byte_count
 
+    def wait(self, record_count: int, byte_count: int) -> None:
+        """So many more records (fewer, if negative) wait behind others of their keys."""
+        self.waiting_records += record_count
+        self.waiting_bytes += byte_count
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Data + partition keys of all that is to go to this shard and is not in a call."""
+        return self.queued_bytes + self.waiting_bytes
+
+    @property
+    def backlog_records(self) -> int:
+        return self.queued_records + self.waiting_records
+
     def draw(
         self, records_max: int, bytes_max: int, now_ns: int, out: list[Run]
     ) -> tuple[int, int]:
-        """Moves to `out` what the shard can pay for and the batch has room for; takes the tokens.
+        """Moves to `out` what the shard can pay for and the batch has room for; the caller pays.
 
         Returns (records, bytes) drawn. A single record above the byte bucket's capacity is drawn
         alone, into debt, once the bucket is full.
@@ -140,29 +188,31 @@ class Lane:
             run = queue[0]
             count = len(run.indices)
             if count > records_left or run.byte_count > bytes_left:
-                count = _affordable(run, records_left, bytes_left)
+                count = affordable(run, records_left, bytes_left)
                 if count == 0:
                     is_first = record_count == 0
                     size = run.frame.sizes[run.indices[0]]
                     if not (is_first and size <= bytes_max and budget.can_pay(1, size)):
                         break
                     count = 1
-                if count < len(run.indices):
-                    run = run.split(count)
-                else:
-                    queue.popleft()
-            else:
-                queue.popleft()
+            run = self.take(count)
             out.append(run)
             record_count += count
             byte_count += run.byte_count
             records_left -= count
             bytes_left -= run.byte_count
-        if record_count:
-            budget.pay(record_count, byte_count)
-            self.queued_records -= record_count
-            self.queued_bytes -= byte_count
         return record_count, byte_count
+
+    def take(self, count: int) -> Run:
+        """The first `count` records of the first run leave the queue, as a run; at most all."""
+        run = self.queue[0]
+        if count < len(run.indices):
+            run = run.split(count)
+        else:
+            self.queue.popleft()
+        self.queued_records -= count
+        self.queued_bytes -= run.byte_count
+        return run
 
     def payable_at_ns(self, quantum_records: int, quantum_bytes: int) -> int:
         """When the shard can pay for a quantum of its queue (or all of it), and its backoff is
@@ -177,20 +227,14 @@ class Lane:
         byte_count = max(first_size, min(self.queued_bytes, quantum_bytes))
         return max(self.blocked_until_ns, self.budget.ready_at_ns(records, byte_count))
 
-    def drop_abandoned(self) -> tuple[int, int]:
-        """Forgets the runs whose frames were abandoned. Returns (records, bytes) forgotten."""
-        records = byte_count = 0
-        kept: deque[Run] = deque()
-        for run in self.queue:
-            if run.frame.is_abandoned:
-                records += len(run.indices)
-                byte_count += run.byte_count
-            else:
-                kept.append(run)
-        self.queue = kept
-        self.queued_records -= records
-        self.queued_bytes -= byte_count
-        return records, byte_count
+    def drop_abandoned(self) -> list[Run]:
+        """Forgets the runs whose frames were abandoned, and returns them."""
+        dropped = [run for run in self.queue if run.frame.is_abandoned]
+        if dropped:
+            self.queue = deque(run for run in self.queue if not run.frame.is_abandoned)
+            self.queued_records -= sum(len(run.indices) for run in dropped)
+            self.queued_bytes -= sum(run.byte_count for run in dropped)
+        return dropped
 
     def take_all(self) -> Iterable[Run]:
         """Empties the queue, in order."""
@@ -199,12 +243,12 @@ class Lane:
         return runs
 
 
-def _affordable(run: Run, records_left: int, bytes_left: int) -> int:
-    """How many leading records of the run fit both limits."""
+def affordable(run: Run, records_left: int, bytes_left: int, overhead_bytes: int = 0) -> int:
+    """How many leading records of the run fit both limits; `overhead_bytes`: of each record."""
     sizes = run.frame.sizes
     count = 0
     for index in run.indices[:records_left]:
-        bytes_left -= sizes[index]
+        bytes_left -= sizes[index] + overhead_bytes
         if bytes_left < 0:
             break
         count += 1

@@ -11,43 +11,45 @@ the sums over the ring; a record is in exactly one lane or one batch.
 from collections import deque
 from heapq import heapify, heappop, heappush
 
-from kdaemon.base.record import Record
+from kdaemon.pack.aggregate import Aggregator
+from kdaemon.pack.batch import Batch, Draft
+from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.keyless import Keyless
 from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
+
+HELD_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
 
 STALE_WAITS_MAX = (
     1_024  # stale heap entries tolerated above twice the lanes before the heap is rebuilt
 )
 
 
-class Batch:
-    """One PutRecords call: runs in order, and their records flat, in the same order.
-
-    `byte_count`: data + partition keys. `is_probe`: the one call of a stream that is coming back.
-    """
-
-    __slots__ = ("byte_count", "is_probe", "records", "runs", "sent_ns")
-
-    def __init__(self, runs: list[Run], byte_count: int) -> None:
-        self.runs = runs
-        self.byte_count = byte_count
-        self.records: list[Record] = []
-        for run in runs:
-            records = run.frame.records
-            self.records += [records[index] for index in run.indices]
-        self.is_probe = False
-        self.sent_ns = 0
-
-
 class Packer:
     """Lanes of one stream, those ready in a ring, those waiting in a heap."""
 
-    def __init__(self, records_max: int, bytes_max: int, linger_ns: int) -> None:
+    def __init__(
+        self,
+        records_max: int,
+        bytes_max: int,
+        linger_ns: int,
+        now_ns: int,
+        *,
+        aggregate_bytes_max: int = 0,
+        order: KeyOrder | None = None,
+        is_shard_atomic: bool = False,
+    ) -> None:
         """`records_max`, `bytes_max`: of one batch. `linger_ns`: a saturated lane waits for this
-        much of its rate before it is drawn from again.
+        much of its rate before it is drawn from again. `aggregate_bytes_max`: 0: none are made.
+        `is_shard_atomic`: the service takes all records of a shard in a call or none of them.
         """
         self._records_max = records_max
         self._bytes_max = bytes_max
         self._linger_ns = linger_ns
+        self._order = order if is_shard_atomic else None
+        self._holds = is_shard_atomic
+        self.held_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
+        self._aggregator = Aggregator(aggregate_bytes_max, order) if aggregate_bytes_max else None
+        self._keyless = Keyless(is_joined=self._aggregator is not None, now_ns=now_ns)
         self._ring: deque[Lane] = deque()
         self._waits: list[tuple[int, int, Lane]] = []
         self._wait_count = 0  # breaks ties in the heap
@@ -60,7 +62,16 @@ class Packer:
         return bool(self._ring)
 
     @property
+    def keyless_lane(self) -> Lane:
+        """Where records without a key queue, for any shard."""
+        return self._keyless.lane
+
+    @property
     def has_full_batch(self) -> bool:
+        """Whether more records would not make a better batch."""
+        if self._aggregator is not None:
+            full_bytes = min(self._bytes_max, self._aggregator.bytes_max * len(self._ring))
+            return self.ready_bytes >= full_bytes
         return self.ready_records >= self._records_max or self.ready_bytes >= self._bytes_max
 
     def push(self, run: Run, now_ns: int) -> None:
@@ -75,14 +86,14 @@ class Packer:
         lane.push_front(run)
         self._pushed(lane, run, now_ns)
 
-    def hold_back(self, lane: Lane, until_ns: int) -> None:
+    def hold_back(self, lane: Lane, until_ns: int, now_ns: int) -> None:
         """Nothing leaves this lane before `until_ns` (the shard's backoff)."""
         lane.blocked_until_ns = max(lane.blocked_until_ns, until_ns)
         if lane.state is LaneState.READY:
             self._leave_ring(lane)
-            self._wait(lane)
+            self._wait(lane, now_ns)
         elif lane.state is LaneState.WAITING:
-            self._wait(lane)
+            self._wait(lane, now_ns)
 
     def wake(self, now_ns: int) -> None:
         """Moves the lanes that are due into the ring."""
@@ -105,45 +116,128 @@ class Packer:
 
     def draw(self, now_ns: int) -> Batch | None:
         """One batch of what can be paid for now; None if nothing can."""
-        runs: list[Run] = []
-        records_left = self._records_max
-        bytes_left = self._bytes_max
+        draft = Draft(self._records_max, self._bytes_max)
         ring = self._ring
+        keyless = self._keyless.lane
+        if keyless.state is LaneState.READY and len(ring) > 1:
+            ring.remove(keyless)  # last: it has what the others leave
+            ring.append(keyless)
         for _ in range(len(ring)):
             lane = ring[0]
-            records, byte_count = lane.draw(records_left, bytes_left, now_ns, runs)
-            records_left -= records
-            bytes_left -= byte_count
-            self.ready_records -= records
-            self.ready_bytes -= byte_count
+            records, byte_count = lane.queued_records, lane.queued_bytes
+            records_left = draft.records_left
+            if lane is keyless:
+                self._keyless.draw(self.lanes, draft, now_ns, self._draw_lane)
+            else:
+                self._draw_lane(lane, draft, now_ns)
+            self.ready_records -= records - lane.queued_records
+            self.ready_bytes -= byte_count - lane.queued_bytes
             if not lane.queue:
                 ring.popleft()
                 lane.move(LaneMove.EMPTIED)
                 continue
-            if self._is_held_up_by_batch(lane, records_left, bytes_left):
-                if records:
+            if self._is_held_up_by_batch(lane, draft):
+                if draft.records_left < records_left:
                     ring.rotate(-1)
                 break
             self._leave_ring(lane)
-            self._wait(lane)
-        if not runs:
+            self._wait(lane, now_ns)
+        if not draft.runs:
             return None
-        return Batch(runs, self._bytes_max - bytes_left)
+        return Batch(
+            draft.runs,
+            self._bytes_max - draft.bytes_left,
+            paid=draft.paid,
+            records=draft.records,
+            widths=draft.widths,
+        )
 
-    def drop_abandoned(self) -> None:
-        """Forgets the queued runs of abandoned frames, in every lane."""
-        for lane in self.lanes:
+    def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int) -> None:
+        """Moves to the draft what this shard can pay for, and takes the tokens."""
+        if self._aggregator is not None and lane.shard_id is not None:
+            self._aggregator.draw(lane, draft, now_ns)
+            return
+        start = len(draft.runs)
+        if self._holds and self._is_held(lane, now_ns):
+            return
+        records, byte_count = lane.draw(draft.records_left, draft.bytes_left, now_ns, draft.runs)
+        if records:
+            draft.pay(lane, records, byte_count)
+        if self._order is not None:
+            self._draw_behind(lane, draft, start)
+
+    def _is_held(self, lane: Lane, now_ns: int) -> bool:
+        """Whether the shard holds a call of ours: more would only wait behind it."""
+        calls = lane.calls_sent_ns
+        lane.is_held = bool(calls and self.held_after_ns and now_ns - calls[0] > self.held_after_ns)
+        return lane.is_held
+
+    def sent(self, batch: Batch, now_ns: int) -> None:
+        """The batch goes out now."""
+        if self._holds:
+            for lane in batch.paid:
+                lane.calls_sent_ns.append(now_ns)
+
+    def returned(self, batch: Batch, now_ns: int) -> None:
+        """The batch's call is answered, or failed."""
+        if not self._holds:
+            return
+        for lane in batch.paid:
+            lane.calls_sent_ns.remove(batch.sent_ns)
+            if lane.is_held:
+                lane.is_held = False
+                # What was saved up meanwhile would only wait behind it in its turn.
+                lane.budget.refill(now_ns)
+                lane.budget.keep_at_most(*self._quantum(lane))
+                if lane.state is LaneState.WAITING:
+                    self._wait(lane, now_ns)
+
+    def _draw_behind(self, lane: Lane, draft: Draft, start: int) -> None:
+        """Records behind those just drawn (`draft.runs` from `start`) go along: they are taken with
+        them or not at all.
+        """
+        order = self._order
+        assert order is not None
+        budget = lane.budget
+        for run in draft.runs[start:]:
+            if run.is_keyless:
+                continue
+            for index in run.indices:
+                while draft.records_left > 0 and budget.records.available > 0:
+                    room = min(draft.bytes_left, budget.bytes.available)
+                    follower = order.next_behind(run, index, room)
+                    if follower is None:
+                        break
+                    draft.runs.append(follower)
+                    draft.pay(lane, 1, follower.byte_count)
+
+    def drop_abandoned(self) -> list[Run]:
+        """Forgets the queued runs of abandoned frames, in every lane, and returns them."""
+        all_dropped: list[Run] = []
+        for lane in (*self.lanes, self._keyless.lane):
             if not lane.queue:
                 continue
-            records, byte_count = lane.drop_abandoned()
+            records, byte_count = lane.queued_records, lane.queued_bytes
+            all_dropped += lane.drop_abandoned()
             if lane.state is LaneState.READY:
-                self.ready_records -= records
-                self.ready_bytes -= byte_count
+                self.ready_records -= records - lane.queued_records
+                self.ready_bytes -= byte_count - lane.queued_bytes
                 if not lane.queue:
                     self._ring.remove(lane)
                     lane.move(LaneMove.EMPTIED)
             elif not lane.queue:
                 lane.move(LaneMove.EMPTIED)
+        return all_dropped
+
+    def take_keyless(self) -> list[Run]:
+        """Empties the queue of records without a key, for another way to send them."""
+        lane = self._keyless.lane
+        if not lane.queue:
+            return []
+        if lane.state is LaneState.READY:
+            self._leave_ring(lane)
+        lane.move(LaneMove.EMPTIED)
+        return list(lane.take_all())
 
     def replace_lanes(self, lanes: list[Lane]) -> list[Run]:
         """Other lanes from now on; those not among them are retired. Returns what was queued in
@@ -169,15 +263,19 @@ class Packer:
                 lane.move(LaneMove.FILLED)
                 self._enter_ring(lane)
             else:
-                self._wait(lane)
+                self._wait(lane, now_ns)
 
-    def _is_held_up_by_batch(self, lane: Lane, records_left: int, bytes_left: int) -> bool:
+    def _is_held_up_by_batch(self, lane: Lane, draft: Draft) -> bool:
         """Whether the lane stopped because the batch is full, not because the shard cannot pay."""
-        if records_left <= 0:
+        if draft.records_left <= 0:
             return True
         first = lane.queue[0]
         size = first.frame.sizes[first.indices[0]]
-        return size > bytes_left and lane.budget.can_pay(1, size)
+        if lane is self._keyless.lane:
+            return size > draft.bytes_left
+        if self._aggregator is not None:
+            size = max(size, min(self._aggregator.bytes_max, lane.queued_bytes))
+        return size > draft.bytes_left and lane.budget.can_pay(1, size)
 
     def _enter_ring(self, lane: Lane) -> None:
         self._ring.append(lane)
@@ -192,12 +290,14 @@ class Packer:
         self.ready_records -= lane.queued_records
         self.ready_bytes -= lane.queued_bytes
 
-    def _wait(self, lane: Lane) -> None:
+    def _wait(self, lane: Lane, now_ns: int) -> None:
         lane.move(LaneMove.HELD_BACK)
-        budget = lane.budget
-        quantum_records = max(1, budget.records.rate * self._linger_ns // 1_000_000_000)
-        quantum_bytes = budget.bytes.rate * self._linger_ns // 1_000_000_000
-        lane.ready_at_ns = lane.payable_at_ns(quantum_records, quantum_bytes)
+        if lane is self._keyless.lane:
+            lane.ready_at_ns = self._keyless.ready_at_ns(self.lanes, self._linger_ns, now_ns)
+        elif lane.is_held:
+            lane.ready_at_ns = now_ns + HELD_RECHECK_NS
+        else:
+            lane.ready_at_ns = lane.payable_at_ns(*self._quantum(lane))
         if len(self._waits) > 2 * len(self.lanes) + STALE_WAITS_MAX:
             self._waits = [
                 wait
@@ -207,3 +307,15 @@ class Packer:
             heapify(self._waits)
         self._wait_count += 1
         heappush(self._waits, (lane.ready_at_ns, self._wait_count, lane))
+
+    def _quantum(self, lane: Lane) -> tuple[int, int]:
+        """How many records and bytes a lane that cannot pay for all waits for."""
+        budget = lane.budget
+        # Where others write to the shard, a call that comes too late in a second is lost whole.
+        linger_ns = self._linger_ns // 2 if budget.is_contended else self._linger_ns
+        quantum_bytes = budget.bytes.rate * linger_ns // 1_000_000_000
+        quantum_records = max(1, budget.records.rate * linger_ns // 1_000_000_000)
+        if self._aggregator is not None:
+            quantum_bytes = max(quantum_bytes, self._aggregator.bytes_max)
+            quantum_records = quantum_bytes // self._aggregator.bytes_max
+        return quantum_records, quantum_bytes

@@ -2,9 +2,11 @@
 
 A record that lands on another shard than predicted marks the map stale: one refresh, jittered so
 that a fleet does not ask in step, the old map serving meanwhile. A refresh that changed nothing
-makes the next one later. Besides, the map is asked for now and then, for what no answer shows (the
-record size limit, a switch to AUTO).
+makes the next one for the same reason later. Besides, the map is asked for now and then, for what
+no answer shows.
 """
+
+from enum import Enum
 
 from kdaemon.base.ports import Dice
 
@@ -14,14 +16,33 @@ REFRESH_USELESS_INTERVAL_NS_MAX = 60_000_000_000  # after refreshes that changed
 REFRESH_IDLE_INTERVAL_NS = 3_600_000_000_000  # hourly: DescribeStreamSummary is 20 TPS an account
 
 
+class Doubt(Enum):
+    """Why what is known of the stream may be wrong."""
+
+    SHARDS = "shards"  # a record landed elsewhere
+    LIMITS = "limits"  # what should have been taken was not: the record limit, or AUTO, may be old
+
+    __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call
+
+
 class MapFreshness:
     """`due_at_ns`: when to ask next. Starts due at once."""
 
-    __slots__ = ("_asked_at_ns", "_dice", "_useless_count", "due_at_ns", "is_asking")
+    __slots__ = (
+        "_asked_at_ns",
+        "_dice",
+        "_doubt",
+        "_failed_count",
+        "_useless_counts",
+        "due_at_ns",
+        "is_asking",
+    )
 
     def __init__(self, dice: Dice, now_ns: int) -> None:
         self._dice = dice
-        self._useless_count = 0
+        self._doubt: Doubt | None = None  # for which `due_at_ns` was brought forward
+        self._useless_counts = dict.fromkeys(Doubt, 0)  # refreshes in a row that changed nothing
+        self._failed_count = 0
         self._asked_at_ns = now_ns - REFRESH_INTERVAL_NS
         self.due_at_ns = now_ns
         self.is_asking = False
@@ -36,26 +57,41 @@ class MapFreshness:
 
     def answered(self, now_ns: int, *, is_changed: bool) -> None:
         self.is_asking = False
-        self._useless_count = 0 if is_changed else self._useless_count + 1
+        self._failed_count = 0
+        if is_changed:
+            self._useless_counts = dict.fromkeys(Doubt, 0)
+        elif self._doubt is not None:
+            self._useless_counts[self._doubt] += 1
+        self._doubt = None
         jitter_ns = int(self._dice.random() * REFRESH_IDLE_INTERVAL_NS / 4)
         self.due_at_ns = now_ns + REFRESH_IDLE_INTERVAL_NS - jitter_ns
+
+    def ask_again(self, at_ns: int) -> None:
+        """Something is to be seen by then."""
+        self.due_at_ns = min(self.due_at_ns, at_ns)
 
     def failed(self, now_ns: int) -> None:
         """No answer: try again later, and later still."""
         self.is_asking = False
-        self._useless_count += 1
-        self.due_at_ns = now_ns + self._interval_ns()
+        self._failed_count += 1
+        self.due_at_ns = now_ns + _interval_ns(self._failed_count)
 
-    def stale(self, now_ns: int) -> None:
-        """A record landed elsewhere."""
+    def found(self, now_ns: int) -> None:
+        """The stream was missing, and is there: asking will not fail any more."""
+        self._failed_count = 0
+        self.stale(now_ns)
+
+    def stale(self, now_ns: int, doubt: Doubt = Doubt.SHARDS) -> None:
+        """What is known may be wrong. The more often that came to nothing, the later it counts."""
         if self.is_asking:
             return
-        earliest_ns = max(now_ns, self._asked_at_ns + self._interval_ns())
+        useless_count = max(self._useless_counts[doubt], self._failed_count)
+        earliest_ns = max(now_ns, self._asked_at_ns + _interval_ns(useless_count))
         if self.due_at_ns <= earliest_ns + REFRESH_JITTER_NS_MAX:
             return  # soon enough; a roll for every record would wear the jitter down to nothing
         self.due_at_ns = earliest_ns + int(self._dice.random() * REFRESH_JITTER_NS_MAX)
+        self._doubt = doubt
 
-    def _interval_ns(self) -> int:
-        return min(
-            REFRESH_INTERVAL_NS << min(self._useless_count, 10), REFRESH_USELESS_INTERVAL_NS_MAX
-        )
+
+def _interval_ns(useless_count: int) -> int:
+    return min(REFRESH_INTERVAL_NS << min(useless_count, 10), REFRESH_USELESS_INTERVAL_NS_MAX)

@@ -28,6 +28,13 @@ SPREAD_KEYS = 10**SPREAD_KEY_BYTES
 """A record without a key gets one of this many (consumers that work in parallel by key, as AWS
 Lambda does, need more than one)."""
 
+ANY_SHARD = -1  # the "index" of the shard for a record without any key: wherever there is room
+
+
+def keyless_key(count: int) -> str:
+    """The partition key of the `count`th record that came without one."""
+    return str(count % SPREAD_KEYS)
+
 
 class ShardMap:
     """The open shards of a stream, in the order of their ranges.
@@ -36,19 +43,20 @@ class ShardMap:
     the last range goes to the last shard (the service decides anyway, and its answer corrects us).
     """
 
-    __slots__ = ("_ends", "_middles", "_old", "_spread_count", "_young", "shards")
+    __slots__ = ("_ends", "_named_count", "_old", "_young", "hash_keys", "shards")
 
     def __init__(self, shards: Sequence[OpenShard]) -> None:
         """`shards`: at least one."""
         self.shards = tuple(sorted(shards, key=lambda shard: shard.last_hash_key))
         self._ends = [shard.last_hash_key.to_bytes(16, "big") for shard in self.shards[:-1]]
-        # The middle of a range, never its end: YDS sends an end to the next shard (services.md D).
-        self._middles = [
+        # Of each shard, a hash key well inside its range, as the wire has it: the middle, never the
+        # end, which YDS sends to the next shard (services.md D).
+        self.hash_keys = [
             str((shard.first_hash_key + shard.last_hash_key) // 2) for shard in self.shards
         ]
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
-        self._spread_count = 0
+        self._named_count = 0
 
     def index_of_hash_key(self, hash_key: int) -> int:
         """Index into `shards` of the shard whose range holds `hash_key` (0..2**128-1)."""
@@ -74,18 +82,16 @@ class ShardMap:
             self._young = {}
 
     def index_of(self, record: Record) -> int:
-        """Index into `shards` of the shard that takes this record.
-
-        A record with an empty partition key is given one; if it has no explicit hash key either, it
-        asks to be spread, and is given one in the range of the next shard in turn.
+        """Index into `shards` of the shard that takes this record; ANY_SHARD if it has neither a
+        partition key nor an explicit hash key. With the latter alone it is given a key.
         """
         if record.explicit_hash_key is None:
             if record.partition_key:
                 return self.index_of_key(record.partition_key)
-            return self._spread(record)
+            return ANY_SHARD
         if not record.partition_key:
-            self._spread_count += 1
-            record.partition_key = str(self._spread_count % SPREAD_KEYS)
+            self._named_count += 1
+            record.partition_key = keyless_key(self._named_count)
         return self.index_of_hash_key(int(record.explicit_hash_key))
 
     def group(self, records: list[Record]) -> dict[int, list[int]]:
@@ -120,13 +126,6 @@ class ShardMap:
         self._age_cache()
         return groups
 
-    def _spread(self, record: Record) -> int:
-        self._spread_count += 1
-        shard = self._spread_count % len(self.shards)
-        record.partition_key = str(self._spread_count % SPREAD_KEYS)
-        record.explicit_hash_key = self._middles[shard]
-        return shard
-
 
 GOLDEN_HASH_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """2**128 divided by the golden ratio, odd: multiples of it modulo 2**128 fall evenly (Weyl's
@@ -141,7 +140,7 @@ def spread_without_map(records: list[Record], spread_count: int) -> int:
     for record in records:
         if not record.partition_key:
             spread_count += 1
-            record.partition_key = str(spread_count % SPREAD_KEYS)
+            record.partition_key = keyless_key(spread_count)
             if record.explicit_hash_key is None:
                 record.explicit_hash_key = str(spread_count * GOLDEN_HASH_STEP % 2**128)
     return spread_count

@@ -17,7 +17,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine
-from kdaemon.pack.packer import Batch
+from kdaemon.pack.batch import Batch
+from kdaemon.route.freshness import Doubt
 
 log = logging.getLogger("kdaemon.send")
 
@@ -65,9 +66,9 @@ class StreamDriver:
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
 
-    def submit(self, frame: Frame) -> bool:
-        """Hands a checked frame to the engine; False, and nothing was taken, if it has no room."""
-        if not self.engine.handle_frame(frame, self._clock.now_ns()):
+    def submit(self, frame: Frame, is_patient: bool = False) -> bool:
+        """Hands a checked frame to the engine, as its `handle_frame`."""
+        if not self.engine.handle_frame(frame, self._clock.now_ns(), is_patient=is_patient):
             return False
         if not self._is_pump_due:
             self._pump_soon()
@@ -85,6 +86,12 @@ class StreamDriver:
         """Calls back once, when something has settled and there may be room again."""
         self._room_waiters.append(callback)
 
+    def doubt_limits(self) -> None:
+        """A record broke a limit as we know it: it may have been raised."""
+        self.engine.freshness.stale(self._clock.now_ns(), Doubt.LIMITS)
+        if not self._is_pump_due:
+            self._pump_soon()
+
     def begin_drain(self) -> None:
         """No linger from now on."""
         self.engine.begin_drain()
@@ -99,7 +106,7 @@ class StreamDriver:
 
     def give_up(self) -> None:
         """Answers every client that still waits: what is queued is withdrawn."""
-        self.engine.give_up()
+        self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
 
     async def aclose(self) -> None:

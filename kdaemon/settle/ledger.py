@@ -4,6 +4,9 @@ Knows nothing of shards, batches or sending. Invariant: a frame takes memory onc
 back once, in the call that settles or abandons it; `take_settled` hands it out exactly once.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import MemoryBudget
@@ -16,6 +19,8 @@ IN_FLIGHT_AT_DEADLINE = RecordResult(
     " the record again may duplicate it.",
 )
 
+
+NO_RESULTS: Mapping[int, RecordResult] = MappingProxyType({})
 
 EXPIRED = RecordResult(
     error_code="Expired",
@@ -53,19 +58,42 @@ class FrameLedger:
             and self._memory.bytes_taken + held_bytes <= self._memory.bytes_max
         )
 
-    def admit(self, frame: Frame, byte_count: int, now_ns: int) -> bool:
+    def free_bytes(self) -> int:
+        """How much memory frames may still take."""
+        return min(
+            self._buffer_bytes_max - self.held_bytes,
+            self._memory.bytes_max - self._memory.bytes_taken,
+        )
+
+    def admit(
+        self,
+        frame: Frame,
+        byte_count: int,
+        now_ns: int,
+        refused: Mapping[int, RecordResult] = NO_RESULTS,
+    ) -> bool:
         """Takes the frame in; False, and nothing is taken, if there is no room.
 
-        `byte_count`: data + partition keys of the frame. `frame.deadline_ns`, if set, is not
+        `byte_count`: data + partition keys of the frame. `refused`: what those of its records are
+        told that are not taken, by index; not all of them. `frame.deadline_ns`, if set, is not
         earlier than that of any frame before it.
         """
         counters = self._counters
         count = len(frame.records)
         counters.receive(count, byte_count)
-        if not self._take(frame):
+        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
             counters.rejected[RejectReason.FULL] += count
             return False
+        self.held_bytes += frame.held_bytes
+        if refused:
+            for index, result in refused.items():
+                frame.results[index] = result
+                byte_count -= frame.sizes[index]
+            count -= len(refused)
+            frame.unsettled = count
+            counters.rejected[RejectReason.FULL] += len(refused)
         frame.accepted_ns = now_ns
+        counters.buffered += count
         counters.accept(count, byte_count)
         if frame.deadline_ns is not None:
             self._deadlines.add(frame, frame.deadline_ns)
@@ -79,17 +107,12 @@ class FrameLedger:
         """Takes in a frame that stands in the spool and was counted there; its `accepted_ns` is
         set. False, and nothing is taken, if there is no room.
         """
-        if not self._take(frame):
-            return False
-        self._counters.spooled -= len(frame.records)
-        self._watch_age(frame)
-        return True
-
-    def _take(self, frame: Frame) -> bool:
         if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
             return False
         self.held_bytes += frame.held_bytes
         self._counters.buffered += len(frame.records)
+        self._counters.spooled -= len(frame.records)
+        self._watch_age(frame)
         return True
 
     def _watch_age(self, frame: Frame) -> None:

@@ -17,9 +17,12 @@ class Verdict(Enum):
     AMBIGUOUS = "ambiguous"  # may have been written; sent again, counted as a possible duplicate
     HOLD = "hold"  # credentials, access, a missing stream: keep, probe slowly, alarm
     POISON = "poison"  # the request is wrong: find the record (bisect), bury it
+    OUTSIDE = "outside_range"  # written where readers of aggregates drop it; sent again
 
 
 _V = Verdict
+
+OUTSIDE_RANGE_CODE = "OutsideRange"  # our own: the engine's finding, no service says it
 
 _RECORD_CODES: dict[str, Verdict] = {
     "ProvisionedThroughputExceededException": _V.THROTTLED,
@@ -29,6 +32,7 @@ _RECORD_CODES: dict[str, Verdict] = {
     # kinesis-mock refuses a single record so, inside a 200; no service is known to.
     "InvalidArgumentException": _V.POISON,
     "ValidationException": _V.POISON,
+    OUTSIDE_RANGE_CODE: _V.OUTSIDE,
 }
 
 _CALL_CODES: dict[str, Verdict] = {

@@ -2,21 +2,33 @@
 
 Pure: a test moves the clock, picks which call is answered and how. `pump` does what the shell
 does and checks the engine's promises; `settle_down` lets the service heal and follows nothing but
-`next_wakeup_ns` until the engine is idle.
+`next_wakeup_ns` until the engine is idle. The checks of order, of aggregates and of turns apply
+where the settings ask for them.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
+from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
-from kdaemon.pack.lane import LaneState
-from kdaemon.pack.packer import Batch
-from tests.unit.base.frames import MS, SECOND, delivered, describe, failed, make_frame
+from kdaemon.pack.batch import Batch
+from kdaemon.pack.key_order import _Turn
+from kdaemon.pack.kpl import encode_aggregate
+from kdaemon.pack.lane import LaneState, Run
+from tests.unit.base.frames import (
+    MS,
+    SECOND,
+    delivered,
+    describe,
+    even_shards,
+    failed,
+    make_frame,
+)
 
 T = 1000 * SECOND
 DEADLINE_NS = 5 * SECOND
@@ -31,6 +43,7 @@ SETTINGS = EngineSettings(
     shard_records_per_second=40,
     shard_bytes_per_second=2500,  # a burst of 2,250 bytes: the largest records go into debt
     buffer_bytes_max=60_000,
+    first_share=1.0,
 )
 
 CALL_FAILURES = {
@@ -45,8 +58,9 @@ CALL_FAILURES = {
 }
 RECORD_OUTCOMES = {
     # The result of a single record, and whether it was written.
-    "delivered": (delivered("shard-0"), True),
+    "delivered": (delivered(), True),  # by the shard that was predicted
     "elsewhere": (delivered("another"), True),
+    "on the first": (delivered("shard-0"), True),
     "throttled": (failed("ProvisionedThroughputExceededException"), False),
     "internal": (failed("InternalFailure"), False),
     "internal, written": (failed("InternalFailure"), True),
@@ -66,7 +80,7 @@ class Sent:
     at_ns: int
     is_half: bool
     places: list[Place]
-    lanes: list[tuple[str | None, int, int]]  # shard, records, bytes of each run
+    lanes: list[tuple[str | None, int, int]]  # what each paid for: shard, records, bytes
 
 
 class Play:
@@ -86,6 +100,9 @@ class Play:
         self.frames: list[Frame] = []
         self.told: dict[Frame, list[RecordResult | None]] = {}
         self.writes: Counter[Place] = Counter()
+        self.keys: dict[Place, str] = {}  # of records that came with a partition key
+        self.written: dict[str, list[Place]] = {}  # what was written of each key, in order
+        self.description: StreamDescription = describe(None)
         self.sent: list[Sent] = []
         self.refused_count = 0
 
@@ -96,26 +113,50 @@ class Play:
     # What a test does
 
     def put(
-        self, records: list[Record], *, held_bytes: int | None = None, has_deadline: bool = False
+        self,
+        records: list[Record],
+        *,
+        held_bytes: int | None = None,
+        has_deadline: bool = False,
+        is_patient: bool = False,
     ) -> bool:
         deadline_ns = self.now_ns + DEADLINE_NS if has_deadline else None
         frame = make_frame(records, held_bytes=held_bytes, deadline_ns=deadline_ns)
-        is_taken = self.engine.handle_frame(frame, self.now_ns)
+        for index, record in enumerate(records):
+            if record.partition_key:
+                self.keys[frame, index] = record.partition_key
+        is_taken = self.engine.handle_frame(frame, self.now_ns, is_patient=is_patient)
         if is_taken:
             self.frames.append(frame)
-        else:
+        elif not is_patient:
             self.refused_count += len(records)
         self.pump()
         return is_taken
 
+    def describe(self, description: StreamDescription) -> None:
+        """What the control plane says from now on, and says at once."""
+        self.description = description
+        self.engine.handle_description(description, self.now_ns)
+        self.pump()
+
     def answer(self, number: int, outcomes: list[str], *, extra: int = 0) -> None:
-        """Answers a call, record by record (outcomes repeat); `extra` results too many, or few."""
+        """Answers a call, one outcome for each record sent, or for each shard where it takes all or
+        nothing (outcomes repeat); `extra` results too many, or few.
+        """
         batch = self._land(number)
+        shards: list[str | None] = []
         results: list[RecordResult] = []
-        for position, place in enumerate(places_of(batch)):
-            result, is_written = RECORD_OUTCOMES[outcomes[position % len(outcomes)]]
+        for position, runs in enumerate(runs_of_sent(batch)):
+            shard_id = runs[0].lane.shard_id
+            if shard_id not in shards:
+                shards.append(shard_id)
+            which = shards.index(shard_id) if self.settings.is_shard_atomic else position
+            result, is_written = RECORD_OUTCOMES[outcomes[which % len(outcomes)]]
+            if outcomes[which % len(outcomes)] == "delivered":
+                result = delivered(shard_id or "shard-0")
             results.append(result)
-            self.writes[place] += is_written
+            if is_written:
+                self._write([(run.frame, index) for run in runs for index in run.indices])
         if extra:
             results = [*results, delivered()] if extra > 0 else results[:extra]
         self.engine.handle_results(batch, results, self.now_ns)
@@ -125,7 +166,7 @@ class Play:
         batch = self._land(number)
         error, is_written = CALL_FAILURES[name]
         if is_written:
-            self.writes.update(places_of(batch))
+            self._write(places_of(batch))
         self.engine.handle_failure(batch, error, self.now_ns)
         self.pump()
 
@@ -142,6 +183,8 @@ class Play:
 
     def settle_down(self) -> None:
         """The service is well again: everything settles, by answers and wake-ups alone."""
+        if self.engine.unavailable is not None:
+            self.describe(describe(even_shards(2)))
         for _ in range(CALM_STEPS_MAX):
             if self.engine.is_idle:
                 return
@@ -157,14 +200,10 @@ class Play:
     def pump(self) -> None:
         engine = self.engine
         engine.handle_timeout(self.now_ns)
-        while True:
-            half_count = len(engine._bisected)
-            batch = engine.poll_batch(self.now_ns)
-            if batch is None:
-                break
-            self._check_batch(batch, is_half=len(engine._bisected) < half_count)
+        while (batch := engine.poll_batch(self.now_ns)) is not None:
+            self._check_batch(batch)
         if engine.freshness.ask(self.now_ns):
-            engine.handle_description(describe(None), self.now_ns)
+            engine.handle_description(self.description, self.now_ns)
         for frame in engine.take_settled():
             assert frame not in self.told, "told twice"
             self.told[frame] = list(frame.results)
@@ -173,15 +212,12 @@ class Play:
     def check(self) -> None:
         engine, counters = self.engine, self.engine.counters
         assert counters.unaccounted() == 0, "records are unaccounted for"
-        queued = sum(len(run.indices) for lane in engine.lanes for run in lane.queue)
-        halves = sum(
-            len(run.indices)
-            for half in engine._bisected
-            for run in half
-            if not run.frame.is_abandoned
-        )
-        assert counters.buffered == queued + halves
-        assert counters.in_flight == sum(len(batch.records) for batch in self.calls)
+        queued = sum(len(run.indices) for run in self._queued_runs())
+        order = engine._settlement._order
+        waiting = 0 if order is None else self._check_turns()
+        assert counters.buffered == queued + waiting
+        strays = sum(stray.batch.record_count for stray in engine._settlement.strays)
+        assert counters.in_flight == strays + sum(batch.record_count for batch in self.calls)
         assert counters.in_flight_calls == len(self.calls)
         assert engine.ledger.held_bytes == self.held_bytes <= self.settings.buffer_bytes_max
         all_held = self.held_bytes + sum(play.held_bytes for play in self.neighbours)
@@ -199,6 +235,9 @@ class Play:
         assert set(self.told) == set(self.frames)
         assert self.held_bytes == 0
         assert (counters.buffered, counters.in_flight) == (0, 0)
+        assert not engine_turns(self.engine), "a key that is done is forgotten"
+        if self.settings.is_ordered:
+            self._check_order()
         total = sum(len(frame.records) for frame in self.frames) + self.refused_count
         assert counters.received == total
         extra = 0
@@ -210,24 +249,109 @@ class Play:
                 assert times or not result.is_delivered, "told as delivered, and never written"
         assert extra <= counters.possible_duplicates, "a duplicate that was not counted"
 
-    def _check_batch(self, batch: Batch, *, is_half: bool) -> None:
+    def _queued_runs(self) -> list[Run]:
+        engine = self.engine
+        lanes = [*engine.lanes, engine._packer.keyless_lane]
+        queued = [run for lane in lanes for run in lane.queue]
+        halves = [run for half in engine._settlement.bisected for run in half]
+        return queued + [run for run in halves if not run.frame.is_abandoned]
+
+    def _out_runs(self) -> list[Run]:
+        """Of calls that are out, and of strays."""
+        strays = [stray.batch for stray in self.engine._settlement.strays]
+        return [run for batch in (*self.calls, *strays) for run in batch.runs]
+
+    def _check_turns(self) -> int:
+        """A key has a turn if and only if records of it are queued or sent. Returns how many
+        records wait behind others.
+        """
+        turns = engine_turns(self.engine)
+        out: Counter[str] = Counter()
+        for run in (*self._queued_runs(), *self._out_runs()):
+            if not run.is_keyless:
+                out.update(run.frame.records[index].partition_key for index in run.indices)
+        assert out == {key: 1 if turn is None else turn.out for key, turn in turns.items()}
+        behind = [each for turn in turns.values() if turn is not None for each in turn.behind]
+        assert not any(each.frame.is_abandoned for each in behind)
+        lanes = {each.lane for each in behind} | set(self.engine.lanes)
+        assert sum(lane.waiting_records for lane in lanes) == len(behind)
+        assert sum(lane.waiting_bytes for lane in lanes) == sum(
+            each.frame.sizes[each.index] for each in behind
+        )
+        return len(behind)
+
+    def _check_order(self) -> None:
+        """Of each key, what was written was written in the order in which it was accepted; what was
+        written again may repeat an old record.
+        """
+        numbers = {frame: number for number, frame in enumerate(self.frames)}
+        for written in self.written.values():
+            first_writes = [(numbers[frame], index) for frame, index in dict.fromkeys(written)]
+            assert first_writes == sorted(first_writes), "a record overtook another of its key"
+
+    def _write(self, places: list[Place]) -> None:
+        self.writes.update(places)
+        for place in places:
+            if place in self.keys:
+                self.written.setdefault(self.keys[place], []).append(place)
+
+    def _check_batch(self, batch: Batch) -> None:
         settings = self.settings
+        is_half = not batch.paid
         assert 0 < len(batch.records) <= settings.batch_records_max
         assert batch.byte_count <= settings.batch_bytes_max
         assert len(self.calls) < settings.in_flight_max
-        flying = {place for call in self.calls for place in places_of(call)}
+        flying = {(run.frame, index) for run in self._out_runs() for index in run.indices}
         places = places_of(batch)
-        assert len(places) == len(set(places)) == len(batch.records)
+        assert len(places) == len(set(places)) == batch.record_count
+        lanes = {run.lane for run in batch.runs}
+        assert is_half or not any(lane.state is LaneState.RETIRED for lane in lanes)
         assert not flying.intersection(places), "a record in two calls at once"
-        sizes = [frame.sizes[index] for frame, index in places]
-        assert batch.byte_count == sum(sizes)
-        for (frame, index), record in zip(places, batch.records, strict=True):
+        for frame, index in places:
             assert not frame.is_abandoned, "its client was told that it failed"
-            assert frame.records[index] is record
             assert frame.results[index] is None, "it was settled before"
+        self._check_sent(batch)
+        if settings.is_ordered:
+            self._check_keys(batch, flying)
+        paid = [(lane.shard_id, *amounts) for lane, amounts in batch.paid.items()]
+        assert is_half or sum(records for _, records, _ in paid) == len(batch.records)
+        assert is_half or sum(byte_count for _, _, byte_count in paid) == batch.byte_count
         self.calls.append(batch)
-        lanes = [(run.lane.shard_id, len(run.indices), run.byte_count) for run in batch.runs]
-        self.sent.append(Sent(self.now_ns, is_half, places, lanes))
+        self.sent.append(Sent(self.now_ns, is_half, places, paid))
+
+    def _check_sent(self, batch: Batch) -> None:
+        """What is sent is the runs' records, as they are or as aggregates."""
+        settings = self.settings
+        sent_bytes = 0
+        for record, runs in zip(batch.records, runs_of_sent(batch), strict=True):
+            carried = [run.frame.records[index] for run in runs for index in run.indices]
+            size = len(record.data) + len(record.partition_key.encode())
+            if len(carried) == 1:
+                assert record is carried[0], "what is alone is sent plain"
+                sent_bytes += runs[0].byte_count if batch.widths is None else size
+                continue
+            sent_bytes += size
+            assert record.data == encode_aggregate(carried)
+            assert size <= settings.aggregate_bytes_max
+            assert len({each.explicit_hash_key is None for each in carried}) == 1, "kinds mixed"
+            assert len({run.is_keyless for run in runs}) == 1
+            assert len({run.lane for run in runs}) == 1, "predicted for different shards"
+            assert runs[0].lane.shard_id is not None, "aggregated without a prediction"
+            if runs[0].is_keyless:
+                hash_keys = {each.explicit_hash_key for each in carried}
+                assert hash_keys == {record.explicit_hash_key} == {runs[0].lane.hash_key}
+        assert batch.byte_count == sent_bytes
+
+    def _check_keys(self, batch: Batch, flying: set[Place]) -> None:
+        """Records of one key are out together only where they are taken or refused together."""
+        out = {self.keys[place] for place in flying if place in self.keys}
+        seen: set[str] = set()
+        for runs in runs_of_sent(batch):
+            places = [(run.frame, index) for run in runs for index in run.indices]
+            keys = {self.keys[place] for place in places if place in self.keys}
+            assert not keys & out, "two records of a key out at once"
+            assert self.settings.is_shard_atomic or not keys & seen
+            seen |= keys
 
     def _land(self, number: int) -> Batch:
         return self.calls.pop(number % len(self.calls))
@@ -235,3 +359,24 @@ class Play:
 
 def places_of(batch: Batch) -> list[Place]:
     return [(run.frame, index) for run in batch.runs for index in run.indices]
+
+
+def runs_of_sent(batch: Batch) -> list[list[Run]]:
+    """For each record that is sent, the runs that it carries (parts of them, where it is one)."""
+    widths = batch.widths or [1] * len(batch.records)
+    single = [
+        Run(run.frame, [index], run.frame.sizes[index], run.lane, is_keyless=run.is_keyless)
+        for run in batch.runs
+        for index in run.indices
+    ]
+    carried: list[list[Run]] = []
+    for width in widths:
+        carried.append(single[:width])
+        single = single[width:]
+    assert not single
+    return carried
+
+
+def engine_turns(engine: Engine) -> dict[str, _Turn | None]:
+    order = engine._settlement._order
+    return {} if order is None else order._turns

@@ -1,6 +1,9 @@
 """Whatever clients, service and control plane do: limits, conservation, progress, one exit each."""
 
 import random
+from dataclasses import replace
+from typing import ClassVar
+from unittest import TestCase
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -8,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, Play
+from kdaemon.engine import EngineSettings
+from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, SETTINGS, Play
 from tests.unit.base.frames import MS, SECOND, describe, even_shards
 
 CALLS = st.integers(0, 2)
@@ -31,20 +35,28 @@ class EngineMachine(RuleBasedStateMachine):
 
     play: Play
 
-    @initialize(seed=st.integers(0, 2**16))
-    def start(self, seed: int) -> None:
-        self.play = Play(random.Random(seed))
+    settings_used: ClassVar[EngineSettings] = SETTINGS
+
+    @initialize(seed=st.integers(0, 2**16), shard_count=st.integers(0, 6))
+    def start(self, seed: int, shard_count: int) -> None:
+        self.play = Play(random.Random(seed), self.settings_used)
+        if shard_count:
+            self.play.describe(describe(even_shards(shard_count)))
 
     def has_calls(self) -> bool:
         return bool(self.play.calls)
 
-    @rule(records=frames(), has_deadline=st.booleans())
-    def put(self, records: list[Record], *, has_deadline: bool) -> None:
-        self.play.put(records, has_deadline=has_deadline)
+    @rule(records=frames(), has_deadline=st.booleans(), is_patient=st.booleans())
+    def put(self, records: list[Record], *, has_deadline: bool, is_patient: bool) -> None:
+        self.play.put(records, has_deadline=has_deadline, is_patient=is_patient)
 
     @rule(count=st.integers(1, 30))
     def put_small(self, count: int) -> None:
         self.play.put([Record(b"x", f"k{number}") for number in range(count)])
+
+    @rule(count=st.integers(1, 40), key=st.sampled_from(["a", "b", ""]))
+    def put_alike(self, count: int, key: str) -> None:
+        self.play.put([Record(b"%03d" % number, key) for number in range(count)])
 
     @precondition(has_calls)
     @rule(call=CALLS)
@@ -84,9 +96,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6), is_auto=st.booleans())
     def describe(self, count: int, *, is_auto: bool) -> None:
-        description = describe(even_shards(count), is_auto=is_auto)
-        self.play.engine.handle_description(description, self.play.now_ns)
-        self.play.pump()
+        self.play.describe(describe(even_shards(count), is_auto=is_auto))
 
     @rule()
     def drain(self) -> None:
@@ -95,7 +105,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule()
     def give_up(self) -> None:
-        self.play.engine.give_up()
+        self.play.engine.give_up(self.play.now_ns)
         self.play.pump()
 
     def teardown(self) -> None:
@@ -104,11 +114,29 @@ class EngineMachine(RuleBasedStateMachine):
             self.play.check_end()
 
 
-TestEngineModel = EngineMachine.TestCase
-TestEngineModel.settings = settings(
-    deadline=None,
-    print_blob=True,
-    max_examples=200,
-    stateful_step_count=40,
-    suppress_health_check=[HealthCheck.too_slow],
+def machine(of: EngineSettings, examples: int = 50) -> type[TestCase]:
+    class Machine(EngineMachine):
+        settings_used = of
+
+    case: type[TestCase] = Machine.TestCase
+    case.settings = settings(  # type: ignore[attr-defined]
+        deadline=None,
+        print_blob=True,
+        max_examples=examples,
+        stateful_step_count=40,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    return case
+
+
+TestEngine = machine(SETTINGS)
+TestEngineWithoutLinger = machine(replace(SETTINGS, linger_ns=0), 20)
+TestOrderedEngine = machine(replace(SETTINGS, is_ordered=True))
+TestOrderedEngineOfAnAtomicService = machine(
+    replace(SETTINGS, is_ordered=True, is_shard_atomic=True)
 )
+TestAggregatingEngine = machine(replace(SETTINGS, aggregate_bytes_max=900))
+TestNewcomer = machine(
+    replace(SETTINGS, is_ordered=True, aggregate_bytes_max=900, first_share=0.1), 30
+)
+TestOrderedAggregatingEngine = machine(replace(SETTINGS, is_ordered=True, aggregate_bytes_max=900))

@@ -2,6 +2,7 @@
 happens."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -78,7 +79,7 @@ def test_faults_lose_nothing_and_duplicate_only_what_was_counted(seed: int) -> N
 @pytest.mark.parametrize("may_list", [True, False])
 def test_pace_keeps_a_lone_daemon_almost_unthrottled(seed: int, *, may_list: bool) -> None:
     """Demand is twice what four shards take: the buckets, not the service, hold it back."""
-    world = World(seed, may_list=may_list)
+    world = World(seed, may_list=may_list, settings=replace(SETTINGS, first_share=1.0))
     world.add_engine()
     feed(world, frames=80, records=400, every_ns=50 * MS)
     counters = counters_of(world)
@@ -236,7 +237,7 @@ def test_a_lone_client_waits_for_no_linger() -> None:
 
 
 def test_clients_that_speak_while_a_call_is_out_share_the_next_batch() -> None:
-    world = World(1, round_trip_ns=(20 * MS, 20 * MS))
+    world = World(1, round_trip_ns=(20 * MS, 20 * MS), settings=replace(SETTINGS, first_share=1.0))
     engine = world.add_engine()
     for number in range(65):
         at_ns = world.now_ns + number * MS // 10
@@ -251,7 +252,7 @@ def test_clients_that_speak_while_a_call_is_out_share_the_next_batch() -> None:
 
 
 def test_one_hot_shard_does_not_hold_up_the_others() -> None:
-    world = World(3, shard_count=4)
+    world = World(3, shard_count=4, settings=replace(SETTINGS, first_share=1.0))
     engine = world.add_engine()
     world.run_until(world.now_ns + 100 * MS)
     hot = [Record(b"h%d" % number, "k", "0") for number in range(5000)]
@@ -276,7 +277,8 @@ def test_records_without_a_key_are_spread_evenly_over_the_shards() -> None:
         world.submit(engine, make_frame([Record(b"x%d" % i, "") for i in range(100)]))
         world.run_idle()
     counts = [len(shard.log) for shard in world.service.stream(STREAM).open_shards]
-    assert counts == [250] * 4
+    assert sum(counts) == 1000
+    assert min(counts) >= 200, "the one with the most budget is next"
 
 
 def test_full_means_refused_and_nothing_taken() -> None:

@@ -5,7 +5,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
-from kdaemon.pack.packer import Batch
+from kdaemon.pack.batch import Batch
 from tests.unit.base.frames import (
     MS,
     SECOND,
@@ -26,6 +26,7 @@ SETTINGS = EngineSettings(
     shard_records_per_second=1000,
     shard_bytes_per_second=1_000_000,
     buffer_bytes_max=1_000_000,
+    first_share=1.0,
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kdaemon.base.counters import CallOutcome, DeadReason, FailureCode, RetryReason
 from kdaemon.base.record import Record, RecordResult
-from tests.unit.base.frames import MS, delivered, failed, make_frame
+from tests.unit.base.frames import MS, SECOND, delivered, failed, make_frame
 from tests.unit.engine_rig import SETTINGS, Rig, T
 
 # Credit and linger: when a batch goes
@@ -142,12 +142,9 @@ def test_only_what_failed_is_sent_again_and_first() -> None:
     frame = rig.put(4)
     later = rig.put(1)
     batch = rig.call()
+    newest = rig.put(1)
     rig.answer(batch, [delivered(), failed(), delivered(), failed(), delivered()])
     assert rig.settled() == [later]
-    newest = rig.put(1)
-    assert rig.poll() is None, "the shard backs off"
-    assert rig.engine.next_wakeup_ns() == T + 75 * MS
-    rig.wait()
     again = rig.call()
     assert again.records == [frame.records[1], frame.records[3], newest.records[0]]
     assert [run.attempt_count for run in again.runs] == [1, 0]
@@ -159,6 +156,32 @@ def test_only_what_failed_is_sent_again_and_first() -> None:
     assert counters.calls[CallOutcome.PARTIAL] == 1
     assert counters.failures[FailureCode.THROUGHPUT] == 2
     assert counters.possible_duplicates == 0
+
+
+def test_a_shard_that_throttles_a_part_is_paced_by_its_budget_and_not_held_back() -> None:
+    rig = Rig()
+    rig.now_ns += SECOND
+    rig.put(4)
+    rig.answer(rig.call(), [delivered(), failed(), failed(), failed()])
+    (lane,) = rig.engine.lanes
+    assert lane.blocked_until_ns == 0
+    assert (lane.taken, lane.throttled) == (1, 3)
+    assert len(rig.call().records) == 3
+
+
+@pytest.mark.parametrize(
+    "results", [[failed()] * 2, [delivered(), failed("InternalFailure")], [failed("New"), failed()]]
+)
+def test_a_shard_that_takes_nothing_or_fails_otherwise_is_held_back(
+    results: list[RecordResult],
+) -> None:
+    rig = Rig()
+    rig.put(2)
+    rig.answer(rig.call(), results)
+    assert rig.poll() is None
+    rig.wait()
+    assert rig.now_ns == T + 75 * MS
+    assert len(rig.call().records) == len([r for r in results if not r.is_delivered])
 
 
 def test_an_ambiguous_record_beside_a_throttled_one_is_still_a_possible_duplicate() -> None:
@@ -209,7 +232,7 @@ def test_a_record_that_the_service_refuses_for_itself_is_buried_beside_delivered
 def test_a_shard_that_takes_nothing_backs_off_more_and_more_until_it_takes_something() -> None:
     rig = Rig()
     rig.put(4)
-    no, yes = failed(), delivered()
+    no, yes = failed("InternalFailure"), delivered()
     waits = []
     for results in ([no] * 4, [no] * 4, [no] * 4, [no, no, no, yes], [no] * 3):
         rig.answer(rig.call(), results)
@@ -239,7 +262,6 @@ def test_what_failed_goes_again_in_the_order_in_which_it_came() -> None:
     batch = rig.call()
     no, yes = failed(), delivered()
     rig.answer(batch, [no, yes, no, no, yes, no])
-    rig.wait()
     a, b, c = (frame.records for frame in frames)
     assert rig.call().records == [a[0], b[0], b[1], c[1]]
 

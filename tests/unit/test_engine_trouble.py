@@ -155,12 +155,12 @@ def test_a_refused_request_is_halved_until_the_bad_record_is_found() -> None:
         else:
             rig.answer(batch)
     assert rig.settled() == [frame]
-    assert [len(records) for records in tried] == [5, 2, 3, 1, 2, 1, 1]
+    assert [len(records) for records in tried] == [5, 3, 2, 1, 1]
     assert frame.results[3] == RecordResult(error_code=INVALID.code, error_message=INVALID.message)
     assert sum(1 for r in frame.results if r is not None and r.is_delivered) == 4
     counters = rig.counters
     assert counters.dead[DeadReason.POISON] == 1
-    assert counters.retries[RetryReason.BISECTED] == 5 + 3 + 2
+    assert counters.retries[RetryReason.BISECTED] == 5 + 2
     assert rig.engine.is_idle
 
 
@@ -263,7 +263,7 @@ def test_giving_up_answers_those_who_wait_and_keeps_the_rest() -> None:
     rig = Rig()
     rig.fail((rig.put(), rig.call())[1], NOT_SENT)
     waiting = rig.put(2, deadline_ns=T + 20 * SECOND)
-    rig.engine.give_up()
+    rig.engine.give_up(rig.now_ns)
     assert rig.settled() == [waiting]
     assert rig.counters.rejected[RejectReason.DRAINING] == 2
     assert rig.counters.buffered == 1
@@ -332,7 +332,7 @@ def test_a_description_sets_the_record_limit_within_that_of_a_batch() -> None:
 
 def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() -> None:
     memory = MemoryBudget(1500)
-    settings = EngineSettings(10, 100_000, 50_000, 0, 3, 1000, 1_000_000, buffer_bytes_max=1000)
+    settings = EngineSettings(10, 100_000, 50_000, 0, 3, 1000, 1_000_000, 1000, first_share=1.0)
     stalled, lively = (Engine(settings, memory, LoadedDice(0.5), T) for _ in range(2))
 
     def fill(engine: Engine) -> list[Frame]:

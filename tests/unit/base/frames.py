@@ -6,6 +6,7 @@ from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -31,7 +32,10 @@ def make_frame(
 ) -> Frame:
     """A frame with the sizes that the service would count; holds 100 bytes a record besides."""
     records = list(records)
-    sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
+    sizes = [
+        len(record.data) + (len(record.partition_key.encode()) or SPREAD_KEY_BYTES)
+        for record in records
+    ]
     frame = Frame(records, sizes, Acknowledge.DELIVERED, None)
     frame.held_bytes = sum(sizes) + 100 * len(records) if held_bytes is None else held_bytes
     frame.deadline_ns = deadline_ns

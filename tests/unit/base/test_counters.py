@@ -81,7 +81,7 @@ def test_every_label_starts_at_zero(name: str, labels: type[Enum]) -> None:
 
 
 def test_every_verdict_on_a_whole_call_is_an_outcome() -> None:
-    for verdict in Verdict:
+    for verdict in set(Verdict) - {Verdict.OUTSIDE}:  # said of single records only
         assert CallOutcome(verdict.value) in CallOutcome
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.pace.bucket import BURST_NS, NS, ShardBudget, TokenBucket
+from kdaemon.pace.bucket import BURST_NS, NS, TokenBucket
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=150)
 
@@ -142,29 +142,6 @@ def test_a_bucket_that_takes_over_is_as_short_as_the_other() -> None:
     other.pay(5000)
     bucket.take_over(other)
     assert bucket.available == 0, "a debt stays where it is"
-
-
-def test_a_shard_pays_records_and_bytes_together_or_not_at_all() -> None:
-    budget = ShardBudget(10, 1000, 0)
-    assert budget.can_pay(9, 900)
-    budget.pay(9, 100)
-    assert not budget.can_pay(1, 1), "bytes alone do not do"
-    assert budget.ready_at_ns(1, 1) == 100_000_000
-    budget.refill(100_000_000)
-    assert budget.can_pay(1, 900)
-    budget.pay(1, 900)
-    budget.refill(200_000_000)
-    assert not budget.can_pay(1, 101), "records alone do not do"
-    assert budget.can_pay(1, 100)
-    assert budget.ready_at_ns(1, 150) == 250_000_000
-
-
-def test_a_shard_takes_both_new_rates() -> None:
-    budget = ShardBudget(10, 1000, 0)
-    budget.pay(9, 900)
-    budget.set_rates(20, 4000, 0)
-    assert budget.ready_at_ns(1, 0) == 50_000_000
-    assert budget.ready_at_ns(0, 1) == 250_000
 
 
 @EXAMPLES

@@ -1,12 +1,15 @@
 """The three regimes of lanes, and how one becomes another."""
 
+import pytest
+
 from kdaemon.base.description import OpenShard
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from kdaemon.pack.dispatch import Dispatcher
+from kdaemon.pack.batch import Batch
+from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.lane import Lane, LaneState, Run
-from kdaemon.pack.packer import Batch, Packer
+from kdaemon.pack.packer import Packer
 from tests.unit.base.frames import (
     MS,
     SECOND,
@@ -21,8 +24,8 @@ RATE, BYTE_RATE = 1000, 1_000_000
 
 
 def start() -> tuple[Dispatcher, Packer]:
-    packer = Packer(500, 5_000_000, 100 * MS)
-    return Dispatcher(packer, RATE, BYTE_RATE, 0), packer
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    return Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0), packer
 
 
 def at_hash(*places: float) -> Frame:
@@ -34,7 +37,7 @@ def at_hash(*places: float) -> Frame:
 
 
 def send(dispatcher: Dispatcher, frame: Frame, now_ns: int = 0) -> Frame:
-    dispatcher.dispatch(frame, sum(frame.sizes), now_ns)
+    dispatcher.queue(dispatcher.route(frame, sum(frame.sizes)), now_ns)
     return frame
 
 
@@ -154,7 +157,7 @@ def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
     dispatcher.remap(describe(even_shards(2)), 0)
     lane = packer.lanes[1]
     lane.budget.pay(700, 0)
-    packer.hold_back(lane, 50 * MS)
+    packer.hold_back(lane, 50 * MS, 0)
     lane.failure_count = 3
     first, second = even_shards(2)
     dispatcher.remap(
@@ -210,7 +213,7 @@ def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -
     (run,) = draw(packer).runs
     run.attempt_count = 4
     dispatcher.remap(describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
-    dispatcher.dispatch_again(run, 0)
+    dispatcher.queue_again(run, 0)
     assert queued(packer) == {"a": [b"0", b"2"], "shard-1": [b"1"]}
     runs = [queued_run for lane in packer.lanes for queued_run in lane.queue]
     assert {queued_run.attempt_count for queued_run in runs} == {4}
@@ -223,7 +226,7 @@ def test_a_part_of_a_run_comes_back_by_its_own_indices() -> None:
     frame = send(dispatcher, at_hash(0.1, 0.9, 0.2, 0.8))
     draw(packer)
     lane = packer.lanes[1]
-    dispatcher.dispatch_again(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
+    dispatcher.queue_again(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
     assert queued(packer) == {"shard-0": [], "shard-1": [b"1", b"3"]}
 
 
@@ -270,15 +273,118 @@ def test_a_debt_for_an_unknown_stream_is_no_debt_of_every_shard() -> None:
     assert {lane.budget.bytes.available for lane in packer.lanes} == {0}
 
 
-def test_records_without_a_key_are_spread_in_every_regime() -> None:
-    for description in (None, describe(even_shards(4), is_auto=True), describe(even_shards(4))):
-        dispatcher, packer = start()
-        if description is not None:
-            dispatcher.remap(description, 0)
-        frame = send(dispatcher, make_frame(Record(b"", "") for _ in range(400)))
-        quarters = [0] * 4
-        for record in frame.records:
-            assert record.partition_key
-            quarters[int(record.explicit_hash_key or -1) >> 126] += 1
-        assert all(90 <= count <= 110 for count in quarters)
-        assert sum(lane.queued_records for lane in packer.lanes) == 400
+@pytest.mark.parametrize("is_auto", [True, False])
+def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys(
+    *, is_auto: bool
+) -> None:
+    dispatcher, packer = start()
+    if is_auto:
+        dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    frame = send(dispatcher, keyless(400))
+    quarters = [0] * 4
+    for record in frame.records:
+        assert record.partition_key
+        quarters[int(record.explicit_hash_key or -1) >> 126] += 1
+    assert all(90 <= count <= 110 for count in quarters)
+    assert packer.lanes[0].queued_records == 400
+
+
+def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4)), 0)
+    frame = send(
+        dispatcher, make_frame([Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "")])
+    )
+    assert queued(packer)["shard-0"] == [b"1"]
+    (run,) = packer.keyless_lane.queue
+    assert (run.indices, run.is_keyless) == ([0, 2], True)
+    assert run.byte_count == frame.sizes[0] + frame.sizes[2]
+    assert packer.ready_records == 3
+
+
+def test_a_new_map_leaves_records_for_any_shard_where_they_are() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4)), 0)
+    send(dispatcher, keyless(9))
+    dispatcher.remap(describe(even_shards(3)), 0)
+    assert packer.keyless_lane.queued_records == packer.ready_records == 9
+
+
+def test_records_for_any_shard_go_to_the_one_lane_of_auto_and_come_back() -> None:
+    dispatcher, packer = start()
+    dispatcher.remap(describe(even_shards(4)), 0)
+    send(dispatcher, keyless(9))
+    dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    assert packer.keyless_lane.queued_records == 0
+    assert [lane.queued_records for lane in packer.lanes] == [9]
+    assert packer.ready_records == 9
+    (run,) = packer.lanes[0].queue
+    assert all(record.partition_key for record in run.frame.records)
+    assert run.is_keyless, "it never had a turn among the records of a key"
+    dispatcher.remap(describe(even_shards(4)), 0)
+    assert packer.keyless_lane.queued_records == packer.ready_records == 9
+
+
+def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 0.5), 0)
+    dispatcher.remap(describe(even_shards(2)), 0)
+    budget = packer.lanes[0].budget
+    for tenth in range(50):
+        now_ns = tenth * 100 * MS
+        budget.refill(now_ns)
+        budget.hear(100, 1000, 90, now_ns, now_ns + 30 * MS)
+    share = budget.records_share
+    assert share < packer.lanes[1].budget.records_share == 0.5
+    half = low_end(2)
+    children = (
+        OpenShard("child-a", 0, half // 2),
+        OpenShard("child-b", half // 2 + 1, half),
+        even_shards(2)[1],
+    )
+    dispatcher.remap(describe(children), 5 * SECOND)
+    assert [lane.budget.records_share for lane in packer.lanes] == [share, share, 0.5]
+    assert {lane.budget.bytes_share for lane in packer.lanes[:2]} == {budget.bytes_share}
+    assert packer.lanes[0].budget.records.rate == int(RATE * share)
+    assert len({id(lane.budget) for lane in packer.lanes}) == 3
+
+
+def kind_split() -> tuple[Dispatcher, Packer]:
+    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=10_000)
+    return Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0, is_kind_split=True), packer
+
+
+def two_kinds() -> Frame:
+    return make_frame(Record(b"", "k", "5" if number % 2 else None) for number in range(6))
+
+
+def kinds(packer: Packer) -> list[list[int]]:
+    return [run.indices for lane in packer.lanes for run in lane.queue]
+
+
+def test_where_aggregates_are_made_a_run_has_records_of_one_kind() -> None:
+    dispatcher, packer = kind_split()
+    dispatcher.remap(describe(even_shards(1)), 0)
+    frame = send(dispatcher, two_kinds())
+    assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
+    assert sum(run.byte_count for run in packer.lanes[0].queue) == sum(frame.sizes)
+
+
+def test_also_when_its_shard_was_unknown_or_is_new() -> None:
+    dispatcher, packer = kind_split()
+    send(dispatcher, two_kinds())
+    dispatcher.remap(describe(even_shards(1)), 0)
+    assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
+    (plain, explicit) = packer.lanes[0].queue
+    frame = plain.frame
+    again = Run(frame, [0, 1, 2, 3], sum(frame.sizes[:4]), packer.lanes[0], 3)
+    packer.lanes[0].take_all()
+    dispatcher.queue_again(again, 0)
+    assert kinds(packer) == [[0, 2], [1, 3]]
+    assert [run.attempt_count for run in packer.lanes[0].queue] == [3, 3]
+    assert [run.byte_count for run in packer.lanes[0].queue] == [2, 2]
+    assert explicit.frame is frame
+
+
+def keyless(count: int) -> Frame:
+    return make_frame(Record(b"x", "") for _ in range(count))

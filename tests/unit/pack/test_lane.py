@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.frame import Frame
-from kdaemon.pace.bucket import ShardBudget
+from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
 from tests.unit.base.frames import MS, SECOND, sized_frame
 
@@ -30,7 +30,7 @@ ILLEGAL = [pair for pair in itertools.product(LaneState, LaneMove) if pair not i
 
 
 def make_lane(records_per_second: int = 1000, bytes_per_second: int = 1_000_000) -> Lane:
-    return Lane("s", ShardBudget(records_per_second, bytes_per_second, 0))
+    return Lane("s", ShardBudget(records_per_second, bytes_per_second, 0, 1.0))
 
 
 def whole(frame: Frame, lane: Lane) -> Run:
@@ -48,6 +48,7 @@ def drawn(lane: Lane, records: int = 500, byte_count: int = 10**9, now_ns: int =
     out: list[Run] = []
     counts = lane.draw(records, byte_count, now_ns, out)
     assert counts == (sum(len(run.indices) for run in out), sum(run.byte_count for run in out))
+    lane.budget.pay(*counts)
     return out
 
 
@@ -205,7 +206,7 @@ def test_abandoned_frames_are_forgotten_and_the_rest_keeps_its_order() -> None:
     lane = make_lane()
     a, b, c = filled(lane, [10], [20, 20], [30])
     b.is_abandoned = True
-    assert lane.drop_abandoned() == (2, 40)
+    assert [(run.frame, run.byte_count) for run in lane.drop_abandoned()] == [(b, 40)]
     assert (lane.queued_records, lane.queued_bytes) == (2, 40)
     assert [run.frame for run in drawn(lane)] == [a, c]
 

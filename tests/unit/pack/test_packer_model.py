@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kdaemon.base.frame import Frame
-from kdaemon.pace.bucket import ShardBudget
+from kdaemon.pace.budget import ShardBudget
+from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState, Run
-from kdaemon.pack.packer import Batch, Packer
+from kdaemon.pack.packer import Packer
 from tests.unit.base.frames import MS, sized_frame
 
 RECORDS_MAX, BYTES_MAX = 8, 2000
@@ -20,7 +21,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.packer = Packer(RECORDS_MAX, BYTES_MAX, linger_ns=100 * MS)
+        self.packer = Packer(RECORDS_MAX, BYTES_MAX, 100 * MS, 0)
         self.now_ns = 0
         self.lane_count = 0
         self.retired: list[Lane] = []
@@ -31,7 +32,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     def make_lane(self) -> Lane:
         self.lane_count += 1
-        return Lane(f"s{self.lane_count}", ShardBudget(10, 1000, self.now_ns))
+        return Lane(f"s{self.lane_count}", ShardBudget(10, 1000, self.now_ns, 1.0))
 
     def pick(self, number: int) -> Lane:
         return self.packer.lanes[number % len(self.packer.lanes)]
@@ -79,7 +80,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     @rule(lane=st.integers(0, 9), wait_ns=st.integers(0, 500 * MS))
     def hold_back(self, lane: int, wait_ns: int) -> None:
-        self.packer.hold_back(self.pick(lane), self.now_ns + wait_ns)
+        self.packer.hold_back(self.pick(lane), self.now_ns + wait_ns, self.now_ns)
 
     @rule(wait_ns=st.integers(0, 400 * MS))
     def pass_time(self, wait_ns: int) -> None:

@@ -11,6 +11,7 @@ from kdaemon.route.freshness import (
     REFRESH_IDLE_INTERVAL_NS,
     REFRESH_INTERVAL_NS,
     REFRESH_USELESS_INTERVAL_NS_MAX,
+    Doubt,
     MapFreshness,
 )
 from kdaemon.route.seen import GENERATION_NS, SeenShards
@@ -89,7 +90,40 @@ def test_refreshes_that_change_nothing_come_later_and_later_up_to_a_minute() -> 
         freshness.stale(now_ns + 1)
         waits.append((freshness.due_at_ns - now_ns) // SECOND)
         now_ns = freshness.due_at_ns
-    assert waits == [2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60], "the first was due by the clock"
+
+
+def test_refreshes_by_the_clock_that_change_nothing_make_none_later() -> None:
+    freshness = asked_and_answered(LoadedDice(0.0), is_changed=False)
+    for _ in range(12):
+        now_ns = freshness.due_at_ns
+        assert freshness.ask(now_ns)
+        freshness.answered(now_ns, is_changed=False)
+    freshness.stale(now_ns + 1)
+    assert freshness.due_at_ns == now_ns + REFRESH_INTERVAL_NS
+
+
+def test_refreshes_for_one_reason_make_none_later_for_another() -> None:
+    freshness = asked_and_answered(LoadedDice(0.0))
+    for _ in range(12):
+        freshness.stale(freshness.due_at_ns - 1800 * SECOND, Doubt.LIMITS)
+        now_ns = freshness.due_at_ns
+        assert freshness.ask(now_ns)
+        freshness.answered(now_ns, is_changed=False)
+    freshness.stale(now_ns + 1, Doubt.LIMITS)
+    assert freshness.due_at_ns == now_ns + REFRESH_USELESS_INTERVAL_NS_MAX
+    freshness.stale(now_ns + 1)
+    assert freshness.due_at_ns == now_ns + REFRESH_INTERVAL_NS
+
+
+def test_a_stream_that_is_found_again_is_asked_for_at_once() -> None:
+    freshness = MapFreshness(LoadedDice(0.0), T)
+    for _ in range(8):
+        assert freshness.ask(freshness.due_at_ns)
+        freshness.failed(freshness.due_at_ns)
+    failed_ns = freshness.due_at_ns - REFRESH_USELESS_INTERVAL_NS_MAX
+    freshness.found(failed_ns + SECOND // 2)
+    assert freshness.due_at_ns == failed_ns + REFRESH_INTERVAL_NS
 
 
 def test_a_change_makes_the_next_refresh_prompt_again() -> None:
@@ -119,7 +153,10 @@ def test_no_answer_is_tried_again_later_and_later_still() -> None:
 @given(
     seed=st.integers(0, 2**32),
     steps=st.lists(
-        st.tuples(st.integers(0, 700 * MS), st.sampled_from(["stale", "changed", "same", "lost"])),
+        st.tuples(
+            st.integers(0, 700 * MS),
+            st.sampled_from(["stale", "refused", "found", "changed", "same", "lost"]),
+        ),
         min_size=1,
         max_size=80,
     ),
@@ -134,6 +171,10 @@ def test_whatever_happens_the_map_is_asked_for_once_a_second_at_most(
         now_ns += wait_ns
         if event == "stale":
             freshness.stale(now_ns)
+        elif event == "refused":
+            freshness.stale(now_ns, Doubt.LIMITS)
+        elif event == "found":
+            freshness.found(now_ns)
         elif freshness.is_asking:
             if event == "lost":
                 freshness.failed(now_ns)

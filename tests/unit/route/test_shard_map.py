@@ -12,9 +12,13 @@ from kdaemon.base.description import OpenShard
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.route.shard_map import (
+    ANY_SHARD,
     KEY_CACHE_CHARACTERS_MAX,
     KEY_CACHE_MAX,
+    SPREAD_KEY_BYTES,
+    SPREAD_KEYS,
     ShardMap,
+    keyless_key,
     spread_without_map,
 )
 from tests.unit.base.frames import even_shards
@@ -172,47 +176,41 @@ def test_a_group_over_a_change_of_generation_is_right() -> None:
     assert sum(map(len, groups.values())) == len(records)
 
 
-@pytest.mark.parametrize("shard_count", [1, 2, 3, 7, 64])
-def test_records_without_a_key_are_spread_evenly_and_go_where_they_say(shard_count: int) -> None:
-    shard_map = ShardMap(even_shards(shard_count))
-    records = [Record(b"", "") for _ in range(shard_count * 10)]
-    groups = shard_map.group(records)
-    assert Counter(map(len, groups.values())) == {10: shard_count}
-    for shard, group in groups.items():
-        for index in group:
-            record = records[index]
-            assert record.partition_key
-            assert record.explicit_hash_key is not None
-            assert shard_map.index_of_hash_key(int(record.explicit_hash_key)) == shard
-
-
-def test_the_turn_goes_on_from_one_call_to_the_next() -> None:
+def test_records_without_any_key_are_for_any_shard_and_are_left_as_they_are() -> None:
     shard_map = ShardMap(even_shards(4))
-    seen: Counter[int] = Counter()
-    for _ in range(40):
-        seen.update(shard_map.group([Record(b"", "")]).keys())
-    assert seen == dict.fromkeys(range(4), 10)
+    records = [Record(b"", ""), Record(b"", "a"), Record(b"", "")]
+    assert shard_map.group(records) == {ANY_SHARD: [0, 2], shard_map.index_of_key("a"): [1]}
+    assert shard_map.index_of(records[0]) == ANY_SHARD
+    assert records[0] == Record(b"", "")
+
+
+def test_given_keys_are_short_and_differ_for_long() -> None:
+    keys = [keyless_key(number) for number in range(SPREAD_KEYS)]
+    assert len(set(keys)) == SPREAD_KEYS
+    assert {len(key) for key in keys} == {*range(1, SPREAD_KEY_BYTES + 1)}
+    assert keyless_key(SPREAD_KEYS + 7) == keyless_key(7)
 
 
 @EXAMPLES
 @given(shards=shard_sets())
-def test_spreading_never_names_the_end_of_a_range(shards: list[OpenShard]) -> None:
+def test_the_hash_key_of_a_shard_is_in_its_range_and_not_at_the_end(
+    shards: list[OpenShard],
+) -> None:
     """Yandex sends a record at the end of a range to the next shard."""
     shard_map = ShardMap(shards)
-    records = [Record(b"", "") for _ in shards]
-    for shard, group in shard_map.group(records).items():
-        chosen = shard_map.shards[shard]
-        explicit = records[group[0]].explicit_hash_key
-        assert explicit is not None
-        is_wide = chosen.last_hash_key > chosen.first_hash_key
-        assert not is_wide or int(explicit) < chosen.last_hash_key
-        assert int(explicit) >= chosen.first_hash_key
+    assert len(shard_map.hash_keys) == len(shards)
+    for index, shard in enumerate(shard_map.shards):
+        hash_key = int(shard_map.hash_keys[index])
+        assert shard_map.index_of_hash_key(hash_key) == index
+        is_wide = shard.last_hash_key > shard.first_hash_key
+        assert not is_wide or shard.first_hash_key <= hash_key < shard.last_hash_key
 
 
-def test_a_spread_record_takes_part_in_many_keys() -> None:
-    records = [Record(b"", "") for _ in range(1000)]
+def test_records_with_a_hash_key_alone_are_given_keys_of_their_own() -> None:
+    records = [Record(b"", "", "7") for _ in range(1000)]
     ShardMap(even_shards(2)).group(records)
     assert len({record.partition_key for record in records}) == 1000
+    assert {record.explicit_hash_key for record in records} == {"7"}
 
 
 def test_a_record_with_a_hash_key_and_no_partition_key_keeps_its_hash_key() -> None:

@@ -56,6 +56,32 @@ def test_an_admitted_frame_takes_its_memory_and_is_counted() -> None:
     assert counters.unaccounted() == 0
 
 
+def test_of_a_frame_that_is_taken_in_part_the_rest_is_refused_at_once() -> None:
+    ledger, memory, counters = make()
+    frame = frame_of(3)
+    no = failed()
+    assert ledger.admit(frame, 12, 0, {1: no})
+    assert frame.results == [None, no, None]
+    assert (frame.unsettled, ledger.held_bytes) == (2, 100)
+    assert (counters.received, counters.accepted, counters.buffered) == (3, 2, 2)
+    assert (counters.received_bytes, counters.accepted_bytes) == (12, 8)
+    assert counters.rejected[RejectReason.FULL] == 1
+    assert counters.unaccounted() == 0
+    fly(counters, 2)
+    land(ledger, counters, frame, [0, 2])
+    assert ledger.take_settled() == [frame]
+    assert frame.results[1] is no
+    assert memory.bytes_taken == 0
+    assert counters.unaccounted() == 0
+
+
+def test_there_is_as_much_room_as_the_smaller_of_both_budgets_has() -> None:
+    for buffer_bytes, memory_bytes in ((1000, 400), (400, 1000)):
+        ledger, _, _ = make(buffer_bytes, memory_bytes)
+        admit(ledger, frame_of(1))
+        assert ledger.free_bytes() == 300
+
+
 @pytest.mark.parametrize(("buffer_bytes", "memory_bytes"), [(250, 10_000), (10_000, 250)])
 def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
     buffer_bytes: int, memory_bytes: int

@@ -1,0 +1,24 @@
+"""One stream's limits and promises, as its engine is told them."""
+
+from dataclasses import dataclass
+
+from kdaemon.pace.adaptive import FIRST_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Bytes are data + partition keys, except `buffer_bytes_max` (memory)."""
+
+    batch_records_max: int
+    batch_bytes_max: int
+    record_bytes_max: int  # until the stream tells its own
+    linger_ns: int
+    in_flight_max: int  # PutRecords calls at once
+    shard_records_per_second: int  # this daemon's configured share already taken
+    shard_bytes_per_second: int
+    buffer_bytes_max: int
+    first_share: float = FIRST_SHARE  # of a shard's quota, to begin with: 0..1
+    max_age_ns: int | None = None  # of records that no client waits for
+    is_ordered: bool = False  # records of one partition key in the order they were accepted
+    aggregate_bytes_max: int = 0  # 0: no aggregates
+    is_shard_atomic: bool = False  # the service takes all records of a shard in a call, or none

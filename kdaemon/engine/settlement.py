@@ -1,0 +1,396 @@
+"""What the answer to a call means for each of its records: delivered, dead, or sent again.
+
+Part of the engine: writes results into frames, gives records back to their lanes, tells shards'
+budgets what they took, halves calls that were refused as wrong, and holds aggregates that landed
+nobody knows where. Knows nothing of when calls may go out.
+
+Invariant: every record of an answered call is settled, queued again, or held as a stray, once;
+the counters say which.
+"""
+
+from collections import deque
+
+from kdaemon.base.counters import RejectReason, RetryReason, StreamCounters, failure_code
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Frame
+from kdaemon.base.ports import Dice
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine.strays import Landing, Stray, landing
+from kdaemon.pace.backoff import SHARD_BACKOFF
+from kdaemon.pace.latency import CallLatency
+from kdaemon.pack.batch import Batch
+from kdaemon.pack.dispatch import Dispatcher
+from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
+from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.packer import Packer
+from kdaemon.route.freshness import Doubt, MapFreshness
+from kdaemon.settle.ledger import FrameLedger
+from kdaemon.settle.verdict import OUTSIDE_RANGE_CODE, Verdict, judge_record
+
+Failed = tuple[Run, list[int], list[RecordResult]]
+"""What failed of one run in an answered call: the run, indices of its records, their results."""
+
+OUTSIDE_RANGE = RecordResult(
+    error_code=OUTSIDE_RANGE_CODE,
+    error_message="In an aggregate on a shard whose range does not hold all its keys: readers drop"
+    " it.",
+)
+
+
+class Settlement:
+    """Of one stream. `bisected`: parts of refused calls that are to go out; `strays`: see there."""
+
+    def __init__(
+        self,
+        ledger: FrameLedger,
+        packer: Packer,
+        dispatcher: Dispatcher,
+        order: KeyOrder | None,
+        freshness: MapFreshness,
+        counters: StreamCounters,
+        dice: Dice,
+        batch_records_max: int,
+        latency: CallLatency | None,
+    ) -> None:
+        """`latency`: where the service holds what is too much, rather than refuse it."""
+        self._ledger = ledger
+        self._packer = packer
+        self._dispatcher = dispatcher
+        self._order = order
+        self._freshness = freshness
+        self._counters = counters
+        self._dice = dice
+        self._batch_records_max = batch_records_max
+        self._latency = latency
+        self._released: list[Waiting] = []  # whose turn has come within the call being settled
+        self.bisected: deque[list[Run]] = deque()
+        self.strays: list[Stray] = []
+
+    def settle(self, batch: Batch, results: list[RecordResult], now_ns: int) -> bool:
+        """An answered call: one result for each record sent, in order. False if records failed."""
+        if batch.widths is None:
+            runs = batch.runs
+        else:
+            runs, results = self._without_strays(batch, results, now_ns)
+        failed = self._settle_delivered(runs, results, batch.sent_ns, now_ns)
+        throttled = self._settle_failed(runs, failed, now_ns) if failed else {}
+        self._tell_budgets(batch, throttled, now_ns)
+        self._take_turns(now_ns)
+        return not failed
+
+    def send_again(self, batch: Batch, verdict: Verdict, now_ns: int) -> None:
+        """A call that failed whole: all its records go back, in order."""
+        for run in reversed(batch.runs):
+            self._back(run, run.indices, {RetryReason(verdict.value): len(run.indices)}, now_ns)
+        self._take_turns(now_ns)
+
+    def bisect(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
+        """A request was refused as wrong: halve it until the one bad record is found. The halves
+        go out on the tokens of the whole: a refused request used nothing of the shards.
+        """
+        runs = [run for run in batch.runs if not run.frame.is_abandoned]
+        count = sum(len(run.indices) for run in runs)
+        self._counters.rejected[RejectReason.DEADLINE] += batch.record_count - count
+        for run in batch.runs:
+            if run.frame.is_abandoned:
+                self._leave(run.frame, run.indices, is_keyless=run.is_keyless)
+        if count == 1:
+            refused = RecordResult(error_code=error.code, error_message=error.message)
+            self._bury(runs[0], runs[0].indices[0], refused)
+        elif count:
+            self._counters.buffered += count
+            self._counters.retries[RetryReason.BISECTED] += count
+            self.bisected.extend(_pieces(self._alone(runs), self._batch_records_max))
+        self._take_turns(now_ns)
+
+    def next_bisected(self) -> Batch | None:
+        """A part of a refused call, to go out as a call of its own."""
+        while self.bisected:
+            runs = [run for run in self.bisected.popleft() if not run.frame.is_abandoned]
+            if runs:
+                return Batch(runs, sum(run.byte_count for run in runs), paid={})
+        return None
+
+    def judge_strays(self, now_ns: int) -> None:
+        """The map is as new as it gets, or time has passed: decides on what can be decided."""
+        strays, self.strays = self.strays, []
+        for stray in strays:
+            where = landing(
+                _records_of(stray.batch.runs), stray.result.shard_id, self._dispatcher.shard_map
+            )
+            if where is Landing.UNKNOWN and now_ns < stray.due_at_ns():
+                self.strays.append(stray)
+                continue
+            count = stray.batch.record_count
+            self._counters.in_flight -= count
+            result = stray.result if where is Landing.INSIDE else OUTSIDE_RANGE
+            runs = stray.batch.runs
+            failed = self._settle_delivered(runs, [result] * count, stray.batch.sent_ns, now_ns)
+            if failed:
+                self._settle_failed(runs, failed, now_ns)
+        self._take_turns(now_ns)
+
+    def drop_abandoned(self, now_ns: int) -> None:
+        """Forgets what is queued of abandoned frames."""
+        dropped = self._packer.drop_abandoned()
+        for parts in self.bisected:
+            dropped += [run for run in parts if run.frame.is_abandoned]
+            parts[:] = [run for run in parts if not run.frame.is_abandoned]
+        if self._order is not None:
+            for run in dropped:
+                self._leave(run.frame, run.indices, is_keyless=run.is_keyless)
+            self._order.forget_abandoned()
+            self._take_turns(now_ns)
+
+    # Strays
+
+    def _without_strays(
+        self, batch: Batch, results: list[RecordResult], now_ns: int
+    ) -> tuple[list[Run], list[RecordResult]]:
+        """The runs of a batch with aggregates, and a result for each of their records: without
+        aggregates whose landing nobody can judge yet, which are held.
+        """
+        assert batch.widths is not None
+        kept_runs: list[Run] = []
+        kept_results: list[RecordResult] = []
+        runs = iter(batch.runs)
+        for sent, width, result in zip(batch.records, batch.widths, results, strict=True):
+            carried: list[Run] = []
+            missing = width
+            while missing:
+                carried.append(next(runs))
+                missing -= len(carried[-1].indices)
+            outcome = result
+            if width > 1 and result.is_delivered and result.shard_id != carried[0].lane.shard_id:
+                shard_map = self._dispatcher.shard_map
+                where = landing(_records_of(carried), result.shard_id, shard_map)
+                if where is Landing.OUTSIDE:
+                    outcome = OUTSIDE_RANGE
+                if where is not Landing.INSIDE:
+                    self._landed_elsewhere(carried[0].lane, batch.sent_ns, now_ns)
+                if where is Landing.UNKNOWN:
+                    alone = Batch(carried, 0, paid={}, records=[sent], widths=[width])
+                    alone.sent_ns = batch.sent_ns
+                    self.strays.append(Stray(alone, result, now_ns))
+                    self._counters.in_flight += width
+                    continue
+            kept_runs += carried
+            kept_results += [outcome] * width
+        return kept_runs, kept_results
+
+    # Delivered
+
+    def _settle_delivered(
+        self, runs: list[Run], results: list[RecordResult], sent_ns: int, now_ns: int
+    ) -> list[Failed]:
+        """Writes what was delivered into the frames; returns what was not, by run."""
+        failed: list[Failed] = []
+        offset = 0
+        for run in runs:
+            indices = run.indices
+            count = len(indices)
+            answers = results[offset : offset + count]
+            offset += count
+            frame = run.frame
+            # An abandoned frame's client was told already; its answer may still be on its way out.
+            slots = frame.results if not frame.is_abandoned else list(frame.results)
+            lane = run.lane
+            shard_id = lane.shard_id
+            is_elsewhere = False
+            failed_indices: list[int] = []
+            for index, result in zip(indices, answers, strict=True):
+                if result.sequence_number and not result.error_code:
+                    slots[index] = result
+                    if result.shard_id != shard_id:
+                        is_elsewhere = True
+                else:
+                    failed_indices.append(index)
+            byte_count = run.byte_count
+            if failed_indices:
+                failed.append((run, failed_indices, [r for r in answers if not r.is_delivered]))
+                sizes = frame.sizes
+                count -= len(failed_indices)
+                byte_count -= sum([sizes[index] for index in failed_indices])
+            elif lane.failure_count:
+                lane.failure_count = 0
+            if count:
+                lane.taken += count
+                self._ledger.deliver(frame, count, byte_count, now_ns)
+                if self._order is not None:
+                    gone = set(failed_indices)
+                    done = [index for index in indices if index not in gone] if gone else indices
+                    self._leave(frame, done, is_keyless=run.is_keyless)
+            if is_elsewhere:
+                self._learn(lane, answers, sent_ns, now_ns)
+        return failed
+
+    # Failed
+
+    def _settle_failed(
+        self, runs: list[Run], failed: list[Failed], now_ns: int
+    ) -> dict[Lane, float]:
+        """Single records that failed inside an answered call: only they go back, in order; their
+        shard's budget hears of throttles, and a shard that took nothing backs off.
+        """
+        throttled_of: dict[Lane, int] = {}
+        failed_of: dict[Lane, int] = {}
+        for run, indices, results in reversed(failed):
+            again: list[int] = []
+            reasons: dict[RetryReason, int] = {}
+            for index, result in zip(indices, results, strict=True):
+                code = result.error_code or "NoSequenceNumber"
+                verdict = judge_record(code)
+                if result is not OUTSIDE_RANGE:
+                    self._counters.failures[failure_code(code)] += 1
+                if verdict is Verdict.POISON:
+                    self._bury(run, index, result)
+                    continue
+                reason = RetryReason(verdict.value)
+                reasons[reason] = reasons.get(reason, 0) + 1
+                again.append(index)
+            throttled = reasons.get(RetryReason.THROTTLED, 0)
+            self._counters.throttled += throttled
+            run.lane.throttled += throttled
+            throttled_of[run.lane] = throttled_of.get(run.lane, 0) + throttled
+            if throttled and self._dispatcher.is_auto:
+                # Perhaps it is AUTO no longer: then its keys make shards hot.
+                self._freshness.stale(now_ns, Doubt.LIMITS)
+            if again:
+                failed_of[run.lane] = failed_of.get(run.lane, 0) + len(again)
+                self._back(run, again, reasons, now_ns)
+        sent_of: dict[Lane, int] = {}
+        for run in runs:
+            sent_of[run.lane] = sent_of.get(run.lane, 0) + len(run.indices)
+        for lane, count in failed_of.items():
+            self._back_off(lane, count, throttled_of[lane], sent_of[lane], now_ns)
+        return {lane: throttled / sent_of[lane] for lane, throttled in throttled_of.items()}
+
+    def _tell_budgets(self, batch: Batch, throttled: dict[Lane, float], now_ns: int) -> None:
+        """What each shard took of the call. `throttled`: the part that it refused, 0..1.
+
+        Where the service holds what is too much instead, the call took long, and the shard that was
+        asked for most of its quota is taken to be the cause.
+        """
+        busiest: Lane | None = None
+        held_ns = 0
+        if self._latency is not None and batch.paid:
+            held_ns = self._latency.held_ns(now_ns - batch.sent_ns, now_ns)
+            self._packer.held_after_ns = self._latency.held_after_ns
+            if held_ns:
+                busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
+        for lane, (records, byte_count) in batch.paid.items():
+            refused = records * throttled.get(lane, 0.0)
+            lane_held_ns = held_ns if lane is busiest else 0
+            lane.budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
+
+    def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
+        """A shard that took some records and throttled the rest is paced by its budget alone."""
+        is_partial = failed < sent
+        lane.failure_count = 1 if is_partial else lane.failure_count + 1
+        if lane.state is LaneState.RETIRED or (is_partial and throttled == failed):
+            return
+        wait_ns = SHARD_BACKOFF.wait_ns(lane.failure_count, self._dice)
+        self._packer.hold_back(lane, now_ns + wait_ns, now_ns)
+
+    def _back(
+        self, run: Run, indices: list[int], reasons: dict[RetryReason, int], now_ns: int
+    ) -> None:
+        """Puts records of a run back, before what has not been tried; those whose client was told
+        that they failed are not sent again. `reasons`: how many of them for what.
+        """
+        counters = self._counters
+        frame = run.frame
+        count = len(indices)
+        if frame.is_abandoned:
+            counters.rejected[RejectReason.DEADLINE] += count
+            self._leave(frame, indices, is_keyless=run.is_keyless)
+            return
+        counters.buffered += count
+        for reason, reason_count in reasons.items():
+            counters.retries[reason] += reason_count
+            if reason in _MAY_DUPLICATE:
+                counters.possible_duplicates += reason_count
+        sizes = frame.sizes
+        byte_count = sum([sizes[index] for index in indices])
+        attempts = run.attempt_count + 1
+        again = Run(frame, indices, byte_count, run.lane, attempts, is_keyless=run.is_keyless)
+        is_in_order = self._order is not None and not run.is_keyless
+        if is_in_order and not self._order.back(again):  # type: ignore[union-attr]
+            return
+        if run.is_keyless and self._dispatcher.shard_map is not None:
+            again.lane = self._packer.keyless_lane
+            self._packer.push_front(again, now_ns)
+        elif again.lane.state is LaneState.RETIRED:
+            self._dispatcher.queue_again(again, now_ns)
+        else:
+            self._packer.push_front(again, now_ns)
+
+    def _bury(self, run: Run, index: int, result: RecordResult) -> None:
+        self._ledger.bury(run.frame, index, result, run.attempt_count + 1)
+        self._leave(run.frame, [index], is_keyless=run.is_keyless)
+
+    def _alone(self, runs: list[Run]) -> list[Run]:
+        """Of each key the first record only: halves of a call may not pass one another."""
+        if self._order is None:
+            return runs
+        kept = [run for run in reversed(runs) if run.is_keyless or self._order.back(run)]
+        kept.reverse()
+        return kept
+
+    # Turns of keys
+
+    def _leave(self, frame: Frame, indices: list[int], *, is_keyless: bool = False) -> None:
+        """These records are out no more; whose turn has come is queued when the call is settled."""
+        if self._order is not None and not is_keyless:
+            self._released += self._order.settled(frame, indices)
+
+    def _take_turns(self, now_ns: int) -> None:
+        if self._released:
+            released, self._released = self._released, []
+            for run in runs_of(released):
+                if run.lane.state is LaneState.RETIRED:
+                    self._dispatcher.queue_again(run, now_ns)
+                else:
+                    self._packer.push(run, now_ns)
+
+    # The map
+
+    def _learn(self, lane: Lane, answers: list[RecordResult], sent_ns: int, now_ns: int) -> None:
+        """Records landed where nothing was predicted (learn the shards), or elsewhere than
+        predicted by the map as it is now (it is stale).
+        """
+        if lane.shard_id is not None:
+            self._landed_elsewhere(lane, sent_ns, now_ns)
+        elif self._dispatcher.learn(lane, answers, now_ns):
+            self._freshness.stale(now_ns)
+
+    def _landed_elsewhere(self, lane: Lane, sent_ns: int, now_ns: int) -> None:
+        if sent_ns >= self._dispatcher.map_since_ns:
+            self._counters.map_mismatches += 1
+            lane.doubted_ns = now_ns
+            self._freshness.stale(now_ns)
+
+
+_MAY_DUPLICATE = frozenset({RetryReason.AMBIGUOUS, RetryReason.OUTSIDE})
+
+
+def _records_of(runs: list[Run]) -> list[Record]:
+    return [run.frame.records[index] for run in runs for index in run.indices]
+
+
+def _pieces(runs: list[Run], records_max: int) -> list[list[Run]]:
+    """Two halves, or more parts where a half is more than a call takes (records of aggregates)."""
+    count = sum(len(run.indices) for run in runs)
+    piece_records = min(records_max, (count + 1) // 2)
+    pieces: list[list[Run]] = []
+    rest = deque(runs)
+    while rest:
+        piece: list[Run] = []
+        missing = piece_records
+        while missing and rest:
+            run = rest[0]
+            part = rest.popleft() if len(run.indices) <= missing else run.split(missing)
+            piece.append(part)
+            missing -= len(part.indices)
+        pieces.append(piece)
+    return pieces

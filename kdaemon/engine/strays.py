@@ -1,0 +1,55 @@
+"""Aggregates that landed on a shard that the map does not know yet.
+
+A reader drops a whole aggregate if one of its keys lies outside the range of its shard. So an
+aggregate on another shard than the predicted one is delivered only if all its keys lie in that
+shard's range; and while the range is unknown (the map is being asked for) nobody can tell. Such
+aggregates wait here, in flight for all others, until the map knows the shard or it has been long
+enough. Bound: what was in flight; a reshard is what fills it. Pure.
+"""
+
+from enum import Enum
+
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.pack.batch import Batch
+from kdaemon.pack.kpl import hash_keys
+from kdaemon.route.shard_map import ShardMap
+
+STRAY_WAIT_NS = 5_000_000_000
+"""5 s: a stale map is asked for again within 1.5 s. If it does not know the shard then, the records
+are sent again: a duplicate for some readers is better than a loss for others."""
+
+
+class Landing(Enum):
+    """Where an aggregate landed."""
+
+    INSIDE = "inside"  # all its keys lie in the shard's range
+    OUTSIDE = "outside"
+    UNKNOWN = "unknown"  # nobody knows the shard's range
+
+
+def landing(records: list[Record], shard_id: str | None, shard_map: ShardMap | None) -> Landing:
+    """Whether the shard of this name holds the keys of all these records."""
+    shards = () if shard_map is None else shard_map.shards
+    for shard in shards:
+        if shard.shard_id == shard_id:
+            is_inside = all(
+                shard.first_hash_key <= hash_key <= shard.last_hash_key
+                for hash_key in hash_keys(records)
+            )
+            return Landing.INSIDE if is_inside else Landing.OUTSIDE
+    return Landing.UNKNOWN
+
+
+class Stray:
+    """One aggregate, as a batch of its own, and its result."""
+
+    __slots__ = ("batch", "result", "since_ns")
+
+    def __init__(self, batch: Batch, result: RecordResult, since_ns: int) -> None:
+        self.batch = batch
+        self.result = result
+        self.since_ns = since_ns
+
+    def due_at_ns(self) -> int:
+        """When it is sent again, whatever the map says."""
+        return self.since_ns + STRAY_WAIT_NS

@@ -1,0 +1,126 @@
+"""Aggregates out of a lane: many records as the data of one, in KPL's format (`kpl.py`).
+
+Only what is predicted for one shard goes together, and only records of one kind: all with an
+explicit hash key or all without (readers of the format mix them up otherwise). What would be alone
+is sent as it is. The shard pays for what is sent: one record, and the bytes of the aggregate.
+Knows lanes and drafts; sits beside `Lane.draw`, which does the same without aggregates.
+"""
+
+from kdaemon.base.record import Record
+from kdaemon.pack.batch import Draft
+from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.kpl import (
+    AGGREGATE_OVERHEAD_BYTES,
+    EXPLICIT_INDEX_BYTES_MAX,
+    EXPLICIT_KEY_BYTES_MAX,
+    OUTER_PARTITION_KEY,
+    RECORD_OVERHEAD_BYTES_MAX,
+    encode_aggregate,
+    outer_hash_key,
+)
+from kdaemon.pack.lane import Lane, Run, affordable
+
+ENVELOPE_BYTES = AGGREGATE_OVERHEAD_BYTES + len(OUTER_PARTITION_KEY)
+
+
+class Aggregator:
+    """Draws a lane's records as aggregates of at most `bytes_max` (data + partition key)."""
+
+    def __init__(self, bytes_max: int, order: KeyOrder | None) -> None:
+        self.bytes_max = bytes_max
+        self._order = order
+
+    def draw(self, lane: Lane, draft: Draft, now_ns: int) -> None:
+        """Moves to the draft what the shard can pay for and the batch has room for, and pays. Of a
+        doubtful lane, records as they are.
+        """
+        aggregate_bytes_max = self.bytes_max if lane.doubted_ns is None else 0
+        budget = lane.budget
+        budget.refill(now_ns)
+        record_count = byte_count = 0
+        while lane.queue:
+            records_left = min(draft.records_left, budget.records.available) - record_count
+            bytes_left = min(draft.bytes_left, budget.bytes.available) - byte_count
+            if records_left <= 0:
+                break
+            if record_count and bytes_left < min(aggregate_bytes_max, lane.queued_bytes):
+                break  # a full aggregate later rather than a part of one now
+            runs = self._take(lane, min(aggregate_bytes_max, bytes_left))
+            if not runs:
+                first = lane.queue[0]
+                size = first.frame.sizes[first.indices[0]]
+                is_payable = size <= draft.bytes_left - byte_count and (
+                    size <= bytes_left or (not record_count and budget.can_pay(1, size))
+                )
+                if not is_payable:
+                    break
+                runs = [lane.take(1)]
+            record = _joined(runs)
+            draft.records.append(record)
+            draft.widths.append(sum([len(run.indices) for run in runs]))
+            draft.runs += runs
+            record_count += 1
+            byte_count += len(record.data) + len(record.partition_key.encode())
+        if record_count:
+            draft.pay(lane, record_count, byte_count)
+
+    def _take(self, lane: Lane, bytes_max: int) -> list[Run]:
+        """Runs of one kind from the front of the queue that fit one aggregate; none if not even the
+        first record does.
+        """
+        queue = lane.queue
+        other_kind: list[Run] = []
+        taken: list[Run] = []
+        is_explicit = _is_explicit(queue[0])
+        room = bytes_max - ENVELOPE_BYTES
+        if queue[0].is_keyless:
+            room -= EXPLICIT_KEY_BYTES_MAX  # they share their explicit hash key
+        while queue:
+            run = queue[0]
+            if _is_explicit(run) is not is_explicit:
+                other_kind.append(queue.popleft())
+                continue
+            overhead = _overhead_bytes(run, is_explicit=is_explicit)
+            count = len(run.indices)
+            if run.byte_count + overhead * count > room:
+                count = affordable(run, count, room, overhead)
+                if count == 0:
+                    break
+            part = lane.take(count)
+            taken.append(part)
+            room -= part.byte_count + overhead * count
+            if self._order is not None and not part.is_keyless:
+                room = self._take_behind(part, room, overhead, taken)
+        queue.extendleft(reversed(other_kind))
+        return taken
+
+    def _take_behind(self, run: Run, room: int, overhead: int, taken: list[Run]) -> int:
+        """Records behind those of the run go along, as far as there is room; returns what is
+        left.
+        """
+        order = self._order
+        assert order is not None
+        for index in run.indices:
+            while (follower := order.next_behind(run, index, room - overhead)) is not None:
+                taken.append(follower)
+                room -= follower.byte_count + overhead
+        return room
+
+
+def _is_explicit(run: Run) -> bool:
+    """Whether its records have explicit hash keys; the dispatcher makes runs of one kind."""
+    return run.frame.records[run.indices[0]].explicit_hash_key is not None
+
+
+def _overhead_bytes(run: Run, *, is_explicit: bool) -> int:
+    if not is_explicit:
+        return RECORD_OVERHEAD_BYTES_MAX
+    own_key = 0 if run.is_keyless else EXPLICIT_KEY_BYTES_MAX
+    return RECORD_OVERHEAD_BYTES_MAX + EXPLICIT_INDEX_BYTES_MAX + own_key
+
+
+def _joined(runs: list[Run]) -> Record:
+    records = [run.frame.records[index] for run in runs for index in run.indices]
+    if len(records) == 1:
+        return records[0]
+    return Record(encode_aggregate(records), OUTER_PARTITION_KEY, outer_hash_key(records))

@@ -1,0 +1,85 @@
+"""One PutRecords call: while it is being drawn, and as it goes out.
+
+A batch carries runs (what its clients sent) and records (what the service is sent). They are the
+same, one for one and in order, but for aggregates: there, `widths` says how many records of the
+runs each sent record carries. Knows nothing of queues or rates.
+"""
+
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.pack.lane import Lane, Run
+
+Paid = dict[Lane, tuple[int, int]]
+"""(records, bytes) that each lane paid for, as they were sent."""
+
+
+class Draft:
+    """A batch being drawn: what is in it, and the room that is left (`bytes_left`: data + keys)."""
+
+    __slots__ = ("bytes_left", "paid", "records", "records_left", "runs", "widths")
+
+    def __init__(self, records_max: int, bytes_max: int) -> None:
+        self.records_left = records_max
+        self.bytes_left = bytes_max
+        self.runs: list[Run] = []
+        self.paid: Paid = {}
+        self.records: list[Record] = []  # with aggregates only; else they are the runs'
+        self.widths: list[int] = []  # with aggregates only, beside `records`
+
+    def pay(self, lane: Lane, record_count: int, byte_count: int) -> None:
+        """The lane's shard pays for what was just put in."""
+        lane.budget.pay(record_count, byte_count)
+        records, paid_bytes = self.paid.get(lane, (0, 0))
+        self.paid[lane] = (records + record_count, paid_bytes + byte_count)
+        self.records_left -= record_count
+        self.bytes_left -= byte_count
+
+
+class Batch:
+    """`record_count`: of clients. `byte_count`: data + partition keys, as sent. `is_probe`: the one
+    call of a stream that is coming back.
+    """
+
+    __slots__ = (
+        "byte_count",
+        "is_probe",
+        "paid",
+        "record_count",
+        "records",
+        "runs",
+        "sent_ns",
+        "widths",
+    )
+
+    def __init__(
+        self,
+        runs: list[Run],
+        byte_count: int,
+        *,
+        paid: Paid,
+        records: list[Record] | None = None,
+        widths: list[int] | None = None,
+    ) -> None:
+        """`records`, `widths`: what is sent, where it is not the runs' records one for one."""
+        self.runs = runs
+        self.byte_count = byte_count
+        self.paid = paid
+        self.widths = widths or None
+        if records:
+            self.records = records
+            self.record_count = sum([len(run.indices) for run in runs])
+        else:
+            self.records = []
+            for run in runs:
+                of_frame = run.frame.records
+                self.records += [of_frame[index] for index in run.indices]
+            self.record_count = len(self.records)
+        self.is_probe = False
+        self.sent_ns = 0
+
+    def of_clients(self, results: list[RecordResult]) -> list[RecordResult]:
+        """Results of what was sent as results of the runs' records, in their order."""
+        if self.widths is None:
+            return results
+        return [
+            result for result, width in zip(results, self.widths, strict=True) for _ in range(width)
+        ]

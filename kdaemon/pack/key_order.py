@@ -1,0 +1,200 @@
+"""Order per key: of the records of one partition key, only those of one call at a time are out.
+
+The first record of a key goes on to its lane; those that come after it wait here, behind it, until
+it is settled, whatever shard it is on, however often it is sent. So order survives partial
+failures, retries and new shard maps, and no other key waits. Where the service takes or refuses
+all records of a shard in a call together, and in an aggregate, those behind may go along with
+theirs in the same call (`next_behind`).
+
+Invariant: a key has a turn if and only if a record of it is in a lane or in a call; `out` counts
+these, and all of them were queued or sent together. Bound: the records of the stream's frames.
+Drained by settlement. Records without a key never come here.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from kdaemon.base.frame import Frame
+from kdaemon.pack.lane import Lane, Run
+
+
+class Waiting:
+    """A record behind another one of its key. `lane`: where it is counted as waiting."""
+
+    __slots__ = ("attempt_count", "frame", "index", "lane")
+
+    def __init__(self, frame: Frame, index: int, lane: Lane, attempt_count: int) -> None:
+        self.frame = frame
+        self.index = index
+        self.lane = lane
+        self.attempt_count = attempt_count
+
+
+class _Turn:
+    __slots__ = ("behind", "out")
+
+    def __init__(self) -> None:
+        self.out = 1
+        self.behind: deque[Waiting] = deque()
+
+
+class KeyOrder:
+    """The turns of all keys of a stream. Most have one record out and never had one behind it:
+    None.
+    """
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: dict[str, _Turn | None] = {}
+
+    def enter(self, runs: list[Run]) -> list[Run]:
+        """Keeps back what must wait: new runs of one frame are left with the first records of their
+        keys. Returns those that have any left.
+
+        A key's records may be in several of the runs, by explicit hash keys; they come in the
+        frame's order all the same.
+        """
+        turns = self._turns
+        frame = runs[0].frame
+        records = frame.records
+        parts: list[tuple[Run, list[int]]] = [(run, run.indices) for run in runs]
+        if len(runs) > 1 and any(each.explicit_hash_key is not None for each in records):
+            parts = [(run, [index]) for run, indices in parts for index in indices]
+            parts.sort(key=_first_index)
+        late: list[tuple[int, Run]] = []  # records that are not the first of their keys
+        for run, indices in parts:
+            for index in indices:
+                key = records[index].partition_key
+                if key in turns:
+                    late.append((index, run))
+                else:
+                    turns[key] = None
+        if not late:
+            return runs
+        sizes = frame.sizes
+        waiting: dict[Run, set[int]] = {}
+        for index, run in late:
+            behind = self._turn(records[index].partition_key).behind
+            behind.append(Waiting(frame, index, run.lane, run.attempt_count))
+            run.lane.wait(1, sizes[index])
+            run.byte_count -= sizes[index]
+            waiting.setdefault(run, set()).add(index)
+        for run, kept_back in waiting.items():
+            run.indices = [index for index in run.indices if index not in kept_back]
+        return [run for run in runs if run.indices]
+
+    def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
+        """The record that may follow this one of a run that is being drawn into the same call: the
+        next of its key, if it goes to the same shard and takes at most `bytes_max`.
+        """
+        record = run.frame.records[index]
+        turn = self._turns[record.partition_key]
+        if turn is None:
+            return None
+        behind = turn.behind
+        while behind and behind[0].frame.is_abandoned:
+            self._leave(behind.popleft())
+        if not behind:
+            return None
+        first = behind[0]
+        size = first.frame.sizes[first.index]
+        follower = first.frame.records[first.index]
+        if size > bytes_max or follower.explicit_hash_key != record.explicit_hash_key:
+            return None
+        self._leave(behind.popleft())
+        turn.out += 1
+        # For the run's lane: the map may be another one than when the follower came.
+        return Run(first.frame, [first.index], size, run.lane, first.attempt_count)
+
+    def settled(self, frame: Frame, indices: Iterable[int]) -> list[Waiting]:
+        """These are out no more: delivered, dead or withdrawn. Returns whose turn it is now; the
+        caller queues them.
+        """
+        turns = self._turns
+        records = frame.records
+        released: list[Waiting] = []
+        for index in indices:
+            key = records[index].partition_key
+            turn = turns[key]
+            if turn is None:
+                del turns[key]
+                continue
+            if turn.out > 1:
+                turn.out -= 1
+                continue
+            behind = turn.behind
+            while behind and behind[0].frame.is_abandoned:
+                self._leave(behind.popleft())
+            if behind:
+                first = behind.popleft()
+                self._leave(first)
+                released.append(first)
+            else:
+                del turns[key]
+        return released
+
+    def back(self, run: Run) -> bool:
+        """Records that were sent go back, the last of a call first: the run is left with those
+        that are alone out of their keys, the others wait again, in their order. False if none is
+        left.
+        """
+        turns = self._turns
+        frame = run.frame
+        heads: list[int] = []
+        for index in reversed(run.indices):
+            turn = turns[frame.records[index].partition_key]
+            if turn is None or turn.out == 1:
+                heads.append(index)
+                continue
+            turn.out -= 1
+            turn.behind.appendleft(Waiting(frame, index, run.lane, run.attempt_count))
+            run.lane.wait(1, frame.sizes[index])
+        if len(heads) < len(run.indices):
+            heads.reverse()
+            run.indices = heads
+            run.byte_count = sum([frame.sizes[index] for index in heads])
+        return bool(heads)
+
+    def forget_abandoned(self) -> None:
+        """Lets go of records behind others whose clients were told that they failed."""
+        for turn in self._turns.values():
+            if turn is not None and any(each.frame.is_abandoned for each in turn.behind):
+                kept: deque[Waiting] = deque()
+                for each in turn.behind:
+                    if each.frame.is_abandoned:
+                        self._leave(each)
+                    else:
+                        kept.append(each)
+                turn.behind = kept
+
+    def _turn(self, key: str) -> _Turn:
+        """To put something behind it."""
+        turn = self._turns[key]
+        if turn is None:
+            turn = self._turns[key] = _Turn()
+        return turn
+
+    def _leave(self, waiting: Waiting) -> None:
+        waiting.lane.wait(-1, -waiting.frame.sizes[waiting.index])
+
+
+def _first_index(part: tuple[Run, list[int]]) -> int:
+    return part[1][0]
+
+
+def runs_of(released: Sequence[Waiting]) -> list[Run]:
+    """Records whose turn it is, those of one frame for one lane together, and of one kind (with an
+    explicit hash key or without); each frame's in its order.
+    """
+    groups: dict[tuple[Frame, int, Lane, bool], list[int]] = {}
+    for each in released:
+        is_explicit = each.frame.records[each.index].explicit_hash_key is not None
+        at = (each.frame, each.attempt_count, each.lane, is_explicit)
+        groups.setdefault(at, []).append(each.index)
+    runs = []
+    for (frame, attempt_count, lane, _), indices in groups.items():
+        indices.sort()
+        byte_count = sum([frame.sizes[index] for index in indices])
+        runs.append(Run(frame, indices, byte_count, lane, attempt_count))
+    return runs

@@ -1,0 +1,114 @@
+"""Records without a key: they go where there is room, and are told where as late as can be.
+
+They queue by themselves, on no shard's lane. When a batch is drawn, each goes to one of the shards
+that can pay most just then and have nothing of their own waiting, under an explicit hash key inside
+that shard's range. What a shard throttled comes back here and goes to another.
+Bound, and who drains it: as a lane.
+"""
+
+from collections.abc import Callable
+
+from kdaemon.pace.budget import ShardBudget
+from kdaemon.pack.batch import Draft
+from kdaemon.pack.lane import Lane, Run
+from kdaemon.route.shard_map import keyless_key
+
+LOOKED_AT_MIN = 4
+LOOKED_AT_MAX = 32
+"""Lanes that are compared for one batch, from a rotating start: looking at thousands of buckets for
+one record would cost more than the record."""
+
+RECHECK_NS_MIN = 10_000_000
+"""10 ms: where all shards have records of their own, how soon to look again at least (with no
+linger, that would be at once, and again)."""
+
+DrawLane = Callable[[Lane, Draft, int], None]
+
+
+class Keyless:
+    """The queue of records without a key. `lane`: in the packer's ring like any other."""
+
+    def __init__(self, *, is_joined: bool, now_ns: int) -> None:
+        """`is_joined`: into aggregates, which take one token whatever they carry."""
+        self._is_joined = is_joined
+        self.lane = Lane(None, ShardBudget(1, 1, now_ns))  # the budget is never used: shards pay
+        self._key_count = 0
+        self._start = 0
+
+    def draw(self, lanes: list[Lane], draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
+        """Moves to the draft what any shard can pay for. `draw_lane`: draws from a shard's lane and
+        pays.
+        """
+        own = self.lane
+        looked_at = 0
+        while own.queue and draft.records_left > 0 and looked_at < len(lanes):
+            count = min(
+                len(lanes) - looked_at,
+                max(LOOKED_AT_MIN, min(LOOKED_AT_MAX, own.queued_records // 8)),
+            )
+            start = self._start
+            chosen = [lanes[(start + offset) % len(lanes)] for offset in range(count)]
+            looked_at += count
+            self._start = (start + count) % len(lanes)
+            for lane in self._roomiest(chosen, now_ns):
+                if not own.queue or draft.records_left <= 0:
+                    break
+                self._lend(lane, draft, now_ns, draw_lane)
+
+    def ready_at_ns(self, lanes: list[Lane], linger_ns: int, now_ns: int) -> int:
+        """When the first shard can pay for a linger's worth of what is queued."""
+        own = self.lane
+        first = own.queue[0]
+        size = first.frame.sizes[first.indices[0]]
+        # Lanes with records of their own may run dry; those that are held may be let go.
+        earliest_ns = now_ns + max(linger_ns, RECHECK_NS_MIN)
+        for lane in lanes:
+            if lane.queue or lane.is_held:
+                continue
+            budget = lane.budget
+            budget.refill(now_ns)
+            records = min(own.queued_records, max(1, budget.records.rate * linger_ns // 10**9))
+            byte_count = max(size, min(own.queued_bytes, budget.bytes.rate * linger_ns // 10**9))
+            ready_ns = max(lane.blocked_until_ns, budget.ready_at_ns(records, byte_count))
+            earliest_ns = min(earliest_ns, ready_ns)
+        return max(earliest_ns, now_ns + 1)
+
+    def _roomiest(self, lanes: list[Lane], now_ns: int) -> list[Lane]:
+        """Those that can take something now, the one with the most budget first."""
+        able: list[tuple[int, int, Lane]] = []
+        for position, lane in enumerate(lanes):
+            if lane.queue or lane.is_held or lane.blocked_until_ns > now_ns:
+                continue
+            budget = lane.budget
+            budget.refill(now_ns)
+            if budget.records.available > 0 and budget.bytes.available > 0:
+                able.append((-budget.records.available, position, lane))
+        able.sort()
+        return [lane for _, _, lane in able]
+
+    def _lend(self, lane: Lane, draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
+        """Puts on the lane what it can pay for, draws it, and takes back what was too much."""
+        own = self.lane
+        records_left = min(draft.records_left, lane.budget.records.available)
+        bytes_left = min(draft.bytes_left, lane.budget.bytes.available)
+        if self._is_joined:
+            records_left = own.queued_records  # the bytes will tell
+        while own.queue and records_left > 0 and bytes_left > 0:
+            run = own.take(min(records_left, len(own.queue[0].indices)))
+            run.lane = lane
+            self._give_keys(run)
+            lane.push(run)
+            records_left -= len(run.indices)
+            bytes_left -= run.byte_count
+        draw_lane(lane, draft, now_ns)
+        for run in reversed(list(lane.take_all())):
+            own.push_front(run)
+
+    def _give_keys(self, run: Run) -> None:
+        records = run.frame.records
+        hash_key = run.lane.hash_key
+        for index in run.indices:
+            record = records[index]
+            self._key_count += 1
+            record.partition_key = keyless_key(self._key_count)
+            record.explicit_hash_key = hash_key

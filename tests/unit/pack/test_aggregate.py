@@ -1,0 +1,328 @@
+"""Aggregates out of a lane: what goes together, how large it gets, and what the shard pays."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdaemon.base.frame import Frame
+from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.record import Record
+from kdaemon.pace.budget import ShardBudget
+from kdaemon.pack.aggregate import ENVELOPE_BYTES, Aggregator
+from kdaemon.pack.batch import Batch, Draft
+from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.kpl import (
+    EXPLICIT_OVERHEAD_BYTES_MAX,
+    OUTER_PARTITION_KEY,
+    RECORD_OVERHEAD_BYTES_MAX,
+    encode_aggregate,
+)
+from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.packer import Packer
+from tests.unit.base.frames import MS, delivered, make_frame
+
+BYTES_MAX = 1000
+LARGEST = str(HASH_KEY_MAX)  # the explicit hash key that takes the most bytes
+
+
+def make_lane(records: int = 1000, byte_count: int = 1_000_000) -> Lane:
+    return Lane("s", ShardBudget(records, byte_count, 0, 1.0))
+
+
+def frame_of(count: int, size: int = 100, hash_key: str | None = None) -> Frame:
+    return make_frame(Record(bytes(size - 2), f"{n:02}", hash_key) for n in range(count))
+
+
+def push(lane: Lane, frame: Frame, indices: list[int] | None = None) -> Frame:
+    indices = list(range(len(frame.records))) if indices is None else indices
+    lane.push(Run(frame, indices, sum(frame.sizes[i] for i in indices), lane))
+    return frame
+
+
+def draw(
+    lane: Lane,
+    records_max: int = 500,
+    bytes_max: int = 5_000_000,
+    *,
+    order: KeyOrder | None = None,
+    now_ns: int = 0,
+) -> Draft:
+    draft = Draft(records_max, bytes_max)
+    Aggregator(BYTES_MAX, order).draw(lane, draft, now_ns)
+    return draft
+
+
+def carried(draft: Draft) -> list[list[Record]]:
+    """The records that each sent record carries."""
+    records = [run.frame.records[index] for run in draft.runs for index in run.indices]
+    groups = []
+    for width in draft.widths:
+        groups.append(records[:width])
+        records = records[width:]
+    assert not records
+    return groups
+
+
+def size_of(record: Record) -> int:
+    return len(record.data) + len(record.partition_key.encode())
+
+
+def test_what_goes_together_is_one_record_and_the_shard_pays_for_one() -> None:
+    lane = make_lane()
+    frame = push(lane, frame_of(5))
+    draft = draw(lane)
+    (sent,) = draft.records
+    assert sent.data == encode_aggregate(frame.records)
+    assert sent.partition_key == OUTER_PARTITION_KEY
+    assert draft.paid == {lane: (1, size_of(sent))}
+    assert lane.budget.records.available == 899
+    assert lane.budget.bytes.available == 900_000 - size_of(sent)
+    assert (draft.records_left, draft.bytes_left) == (499, 5_000_000 - size_of(sent))
+    assert (lane.queued_records, lane.queued_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("hash_key", [None, "7"])
+def test_what_is_alone_is_sent_as_it_is(hash_key: str | None) -> None:
+    lane = make_lane()
+    frame = push(lane, frame_of(1, hash_key=hash_key))
+    draft = draw(lane)
+    assert draft.records[0] is frame.records[0]
+    assert draft.widths == [1]
+    assert draft.paid == {lane: (1, 100)}
+
+
+def test_records_with_and_without_an_explicit_hash_key_never_go_together() -> None:
+    lane = make_lane()
+    plain, explicit, more = frame_of(2), frame_of(2, hash_key="7"), frame_of(2)
+    for frame in (plain, explicit, more):
+        push(lane, frame)
+    assert carried(draw(lane)) == [plain.records + more.records, explicit.records]
+
+
+def test_a_batch_of_aggregates_tells_each_record_the_result_of_its_own() -> None:
+    lane = make_lane()
+    push(lane, frame_of(2))
+    push(lane, frame_of(3, hash_key="7"))
+    draft = draw(lane)
+    batch = Batch(draft.runs, 1, paid=draft.paid, records=draft.records, widths=draft.widths)
+    assert (len(batch.records), batch.record_count) == (2, 5)
+    first, second = delivered(number=1), delivered(number=2)
+    assert batch.of_clients([first, second]) == [first] * 2 + [second] * 3
+
+
+def test_a_record_that_fits_no_aggregate_goes_plain_beside_those_that_do() -> None:
+    lane = make_lane()
+    large = push(lane, frame_of(1, size=BYTES_MAX + 1))
+    small = push(lane, frame_of(3))
+    draft = draw(lane)
+    assert carried(draft) == [large.records, small.records]
+    assert draft.records[0] is large.records[0]
+
+
+def test_a_record_just_too_large_for_the_envelope_goes_plain() -> None:
+    lane = make_lane()
+    frame = push(lane, frame_of(2, size=BYTES_MAX - ENVELOPE_BYTES))
+    assert draw(lane).records == frame.records
+
+
+def test_a_record_above_the_bucket_goes_plain_and_alone_into_debt() -> None:
+    lane = make_lane(1000, 1000)
+    frame = push(lane, frame_of(1, size=5000))
+    push(lane, frame_of(3, size=10))
+    draft = draw(lane)
+    assert draft.records == frame.records
+    assert lane.budget.bytes.available == -4100
+    assert lane.queued_records == 3
+
+
+def test_what_the_shard_cannot_pay_for_stays() -> None:
+    lane = make_lane(1000, 1000)  # 900 bytes are there
+    push(lane, frame_of(20))
+    draft = draw(lane)
+    assert draft.widths == [(900 - ENVELOPE_BYTES) // (100 + RECORD_OVERHEAD_BYTES_MAX)]
+    assert draw(lane).widths == [1], "what is left pays for one more, plain"
+    assert lane.budget.bytes.available >= 0
+    assert draw(lane).records == []
+    assert lane.queued_records == 20 - 7 - 1
+
+
+def test_a_full_aggregate_later_rather_than_a_part_of_one_now() -> None:
+    lane = make_lane(1000, 2000)  # 1,800 bytes are there: one full aggregate, not two
+    push(lane, frame_of(50))
+    assert len(draw(lane).records) == 1
+    assert lane.budget.bytes.available > 500
+
+
+def test_the_room_in_the_batch_bounds_aggregates_too() -> None:
+    lane = make_lane()
+    push(lane, frame_of(50))
+    assert len(draw(lane, records_max=2).records) == 2
+    draft = draw(lane, bytes_max=1500)
+    assert len(draft.records) == 1
+    assert draft.bytes_left > 500
+
+
+def keyless(lane: Lane, count: int) -> Frame:
+    """Records that came without a key, as they are lent to a shard."""
+    frame = make_frame(Record(bytes(94), "") for _ in range(count))
+    for number, record in enumerate(frame.records):
+        record.partition_key, record.explicit_hash_key = f"{number}", LARGEST
+    indices = list(range(count))
+    lane.push(Run(frame, indices, sum(frame.sizes), lane, is_keyless=True))
+    return frame
+
+
+def test_records_without_a_key_share_their_explicit_hash_key_and_its_bytes() -> None:
+    lane = make_lane()
+    frame = keyless(lane, 30)
+    draft = draw(lane)
+    own_key_each = (BYTES_MAX - ENVELOPE_BYTES) // (
+        100 + RECORD_OVERHEAD_BYTES_MAX + EXPLICIT_OVERHEAD_BYTES_MAX
+    )
+    assert draft.widths[0] > own_key_each
+    assert {record.explicit_hash_key for record in draft.records} == {LARGEST}
+    assert all(size_of(record) <= BYTES_MAX for record in draft.records)
+    assert sum(draft.widths) == len(frame.records)
+
+
+def ordered(lane: Lane, order: KeyOrder, *frames: Frame) -> None:
+    for frame in frames:
+        run = Run(frame, list(range(len(frame.records))), sum(frame.sizes), lane)
+        for left in order.enter([run]):
+            lane.push(left)
+
+
+def test_those_behind_a_record_go_along_in_its_aggregate() -> None:
+    lane, order = make_lane(), KeyOrder()
+    first = make_frame(Record(b"%d" % n, key) for n, key in enumerate("aab"))
+    second = make_frame([Record(b"3", "a"), Record(b"4", "c")])
+    ordered(lane, order, first, second)
+    draft = draw(lane, order=order)
+    (together,) = carried(draft)
+    of_a = [record.data for record in together if record.partition_key == "a"]
+    assert of_a == [b"0", b"1", b"3"]
+    assert {record.data for record in together} == {b"0", b"1", b"2", b"3", b"4"}
+    assert lane.waiting_records == 0
+
+
+def test_those_that_do_not_fit_go_on_waiting() -> None:
+    lane, order = make_lane(), KeyOrder()
+    frame = make_frame(Record(bytes(99), "a") for _ in range(20))
+    ordered(lane, order, frame)
+    draft = draw(lane, order=order)
+    assert len(draft.records) == 1
+    assert size_of(draft.records[0]) <= BYTES_MAX
+    assert draft.widths[0] + lane.waiting_records == 20
+    assert draw(lane, order=order).records == [], "the key is out"
+
+
+def test_those_of_the_other_kind_do_not_go_along() -> None:
+    lane, order = make_lane(), KeyOrder()
+    frame = make_frame([Record(b"0", "a"), Record(b"1", "a", "7"), Record(b"2", "a")])
+    ordered(lane, order, frame)
+    assert carried(draw(lane, order=order)) == [frame.records[:1]]
+
+
+KINDS = st.sampled_from([None, "7", LARGEST])
+
+
+@settings(deadline=None, print_blob=True, max_examples=150)
+@given(
+    frames=st.lists(
+        st.tuples(KINDS, st.lists(st.integers(3, 1100), min_size=1, max_size=15)), max_size=8
+    ),
+    bytes_per_second=st.sampled_from([1500, 4000, 10**6]),
+    room=st.tuples(st.integers(1, 6), st.integers(1100, 4000)),
+    is_ordered=st.booleans(),
+)
+def test_whatever_comes_no_limit_is_broken_and_all_of_it_leaves_once(
+    frames: list[tuple[str | None, list[int]]],
+    bytes_per_second: int,
+    room: tuple[int, int],
+    *,
+    is_ordered: bool,
+) -> None:
+    lane, order = make_lane(1000, bytes_per_second), KeyOrder() if is_ordered else None
+    came: list[Record] = []
+    for hash_key, sizes in frames:
+        made = make_frame(Record(bytes(size - 1), "abc"[size % 3], hash_key) for size in sizes)
+        came += made.records
+        if order is None:
+            push(lane, made)
+        else:
+            ordered(lane, order, made)
+    left: list[Record] = []
+    now_ns = 0
+    for _ in range(1000):
+        lane.budget.refill(now_ns)
+        available = lane.budget.bytes.available
+        draft = draw(lane, *room, order=order, now_ns=now_ns)
+        sizes = [size_of(record) for record in draft.records]
+        assert len(sizes) <= room[0]
+        assert sum(sizes) == sum(byte_count for _, byte_count in draft.paid.values()) <= room[1]
+        assert sum(sizes) <= available or len(sizes) == 1, "only one alone goes into debt"
+        for record, group in zip(draft.records, carried(draft), strict=True):
+            if len(group) == 1:
+                assert record is group[0]
+            else:
+                assert size_of(record) <= BYTES_MAX
+                assert record.data == encode_aggregate(group)
+                assert len({each.explicit_hash_key is None for each in group}) == 1
+        left += [record for group in carried(draft) for record in group]
+        for run in draft.runs if order is not None else ():
+            for each in order.settled(run.frame, run.indices) if order is not None else ():
+                size = each.frame.sizes[each.index]
+                lane.push(Run(each.frame, [each.index], size, lane))
+        now_ns += 100 * MS
+        if not lane.queue:
+            break
+    assert not lane.queue
+    assert (lane.queued_records, lane.queued_bytes, lane.waiting_records) == (0, 0, 0)
+    assert sorted(map(id, left)) == sorted(map(id, came))
+    if order is not None:
+        for key in "abc":
+            mine = [id(record) for record in came if record.partition_key == key]
+            assert [id(record) for record in left if record.partition_key == key] == mine
+
+
+def test_without_a_prediction_nothing_is_aggregated() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=BYTES_MAX)
+    lane = Lane(None, ShardBudget(1000, 1_000_000, 0, 1.0))
+    packer.replace_lanes([lane])
+    frame = frame_of(5)
+    packer.push(Run(frame, [0, 1, 2, 3, 4], sum(frame.sizes), lane), 0)
+    batch = packer.draw(0)
+    assert batch is not None
+    assert batch.records == frame.records
+
+
+def test_with_aggregates_a_batch_is_full_when_every_ready_lane_has_an_aggregates_worth() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=BYTES_MAX)
+    lanes = [make_lane(), make_lane()]
+    packer.replace_lanes(lanes)
+    seen = []
+    for lane, count in ((lanes[0], 5), (lanes[1], 10), (lanes[0], 4), (lanes[0], 1)):
+        frame = frame_of(count)
+        packer.push(Run(frame, list(range(count)), sum(frame.sizes), lane), 0)
+        seen.append(packer.has_full_batch)
+    assert seen == [False, False, False, True]
+
+
+def test_a_saturated_lane_of_aggregates_is_given_its_rate_in_full_ones() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=50 * 1024)
+    lane = make_lane(1000, 1_000_000)
+    packer.replace_lanes([lane])
+    frame = make_frame(Record(bytes(198), f"{n:02}") for n in range(20_000))
+    packer.push(Run(frame, list(range(20_000)), sum(frame.sizes), lane), 0)
+    now_ns = 0
+    batches: list[tuple[int, int]] = []
+    while now_ns < 3_000 * MS:
+        packer.wake(now_ns)
+        while (batch := packer.draw(now_ns)) is not None:
+            batches.append((len(batch.records), batch.byte_count))
+        due_ns = packer.next_due_ns()
+        assert due_ns is not None
+        assert due_ns > now_ns
+        now_ns = due_ns
+    assert all(byte_count > 50_000 * records for records, byte_count in batches[1:])
+    assert sum(byte_count for _, byte_count in batches) >= 3_700_000, "0.9 s saved, and 3 s"

@@ -1,0 +1,198 @@
+"""What an engine says of its shards: literal records in, seconds out."""
+
+from dataclasses import replace
+
+import pytest
+
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record
+from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine.heat import BACKLOGGED_NS, StreamHeat
+from tests.unit.base.frames import (
+    MS,
+    SECOND,
+    LoadedDice,
+    delivered,
+    describe,
+    even_shards,
+    failed,
+    make_frame,
+)
+from tests.unit.engine_rig import SETTINGS, T
+
+ROOMY = replace(SETTINGS, batch_records_max=500, buffer_bytes_max=1 << 30)
+SHARDS = even_shards(4)
+
+
+class Place:
+    """An engine with four shards of 1,000 records and 1,000,000 bytes a second, 0.9 s saved up."""
+
+    def __init__(self, settings: EngineSettings = ROOMY, *, may_list: bool = True) -> None:
+        self.now_ns = T
+        self.engine = Engine(settings, MemoryBudget(1 << 30), LoadedDice(0.5), T)
+        self.engine.freshness.ask(T)
+        if may_list:
+            self.engine.handle_description(describe(SHARDS), T)
+
+    def put(self, shard: int, count: int, *, size: int = 10, key: str = "k") -> None:
+        """Records of `size` bytes each, the key included."""
+        hash_key = str(SHARDS[shard].first_hash_key)
+        records = [Record(bytes(size - 1), key, hash_key) for _ in range(count)]
+        assert self.engine.handle_frame(make_frame(records), self.now_ns)
+
+    def heat(self) -> StreamHeat:
+        return self.engine.heat(self.now_ns)
+
+    def seconds(self) -> list[float]:
+        """How far each shard is behind, in the order of the map."""
+        return [shard.backlog_ns / SECOND for shard in self.heat().shards]
+
+    def hottest(self, count: int = 5) -> list[str | None]:
+        return [shard.lane.shard_id for shard in self.heat().hottest(count)]
+
+
+def test_a_shard_is_as_far_behind_as_its_records_take_beyond_what_is_saved_up() -> None:
+    place = Place()
+    place.put(0, 1900)
+    place.put(2, 2900)
+    place.put(3, 900)
+    assert place.seconds() == [1.0, 0.0, 2.0, 0.0]
+    assert place.hottest() == ["shard-2", "shard-0"], "the hottest first, and who can pay is not"
+    assert place.hottest(1) == ["shard-2"]
+
+
+def test_of_records_and_bytes_the_longer_counts() -> None:
+    place = Place()
+    place.put(0, 38, size=50_000)  # 1,900,000 bytes
+    place.put(1, 2900, size=500)  # 1,450,000 bytes
+    assert place.seconds() == [1.0, 2.0, 0.0, 0.0]
+
+
+def test_what_time_gives_is_counted_though_nobody_drew_meanwhile() -> None:
+    place = Place(replace(ROOMY, batch_records_max=900))
+    place.put(0, 900)
+    assert place.engine.poll_batch(place.now_ns) is not None
+    place.put(0, 900)
+    assert place.seconds()[0] == 0.9
+    place.now_ns += 400 * MS
+    assert place.seconds()[0] == 0.5
+    place.now_ns += 60 * SECOND
+    assert place.seconds()[0] == 0.0, "and no more is saved than the bucket holds"
+    place.put(0, 100)
+    assert place.seconds()[0] == 0.1
+
+
+def test_a_large_record_s_debt_counts_for_what_waits_behind_it_only() -> None:
+    place = Place(replace(ROOMY, shard_bytes_per_second=20_000))
+    place.put(0, 1, size=50_000)
+    batch = place.engine.poll_batch(place.now_ns)
+    assert batch is not None
+    assert place.seconds()[0] == 0.0, "nothing waits"
+    place.put(0, 1, size=2_000)
+    assert place.seconds()[0] == pytest.approx((50_000 - 18_000 + 2_000) / 20_000)
+
+
+def test_a_backlog_of_less_than_a_linger_is_not_hot() -> None:
+    place = Place()
+    place.put(0, 1000)
+    assert place.seconds()[0] == 0.1
+    assert place.hottest() == []
+    place.put(0, 1)
+    assert place.hottest() == ["shard-0"]
+
+
+def test_of_two_that_are_equally_far_behind_the_one_that_throttled_more_comes_first() -> None:
+    place = Place()
+    for shard in (0, 1, 2):
+        place.put(shard, 1900)
+    place.engine.lanes[1].throttled = 7
+    place.engine.lanes[2].throttled = 3
+    assert place.hottest() == ["shard-1", "shard-2", "shard-0"]
+
+
+def test_a_shard_that_refused_a_record_just_now_is_hot_until_it_takes_it() -> None:
+    place = Place()
+    place.put(1, 2)
+    batch = place.engine.poll_batch(place.now_ns)
+    assert batch is not None
+    assert place.hottest() == []
+    place.engine.handle_results(batch, [delivered("shard-1"), failed()], place.now_ns)
+    assert place.hottest() == ["shard-1"]
+    batch = place.engine.poll_batch(place.now_ns)
+    assert batch is not None
+    place.engine.handle_results(batch, [delivered("shard-1")], place.now_ns)
+    assert place.hottest() == []
+
+
+def test_a_shard_that_backs_off_is_hot_even_if_nothing_waits_for_it() -> None:
+    place = Place()
+    place.engine.lanes[3].blocked_until_ns = place.now_ns + 250 * MS
+    assert place.hottest() == ["shard-3"]
+    place.now_ns += 250 * MS
+    assert place.hottest() == []
+
+
+def test_records_behind_others_of_their_key_are_in_the_backlog() -> None:
+    place = Place(replace(ROOMY, is_ordered=True))
+    place.put(0, 2900)
+    assert place.engine.lanes[0].queued_records == 1
+    assert place.seconds()[0] == 2.0
+
+
+def test_an_aggregate_costs_its_shard_one_record() -> None:
+    place = Place(replace(ROOMY, aggregate_bytes_max=50 * 1024))
+    place.put(0, 5000)
+    assert place.seconds()[0] == 0.0, "50,000 bytes are one record"
+    place.put(0, 5000, size=380)
+    assert place.seconds()[0] == pytest.approx(1.05), "1,950,000 bytes are 39: the bytes count"
+
+
+def test_without_a_map_the_one_queue_of_the_stream_is_looked_at() -> None:
+    place = Place(may_list=False)
+    place.put(0, 1900)
+    assert place.seconds() == [1.0]
+    assert place.hottest() == [None]
+
+
+def test_records_without_a_key_are_in_no_shard_s_backlog() -> None:
+    place = Place()
+    frame = make_frame([Record(b"x", "") for _ in range(5000)])
+    assert place.engine.handle_frame(frame, place.now_ns)
+    assert place.hottest() == []
+    assert place.heat().keyless.queued_records == 5000
+
+
+def test_shards_that_are_more_than_a_second_behind_are_counted() -> None:
+    place = Place()
+    assert place.heat().backlogged_count == 0
+    place.put(0, 1900)
+    assert place.heat().shards[0].backlog_ns == BACKLOGGED_NS
+    assert place.heat().backlogged_count == 0
+    place.put(0, 1)
+    place.put(1, 5000)
+    assert place.heat().backlogged_count == 2
+
+
+def test_the_smallest_share_is_that_of_a_shard_of_which_something_is_known() -> None:
+    place = Place(replace(ROOMY, first_share=0.25))
+    assert place.heat().share_min == 1.0, "no shard was asked for anything"
+    place.put(0, 10)
+    assert place.heat().share_min == 0.25
+    batch = place.engine.poll_batch(place.now_ns)
+    assert batch is not None
+    assert place.heat().share_min == 1.0, "nothing waits, and nothing was throttled"
+    place.engine.lanes[1].throttled = 1
+    assert place.heat().share_min == 0.25, "it did throttle once"
+
+
+def test_looking_refills_nothing() -> None:
+    place = Place(replace(ROOMY, first_share=0.1))
+    place.put(0, 2000)
+    assert place.engine.poll_batch(place.now_ns) is not None
+    lane = place.engine.lanes[0]
+    missing = lane.budget.records.missing
+    place.now_ns += 30 * MS
+    first = place.seconds()
+    assert place.seconds() == first
+    assert lane.budget.records.missing == missing
+    assert lane.budget.records_share == 0.1
