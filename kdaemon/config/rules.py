@@ -166,8 +166,36 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
             f"linger_ms ({stream.linger_ms}) must be below deadline_ms ({stream.deadline_ms}): "
             "records would be given up before they are sent",
         )
+    yield from _ordering(at, stream)
+    yield from _aggregation(at, stream)
     if config.service == "yandex":
         yield from _yandex_stream(at, stream)
+
+
+def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """All records of an ordered stream go through the disk, or none does: one in memory would
+    overtake an older one on disk. Clients are held to the same at the door.
+    """
+    unix, default = stream.unix_acknowledge, stream.acknowledge
+    if stream.ordering == "none" or unix == "auto":  # which follows `acknowledge`
+        return
+    if (unix == "stored") is not (default == "stored"):
+        yield Clash(
+            ((*at, "unix_acknowledge"), (*at, "acknowledge"), (*at, "ordering")),
+            f'unix_acknowledge ("{unix}") and acknowledge ("{default}") take two paths, and with '
+            'ordering = "partition_key" a record in memory could overtake an older one on disk: '
+            'make both "stored" or neither',
+        )
+
+
+def _aggregation(at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """An aggregate fits where a record does; that a record fits in a batch is a rule above."""
+    if stream.aggregation != "none" and stream.aggregate_bytes_max > stream.record_bytes_max:
+        yield Clash(
+            ((*at, "aggregate_bytes_max"), (*at, "record_bytes_max"), (*at, "aggregation")),
+            f"aggregate_bytes_max ({stream.aggregate_bytes_max}) is above record_bytes_max "
+            f"({stream.record_bytes_max}), and an aggregate is sent as one record",
+        )
 
 
 def _yandex_stream(at: Path, stream: StreamConfig) -> Iterator[Clash]:
@@ -180,6 +208,13 @@ def _yandex_stream(at: Path, stream: StreamConfig) -> Iterator[Clash]:
             yield Clash(
                 ((*at, key), ("service",)), f"is {value}; Yandex Data Streams takes at most {bound}"
             )
+    if stream.aggregation != "none":
+        yield Clash(
+            ((*at, "aggregation"), ("service",)),
+            "Yandex Data Streams cannot carry aggregates: it may move key ranges under the same "
+            "shard ids, so that a consumer which checks ranges, as the KCL does, drops whole "
+            'aggregates in silence, and nothing there takes them apart: set aggregation = "none"',
+        )
     if stream.arn:
         yield Clash(
             ((*at, "arn"), ("service",), at),

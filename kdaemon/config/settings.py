@@ -17,6 +17,8 @@ from kdaemon.config.values import (
     Acknowledgement,
     Address,
     AgeOrOff,
+    AggregateBytes,
+    Aggregation,
     Arn,
     CallBytes,
     CallRate,
@@ -32,6 +34,7 @@ from kdaemon.config.values import (
     Milliseconds,
     MillisecondsOrZero,
     Names,
+    Ordering,
     Quota,
     RecordBytes,
     Region,
@@ -48,6 +51,7 @@ from kdaemon.config.values import (
 )
 
 SOCKET_NAME = "kdaemon.sock"
+AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,8 @@ class LogConfig:
 class MetricsConfig:
     """[metrics]: what /metrics shows."""
 
-    # Series with a shard label: off, because a stream may have thousands of shards.
+    # All shards, each with its own series: off, because a stream may have thousands. The five
+    # hottest are always shown.
     per_shard: Flag = False
 
 
@@ -184,6 +189,14 @@ class StreamConfig:
     when_full: WhenFull = "block"
     # A record nobody waits for that is older becomes a dead letter; 0: never.
     max_age_ms: AgeOrOff = 0
+    # "partition_key": records of one key are delivered in the order they were taken. Then all the
+    # stream's records are `stored`, or none is: rules.py says why. What `drop_oldest` drops leaves
+    # a gap in the order and turns nothing round.
+    ordering: Ordering = "none"
+    # "kpl": several records in one, as the Kinesis Producer Library packs them.
+    aggregation: Aggregation = "none"
+    # Such a record is packed up to this size: data + partition key, as the service counts it.
+    aggregate_bytes_max: AggregateBytes = AGGREGATE_BYTES_MAX
     # A client that waits for delivery is answered by then, delivered or not.
     deadline_ms: Milliseconds = 20_000
     # How long a record waits for company at most.
@@ -199,6 +212,9 @@ class StreamConfig:
     in_flight_max: Annotated[int, whole(1, 1000)] = 16
     # Part of every shard's quota that this daemon may use.
     share: Share = 1.0
+    # Part of that to begin with on a shard; it doubles twice a second until the shard throttles.
+    # 1.0: where nobody else writes to the stream.
+    first_share: Share = 0.065
     # A shard's quota, before share: records, and data + partition keys.
     shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
     shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND

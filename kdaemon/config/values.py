@@ -115,6 +115,7 @@ CallRate = Annotated[float, Meta(ge=0.01, le=1000, description="a number from 0.
 CallRecords = Annotated[int, whole(1, limits.RECORDS_PER_CALL_MAX)]
 CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
 RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
+AggregateBytes = Annotated[int, whole(limits.KIB, limits.MIB, "of bytes ")]
 MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
 ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
 ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]
@@ -138,6 +139,8 @@ UnixAcknowledgement = Annotated[
 WhenFull = Annotated[
     Literal["block", "reject", "drop_oldest"], _words("block", "reject", "drop_oldest")
 ]
+Ordering = Annotated[Literal["none", "partition_key"], _words("none", "partition_key")]
+Aggregation = Annotated[Literal["none", "kpl"], _words("none", "kpl")]
 AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
 Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
 LogLevel = Annotated[

@@ -18,9 +18,9 @@ WAITED_FOR = (Acknowledge.DELIVERED, Acknowledge.STORED)
 class Intake(Protocol):
     """Who takes the records: the gateway."""
 
-    def limits_of(self, stream: str) -> PutLimits:
+    def limits_of(self, stream: str, acknowledge: Acknowledge | None = None) -> PutLimits:
         """What one record of this stream may hold. Raises RejectedRecord if the stream is not
-        taken.
+        taken, or not on the promise of this acknowledgement (None: the stream's own).
         """
         ...
 
@@ -37,7 +37,7 @@ class Intake(Protocol):
         None: there is no room and nothing was taken. Raises RejectedRecord to refuse them all, also
         records that could never fit. The frame says by `acknowledge` what holds: `on_settled` is
         called once, after this returned, for DELIVERED and STORED; what is only ACCEPTED or NONE is
-        settled here.
+        settled here: taken, but for records that have a result already, which were refused.
         """
         ...
 

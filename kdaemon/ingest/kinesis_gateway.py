@@ -87,7 +87,9 @@ class KinesisGateway:
             raise api_error(error.code, error.message) from None
         self._check(stream, form, put)
         asked = request.headers.get(ACKNOWLEDGE_HEADER)
-        acknowledge = stream.acknowledge if asked is None else acknowledge_of(asked)
+        acknowledge = stream.acknowledge
+        if asked is not None:
+            acknowledge = chosen(stream, asked, len(sizes), sum(sizes))
         # Parsed: while the request waits, its records are all that is held of it.
         request.body = b""
         request.headers = {}
@@ -96,8 +98,7 @@ class KinesisGateway:
             return
         if acknowledge is not Acknowledge.DELIVERED:
             frame = make_frame(put.records, sizes, acknowledge, stream.bury_dead_of, None)
-            result = ACCEPTED if stream.submit(frame) else _FULL
-            body = form.encode([result] * len(sizes))
+            body = form.encode(_accept(stream, frame))
             request.respond(200, body, headers=headers + _ACCEPTED_HEADERS)
             return
         refusal = stream.refusal()
@@ -134,8 +135,12 @@ class KinesisGateway:
             answer(frame)
 
     def _check(self, stream: Stream, form: "_Form", put: PutRequest) -> None:
-        """Holds the request to the stream's own limits; raises ApiError."""
+        """Holds the request to the stream's state and its own limits; raises ApiError."""
         total = sum(put.sizes)
+        unavailable = stream.unavailable
+        if unavailable is not None:
+            stream.reject(RejectReason.UNAVAILABLE, len(put.sizes), total)
+            raise api_error(unavailable.code, unavailable.message)
         request_bytes_max = stream.config.request_bytes_max
         record_bytes_max = stream.record_bytes_max
         if total > record_bytes_max or total > request_bytes_max:
@@ -149,6 +154,16 @@ class KinesisGateway:
             raise api_error(
                 "DryRunOperationException", "The request would have been taken; it was a dry run."
             )
+
+
+def _accept(stream: Stream, frame: Frame) -> list[RecordResult]:
+    """Submits a frame whose client does not wait; what it is told of each record."""
+    count = len(frame.records)
+    if not stream.submit(frame):
+        return [_FULL] * count
+    if frame.unsettled == count:
+        return [ACCEPTED] * count
+    return [ACCEPTED if result is None else result for result in frame.results]
 
 
 def _answer(
@@ -185,15 +200,44 @@ _FORMS = {
 }
 
 
-def acknowledge_of(text: bytes) -> Acknowledge:
-    """The value of an acknowledge header. Raises ApiError if it is none of the three words."""
+def chosen(stream: Stream, text: bytes, record_count: int, byte_count: int) -> Acknowledge:
+    """The value of an acknowledge header. Raises ApiError, and counts the records as refused, if it
+    is none of the words or not to be had of this stream.
+    """
+    try:
+        return _acknowledge_of(stream, text)
+    except RejectedRecord as error:
+        stream.reject(RejectReason.INVALID, record_count, byte_count)
+        raise api_error(error.code, error.message) from None
+
+
+def _acknowledge_of(stream: Stream, text: bytes) -> Acknowledge:
     acknowledge = _ACKNOWLEDGE.get(text.strip().lower())
     if acknowledge is None:
-        raise api_error(
+        raise RejectedRecord(
             "InvalidArgumentException",
             "X-Kdaemon-Acknowledge must be delivered, stored, accepted or none.",
         )
+    hold_to_path(stream, acknowledge)
     return acknowledge
+
+
+def hold_to_path(stream: Stream, asked: Acknowledge) -> None:
+    """Raises RejectedRecord if the records would leave the one path of a stream that keeps order:
+    through the disk, or through memory alone.
+    """
+    is_stored = stream.acknowledge is Acknowledge.STORED
+    if stream.config.ordering == "none" or (asked is Acknowledge.STORED) is is_stored:
+        return
+    ways = '"stored"' if is_stored else '"delivered", "accepted" or "none"'
+    remedy = '"delivered" or "accepted"' if is_stored else '"stored"'
+    raise RejectedRecord(
+        "InvalidArgumentException",
+        f'The acknowledgement "{asked.value}" was asked for, and this stream keeps the order of'
+        f' each partition key (ordering = "{stream.config.ordering}"), where a record in memory'
+        f" could overtake an older one on disk. Ask for {ways}, or leave the choice out; or"
+        f" set acknowledge = {remedy} for all records of the stream in kdaemon's configuration.",
+    )
 
 
 def _respond_error(request: HttpRequest, error: ApiError, headers: AnswerHeader) -> None:

@@ -18,13 +18,15 @@ import msgspec
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
-from kdaemon.base.record import Record
+from kdaemon.base.record import Record, RecordResult
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.kinesis_errors import HASH_KEY
 from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
+FULL = "ProvisionedThroughputExceededException"  # there is no room now
+NOTHING_TAKEN = "No room now: nothing was taken."
 
 REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
 
@@ -150,6 +152,17 @@ def refuse_oversized(lines: Lines, limits: PutLimits) -> list[Rejected]:
     if rejected:
         lines.records, lines.sizes, lines.numbers = kept.records, kept.sizes, kept.numbers
     return rejected
+
+
+def refused_at_once(numbers: list[int], results: list[RecordResult | None]) -> list[Rejected]:
+    """Of a frame that was just taken: the lines whose records were not, their shard's queue being
+    full. `results`: those of the frame, same length and order as `numbers`.
+    """
+    return [
+        Rejected(number, result.error_code or FULL, result.error_message or NOTHING_TAKEN)
+        for number, result in zip(numbers, results, strict=True)
+        if result is not None
+    ]
 
 
 def encode_acknowledged(count: int) -> bytes:

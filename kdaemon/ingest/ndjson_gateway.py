@@ -21,8 +21,16 @@ from kdaemon.base.record import Record
 from kdaemon.config import Config
 from kdaemon.ingest.http_request import HttpRequest, error_body
 from kdaemon.ingest.kinesis_api import ApiError, PutLimits
-from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, acknowledge_of
-from kdaemon.ingest.ndjson import Lines, Rejected, parse_lines, refuse_oversized
+from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, chosen, hold_to_path
+from kdaemon.ingest.ndjson import (
+    FULL,
+    NOTHING_TAKEN,
+    Lines,
+    Rejected,
+    parse_lines,
+    refuse_oversized,
+    refused_at_once,
+)
 from kdaemon.ingest.ports import Stream, Streams
 
 JSON = b"application/json"
@@ -68,16 +76,24 @@ class NdjsonGateway:
                 text = "This request is for another stream; put the record under its own path."
                 rejected += [Rejected(n, "ValidationException", text) for n in lines.numbers]
         lines = parsed.by_stream.get(name) or Lines([], [], [])
+        count, byte_count = len(lines.records) + len(rejected), sum(lines.sizes)
         try:
             stream = self._streams.find(name)
-            asked = request.headers.get(ACKNOWLEDGE_HEADER)
-            acknowledge = stream.acknowledge if asked is None else acknowledge_of(asked)
         except RejectedRecord as error:
-            count = len(lines.records) + len(rejected)
-            self._streams.door.refuse(RejectReason.UNLISTED, count, sum(lines.sizes))
+            self._streams.door.refuse(RejectReason.UNLISTED, count, byte_count)
             status = 429 if error.code == "LimitExceededException" else 404
             _refuse(request, status, error.code, error.message)
             return
+        unavailable = stream.unavailable
+        if unavailable is not None:
+            stream.reject(RejectReason.UNAVAILABLE, count, byte_count)
+            _refuse(request, 400, unavailable.code, unavailable.message)
+            return
+        acknowledge = stream.acknowledge
+        asked = request.headers.get(ACKNOWLEDGE_HEADER)
+        try:
+            if asked is not None:
+                acknowledge = chosen(stream, asked, count, byte_count)
         except ApiError as error:
             request.respond(error.status, error.body, content_type=error.content_type)
             return
@@ -104,7 +120,8 @@ class NdjsonGateway:
             bury = stream.bury_dead_of
             frame = make_frame(lines.records, lines.sizes, acknowledge, bury, None)
             if stream.submit(frame):
-                _respond(request, len(lines.numbers), rejected)
+                refused = refused_at_once(lines.numbers, frame.results)
+                _respond(request, len(lines.numbers) - len(refused), rejected + refused)
             else:
                 _refuse_full(request)
             return
@@ -138,9 +155,14 @@ class NdjsonGateway:
 
     # Intake
 
-    def limits_of(self, stream: str) -> PutLimits:
-        """What one record of this stream may hold. Raises RejectedRecord if it is not taken."""
-        return self._limits(self._streams.find(stream))
+    def limits_of(self, stream: str, acknowledge: Acknowledge | None = None) -> PutLimits:
+        """What one record of this stream may hold. Raises RejectedRecord if it is not taken, or not
+        on the promise of this acknowledgement (None: the stream's own).
+        """
+        found = self._streams.find(stream)
+        if acknowledge is not None:
+            hold_to_path(found, acknowledge)
+        return self._limits(found)
 
     def submit(
         self,
@@ -151,7 +173,18 @@ class NdjsonGateway:
         on_settled: Callable[[Frame], None],
     ) -> Frame | None:
         """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
-        found = self._find(stream, len(records), sum(sizes))
+        count, byte_count = len(records), sum(sizes)
+        found = self._find(stream, count, byte_count)
+        unavailable = found.unavailable
+        if unavailable is not None:
+            found.reject(RejectReason.UNAVAILABLE, count, byte_count)
+            raise RejectedRecord(unavailable.code, unavailable.message)
+        if acknowledge is not None:
+            try:
+                hold_to_path(found, acknowledge)
+            except RejectedRecord:
+                found.reject(RejectReason.INVALID, count, byte_count)
+                raise
         meant = acknowledge or found.unix_acknowledge
         if meant is Acknowledge.STORED:
             frame = make_frame(records, sizes, meant, on_settled, None)
@@ -159,21 +192,29 @@ class NdjsonGateway:
         is_waiting = meant is Acknowledge.DELIVERED
         refusal = found.refusal() if is_waiting else None
         if refusal is not None:
-            found.reject(RejectReason.MISSING_STREAM, len(records), sum(sizes))
+            found.reject(RejectReason.MISSING_STREAM, count, byte_count)
             raise RejectedRecord(refusal.code, refusal.message)
         callback = on_settled if is_waiting else found.bury_dead_of
         frame = make_frame(records, sizes, meant, callback, None)
-        if not found.has_room(frame.held_bytes):
-            if frame.held_bytes <= found.config.buffer_bytes_max and not _rejects(found):
-                return None
-            found.reject(RejectReason.FULL, len(records), sum(sizes))
+        return frame if self._submit_for_session(found, frame) else None
+
+    def _submit_for_session(self, stream: Stream, frame: Frame) -> bool:
+        """To memory. A session whose stream blocks is held back until all of it fits; one whose
+        stream rejects is told which records were refused.
+        """
+        buffer_bytes_max = stream.config.buffer_bytes_max
+        if frame.held_bytes > buffer_bytes_max:
+            stream.reject(RejectReason.FULL, len(frame.records), sum(frame.sizes))
             raise RejectedRecord(
                 "ValidationException",
                 f"These records take {frame.held_bytes} bytes of memory, and the stream has"
-                f" {found.config.buffer_bytes_max} in all (buffer_bytes_max).",
+                f" {buffer_bytes_max} in all (buffer_bytes_max).",
             )
-        found.submit(frame)
-        return frame
+        if not _rejects(stream):
+            return stream.has_room(frame.held_bytes) and stream.submit(frame, is_patient=True)
+        if not stream.submit(frame):
+            raise RejectedRecord(FULL, NOTHING_TAKEN)
+        return True
 
     def _store_for_session(self, stream: Stream, frame: Frame) -> Frame | None:
         count, byte_count = len(frame.records), sum(frame.sizes)
@@ -186,7 +227,7 @@ class NdjsonGateway:
         if not _rejects(stream):
             return None
         stream.reject(RejectReason.FULL, count, byte_count)
-        raise RejectedRecord("ProvisionedThroughputExceededException", "The spool is full.")
+        raise RejectedRecord(FULL, "The spool is full.")
 
     def when_room(self, stream: str, callback: Callable[[], None]) -> None:
         """Calls back once when `submit` is worth another try."""
@@ -225,7 +266,8 @@ def _answer(
 ) -> None:
     """What became of a request's lines."""
     if frame.refusal is not None:
-        _refuse(request, 404, *frame.refusal)
+        code, message = frame.refusal
+        _refuse(request, 404 if code == "ResourceNotFoundException" else 400, code, message)
         return
     acknowledged = 0
     for number, result in zip(numbers, frame.results, strict=True):
@@ -250,5 +292,5 @@ def _refuse(request: HttpRequest, status: int, code: str, message: str) -> None:
 
 
 def _refuse_full(request: HttpRequest) -> None:
-    body = error_body("ProvisionedThroughputExceededException", "No room now: nothing was taken.")
+    body = error_body(FULL, NOTHING_TAKEN)
     request.respond(503, body, content_type=JSON, headers=RETRY_AFTER)

@@ -28,6 +28,7 @@ from kdaemon.ingest.ndjson import (
     parse_lines,
     parse_setup,
     refuse_oversized,
+    refused_at_once,
 )
 from kdaemon.ingest.ndjson_buffer import LineBuffer
 
@@ -244,7 +245,7 @@ class NdjsonSession(asyncio.Protocol):
             if setup is None:
                 return False
             if setup.stream is not None:
-                self._intake.limits_of(setup.stream)
+                self._intake.limits_of(setup.stream, setup.acknowledge)
         except RejectedRecord as error:
             # What follows would be taken for another stream or another promise: it is not read.
             self._buffer.clear()
@@ -285,10 +286,14 @@ class NdjsonSession(asyncio.Protocol):
             else:
                 if frame is None:
                     return False
-        if frame is None or frame.acknowledge not in WAITED_FOR:
+        if frame is None:
             a_round.open -= 1
-            if frame is not None and frame.acknowledge is Acknowledge.ACCEPTED:
-                a_round.acknowledged += len(lines.records)
+        elif frame.acknowledge not in WAITED_FOR:
+            a_round.open -= 1
+            if frame.unsettled < len(lines.numbers):
+                self._tell_rejected(refused_at_once(lines.numbers, frame.results))
+            if frame.acknowledge is Acknowledge.ACCEPTED:
+                a_round.acknowledged += frame.unsettled
         else:
             byte_count = sum(lines.sizes)
             a_round.byte_count += byte_count

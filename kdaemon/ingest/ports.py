@@ -42,8 +42,21 @@ class Stream(Protocol):
         """Why a waiting client should hear no at once."""
         ...
 
-    def submit(self, frame: Frame) -> bool:
-        """Takes a checked frame; False, and nothing was taken, if there is no room."""
+    @property
+    def unavailable(self) -> ServiceError | None:
+        """Why no record is taken at all now, whatever its client waits for (order is configured,
+        and the stream cannot keep it, say); its code and text are for the client.
+        """
+        ...
+
+    def submit(self, frame: Frame, is_patient: bool = False) -> bool:
+        """Takes a checked frame; False, and nothing was taken, if there is no room.
+
+        There may be room for a part: records whose shard's queue is full are then refused, and
+        stand with a result in `frame.results` when this returns, while the rest is taken; False
+        means that none was, and all are counted as refused. `is_patient`: the client is held back
+        instead. Nothing is refused or taken unless all of it fits; False then counts nothing.
+        """
         ...
 
     def store(self, frame: Frame) -> bool:

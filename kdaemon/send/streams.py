@@ -62,7 +62,7 @@ class Stream:
         self.engine = driver.engine
         self.counters = driver.engine.counters
         self.acknowledge = Acknowledge(config.acknowledge)
-        self.unix_acknowledge = _unix_acknowledge(config, has_spool=spool is not None)
+        self.unix_acknowledge = unix_acknowledge(config, has_spool=spool is not None)
         self._spool = spool
         self.deadline_ns = config.deadline_ms * MS  # from admission
         self.submit = driver.submit  # bound once: it is called for every request
@@ -80,6 +80,11 @@ class Stream:
     def refusal(self) -> ServiceError | None:
         """Why a waiting client should hear no at once (the stream is missing)."""
         return self.engine.refuses(self._clock.now_ns()) if self.engine.hold else None
+
+    @property
+    def unavailable(self) -> ServiceError | None:
+        """Why no record is taken at all now, whatever its client waits for."""
+        return self.engine.unavailable
 
     @property
     def drops_oldest(self) -> bool:
@@ -132,8 +137,10 @@ class Stream:
             self._spool.when_room(callback)
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
-        """Counts records that were refused at the door."""
+        """Counts records that were refused at the door; the limit that they broke may be old."""
         self.counters.refuse(reason, record_count, byte_count)
+        if reason is RejectReason.INVALID:
+            self._driver.doubt_limits()
 
 
 class Streams:
@@ -236,7 +243,8 @@ class Streams:
                 f" {name} is not taken.",
             )
         target = StreamTarget(config.name, config.arn or None)
-        engine = Engine(_engine_settings(config), self.memory, self._dice, self._clock.now_ns())
+        settings = _engine_settings(config, self._config.service)
+        engine = Engine(settings, self.memory, self._dice, self._clock.now_ns())
         driver = StreamDriver(target, engine, self._client, self._discovery, self._clock)
         stream = Stream(config, driver, self._clock, self._spool)
         driver.on_described = lambda description: self._alias(stream, description)
@@ -253,7 +261,8 @@ class Streams:
 
     def _close_an_idle_one(self) -> bool:
         for stream, driver in self._drivers.items():
-            if stream.engine.is_idle and stream.config.name not in self._config.streams:
+            is_idle = stream.engine.is_idle and not stream.counters.spooled
+            if is_idle and stream.config.name not in self._config.streams:
                 del self._drivers[stream]
                 self._by_name = {k: v for k, v in self._by_name.items() if v is not stream}
                 closing = asyncio.get_running_loop().create_task(driver.aclose())
@@ -274,7 +283,7 @@ def _may_exist(name: str, service: str) -> bool:
     return _NAME.fullmatch(name) is not None or _ARN.fullmatch(name) is not None
 
 
-def _engine_settings(config: StreamConfig) -> EngineSettings:
+def _engine_settings(config: StreamConfig, service: str) -> EngineSettings:
     return EngineSettings(
         batch_records_max=config.batch_records_max,
         batch_bytes_max=config.batch_bytes_max,
@@ -283,12 +292,23 @@ def _engine_settings(config: StreamConfig) -> EngineSettings:
         in_flight_max=config.in_flight_max,
         shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
         shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
+        first_share=config.first_share,
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,
+        is_ordered=config.ordering == "partition_key",
+        aggregate_bytes_max=config.aggregate_bytes_max if config.aggregation == "kpl" else 0,
+        is_shard_atomic=service == "yandex",
     )
 
 
-def _unix_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
+def unix_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
+    """What an acknowledgement on the Unix socket means where the client does not choose.
+
+    "auto" is `stored` where that can be; but a stream that keeps order has one path for all its
+    records, the one that `acknowledge` takes.
+    """
     if config.unix_acknowledge != "auto":
         return Acknowledge(config.unix_acknowledge)
-    return Acknowledge.STORED if has_spool else Acknowledge(config.acknowledge)
+    if has_spool and config.ordering == "none":
+        return Acknowledge.STORED
+    return Acknowledge(config.acknowledge)

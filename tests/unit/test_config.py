@@ -233,12 +233,80 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
             "default.request_bytes_max",
             "Yandex Data Streams takes at most 5242880",
         ),
+        (
+            "service = 'yandex'\n[streams.a]\naggregation = 'kpl'",
+            "streams.a.aggregation",
+            "drops whole aggregates in silence",
+        ),
+        (
+            "[default]\naggregation = 'kpl'\naggregate_bytes_max = 4096\nrecord_bytes_max = 4095",
+            "default.aggregate_bytes_max",
+            "(4096) is above record_bytes_max (4095)",
+        ),
+        (
+            "[default]\naggregation = 'kpl'\nrecord_bytes_max = 4095",
+            "default.record_bytes_max",
+            "(51200) is above record_bytes_max (4095)",
+        ),
     ],
 )
 def test_settings_that_cannot_stand_together_are_refused(text: str, key: str, part: str) -> None:
     first = problems(text)[0]
     assert first.startswith(f"k.toml: {key}: ")
     assert part in first
+
+
+SPOOL = "[spool]\ndirectory = '/var/lib/kdaemon'\n"
+
+
+@pytest.mark.parametrize(
+    ("acknowledge", "unix_acknowledge"),
+    [("delivered", "stored"), ("accepted", "stored"), ("stored", "delivered")],
+)
+def test_a_stream_with_order_has_one_path_for_all_its_records(
+    acknowledge: str, unix_acknowledge: str
+) -> None:
+    unix = f"unix_acknowledge = '{unix_acknowledge}'"
+    text = f"{SPOOL}[default]\nacknowledge = '{acknowledge}'\n{unix}\n[streams.orders]\n"
+    load_config(text=text)
+    found = problems(f"{text}ordering = 'partition_key'")
+    assert len(found) == 1
+    assert found[0].startswith("k.toml: streams.orders.ordering: unix_acknowledge (")
+    assert "overtake" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("acknowledge", "unix_acknowledge"),
+    [
+        ("delivered", "auto"),
+        ("stored", "auto"),
+        ("stored", "stored"),
+        ("delivered", "accepted"),
+        ("accepted", "delivered"),
+    ],
+)
+def test_a_stream_with_order_may_promise_what_it_likes_on_one_path(
+    acknowledge: str, unix_acknowledge: str
+) -> None:
+    promises = f"acknowledge = '{acknowledge}'\nunix_acknowledge = '{unix_acknowledge}'"
+    text = f"{SPOOL}[streams.orders]\nordering = 'partition_key'\n{promises}"
+    assert load_config(text=text).streams["orders"].unix_acknowledge == unix_acknowledge
+
+
+def test_a_stream_with_order_may_drop_its_oldest_records() -> None:
+    text = "[default]\nacknowledge = 'stored'\nwhen_full = 'drop_oldest'"
+    load_config(text=f"{SPOOL}{text}\nordering = 'partition_key'")
+
+
+def test_the_size_of_aggregates_binds_only_who_aggregates() -> None:
+    config = load_config(text="[default]\nrecord_bytes_max = 4096")
+    assert config.default.aggregate_bytes_max == 51_200
+
+
+@pytest.mark.parametrize("size", [1023, 1_048_577])
+def test_aggregates_are_from_1_kib_to_1_mib(size: int) -> None:
+    found = problems(f"[default]\naggregate_bytes_max = {size}")
+    assert found[0].endswith("expected a whole number of bytes from 1024 to 1048576")
 
 
 def test_a_clash_is_told_at_the_source_that_set_its_key() -> None:

@@ -92,6 +92,7 @@ class Submitted:
         self.on_settled(self.frame)
 
 
+SHARD_FULL = RecordResult(error_code="ProvisionedThroughputExceededException", error_message="Hot.")
 DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
 
 
@@ -102,14 +103,17 @@ class FakeIntake:
         self.limits = limits or PutLimits()
         self.submitted: list[Submitted] = []
         self.has_room = True
+        self.full_keys: set[str] = set()  # records with these are refused out of their frame
         self.settles_at_once: Callable[[Callable[[], None]], object] | None = None
         self.waiting: list[Callable[[], None]] = []
         self.rejected_count = 0
         self.tries = 0
 
-    def limits_of(self, stream: str) -> PutLimits:
+    def limits_of(self, stream: str, acknowledge: Acknowledge | None = None) -> PutLimits:
         if stream == "unknown":
             raise RejectedRecord("ResourceNotFoundException", f"Stream {stream} is not known.")
+        if stream == "ordered" and acknowledge is Acknowledge.STORED:
+            raise RejectedRecord("InvalidArgumentException", "This stream keeps order.")
         return self.limits
 
     def submit(
@@ -125,6 +129,10 @@ class FakeIntake:
         if not self.has_room:
             return None
         frame = Frame(records, sizes, acknowledge or Acknowledge.DELIVERED, on_settled)
+        for index, record in enumerate(records):
+            if record.partition_key in self.full_keys:
+                frame.results[index] = SHARD_FULL
+                frame.unsettled -= 1
         one = Submitted(stream, records, self.tries, frame, on_settled)
         self.submitted.append(one)
         if self.settles_at_once and frame.acknowledge is Acknowledge.DELIVERED:

@@ -14,7 +14,7 @@ from kdaemon.ingest.http_hub import HttpHub, HttpLimits
 from kdaemon.ingest.kinesis_api import PutLimits
 from kdaemon.ingest.ndjson_session import NdjsonSession
 from kdaemon.route.shard_map import SPREAD_KEY_BYTES
-from tests.unit.ingest.fakes import DELIVERED, FakeIntake, FakeTransport
+from tests.unit.ingest.fakes import DELIVERED, SHARD_FULL, FakeIntake, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
 FAILED = RecordResult(error_code="InternalFailure", error_message="Why.")
@@ -204,6 +204,20 @@ async def test_accepted_is_acknowledged_at_once(harness: Make) -> None:
     assert told == [{"acknowledged": 2}]
 
 
+@pytest.mark.parametrize("word", ["accepted", "none"])
+async def test_records_of_a_full_shard_are_refused_at_once_and_the_rest_is_taken(
+    harness: Make, word: str
+) -> None:
+    one = harness()
+    one.intake.full_keys = {"hot"}
+    lines = [line("a", partition_key="hot"), line("b"), line("c", partition_key="hot"), line("d")]
+    told = await one.feed(f'{{"stream":"s","acknowledge":"{word}"}}\n'.encode() + b"".join(lines))
+    rejected = [(each["rejected"], each["code"]) for each in told if "rejected" in each]
+    assert rejected == [(number, SHARD_FULL.error_code) for number in (2, 4)]
+    acknowledged = [each["acknowledged"] for each in told if "acknowledged" in each]
+    assert acknowledged == ([2] if word == "accepted" else [])
+
+
 async def test_none_is_never_acknowledged_but_rejections_are_told(harness: Make) -> None:
     one = harness()
     setup = b'{"stream":"s","acknowledge":"none"}\n'
@@ -219,6 +233,7 @@ async def test_none_is_never_acknowledged_but_rejections_are_told(harness: Make)
     [
         (b'{"strem":"s"}\n', "ValidationException"),
         (b'{"stream":"unknown"}\n', "ResourceNotFoundException"),
+        (b'{"stream":"ordered","acknowledge":"stored"}\n', "InvalidArgumentException"),
     ],
 )
 @pytest.mark.parametrize("ends", [False, True])

@@ -1,0 +1,128 @@
+"""A stream in memory as the gateways see it, and requests whose answers can be read."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import RECORD_BYTES_MAX
+from kdaemon.base.record import RecordResult
+from kdaemon.config import StreamConfig
+from kdaemon.ingest.http_request import HttpRequest
+
+THROUGHPUT = "ProvisionedThroughputExceededException"
+SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queue is full.")
+
+
+class FakeStream:
+    """Takes frames, as a StreamDriver would. `full_keys`: whose shard's queue is full; it counts
+    what it refuses. `unavailable`, `unix_acknowledge`: to be set by a test.
+    """
+
+    def __init__(self, config: StreamConfig) -> None:
+        self.config = config
+        self.acknowledge = Acknowledge(config.acknowledge)
+        self.unix_acknowledge = self.acknowledge
+        self.deadline_ns = config.deadline_ms * 1_000_000
+        self.record_bytes_max = RECORD_BYTES_MAX
+        self.unavailable: ServiceError | None = None
+        self.full_keys: set[str] = set()
+        self.is_memory_full = False
+        self.taken: list[Frame] = []
+        self.stored: list[Frame] = []
+        self.counters = StreamCounters()
+
+    def refusal(self) -> ServiceError | None:
+        return None
+
+    def submit(self, frame: Frame, is_patient: bool = False) -> bool:
+        full = [
+            index
+            for index, record in enumerate(frame.records)
+            if self.is_memory_full or record.partition_key in self.full_keys
+        ]
+        if full and is_patient:
+            return False
+        byte_count = sum(frame.sizes[index] for index in full)
+        self.counters.refuse(RejectReason.FULL, len(full), byte_count)
+        if len(full) == len(frame.records):
+            return False
+        for index in full:
+            frame.results[index] = SHARD_FULL
+        frame.unsettled -= len(full)
+        self.taken.append(frame)
+        return True
+
+    def store(self, frame: Frame) -> bool:
+        self.stored.append(frame)
+        return True
+
+    def bury_dead_of(self, frame: Frame) -> None:
+        raise AssertionError("nothing settles here")
+
+    def has_room(self, held_bytes: int) -> bool:
+        return not self.is_memory_full
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        raise AssertionError("nobody waits here")
+
+    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+        self.counters.refuse(reason, record_count, byte_count)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Refused records by reason; what is 0 is left out."""
+        return {reason.value: n for reason, n in self.counters.rejected.items() if n}
+
+
+class FakeStreams:
+    """Has one stream, by whatever name but "unknown"."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.door = StreamCounters()
+
+    def find(self, name: str) -> FakeStream:
+        if name == "unknown":
+            raise RejectedRecord("ResourceNotFoundException", f"Stream {name} is not known.")
+        return self.stream
+
+
+class FakeClock:
+    def now_ns(self) -> int:
+        return 0
+
+
+class FakeOwner:
+    """A connection that keeps answers for the test."""
+
+    is_last_answer = False
+
+    def flush_answers(self, request: HttpRequest) -> None:
+        pass
+
+    def reset(self) -> None:
+        raise AssertionError("nobody resets here")
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any = field(repr=False)
+
+
+def make_request(path: str, headers: dict[str, str], body: bytes) -> HttpRequest:
+    raw = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    return HttpRequest(FakeOwner(), "POST", path, "", raw, body, False, False)
+
+
+def read_answer(request: HttpRequest) -> Answer:
+    assert request.answer is not None, "there is no answer yet"
+    head, _, body = request.answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    return Answer(int(lines[0].split()[1]), headers, json.loads(body))

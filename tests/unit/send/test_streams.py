@@ -1,0 +1,88 @@
+"""What a stream tells its clients' side, beside what its engine does."""
+
+from typing import Any, cast
+
+import pytest
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.config import StreamConfig
+from kdaemon.send.driver import StreamDriver
+from kdaemon.send.streams import Stream, unix_acknowledge
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.counters = None
+        self.unavailable: ServiceError | None = None
+
+
+class FakeDriver:
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.asked_patiently: list[bool] = []
+
+    def submit(self, frame: Frame, is_patient: bool = False) -> bool:
+        self.asked_patiently.append(is_patient)
+        return not is_patient
+
+
+class FakeClock:
+    def now_ns(self) -> int:
+        return 0
+
+
+def stream_over(driver: FakeDriver, spool: Any = None, **config: Any) -> Stream:
+    settings = StreamConfig(name="s", **config)
+    return Stream(settings, cast("StreamDriver", driver), FakeClock(), spool)
+
+
+def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:
+    driver = FakeDriver()
+    stream = stream_over(driver)
+    assert stream.unavailable is None
+    why = ServiceError("InvalidArgumentException", "No order here.")
+    driver.engine.unavailable = why
+    assert stream.unavailable is why
+
+
+def test_whether_a_client_is_held_back_reaches_the_driver() -> None:
+    driver = FakeDriver()
+    stream = stream_over(driver)
+    frame = Frame([], [], Acknowledge.ACCEPTED, None)
+    assert stream.submit(frame)
+    assert not stream.submit(frame, is_patient=True)
+    assert driver.asked_patiently == [False, True]
+
+
+# What an acknowledgement on the Unix socket means
+
+STORED, DELIVERED, ACCEPTED = Acknowledge.STORED, Acknowledge.DELIVERED, Acknowledge.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("ordering", "acknowledge", "has_spool", "meant"),
+    [
+        ("none", "delivered", False, DELIVERED),
+        ("none", "delivered", True, STORED),
+        ("none", "accepted", True, STORED),
+        ("none", "stored", True, STORED),
+        ("partition_key", "delivered", False, DELIVERED),
+        ("partition_key", "delivered", True, DELIVERED),
+        ("partition_key", "accepted", True, ACCEPTED),
+        ("partition_key", "stored", True, STORED),
+    ],
+)
+def test_on_the_unix_socket_auto_is_stored_unless_that_would_part_a_stream_with_order(
+    ordering: Any, acknowledge: Any, has_spool: bool, meant: Acknowledge
+) -> None:
+    config = StreamConfig(name="s", ordering=ordering, acknowledge=acknowledge)
+    assert unix_acknowledge(config, has_spool=has_spool) is meant
+
+
+@pytest.mark.parametrize("ordering", ["none", "partition_key"])
+def test_on_the_unix_socket_a_promise_that_is_configured_is_kept(ordering: Any) -> None:
+    config = StreamConfig(name="s", ordering=ordering, unix_acknowledge="accepted")
+    assert unix_acknowledge(config, has_spool=True) is ACCEPTED
+    stream = stream_over(FakeDriver(), object(), ordering=ordering, unix_acknowledge="accepted")
+    assert stream.unix_acknowledge is ACCEPTED
