@@ -18,6 +18,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DeadReason, DropReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.ports import Clock
+from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
 from kdaemon.spool.letters import DeadLetter
@@ -117,6 +118,9 @@ class Delivery:
         lane = self._lanes.get(target.name)
         if lane is None:
             lane = self._lanes[target.name] = Lane(target)
+        elif lane.target is not target:  # it was closed while idle, and opened again
+            lane.target = target
+            lane.is_called_back = False  # who was asked is gone
         return lane
 
     def now_ms(self) -> int:
@@ -136,13 +140,15 @@ class Delivery:
         return 0
 
     def offer(self, lane: Lane, frame_id: int, frame: Frame) -> None:
-        """A frame was committed: it goes to the engine, if nothing older waits on disk."""
+        """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
+        is being dropped: that may be this very frame.
+        """
         self.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
         held = Held(frame_id, lane, own, self.now_ms(), count, range(count))
-        is_taken = lane.backlog.is_empty and self._hand_over(held)
+        is_taken = lane.backlog.is_empty and not lane.is_reading and self._hand_over(held)
         lane.backlog.committed(frame_id, is_taken=is_taken)
         self.read_on(lane)
 
@@ -186,8 +192,9 @@ class Delivery:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
         if the stream is being read just now: the oldest are then on their way.
         """
-        if lane.is_reading or lane.ahead:
+        if lane.is_reading:
             return False
+        lane.ahead.clear()  # the engine has no room for them, and they stand on disk
         lane.is_reading = True  # no read meets rows that are being dropped
         drop = self._loop.run_in_executor(
             self._thread,
@@ -206,6 +213,11 @@ class Delivery:
         if not held.lane.target.submit_spooled(held.frame):
             return False
         self._held[held.frame_id] = held
+        settled_count = held.record_count - len(held.positions)
+        if settled_count:
+            counters = held.lane.target.counters
+            counters.spooled -= settled_count
+            counters.settled_before += settled_count
         return True
 
     def _settled(self, held: Held, frame: Frame) -> None:
@@ -277,10 +289,11 @@ class Delivery:
             except CorruptFrame:
                 settled = set()  # nothing is known: all are sent, some perhaps again
             positions = [index for index in positions if index not in settled]
-            lane.target.counters.spooled -= len(settled)
-            lane.target.counters.settled_before += len(settled)
             records = [records[index] for index in positions]
-        sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
+        sizes = [
+            len(record.data) + (len(record.partition_key.encode()) or SPREAD_KEY_BYTES)
+            for record in records
+        ]
         frame = make_frame(records, sizes, Acknowledge.STORED, None, None)
         age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
         frame.accepted_ns = self._clock.now_ns() - age_ns
@@ -288,10 +301,11 @@ class Delivery:
 
     def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
         lane.is_reading = False
-        if drop.cancelled() or drop.exception() is not None:
-            return  # the commit that follows meets the same disk, and says so
-        dropped = drop.result()
-        if dropped.record_count:
+        if drop.cancelled():
+            return
+        # If it failed, the commit that follows meets the same disk, and says so.
+        dropped = None if drop.exception() is not None else drop.result()
+        if dropped is not None and dropped.record_count:
             counters = lane.target.counters
             counters.spooled -= dropped.record_count
             counters.dropped[DropReason.SPOOL_FULL] += dropped.record_count
@@ -299,6 +313,7 @@ class Delivery:
             lane.backlog.read(dropped.last_id)
             fields = {"stream": lane.target.name, "records": dropped.record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
+        self.read_on(lane)
 
 
 def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
