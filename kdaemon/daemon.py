@@ -29,6 +29,7 @@ from kdaemon.ingest.routes import make_handler
 from kdaemon.ingest.unix import ListenerError, UnixServer, serve_unix
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.status import Readiness, Status, is_memory_full
@@ -133,7 +134,10 @@ class Daemon:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
         heartbeat = Heartbeat(
-            clock, self._notifier.watchdog, watchdog_interval_s(os.environ, os.getpid())
+            clock,
+            self._notifier.watchdog,
+            watchdog_interval_s(os.environ, os.getpid()),
+            HotWatch(self._streams, clock).look,
         )
         heartbeat.start()
         self._stack.callback(heartbeat.stop)

@@ -4,7 +4,8 @@ About: a timer of the loop that writes down the time at each beat. `/livez` asks
 beat is, and the service manager's watchdog is fed from the same beat, so that a loop that stands
 still is seen by both. Knows the loop and a clock; must not know streams, records or the service:
 an outage of the service must never restart a fleet.
-Invariant: at most one timer is armed. Flow: loop timer -> here -> admin.py, notify.py.
+Invariant: at most one timer is armed, and what is called at a beat cannot stop the next one.
+Flow: loop timer -> here -> admin.py, notify.py, hot.py.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ class Heartbeat:
         "_feed",
         "_feed_interval_ns",
         "_interval_s",
+        "_on_beat",
         "_timer",
     )
 
@@ -39,14 +41,17 @@ class Heartbeat:
         clock: Clock,
         feed: Callable[[], object] | None = None,
         feed_interval_s: float | None = None,
+        on_beat: Callable[[], object] | None = None,
     ) -> None:
         """`feed` is called at the first beat and then at least every `feed_interval_s` seconds
         (`Notifier.watchdog` and `watchdog_interval_s` of notify.py); None in either: never.
+        `on_beat` is called after each beat, for what is to be looked at every second or so.
         """
         self._clock = clock
         self._beat_at_ns = clock.now_ns()
         self._timer: asyncio.TimerHandle | None = None
         self._interval_s = BEAT_INTERVAL_S
+        self._on_beat = on_beat
         self._feed: Callable[[], object] | None = None
         self._feed_interval_ns = 0
         self._fed_at_ns: int | None = None
@@ -88,3 +93,5 @@ class Heartbeat:
         self.beat()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._interval_s, self._on_timer)
+        if self._on_beat is not None:
+            self._on_beat()

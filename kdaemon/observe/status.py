@@ -8,9 +8,7 @@ Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from heapq import nlargest
 from typing import Any
 
 import msgspec
@@ -21,15 +19,28 @@ from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
+from kdaemon.engine.heat import ShardHeat
 from kdaemon.ingest.http_hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.metrics import Observed
-from kdaemon.pack.lane import Lane
+from kdaemon.observe.page import (
+    BacklogStatus,
+    DoorStatus,
+    HoldStatus,
+    ListenerStatus,
+    MapStatus,
+    MemoryStatus,
+    PaceStatus,
+    RatesStatus,
+    ShardStatus,
+    SpoolStatus,
+    StatusPage,
+    StreamStatus,
+)
+from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.spool.spool import Spool
 
 NS = 1_000_000_000  # nanoseconds in a second
-
-SHARDS_SHOWN_MAX = 5  # the longest queues of a stream; ours: a page fits a screen, 2026-11-21
 
 HOLD_TEXT_CHARACTERS_MAX = 300  # of the service's words; ours: two lines of a terminal, 2026-11-21
 
@@ -100,133 +111,6 @@ def is_memory_full(memory: MemoryBudget) -> bool:
     return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION
 
 
-# The page, from here on: its JSON has these names. Seconds are rounded to milliseconds. Mappings
-# show what has happened at least once.
-
-
-@dataclass(frozen=True, slots=True)
-class HoldStatus:
-    """Why nothing can be sent: the service's code, and the harmless part of its message."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShardStatus:
-    """A shard with a queue. `shard`: None where shards are not predicted."""
-
-    shard: str | None
-    queued_records: int
-    queued_bytes: int
-    state: str
-    backoff_s: float
-    failures_in_a_row: int
-
-
-@dataclass(frozen=True, slots=True)
-class RatesStatus:
-    """A second, over the daemon's whole life."""
-
-    received: float
-    delivered: float
-    delivered_bytes: float
-
-
-@dataclass(frozen=True, slots=True)
-class MapStatus:
-    """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
-
-    shards: int
-    refreshes: int
-    mismatches: int
-    is_asking: bool
-    asks_in_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
-    """One stream. `oldest_queued_s`: since the acceptance of a record at the head of a queue."""
-
-    name: str
-    hold: HoldStatus | None
-    spooled: int
-    buffered: int
-    in_flight: int
-    in_flight_calls: int
-    held_bytes: int
-    oldest_queued_s: float | None
-    received: int
-    delivered: int
-    rejected: dict[str, int]
-    dead: dict[str, int]
-    attempts: int
-    throttled_share: float  # of attempts: records that were throttled
-    possible_duplicates: int
-    retries: dict[str, int]
-    failures: dict[str, int]
-    calls: dict[str, int]
-    call_mean_s: float | None
-    delivery_mean_s: float | None
-    per_second: RatesStatus
-    shard_map: MapStatus
-    longest_queues: list[ShardStatus]
-
-
-@dataclass(frozen=True, slots=True)
-class DoorStatus:
-    """Records refused before their stream was known."""
-
-    received: int
-    rejected: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerStatus:
-    connections: int
-    opened: int
-    refused: dict[str, int]
-    timed_out: dict[str, int]
-    handler_failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryStatus:
-    held_bytes: int
-    bytes_max: int
-    is_full: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStatus:
-    """`trouble`: why the disk takes no frames now."""
-
-    frames: int
-    live_bytes: int
-    file_bytes: int
-    bytes_max: int
-    trouble: str | None
-    commit_mean_s: float | None
-    commit_failures: int
-    corrupt_frames: int
-
-
-@dataclass(frozen=True, slots=True)
-class StatusPage:
-    """The whole. Streams that need somebody come first, then those with the most queued."""
-
-    version: str
-    uptime_s: float
-    state: str
-    not_ready_because: str | None
-    heartbeat_age_s: float
-    memory: MemoryStatus
-    spool: SpoolStatus | None
-    listeners: dict[str, ListenerStatus]
-    door: DoorStatus
-    streams: list[StreamStatus]
-
-
 class Status:
     """Makes the page. `listeners` is read anew each time; uptime counts from creation."""
 
@@ -254,7 +138,7 @@ class Status:
         observed, memory, now_ns = self._observed, self._observed.memory, self._clock.now_ns()
         uptime_ns = now_ns - self._started_ns
         streams = [_stream(name, engine, uptime_ns, now_ns) for name, engine in observed.engines()]
-        streams.sort(key=lambda stream: (stream.hold is None, -stream.buffered, stream.name))
+        streams.sort(key=_urgency)
         return StatusPage(
             version=self._version,
             uptime_s=_seconds(uptime_ns),
@@ -273,6 +157,11 @@ class Status:
         return msgspec.json.format(msgspec.json.encode(self.page()), indent=2) + b"\n"
 
 
+def _urgency(stream: StreamStatus) -> tuple[bool, int, str]:
+    needs_nobody = stream.hold is None and stream.unavailable is None
+    return needs_nobody, -stream.buffered, stream.name
+
+
 def _spool(spool: Spool) -> SpoolStatus:
     counters = spool.counters
     return SpoolStatus(
@@ -289,14 +178,16 @@ def _spool(spool: Spool) -> SpoolStatus:
 
 def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamStatus:
     counters = engine.counters
-    lanes = [lane for lane in engine.lanes if lane.queue]
-    heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes]
-    longest = nlargest(SHARDS_SHOWN_MAX, lanes, key=lambda lane: lane.queued_records)
+    heat = engine.heat(now_ns)
+    lanes = (*engine.lanes, heat.keyless)
+    heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue]
     return StreamStatus(
         name=name,
-        hold=None if engine.hold is None else _hold(engine.hold),
+        hold=_hold(engine.hold),
+        unavailable=_hold(engine.unavailable),
         spooled=counters.spooled,
         buffered=counters.buffered,
+        keyless=heat.keyless.queued_records,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
         held_bytes=engine.ledger.held_bytes,
@@ -321,22 +212,34 @@ def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamSta
             engine.freshness.is_asking,
             _seconds(engine.freshness.due_at_ns - now_ns),
         ),
-        longest_queues=[_shard(lane, now_ns) for lane in longest],
+        shards_backlogged=heat.backlogged_count,
+        hottest_shards=[_shard(shard, now_ns) for shard in heat.hottest(HOT_SHARDS_MAX)],
     )
 
 
-def _shard(lane: Lane, now_ns: int) -> ShardStatus:
+def _shard(shard: ShardHeat, now_ns: int) -> ShardStatus:
+    lane = shard.lane
+    budget = lane.budget
     return ShardStatus(
-        shard=lane.shard_id,
-        queued_records=lane.queued_records,
-        queued_bytes=lane.queued_bytes,
+        shard_id=lane.shard_id,
+        backlog=BacklogStatus(lane.backlog_records, lane.backlog_bytes, _seconds(shard.backlog_ns)),
+        pace=PaceStatus(
+            budget.records.rate,
+            budget.bytes.rate,
+            round(budget.records_share, 3),
+            round(budget.bytes_share, 3),
+        ),
+        taken=lane.taken,
+        throttled=lane.throttled,
         state=lane.state.value,
         backoff_s=_seconds(max(0, lane.blocked_until_ns - now_ns)),
         failures_in_a_row=lane.failure_count,
     )
 
 
-def _hold(error: ServiceError) -> HoldStatus:
+def _hold(error: ServiceError | None) -> HoldStatus | None:
+    if error is None:
+        return None
     code = _printable(error.code)
     if error.code in QUOTES_OUR_REQUEST:
         return HoldStatus(code, "(not shown: it may quote our request's signature)")

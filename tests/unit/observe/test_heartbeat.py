@@ -109,3 +109,23 @@ async def test_without_a_watchdog_it_only_writes_down_the_time() -> None:
         heart.start()
         heart.stop()
     assert fed == []
+
+
+async def test_what_is_called_at_each_beat_cannot_stop_the_heart() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: errors.append(context.get("exception"))
+    )
+    called = Eater()
+
+    def on_beat() -> None:
+        called.feed()
+        if called.fed == 2:
+            raise ValueError("the second look broke")
+
+    heart = Heartbeat(SystemClock(), lambda: None, 0.001, on_beat)
+    heart.start()
+    assert called.fed == 1, "at the first beat too"
+    await asyncio.wait_for(called.is_full.wait(), 5)
+    heart.stop()
+    assert [str(error) for error in errors] == ["the second look broke"]

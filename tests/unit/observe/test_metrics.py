@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,11 +20,15 @@ from kdaemon.base.counters import (
     RetryReason,
     StreamCounters,
 )
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
+from kdaemon.engine.heat import StreamHeat
 from kdaemon.ingest.http_hub import REFUSALS, TIME_OUTS, HttpCounters
-from kdaemon.observe.metrics import SPOOL, TABLE, Kind, Metrics
+from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.table import HOT_SHARDS_MAX, SHARD, SPOOL, TABLE, Kind
+from kdaemon.sandbox.settings import Quota
 from tests.sim.world import MS, SECOND, Faults, World, make_frame
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -254,7 +258,7 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
     for part in TIME_OUTS:
         assert value(found, "kdaemon_client_timeouts_total", listener="http", part=part) == 0
     for metric in TABLE:
-        if metric.kind is Kind.COUNTER and metric not in SPOOL:  # there is no spool here
+        if metric.kind is Kind.COUNTER and metric not in (*SPOOL, *SHARD):  # not asked for here
             assert [number for (name, _), number in found.items() if name == metric.name]
             assert total(found, metric.name) == 0
 
@@ -293,39 +297,149 @@ def test_a_missing_stream_shows_as_on_hold_until_it_is_there() -> None:
     assert value(samples(metrics), "kdaemon_stream_on_hold", stream="a") == 0
 
 
-def test_no_series_has_a_shard_unless_asked_for() -> None:
+def mapped(world: World, *names: str, per_shard: bool = False) -> tuple[Observing, Metrics]:
+    """As `observe`, but the map is there and no share is to be learnt: 900 records at once, 1,000
+    a second.
+    """
+    world.settings = replace(world.settings, first_share=1.0)
+    observed = observe(world, *names, per_shard=per_shard)
+    world.run_until(world.now_ns + 100 * MS)
+    return observed
+
+
+def pile(world: World, engine: Engine, shard: int, count: int, size: int = 2) -> None:
+    """Puts records on a shard's queue; nothing is sent before the world runs on."""
+    hash_key = engine.lanes[shard].hash_key
+    records = [Record(bytes(size - 1), "k", hash_key) for _ in range(count)]
+    assert engine.handle_frame(make_frame(records), world.now_ns)
+
+
+def test_no_series_has_a_shard_while_none_is_hot_and_they_are_not_asked_for() -> None:
     world = World(1)
     observing, metrics = observe(world, "a")
     world.submit(observing.streams["a"], make_frame([Record(b"a", "k")]))
     world.run_idle()
-    assert not [key for key in samples(metrics) if "shard" in dict(key[1])]
+    assert not [key for key in samples(metrics) if "shard_id" in dict(key[1])]
 
 
-def test_per_shard_series_tell_queue_backoff_and_tokens_of_each_shard() -> None:
-    world = World(1, shard_count=2)
-    observing, metrics = observe(world, "a", per_shard=True)
+def test_a_hot_shard_is_named_with_its_backlog_in_seconds_and_our_share_of_it() -> None:
+    world = World(1)
+    observing, metrics = mapped(world, "a", "b")
     engine = observing.streams["a"]
-    world.run_until(world.now_ns + 100 * MS)  # the map is there
-    hot, cold = (lane.shard_id or "" for lane in engine.lanes)
-    for _ in range(6):
-        world.submit(engine, make_frame([Record(b"h", "k", "0") for _ in range(500)]))
-    world.run_until(world.now_ns + 100 * MS)
+    pile(world, engine, 2, 3400)
     found = samples(metrics)
-    queued = value(found, "kdaemon_shard_records_buffered", stream="a", shard=hot)
-    assert queued == value(found, "kdaemon_records_buffered", stream="a") > 0
-    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard=cold) == 0
+    hot = {"stream": "a", "shard_id": engine.lanes[2].shard_id or ""}
+    assert value(found, "kdaemon_hot_shard_backlog_seconds", **hot) == 2.5
+    assert value(found, "kdaemon_hot_shard_share_ratio", **hot) == 1.0
+    assert len([key for key in found if "shard_id" in dict(key[1])]) == 2
+    assert value(found, "kdaemon_shards_backlogged", stream="a") == 1
+    assert value(found, "kdaemon_shards_backlogged", stream="b") == 0
+    world.pump(engine)
+    world.run_idle()
+    world.run_until(world.now_ns + SECOND)
+    found = samples(metrics)
+    assert not [key for key in found if "shard_id" in dict(key[1])]
+    assert value(found, "kdaemon_shards_backlogged", stream="a") == 0
+
+
+def test_of_many_hot_shards_the_hottest_five_of_each_stream_are_named() -> None:
+    world = World(1, shard_count=40)
+    observing, metrics = mapped(world, "a", "b")
+    for engine in observing.streams.values():
+        for shard in range(40):
+            pile(world, engine, shard, 2000 + 100 * shard)
+    found = samples(metrics)
+    assert HOT_SHARDS_MAX == 5
+    for name, engine in observing.streams.items():
+        told = {
+            dict(labels)["shard_id"]: seconds
+            for (metric, labels), seconds in found.items()
+            if metric == "kdaemon_hot_shard_backlog_seconds" and ("stream", name) in labels
+        }
+        hottest = {engine.lanes[shard].shard_id: 1.1 + 0.1 * shard for shard in range(35, 40)}
+        assert told == pytest.approx(hottest)
+        assert value(found, "kdaemon_shards_backlogged", stream=name) == 40
+
+
+def test_the_share_that_other_producers_leave_us_shows_without_a_shard_s_name() -> None:
+    world = World(3, shard_count=2, quota=Quota(200, 1 << 20))  # a fifth of what we pace for
+    observing, metrics = mapped(world, "a")
+    engine = observing.streams["a"]
+    assert value(samples(metrics), "kdaemon_shard_share_min_ratio", stream="a") == 1.0
+    pile(world, engine, 0, 4000)
+    world.pump(engine)
+    world.run_until(world.now_ns + 8 * SECOND)
+    found = samples(metrics)
+    share = value(found, "kdaemon_shard_share_min_ratio", stream="a")
+    assert 0.05 < share < 0.5
+    hot = {"stream": "a", "shard_id": engine.lanes[0].shard_id or ""}
+    assert value(found, "kdaemon_hot_shard_share_ratio", **hot) == share
+
+
+def test_a_stream_that_takes_nothing_shows_as_unavailable() -> None:
+    observing, metrics = observe(World(1), "a")
+    assert value(samples(metrics), "kdaemon_stream_unavailable", stream="a") == 0
+    observing.streams["a"].unavailable = ServiceError("InvalidArgumentException", "AUTO")
+    assert value(samples(metrics), "kdaemon_stream_unavailable", stream="a") == 1
+
+
+def test_per_shard_series_tell_backlog_share_backoff_and_tokens_of_each_shard() -> None:
+    world = World(1, shard_count=2)
+    observing, metrics = mapped(world, "a", per_shard=True)
+    engine = observing.streams["a"]
+    hot, cold = (lane.shard_id or "" for lane in engine.lanes)
+    pile(world, engine, 0, 3000)
+    world.pump(engine)
+    found = samples(metrics)
+    queued = value(found, "kdaemon_shard_records_buffered", stream="a", shard_id=hot)
+    assert queued == value(found, "kdaemon_records_buffered", stream="a") == 2100
+    assert value(found, "kdaemon_shard_backlog_seconds", stream="a", shard_id=hot) == 2.1
+    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard_id=cold) == 0
+    assert value(found, "kdaemon_shard_backlog_seconds", stream="a", shard_id=cold) == 0
     tokens = "kdaemon_shard_tokens"
-    assert value(found, tokens, stream="a", shard=cold, kind="records") == 900
-    assert value(found, tokens, stream="a", shard=hot, kind="records") < 500
-    assert value(found, tokens, stream="a", shard=cold, kind="bytes") == 0.9 * 2**20 // 1
-    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard=hot) == 0
+    assert value(found, tokens, stream="a", shard_id=cold, kind="records") == 900
+    assert value(found, tokens, stream="a", shard_id=hot, kind="records") == 0
+    assert value(found, tokens, stream="a", shard_id=cold, kind="bytes") == 0.9 * 2**20 // 1
+    for kind in ("records", "bytes"):
+        share = value(found, "kdaemon_shard_share_ratio", stream="a", shard_id=hot, kind=kind)
+        assert share == 1.0
+    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard_id=hot) == 0
     engine.lanes[1].blocked_until_ns = world.now_ns + 250 * MS
     found = samples(metrics)
-    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard=cold) == 0.25
+    assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard_id=cold) == 0.25
     world.run_idle()
     world.run_until(world.now_ns + 2 * SECOND)
     found = samples(metrics)
-    assert value(found, tokens, stream="a", shard=hot, kind="records") == 900, "saved while idle"
+    assert value(found, tokens, stream="a", shard_id=hot, kind="records") == 900, "saved while idle"
+
+
+def test_per_shard_counts_add_up_to_the_stream_s() -> None:
+    world = World(3, shard_count=2, quota=Quota(300, 1 << 20))
+    observing, metrics = mapped(world, "a", per_shard=True)
+    engine = observing.streams["a"]
+    for shard in (0, 1):
+        pile(world, engine, shard, 2000)
+    world.pump(engine)
+    world.run_idle()
+    found = samples(metrics)
+    taken = total(found, "kdaemon_shard_records_taken_total", stream="a")
+    assert taken == value(found, "kdaemon_records_delivered_total", stream="a") == 4000
+    throttled = total(found, "kdaemon_shard_records_throttled_total", stream="a")
+    assert throttled == value(found, "kdaemon_records_throttled_total", stream="a") > 0
+
+
+def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    observing, metrics = observe(World(1), "a", "b", per_shard=True)
+    read: list[Engine] = []
+    heat = Engine.heat
+
+    def counted(engine: Engine, now_ns: int) -> StreamHeat:
+        read.append(engine)
+        return heat(engine, now_ns)
+
+    monkeypatch.setattr(Engine, "heat", counted)
+    metrics.render("")
+    assert read == list(observing.streams.values())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -349,7 +463,7 @@ def test_a_stream_without_a_shard_map_has_one_lane_without_a_shard() -> None:
     observing, metrics = observe(world, "a", per_shard=True)
     world.submit(observing.streams["a"], make_frame([Record(b"a", "k")]))
     found = samples(metrics)
-    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard="") == 0
+    assert value(found, "kdaemon_shard_records_buffered", stream="a", shard_id="") == 0
 
 
 @pytest.mark.parametrize(

@@ -2,29 +2,31 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import pytest
 
 from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.ingest.http_hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.status import (
-    SHARDS_SHOWN_MAX,
     Readiness,
     ReadyMove,
     ReadyState,
     Status,
     is_memory_full,
 )
+from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.sandbox.settings import Quota
-from tests.sim.world import MS, SECOND, Faults, World, make_frame
+from tests.sim.world import MS, SECOND, SETTINGS, Faults, World, make_frame
 
 ALLOWED = {
     (ReadyState.STARTING, ReadyMove.STARTED): ReadyState.READY,
@@ -138,7 +140,9 @@ def test_an_idle_daemon_s_page_says_so() -> None:
     assert stream["shard_map"]["refreshes"] == 1
     assert stream["shard_map"]["asks_in_s"] > 0
     assert stream["rejected"] == stream["calls"] == {}, "what never happened is not listed"
-    assert stream["longest_queues"] == []
+    assert stream["unavailable"] is None
+    assert stream["keyless"] == stream["shards_backlogged"] == 0
+    assert stream["hottest_shards"] == []
 
 
 def test_what_was_delivered_and_how_fast_is_on_the_page() -> None:
@@ -154,7 +158,7 @@ def test_what_was_delivered_and_how_fast_is_on_the_page() -> None:
     assert stream["throttled_share"] == 0
 
 
-def test_a_throttled_stream_shows_its_longest_queues_and_how_long_they_wait() -> None:
+def test_a_throttled_stream_shows_its_hottest_shards_and_how_far_they_are_behind() -> None:
     world = World(1, shard_count=8, quota=Quota(50, 1 << 20))  # far below what we pace for
     place = Place(world, "orders")
     place.run(100 * MS)
@@ -162,19 +166,67 @@ def test_a_throttled_stream_shows_its_longest_queues_and_how_long_they_wait() ->
         place.put("orders", *(Record(b"x", f"key-{i}") for i in range(500)))
         place.run(100 * MS)
     (stream,) = place.page()["streams"]
-    assert stream["throttled_share"] > 0.1
+    assert 0 < stream["throttled_share"] < 1
     assert stream["retries"]["throttled"] > 0
     assert stream["failures"]["ProvisionedThroughputExceededException"] > 0
     assert stream["buffered"] > 0
     assert stream["held_bytes"] > 0
     assert 0.5 < stream["oldest_queued_s"] <= 1.0
-    queues = stream["longest_queues"]
-    assert len(queues) == SHARDS_SHOWN_MAX
-    lengths = [queue["queued_records"] for queue in queues]
-    assert lengths == sorted(lengths, reverse=True)
-    assert all(queue["shard"].startswith("shardId-") for queue in queues)
-    assert max(queue["failures_in_a_row"] for queue in queues) >= 1
-    assert max(queue["backoff_s"] for queue in queues) > 0
+    shards = stream["hottest_shards"]
+    assert len(shards) == HOT_SHARDS_MAX
+    behind = [shard["backlog"]["seconds"] for shard in shards]
+    assert behind == sorted(behind, reverse=True)
+    assert behind[-1] > 1
+    assert stream["shards_backlogged"] == 8
+    assert all(shard["shard_id"].startswith("shardId-") for shard in shards)
+    assert all(shard["throttled"] > 0 for shard in shards)
+    for shard in shards:
+        pace = shard["pace"]
+        assert 0 < pace["records_share"] < 1
+        assert pace["records_per_second"] == pytest.approx(1000 * pace["records_share"], abs=1.5)
+
+
+def test_a_hot_shard_is_told_in_records_bytes_seconds_and_pace() -> None:
+    world = World(1, settings=replace(SETTINGS, first_share=1.0))
+    place = Place(world, "orders")
+    place.run(100 * MS)
+    engine = place.observing.streams["orders"]
+    lane = engine.lanes[2]
+    place.put("orders", *(Record(b"12345", "key", lane.hash_key) for _ in range(3000)))
+    lane.taken, lane.throttled, lane.failure_count = 70, 30, 2
+    lane.blocked_until_ns = world.now_ns + 125 * MS
+    (stream,) = place.page()["streams"]
+    assert stream["buffered"] == 2100, "two calls are out"
+    assert stream["hottest_shards"] == [
+        {
+            "shard_id": lane.shard_id,
+            "backlog": {"records": 2100, "bytes": 16_800, "seconds": 2.1},
+            "pace": {
+                "records_per_second": 1000,
+                "bytes_per_second": 1024 * 1024,
+                "records_share": 1.0,
+                "bytes_share": 1.0,
+            },
+            "taken": 70,
+            "throttled": 30,
+            "state": "waiting",
+            "backoff_s": 0.125,
+            "failures_in_a_row": 2,
+        }
+    ]
+
+
+def test_records_without_a_key_that_wait_are_told_apart_and_have_an_age() -> None:
+    world = World(1, faults=Faults(lost_request=1.0))
+    place = Place(world, "orders")
+    place.run(100 * MS)
+    place.put("orders", *(Record(b"x", "") for _ in range(300)))
+    place.run(2 * SECOND)
+    (stream,) = place.page()["streams"]
+    assert stream["keyless"] + stream["in_flight"] == 300
+    assert stream["keyless"] > 0
+    assert stream["oldest_queued_s"] == 2.0
+    assert stream["hottest_shards"] == []
 
 
 def test_a_stream_on_hold_comes_first_and_says_why() -> None:
@@ -192,6 +244,21 @@ def test_a_stream_on_hold_comes_first_and_says_why() -> None:
         "code": "AccessDeniedException",
         "message": "User: u is not authorized to perform: kinesis:PutRecords",
     }
+
+
+def test_a_stream_that_takes_nothing_comes_first_and_says_why_in_full() -> None:
+    settings = replace(SETTINGS, is_ordered=True, aggregate_bytes_max=50 * 1024)
+    place = Place(World(1, settings=settings), "a", "auto")
+    engine = place.observing.streams["auto"]
+    shards = (OpenShard("shardId-0", 0, HASH_KEY_MAX),)
+    engine.handle_description(StreamDescription(shards, None, True, None), place.world.now_ns)
+    first, second = place.page()["streams"]
+    assert (first["name"], second["name"]) == ("auto", "a")
+    assert second["unavailable"] is None
+    assert first["unavailable"]["code"] == "InvalidArgumentException"
+    why = first["unavailable"]["message"]
+    assert "AUTO" in why
+    assert why.endswith("or switch the stream back."), "the remedy is not cut off"
 
 
 @pytest.mark.parametrize(

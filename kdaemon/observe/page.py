@@ -1,0 +1,160 @@
+"""The shape of the status page: its JSON has these names.
+
+About: what `/statusz` shows, as plain values. Seconds are rounded to milliseconds. Mappings show
+what has happened at least once. Holds no data, partition key or secret; status.py fills it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HoldStatus:
+    """Why nothing can be sent, or is taken: the code, and the harmless part of the message."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogStatus:
+    """What waits for a shard, and how long the shard needs for it at the rate it has now."""
+
+    records: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaceStatus:
+    """What we use of a shard at most now. Shares: what part of its quota that is, 0..1."""
+
+    records_per_second: int
+    bytes_per_second: int
+    records_share: float
+    bytes_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """A hot shard: more comes for it than it takes. `shard_id`: None where shards are not
+    predicted, and all of the stream waits in one queue. `taken`, `throttled`: records, since the
+    shard is known.
+    """
+
+    shard_id: str | None
+    backlog: BacklogStatus
+    pace: PaceStatus
+    taken: int
+    throttled: int
+    state: str
+    backoff_s: float
+    failures_in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class RatesStatus:
+    """A second, over the daemon's whole life."""
+
+    received: float
+    delivered: float
+    delivered_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class MapStatus:
+    """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
+
+    shards: int
+    refreshes: int
+    mismatches: int
+    is_asking: bool
+    asks_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even taken.
+    `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
+    acceptance of a record at the head of a queue.
+    """
+
+    name: str
+    hold: HoldStatus | None
+    unavailable: HoldStatus | None
+    spooled: int
+    buffered: int
+    keyless: int
+    in_flight: int
+    in_flight_calls: int
+    held_bytes: int
+    oldest_queued_s: float | None
+    received: int
+    delivered: int
+    rejected: dict[str, int]
+    dead: dict[str, int]
+    attempts: int
+    throttled_share: float  # of attempts: records that were throttled
+    possible_duplicates: int
+    retries: dict[str, int]
+    failures: dict[str, int]
+    calls: dict[str, int]
+    call_mean_s: float | None
+    delivery_mean_s: float | None
+    per_second: RatesStatus
+    shard_map: MapStatus
+    shards_backlogged: int  # more than a second behind
+    hottest_shards: list[ShardStatus]  # the hottest first
+
+
+@dataclass(frozen=True, slots=True)
+class DoorStatus:
+    """Records refused before their stream was known."""
+
+    received: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatus:
+    connections: int
+    opened: int
+    refused: dict[str, int]
+    timed_out: dict[str, int]
+    handler_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    held_bytes: int
+    bytes_max: int
+    is_full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """`trouble`: why the disk takes no frames now."""
+
+    frames: int
+    live_bytes: int
+    file_bytes: int
+    bytes_max: int
+    trouble: str | None
+    commit_mean_s: float | None
+    commit_failures: int
+    corrupt_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """The whole. Streams that need somebody come first, then those with the most queued."""
+
+    version: str
+    uptime_s: float
+    state: str
+    not_ready_because: str | None
+    heartbeat_age_s: float
+    memory: MemoryStatus
+    spool: SpoolStatus | None
+    listeners: dict[str, ListenerStatus]
+    door: DoorStatus
+    streams: list[StreamStatus]

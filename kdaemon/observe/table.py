@@ -1,0 +1,281 @@
+"""The table of metrics: what each is called, what its labels are, and what it is read from.
+
+About: one row a metric, in sections by what is read. The rooms count in integers of their own
+(`base/counters.py`, `ingest/http_hub.py`, a lane's `taken`); a row knows how to read one. Holds no
+value and does no work: metrics.py reads the rows at a scrape.
+Labels are enums, listeners and streams (`streams_max` bounds them). Shards: of each stream the
+HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a label.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.histogram import Histogram
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.engine import Engine
+from kdaemon.engine.heat import ShardHeat, StreamHeat
+from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.pace.bucket import TokenBucket
+from kdaemon.spool.spool import Spool
+
+NS = 1_000_000_000  # nanoseconds in a second
+
+HOT_SHARDS_MAX = 5  # of a stream, in metrics and on the page; ours: fits a screen, 2026-11-21
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNow:
+    """One stream at the time of the scrape."""
+
+    engine: Engine
+    heat: StreamHeat
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNow:
+    """One shard at the time of the scrape."""
+
+    heat: ShardHeat
+    now_ns: int
+
+
+class Kind(Enum):
+    COUNTER = "counter"  # only grows; the name ends with `_total`
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+Subject = TypeVar("Subject")
+Reading = float | Mapping[Any, float] | Histogram  # of a mapping, keys are enums or words
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Generic[Subject]):
+    """One row of the table.
+
+    `read` gives a number; with a `label`, a number for each value of that label (all of them, so
+    that each starts at 0); for a histogram, the histogram. `per`: what one unit of the name is in
+    units of the reading (a second in nanoseconds).
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    read: Callable[[Subject], Reading]
+    label: str = ""
+    per: int = 1
+
+
+def _tokens(shard: ShardNow) -> dict[str, int]:
+    """Of copies: to refill a bucket at other times would change when its shard is sent to."""
+
+    def available(bucket: TokenBucket) -> int:
+        bucket = copy(bucket)
+        bucket.refill(shard.now_ns)
+        return bucket.available
+
+    budget = shard.heat.lane.budget
+    return {"records": available(budget.records), "bytes": available(budget.bytes)}
+
+
+def _shares(shard: ShardNow) -> dict[str, float]:
+    budget = shard.heat.lane.budget
+    return {"records": budget.records_share, "bytes": budget.bytes_share}
+
+
+_C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+
+# The table, in sections by what is read. Labels of the section first, then the row's own.
+
+# {stream}; the stream "" is the door: refused before its stream was known.
+ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
+    Metric("kdaemon_records_received_total", _C, "Records that clients sent.",
+           lambda c: c.received),
+    Metric("kdaemon_received_bytes_total", _C, "Data and partition keys of received records.",
+           lambda c: c.received_bytes),
+    Metric("kdaemon_records_accepted_total", _C, "Records taken in, to be delivered.",
+           lambda c: c.accepted),
+    Metric("kdaemon_accepted_bytes_total", _C, "Data and partition keys of accepted records.",
+           lambda c: c.accepted_bytes),
+    Metric("kdaemon_records_rejected_total", _C,
+           "Records whose client was told no: at the door, or at its deadline.",
+           lambda c: c.rejected, label="reason"),
+    Metric("kdaemon_records_delivered_total", _C, "Records that the service has.",
+           lambda c: c.delivered),
+    Metric("kdaemon_delivered_bytes_total", _C, "Data and partition keys of delivered records.",
+           lambda c: c.delivered_bytes),
+    Metric("kdaemon_records_dead_total", _C, "Records given up for good.",
+           lambda c: c.dead, label="reason"),
+    Metric("kdaemon_records_dropped_total", _C,
+           "Records that were acknowledged and are gone, and are no dead letters either.",
+           lambda c: c.dropped, label="reason"),
+    Metric("kdaemon_records_recovered_total", _C, "Records found in the spool at start.",
+           lambda c: c.recovered),
+    Metric("kdaemon_records_settled_before_total", _C,
+           "Recovered records that an earlier process is known to have delivered or buried.",
+           lambda c: c.settled_before),
+    Metric("kdaemon_records_spooled", _G,
+           "Records on disk, or on their way there, and in no queue yet.",
+           lambda c: c.spooled),
+    Metric("kdaemon_records_buffered", _G, "Records queued for a PutRecords call.",
+           lambda c: c.buffered),
+    Metric("kdaemon_records_in_flight", _G, "Records in PutRecords calls without an answer yet.",
+           lambda c: c.in_flight),
+    Metric("kdaemon_records_unaccounted", _G,
+           "Records that are nowhere: received + recovered - rejected - delivered - dead - dropped"
+           " - settled before - spooled - buffered - in flight. Anything but 0 is a defect.",
+           StreamCounters.unaccounted),
+)  # fmt: skip
+
+# {stream}
+DELIVERY: tuple[Metric[StreamCounters], ...] = (
+    Metric("kdaemon_records_attempts_total", _C, "Records in PutRecords calls that went out.",
+           lambda c: c.attempts),
+    Metric("kdaemon_records_retries_total", _C, "Records queued to be sent again.",
+           lambda c: c.retries, label="reason"),
+    Metric("kdaemon_record_failures_total", _C,
+           "Records that failed inside an answered call, by the service's code.",
+           lambda c: c.failures, label="code"),
+    Metric("kdaemon_records_throttled_total", _C,
+           "Records that the service refused for its rate, alone or with their call.",
+           lambda c: c.throttled),
+    Metric("kdaemon_records_possible_duplicates_total", _C,
+           "Records that may be in the stream twice: sent again, or told as failed, while the"
+           " outcome of a call was unknown.",
+           lambda c: c.possible_duplicates),
+    Metric("kdaemon_put_records_calls_total", _C, "PutRecords calls that ended.",
+           lambda c: c.calls, label="outcome"),
+    Metric("kdaemon_put_records_in_flight", _G, "PutRecords calls without an answer yet.",
+           lambda c: c.in_flight_calls),
+    Metric("kdaemon_put_records_duration_seconds", _H, "From a call's start to its end.",
+           lambda c: c.call_duration_ns, per=NS),
+    Metric("kdaemon_put_records_batch_records", _H, "Records in one call.",
+           lambda c: c.batch_records),
+    Metric("kdaemon_put_records_batch_bytes", _H, "Data and partition keys in one call.",
+           lambda c: c.batch_bytes),
+    Metric("kdaemon_delivery_seconds", _H, "From a record's acceptance to its delivery.",
+           lambda c: c.delivery_ns, per=NS),
+    Metric("kdaemon_shard_map_refreshes_total", _C, "Answers to the question for the shards.",
+           lambda c: c.map_refreshes),
+    Metric("kdaemon_shard_map_mismatches_total", _C,
+           "Runs of records that landed on another shard than predicted: the map was stale.",
+           lambda c: c.map_mismatches),
+)  # fmt: skip
+
+# {stream}
+STREAM: tuple[Metric[StreamNow], ...] = (
+    Metric("kdaemon_shards", _G, "Open shards, as far as known; 0: nothing is known.",
+           lambda s: s.engine.shard_count),
+    Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
+           lambda s: s.engine.ledger.held_bytes),
+    Metric("kdaemon_stream_on_hold", _G,
+           "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
+           " /statusz says why.",
+           lambda s: int(s.engine.hold is not None)),
+    Metric("kdaemon_stream_unavailable", _G,
+           "1: no record is taken, because the stream cannot keep what was configured for it;"
+           " /statusz says why.",
+           lambda s: int(s.engine.unavailable is not None)),
+    Metric("kdaemon_shards_backlogged", _G,
+           "Shards that more than a second's worth of records waits for.",
+           lambda s: s.heat.backlogged_count),
+    Metric("kdaemon_shard_share_min_ratio", _G,
+           "Of the shard with the least of it: the part of its quota that kdaemon lets itself use"
+           " now. Below 1, other producers write there. Shards that never throttled count as 1"
+           " while nothing waits for them.",
+           lambda s: s.heat.share_min),
+)  # fmt: skip
+
+# {stream, shard_id}, of the hottest shards of each stream.
+HOT: tuple[Metric[ShardHeat], ...] = (
+    Metric("kdaemon_hot_shard_backlog_seconds", _G,
+           "How long a shard that more comes for than it takes needs for what waits for it.",
+           lambda h: h.backlog_ns, per=NS),
+    Metric("kdaemon_hot_shard_share_ratio", _G,
+           "The part of such a shard's quota that kdaemon lets itself use now.",
+           lambda h: h.share),
+)  # fmt: skip
+
+# {stream, shard_id}, only where asked for; the shard "" is a lane of the whole stream: no map.
+SHARD: tuple[Metric[ShardNow], ...] = (
+    Metric("kdaemon_shard_records_buffered", _G,
+           "Records that wait for this shard, but for those that are being bisected.",
+           lambda s: s.heat.lane.backlog_records),
+    Metric("kdaemon_shard_backlog_seconds", _G,
+           "How long the shard needs for what waits for it.",
+           lambda s: s.heat.backlog_ns, per=NS),
+    Metric("kdaemon_shard_backoff_seconds", _G, "Time until the shard's backoff ends; 0: none.",
+           lambda s: max(0, s.heat.lane.blocked_until_ns - s.now_ns), per=NS),
+    Metric("kdaemon_shard_tokens", _G,
+           "What the shard could be sent at once; below 0: the debt of a large record.",
+           _tokens, label="kind"),
+    Metric("kdaemon_shard_share_ratio", _G,
+           "The part of the shard's quota that kdaemon lets itself use now.",
+           _shares, label="kind"),
+    Metric("kdaemon_shard_records_taken_total", _C, "Records that the shard has taken.",
+           lambda s: s.heat.lane.taken),
+    Metric("kdaemon_shard_records_throttled_total", _C,
+           "Records that the shard refused for its rate.",
+           lambda s: s.heat.lane.throttled),
+)  # fmt: skip
+
+# {listener}
+LISTENER: tuple[Metric[HttpCounters], ...] = (
+    Metric("kdaemon_client_connections", _G, "Open client connections.", lambda h: h.open),
+    Metric("kdaemon_client_connections_opened_total", _C, "Client connections taken.",
+           lambda h: h.opened),
+    Metric("kdaemon_client_connections_refused_total", _C,
+           "Client connections refused, or ended for what they sent.",
+           lambda h: h.refused, label="reason"),
+    Metric("kdaemon_client_timeouts_total", _C,
+           "Client connections cut off because a part took too long.",
+           lambda h: h.timed_out, label="part"),
+    Metric("kdaemon_client_handler_failures_total", _C,
+           "Requests that kdaemon failed to handle: a defect of kdaemon, and its log says which.",
+           lambda h: h.handler_failures),
+)  # fmt: skip
+
+# no label
+MEMORY: tuple[Metric[MemoryBudget], ...] = (
+    Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
+           lambda m: m.bytes_taken),
+    Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_held_bytes.",
+           lambda m: m.bytes_max),
+)  # fmt: skip
+
+# no label, only where there is a spool
+SPOOL: tuple[Metric[Spool], ...] = (
+    Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
+           lambda s: s.counters.live_bytes),
+    Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
+           lambda s: s.counters.file_bytes),
+    Metric("kdaemon_spool_bytes_max", _G, "Bound of kdaemon_spool_bytes.",
+           lambda s: s.bytes_max),
+    Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
+           lambda s: s.frame_count),
+    Metric("kdaemon_spool_oldest_timestamp_seconds", _G,
+           "When the oldest frame in hand was accepted, since 1970; 0: there is none.",
+           lambda s: s.oldest_ms, per=1_000),
+    Metric("kdaemon_spool_in_trouble", _G,
+           "1: the disk takes no frames; /readyz says why. `stored` is refused meanwhile.",
+           lambda s: int(s.trouble is not None)),
+    Metric("kdaemon_spool_commit_duration_seconds", _H, "From a commit's start to its end.",
+           lambda s: s.counters.commit_duration_ns, per=NS),
+    Metric("kdaemon_spool_commit_frames", _H, "New frames in one commit.",
+           lambda s: s.counters.commit_frames),
+    Metric("kdaemon_spool_commit_failures_total", _C, "Commits that the disk did not take.",
+           lambda s: s.counters.commit_failures),
+    Metric("kdaemon_spool_corrupt_frames_total", _C, "Damaged frames, now in quarantine.",
+           lambda s: s.corrupt_rows),
+    Metric("kdaemon_dead_letters_dropped_total", _C,
+           "Dead letters that made room for newer ones (spool.letters_bytes_max).",
+           lambda s: s.counters.letters_dropped),
+)  # fmt: skip
+
+TABLE: tuple[Metric[Any], ...] = (
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *SPOOL,
+)  # fmt: skip

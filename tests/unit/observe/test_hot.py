@@ -1,0 +1,191 @@
+"""Which shards the log calls hot: literal engines under a clock moved by hand."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.record import Record
+from kdaemon.engine import Engine
+from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
+from tests.unit.base.frames import SECOND, LoadedDice, describe, even_shards, make_frame
+from tests.unit.engine_rig import SETTINGS, T
+
+ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
+SHARDS = even_shards(3)
+
+
+class Place:
+    """Streams of three shards of 1,000 records a second, and the watch over them.
+
+    Nothing is sent: a test says what a shard took, and puts what comes for it.
+    """
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, *names: str) -> None:
+        self.memory = MemoryBudget(1 << 30)
+        self.door = StreamCounters()
+        self.time_ns = T
+        self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}
+        for engine in self.streams.values():
+            engine.freshness.ask(T)
+            engine.handle_description(describe(SHARDS), T)
+        self.watch = HotWatch(self, self)
+        self._caplog = caplog
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def engines(self) -> Iterable[tuple[str, Engine]]:
+        return self.streams.items()
+
+    def put(self, name: str, shard: int, count: int) -> None:
+        hash_key = str(SHARDS[shard].first_hash_key)
+        frame = make_frame([Record(b"x", "k", hash_key) for _ in range(count)])
+        assert self.streams[name].handle_frame(frame, self.time_ns)
+
+    def sold_out(self, name: str) -> None:
+        """From now on, nothing is saved up in any bucket of the stream."""
+        for lane in self.streams[name].lanes:
+            lane.budget.refill(self.time_ns)
+            lane.budget.records.pay(lane.budget.records.available)
+
+    def pass_seconds(self, seconds: int, **taken: int) -> None:
+        """Looks each second. `taken`: what the first shard of a stream takes in each of them."""
+        for _ in range(seconds):
+            self.time_ns += SECOND
+            for name, count in taken.items():
+                self.streams[name].lanes[0].taken += count
+            for name in self.streams:
+                self.sold_out(name)
+            self.watch.look()
+
+    def told(self) -> list[dict[str, Any]]:
+        """Fields of the warnings since the last call, with the text as one of them."""
+        lines = []
+        for record in self._caplog.records:
+            assert record.levelno == logging.WARNING
+            assert record.name == "kdaemon.observe"
+            lines.append({"text": record.getMessage(), **record.__dict__["fields"]})
+        self._caplog.clear()
+        return lines
+
+
+def test_a_shard_that_stays_hot_is_named_with_its_backlog_and_a_remedy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place(caplog, "a", "b")
+    place.put("a", 0, 5000)
+    place.pass_seconds(19, a=1000)
+    assert place.told() == [], "hot at one look only"
+    place.pass_seconds(1, a=1000)
+    assert place.told() == [
+        {
+            "text": "a shard is hot: more comes for it than it takes; spread its keys, or split the"
+            " shard",
+            "stream": "a",
+            "shard_id": "shard-0",
+            "backlog_seconds": 5.0,
+            "backlog_records": 5000,
+            "share": 1.0,
+            "shards_backlogged": "1 of 3",
+        }
+    ]
+
+
+def test_it_is_told_once_a_minute_and_stream(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(caplog, "a", "b")
+    for name in ("a", "b"):
+        place.put(name, 0, 5000)
+    place.pass_seconds(79, a=1000, b=1000)
+    assert [line["stream"] for line in place.told()] == ["a", "b"]
+    place.pass_seconds(1, a=1000, b=1000)
+    assert [line["stream"] for line in place.told()] == ["a", "b"]
+    assert TOLD_INTERVAL_NS == 60 * SECOND
+
+
+def test_a_burst_that_is_gone_at_the_next_look_is_not_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place(caplog, "a")
+    place.put("a", 0, 5000)
+    place.pass_seconds(15, a=300)
+    for run in place.streams["a"].lanes[0].take_all():
+        assert run.indices
+    place.pass_seconds(30, a=300)
+    assert place.told() == []
+
+
+def test_in_an_outage_no_shard_is_hot(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(caplog, "a")
+    place.put("a", 0, 5000)
+    place.pass_seconds(60)
+    assert place.told() == [], "nothing was answered"
+
+
+def test_what_an_outage_left_is_not_heat_while_it_gets_shorter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place(caplog, "a")
+    place.put("a", 0, 40_000)
+    lane = place.streams["a"].lanes[0]
+    for _ in range(30):
+        place.pass_seconds(1, a=1000)
+        for _ in range(300):  # 700 came while 1,000 went
+            lane.take(1)
+    assert place.told() == []
+    for _ in range(20):
+        place.pass_seconds(1, a=1000)
+        for _ in range(100):  # 900 came
+            lane.take(1)
+    assert len(place.told()) == 1
+
+
+def test_where_all_shards_are_behind_the_stream_is_told_and_not_one_of_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place(caplog, "a")
+    for shard in range(3):
+        place.put("a", shard, 3000 + shard)
+    place.pass_seconds(10, a=1000)
+    place.streams["a"].lanes[2].throttled = 50
+    place.pass_seconds(10, a=1000)
+    (line,) = place.told()
+    assert line["text"].startswith("a stream is behind: more comes than its shards take")
+    assert line["shards_backlogged"] == "3 of 3"
+    assert line["shard_id"] == "shard-2", "the hottest that answered"
+
+
+def test_a_stream_that_is_gone_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(caplog, "a", "b")
+    for name in ("a", "b"):
+        place.put(name, 0, 5000)
+    place.pass_seconds(20, a=1000, b=1000)
+    assert len(place.told()) == 2
+    gone = place.streams.pop("a")
+    place.pass_seconds(10, b=1000)
+    place.streams["a"] = gone
+    place.pass_seconds(10, a=1000, b=1000)
+    assert place.told() == [], "it was not seen before"
+    place.pass_seconds(10, a=1000, b=1000)
+    assert [line["stream"] for line in place.told()] == ["a"]
+
+
+def test_between_looks_and_where_nothing_waits_no_engine_is_read(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(caplog, "busy", "idle")
+    place.put("busy", 0, 1)
+    heat = Engine.heat
+    read: list[Engine] = []
+
+    def counted(engine: Engine, now_ns: int) -> Any:
+        read.append(engine)
+        return heat(engine, now_ns)
+
+    monkeypatch.setattr(Engine, "heat", counted)
+    place.pass_seconds(30)
+    assert read == [place.streams["busy"]] * (30 * SECOND // LOOK_INTERVAL_NS)
