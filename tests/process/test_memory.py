@@ -111,7 +111,8 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
             accepted = [text for texts in pool.map(pusher.push, range(4)) for text in texts]
         held_bytes = daemon.counted("kdaemon_memory_held_bytes")
         print(f"{len(accepted)} records accepted, {held_bytes} bytes held")
-        assert HELD_BYTES * 0.8 < held_bytes <= HELD_BYTES
+        # Each of the shards leaves a third of what is free to the others, while calls do not fail.
+        assert HELD_BYTES * 0.6 < held_bytes <= HELD_BYTES
         # Calls that are still being written hold their bodies too: the service reads, and hangs.
         wait_for(
             lambda: daemon.rss_bytes() - idle_bytes <= ALLOWED_BYTES or None,
