@@ -117,12 +117,15 @@ def started_sink(cores: frozenset[int], map_mode: str = "static", port: int = 0)
         process.stdout.close()
 
 
-def daemon_config(sink_port: int) -> str:
-    """All defaults but what must differ: the sink as service, no pacing, no lame duck."""
+def daemon_config(sink_port: int, more: str = "") -> str:
+    """All defaults but what must differ: the sink as service, no pacing, no lame duck. `more`:
+    further lines of [default].
+    """
     return (
         f'region = "us-east-1"\nendpoint_url = "http://127.0.0.1:{sink_port}"\n'
         f"[default]\nshard_records_per_second = {UNLIMITED}\n"
         f"shard_bytes_per_second = {UNLIMITED}\n"
+        f"{more}"
         "[drain]\nlame_duck_ms = 0\n"
     )
 
@@ -132,11 +135,16 @@ def load_arguments(scenario: Scenario, daemon: DaemonProcess) -> list[str]:
     return ["bench.load", *(argument.format(**values) for argument in scenario.arguments)]
 
 
-def measure_daemon(scenario: Scenario, records: int, sink: Sink, cores: Cores) -> Outcome:
-    """One round of a daemon scenario, in a daemon of its own."""
+def measure_daemon(
+    scenario: Scenario, records: int, sink: Sink, cores: Cores, more_config: str = ""
+) -> Outcome:
+    """One round of a daemon scenario, in a daemon of its own. `more_config`: as of
+    `daemon_config`.
+    """
+    config = daemon_config(sink.port, more_config)
     with (
         tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), daemon_config(sink.port), cores=cores.under_test) as daemon,
+        DaemonProcess(Path(directory), config, cores=cores.under_test) as daemon,
     ):
         idle_rss_bytes = settled_rss_bytes(daemon.pid)
         with Worker(load_arguments(scenario, daemon), cores.load, environment()) as load:

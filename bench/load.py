@@ -288,7 +288,11 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
     stream, acknowledge = options.stream, options.acknowledge
     if scenario == "put_records":
         size = options.batch
-        made = list(bench_records.make_records(_BODY_COUNT * size, data_bytes=options.data_bytes))
+        made = list(
+            bench_records.make_records(
+                _BODY_COUNT * size, data_bytes=options.data_bytes, key_count=options.keys
+            )
+        )
         bodies = (made[at : at + size] for at in range(0, len(made), size))
         payloads = [
             bench_records.request_head("PutRecords", len(body), acknowledge=acknowledge) + body
@@ -308,7 +312,8 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
         return ClosedLoop(
             [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), 1
         )
-    lines = list(map(bench_records.ndjson_line, bench_records.make_records(_BODY_COUNT * 500)))
+    made = list(bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys))
+    lines = list(map(bench_records.ndjson_line, made))
     chunks = [
         b"".join(lines[at : at + _CHUNK_RECORDS]) for at in range(0, len(lines), _CHUNK_RECORDS)
     ]
@@ -335,6 +340,12 @@ def main() -> None:
         type=int,
         default=bench_records.DATA_BYTES,
         help="of each record of put_records",
+    )
+    parser.add_argument(
+        "--keys",
+        type=int,
+        default=bench_records.KEY_COUNT,
+        help="distinct ones, of put_records and ndjson",
     )
     options = parser.parse_args()
     serve_commands(build(options.scenario, options).run)

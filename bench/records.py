@@ -37,12 +37,15 @@ class BenchRecord:
 
 
 def make_records(
-    record_count: int, seed: int = _SEED, data_bytes: int = DATA_BYTES
+    record_count: int,
+    seed: int = _SEED,
+    data_bytes: int = DATA_BYTES,
+    key_count: int = KEY_COUNT,
 ) -> Iterator[BenchRecord]:
     """Yields `record_count` records; the same `seed` gives the same ones."""
     dice = random.Random(seed)
     for _ in range(record_count):
-        key = f"key-{dice.randrange(KEY_COUNT):08d}"
+        key = f"key-{dice.randrange(key_count):08d}"
         yield BenchRecord(key, dice.randbytes(data_bytes).translate(_BYTE_TO_LETTER))
 
 

@@ -1,0 +1,166 @@
+"""What aggregation gives and what it costs: `python -m bench.aggregation [--quick] [--write]`.
+
+First, in simulation (the engine, the sandbox service, one clock): user records of 200 B a second
+that one shard takes, plain and aggregated. Then the real daemon, pinned, in front of the sink
+without a quota: its CPU for each user record, plain and aggregated, rounds interleaved, medians.
+Invariant: a figure is given only if the daemon counts every record that was offered as delivered.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from bench import report
+from bench.compare import daemon_config, started_sink
+from bench.daemon import DaemonProcess, environment
+from bench.host import Cores, choose_cores, cpu_seconds, pinned
+from bench.records import DATA_BYTES, make_records
+from bench.worker import Worker
+from kdaemon.base.record import Record
+from tests.sim.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
+
+AGGREGATE_BYTES = 51_200  # the daemon's default target
+PER_SECOND_TARGET = 4_500  # user records, of one shard (issue 4)
+CPU_TARGET = 1.3  # of plain, for each user record (issue 4)
+_FEED_NS = 20 * MS
+_OFFERED = 6_000  # user records a second: more than a shard takes either way
+_WARM_S, _MEASURED_S = 10, 30  # a lane grows from its first share meanwhile
+_TITLE = "## Aggregation"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way for user records into the daemon."""
+
+    title: str
+    arguments: tuple[str, ...]  # of bench.load
+    records: int  # carried in one round
+
+
+WAYS = (
+    Way(
+        "PutRecords of 500, 32 connections",
+        ("put_records", "--unix", "{unix}", "--connections", "32"),
+        600_000,
+    ),
+    Way(
+        "NDJSON, 4 connections",
+        ("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "8000"),
+        600_000,
+    ),
+)
+
+
+def records_per_second(aggregate_bytes_max: int) -> tuple[float, float]:
+    """User records a second that one shard takes of a lone daemon, and the part throttled."""
+    settings = replace(SETTINGS, aggregate_bytes_max=aggregate_bytes_max)
+    world = World(1, shard_count=1, settings=settings, keeps_records=False)
+    engine = world.add_engine()
+    made = [Record(each.data, each.key) for each in make_records(20_000)]
+    count = _OFFERED * _FEED_NS // SECOND
+    at = 0
+
+    def feed() -> None:
+        nonlocal at
+        world.submit(engine, make_frame(made[at : at + count]))
+        at = (at + count) % (len(made) - count)
+        world.at(world.now_ns + _FEED_NS, feed)
+
+    feed()
+    world.run_until(_WARM_S * SECOND)
+    counters = counters_of(world)
+    delivered, attempts, throttled = counters.delivered, counters.attempts, counters.throttled
+    world.run_until((_WARM_S + _MEASURED_S) * SECOND)
+    part = (counters.throttled - throttled) / (counters.attempts - attempts)
+    return (counters.delivered - delivered) / _MEASURED_S, part
+
+
+def cpu_us(way: Way, records: int, sink_port: int, cores: Cores, *, is_joined: bool) -> float:
+    """Microseconds of the daemon's CPU for each user record, in a daemon of its own."""
+    config = daemon_config(sink_port)
+    if is_joined:
+        config = config.replace("[default]\n", '[default]\naggregation = "kpl"\n')
+    with (
+        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
+        DaemonProcess(Path(directory), config, cores=cores.under_test) as daemon,
+    ):
+        arguments = [argument.format(unix=daemon.socket_path) for argument in way.arguments]
+        with Worker(["bench.load", *arguments], cores.load, environment()) as load:
+            load.run(records // 10)
+            before, cpu_before = _delivered(daemon), cpu_seconds(daemon.pid)
+            result = load.run(records).result
+            cpu_s = cpu_seconds(daemon.pid) - cpu_before
+        if result["failed"] or _delivered(daemon) - before != result["records"]:
+            raise RuntimeError(f"{way.title}: not every record was delivered; no figure is given")
+        return cpu_s / int(result["records"]) * 1e6
+
+
+def _delivered(daemon: DaemonProcess) -> int:
+    return round(sum(daemon.metrics()["kdaemon_records_delivered_total"].values()))
+
+
+def measure(rounds: int, share: int) -> list[str]:
+    """The section of RESULTS.md, as lines; prints each round as it comes."""
+    plain, _ = records_per_second(0)
+    joined, throttled = records_per_second(AGGREGATE_BYTES)
+    what = f"user records of {DATA_BYTES} B with keys of 12, one daemon, simulated"
+    of_one_shard = (
+        f"{plain:,.0f}/s plain, {joined:,.0f}/s aggregated ({throttled:.2%} throttled); target"
+        f" {PER_SECOND_TARGET:,}/s."
+    )
+    cpu = "CPU of the real daemon for each user record, sink without quota, 16 shards, medians of"
+    lines = [
+        _TITLE,
+        "",
+        f"One shard (1,000 records/s, 1 MiB/s), {what}:",
+        of_one_shard,
+        "",
+        f"{cpu} {rounds}:",
+        "",
+        f"| in | plain | aggregated | ratio (target {CPU_TARGET}) |",
+        "|---|---:|---:|---:|",
+    ]
+    print("\n".join(lines[2:4]), flush=True)
+    cores = choose_cores(os.sched_getaffinity(0))
+    seen: dict[tuple[Way, bool], list[float]] = {
+        (way, is_joined): [] for way in WAYS for is_joined in (False, True)
+    }
+    with pinned(cores.load), started_sink(cores.sink) as sink:
+        for _ in range(rounds):
+            for (way, is_joined), figures in seen.items():
+                figure = cpu_us(way, way.records // share, sink.port, cores, is_joined=is_joined)
+                figures.append(figure)
+                name = "aggregated" if is_joined else "plain"
+                print(f"{way.title}, {name}: {figure:.2f} us a record", flush=True)
+    for way in WAYS:
+        before, after = median(seen[way, False]), median(seen[way, True])
+        ratio = after / before
+        lines.append(f"| {way.title} | {before:.2f} us | {after:.2f} us | {ratio:.2f} |")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.aggregation", description="What aggregation gives and costs."
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
+    options = parser.parse_args()
+    try:
+        lines = measure(1 if options.quick else options.rounds, 10 if options.quick else 1)
+    except RuntimeError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    if options.write:
+        report.write_section("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

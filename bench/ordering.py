@@ -1,0 +1,108 @@
+"""What order per key costs: `python -m bench.ordering [--quick] [--rounds N]`.
+
+The daemon with and without `ordering = "partition_key"`, 10,000 keys, against the sink as in
+`compare.py`: a core of its own, a fresh process for each round, rounds interleaved. The ratio is
+taken within each round, because the machine is not the same from one to the next; the table has
+medians. Rates under a shard's quota and a service's round trip are the simulation's
+(`tests/sim/test_ordering_rates.py`): here the service is infinitely fast.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.compare import Scenario, Sink, measure_daemon, started_sink
+from bench.host import Cores, choose_cores, pinned
+from bench.report import Outcome
+
+KEY_COUNT = 10_000
+ORDERED = 'ordering = "partition_key"\n'
+SCENARIOS = (
+    Scenario(
+        "a",
+        "PutRecords of 500, 8 connections, Unix socket",
+        ("put_records", "--unix", "{unix}", "--connections", "8", "--keys", str(KEY_COUNT)),
+        500_000,
+        is_daemon=True,
+    ),
+    Scenario(
+        "c",
+        "NDJSON, 4 connections, Unix socket",
+        (
+            *("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "4000"),
+            *("--keys", str(KEY_COUNT)),
+        ),
+        500_000,
+        is_daemon=True,
+    ),
+)
+_QUICK_SHARE = 10  # --quick carries a tenth, once
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Rounds of one scenario, without order and with it."""
+
+    without: list[Outcome] = field(default_factory=list)
+    ordered: list[Outcome] = field(default_factory=list)
+
+    def row(self, title: str) -> str:
+        """Medians; the last two are ratios within a round: CPU a record, and records a second."""
+
+        def cpu_us(outcomes: list[Outcome]) -> float:
+            return median(1e6 / each.records_per_cpu_s for each in outcomes)
+
+        pairs = list(zip(self.without, self.ordered, strict=True))
+        cpu = median(b.cpu_s / b.records / (a.cpu_s / a.records) for a, b in pairs)
+        rate = median(b.records_per_s / a.records_per_s for a, b in pairs)
+        per_call = median(each.records_per_call for each in self.ordered)
+        return (
+            f"| {title} | {cpu_us(self.without):.2f} | {cpu_us(self.ordered):.2f} | {cpu:.2f}"
+            f" | {rate:.2f} | {median(e.records_per_call for e in self.without):.0f}"
+            f" | {per_call:.0f} |"
+        )
+
+
+def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
+    """All rounds; the table."""
+    measured = {scenario.name: Pairs() for scenario in SCENARIOS}
+    for round_number in range(1, rounds + 1):
+        for scenario in SCENARIOS:
+            pairs = measured[scenario.name]
+            records = scenario.records // share
+            pairs.without.append(measure_daemon(scenario, records, sink, cores))
+            pairs.ordered.append(measure_daemon(scenario, records, sink, cores, ORDERED))
+            print(f"[{round_number}/{rounds}] {scenario.title}", file=sys.stderr, flush=True)
+    return "\n".join(
+        [
+            "| 10,000 keys | us CPU a record | ordered | ratio | rec/s | rec/call | ordered |",
+            "|---|---|---|---|---|---|---|",
+            *(measured[scenario.name].row(scenario.title) for scenario in SCENARIOS),
+        ]
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.ordering", description="What order per key costs the daemon."
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if not hasattr(os, "sched_setaffinity"):
+        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
+        return 2
+    rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
+    cores = choose_cores(os.sched_getaffinity(0))
+    with pinned(cores.load), started_sink(cores.sink) as sink:
+        print(run(rounds, share, sink, cores))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
