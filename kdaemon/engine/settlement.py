@@ -281,7 +281,9 @@ class Settlement:
         for lane, (records, byte_count) in batch.paid.items():
             refused = records * throttled.get(lane, 0.0)
             lane_held_ns = held_ns if lane is busiest else 0
-            lane.budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
+            budget = lane.budget
+            if budget.is_watched or refused or lane_held_ns:
+                budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
 
     def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
         """A shard that took some records and throttled the rest is paced by its budget alone."""

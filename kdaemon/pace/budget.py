@@ -75,8 +75,8 @@ class Quota:
         self.bucket = TokenBucket(self._rate(), now_ns)
         self._grown_at_ns = now_ns
 
-    def refill(self, now_ns: int) -> None:
-        self.bucket.refill(now_ns)
+    def grow(self, now_ns: int) -> None:
+        """Time has passed for the share; the bucket is refilled."""
         if not self.share.is_settled and now_ns - self._grown_at_ns >= GROWTH_STEP_NS:
             self._grown_at_ns = now_ns
             self.share.grow(now_ns)
@@ -91,9 +91,13 @@ class Quota:
 
 
 class ShardBudget:
-    """Both quotas of a shard."""
+    """Both quotas of a shard.
 
-    __slots__ = ("_bytes", "_interval", "_records", "bytes", "records")
+    `is_watched`: answers without a throttle are to be heard, too. False when all of both quotas is
+    ours, until the shard throttles: then there is nothing to learn from them.
+    """
+
+    __slots__ = ("_bytes", "_interval", "_records", "bytes", "is_watched", "records")
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class ShardBudget:
         self._records = Quota(records_per_second, first_share, now_ns)
         self._bytes = Quota(bytes_per_second, first_share, now_ns)
         self._interval = Interval(now_ns)
+        self.is_watched = True
         self.records = self._records.bucket
         self.bytes = self._bytes.bucket
 
@@ -132,6 +137,7 @@ class ShardBudget:
 
     def inherit(self, other: "ShardBudget", now_ns: int) -> None:
         """Shares of `other`, whose shard this one's came from."""
+        self.is_watched = True
         for mine, theirs in zip(self.quotas, other.quotas, strict=True):
             mine.share.inherit(theirs.share)
             mine.set_rate(now_ns)
@@ -158,9 +164,12 @@ class ShardBudget:
         but so much later.
 
         The service does not say of what it is short. It is taken to be that of which we used more
-        of its quota lately.
+        of its quota lately. Without a throttle, only while `is_watched`.
         """
         interval = self._interval
+        if not self.is_watched:
+            self.is_watched = True
+            interval.begin(sent_ns)
         if sent_ns < interval.since_ns:
             return  # of the time before the last decision
         if not interval.records:
@@ -229,6 +238,7 @@ class ShardBudget:
             )
             quota.set_rate(now_ns)
         interval.begin(now_ns)
+        self.is_watched = not (self._records.share.is_settled and self._bytes.share.is_settled)
 
     def keep_at_most(self, record_count: int, byte_count: int) -> None:
         """Lets go of what was saved up beyond this; after `refill`."""
@@ -236,8 +246,11 @@ class ShardBudget:
         self.bytes.keep_at_most(byte_count)
 
     def refill(self, now_ns: int) -> None:
-        self._records.refill(now_ns)
-        self._bytes.refill(now_ns)
+        self.records.refill(now_ns)
+        self.bytes.refill(now_ns)
+        if self.is_watched:
+            self._records.grow(now_ns)
+            self._bytes.grow(now_ns)
 
     def can_pay(self, record_count: int, byte_count: int) -> bool:
         return self.records.can_pay(record_count) and self.bytes.can_pay(byte_count)
