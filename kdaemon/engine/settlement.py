@@ -12,7 +12,6 @@ from collections import deque
 
 from kdaemon.base.counters import RejectReason, RetryReason, StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine.strays import Landing, Stray, landing
@@ -93,7 +92,7 @@ class Settlement:
         self._counters.rejected[RejectReason.DEADLINE] += batch.record_count - count
         for run in batch.runs:
             if run.frame.is_abandoned:
-                self._leave(run.frame, run.indices, is_keyless=run.is_keyless)
+                self._leave(run, run.indices)
         if count == 1:
             refused = RecordResult(error_code=error.code, error_message=error.message)
             self._bury(runs[0], runs[0].indices[0], refused)
@@ -138,7 +137,7 @@ class Settlement:
             parts[:] = [run for run in parts if not run.frame.is_abandoned]
         if self._order is not None:
             for run in dropped:
-                self._leave(run.frame, run.indices, is_keyless=run.is_keyless)
+                self._leave(run, run.indices)
             self._order.forget_abandoned()
             self._take_turns(now_ns)
 
@@ -219,7 +218,7 @@ class Settlement:
                 if self._order is not None:
                     gone = set(failed_indices)
                     done = [index for index in indices if index not in gone] if gone else indices
-                    self._leave(frame, done, is_keyless=run.is_keyless)
+                    self._leave(run, done)
             if is_elsewhere:
                 self._learn(lane, answers, sent_ns, now_ns)
         return failed
@@ -281,9 +280,7 @@ class Settlement:
         for lane, (records, byte_count) in batch.paid.items():
             refused = records * throttled.get(lane, 0.0)
             lane_held_ns = held_ns if lane is busiest else 0
-            budget = lane.budget
-            if budget.is_watched or refused or lane_held_ns:
-                budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
+            lane.budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
 
     def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
         """A shard that took some records and throttled the rest is paced by its budget alone."""
@@ -305,7 +302,7 @@ class Settlement:
         count = len(indices)
         if frame.is_abandoned:
             counters.rejected[RejectReason.DEADLINE] += count
-            self._leave(frame, indices, is_keyless=run.is_keyless)
+            self._leave(run, indices)
             return
         counters.buffered += count
         for reason, reason_count in reasons.items():
@@ -329,7 +326,7 @@ class Settlement:
 
     def _bury(self, run: Run, index: int, result: RecordResult) -> None:
         self._ledger.bury(run.frame, index, result, run.attempt_count + 1)
-        self._leave(run.frame, [index], is_keyless=run.is_keyless)
+        self._leave(run, [index])
 
     def _alone(self, runs: list[Run]) -> list[Run]:
         """Of each key the first record only: halves of a call may not pass one another."""
@@ -341,10 +338,12 @@ class Settlement:
 
     # Turns of keys
 
-    def _leave(self, frame: Frame, indices: list[int], *, is_keyless: bool = False) -> None:
-        """These records are out no more; whose turn has come is queued when the call is settled."""
-        if self._order is not None and not is_keyless:
-            self._released += self._order.settled(frame, indices)
+    def _leave(self, run: Run, indices: list[int]) -> None:
+        """These records of a run are out no more; whose turn has come is queued when the call is
+        settled.
+        """
+        if self._order is not None and not run.is_keyless:
+            self._released += self._order.settled(run.frame, indices)
 
     def _take_turns(self, now_ns: int) -> None:
         if self._released:

@@ -91,13 +91,9 @@ class Quota:
 
 
 class ShardBudget:
-    """Both quotas of a shard.
+    """Both quotas of a shard."""
 
-    `is_watched`: answers without a throttle are to be heard, too. False when all of both quotas is
-    ours, until the shard throttles: then there is nothing to learn from them.
-    """
-
-    __slots__ = ("_bytes", "_interval", "_records", "bytes", "is_watched", "records")
+    __slots__ = ("_bytes", "_interval", "_may_grow", "_records", "bytes", "records")
 
     def __init__(
         self,
@@ -112,7 +108,9 @@ class ShardBudget:
         self._records = Quota(records_per_second, first_share, now_ns)
         self._bytes = Quota(bytes_per_second, first_share, now_ns)
         self._interval = Interval(now_ns)
-        self.is_watched = True
+        self._may_grow = (
+            True  # False when all of both quotas is ours: most refills have no more to do
+        )
         self.records = self._records.bucket
         self.bytes = self._bytes.bucket
 
@@ -137,7 +135,7 @@ class ShardBudget:
 
     def inherit(self, other: "ShardBudget", now_ns: int) -> None:
         """Shares of `other`, whose shard this one's came from."""
-        self.is_watched = True
+        self._may_grow = True
         for mine, theirs in zip(self.quotas, other.quotas, strict=True):
             mine.share.inherit(theirs.share)
             mine.set_rate(now_ns)
@@ -164,12 +162,9 @@ class ShardBudget:
         but so much later.
 
         The service does not say of what it is short. It is taken to be that of which we used more
-        of its quota lately. Without a throttle, only while `is_watched`.
+        of its quota lately.
         """
         interval = self._interval
-        if not self.is_watched:
-            self.is_watched = True
-            interval.begin(sent_ns)
         if sent_ns < interval.since_ns:
             return  # of the time before the last decision
         if not interval.records:
@@ -183,6 +178,7 @@ class ShardBudget:
         if throttled or held_ns:
             interval.throttled += throttled
             interval.throttled_calls += 1
+            self._may_grow = True
             quota = self._short_one()
             if quota.share.hit(self._used(quota), now_ns):
                 quota.set_rate(now_ns)
@@ -238,7 +234,7 @@ class ShardBudget:
             )
             quota.set_rate(now_ns)
         interval.begin(now_ns)
-        self.is_watched = not (self._records.share.is_settled and self._bytes.share.is_settled)
+        self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
 
     def keep_at_most(self, record_count: int, byte_count: int) -> None:
         """Lets go of what was saved up beyond this; after `refill`."""
@@ -248,7 +244,7 @@ class ShardBudget:
     def refill(self, now_ns: int) -> None:
         self.records.refill(now_ns)
         self.bytes.refill(now_ns)
-        if self.is_watched:
+        if self._may_grow:
             self._records.grow(now_ns)
             self._bytes.grow(now_ns)
 

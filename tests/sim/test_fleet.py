@@ -55,8 +55,10 @@ def test_so_they_do_where_the_shard_is_short_of_bytes(load: Load, limiter: Limit
     assert_reached(Plan(8, limiter, 1, load=load), {"throttled": 0.035, "Jain": 0.9})
 
 
-def test_a_daemon_that_joins_has_half_its_part_in_15_s() -> None:
-    assert_reached(Plan(8, BUCKET, 1, seconds=90, joins_at_s=60))
+@pytest.mark.parametrize(("daemons", "limiter"), [(8, BUCKET), (2, WINDOW)])
+def test_a_daemon_that_joins_has_half_its_part_in_15_s(daemons: int, limiter: LimiterKind) -> None:
+    """Also beside one that had all of the shard and saw no other for a minute."""
+    assert_reached(Plan(daemons, limiter, 1, seconds=90, joins_at_s=60))
 
 
 @pytest.mark.parametrize("daemons", [2, 8])
