@@ -5,7 +5,7 @@ same, one for one and in order, but for aggregates: there, `widths` says how man
 runs each sent record carries. Knows nothing of queues or rates.
 """
 
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import Record
 from kdaemon.pack.lane import Lane, Run
 
 Paid = dict[Lane, tuple[int, int]]
@@ -75,11 +75,3 @@ class Batch:
             self.record_count = len(self.records)
         self.is_probe = False
         self.sent_ns = 0
-
-    def of_clients(self, results: list[RecordResult]) -> list[RecordResult]:
-        """Results of what was sent as results of the runs' records, in their order."""
-        if self.widths is None:
-            return results
-        return [
-            result for result, width in zip(results, self.widths, strict=True) for _ in range(width)
-        ]

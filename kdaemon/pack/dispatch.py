@@ -128,9 +128,11 @@ class Dispatcher:
         if self.shard_map is None:
             records = [frame.records[index] for index in run.indices]
             self._spread_count = spread_without_map(records, self._spread_count)
-            again = Run(frame, run.indices, run.byte_count, lanes[0], attempts)
-            again.is_keyless = run.is_keyless  # these have no turns, whatever keys they get
-            return [again]
+            # Those without a key have no turns, whatever keys they get.
+            is_keyless = run.is_keyless
+            return [
+                Run(frame, run.indices, run.byte_count, lanes[0], attempts, is_keyless=is_keyless)
+            ]
         if run.is_keyless:
             return [self._run(frame, run.indices, run.byte_count, ANY_SHARD, attempts)]
         runs: list[Run] = []

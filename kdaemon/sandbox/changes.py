@@ -31,6 +31,9 @@ SHARDS_MAX = 10_000  # TargetShardCount of UpdateShardCount [M]
 
 
 def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
+    """SplitShard: closes the shard and opens two; ServiceError, and nothing is changed, if the hash
+    key is not well inside its range.
+    """
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
     shard = _open_shard(catalogue, stream, text(payload, "ShardToSplit", SHARD_ID_PATTERN))
@@ -49,6 +52,7 @@ def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 def merge_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
+    """MergeShards: closes two shards and opens one; ServiceError if they are not adjacent."""
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
     shards = [

@@ -81,10 +81,9 @@ class FrameLedger:
         counters = self._counters
         count = len(frame.records)
         counters.receive(count, byte_count)
-        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+        if not self._take(frame):
             counters.rejected[RejectReason.FULL] += count
             return False
-        self.held_bytes += frame.held_bytes
         if refused:
             for index, result in refused.items():
                 frame.results[index] = result
@@ -107,12 +106,18 @@ class FrameLedger:
         """Takes in a frame that stands in the spool and was counted there; its `accepted_ns` is
         set. False, and nothing is taken, if there is no room.
         """
-        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+        if not self._take(frame):
             return False
-        self.held_bytes += frame.held_bytes
         self._counters.buffered += len(frame.records)
         self._counters.spooled -= len(frame.records)
         self._watch_age(frame)
+        return True
+
+    def _take(self, frame: Frame) -> bool:
+        """The frame's memory; False, and nothing is taken, if there is not enough."""
+        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+            return False
+        self.held_bytes += frame.held_bytes
         return True
 
     def _watch_age(self, frame: Frame) -> None:

@@ -253,6 +253,18 @@ def test_an_aggregate_settles_each_of_its_records_with_its_own_result() -> None:
     assert (rig.counters.delivered, rig.counters.attempts) == (3, 3)
 
 
+def test_two_aggregates_of_a_call_settle_each_its_own_records() -> None:
+    rig = KeyRig(AGGREGATING)
+    keys = [("a", None), ("b", "7"), ("a", None), ("b", "7"), ("b", "7")]
+    frame = make_frame([Record(b"%08d" % n, *key) for n, key in enumerate(keys)])
+    assert rig.engine.handle_frame(frame, rig.now_ns)
+    batch = rig.call()
+    assert batch.widths == [2, 3]
+    first, second = delivered(number=1), delivered(number=2)
+    rig.answer(batch, [first, second])
+    assert frame.results == [first, second, first, second, second]
+
+
 def test_an_aggregate_that_is_throttled_counts_its_records_and_is_made_again() -> None:
     rig = KeyRig(AGGREGATING)
     frame = rig.put_keys("abc")

@@ -19,7 +19,7 @@ from kdaemon.pack.kpl import (
 )
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
-from tests.unit.base.frames import MS, delivered, make_frame
+from tests.unit.base.frames import MS, make_frame
 
 BYTES_MAX = 1000
 LARGEST = str(HASH_KEY_MAX)  # the explicit hash key that takes the most bytes
@@ -99,15 +99,14 @@ def test_records_with_and_without_an_explicit_hash_key_never_go_together() -> No
     assert carried(draw(lane)) == [plain.records + more.records, explicit.records]
 
 
-def test_a_batch_of_aggregates_tells_each_record_the_result_of_its_own() -> None:
+def test_a_batch_of_aggregates_says_how_many_records_each_of_them_carries() -> None:
     lane = make_lane()
     push(lane, frame_of(2))
     push(lane, frame_of(3, hash_key="7"))
     draft = draw(lane)
     batch = Batch(draft.runs, 1, paid=draft.paid, records=draft.records, widths=draft.widths)
     assert (len(batch.records), batch.record_count) == (2, 5)
-    first, second = delivered(number=1), delivered(number=2)
-    assert batch.of_clients([first, second]) == [first] * 2 + [second] * 3
+    assert batch.widths == [2, 3]
 
 
 def test_a_record_that_fits_no_aggregate_goes_plain_beside_those_that_do() -> None:
