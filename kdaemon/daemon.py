@@ -21,12 +21,12 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.config import Config, resolve_unix_path
 from kdaemon.config.values import Address
-from kdaemon.ingest.http import BodyBudget, HttpHandler, HttpLimits, HttpServer, serve_http
-from kdaemon.ingest.http_hub import HttpCounters
-from kdaemon.ingest.kinesis_gateway import KinesisGateway
-from kdaemon.ingest.ndjson_gateway import NdjsonGateway
-from kdaemon.ingest.routes import make_handler
-from kdaemon.ingest.unix import ListenerError, UnixServer, serve_unix
+from kdaemon.door.kinesis import KinesisGateway
+from kdaemon.door.ndjson import NdjsonGateway
+from kdaemon.door.routes import make_handler
+from kdaemon.door.unix import ListenerError, UnixServer, serve_unix
+from kdaemon.http.connection import BodyBudget, HttpHandler, HttpLimits, HttpServer, serve_http
+from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
@@ -36,9 +36,9 @@ from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.sandbox.run import open_sandbox
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.discovery import Discovery, DiscoverySettings
-from kdaemon.send.streams import Streams
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
+from kdaemon.streams import Streams
 from kdaemon.system import SystemClock, SystemDice, bound_malloc
 
 log = logging.getLogger("kdaemon")

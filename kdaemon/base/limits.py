@@ -25,3 +25,4 @@ STREAM_ARN_PATTERN = r"^arn:aws.*:kinesis:.*:\d{12}:stream/\S+$"  # [M]
 STREAM_ARN_CHARACTERS_MAX = 2048  # [M]
 SHARD_RECORDS_PER_SECOND = 1000  # write quota of a shard [AD][YD]
 SHARD_BYTES_PER_SECOND = 1 * MIB  # write quota of a shard, keys included [AD][YD]
+SPREAD_KEY_BYTES = 6  # the longest key that a record without one is given; ours, 2026-11-21

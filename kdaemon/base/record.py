@@ -30,7 +30,7 @@ class Record(
 
     `data`: 0 bytes to the stream's record limit (counted with the key); base64 on the wire.
     `partition_key`: 1-256 characters. `explicit_hash_key`: a decimal in 0..2**128-1, or None.
-    Limits are checked at the door (`ingest/kinesis_api.py`, `ingest/ndjson.py`).
+    Limits are checked at the door (`wire/put.py`, `wire/lines.py`).
     """
 
     data: bytes

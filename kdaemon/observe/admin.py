@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdaemon.base.ports import Clock
-from kdaemon.ingest.http_request import HttpRequest
+from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.status import Readiness, Status

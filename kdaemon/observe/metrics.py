@@ -35,7 +35,7 @@ from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
-from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.table import (
     ACCOUNTS,
     DELIVERY,
@@ -59,7 +59,7 @@ OPENMETRICS = "application/openmetrics-text"
 
 
 class Observed(Protocol):
-    """The streams in use, as `send/streams.py` keeps them."""
+    """The streams in use, as `streams.py` keeps them."""
 
     @property
     def memory(self) -> MemoryBudget:

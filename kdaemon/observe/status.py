@@ -20,7 +20,7 @@ from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
-from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.metrics import Observed
 from kdaemon.observe.page import (

@@ -1,7 +1,7 @@
 """The table of metrics: what each is called, what its labels are, and what it is read from.
 
 About: one row a metric, in sections by what is read. The rooms count in integers of their own
-(`base/counters.py`, `ingest/http_hub.py`, a lane's `taken`); a row knows how to read one. Holds no
+(`base/counters.py`, `http/hub.py`, a lane's `taken`); a row knows how to read one. Holds no
 value and does no work: metrics.py reads the rows at a scrape.
 Labels are enums, listeners and streams (`streams_max` bounds them). Shards: of each stream the
 HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a label.
@@ -18,7 +18,7 @@ from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat, StreamHeat
-from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.http.hub import HttpCounters
 from kdaemon.pace.bucket import TokenBucket
 from kdaemon.spool.spool import Spool
 

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from kdaemon.base.description import OpenShard
+from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 
 try:
@@ -23,7 +24,6 @@ ns)."""
 
 KEY_CACHE_CHARACTERS_MAX = 64  # longer keys are seldom few, and dear to keep
 
-SPREAD_KEY_BYTES = 6  # the longest key that a record without one is given
 SPREAD_KEYS = 10**SPREAD_KEY_BYTES
 """A record without a key gets one of this many (consumers that work in parallel by key, as AWS
 Lambda does, need more than one)."""

@@ -3,7 +3,7 @@
 Pure. PartitionKey is optional in the service's model since AUTO, and required by the streams that
 go by it [M]; the daemon's own reader always wants it. So a request that the reader refuses is read
 again with a key put in where there is none, if its stream is AUTO: all else is judged by the same
-reader. Inside, such a record has the empty key. Sits between `wire.py` and `ingest/kinesis_api.py`.
+reader. Inside, such a record has the empty key. Sits between `wire.py` and `wire/put.py`.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from dataclasses import replace
 import msgspec
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.ingest.kinesis_api import ApiError, PutLimits, PutRequest
 from kdaemon.sandbox.service import Service
+from kdaemon.wire.put import ApiError, PutLimits, PutRequest
 
 _STAND_IN = "k"  # one byte of key, which the limits below allow for
 

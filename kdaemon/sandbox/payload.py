@@ -3,7 +3,7 @@
 Pure. A payload is what JSON gave: a dict of anything. Each reader returns a member of the right
 type and in its bounds, or raises ServiceError: SerializationException for a wrong type,
 ValidationException for a bound. A null member counts as absent. Knows nothing of what the members
-mean. (PutRecord and PutRecords do not come this way: `ingest/kinesis_api.py` reads them, at speed.)
+mean. (PutRecord and PutRecords do not come this way: `wire/put.py` reads them, at speed.)
 """
 
 import re

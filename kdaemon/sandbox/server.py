@@ -7,7 +7,7 @@ streams.
 Where the service holds an answer until there is quota, a timer gives it then.
 
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
-`aclose` ends it. Bounds are the listener's (`ingest/http.py`) and the service's.
+`aclose` ends it. Bounds are the listener's (`http/connection.py`) and the service's.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from typing import Protocol
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Clock
-from kdaemon.ingest.http import HttpLimits, HttpRequest, HttpServer, serve_http
-from kdaemon.ingest.kinesis_api import AnswerHeaders, ApiError
+from kdaemon.http.connection import HttpLimits, HttpRequest, HttpServer, serve_http
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.wire import Call, Reply, read_call, refusal
+from kdaemon.wire.put import AnswerHeaders, ApiError
 
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)

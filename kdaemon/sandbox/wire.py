@@ -1,7 +1,7 @@
 """From an HTTP request to a call of the service, and its answer back to bytes.
 
 Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
-(`ingest/kinesis_api.py`), so that both sides of a test agree on the wire and differ in nothing
+(`wire/put.py`), so that both sides of a test agree on the wire and differ in nothing
 else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
 chosen in between, by operation and stream.
 
@@ -20,7 +20,11 @@ import msgspec
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
-from kdaemon.ingest.kinesis_api import (
+from kdaemon.sandbox import keyless, yandex
+from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.payload import Payload
+from kdaemon.sandbox.service import Service, refusal_of
+from kdaemon.wire.put import (
     ApiError,
     PutLimits,
     api_error,
@@ -31,10 +35,6 @@ from kdaemon.ingest.kinesis_api import (
     parse_put_records,
     read_envelope,
 )
-from kdaemon.sandbox import keyless, yandex
-from kdaemon.sandbox.faults import Fault
-from kdaemon.sandbox.payload import Payload
-from kdaemon.sandbox.service import Service, refusal_of
 
 JSON = b"application/x-amz-json-1.1"
 _TARGET_PREFIX = b"Kinesis_20131202."

@@ -17,8 +17,8 @@ from typing import Protocol
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DeadReason, DropReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.ports import Clock
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
 from kdaemon.spool.letters import DeadLetter
@@ -39,7 +39,7 @@ class WallClock(Clock, Protocol):
 
 
 class Target(Protocol):
-    """A stream that is stored for and delivered to (`send/streams.py`)."""
+    """A stream that is stored for and delivered to (`streams.py`)."""
 
     @property
     def name(self) -> str: ...

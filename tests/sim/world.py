@@ -15,12 +15,12 @@ from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service, Taken
 from kdaemon.sandbox.settings import Quota, SandboxSettings

@@ -20,12 +20,12 @@ from kdaemon.base.record import Record
 from kdaemon.cli import cli
 from kdaemon.cli.census import verify_watched
 from kdaemon.cli.shown import age_text, byte_text, printable, read_time, time_text
-from kdaemon.ingest.ndjson import parse_lines
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_records, encode_settled
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Changes, NewFrame, Store
+from kdaemon.wire.lines import parse_lines
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.limits import HASH_KEY_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
 
 MS = 1_000_000
 SECOND = 1_000_000_000

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.engine import Engine
-from kdaemon.ingest.http import HttpServer, serve_http
-from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.http.connection import HttpServer, serve_http
+from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
@@ -25,7 +25,7 @@ ANSWER_WITHIN_S = 5
 
 @dataclass
 class Observing:
-    """Stands where `send/streams.py` stands."""
+    """Stands where `streams.py` stands."""
 
     memory: MemoryBudget
     streams: dict[str, Engine] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
-from kdaemon.ingest.http_hub import REFUSALS, TIME_OUTS, HttpCounters
+from kdaemon.http.hub import REFUSALS, TIME_OUTS, HttpCounters
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.table import HOT_SHARDS_MAX, SHARD, SPOOL, TABLE, Kind
 from kdaemon.sandbox.settings import Quota
@@ -43,7 +43,7 @@ ENUMS = (RejectReason, DeadReason, DropReason, RetryReason, FailureCode, CallOut
 
 @dataclass
 class Observing:
-    """Stands where `send/streams.py` stands."""
+    """Stands where `streams.py` stands."""
 
     memory: MemoryBudget
     streams: dict[str, Engine] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import MemoryBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
-from kdaemon.ingest.http_hub import HttpCounters
+from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.status import (
     Readiness,
@@ -39,7 +39,7 @@ SIGNATURE_TEXT = "The request signature we calculated does not match the signatu
 
 @dataclass
 class Observing:
-    """Stands where `send/streams.py` stands."""
+    """Stands where `streams.py` stands."""
 
     memory: MemoryBudget
     streams: dict[str, Engine] = field(default_factory=dict)

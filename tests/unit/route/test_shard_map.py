@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.description import OpenShard
-from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.limits import HASH_KEY_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.route.shard_map import (
     ANY_SHARD,
     KEY_CACHE_CHARACTERS_MAX,
     KEY_CACHE_MAX,
-    SPREAD_KEY_BYTES,
     SPREAD_KEYS,
     ShardMap,
     keyless_key,

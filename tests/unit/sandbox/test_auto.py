@@ -9,11 +9,11 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
-from kdaemon.ingest.kinesis_api import ApiError
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.wire import read_call
+from kdaemon.wire.put import ApiError
 
 SECOND = 1_000_000_000
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/logs"

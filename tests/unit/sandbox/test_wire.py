@@ -5,7 +5,7 @@ Recorded cases in which the sandbox answers otherwise, and why (`replay` against
 - cbor.*: it reads JSON only and says how to switch the SDK; - ehk_pattern, ehk_negative: the
 model's pattern is anchored, kinesalite's is not; - arn_unknown: kinesalite predates StreamARN;
 req_5MiB_plus, req_10MiB_plus: the limit is 10 MiB now; - b64_lastchar: bits that no byte uses are
-accepted (`ingest/kinesis_api.py`); - bad_utf8: refused as SerializationException; kinesalite
+accepted (`wire/put.py`); - bad_utf8: refused as SerializationException; kinesalite
 replaces the bytes and finds other faults.
 """
 
@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.ingest.kinesis_api import ApiError
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
 from kdaemon.sandbox.wire import read_call, refusal
+from kdaemon.wire.put import ApiError
 
 JSON = b"application/x-amz-json-1.1"
 OPERATIONS = (

@@ -19,10 +19,10 @@ from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.config import Config
-from kdaemon.ingest.http_request import HttpRequest, error_body
-from kdaemon.ingest.kinesis_api import ApiError, PutLimits
-from kdaemon.ingest.kinesis_gateway import ACKNOWLEDGE_HEADER, chosen, hold_to_path
-from kdaemon.ingest.ndjson import (
+from kdaemon.door.kinesis import ACKNOWLEDGE_HEADER, chosen, hold_to_path
+from kdaemon.door.ports import Stream, Streams
+from kdaemon.http.request import HttpRequest, error_body
+from kdaemon.wire.lines import (
     FULL,
     NOTHING_TAKEN,
     Lines,
@@ -31,7 +31,7 @@ from kdaemon.ingest.ndjson import (
     refuse_oversized,
     refused_at_once,
 )
-from kdaemon.ingest.ports import Stream, Streams
+from kdaemon.wire.put import ApiError, PutLimits
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
-from kdaemon.ingest.http import LISTEN_BACKLOG, HttpProtocol
-from kdaemon.ingest.http_hub import BodyBudget, HttpHub, HttpLimits
-from kdaemon.ingest.http_request import HttpHandler
-from kdaemon.ingest.intake import Intake
-from kdaemon.ingest.ndjson_session import NdjsonSession
+from kdaemon.door.intake import Intake
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.connection import LISTEN_BACKLOG, HttpProtocol
+from kdaemon.http.hub import BodyBudget, HttpHub, HttpLimits
+from kdaemon.http.request import HttpHandler
 
 __all__ = ["Intake", "ListenerError", "UnixServer", "serve_unix"]
 

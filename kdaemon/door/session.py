@@ -17,9 +17,10 @@ from typing import Any
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB
-from kdaemon.ingest.http_hub import HttpHub
-from kdaemon.ingest.intake import WAITED_FOR, Intake
-from kdaemon.ingest.ndjson import (
+from kdaemon.door.intake import WAITED_FOR, Intake
+from kdaemon.http.hub import HttpHub
+from kdaemon.wire.line_buffer import LineBuffer
+from kdaemon.wire.lines import (
     VALIDATION,
     Lines,
     Rejected,
@@ -30,7 +31,6 @@ from kdaemon.ingest.ndjson import (
     refuse_oversized,
     refused_at_once,
 )
-from kdaemon.ingest.ndjson_buffer import LineBuffer
 
 ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
 UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21

@@ -1,6 +1,6 @@
-"""What the gateways ask of the streams behind them. `send/streams.py` is the real thing.
+"""What the gateways ask of the streams behind them. `streams.py` is the real thing.
 
-Only words, so that ingest and send do not import each other.
+Only words, so that the door and send do not import each other.
 """
 
 from collections.abc import Callable

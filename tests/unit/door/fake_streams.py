@@ -11,7 +11,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.record import RecordResult
 from kdaemon.config import StreamConfig
-from kdaemon.ingest.http_request import HttpRequest
+from kdaemon.http.request import HttpRequest
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queue is full.")

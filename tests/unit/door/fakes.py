@@ -9,7 +9,7 @@ from typing import Any
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.ingest.kinesis_api import PutLimits
+from kdaemon.wire.put import PutLimits
 
 
 class FakeTransport(asyncio.Transport):

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
-from kdaemon.base.limits import RECORD_BYTES_MAX
+from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
-from kdaemon.ingest.kinesis_api import PutLimits
-from kdaemon.ingest.ndjson import (
+from kdaemon.wire.lines import (
     Lines,
     Rejected,
     Setup,
@@ -22,7 +21,7 @@ from kdaemon.ingest.ndjson import (
     parse_setup,
     refuse_oversized,
 )
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
+from kdaemon.wire.put import PutLimits
 
 
 def only(block: bytes) -> Lines:

@@ -18,8 +18,9 @@ from kdaemon.base.limits import REQUEST_BYTES_MAX_AWS as REQUEST_BYTES_MOST
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import RecordResult
 from kdaemon.config import Config
-from kdaemon.ingest.http_request import HttpRequest
-from kdaemon.ingest.kinesis_api import (
+from kdaemon.door.ports import Stream, Streams
+from kdaemon.http.request import HttpRequest
+from kdaemon.wire.put import (
     ACCEPTED,
     AnswerHeaders,
     ApiError,
@@ -34,7 +35,6 @@ from kdaemon.ingest.kinesis_api import (
     parse_put_records,
     read_envelope,
 )
-from kdaemon.ingest.ports import Stream, Streams
 
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 """In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""

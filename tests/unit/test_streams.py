@@ -8,7 +8,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.config import StreamConfig
 from kdaemon.send.driver import StreamDriver
-from kdaemon.send.streams import Stream, unix_acknowledge
+from kdaemon.streams import Stream, unix_acknowledge
 
 
 class FakeEngine:

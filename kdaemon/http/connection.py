@@ -19,9 +19,9 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
-from kdaemon.ingest.http_hub import BodyBudget, HttpCounters, HttpHub, HttpLimits
-from kdaemon.ingest.http_reader import SLICE_BYTES, Phase, RequestReader
-from kdaemon.ingest.http_request import HttpHandler, HttpRequest, error_body, http_2_goodbye
+from kdaemon.http.hub import BodyBudget, HttpCounters, HttpHub, HttpLimits
+from kdaemon.http.reader import SLICE_BYTES, Phase, RequestReader
+from kdaemon.http.request import HttpHandler, HttpRequest, error_body, http_2_goodbye
 
 __all__ = [
     "BodyBudget",

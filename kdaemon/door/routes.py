@@ -1,8 +1,8 @@
 """Which gateway an HTTP request is for: by its path. One handler for TCP and the Unix socket."""
 
-from kdaemon.ingest.http_request import HttpHandler, HttpRequest, error_body
-from kdaemon.ingest.kinesis_gateway import KinesisGateway
-from kdaemon.ingest.ndjson_gateway import PATH_PREFIX, PATH_SUFFIX, NdjsonGateway
+from kdaemon.door.kinesis import KinesisGateway
+from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonGateway
+from kdaemon.http.request import HttpHandler, HttpRequest, error_body
 
 
 def make_handler(kinesis: KinesisGateway, ndjson: NdjsonGateway) -> HttpHandler:

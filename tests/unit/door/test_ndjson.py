@@ -8,8 +8,8 @@ from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.config import Config, StreamConfig
-from kdaemon.ingest.ndjson_gateway import NdjsonGateway
-from tests.unit.ingest.fake_streams import (
+from kdaemon.door.ndjson import NdjsonGateway
+from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,
     Answer,

@@ -12,7 +12,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.ingest.http import (
+from kdaemon.http.connection import (
     BodyBudget,
     HttpHub,
     HttpLimits,
@@ -21,7 +21,7 @@ from kdaemon.ingest.http import (
     HttpServer,
     serve_http,
 )
-from tests.unit.ingest.fakes import FakeTransport
+from tests.unit.door.fakes import FakeTransport
 
 POST = b"POST /a/b?c=d HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T\r\nContent-Length: 5\r\n\r\nhello"
 GET = b"GET / HTTP/1.1\r\n\r\n"

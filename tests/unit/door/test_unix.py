@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from kdaemon.ingest.http import HttpLimits, HttpRequest
-from kdaemon.ingest.unix import ListenerError, UnixServer, serve_unix
-from tests.unit.ingest.fakes import FakeIntake
+from kdaemon.door.unix import ListenerError, UnixServer, serve_unix
+from kdaemon.http.connection import HttpLimits, HttpRequest
+from tests.unit.door.fakes import FakeIntake
 
 Run = Callable[[Any], Any]
 

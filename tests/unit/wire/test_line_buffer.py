@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.ingest import ndjson_buffer
-from kdaemon.ingest.ndjson_buffer import LineBuffer
+from kdaemon.wire import line_buffer
+from kdaemon.wire.line_buffer import LineBuffer
 
 
 @given(st.lists(st.text("a\n", max_size=8).map(str.encode), max_size=12), st.data())
 def test_lines_come_out_as_they_came_in_and_whole(pieces: list[bytes], data: st.DataObject) -> None:
     buffer, taken = LineBuffer(), b""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ndjson_buffer, "BLOCK_BYTES", 5)
+        patch.setattr(line_buffer, "BLOCK_BYTES", 5)
         for i, piece in enumerate(pieces):
             buffer.feed(piece)
             sent = b"".join(pieces[: i + 1])

@@ -26,7 +26,7 @@ from kdaemon.base.limits import (
     REQUEST_BYTES_MAX,
 )
 from kdaemon.base.record import PartitionKey, Record, RecordResult
-from kdaemon.ingest.kinesis_errors import (
+from kdaemon.wire.refusals import (
     CBOR,
     HASH_KEY,
     JSON,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.ingest.kinesis_api import (
+from kdaemon.wire.put import (
     ACCEPTED,
     AnswerHeaders,
     ApiError,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httptools
 
-from kdaemon.ingest.http_hub import HttpHub
+from kdaemon.http.hub import HttpHub
 
 # Bytes given to the parser at once outside a body. It cannot be paused between two pipelined
 # requests, so this bounds how many it can produce after the pipeline is full. 16 KiB holds dozens

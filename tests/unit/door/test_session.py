@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import RecordResult
-from kdaemon.ingest import ndjson_buffer, ndjson_session
-from kdaemon.ingest.http_hub import HttpHub, HttpLimits
-from kdaemon.ingest.kinesis_api import PutLimits
-from kdaemon.ingest.ndjson_session import NdjsonSession
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
-from tests.unit.ingest.fakes import DELIVERED, SHARD_FULL, FakeIntake, FakeTransport
+from kdaemon.door import session
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.wire import line_buffer
+from kdaemon.wire.put import PutLimits
+from tests.unit.door.fakes import DELIVERED, SHARD_FULL, FakeIntake, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
 FAILED = RecordResult(error_code="InternalFailure", error_message="Why.")
@@ -281,7 +282,7 @@ async def test_room_that_is_gone_again_is_waited_for_again(harness: Make) -> Non
 async def test_too_many_unsettled_blocks_stop_the_reading(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ndjson_session, "ROUNDS_MAX", 3)
+    monkeypatch.setattr(session, "ROUNDS_MAX", 3)
     one = harness()
     await one.feed(SETUP)
     for text in "abc":
@@ -295,7 +296,7 @@ async def test_too_many_unsettled_blocks_stop_the_reading(
 async def test_too_many_unsettled_bytes_stop_the_reading(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ndjson_session, "UNSETTLED_BYTES_MAX", 10)
+    monkeypatch.setattr(session, "UNSETTLED_BYTES_MAX", 10)
     one = harness()
     await one.feed(SETUP + line("a" * 10))
     assert not one.transport.reads()
@@ -307,7 +308,7 @@ async def test_too_many_unsettled_bytes_stop_the_reading(
 async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ndjson_buffer, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(line_buffer, "BLOCK_BYTES", 50)
     one = harness()
     texts = [str(i) * (1 + i % 60) for i in range(100)]
     await one.feed(SETUP + b"".join(map(line, texts)))

@@ -17,11 +17,10 @@ import msgspec
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
-from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
+from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.ingest.kinesis_api import PutLimits
-from kdaemon.ingest.kinesis_errors import HASH_KEY
-from kdaemon.route.shard_map import SPREAD_KEY_BYTES
+from kdaemon.wire.put import PutLimits
+from kdaemon.wire.refusals import HASH_KEY
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit

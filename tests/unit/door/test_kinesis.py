@@ -8,8 +8,8 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.record import RecordResult
 from kdaemon.config import Config, StreamConfig
-from kdaemon.ingest.kinesis_gateway import KinesisGateway
-from tests.unit.ingest.fake_streams import (
+from kdaemon.door.kinesis import KinesisGateway
+from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,
     Answer,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
-from kdaemon.ingest.kinesis_api import PutLimits
+from kdaemon.wire.put import PutLimits
 
 WAITED_FOR = (Acknowledge.DELIVERED, Acknowledge.STORED)
 """What a session does not acknowledge until the frame's callback says so."""
