@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from kdaemon.base.limits import KIB, MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
@@ -272,7 +272,7 @@ class Fleet:
         )
         engine = self.world.add_engine(
             settings=settings,
-            memory=MemoryBudget(2 * settings.buffer_bytes_max),
+            memory=ByteBudget(2 * settings.buffer_bytes_max),
             dice=random.Random(f"daemon {self.plan.seed}.{index}"),
         )
         self._index_of[engine] = index

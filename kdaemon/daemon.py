@@ -18,14 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, resolve_unix_path
 from kdaemon.config.values import Address
 from kdaemon.door.kinesis import KinesisGateway
 from kdaemon.door.ndjson import NdjsonGateway
 from kdaemon.door.routes import make_handler
 from kdaemon.door.unix import ListenerError, UnixServer, serve_unix
-from kdaemon.http.connection import BodyBudget, HttpHandler, HttpLimits, HttpServer, serve_http
+from kdaemon.http.connection import HttpHandler, HttpLimits, HttpServer, serve_http
 from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
@@ -58,7 +58,8 @@ class Daemon:
         self._notifier = Notifier(os.environ)
         self._doors: list[HttpServer | UnixServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
-        self._bodies = BodyBudget(config.memory_bytes_max // BODIES_FRACTION)
+        self._memory = ByteBudget(config.memory_bytes_max)
+        self._bodies = ByteBudget(config.memory_bytes_max // BODIES_FRACTION, self._memory)
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
@@ -75,7 +76,7 @@ class Daemon:
             DiscoverySettings(config.service, config.send.control_calls_per_second),
             self._dice,
         )
-        memory = MemoryBudget(config.memory_bytes_max)
+        memory = self._memory
         self._spool = await self._open_spool(memory)
         streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)
         self._streams = streams
@@ -96,7 +97,7 @@ class Daemon:
         trouble = self._spool.trouble if self._spool is not None else None
         return None if trouble is None else f"spool: {trouble}"
 
-    async def _open_spool(self, memory: MemoryBudget) -> Spool | None:
+    async def _open_spool(self, memory: ByteBudget) -> Spool | None:
         settings = self._config.spool
         if not settings.directory:
             return None
@@ -266,7 +267,7 @@ async def _bind(
     address: Address,
     key: str,
     limits: HttpLimits,
-    bodies: BodyBudget | None = None,
+    bodies: ByteBudget | None = None,
 ) -> HttpServer:
     try:
         return await serve_http(handler, address.host, address.port, limits, bodies=bodies)

@@ -19,7 +19,7 @@ from kdaemon.base.limits import (
     STREAM_ARN_PATTERN,
     STREAM_NAME_PATTERN,
 )
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine, EngineSettings
@@ -153,7 +153,7 @@ class Streams:
         discovery: Describer,
         clock: Clock,
         dice: Dice,
-        memory: MemoryBudget,
+        memory: ByteBudget,
         spool: Spool | None = None,
     ) -> None:
         self.memory = memory

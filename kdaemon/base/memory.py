@@ -1,23 +1,35 @@
-"""The budget of memory that all streams share.
+"""Budgets of bytes: who takes must give back, once.
 
-Counts what Python really holds for a record, so that the resident size follows the setting. Who
-takes must give back, once: a frame takes when it is admitted and gives when it is settled.
+Counts what Python really holds for a client, so that the resident size follows the setting. A
+budget may be a part of another one (what unlisted streams may hold, bodies that are
+still arriving): what is taken from a part is taken from the whole as well.
 """
 
 
-class MemoryBudget:
-    """Bytes out of a fixed total. Full: `take` says no and takes nothing; the client is held back
-    or refused at the door.
+class ByteBudget:
+    """Bytes out of a fixed total, and out of `whole`, of which this budget is a part.
+
+    Full: `take` says no and takes nothing; the client is held back or refused at the door.
+    Invariant: 0 <= bytes_taken <= bytes_max, and `whole` has taken at least what its parts have.
     """
 
-    __slots__ = ("bytes_max", "bytes_taken")
+    __slots__ = ("_whole", "bytes_max", "bytes_taken")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, whole: "ByteBudget | None" = None) -> None:
         self.bytes_max = bytes_max
         self.bytes_taken = 0
+        self._whole = whole
+
+    @property
+    def free_bytes(self) -> int:
+        """What `take` would give at most now."""
+        free = self.bytes_max - self.bytes_taken
+        return free if self._whole is None else min(free, self._whole.free_bytes)
 
     def take(self, byte_count: int) -> bool:
         if self.bytes_taken + byte_count > self.bytes_max:
+            return False
+        if self._whole is not None and not self._whole.take(byte_count):
             return False
         self.bytes_taken += byte_count
         return True
@@ -25,3 +37,5 @@ class MemoryBudget:
     def give(self, byte_count: int) -> None:
         assert byte_count <= self.bytes_taken, "more given back than was taken"
         self.bytes_taken -= byte_count
+        if self._whole is not None:
+            self._whole.give(byte_count)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
+from kdaemon.base.memory import ByteBudget
 from kdaemon.door.intake import Intake
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import LISTEN_BACKLOG, HttpProtocol
-from kdaemon.http.hub import BodyBudget, HttpHub, HttpLimits
+from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpHandler
 
 __all__ = ["Intake", "ListenerError", "UnixServer", "serve_unix"]
@@ -111,7 +112,7 @@ async def serve_unix(
     mode: int = 0o660,
     limits: HttpLimits | None = None,
     *,
-    bodies: BodyBudget | None = None,
+    bodies: ByteBudget | None = None,
     line_bytes_max: int = LINE_BYTES_MAX,
 ) -> UnixServer:
     """Listens on the socket file `path`; its directory must be there. Raises ListenerError."""

@@ -13,7 +13,7 @@ from kdaemon.base.counters import CallOutcome, RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.engine.crowding import crowded, shard_full
@@ -41,7 +41,7 @@ class Engine:
     """One stream from admitted frames to settled ones."""
 
     def __init__(
-        self, settings: EngineSettings, memory: MemoryBudget, dice: Dice, now_ns: int
+        self, settings: EngineSettings, memory: ByteBudget, dice: Dice, now_ns: int
     ) -> None:
         self._settings = settings
         self._dice = dice

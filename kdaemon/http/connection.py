@@ -6,7 +6,7 @@ API, the NDJSON route, the sandbox and the admin pages are handlers behind the s
 
 Invariant: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
 one body of `body_bytes_max` and `pipeline_max` requests without an answer, and all bodies that are
-still arriving share one `BodyBudget`. No task and no timer per connection or request: one coarse
+still arriving share one `ByteBudget`. No task and no timer per connection or request: one coarse
 sweep cuts off who is slow.
 
 Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler -> respond.
@@ -19,12 +19,12 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
-from kdaemon.http.hub import BodyBudget, HttpCounters, HttpHub, HttpLimits
+from kdaemon.base.memory import ByteBudget
+from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits
 from kdaemon.http.reader import SLICE_BYTES, Phase, RequestReader
 from kdaemon.http.request import HttpHandler, HttpRequest, error_body, http_2_goodbye
 
 __all__ = [
-    "BodyBudget",
     "HttpCounters",
     "HttpHandler",
     "HttpHub",
@@ -436,7 +436,7 @@ async def serve_http(
     port: int,
     limits: HttpLimits | None = None,
     *,
-    bodies: BodyBudget | None = None,
+    bodies: ByteBudget | None = None,
 ) -> HttpServer:
     """Listens on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it cannot.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdaemon.base.limits import MIB
+from kdaemon.base.memory import ByteBudget
 
 REFUSALS = (
     "connections",  # over connections_max
@@ -49,30 +50,6 @@ class HttpLimits:
     sweep_interval_s: float = 1.0
 
 
-class BodyBudget:
-    """Bytes of bodies that have begun to arrive and are not whole, over all connections.
-
-    Full: `take` says no, and the connection that asked is answered 503. Given back when a body is
-    whole (then the handler's admission counts it) or its connection ends.
-    """
-
-    __slots__ = ("bytes_max", "held_bytes")
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.held_bytes = 0
-
-    def take(self, count_bytes: int) -> bool:
-        if self.held_bytes + count_bytes > self.bytes_max:
-            return False
-        self.held_bytes += count_bytes
-        return True
-
-    def give(self, count_bytes: int) -> None:
-        assert count_bytes <= self.held_bytes
-        self.held_bytes -= count_bytes
-
-
 class HttpCounters:
     """Plain numbers since the start; whoever exposes them reads them."""
 
@@ -97,9 +74,9 @@ class Connection(Protocol):
 class HttpHub:
     """Shared by the connections of one listener. `tick` counts sweeps: time without a clock."""
 
-    def __init__(self, limits: HttpLimits, bodies: BodyBudget | None = None) -> None:
+    def __init__(self, limits: HttpLimits, bodies: ByteBudget | None = None) -> None:
         self.limits = limits
-        self.bodies = BodyBudget(limits.bodies_bytes_max) if bodies is None else bodies
+        self.bodies = ByteBudget(limits.bodies_bytes_max) if bodies is None else bodies
         self.counters = HttpCounters()
         self.tick = 0
         self.is_draining = False

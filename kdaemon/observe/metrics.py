@@ -32,7 +32,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
@@ -62,7 +62,7 @@ class Observed(Protocol):
     """The streams in use, as `streams.py` keeps them."""
 
     @property
-    def memory(self) -> MemoryBudget:
+    def memory(self) -> ByteBudget:
         """The budget that all streams share."""
         ...
 

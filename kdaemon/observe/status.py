@@ -16,7 +16,7 @@ import msgspec
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
@@ -106,7 +106,7 @@ class Readiness:
         self.state = _NEXT[self.state, move]
 
 
-def is_memory_full(memory: MemoryBudget) -> bool:
+def is_memory_full(memory: ByteBudget) -> bool:
     """Whether a large request would find no room. Small ones may still be taken."""
     return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION
 

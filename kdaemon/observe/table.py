@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
@@ -240,7 +240,7 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
 )  # fmt: skip
 
 # no label
-MEMORY: tuple[Metric[MemoryBudget], ...] = (
+MEMORY: tuple[Metric[ByteBudget], ...] = (
     Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
            lambda m: m.bytes_taken),
     Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_held_bytes.",

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.settle.deadlines import Deadlines
 
@@ -36,7 +36,7 @@ class FrameLedger:
     def __init__(
         self,
         buffer_bytes_max: int,
-        memory: MemoryBudget,
+        memory: ByteBudget,
         counters: StreamCounters,
         max_age_ns: int | None = None,
     ) -> None:
@@ -55,15 +55,12 @@ class FrameLedger:
         """Whether a frame of this size would be admitted now."""
         return (
             self.held_bytes + held_bytes <= self._buffer_bytes_max
-            and self._memory.bytes_taken + held_bytes <= self._memory.bytes_max
+            and held_bytes <= self._memory.free_bytes
         )
 
     def free_bytes(self) -> int:
         """How much memory frames may still take."""
-        return min(
-            self._buffer_bytes_max - self.held_bytes,
-            self._memory.bytes_max - self._memory.bytes_taken,
-        )
+        return min(self._buffer_bytes_max - self.held_bytes, self._memory.free_bytes)
 
     def admit(
         self,

@@ -22,7 +22,7 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
@@ -84,7 +84,7 @@ class Spool:
         self,
         open_store: Callable[[], Store],
         bytes_max: int,
-        memory: MemoryBudget,
+        memory: ByteBudget,
         clock: WallClock,
     ) -> None:
         """`open_store` runs in the spool's thread. `bytes_max`: pages in use, all streams."""

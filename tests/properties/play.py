@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
@@ -89,10 +89,10 @@ class Play:
         dice: Dice,
         settings: EngineSettings = SETTINGS,
         *,
-        memory: MemoryBudget | None = None,
+        memory: ByteBudget | None = None,
     ) -> None:
         self.settings = settings
-        self.memory = memory or MemoryBudget(50_000)
+        self.memory = memory or ByteBudget(50_000)
         self.neighbours: list[Play] = []  # who shares the memory
         self.now_ns = T
         self.engine = Engine(settings, self.memory, dice, T)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.limits import HASH_KEY_MAX
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import EngineSettings
 from kdaemon.pace.bucket import BURST_NS
@@ -34,7 +34,7 @@ PUTS = st.lists(
 
 
 def play_with(seed: int, shard_count: int | None, of: EngineSettings = LARGE) -> Play:
-    play = Play(random.Random(seed), of, memory=MemoryBudget(10**9))
+    play = Play(random.Random(seed), of, memory=ByteBudget(10**9))
     if shard_count is not None:
         play.engine.handle_description(describe(even_shards(shard_count)), T)
     return play
@@ -226,7 +226,7 @@ def test_a_saturated_shard_is_given_all_of_its_rate(shard_count: int, size: int)
 def test_two_streams_never_hold_more_than_their_memory_and_give_all_of_it_back(
     seed: int, steps: list[tuple[int, str, int]]
 ) -> None:
-    memory = MemoryBudget(20_000)
+    memory = ByteBudget(20_000)
     bounded = replace(SETTINGS, buffer_bytes_max=15_000)
     plays = [Play(random.Random(seed + n), bounded, memory=memory) for n in range(2)]
     plays[0].neighbours, plays[1].neighbours = plays[1:], plays[:1]

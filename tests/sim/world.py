@@ -16,7 +16,7 @@ from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
@@ -111,7 +111,7 @@ class World:
         self.now_ns = SECOND
         self.service = Service(self.service_settings, self.dice)
         self.service.create_stream(STREAM, self.shard_count, self.now_ns, quota=self.quota)
-        self.memory = MemoryBudget(1 << 30)
+        self.memory = ByteBudget(1 << 30)
         self.engines: list[Engine] = []
         self.settled: list[Frame] = []
         self.frame_count = 0
@@ -129,7 +129,7 @@ class World:
         self,
         *,
         settings: EngineSettings | None = None,
-        memory: MemoryBudget | None = None,
+        memory: ByteBudget | None = None,
         dice: Dice | None = None,
     ) -> Engine:
         """A daemon starts. Those of one process share memory and dice; None takes the world's."""

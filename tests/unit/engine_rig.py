@@ -2,7 +2,7 @@
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
@@ -34,7 +34,7 @@ class Rig:
     """An engine with one shard (so that predictions hold), full dice, and a clock by hand."""
 
     def __init__(self, settings: EngineSettings = SETTINGS, shard_count: int = 1) -> None:
-        self.memory = MemoryBudget(10_000_000)
+        self.memory = ByteBudget(10_000_000)
         self.now_ns = T
         self.record_count = 0
         self.engine = Engine(settings, self.memory, LoadedDice(0.5), T)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.engine.heat import BACKLOGGED_NS, StreamHeat
@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self, settings: EngineSettings = ROOMY, *, may_list: bool = True) -> None:
         self.now_ns = T
-        self.engine = Engine(settings, MemoryBudget(1 << 30), LoadedDice(0.5), T)
+        self.engine = Engine(settings, ByteBudget(1 << 30), LoadedDice(0.5), T)
         self.engine.freshness.ask(T)
         if may_list:
             self.engine.handle_description(describe(SHARDS), T)

@@ -6,7 +6,7 @@ from kdaemon.base.counters import CallOutcome, DeadReason, RejectReason, RetryRe
 from kdaemon.base.description import OpenShard
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
 from tests.unit.base.frames import (
@@ -331,7 +331,7 @@ def test_a_description_sets_the_record_limit_within_that_of_a_batch() -> None:
 
 
 def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() -> None:
-    memory = MemoryBudget(1500)
+    memory = ByteBudget(1500)
     settings = EngineSettings(10, 100_000, 50_000, 0, 3, 1000, 1_000_000, 1000, first_share=1.0)
     stalled, lively = (Engine(settings, memory, LoadedDice(0.5), T) for _ in range(2))
 

@@ -22,7 +22,7 @@ from kdaemon.base.histogram import (
     Histogram,
 )
 from kdaemon.base.limits import RECORDS_PER_CALL_MAX, REQUEST_BYTES_MAX_AWS
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.settle.verdict import Verdict
 
 
@@ -101,7 +101,7 @@ def test_unaccounted_is_what_was_received_and_is_nowhere() -> None:
 
 
 def test_a_budget_gives_to_the_last_byte_and_not_one_more() -> None:
-    budget = MemoryBudget(100)
+    budget = ByteBudget(100)
     assert budget.take(60)
     assert not budget.take(41)
     assert budget.bytes_taken == 60, "a refusal takes nothing"
@@ -113,7 +113,7 @@ def test_a_budget_gives_to_the_last_byte_and_not_one_more() -> None:
 
 
 def test_giving_back_more_than_was_taken_is_a_defect_that_shows() -> None:
-    budget = MemoryBudget(100)
+    budget = ByteBudget(100)
     budget.take(10)
     with pytest.raises(AssertionError, match="more given back"):
         budget.give(11)
@@ -123,7 +123,7 @@ def test_giving_back_more_than_was_taken_is_a_defect_that_shows() -> None:
 @settings(deadline=None, print_blob=True)
 @given(st.lists(st.integers(0, 60), max_size=40))
 def test_a_budget_is_never_over(sizes: list[int]) -> None:
-    budget = MemoryBudget(100)
+    budget = ByteBudget(100)
     held: list[int] = []
     for size in sizes:
         if budget.take(size):

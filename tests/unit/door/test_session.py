@@ -76,7 +76,7 @@ async def harness() -> AsyncIterator[Make]:
         one.lose()
         await asyncio.sleep(0)
         assert one.hub.counters.open == 0
-        assert one.hub.bodies.held_bytes == 0
+        assert one.hub.bodies.bytes_taken == 0
         await one.hub.aclose(0)
 
 
@@ -495,7 +495,7 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
         rejected = [answer["rejected"] for answer in answers if "rejected" in answer]
         assert len(rejected) == len(set(rejected))
         one.lose()
-        assert one.hub.bodies.held_bytes == 0
+        assert one.hub.bodies.bytes_taken == 0
         await one.hub.aclose(0)
 
     def settle_all(one: Harness) -> None:

@@ -12,8 +12,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdaemon.base.memory import ByteBudget
 from kdaemon.http.connection import (
-    BodyBudget,
     HttpHub,
     HttpLimits,
     HttpProtocol,
@@ -106,7 +106,7 @@ async def test_bytes_one_at_a_time_are_the_same_request(
     got = b"".join(split.feed(request_bytes[i : i + 1]) for i in range(len(request_bytes)))
     assert got == expected
     assert split.requests[0].headers == whole.requests[0].headers
-    assert split.hub.bodies.held_bytes == 0
+    assert split.hub.bodies.bytes_taken == 0
 
 
 async def test_trailers_of_one_request_are_not_headers_of_the_next(harness: Make) -> None:
@@ -373,25 +373,25 @@ async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) ->
 
 async def test_bodies_that_are_still_arriving_share_a_budget(harness: Make) -> None:
     limits = HttpLimits(bodies_bytes_max=1500)
-    bodies = BodyBudget(1500)
+    bodies = ByteBudget(1500)
     first, second = harness(hub=HttpHub(limits, bodies)), harness(hub=HttpHub(limits, bodies))
     head = b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n"
     first.feed(head + b"x" * 1000)
-    assert bodies.held_bytes == 1000
+    assert bodies.bytes_taken == 1000
     answer = second.feed(head + b"x" * 1000)
     assert statuses(answer) == [503]
     assert b"Retry-After: 1\r\n" in answer
     first.feed(b"x")
     assert len(first.requests[0].body) == 1001
-    assert bodies.held_bytes == 0
+    assert bodies.bytes_taken == 0
 
 
 async def test_a_lost_connection_gives_its_part_of_the_budget_back(harness: Make) -> None:
     one = harness()
     one.feed(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
-    assert one.hub.bodies.held_bytes == 3
+    assert one.hub.bodies.bytes_taken == 3
     one.lose()
-    assert one.hub.bodies.held_bytes == 0
+    assert one.hub.bodies.bytes_taken == 0
 
 
 async def test_a_handler_that_fails_is_a_500_and_the_connection_goes_on(harness: Make) -> None:
@@ -586,7 +586,7 @@ def feed_noise(pieces: list[bytes], pipeline_max: int = 2) -> None:
         answer_all(one)
         sweep(one, 3)
         one.lose()
-        assert one.hub.bodies.held_bytes == 0
+        assert one.hub.bodies.bytes_taken == 0
         assert one.hub.counters.open == 0
         await one.hub.aclose(0)
 

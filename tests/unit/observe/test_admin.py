@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kdaemon.base.counters import StreamCounters
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.http.connection import HttpServer, serve_http
 from kdaemon.http.hub import HttpCounters
@@ -27,7 +27,7 @@ ANSWER_WITHIN_S = 5
 class Observing:
     """Stands where `streams.py` stands."""
 
-    memory: MemoryBudget
+    memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
 
@@ -57,7 +57,7 @@ class Place:
 
     def __init__(self) -> None:
         self.clock = Hand()
-        self.memory = MemoryBudget(16_000)
+        self.memory = ByteBudget(16_000)
         engine = Engine(SETTINGS, self.memory, SystemDice(1), self.clock.now_ns())
         observing = Observing(self.memory, {"orders": engine})
         listeners: dict[str, HttpCounters] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdaemon.base.counters import StreamCounters
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
@@ -26,7 +26,7 @@ class Place:
     """
 
     def __init__(self, caplog: pytest.LogCaptureFixture, *names: str) -> None:
-        self.memory = MemoryBudget(1 << 30)
+        self.memory = ByteBudget(1 << 30)
         self.door = StreamCounters()
         self.time_ns = T
         self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}

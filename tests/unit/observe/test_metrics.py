@@ -21,7 +21,7 @@ from kdaemon.base.counters import (
     StreamCounters,
 )
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
@@ -45,7 +45,7 @@ ENUMS = (RejectReason, DeadReason, DropReason, RetryReason, FailureCode, CallOut
 class Observing:
     """Stands where `streams.py` stands."""
 
-    memory: MemoryBudget
+    memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
 

@@ -12,7 +12,7 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
@@ -41,7 +41,7 @@ SIGNATURE_TEXT = "The request signature we calculated does not match the signatu
 class Observing:
     """Stands where `streams.py` stands."""
 
-    memory: MemoryBudget
+    memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
 
@@ -113,7 +113,7 @@ def test_only_a_started_daemon_with_room_is_ready() -> None:
 
 
 def test_memory_is_full_when_less_than_a_sixteenth_is_free() -> None:
-    memory = MemoryBudget(1600)
+    memory = ByteBudget(1600)
     assert not is_memory_full(memory)
     memory.take(1500)
     assert not is_memory_full(memory)

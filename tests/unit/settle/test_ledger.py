@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger
 from tests.unit.base.frames import MS, SECOND, delivered, failed, make_frame
@@ -16,8 +16,8 @@ WITHDRAWN = failed("withdrawn")
 
 def make(
     buffer_bytes: int = 1000, memory_bytes: int = 10_000
-) -> tuple[FrameLedger, MemoryBudget, StreamCounters]:
-    memory, counters = MemoryBudget(memory_bytes), StreamCounters()
+) -> tuple[FrameLedger, ByteBudget, StreamCounters]:
+    memory, counters = ByteBudget(memory_bytes), StreamCounters()
     return FrameLedger(buffer_bytes, memory, counters), memory, counters
 
 
@@ -101,7 +101,7 @@ def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
 
 
 def test_two_streams_share_the_memory_and_each_has_its_own_part() -> None:
-    memory = MemoryBudget(300)
+    memory = ByteBudget(300)
     ledgers = [FrameLedger(200, memory, StreamCounters()) for _ in range(2)]
     assert admit(ledgers[0], frame_of(1))
     assert admit(ledgers[0], frame_of(1))

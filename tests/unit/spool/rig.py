@@ -8,7 +8,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.memory import MemoryBudget
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
@@ -79,7 +79,7 @@ async def a_spool(
     store: Callable[[], Store] | None = None,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
-    spool = Spool(store or open_store(directory), bytes_max, MemoryBudget(64 * MIB), SystemClock())
+    spool = Spool(store or open_store(directory), bytes_max, ByteBudget(64 * MIB), SystemClock())
     await spool.open()
     by_name = {target.name: target for target in targets}
 
