@@ -73,7 +73,7 @@ class Daemon:
         self._stack.push_async_callback(client.aclose)
         discovery = Discovery(
             client.call,
-            DiscoverySettings(config.service, config.send.control_calls_per_second),
+            DiscoverySettings(config.traits, config.send.control_calls_per_second),
             self._dice,
         )
         memory = self._memory
@@ -297,7 +297,7 @@ def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
     calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
     return ClientSettings(
         connections_max=(calls_max + 1) * config.streams_max,  # and one to ask for the shards
-        service=config.service,
+        service=config.traits,
         region=config.region or None,
         endpoint_url=config.endpoint_url or None,
         profile=config.profile or None,

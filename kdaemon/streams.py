@@ -6,7 +6,6 @@ closed, and if none is idle the newcomer is refused.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -14,19 +13,13 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import (
-    STREAM_ARN_CHARACTERS_MAX,
-    STREAM_ARN_PATTERN,
-    STREAM_NAME_PATTERN,
-)
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import is_path, is_stream_name, parse_arn
 from kdaemon.base.ports import Clock, Dice
+from kdaemon.base.service import Service
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.send.driver import Client, Describer, StreamDriver
-
-_NAME = re.compile(STREAM_NAME_PATTERN)
-_ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)
 
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -219,7 +212,7 @@ class Streams:
         await asyncio.gather(*self._closing)
 
     def _open(self, name: str) -> Stream:
-        if name not in self._config.streams and not _may_exist(name, self._config.service):
+        if name not in self._config.streams and not _may_exist(name, self._config.traits):
             raise RejectedRecord(
                 "ValidationException",
                 f"This is no name or ARN of a stream ({len(name)} characters; not shown): expected"
@@ -243,7 +236,7 @@ class Streams:
                 f" {name} is not taken.",
             )
         target = StreamTarget(config.name, config.arn or None)
-        settings = _engine_settings(config, self._config.service)
+        settings = _engine_settings(config, self._config.traits)
         engine = Engine(settings, self.memory, self._dice, self._clock.now_ns())
         driver = StreamDriver(target, engine, self._client, self._discovery, self._clock)
         stream = Stream(config, driver, self._clock, self._spool)
@@ -272,18 +265,16 @@ class Streams:
         return False
 
 
-def _may_exist(name: str, service: str) -> bool:
+def _may_exist(name: str, service: Service) -> bool:
     """Whether the service can have a stream of this name or ARN. What no stream can be called must
     not become a label, a log line or an engine here, whoever asks for it.
     """
-    if len(name) > STREAM_ARN_CHARACTERS_MAX:
-        return False
-    if service == "yandex":  # names are paths
-        return name != "" and name.isprintable()
-    return _NAME.fullmatch(name) is not None or _ARN.fullmatch(name) is not None
+    if not service.has_arns:
+        return is_path(name)
+    return is_stream_name(name) or parse_arn(name) is not None
 
 
-def _engine_settings(config: StreamConfig, service: str) -> EngineSettings:
+def _engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
     return EngineSettings(
         batch_records_max=config.batch_records_max,
         batch_bytes_max=config.batch_bytes_max,
@@ -297,7 +288,7 @@ def _engine_settings(config: StreamConfig, service: str) -> EngineSettings:
         max_age_ns=config.max_age_ms * MS or None,
         is_ordered=config.ordering == "partition_key",
         aggregate_bytes_max=config.aggregate_bytes_max if config.aggregation == "kpl" else 0,
-        is_shard_atomic=service == "yandex",
+        is_shard_atomic=service.is_shard_atomic,
     )
 
 

@@ -17,14 +17,11 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.names import parse_arn
+from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.rules import Path, find_clashes
-from kdaemon.config.settings import (
-    YANDEX_CALL_TIMEOUT_MS,
-    YANDEX_READ_TIMEOUT_MS,
-    Config,
-    StreamConfig,
-)
-from kdaemon.config.values import Check, arn_stream_name, is_arn
+from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.values import Check
 
 ENVIRONMENT = "environment"
 FLAGS = "flags"
@@ -142,7 +139,8 @@ class _Loader:
 
     def list_stream(self, source: str, given: str) -> None:
         """A [streams.GIVEN] exists, maybe with no key in it. Two of one name are a problem."""
-        name = arn_stream_name(given) if is_arn(given) else given
+        arn = parse_arn(given)
+        name = given if arn is None else arn.name
         path = ("streams", given)
         if self.listed.setdefault(name, path) != path:
             problem = f"is the stream {name} again, which {_dotted(self.listed[name])} lists"
@@ -164,24 +162,32 @@ class _Loader:
 
     def _with_following_defaults(self) -> dict[Path, object]:
         """Defaults that follow another setting, where nobody gave the key itself."""
-        defaults: dict[Path, object] = {}
-        if self.values.get(("service",)) == "yandex":
-            defaults["send", "read_timeout_ms"] = YANDEX_READ_TIMEOUT_MS
-            defaults["send", "call_timeout_ms"] = YANDEX_CALL_TIMEOUT_MS
-            defaults["sandbox", "flavour"] = "yandex"
+        service = SERVICES[str(self.values.get(("service",), AWS.name))]
+        defaults: dict[Path, object] = {
+            ("send", "read_timeout_ms"): service.read_timeout_ms,
+            ("send", "call_timeout_ms"): service.call_timeout_ms,
+            ("sandbox", "flavour"): service.name,
+        }
+        default = _default_stream(service)
         memory_bytes = self.values.get(("memory_bytes_max",))
         if isinstance(memory_bytes, int):
-            lower = min(StreamConfig().buffer_bytes_max, memory_bytes)
-            defaults["default", "buffer_bytes_max"] = lower
-        return defaults | self.values
+            default = replace(default, buffer_bytes_max=min(default.buffer_bytes_max, memory_bytes))
+        given = {p[1]: v for p, v in self.values.items() if len(p) == 2 and p[0] == "default"}
+        sizes = {
+            "buffer_bytes_max": default.buffer_bytes_max,
+            "batch_bytes_max": default.batch_bytes_max,
+            **_sizes(given, {}, default),
+        }
+        return defaults | {("default", key): size for key, size in sizes.items()} | self.values
 
     @staticmethod
     def _build_stream(
         name: str, path: Path, values: Mapping[Path, object], default: StreamConfig
     ) -> StreamConfig:
         given: dict[str, Any] = {p[2]: v for p, v in values.items() if p[:2] == path}
-        if is_arn(path[1]):
+        if parse_arn(path[1]) is not None:
             given.setdefault("arn", path[1])
+        given |= _sizes(given, values, default)
         return replace(default, name=name, **given)
 
     def apply_rules(self, config: Config) -> None:
@@ -195,6 +201,39 @@ class _Loader:
             )
             if givers and not is_inherited:
                 self.note(givers[0].source, givers[0].shown_key, clash.problem)
+
+
+def _default_stream(service: Service) -> StreamConfig:
+    """[default] where nobody gave a key: the service's limits are the limits."""
+    return StreamConfig(
+        batch_bytes_max=service.request_bytes_max,
+        request_bytes_max=service.request_bytes_max,
+        record_bytes_max=service.record_bytes_max,
+    )
+
+
+def _sizes(
+    given: Mapping[str, Any], values: Mapping[Path, object], default: StreamConfig
+) -> dict[str, int]:
+    """The sizes of a stream that nobody gave, neither here (`given`) nor in [default] (`values`):
+    the default's, or less where a size that was given is smaller. One request fits in the buffer
+    while another is being delivered, and one record in a request and in a call.
+    """
+    sizes = {
+        key: given.get(key, getattr(default, key))
+        for key in ("buffer_bytes_max", "request_bytes_max", "batch_bytes_max", "record_bytes_max")
+    }
+
+    def is_open(key: str) -> bool:
+        return key not in given and ("default", key) not in values
+
+    if is_open("request_bytes_max"):
+        sizes["request_bytes_max"] = min(sizes["request_bytes_max"], sizes["buffer_bytes_max"] // 2)
+    if is_open("record_bytes_max"):
+        sizes["record_bytes_max"] = min(
+            sizes["record_bytes_max"], sizes["request_bytes_max"], sizes["batch_bytes_max"]
+        )
+    return {key: sizes[key] for key in ("request_bytes_max", "record_bytes_max") if is_open(key)}
 
 
 def _default_of(table: str) -> Any:

@@ -4,11 +4,11 @@ Pure. A bound of one key alone stands with the key in `config.py`; what stands h
 loader runs all the rules over one Config and decides which file or variable to name.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kdaemon.base import limits
+from kdaemon.base.names import is_stream_name
+from kdaemon.base.service import Service
 from kdaemon.config.settings import Config, StreamConfig
 from kdaemon.config.values import Address, parse_address
 
@@ -168,8 +168,7 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
         )
     yield from _ordering(at, stream)
     yield from _aggregation(at, stream)
-    if config.service == "yandex":
-        yield from _yandex_stream(at, stream)
+    yield from _limits_of(config.traits, at, stream)
 
 
 def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
@@ -198,32 +197,33 @@ def _aggregation(at: Path, stream: StreamConfig) -> Iterator[Clash]:
         )
 
 
-def _yandex_stream(at: Path, stream: StreamConfig) -> Iterator[Clash]:
+def _limits_of(service: Service, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """What the service itself does not take."""
     for key, value, bound in (
-        ("batch_bytes_max", stream.batch_bytes_max, limits.REQUEST_BYTES_MAX),
-        ("request_bytes_max", stream.request_bytes_max, limits.REQUEST_BYTES_MAX),
-        ("record_bytes_max", stream.record_bytes_max, limits.RECORD_BYTES_MAX),
+        ("batch_bytes_max", stream.batch_bytes_max, service.request_bytes_max),
+        ("request_bytes_max", stream.request_bytes_max, service.request_bytes_max),
+        ("record_bytes_max", stream.record_bytes_max, service.record_bytes_max),
     ):
         if value > bound:
             yield Clash(
-                ((*at, key), ("service",)), f"is {value}; Yandex Data Streams takes at most {bound}"
+                ((*at, key), ("service",)), f"is {value}; {service.title} takes at most {bound}"
             )
-    if stream.aggregation != "none":
+    if stream.aggregation != "none" and not service.can_aggregate:
         yield Clash(
             ((*at, "aggregation"), ("service",)),
-            "Yandex Data Streams cannot carry aggregates: it may move key ranges under the same "
+            f"{service.title} cannot carry aggregates: it may move key ranges under the same "
             "shard ids, so that a consumer which checks ranges, as the KCL does, drops whole "
             'aggregates in silence, and nothing there takes them apart: set aggregation = "none"',
         )
-    if stream.arn:
+    if stream.arn and not service.has_arns:
         yield Clash(
             ((*at, "arn"), ("service",), at),
-            "Yandex Data Streams has no ARNs: name the stream by its path",
+            f"{service.title} has no ARNs: name the stream by its path",
         )
 
 
 def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
-    if config.service == "aws" and not re.fullmatch(limits.STREAM_NAME_PATTERN, stream.name):
+    if config.traits.has_arns and not is_stream_name(stream.name):
         yield Clash(
             (at,),
             "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
+from kdaemon.base.names import parse_arn
+from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.values import (
     Acknowledgement,
     Address,
@@ -38,14 +40,13 @@ from kdaemon.config.values import (
     Quota,
     RecordBytes,
     Region,
-    Service,
+    ServiceName,
     Share,
     Text,
     UnixAcknowledgement,
     UnixPath,
     Url,
     WhenFull,
-    arn_stream_name,
     parse_address,
     whole,
 )
@@ -97,17 +98,12 @@ class SendConfig:
 
     # To open a connection, TLS included.
     connect_timeout_ms: Milliseconds = 3_000
-    # To the next bytes of an answer. Not set and service = "yandex": YANDEX_READ_TIMEOUT_MS.
-    read_timeout_ms: Milliseconds = 10_000
-    # One call from start to end. Not set and service = "yandex": YANDEX_CALL_TIMEOUT_MS.
-    call_timeout_ms: Milliseconds = 15_000
+    # To the next bytes of an answer. Not set: as base/service.py has it for the service.
+    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
+    # One call from start to end. Not set: the same.
+    call_timeout_ms: Milliseconds = AWS.call_timeout_ms
     # ListShards, DescribeStreamSummary, DescribeStream: the whole daemon together.
     control_calls_per_second: CallRate = 5.0
-
-
-# The YDS server gives up after 60 s, outcome unknown: ydb-platform/ydb source, 2026-11-21.
-YANDEX_READ_TIMEOUT_MS = 65_000
-YANDEX_CALL_TIMEOUT_MS = 70_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +156,7 @@ class SandboxConfig:
     # Shards of each of them.
     shard_count: Annotated[int, whole(1, 10_000)] = 4
     # Which service it imitates. Not set: as `service`.
-    flavour: Service = "aws"
+    flavour: ServiceName = "aws"
     # Quota of each shard: records, and data + partition keys.
     shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
     shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
@@ -201,13 +197,14 @@ class StreamConfig:
     deadline_ms: Milliseconds = 20_000
     # How long a record waits for company at most.
     linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
-    # One PutRecords call to the service: records, and data + partition keys.
+    # One PutRecords call to the service: records, and data + partition keys. The defaults of the
+    # three sizes are the service's limits, or less where another size that is set is smaller.
     batch_records_max: CallRecords = limits.RECORDS_PER_CALL_MAX
-    batch_bytes_max: CallBytes = limits.REQUEST_BYTES_MAX
+    batch_bytes_max: CallBytes = AWS.request_bytes_max
     # One request of a client: data + partition keys.
-    request_bytes_max: CallBytes = limits.REQUEST_BYTES_MAX
-    # One record: data + partition key; the stream's MaxRecordSizeInKiB.
-    record_bytes_max: RecordBytes = limits.RECORD_BYTES_MAX
+    request_bytes_max: CallBytes = AWS.request_bytes_max
+    # One record: data + partition key, until the stream's own limit is known.
+    record_bytes_max: RecordBytes = AWS.record_bytes_max
     # PutRecords calls of this stream under way at one time.
     in_flight_max: Annotated[int, whole(1, 1000)] = 16
     # Part of every shard's quota that this daemon may use.
@@ -226,7 +223,7 @@ class StreamConfig:
 class Config:
     """All settings. `streams` holds the listed streams by name, [default] filled in."""
 
-    service: Service = "aws"
+    service: ServiceName = "aws"
     # "": as the AWS environment and profile say.
     region: Region = ""
     # "": as the service's own rules say.
@@ -249,6 +246,11 @@ class Config:
     default: StreamConfig = field(default_factory=StreamConfig)
     streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def traits(self) -> Service:
+        """All that differs between the services, of the one that is configured."""
+        return SERVICES[self.service]
+
     def stream(self, name: str) -> StreamConfig | None:
         """Settings of a stream by its name or ARN; None if nobody may write to it here.
 
@@ -256,16 +258,16 @@ class Config:
         (the answer then carries the ARN asked for). A listed stream with another ARN belongs to
         another account or region, and is never taken for this one.
         """
-        if not name.startswith("arn:"):
+        arn = parse_arn(name)
+        if arn is None:
             listed = self.streams.get(name)
             if listed is not None:
                 return listed
             return replace(self.default, name=name) if self.accept_unlisted else None
-        short = arn_stream_name(name)
-        listed = self.streams.get(short)
+        listed = self.streams.get(arn.name)
         if listed is not None and listed.arn in {"", name}:
             return replace(listed, arn=name)
-        return replace(self.default, name=short, arn=name) if self.accept_unlisted else None
+        return replace(self.default, name=arn.name, arn=name) if self.accept_unlisted else None
 
 
 def resolve_unix_path(unix: str, environ: Mapping[str, str]) -> str | None:

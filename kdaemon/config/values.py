@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kdaemon.base import limits
+from kdaemon.base.names import parse_arn
+from kdaemon.base.service import SERVICES
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21
 
@@ -52,17 +54,6 @@ def parse_address(text: str) -> Address | None:
     return Address(found[1] or found[2], int(found[3]))
 
 
-def is_arn(text: str) -> bool:
-    """Whether this is the ARN of a stream, as the service takes it."""
-    is_short = len(text) <= limits.STREAM_ARN_CHARACTERS_MAX
-    return is_short and re.fullmatch(limits.STREAM_ARN_PATTERN, text) is not None
-
-
-def arn_stream_name(arn: str) -> str:
-    """The stream's name: what follows `stream/`."""
-    return arn.partition(":stream/")[2]
-
-
 def check_address_given(text: str) -> None:
     if parse_address(text) is None:
         raise ValueError('HOST:PORT, such as "127.0.0.1:4567"')
@@ -88,7 +79,7 @@ def check_url(text: str) -> None:
 
 
 def check_arn(text: str) -> None:
-    if text and not is_arn(text):
+    if text and parse_arn(text) is None:
         raise ValueError("arn:aws:kinesis:REGION:ACCOUNT:stream/NAME")
 
 
@@ -128,7 +119,7 @@ Arn = Annotated[str, Meta(description="an ARN in quotes"), Check(check_arn)]
 Region = Annotated[
     str, Meta(pattern=r"^[a-z0-9-]*$", description='a region, such as "eu-central-1", or ""')
 ]
-Service = Annotated[Literal["aws", "yandex"], _words("aws", "yandex")]
+ServiceName = Annotated[Literal["aws", "yandex"], _words(*SERVICES)]
 Acknowledgement = Annotated[
     Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")
 ]

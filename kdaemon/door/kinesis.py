@@ -13,8 +13,6 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORD_BYTES_MAX_AWS
-from kdaemon.base.limits import REQUEST_BYTES_MAX_AWS as REQUEST_BYTES_MOST
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import RecordResult
 from kdaemon.config import Config
@@ -58,13 +56,13 @@ class KinesisGateway:
         self._streams = streams
         self._clock = clock
         self._answer_headers = AnswerHeaders(process_id)
-        self._is_yandex = config.service == "yandex"
+        service = config.traits
         # The stream is known only after parsing: parse by the widest limits, then apply its own.
         self._widest = PutLimits(
-            record_bytes_max=RECORD_BYTES_MAX_AWS,
-            request_bytes_max=REQUEST_BYTES_MOST,
-            partition_key_bytes_max=PARTITION_KEY_BYTES_MAX_YANDEX if self._is_yandex else None,
-            is_stream_name_free=self._is_yandex,
+            record_bytes_max=service.record_bytes_max,
+            request_bytes_max=service.request_bytes_max,
+            partition_key_bytes_max=service.partition_key_bytes_max,
+            is_stream_name_free=not service.has_arns,
         )
 
     def handle(self, request: HttpRequest) -> None:
@@ -144,7 +142,8 @@ class KinesisGateway:
         request_bytes_max = stream.config.request_bytes_max
         record_bytes_max = stream.record_bytes_max
         if total > record_bytes_max or total > request_bytes_max:
-            limits = PutLimits(record_bytes_max, request_bytes_max, None, self._is_yandex)
+            is_free = self._widest.is_stream_name_free
+            limits = PutLimits(record_bytes_max, request_bytes_max, None, is_free)
             try:
                 check_sizes(put, limits, prefix=form.path_prefix)
             except ApiError:

@@ -15,7 +15,6 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.config import Config
@@ -55,7 +54,7 @@ class NdjsonGateway:
     def __init__(self, streams: Streams, config: Config, clock: Clock) -> None:
         self._streams = streams
         self._clock = clock
-        self._key_bytes_max = PARTITION_KEY_BYTES_MAX_YANDEX if config.service == "yandex" else None
+        self._key_bytes_max = config.traits.partition_key_bytes_max
 
     # HTTP
 

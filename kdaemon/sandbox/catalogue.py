@@ -5,7 +5,8 @@ forms beyond the two ways a request names a stream. Invariant: `retained_bytes` 
 stored records, and after every write it is at most the setting.
 """
 
-from kdaemon.base.limits import KIB, RECORD_BYTES_MAX, STREAM_ARN_PATTERN
+from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
+from kdaemon.base.names import ARN_PATTERN
 from kdaemon.sandbox.payload import Payload, optional_text, refuse, text
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
@@ -126,13 +127,13 @@ class Catalogue:
 
     def find_by_arn(self, payload: Payload) -> Stream:
         """The stream of a call that takes no name; ValidationException where the ARN is missing."""
-        arn = text(payload, "StreamARN", STREAM_ARN_PATTERN.strip("^$"))
+        arn = text(payload, "StreamARN", ARN_PATTERN)
         return self.find(self.name_of(None, arn))
 
     def name_in(self, payload: Payload) -> str | None:
         """The name in a control or reading call; None when it gives neither name nor ARN."""
         name = optional_text(payload, "StreamName", self.name_pattern)
-        arn = optional_text(payload, "StreamARN", STREAM_ARN_PATTERN.strip("^$"))
+        arn = optional_text(payload, "StreamARN", ARN_PATTERN)
         return None if name is None and arn is None else self.name_of(name, arn)
 
     def find_in(self, payload: Payload) -> Stream:

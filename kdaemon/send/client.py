@@ -17,7 +17,7 @@ single calls and not the daemon.
 import asyncio
 import ssl
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,7 @@ from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import AWS, Service
 from kdaemon.send import answers
 from kdaemon.send.request import STAMP, Body, Canonical, Keys, Route
 
@@ -35,8 +36,6 @@ CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
 DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all others are "control"
     {"PutRecords", "PutRecord", "GetRecords", "GetShardIterator", "SubscribeToShard"}
 )
-YANDEX_ENDPOINT_URL: Final = "https://yds.serverless.yandexcloud.net"  # its docs, 2026-11-21
-YANDEX_REGION: Final = "ru-central1"  # the same; another region in the signature is refused
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
@@ -66,7 +65,7 @@ class ClientSettings:
     no AWS environment, no proxy.
     """
 
-    service: Literal["aws", "yandex"] = "aws"
+    service: Service = AWS
     region: str | None = None
     endpoint_url: str | None = None
     profile: str | None = None
@@ -212,7 +211,7 @@ class ServiceClient:
         raise failure  # here, so that no context carries what a credential process printed
 
     def _arn_of(self, target: StreamTarget) -> str | None:
-        return target.arn if self._settings.service == "aws" else None
+        return target.arn if self._settings.service.has_arns else None
 
     async def _call(self, operation: str, arn: str | None, request: object) -> bytes:
         """One call, and one more if its credentials were stale. Returns the body of the 200.
@@ -313,9 +312,9 @@ class _Aws:
                 session.full_config, session.get_scoped_config(), "kinesis"
             ).provide()
         region = variable("region")
-        if settings.service == "yandex":
-            endpoint_url = endpoint_url or YANDEX_ENDPOINT_URL
-            region = settings.region or YANDEX_REGION  # one that is meant for AWS would be refused
+        if settings.service.region is not None:  # one that is meant for AWS would be refused
+            region = settings.region or settings.service.region
+        endpoint_url = endpoint_url or settings.service.endpoint_url
         loader = session.get_component("data_loader")
         self._rules = EndpointProvider(
             loader.load_service_model("kinesis", "endpoint-rule-set-1"),

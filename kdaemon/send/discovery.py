@@ -11,7 +11,7 @@ Queue: callers wait in line for the account's quota; it is bounded by the number
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from asyncio_throttle.throttler import Throttler
@@ -20,6 +20,7 @@ from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, KIB
 from kdaemon.base.ports import Dice
+from kdaemon.base.service import AWS, Service
 from kdaemon.send.answers import unreadable_answer
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
@@ -54,7 +55,7 @@ class DiscoverySettings:
     DescribeStreamSummary a second). `attempts_max`: of one call, the first included.
     """
 
-    service: Literal["aws", "yandex"] = "aws"
+    service: Service = AWS
     calls_per_second: float = 5.0
     attempts_max: int = 5
 
@@ -148,7 +149,7 @@ class Discovery:
         Raises `ServiceError` for a missing stream (Yandex says so also where permission is
         missing), and for what did not pass within the attempts.
         """
-        if self._settings.service == "yandex":
+        if self._settings.service.describes_shards_with_stream:
             shards = await self._if_allowed(self._describe_stream(target))
             return StreamDescription(
                 _open_shards(shards), record_bytes_max=None, is_auto=False, stream_arn=None

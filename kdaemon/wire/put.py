@@ -25,13 +25,12 @@ from kdaemon.base.limits import (
     RECORDS_PER_CALL_MAX,
     REQUEST_BYTES_MAX,
 )
+from kdaemon.base.names import is_stream_name, parse_arn
 from kdaemon.base.record import PartitionKey, Record, RecordResult
 from kdaemon.wire.refusals import (
     CBOR,
     HASH_KEY,
     JSON,
-    STREAM_ARN,
-    STREAM_NAME,
     ApiError,
     api_error,
     cbor_error,
@@ -252,7 +251,7 @@ def _check_hash_keys(records: list[Record], body: bytes, limits: PutLimits) -> N
 def _check_stream(request: PutRequest, limits: PutLimits) -> None:
     name, arn = request.stream_name, request.stream_arn
     is_free = limits.is_stream_name_free
-    if arn is None and name is not None and not is_free and STREAM_NAME.fullmatch(name):
+    if arn is None and name is not None and not is_free and is_stream_name(name):
         return
     problems = list(stream_problems(name, arn, is_stream_name_free=is_free))
     if problems:
@@ -266,9 +265,8 @@ def _check_stream(request: PutRequest, limits: PutLimits) -> None:
 
 
 def _stream_of_arn(arn: str) -> str:
-    if STREAM_ARN.fullmatch(arn):
-        return arn.partition(":stream/")[2]
-    return arn  # Yandex: an ARN is the stream's path
+    parsed = parse_arn(arn)
+    return arn if parsed is None else parsed.name  # Yandex: an ARN is the stream's path
 
 
 def check_sizes(

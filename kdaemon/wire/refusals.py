@@ -20,7 +20,14 @@ from kdaemon.base.limits import (
     HASH_KEY_MAX,
     PARTITION_KEY_CHARACTERS_MAX,
     RECORDS_PER_CALL_MAX,
-    STREAM_ARN_CHARACTERS_MAX,
+)
+from kdaemon.base.names import (
+    ARN_CHARACTERS_MAX,
+    ARN_PATTERN,
+    NAME_PATTERN,
+    STREAM_NAME_CHARACTERS_MAX,
+    is_stream_name,
+    parse_arn,
 )
 
 JSON = b"application/x-amz-json-1.1"
@@ -30,11 +37,8 @@ VALIDATION_ERRORS_MAX = 10  # how many the service lists (recorded answer `pr.ma
 ECHO_CHARACTERS_MAX = (
     300  # of a client's value in a text: a key of 257 is repeated whole, as recorded
 )
-STREAM_NAME_CHARACTERS_MAX = 128
 
 # As in base/limits.py, but for `fullmatch` and ASCII digits only.
-STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-STREAM_ARN = re.compile(r"arn:aws.*:kinesis:.*:[0-9]{12}:stream/\S+")
 HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
 
 # Codes that are the service's fault or its state, not the client's: everything else is 400.
@@ -265,16 +269,15 @@ def stream_problems(
     if name is None and arn is None:
         yield constraint(None, "streamName", "not be null")
     if name is not None:
-        if not is_stream_name_free and not re.fullmatch(r"[a-zA-Z0-9_.-]+", name):
-            yield constraint(name, "streamName", f"{pattern}[a-zA-Z0-9_.-]+")
-        length_max = (
-            STREAM_ARN_CHARACTERS_MAX if is_stream_name_free else STREAM_NAME_CHARACTERS_MAX
-        )
+        is_short = is_stream_name(name[:STREAM_NAME_CHARACTERS_MAX])
+        if not is_stream_name_free and not is_short:
+            yield constraint(name, "streamName", f"{pattern}{NAME_PATTERN}")
+        length_max = ARN_CHARACTERS_MAX if is_stream_name_free else STREAM_NAME_CHARACTERS_MAX
         yield from _length(name, "streamName", length_max)
     if arn is not None:
-        if not is_stream_name_free and not STREAM_ARN.fullmatch(arn):
-            yield constraint(arn, "streamARN", pattern + r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+")
-        yield from _length(arn, "streamARN", STREAM_ARN_CHARACTERS_MAX)
+        if not is_stream_name_free and parse_arn(arn) is None:
+            yield constraint(arn, "streamARN", f"{pattern}{ARN_PATTERN}")
+        yield from _length(arn, "streamARN", ARN_CHARACTERS_MAX)
 
 
 def _records_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:

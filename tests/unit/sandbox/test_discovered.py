@@ -5,6 +5,7 @@ from typing import Any
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record
+from kdaemon.base.service import AWS, YANDEX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
 from kdaemon.send.discovery import Discovery, DiscoverySettings
@@ -18,7 +19,7 @@ async def discovered(service: Service) -> StreamDescription:
     async def call(operation: str, payload: dict[str, object], _: StreamTarget) -> dict[str, Any]:
         return service.handle(operation, payload, 0)
 
-    settings = DiscoverySettings("yandex" if service.is_yandex else "aws", calls_per_second=1000.0)
+    settings = DiscoverySettings(YANDEX if service.is_yandex else AWS, calls_per_second=1000.0)
     return await Discovery(call, settings, SystemDice(1)).describe(StreamTarget(NAME))
 
 

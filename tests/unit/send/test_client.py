@@ -12,6 +12,7 @@ from aiohttp import web
 
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings, ServiceClient
 from tests.unit.send.scripted import (
     ARN,
@@ -104,7 +105,7 @@ async def test_yandex_gets_the_name_its_region_and_the_path_and_never_an_arn(
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
     url = service.url + "/ru-central1/b1g/etn"
-    async with opened(ClientSettings(service="yandex", endpoint_url=url)) as client:
+    async with opened(ClientSettings(service=YANDEX, endpoint_url=url)) as client:
         await client.put_records(StreamTarget("/ru-central1/b1g/etn/s", ARN), RECORDS)
     (received,) = service.received
     assert received.path == "/ru-central1/b1g/etn"

@@ -12,9 +12,8 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from kdaemon.base.description import StreamTarget
+from kdaemon.base.service import YANDEX
 from kdaemon.send.client import (
-    YANDEX_ENDPOINT_URL,
-    YANDEX_REGION,
     ClientSettings,
     ServiceClient,
     _keys_of,
@@ -148,10 +147,10 @@ async def test_without_any_region_a_call_says_what_to_set(monkeypatch: pytest.Mo
 
 
 async def test_yandex_has_its_own_endpoint_and_region() -> None:
-    async with opened(ClientSettings(service="yandex")) as client:
+    async with opened(ClientSettings(service=YANDEX)) as client:
         route = await route_of(client, "PutRecords", ORDERS)
-    assert str(route.url) == YANDEX_ENDPOINT_URL + "/"
-    assert f"/{YANDEX_REGION}/kinesis/" in route.sign(b"")["Authorization"]
+    assert str(route.url) == f"{YANDEX.endpoint_url}/"
+    assert f"/{YANDEX.region}/kinesis/" in route.sign(b"")["Authorization"]
 
 
 @pytest.mark.parametrize(

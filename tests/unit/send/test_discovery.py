@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.send.discovery import PAGES_MAX, Discovery, DiscoverySettings
 
 TOP = 2**128 - 1
@@ -77,9 +78,7 @@ class Sleeps:
         self.seconds.append(seconds)
 
 
-def discovery(
-    calls: FakeCalls, service: Literal["aws", "yandex"] = "aws", sleeps: Sleeps | None = None
-) -> Discovery:
+def discovery(calls: FakeCalls, service: Service = AWS, sleeps: Sleeps | None = None) -> Discovery:
     settings = DiscoverySettings(service=service, calls_per_second=1e6, attempts_max=3)
     return Discovery(calls, settings, HalfDice(), sleeps or Sleeps())
 
@@ -249,7 +248,7 @@ async def test_yandex_is_asked_by_describe_stream_only_page_by_page() -> None:
             stream(shard(2, 20, TOP)),
         ]
     )
-    description = await discovery(calls, "yandex").describe(StreamTarget("orders", ARN))
+    description = await discovery(calls, YANDEX).describe(StreamTarget("orders", ARN))
     assert description == StreamDescription(
         (
             OpenShard("shardId-000000000000", 0, 9),
@@ -286,21 +285,21 @@ async def test_yandex_shards_with_children_are_closed_although_listed_as_open() 
             ),
         ]
     )
-    description = await discovery(calls, "yandex").describe(ORDERS)
+    description = await discovery(calls, YANDEX).describe(ORDERS)
     assert description.shards is not None
     assert [shard.shard_id[-1] for shard in description.shards] == ["1", "4"]
 
 
 async def test_yandex_pages_that_claim_more_and_bring_nothing_end() -> None:
     calls = FakeCalls(DescribeStream=[stream(shard(0), has_more=True), stream(has_more=True)])
-    description = await discovery(calls, "yandex").describe(ORDERS)
+    description = await discovery(calls, YANDEX).describe(ORDERS)
     assert description.shards is not None
     assert len(calls.asked) == 2
 
 
 async def test_yandex_without_permission_to_describe_is_unknown() -> None:
     calls = FakeCalls(DescribeStream=[DENIED])
-    description = await discovery(calls, "yandex").describe(ORDERS)
+    description = await discovery(calls, YANDEX).describe(ORDERS)
     assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
 
 
@@ -309,7 +308,7 @@ async def test_yandex_without_permission_to_describe_is_unknown() -> None:
 
 async def test_all_streams_together_keep_within_the_rate() -> None:
     calls = FakeCalls(DescribeStream=[stream(shard(0))])
-    settings = DiscoverySettings(service="yandex", calls_per_second=2.5)
+    settings = DiscoverySettings(service=YANDEX, calls_per_second=2.5)
     asking = Discovery(calls, settings, HalfDice(), Sleeps())
     tasks = [asyncio.create_task(asking.describe(ORDERS)) for _ in range(5)]
     while len(calls.asked) < 2:

@@ -1,0 +1,61 @@
+r"""Names and ARNs of streams: parsed here and nowhere else.
+
+A stream is called by its name, by its ARN, or (at Yandex) by a path. These are spellings;
+`streams.py` turns them into one identity. It stands in base, because the configuration names
+streams too. Pure.
+
+Invariant: every check is linear in the length of the text, and the length is looked at first: no
+text of a client costs more than a moment.
+
+Source: botocore 1.43.117, model kinesis/2013-12-02 (name `[a-zA-Z0-9_.-]{1,128}`, ARN
+`arn:aws.*:kinesis:.*:\d{12}:stream/\S+` up to 2,048 characters); checked 2026-11-28. That pattern
+lets through what no ARN can be: the name in an ARN is held to a name's pattern here.
+"""
+
+import re
+from dataclasses import dataclass
+
+STREAM_NAME_CHARACTERS_MAX = 128  # at AWS
+ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling: a path at Yandex too
+NAME_PATTERN = "[a-zA-Z0-9_.-]+"  # as the service writes it in its refusals
+ARN_PATTERN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"  # the same
+
+_is_name = re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch
+_is_partition = re.compile(r"aws[a-z0-9-]{0,32}").fullmatch
+_is_region = re.compile(r"[a-z0-9-]{1,64}").fullmatch
+_is_account = re.compile(r"[0-9]{12}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Arn:
+    """`arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`, taken apart. `text`: the whole."""
+
+    text: str
+    region: str
+    account: str
+    name: str
+
+
+def is_stream_name(text: str) -> bool:
+    """Whether AWS can have a stream of this name."""
+    return len(text) <= STREAM_NAME_CHARACTERS_MAX and _is_name(text) is not None
+
+
+def is_path(text: str) -> bool:
+    """Whether Yandex can have a stream of this name: a path, or the last part of one."""
+    return 0 < len(text) <= ARN_CHARACTERS_MAX and text.isprintable() and not text.isspace()
+
+
+def parse_arn(text: str) -> Arn | None:
+    """None if this is no ARN of a stream."""
+    if len(text) > ARN_CHARACTERS_MAX or not text.startswith("arn:"):
+        return None
+    parts = text.split(":", 6)
+    if len(parts) != 6:
+        return None
+    _, partition, service, region, account, resource = parts
+    kind, _, name = resource.partition("/")
+    is_stream = service == "kinesis" and kind == "stream" and is_stream_name(name)
+    if not (is_stream and _is_partition(partition) and _is_region(region) and _is_account(account)):
+        return None
+    return Arn(text, region, account, name)

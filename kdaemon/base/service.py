@@ -1,0 +1,93 @@
+"""All that differs between AWS Kinesis Data Streams and Yandex Data Streams, as one value.
+
+Nobody else compares a service's name: who needs to know asks the value for the difference itself.
+What differs on the wire alone (the sandbox's imitation of both) is `sandbox/`'s. Pure: values only.
+Sources as in `limits.py`; checked 2026-11-28.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from kdaemon.base.limits import (
+    PARTITION_KEY_BYTES_MAX_YANDEX,
+    RECORD_BYTES_MAX,
+    RECORD_BYTES_MAX_AWS,
+    REQUEST_BYTES_MAX,
+    REQUEST_BYTES_MAX_AWS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One of the two services. Bytes are data + partition keys; times are milliseconds.
+
+    `record_bytes_max`: the most that a stream can be made to take; its own limit is learnt, where
+    the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
+    `has_arns`: a stream has an ARN, and a request may name it so; where not, names are paths.
+    `region`, `endpoint_url`: where nothing else is said; None: as the AWS environment says.
+    `answers_dry_run`: a request may ask what would become of it. `describes_shards_with_stream`:
+    DescribeStream is the one description that may be trusted; where not, DescribeStreamSummary and
+    ListShards are. `is_shard_atomic`: all records of a call for one shard share one fate and keep
+    their order. `can_aggregate`: readers take KPL's aggregates apart, and shards keep their ranges.
+    `has_keyless_streams`: a stream can be one whose records need no key (AUTO).
+    `read_timeout_ms`, `call_timeout_ms`: of one call; above what the service itself takes at most.
+    """
+
+    name: str
+    title: str
+    request_bytes_max: int
+    record_bytes_max: int
+    partition_key_bytes_max: int | None
+    has_arns: bool
+    region: str | None
+    endpoint_url: str | None
+    answers_dry_run: bool
+    describes_shards_with_stream: bool
+    is_shard_atomic: bool
+    can_aggregate: bool
+    has_keyless_streams: bool
+    read_timeout_ms: int
+    call_timeout_ms: int
+
+
+AWS = Service(
+    name="aws",
+    title="AWS Kinesis Data Streams",
+    request_bytes_max=REQUEST_BYTES_MAX_AWS,
+    record_bytes_max=RECORD_BYTES_MAX_AWS,
+    partition_key_bytes_max=None,
+    has_arns=True,
+    region=None,
+    endpoint_url=None,
+    answers_dry_run=True,
+    describes_shards_with_stream=False,
+    is_shard_atomic=False,
+    can_aggregate=True,
+    has_keyless_streams=True,
+    read_timeout_ms=10_000,  # ours
+    call_timeout_ms=15_000,  # ours
+)
+
+YANDEX = Service(
+    name="yandex",
+    title="Yandex Data Streams",
+    request_bytes_max=REQUEST_BYTES_MAX,
+    record_bytes_max=RECORD_BYTES_MAX,
+    partition_key_bytes_max=PARTITION_KEY_BYTES_MAX_YANDEX,
+    has_arns=False,
+    region="ru-central1",  # another region in the signature is refused [YS]
+    endpoint_url="https://yds.serverless.yandexcloud.net",  # [YD]
+    answers_dry_run=False,  # unknown keys are refused [YS]
+    describes_shards_with_stream=True,  # its ListShards tells wrong ranges [YS]
+    is_shard_atomic=True,
+    can_aggregate=False,
+    has_keyless_streams=False,
+    read_timeout_ms=65_000,  # the server gives up after 60 s, outcome unknown [YS]
+    call_timeout_ms=70_000,
+)
+
+SERVICES: Mapping[str, Service] = MappingProxyType(
+    {service.name: service for service in (AWS, YANDEX)}
+)
+"""By the word that the configuration has for it."""
