@@ -16,6 +16,10 @@ in. Found by simulation, as the constants of `adaptive.py`."""
 HELD_SPAN_NS = 300_000_000  # 0.3 s: over less than that the growth of a queue is noise
 HELD_WHOLE_NS = 5_000_000_000  # 5 s: in which a queue that does not grow is to go
 QUIET_NS = 300_000_000  # 0.3 s without a throttle: a share that was levelled need wait no longer
+IDLE_NS = 5_000_000_000
+"""5 s without a call: no backoff of a shard is longer (`backoff.SHARD_BACKOFF`), so that nobody
+wanted to send. A rate over such a time says nothing of what the shard takes."""
+
 BURST_S = 0.5  # what was sent in less than half a second says nothing of a rate
 
 
@@ -167,6 +171,9 @@ class ShardBudget:
         interval = self._interval
         if sent_ns < interval.since_ns:
             return  # of the time before the last decision
+        if interval.records and sent_ns - interval.last_sent_ns > IDLE_NS:
+            self._end_interval(interval.part(), now_ns)  # judged without the time of idleness
+            interval.begin(sent_ns)
         if not interval.records:
             interval.since_ns = interval.quiet_since_ns = sent_ns  # the shard may have been idle
         interval.last_sent_ns = max(interval.last_sent_ns, sent_ns)

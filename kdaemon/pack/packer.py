@@ -19,6 +19,10 @@ from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
 
 HELD_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
 
+GROWTH_RECHECK_NS = 1_000_000_000
+"""1 s: a share grows only when it is looked at, at most by a second's growth (`adaptive.py`), and
+its debt is paid sooner than the rate of now says."""
+
 STALE_WAITS_MAX = (
     1_024  # stale heap entries tolerated above twice the lanes before the heap is rebuilt
 )
@@ -298,6 +302,9 @@ class Packer:
             lane.ready_at_ns = now_ns + HELD_RECHECK_NS
         else:
             lane.ready_at_ns = lane.payable_at_ns(*self._quantum(lane))
+            if lane.budget.is_contended:
+                recheck_ns = max(now_ns + GROWTH_RECHECK_NS, lane.blocked_until_ns)
+                lane.ready_at_ns = min(lane.ready_at_ns, recheck_ns)
         if len(self._waits) > 2 * len(self.lanes) + STALE_WAITS_MAX:
             self._waits = [
                 wait

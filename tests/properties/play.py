@@ -32,7 +32,8 @@ from tests.unit.base.frames import (
 
 T = 1000 * SECOND
 DEADLINE_NS = 5 * SECOND
-CALM_STEPS_MAX = 5_000
+CALM_STEPS_MAX = 2_500  # about twice what a full buffer of records takes that go one by one
+CALM_NS_MAX = 300 * SECOND  # a share that fell to nothing is back in less
 
 SETTINGS = EngineSettings(
     batch_records_max=8,
@@ -185,29 +186,38 @@ class Play:
         """The service is well again: everything settles, by answers and wake-ups alone."""
         if self.engine.unavailable is not None:
             self.describe(describe(even_shards(2)))
+        since_ns = self.now_ns
         for _ in range(CALM_STEPS_MAX):
             if self.engine.is_idle:
                 return
+            if self.now_ns - since_ns > CALM_NS_MAX:
+                break
             if self.calls:
                 self.answer(0, ["delivered"])
             else:
                 assert self.engine.next_wakeup_ns() is not None, "records wait, and nobody wakes"
                 self.jump()
-        raise AssertionError(f"not idle after {CALM_STEPS_MAX} steps: stuck")
+        seconds = (self.now_ns - since_ns) / SECOND
+        buffered = self.engine.counters.buffered
+        raise AssertionError(f"not idle after {seconds:.0f} s: {buffered} records are stuck")
 
     # What the shell does, checked
 
     def pump(self) -> None:
         engine = self.engine
         engine.handle_timeout(self.now_ns)
-        while (batch := engine.poll_batch(self.now_ns)) is not None:
-            self._check_batch(batch)
+        self._poll()
         if engine.freshness.ask(self.now_ns):
             engine.handle_description(self.description, self.now_ns)
+            self._poll()
         for frame in engine.take_settled():
             assert frame not in self.told, "told twice"
             self.told[frame] = list(frame.results)
         self.check()
+
+    def _poll(self) -> None:
+        while (batch := self.engine.poll_batch(self.now_ns)) is not None:
+            self._check_batch(batch)
 
     def check(self) -> None:
         engine, counters = self.engine, self.engine.counters

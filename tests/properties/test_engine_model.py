@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import ClassVar
 from unittest import TestCase
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -127,6 +128,25 @@ def machine(of: EngineSettings, examples: int = 50) -> type[TestCase]:
         suppress_health_check=[HealthCheck.too_slow],
     )
     return case
+
+
+@pytest.mark.parametrize("idle_s", [4, 3600])
+def test_a_throttle_after_a_quiet_time_does_not_stop_a_large_record_for_minutes(
+    idle_s: int,
+) -> None:
+    """Found by TestAggregatingEngine, 2026-11-28: idle after ten minutes."""
+    play = Play(random.Random(0), replace(SETTINGS, aggregate_bytes_max=900))
+    play.describe(describe(even_shards(1)))
+    play.put([Record(b"", "a"), Record(b"", "a")])
+    play.answer(0, ["delivered"])
+    play.pass_time(idle_s * SECOND)
+    sizes = [0, 0, 0, 0, 40, 2300, 0]
+    play.put([Record(b"", ""), *(Record(bytes(size), "a") for size in sizes)])
+    play.answer(0, ["throttled"])
+    since_ns = play.now_ns
+    play.settle_down()
+    play.check_end()
+    assert play.now_ns - since_ns <= 60 * SECOND
 
 
 TestEngine = machine(SETTINGS)

@@ -183,6 +183,32 @@ def test_a_single_throttled_record_costs_little() -> None:
         assert budget.records_share >= 0.85
 
 
+@pytest.mark.parametrize("idle_s", [6, 60, 3600])
+def test_after_an_idle_time_a_throttle_says_no_more_than_it_says_to_a_new_budget(
+    idle_s: int,
+) -> None:
+    idle, fresh = make_budget(), make_budget()
+    idle.hear(1, 40, 0, 0, ROUND_TRIP_NS)  # its interval is not over when it becomes idle
+    start_ns = idle_s * SECOND
+    for budget in (idle, fresh):
+        for step in range(40):
+            sent_ns = start_ns + step * STEP_NS
+            budget.refill(sent_ns)
+            budget.hear(50, 5000, 50 if step == 0 else 0, sent_ns, sent_ns + ROUND_TRIP_NS)
+    assert idle.records_share == fresh.records_share >= 0.8
+    assert idle.bytes_share == fresh.bytes_share == 1.0
+
+
+def test_what_was_throttled_before_an_idle_time_is_judged_all_the_same() -> None:
+    budget = make_budget()
+    for step in range(15):
+        sent_ns = step * STEP_NS
+        budget.hear(50, 5000, 25, sent_ns, sent_ns + ROUND_TRIP_NS)
+    assert budget.records_share == 1.0, "the interval is not over"
+    budget.hear(1, 40, 0, 60 * SECOND, 60 * SECOND + ROUND_TRIP_NS)
+    assert 0.2 <= budget.records_share <= 0.6
+
+
 def test_of_a_call_from_before_a_fall_nothing_is_learnt_again() -> None:
     budget = make_budget()
     now_ns = 0

@@ -304,6 +304,24 @@ def test_an_oversize_record_goes_in_a_batch_of_its_own_shard_and_then_its_lane_p
     assert packer.next_due_ns() == 3101 * MS
 
 
+def test_a_debt_is_paid_at_the_rate_of_a_share_that_grows_meanwhile() -> None:
+    lane = make_lane(byte_count=100_000)
+    for sent_ns, throttled in ((0, 0), (4 * SECOND, 1)):  # of little that was sent, half was taken
+        lane.budget.hear(1, 1000, throttled, sent_ns, sent_ns)
+    packer = make_packer(lane)
+    put(packer, lane, [50_000, 50_000], 4 * SECOND)
+    draw(packer, 4 * SECOND)
+    lane.budget.refill(4 * SECOND)
+    assert lane.budget.bytes.rate < 200, "at this rate it takes more than four minutes"
+    looks = 0
+    while (due_ns := packer.next_due_ns()) is not None:
+        packer.wake(due_ns)
+        packer.draw(due_ns)
+        looks += 1
+        assert due_ns < 120 * SECOND
+    assert looks <= 120, "it is not looked at more than once a second"
+
+
 def test_the_heap_of_waits_is_bounded() -> None:
     lane = make_lane()
     packer = make_packer(lane)
