@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
@@ -15,7 +18,8 @@ class ConfigProblem:
     problem: str  # what is wrong and what was expected
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.key}: {self.problem}"
+        """One line, which may be shown anywhere: names and values in it are other people's."""
+        return printable(SECRETS.clean(f"{self.source}: {self.key}: {self.problem}"))
 
 
 class ConfigError(Exception):

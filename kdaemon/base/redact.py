@@ -1,0 +1,134 @@
+"""Keeps secrets out of texts from outside: a proxy or a service may echo what we sent it.
+
+About: which parts of a text are secrets, by value (what `send/` loaded, told by `register`) and by
+pattern (what looks like one of AWS's, Yandex's or HTTP's secrets, whoever made it). Knows nothing
+of where the text goes; unprintable characters are `base/text.py`'s, after this.
+Invariant: `clean` is linear in the text, whatever stands there, and what it keeps of a registered
+secret is shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go.
+
+`SECRETS` is the process's own, as the log is the process's own: whoever loads a secret registers
+it there, and whoever shows a text from outside (log, status page, dead letter, answer) cleans it
+there.
+"""
+
+import re
+from html import escape
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "***"  # stands where a secret stood
+
+SECRET_CHARACTERS_MIN = 8
+"""A shorter value is no secret (`test`, as for emulators), and would be found in any text. Access
+key ids have 16 to 128 characters (AWS IAM reference, 2026-11-28)."""
+
+PART_CHARACTERS_MIN = 16  # of a secret that is cut off or folded; shorter parts may be words; ours
+
+ROTATING_MAX = 64  # newest secrets known: some 20 sets of temporary credentials; ours, 2026-11-28
+
+CLEANED_CHARACTERS_MAX = 256 * 1024  # of one text; what is longer is cut off; ours, 2026-11-28
+
+_NAMED = (
+    "x-amz-security-token|x-amz-s3session-token|x-amz-credential|x-amz-signature"
+    "|x-yacloud-subjecttoken|x-api-key"
+    "|aws[_-]?session[_-]?token|session[_-]?token|security[_-]?token|id[_-]?token|access[_-]?token"
+    "|aws[_-]?secret[_-]?access[_-]?key|secret[_-]?access[_-]?key|secret[_-]?key"
+    "|aws[_-]?access[_-]?key[_-]?id|access[_-]?key[_-]?id|password|passwd"
+)
+_BETWEEN = (
+    r"(?:\\?[\"']|&quot;|&#34;|&#39;)?\s{0,8}(?:=>|[:=,])\s{0,8}(?:b?\\?[\"']|&quot;|&#34;|&#39;)?"
+)
+_VALUE = r"[^\s\"'<>,;&\\]+"
+# A long token after a word that announces one: "the security token IQoJ... is invalid".
+_ANNOUNCED = r"(?i:\b((?:token|signature|credentials?)[\s:'\"(]{1,4}))"
+_LONG_TOKEN = r"(?=[a-zA-Z+/_-]*[0-9])[A-Za-z0-9+/=_-]{20,}"
+_PATTERNS = tuple(
+    (re.compile(pattern), shown)
+    for pattern, shown in (
+        # Header or field, and its value up to a quote or the end of the line.
+        (rf"(?i:((?:proxy-)?authorization{_BETWEEN}))[^\r\n\"'<>\\]+", rf"\1{HIDDEN}"),
+        (rf"(?i:(\b(?:{_NAMED}){_BETWEEN})){_VALUE}", rf"\1{HIDDEN}"),
+        # Parts of an Authorization header, or of a signed URL, wherever they stand.
+        (rf"(?i:(credential\s{{0,8}}=\s{{0,8}})){_VALUE}", rf"\1{HIDDEN}"),
+        (rf"(?i:(signature\s{{0,8}}=\s{{0,8}})){_VALUE}", rf"\1{HIDDEN}"),
+        (r"(?i:\b(bearer\s{1,8}))[A-Za-z0-9._~+/=-]{8,}", rf"\1{HIDDEN}"),
+        (r"(?i:\b(basic\s{1,8}))(?=[a-z+/]*[A-Z0-9=])[A-Za-z0-9+/=]{8,}", rf"\1{HIDDEN}"),
+        (_ANNOUNCED + _LONG_TOKEN, rf"\1{HIDDEN}"),
+        # Access keys by their form: AWS's ids, Yandex's ids and secrets.
+        (r"(?<![A-Za-z0-9])A[A-Z]{2}A[A-Z0-9]{12,124}(?![a-z0-9])", HIDDEN),
+        (r"(?<![A-Za-z0-9])YC[A-Z][A-Za-z0-9_-]{20,60}", HIDDEN),
+        # Who calls, in a URL.
+        (r"(://)[^\s/?#\"'<>]*@", rf"\1{HIDDEN}@"),
+    )
+)
+_RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
+
+
+class Redactor:
+    """Cleans texts of secrets."""
+
+    __slots__ = ("_fixed", "_rotating", "_written")
+
+    def __init__(self) -> None:
+        self._fixed: dict[str, None] = {}
+        self._rotating: dict[str, None] = {}  # the newest last
+        self._written: tuple[str, ...] = ()
+
+    def register(self, *secrets: str | None, is_fixed: bool = False) -> None:
+        """From now on these are hidden: an access key id, its secret, a session token, a password.
+
+        A value that is None, or too short to be a secret, is passed over. Registering twice is
+        nothing. Beyond ROTATING_MAX the oldest is forgotten (its credentials have expired), but
+        for the fixed ones: those of the configuration, which do not change while we run.
+        """
+        kept = self._fixed if is_fixed else self._rotating
+        known = [each for each in secrets if each and len(each) >= SECRET_CHARACTERS_MIN]
+        is_new = any(secret not in kept for secret in known)
+        for secret in known:
+            kept.pop(secret, None)
+            kept[secret] = None
+        while len(self._rotating) > ROTATING_MAX:
+            del self._rotating[next(iter(self._rotating))]
+        if is_new:
+            self._written = _ways_of_writing((*self._fixed, *self._rotating))
+
+    def clean(self, text: str) -> str:
+        """`text` with HIDDEN where a secret, or what looks like one, stood."""
+        if len(text) > CLEANED_CHARACTERS_MAX:
+            text = text[:CLEANED_CHARACTERS_MAX]
+        for secret in self._written:
+            if secret in text:
+                text = text.replace(secret, HIDDEN)
+        if self._written:
+            text = _RUN.sub(self._hide_part, text)
+        for pattern, shown in _PATTERNS:
+            text = pattern.sub(shown, text)
+        return text
+
+    def _hide_part(self, run: re.Match[str]) -> str:
+        part = run.group()
+        return HIDDEN if any(part in secret for secret in self._written) else part
+
+
+SECRETS = Redactor()
+
+
+def masked_url(url: str) -> str:
+    """`url` without who calls: `http://***@host:80/`. Also where no URL parser would take it."""
+    return re.sub(r"//.*@", f"//{HIDDEN}@", url, count=1, flags=re.DOTALL)
+
+
+def _ways_of_writing(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """The longest first, so that one which holds another is not left in parts."""
+    written = {
+        way
+        for secret in secrets
+        for way in (
+            secret,
+            quote(secret),
+            quote_plus(secret),
+            quote_plus(secret).lower(),
+            secret.replace("/", "\\/"),
+            escape(secret),
+        )
+    }
+    return tuple(sorted(written, key=len, reverse=True))

@@ -1,0 +1,61 @@
+"""Makes text that others wrote safe to show: on a terminal, in a log, on a page.
+
+About: which characters are shown as they are, and how the others are written. `printable` is the
+only place that decides so. Knows nothing of where the text goes; secrets are `base/redact.py`'s.
+Invariant: what `printable` returns holds no control character, no line break, nothing that
+reorders or hides text, nothing that UTF-8 cannot carry, and no more characters than were asked for.
+"""
+
+import re
+
+# Printable for Python, and yet without a glyph (Default_Ignorable_Code_Point of Unicode 15.1,
+# 2026-11-28): joiners, Hangul fillers, vowels that are never shown, variation selectors.
+_WITHOUT_A_GLYPH = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_INVISIBLE = re.compile(f"[{_WITHOUT_A_GLYPH}]")
+
+
+def printable(text: str, characters_max: int | None = None) -> str:
+    r"""One line of `text`: what a reader cannot see, or what moves others, as `\x1b`, `\u202e`.
+
+    That is: control characters (C0, C1, line breaks, tabs), format characters (bidirectional
+    controls, zero width), separators but for the space, lone surrogates, characters for private
+    use and unassigned ones, and letters without a glyph. A backslash stays as it is.
+
+    `characters_max`: of the result. What is cut off is told by an ellipsis and the text's length,
+    which are not counted.
+    """
+    if text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None):
+        if characters_max is None or len(text) <= characters_max:
+            return text
+        return text[:characters_max] + _cut(text)
+    if characters_max is None:
+        return "".join(map(_shown, text))
+    pieces: list[str] = []
+    left = characters_max
+    for character in text:
+        piece = _shown(character)
+        left -= len(piece)
+        if left < 0:
+            return "".join(pieces) + _cut(text)
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def printable_lines(text: str, characters_max: int) -> str:
+    """As `printable`, but line breaks stay: for a stack, whose end is kept where it is too long."""
+    if len(text) > characters_max:
+        text = text[-characters_max:]
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() and _INVISIBLE.match(character) is None:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def _cut(text: str) -> str:
+    return f"... ({len(text)} characters)"
