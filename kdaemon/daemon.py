@@ -1,16 +1,15 @@
 """The composition root: builds every room, passes each what it needs, runs it, drains it. No logic.
 
-Start: listeners are bound before the service is asked anything. Stop: SIGTERM turns readiness off,
-clients are served for a short lame-duck time, then listening ends, what is buffered is delivered up
-to a deadline, and the last line says what was delivered and what was not. A second signal ends it
-at once.
+Start: listeners are bound before the service is asked anything. Stop: SIGTERM (or SIGINT, SIGQUIT)
+turns readiness off, clients are served for a short lame-duck time, then listening ends, what is
+buffered is delivered up to a deadline, and the last line says what was delivered and what was not.
+A second signal ends it at once, and so does the first before a door is open.
 """
 
 import asyncio
 import logging
 import os
 import secrets
-import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -30,6 +29,7 @@ from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
+from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.status import Readiness, Status, is_memory_full
@@ -39,7 +39,7 @@ from kdaemon.send.discovery import Discovery, DiscoverySettings
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.streams import Streams
-from kdaemon.system import SystemClock, SystemDice, bound_malloc
+from kdaemon.system import SystemClock, SystemDice, bound_malloc, on_signals
 
 log = logging.getLogger("kdaemon")
 
@@ -50,8 +50,10 @@ CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 class Daemon:
     """Everything that runs, from `start` to `stop`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, log_queue: LogQueue) -> None:
         self._config = config
+        self._log_queue = log_queue
+        self.takes_records = False  # a door may be open: the end is a drain
         self._clock = SystemClock()
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
@@ -88,6 +90,7 @@ class Daemon:
         streams.open_listed()
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._spool.recover(streams.find)
+        self.takes_records = True
         await self._start_doors(make_handler(kinesis, ndjson), ndjson)
         self._readiness.started()
         self._notifier.ready()
@@ -235,17 +238,19 @@ class Daemon:
         await self._stack.aclose()
 
 
-async def serve(config: Config, *, with_sandbox: bool) -> int:
+async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> int:
     """Runs the daemon until it is told to stop; the exit code."""
     bound_malloc()
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    daemon = Daemon(config)
+    on_signals(loop, signals.put_nowait)
+    daemon = Daemon(config, log_queue)
+    first = loop.create_task(signals.get())
     try:
-        await daemon.start(with_sandbox=with_sandbox)
-        await signals.get()
+        if not await _started(daemon, first, with_sandbox=with_sandbox):
+            log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
+            return 0
+        await first
         draining = loop.create_task(daemon.drain())
         second = loop.create_task(signals.get())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -258,8 +263,22 @@ async def serve(config: Config, *, with_sandbox: bool) -> int:
     except (ListenerError, SpoolError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
+        first.cancel()
         await daemon.close()
     return 1
+
+
+async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
+    """Starts the daemon, unless it is told to stop before it takes anything: False."""
+    starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
+    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done() and not daemon.takes_records:
+        starting.cancel()
+        await asyncio.wait({starting})
+    if starting.cancelled():
+        return False
+    await starting
+    return True
 
 
 async def _bind(

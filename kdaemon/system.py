@@ -1,12 +1,32 @@
-"""The real clock and the real dice: the only importer of `time` and `random`. And the allocator."""
+"""What the machine gives a process: clock, dice, allocator, signals, the three first descriptors.
 
+The only importer of `time` and `random`. Knows no room and decides nothing for one.
+Invariant: from `end_by_signal` on, no signal that an operator sends ends the process unheard.
+"""
+
+import asyncio
+import contextlib
 import ctypes
+import logging
+import os
 import random
+import signal
+import sys
 import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn, TextIO
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 MMAP_THRESHOLD_BYTES = 1024 * 1024  # above a body of 500 records of 1 KiB; ours, 2026-11-21
 TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # heap kept at its top, so that it is not cut and grown anew
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # each asks for the same end
+IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that tools send to daemons for what this one does not do (read the configuration anew,
+open log files anew, print statistics), and whose default is to end the process."""
+
+log = logging.getLogger("kdaemon")
 
 
 class SystemClock:
@@ -37,3 +57,58 @@ def bound_malloc() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+
+
+def fill_descriptors() -> None:
+    """Opens /dev/null where standard input, output or error is closed (`2>&-`).
+
+    Otherwise the next file or socket gets the number, and what is meant for standard error goes
+    into it: a line of a log into the spool's database, say. For writing only, so that reading from
+    a closed standard input stays an error. Call it before anything else is opened.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # no /dev/null here: as it was
+                os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is None:
+        sys.stderr = _text_of(2)
+    if sys.stdout is None:
+        sys.stdout = _text_of(1)
+
+
+def _text_of(descriptor: int) -> TextIO:
+    return open(descriptor, "w", encoding="utf-8", closefd=False)
+
+
+def end_by_signal() -> None:
+    """For a command that becomes a daemon: until `on_signals`, a signal that asks for the end ends
+    the process at once with 0 (nothing was taken yet), and those of IGNORED are ignored. A signal
+    for which somebody has decided already (`nohup`, a profiler) is left to them.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGQUIT, _end)
+    for number in IGNORED:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def on_signals(loop: asyncio.AbstractEventLoop, on_end: Callable[[int], object]) -> None:
+    """From now on `on_end` hears each signal that asks for the end, in the loop; a line of the log
+    tells of the ignored ones.
+    """
+    for number in ENDING:
+        loop.add_signal_handler(number, on_end, number)
+    for number in IGNORED:
+        if signal.getsignal(number) in {signal.SIG_DFL, signal.SIG_IGN}:
+            loop.add_signal_handler(number, _tell_ignored, number)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _tell_ignored(number: int) -> None:
+    fields = {"signal": signal.Signals(number).name}
+    log.warning("a signal is ignored: it means nothing to kdaemon", extra={"fields": fields})

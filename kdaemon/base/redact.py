@@ -45,7 +45,7 @@ _PATTERNS = tuple(
     (re.compile(pattern), shown)
     for pattern, shown in (
         # Header or field, and its value up to a quote or the end of the line.
-        (rf"(?i:((?:proxy-)?authorization{_BETWEEN}))[^\r\n\"'<>\\]+", rf"\1{HIDDEN}"),
+        (rf"(?i:((?:proxy-)?authorization(?: header)?{_BETWEEN}))[^\r\n\"'<>\\]+", rf"\1{HIDDEN}"),
         (rf"(?i:(\b(?:{_NAMED}){_BETWEEN})){_VALUE}", rf"\1{HIDDEN}"),
         # Parts of an Authorization header, or of a signed URL, wherever they stand.
         (rf"(?i:(credential\s{{0,8}}=\s{{0,8}})){_VALUE}", rf"\1{HIDDEN}"),
@@ -53,6 +53,8 @@ _PATTERNS = tuple(
         (r"(?i:\b(bearer\s{1,8}))[A-Za-z0-9._~+/=-]{8,}", rf"\1{HIDDEN}"),
         (r"(?i:\b(basic\s{1,8}))(?=[a-z+/]*[A-Z0-9=])[A-Za-z0-9+/=]{8,}", rf"\1{HIDDEN}"),
         (_ANNOUNCED + _LONG_RUN, rf"\1{HIDDEN}"),
+        # AWS quotes the part of the header that it could not read.
+        (r"'[^'\n]{0,4096}'(?= not a valid key=value pair)", f"'{HIDDEN}'"),
         # Access keys by their form: AWS's ids, Yandex's ids and secrets.
         (r"(?<![A-Za-z0-9])A[A-Z]{2}A[A-Z0-9]{12,124}(?![a-z0-9])", HIDDEN),
         (r"(?<![A-Za-z0-9])YC[A-Z][A-Za-z0-9_-]{20,60}", HIDDEN),

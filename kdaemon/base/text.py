@@ -14,6 +14,8 @@ _WITHOUT_A_GLYPH = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+CUT = "..."  # follows what was cut off
+
 _INVISIBLE = re.compile(f"[{_WITHOUT_A_GLYPH}]")
 
 
@@ -24,13 +26,12 @@ def printable(text: str, characters_max: int | None = None) -> str:
     controls, zero width), separators but for the space, lone surrogates, characters for private
     use and unassigned ones, and letters without a glyph. A backslash stays as it is.
 
-    `characters_max`: of the result. What is cut off is told by an ellipsis and the text's length,
-    which are not counted.
+    `characters_max`: of the result. Where it is cut off, `...` follows, which is not counted.
     """
     if text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None):
         if characters_max is None or len(text) <= characters_max:
             return text
-        return text[:characters_max] + _cut(text)
+        return text[:characters_max] + CUT
     if characters_max is None:
         return "".join(map(_shown, text))
     pieces: list[str] = []
@@ -39,7 +40,7 @@ def printable(text: str, characters_max: int | None = None) -> str:
         piece = _shown(character)
         left -= len(piece)
         if left < 0:
-            return "".join(pieces) + _cut(text)
+            return "".join(pieces) + CUT
         pieces.append(piece)
     return "".join(pieces)
 
@@ -55,7 +56,3 @@ def _shown(character: str) -> str:
     if character.isprintable() and _INVISIBLE.match(character) is None:
         return character
     return character.encode("unicode_escape").decode()
-
-
-def _cut(text: str) -> str:
-    return f"... ({len(text)} characters)"

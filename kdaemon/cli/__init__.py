@@ -8,6 +8,7 @@ sysexits.h: supervisors should not restart) a configuration that cannot be used,
 """
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -31,9 +32,12 @@ from kdaemon.cli.spool import spool as _spool
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
+    from kdaemon.observe.logs import LogHandler
     from kdaemon.put.lines import Form
     from kdaemon.put.source import Source
     from kdaemon.put.unix import Totals
+
+log = logging.getLogger("kdaemon")
 
 _load = load  # tests/unit/test_cli.py calls it by this name
 
@@ -55,9 +59,12 @@ cli.add_command(_dead_letters)
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     config = load(config_path, pairs(settings))
-    from kdaemon.daemon import serve  # noqa: PLC0415 - start-up of the other commands
+    from kdaemon.system import end_by_signal  # noqa: PLC0415 - start-up of the other commands
 
-    _run_logged(config, lambda: serve(config, with_sandbox=with_sandbox))
+    end_by_signal()
+    from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
+
+    _run_logged(config, lambda logs: serve(config, logs.queue, with_sandbox=with_sandbox))
 
 
 @cli.command()
@@ -89,9 +96,12 @@ def sandbox(
     flags += [("sandbox.streams", ",".join(streams))] if streams else []
     flags += [("sandbox.shard_count", str(shards))] if shards is not None else []
     config = load(config_path, flags)
+    from kdaemon.system import end_by_signal  # noqa: PLC0415 - see run
+
+    end_by_signal()
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
-    _run_logged(config, lambda: run_sandbox(config.sandbox))
+    _run_logged(config, lambda _: run_sandbox(config.sandbox))
 
 
 @cli.command()
@@ -152,26 +162,35 @@ def put(
     _put(file, form, stream, acknowledge, socket, endpoint)
 
 
-def _run_logged(config: "Config", start: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
-    """Run until it ends by itself, with logs on standard error; exit with what it returns."""
+def _run_logged(
+    config: "Config", start: "Callable[[LogHandler], Coroutine[Any, Any, int]]"
+) -> NoReturn:
+    """Run until it ends by itself, with logs on standard error; exit with what it returns.
+
+    It ends there and then: a thread that still waits for a resolver or a slow disk, of which
+    nothing is expected any more, would hold up Python's own end.
+    """
     import uvloop  # noqa: PLC0415 - see run
 
-    from kdaemon.observe.logs import configure_logs  # noqa: PLC0415 - see run
+    from kdaemon.observe.stderr import process_logs  # noqa: PLC0415 - see run
     from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
 
-    logs = configure_logs(config.log, sys.stderr, SystemClock())
-
-    async def attached() -> int:
+    async def attached(logs: "LogHandler") -> NoReturn:
         logs.attach(asyncio.get_running_loop())
-        return await start()
-
-    try:
-        exit_code = uvloop.run(attached())
-    except KeyboardInterrupt:
-        exit_code = EXIT_INTERRUPTED
-    finally:
+        try:
+            exit_code = await start(logs)
+        except Exception:
+            log.exception("kdaemon failed: this is a defect of kdaemon")
+            exit_code = 1
         logs.close()
-    sys.exit(exit_code)
+        os._exit(exit_code)
+
+    with process_logs(config.log, SystemClock()) as logs:
+        try:
+            uvloop.run(attached(logs))
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+    raise AssertionError("a run that ended without its exit code")
 
 
 def _find_daemon(config: "Config") -> tuple[str | None, str | None]:

@@ -2,33 +2,43 @@
 
 Everybody logs with `logging.getLogger("kdaemon.room")` and `extra={"fields": {...}}`: the text is
 constant, what varies is a field. Fields name streams, counts and codes, never data, keys or
-secrets; bytes are shown by their length only, whatever is passed. A line of one call site (and of
-one stream, where `fields` has a `stream`) opens a window: further lines in it are counted, and when
-it ends one line says how many there were. `extra={"is_always_shown": True}` exempts a line, and
-`extra={"is_last": True}` ends all windows before it: what it says is said last.
+secrets; bytes are shown by their length only, whatever is passed. What others wrote (a stream's
+name, a service's words) is cleaned of secrets and made printable here, whatever the format.
 
-Knows nothing of what the rooms do. Bound: one window for each call site and stream. Other libraries
-are heard from WARNING up, whatever the level: botocore's debug lines hold signatures.
+A line of one call site opens a window. In it, the site is shown once for each of STREAMS_SHOWN_MAX
+streams (`fields` has a `stream`; none is one, too); further lines are counted. When the window
+ends, a line for each stream says how often it was repeated, and one line speaks for all other
+streams. `extra={"is_always_shown": True}` exempts a line, and `extra={"is_last": True}` ends all
+windows before it: what it says is said last.
+
+Knows nothing of what the rooms do, and never waits: log_queue.py writes. Bound: one window for each
+call site; no window holds an exception, or an object of who logged. Other libraries are heard from
+WARNING up, whatever the level: botocore's debug lines hold signatures.
 """
 
 import asyncio
 import logging
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 import msgspec
 
 from kdaemon.base.ports import Clock
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable, printable_lines
 from kdaemon.config import LogConfig
+from kdaemon.observe.log_queue import LogQueue, write_to
 
 WINDOW_NS = 10_000_000_000  # 10 s: lines of one call site are summed over this; Vector's figure
+STREAMS_SHOWN_MAX = 20  # of one call site and window, each by its own line; ours, 2026-11-28
+STREAMS_COUNTED_MAX = 1_000  # others, told apart so that they can be counted; ours, 2026-11-28
 VALUE_CHARACTERS_MAX = 1_000  # of one text or field: what a client sent cannot flood the log
 STACK_CHARACTERS_MAX = 10_000  # of one traceback
+CLOSE_TIMEOUT_S = 1.0  # for who reads the log, at the end; ours, 2026-11-28
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -36,59 +46,120 @@ LEVELS: Mapping[str, int] = {
     "error": logging.ERROR,
 }
 
-_Site = tuple[str, int, str]  # file, line, stream
+_Site = tuple[str, int]  # file, line
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is said: values only, nothing that keeps an object of who logged alive.
+
+    `repeat_count`: lines like this one that were not shown, `stream_count`: of how many streams
+    (None: of this line's own).
+    """
+
+    created: float  # Unix seconds
+    level: str
+    logger: str
+    text: str
+    fields: Mapping[str, Value]
+    stack: str = ""
+    repeat_count: int = 0
+    stream_count: int | None = None
+
+
+@dataclass(slots=True)
+class _Repeats:
+    """Lines of a window that were not shown. `last` is the newest of them."""
+
+    count: int = 0
+    last: Line | None = None
+
+    def add(self, line: Line) -> None:
+        self.count += 1
+        self.last = line
+
+    def summed(self, stream_count: int | None = None) -> Line | None:
+        """One line for all of them; None: there are none."""
+        if self.last is None:
+            return None
+        return replace(self.last, repeat_count=self.count, stream_count=stream_count)
 
 
 @dataclass(slots=True)
 class _Window:
-    """Lines of one site since its first was shown. `last` is the newest that was not."""
+    """A call site since its first line was shown."""
 
     ends_ns: int
-    repeat_count: int
-    last: logging.LogRecord
+    by_stream: dict[str, _Repeats] = field(default_factory=dict)
+    others: _Repeats = field(default_factory=_Repeats)
+    other_streams: set[str] = field(default_factory=set)
+
+    @property
+    def has_repeats(self) -> bool:
+        return self.others.count > 0 or any(each.count for each in self.by_stream.values())
+
+    def take(self, stream: str, line: Line) -> bool:
+        """Whether the line is shown; if not, it is counted."""
+        repeats = self.by_stream.get(stream)
+        if repeats is not None:
+            repeats.add(line)
+            return False
+        if len(self.by_stream) < STREAMS_SHOWN_MAX:
+            self.by_stream[stream] = _Repeats()
+            return True
+        self.others.add(line)
+        if len(self.other_streams) < STREAMS_COUNTED_MAX:
+            self.other_streams.add(stream)
+        return False
+
+    def summed(self) -> list[Line]:
+        """What is said at its end."""
+        lines = [repeats.summed() for repeats in self.by_stream.values()]
+        lines.append(self.others.summed(len(self.other_streams)))
+        return [line for line in lines if line is not None]
 
 
 class LogHandler(logging.Handler):
-    """Writes lines and sums repeats. Any thread may log; `attach` and `close` are the owner's.
+    """Makes lines and sums repeats. Any thread may log; `attach` and `close` are the owner's.
 
     Windows end when the next line comes, when the loop's timer rings (after `attach`), at `close`.
     """
 
     def __init__(self, stream: TextIO, clock: Clock, *, is_json: bool) -> None:
         super().__init__()
-        self._stream = stream
         self._clock = clock
         self._format_line = format_json if is_json else format_text
         self._windows: dict[_Site, _Window] = {}  # by ends_ns, because all are equally long
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_timer_set = False
         self._guard = threading.RLock()  # the windows: lines come from any thread, timers from one
+        self.queue = LogQueue(write_to(stream), self._dropped_line)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on, this loop's timer tells of repeats even if no other line comes."""
         self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or count it."""
+        """Show the line, or count it."""
         try:
             with self._guard:
                 is_last = getattr(record, "is_last", False)
                 self.end_windows(all_of_them=is_last)
-                is_shown = is_last or getattr(record, "is_always_shown", False)
-                if is_shown or self._is_first(record):
-                    self._write(record, 0)
+                if is_last or getattr(record, "is_always_shown", False) or self._is_shown(record):
+                    self._put(read_record(record, with_stack=True))
         except Exception:  # noqa: BLE001 - a log line must not end what it tells of
             self.handleError(record)
 
-    def _is_first(self, record: logging.LogRecord) -> bool:
-        """Whether it opens a window; if not, it is counted in the one that is open."""
-        site = (record.pathname, record.lineno, str(_fields(record).get("stream", "")))
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        """Whether its window shows it; if not, it is counted there."""
+        site = (record.pathname, record.lineno)
         window = self._windows.get(site)
         if window is None:
-            self._windows[site] = _Window(self._clock.now_ns() + WINDOW_NS, 0, record)
+            window = self._windows[site] = _Window(self._clock.now_ns() + WINDOW_NS)
+        line = read_record(record, with_stack=False)
+        if window.take(str(line.fields.get("stream", "")), line):
             return True
-        window.repeat_count += 1
-        window.last = record
         self._set_timer()
         return False
 
@@ -99,30 +170,41 @@ class LogHandler(logging.Handler):
             site = next(iter(self._windows))
             if not all_of_them and self._windows[site].ends_ns > now_ns:
                 return
-            window = self._windows.pop(site)
-            if window.repeat_count:
-                self._write(window.last, window.repeat_count)
+            for line in self._windows.pop(site).summed():
+                self._put(line)
+
+    def flush(self) -> None:
+        """Waits until everything is written, at most CLOSE_TIMEOUT_S. Not for the event loop."""
+        self.queue.flush(CLOSE_TIMEOUT_S)
 
     def close(self) -> None:
-        """Say what is still to be said. The stream stays open: it is not ours."""
+        """Say what is still to be said, wait for who reads, at most CLOSE_TIMEOUT_S, and write no
+        more. The stream stays open: it is not ours.
+        """
+        logging.getLogger().removeHandler(self)
         with self._guard:
             self._loop = None
-            try:
-                self.end_windows(all_of_them=True)
-            except (OSError, ValueError):
-                self._windows.clear()
-        logging.getLogger().removeHandler(self)
+            self.end_windows(all_of_them=True)
+        self.queue.close(CLOSE_TIMEOUT_S)
         super().close()
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """A log that cannot be written (its reader is gone) is given up, and the daemon lives."""
-        if isinstance(sys.exc_info()[1], OSError | ValueError):
-            return
-        super().handleError(record)
+    def _put(self, line: Line) -> None:
+        self.queue.put(self._format_line(line).encode(errors="backslashreplace") + b"\n")
 
-    def _write(self, record: logging.LogRecord, repeat_count: int) -> None:
-        self._stream.write(self._format_line(record, repeat_count) + "\n")
-        self._stream.flush()
+    def _dropped_line(self, count: int) -> bytes:
+        text = "lines of the log were dropped: nobody read it, or it could not be written"
+        line = Line(
+            datetime.now(UTC).timestamp(), "warning", "kdaemon.observe", text, {"lines": count}
+        )
+        return self._format_line(line).encode() + b"\n"
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """A line that cannot be made (a field whose text raises, say) is given up, and said so."""
+        line = Line(
+            record.created, "error", record.name, "a line of the log could not be made",
+            {"file": record.pathname, "line": record.lineno},
+        )  # fmt: skip
+        self._put(line)
 
     def _set_timer(self) -> None:
         if self._loop is not None and not self._is_timer_set and not self._loop.is_closed():
@@ -132,7 +214,7 @@ class LogHandler(logging.Handler):
     def _start_timer(self) -> None:
         """Runs in the loop. Rings when the oldest window with a repeat ends."""
         with self._guard:
-            ends = [window.ends_ns for window in self._windows.values() if window.repeat_count]
+            ends = [window.ends_ns for window in self._windows.values() if window.has_repeats]
             if self._loop is None or not ends:
                 self._is_timer_set = False
                 return
@@ -141,10 +223,7 @@ class LogHandler(logging.Handler):
 
     def _ring(self) -> None:
         with self._guard:
-            try:
-                self.end_windows()
-            except (OSError, ValueError):
-                self._windows.clear()
+            self.end_windows()
         self._start_timer()
 
 
@@ -163,65 +242,95 @@ def configure_logs(settings: LogConfig, stream: TextIO, clock: Clock) -> LogHand
     return handler
 
 
-def format_json(record: logging.LogRecord, repeat_count: int) -> str:
-    """One JSON object: time, level, logger, text; where there are any: fields, repeated, stack."""
-    line: dict[str, object] = {
-        "time": _utc(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "level": record.levelname.lower(),
-        "logger": record.name,
-        "text": _shorten(record.getMessage()),
+def read_record(record: logging.LogRecord, *, with_stack: bool) -> Line:
+    """The values of a record. Without its stack, an exception is told by its last line."""
+    error = record.exc_info[1] if record.exc_info else None
+    stack = "" if error is None else _stack(error, is_whole=with_stack)
+    given = getattr(record, "fields", None)
+    fields = given if isinstance(given, Mapping) else {}
+    return Line(
+        record.created,
+        record.levelname.lower(),
+        record.name,
+        _bounded(record.getMessage()),
+        {str(name): _plain(value) for name, value in fields.items()},
+        stack,
+    )
+
+
+def format_json(line: Line) -> str:
+    """One JSON object: time, level, logger, text; where there are any: fields, repeated,
+    other_streams, stack.
+    """
+    told: dict[str, object] = {
+        "time": _utc(line).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": line.level,
+        "logger": line.logger,
+        "text": _shown(line.text),
     }
-    fields = _fields(record)
-    if fields:
-        line["fields"] = {str(name): _plain(value) for name, value in fields.items()}
-    if repeat_count:
-        line["repeated"] = repeat_count
-    if record.exc_info and record.exc_info[1]:
-        line["stack"] = _stack(record.exc_info[1])
-    return msgspec.json.encode(line).decode()
+    if line.fields:
+        told["fields"] = _shown_fields(line)
+    if line.repeat_count:
+        told["repeated"] = line.repeat_count
+    if line.stream_count is not None:
+        told["other_streams"] = line.stream_count
+    if line.stack:
+        told["stack"] = _shown_stack(line)
+    return msgspec.json.encode(told).decode()
 
 
-def format_text(record: logging.LogRecord, repeat_count: int) -> str:
-    """For people: local time, level, logger, text, fields; control characters are escaped."""
-    time = _utc(record).astimezone().strftime("%H:%M:%S")
-    fields = [f"{name}={_plain(value)}" for name, value in _fields(record).items()]
-    words = [_shorten(record.getMessage()), *fields]
-    if repeat_count:
-        words.append(f"(and {repeat_count} more like this in {WINDOW_NS // 10**9} s)")
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(words))
-    line = f"{time} {record.levelname.lower():7} {record.name}: {shown}"
-    if record.exc_info and record.exc_info[1]:
-        line += "\n" + _stack(record.exc_info[1]).rstrip()
-    return line
+def format_text(line: Line) -> str:
+    """For people: local time, level, logger, text, fields; a stack is indented below, so that no
+    text in it can look like a line of the log.
+    """
+    time = _utc(line).astimezone().strftime("%H:%M:%S")
+    words = [_shown(line.text)]
+    words += [f"{name}={value}" for name, value in _shown_fields(line).items()]
+    if line.repeat_count:
+        streams = "" if line.stream_count is None else f" for {line.stream_count} other streams"
+        words.append(f"(and {line.repeat_count} more{streams} in {WINDOW_NS // 10**9} s)")
+    told = f"{time} {line.level:7} {line.logger}: {' '.join(words)}"
+    if line.stack:
+        told += "\n    " + _shown_stack(line).replace("\n", "\n    ")
+    return told
 
 
-def _utc(record: logging.LogRecord) -> datetime:
-    return datetime.fromtimestamp(record.created, UTC)
+def _utc(line: Line) -> datetime:
+    return datetime.fromtimestamp(line.created, UTC)
 
 
-def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
-    fields = getattr(record, "fields", None)
-    return fields if isinstance(fields, Mapping) else {}
-
-
-def _plain(value: object) -> object:
-    """A field's value as a number, a truth or a short text."""
+def _plain(value: object) -> Value:
+    """A field's value as a number, a truth or a bounded text."""
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int) and abs(value) < 2**63:  # a hash key is longer: JSON gets a text
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
-    return _shorten(str(value))
+    return _bounded(str(value))
 
 
-def _shorten(text: str) -> str:
-    text = text.encode(errors="backslashreplace").decode()  # lone surrogates: no UTF-8 has them
-    if len(text) <= VALUE_CHARACTERS_MAX:
-        return text
-    return f"{text[:VALUE_CHARACTERS_MAX]}... ({len(text)} characters)"
+def _bounded(text: str) -> str:
+    """A text that may be kept. It is longer than what is shown: a secret is not cut in two."""
+    return text if len(text) <= 4 * VALUE_CHARACTERS_MAX else text[: 4 * VALUE_CHARACTERS_MAX]
 
 
-def _stack(error: BaseException) -> str:
-    """The end of the traceback, where the cause stands."""
-    return "".join(traceback.format_exception(error))[-STACK_CHARACTERS_MAX:]
+def _shown(text: str) -> str:
+    return printable(SECRETS.clean(text), VALUE_CHARACTERS_MAX)
+
+
+def _shown_fields(line: Line) -> dict[str, Value]:
+    return {
+        _shown(name): _shown(value) if isinstance(value, str) else value
+        for name, value in line.fields.items()
+    }
+
+
+def _shown_stack(line: Line) -> str:
+    return printable_lines(SECRETS.clean(line.stack), STACK_CHARACTERS_MAX)
+
+
+def _stack(error: BaseException, *, is_whole: bool) -> str:
+    """The end of the traceback, where the cause stands; or the cause alone."""
+    told = traceback.format_exception(error) if is_whole else traceback.format_exception_only(error)
+    return "".join(told).rstrip("\n")[-STACK_CHARACTERS_MAX:]

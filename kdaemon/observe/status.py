@@ -1,8 +1,8 @@
 """How the daemon stands: whether clients should come (`Readiness`), and the page for people.
 
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
-when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets,
-nor a service's text that quotes our own request.
+when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets:
+what others wrote is cleaned of secrets and made printable.
 Invariant: everything on one page was read in one synchronous pass; nothing is changed by looking.
 Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
@@ -18,6 +18,8 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
@@ -42,15 +44,11 @@ from kdaemon.spool.spool import Spool
 
 NS = 1_000_000_000  # nanoseconds in a second
 
-HOLD_TEXT_CHARACTERS_MAX = 300  # of the service's words; ours: two lines of a terminal, 2026-11-21
+TEXT_CHARACTERS_MAX = 300  # of the service's words; ours: two lines of a terminal, 2026-11-21
 
 FULL_FRACTION = 16
 """Memory is full when less than 1/16 of it is free. Ours, 2026-11-21: of the default 256 MiB that
 is 16 MiB, which the largest request with what it holds besides needs, and no more."""
-
-QUOTES_OUR_REQUEST = frozenset({"IncompleteSignature", "IncompleteSignatureException"})
-"""Codes whose message repeats the Authorization header (AWS common errors, 2026-11-21). Others
-repeat the canonical request, session token included, but below their first line."""
 
 
 class ReadyState(Enum):
@@ -100,7 +98,10 @@ class Readiness:
         """Why clients should stay away, in a few words; None: they may come."""
         if self.state is not ReadyState.READY:
             return str(self.state.value)
-        return "memory is full" if self._is_full() else self._trouble()
+        if self._is_full():
+            return "memory is full"
+        trouble = self._trouble()
+        return None if trouble is None else _said(trouble)
 
     def _move(self, move: ReadyMove) -> None:
         self.state = _NEXT[self.state, move]
@@ -169,7 +170,7 @@ def _spool(spool: Spool) -> SpoolStatus:
         live_bytes=counters.live_bytes,
         file_bytes=counters.file_bytes,
         bytes_max=spool.bytes_max,
-        trouble=None if spool.trouble is None else str(spool.trouble),
+        trouble=None if spool.trouble is None else _said(str(spool.trouble)),
         commit_mean_s=_mean_s(counters.commit_duration_ns),
         commit_failures=counters.commit_failures,
         corrupt_frames=spool.corrupt_rows,
@@ -182,7 +183,7 @@ def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamSta
     lanes = (*engine.lanes, heat.keyless)
     heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue]
     return StreamStatus(
-        name=name,
+        name=printable(name),
         hold=_hold(engine.hold),
         unavailable=_hold(engine.unavailable),
         spooled=counters.spooled,
@@ -240,16 +241,13 @@ def _shard(shard: ShardHeat, now_ns: int) -> ShardStatus:
 def _hold(error: ServiceError | None) -> HoldStatus | None:
     if error is None:
         return None
-    code = _printable(error.code)
-    if error.code in QUOTES_OUR_REQUEST:
-        return HoldStatus(code, "(not shown: it may quote our request's signature)")
-    return HoldStatus(code, _printable(error.message))
+    return HoldStatus(_said(error.code), _said(error.message))
 
 
-def _printable(text: str) -> str:
-    """The first line of what a service says, bounded."""
-    line = next(iter(text.splitlines()), "")[:HOLD_TEXT_CHARACTERS_MAX]
-    return "".join(c if c.isprintable() else "?" for c in line)
+def _said(text: str) -> str:
+    """The first line of what a service says, or of what another wrote: safe to show, bounded."""
+    line = next(iter(SECRETS.clean(text).splitlines()), "")
+    return printable(line, TEXT_CHARACTERS_MAX)
 
 
 def _listener(counters: HttpCounters) -> ListenerStatus:

@@ -6,13 +6,12 @@ No logic: settings -> Service with its streams -> server. Sits beside `daemon.py
 
 import asyncio
 import logging
-import signal
 
 from kdaemon.config import SandboxConfig
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
-from kdaemon.system import SystemClock, SystemDice
+from kdaemon.system import SystemClock, SystemDice, on_signals
 
 log = logging.getLogger("kdaemon.sandbox")
 
@@ -34,11 +33,9 @@ async def open_sandbox(config: SandboxConfig) -> SandboxServer:
 
 
 async def run_sandbox(config: SandboxConfig) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Its records are gone with it."""
-    loop = asyncio.get_running_loop()
+    """Serve until a signal asks for the end; the exit code. Its records are gone with it."""
     is_stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, is_stopped.set)
+    on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())
     try:
         server = await open_sandbox(config)
     except OSError as error:

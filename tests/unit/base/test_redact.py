@@ -91,6 +91,7 @@ def test_an_authorization_header_is_hidden_by_its_form(text: str) -> None:
         "aws_secret_access_key = sekrit",
         "AWS_SESSION_TOKEN=sekrit",
         "http://sekrit:sekrit@proxy:3128/",
+        "'sekrit' not a valid key=value pair (missing equal-sign) in Authorization header: 'sekrit",
         "The security token sekrit0sekrit0sekrit0 is invalid",
     ],
 )

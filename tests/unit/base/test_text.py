@@ -44,10 +44,10 @@ def test_no_character_of_a_harmful_category_is_left() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 50, "\x1b" * 50, "x" * 9 + "\u202e" * 41])
-def test_the_result_is_bounded_and_says_how_long_the_text_was(text: str) -> None:
-    shown, ellipsis, length = printable(text, 10).partition("...")
-    assert len(shown) <= 10
-    assert (ellipsis, length) == ("...", " (50 characters)")
+def test_the_result_is_bounded(text: str) -> None:
+    shown = printable(text, 10)
+    assert shown.endswith("...")
+    assert len(shown) <= 10 + len("...")
     assert printable(text, 5000) == printable(text)
 
 

@@ -274,11 +274,11 @@ def test_a_stream_that_takes_nothing_comes_first_and_says_why_in_full() -> None:
         (
             "IncompleteSignatureException",
             "'SECRET' not a valid key=value pair (missing equal-sign) in Authorization header",
-            "(not shown: it may quote our request's signature)",
+            "'***' not a valid key=value pair (missing equal-sign) in Authorization header",
         ),
         ("AccessDeniedException", "", ""),
-        ("AccessDeniedException", "a\x1b[31m\ud800", "a?[31m?"),
-        ("AccessDeniedException", "long " * 1000, ("long " * 60)),
+        ("AccessDeniedException", "a\x1b[31m\ud800", "a\\x1b[31m\\ud800"),
+        ("AccessDeniedException", "long " * 1000, ("long " * 60) + "..."),
     ],
 )
 def test_of_the_service_s_words_only_the_harmless_part_is_shown(

@@ -1,0 +1,149 @@
+"""Between those who log and where the log goes: a bounded queue and a thread that writes.
+
+About: lines, as bytes. Whoever logs puts a line in the queue and goes on; the thread writes one
+line after the other and may wait as long as it likes: for a pipe that nobody reads, a terminal that
+was stopped, a disk. Knows nothing of what a line says.
+Invariant: `put` never waits for anything outside the process, and nothing else here is called by
+the event loop. Bound: LINES_MAX lines and BYTES_MAX bytes. When the queue is full the oldest line
+is dropped, so that what is left is about now and ends with the last words; every drop is counted,
+and told before the next line that can be written.
+Flow: logs.py -> here -> standard error.
+"""
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TextIO
+
+LINES_MAX = 5_000  # ours, 2026-11-28: of 200 bytes they are about BYTES_MAX
+BYTES_MAX = 1024 * 1024  # ours, 2026-11-28: sixteen pipes of Linux (64 KiB)
+
+Write = Callable[[bytes], object]
+
+
+class LogQueue:
+    """The queue and its thread, from its creation to `close`."""
+
+    def __init__(self, write: Write, tell_dropped: Callable[[int], bytes]) -> None:
+        """`write` writes a whole line and may wait; OSError or ValueError: it could not.
+        `tell_dropped` makes the line that says how many were dropped.
+        """
+        self._write = write
+        self._tell_dropped = tell_dropped
+        self._lines: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._is_writing = False
+        self._is_closed = False
+        self._untold = 0
+        self.lines_dropped = 0  # ever
+        self._changed = threading.Condition()  # whose lock is never held while writing
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: bytes) -> None:
+        """Takes a line, with its line break. From any thread."""
+        with self._changed:
+            if self._is_closed:
+                return
+            self._lines.append(line)
+            self._held_bytes += len(line)
+            while len(self._lines) > LINES_MAX or self._held_bytes > BYTES_MAX:
+                self._held_bytes -= len(self._lines.popleft())
+                self._count_dropped(1)
+            self._changed.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """Lines that are not written yet."""
+        return len(self._lines) + self._is_writing
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until everything is written, at most this long. Not for the event loop."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.waiting, timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Takes no more lines, and waits at most this long for those it has: whether they are
+        written. The thread of one that is stuck dies with the process.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        is_written = self.flush(timeout_s)
+        if is_written and threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+        return is_written
+
+    def _count_dropped(self, count: int) -> None:
+        self.lines_dropped += count
+        self._untold += count
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines or self._is_closed)
+                if not self._lines:
+                    return
+                line = self._lines.popleft()
+                self._held_bytes -= len(line)
+                untold = self._untold
+                self._is_writing = True
+            try:
+                if untold:
+                    self._write(self._tell_dropped(untold))
+                    with self._changed:
+                        self._untold -= untold
+                self._write(line)
+            except (OSError, ValueError):  # its reader is gone, the disk is full, it was closed
+                with self._changed:
+                    self._count_dropped(1)
+
+
+def write_to(stream: TextIO) -> Write:
+    """How to write whole lines to `stream`: past its buffer where it has a descriptor, so that no
+    lock of Python's is held meanwhile.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+
+        def write_text(line: bytes) -> None:
+            stream.write(line.decode())
+            stream.flush()
+
+        return write_text
+    return _Descriptor(descriptor).write
+
+
+class _Descriptor:
+    """Writes lines to a descriptor that may be a pipe, a socket, a file or a terminal; others may
+    have set it to return at once (`O_NONBLOCK` belongs to all who share it), and it stays so.
+    """
+
+    __slots__ = ("_descriptor", "_is_mid_line", "_room")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_mid_line = False
+        self._room = select.poll()
+        with contextlib.suppress(OSError):
+            self._room.register(descriptor, select.POLLOUT)
+
+    def write(self, line: bytes) -> None:
+        """A line is one write, if whoever reads has room for it. OSError: it was not written, or
+        not wholly; then the next one begins on a line of its own.
+        """
+        rest = memoryview(b"\n" + line if self._is_mid_line else line)
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+            except BlockingIOError:
+                self._room.poll()
+                continue
+            rest = rest[written:]
+            self._is_mid_line = len(rest) > 0
