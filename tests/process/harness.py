@@ -93,12 +93,18 @@ class Metrics:
 class Process:
     """A running `kdaemon`. Its log lines arrive through a thread."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        program: tuple[str, ...] = ("-m", "kdaemon"),
+    ) -> None:
+        """`program`: what Python runs; another one may break something first."""
         self.lines: list[str] = []
         self._arrived = threading.Condition()
         self._has_ended = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kdaemon", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=ROOT,
             env=dict(environment),
             stdin=subprocess.DEVNULL,

@@ -2,18 +2,28 @@
 
 import http.client
 import json
+import os
 import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.contract.endpoints import Endpoint, entry
 from tests.process.conftest import Run
-from tests.process.harness import DEADLINE_S, Daemon, sandbox, wait_for
+from tests.process.harness import (
+    DEADLINE_S,
+    Daemon,
+    Process,
+    environment,
+    sandbox,
+    started,
+    wait_for,
+    write_config,
+)
 
 ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}
 HANG: dict[str, object] = {"kind": "hang", "calls": None}
@@ -183,14 +193,6 @@ def test_a_second_signal_ends_it_at_once(run: Run, when: str) -> None:
     assert not any("Traceback" in line or '"stack"' in line for line in daemon.lines)
 
 
-def test_control_c_drains_too(run: Run) -> None:
-    daemon = run()
-    put(daemon, 10)
-    daemon.signal(signal.SIGINT)
-    assert daemon.wait() == 0
-    assert last_words(daemon) == {"delivered": 10, "undelivered": 0}
-
-
 def test_the_socket_file_is_gone_after_the_end(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "k.sock"
     daemon = run({"listen.unix": str(path)})
@@ -201,3 +203,83 @@ def test_the_socket_file_is_gone_after_the_end(run: Run, tmp_path: Path) -> None
         assert daemon.stop() == 0
         assert idle.recv(1) == b"", "a session that is idle is closed"
     assert not path.exists()
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("command", ["run", "sandbox"])
+def test_signals_that_mean_nothing_here_are_ignored_and_told(
+    command: str, number: signal.Signals, run: Run
+) -> None:
+    """Their default would end it at once, and what it had accepted would be gone."""
+    with ExitStack() as stack:
+        process: Process
+        if command == "run":
+            process = run()
+        else:
+            process = stack.enter_context(started(["sandbox", "--listen", "127.0.0.1:0"]))
+            process.wait_log("sandbox listens")
+        process.signal(number)
+        line = process.wait_log("a signal is ignored: it means nothing to kdaemon")
+        assert line["fields"] == {"signal": number.name}
+        assert process.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT, signal.SIGTERM])
+def test_each_signal_that_asks_for_the_end_drains(run: Run, number: signal.Signals) -> None:
+    daemon = run()
+    put(daemon, 10, **ACCEPTED)
+    daemon.signal(number)
+    assert daemon.wait() == 0
+    assert last_words(daemon) == {"delivered": 10, "undelivered": 0}
+
+
+def test_the_sandbox_ends_by_sigquit_without_a_core() -> None:
+    with started(["sandbox", "--listen", "127.0.0.1:0"]) as process:
+        process.wait_log("sandbox listens")
+        process.signal(signal.SIGQUIT)
+        assert process.wait() == 0
+
+
+SLOW_START = """
+import os, sys, kdaemon.__main__
+from kdaemon.spool.store import Store
+def opens(*_, **__):
+    os.write(2, b"it begins\\n")
+    os.read(os.pipe()[0], 1)  # as a salvage that takes an hour
+Store.open = opens
+kdaemon.__main__.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_during_the_start_is_heard_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    """Though a thread is busy with the spool and cannot be interrupted. Nothing was taken: 0."""
+    config = write_config(tmp_path, {"spool.directory": str(tmp_path / "spool")})
+    arguments = ["run", "--sandbox", "--config", str(config)]
+    process = Process(arguments, environment(), ("-c", SLOW_START))
+    with closing(process):
+        wait_for(lambda: "it begins" in process.lines or None, "the spool to be opened")
+        process.signal(number)
+        assert process.wait() == 0
+        assert process.log[-1]["text"] == "stopped before it was ready: nothing was taken"
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Whoever reads a pipe that nobody writes to (here: the AWS libraries, their configuration)
+    cannot be interrupted.
+    """
+    fifo = tmp_path / "aws"
+    os.mkfifo(fifo)
+    given = {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1", "drain.deadline_ms": 100}
+    config = write_config(tmp_path, given)
+    with started(["run", "--config", str(config)], AWS_CONFIG_FILE=str(fifo)) as process:
+        process.wait_log("ready")
+        url = process.address("http")
+        body = json.dumps({"StreamName": "demo", "Records": [entry(b"x", "k")]}).encode()
+        endpoint = Endpoint("daemon", url=url, put_url=url)
+        assert endpoint.put_raw("PutRecords", body, **ACCEPTED).status == 200
+        assert process.stop() == 1
+        assert process.log[-1]["fields"] == {"delivered": 0, "undelivered": 1}
