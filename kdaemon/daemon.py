@@ -156,11 +156,20 @@ class Daemon:
             release,
             per_shard=config.metrics.per_shard,
             spool=self._spool,
+            log_queue=self._log_queue,
         )
         status = Status(
-            self._streams, self._listeners, self._readiness, heartbeat, clock, release, self._spool
+            self._streams,
+            self._listeners,
+            self._readiness,
+            heartbeat,
+            clock,
+            release,
+            spool=self._spool,
+            log_queue=self._log_queue,
         )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
+        self._stack.callback(admin.close)
         server = await _bind(admin.handle, address, "listen.admin", HttpLimits())
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters

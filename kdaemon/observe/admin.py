@@ -1,23 +1,21 @@
 """The admin pages: metrics, probes and status, behind `serve_http`.
 
 About: which path gives what. Knows paths and statuses; what they say comes from metrics.py,
-heartbeat.py and status.py. Nothing here changes the daemon, and nothing shows data or secrets.
+heartbeat.py and status.py, and slices.py makes those that take long. Nothing here changes the
+daemon, and nothing shows data or secrets.
 Invariant: `/livez` depends on the loop alone, never on the service: an outage of the service must
 not restart a fleet (`/readyz` may say no, and does so for memory, not for the service).
-Flow: http.py -> here -> http.py, in one call.
+Flow: http.py -> here -> http.py, in one call for the small pages.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
-from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.metrics import Metrics, accepts_openmetrics
+from kdaemon.observe.slices import TEXT, Page, SlicedPages
 from kdaemon.observe.status import Readiness, Status
-
-TEXT = b"text/plain; charset=utf-8"
-JSON = b"application/json"
 
 INDEX = b"""kdaemon
 
@@ -27,15 +25,7 @@ INDEX = b"""kdaemon
 /statusz   JSON for people: what is held up, and why
 """
 
-_NO_STORE = (b"Cache-Control", b"no-store")  # each page is of this moment
 _ALLOW = (b"Allow", b"GET, HEAD")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    status: int
-    body: bytes
-    content_type: bytes = TEXT
 
 
 class Admin:
@@ -49,38 +39,45 @@ class Admin:
         heartbeat: Heartbeat,
         clock: Clock,
     ) -> None:
-        self._metrics = metrics
-        self._status = status
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._clock = clock
-        self._pages: dict[str, Callable[[HttpRequest], Page]] = {
-            "/": lambda _: Page(200, INDEX),
-            "/metrics": self._metrics_page,
-            "/livez": lambda _: self._livez(),
-            "/readyz": lambda _: self._readyz(),
-            "/statusz": lambda _: Page(200, self._status.render(), JSON),
+        self._small: dict[str, Callable[[], Page]] = {
+            "/": lambda: Page(200, INDEX),
+            "/livez": self._livez,
+            "/readyz": self._readyz,
         }
+        self._large = SlicedPages(
+            clock,
+            {
+                "/metrics": metrics.plain,
+                "/metrics as OpenMetrics": metrics.openmetrics,
+                "/statusz": status.steps,
+            },
+        )
+        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz")
 
     def handle(self, request: HttpRequest) -> None:
-        """Answers at once. A HEAD is answered as its GET, and the listener drops the body."""
-        make = self._pages.get(request.path)
-        if make is None:
-            body = b"No such page. There are: %b\n" % " ".join(self._pages).encode()
+        """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the
+        listener drops the body.
+        """
+        path = request.path
+        if path not in self._paths:
+            body = b"No such page. There are: %b\n" % " ".join(self._paths).encode()
             request.respond(404, body, content_type=TEXT)
         elif request.method not in {"GET", "HEAD"}:
             body = b"Pages are read with GET; nothing is changed here.\n"
             request.respond(405, body, content_type=TEXT, headers=(_ALLOW,))
+        elif path in self._small:
+            self._small[path]().give(request)
         else:
-            page = make(request)
-            request.respond(
-                page.status, page.body, content_type=page.content_type, headers=(_NO_STORE,)
-            )
+            accept = request.headers.get(b"accept", b"").decode("latin-1")
+            is_openmetrics = path == "/metrics" and accepts_openmetrics(accept)
+            self._large.ask(path + " as OpenMetrics" * is_openmetrics, request)
 
-    def _metrics_page(self, request: HttpRequest) -> Page:
-        accept = request.headers.get(b"accept", b"").decode("latin-1")
-        body, content_type = self._metrics.render(accept)
-        return Page(200, body, content_type.encode())
+    def close(self) -> None:
+        """No page is made any more."""
+        self._large.close()
 
     def _livez(self) -> Page:
         now_ns = self._clock.now_ns()

@@ -1,23 +1,27 @@
-"""The collector: reads the table of metrics whole at a scrape, and writes it for Prometheus.
+"""The collector: reads the table of metrics at a scrape, and writes it for Prometheus, in slices.
 
-About: one pass over what the rooms have counted. Knows the table (table.py) and the forms that
+About: what the rooms have counted, as text. Knows the table (table.py) and the forms that
 Prometheus reads; must not count, touches nothing while records move, and keeps no value between two
 scrapes.
-Invariant: `collect` reads everything in one synchronous pass in the loop's thread, each engine
-once, and looking changes nothing, so that at every scrape, for each stream and for all,
+Invariant: all that is counted (records, calls, connections, memory, spool) is read in the first
+step, in one synchronous pass; looking changes nothing. So at every scrape, for each stream and for
+all,
 
     received = sum(rejected) + delivered + sum(dead) + buffered + in_flight
 
-Cost, all of it on the loop: 0.5 ms, and for each stream (130 samples) 0.5 ms as text or 1 ms as
-OpenMetrics (one core, 2026-11-21). A shard adds 1 to 5 us, and if asked for 9 samples.
-Flow: counters of the rooms -> here -> admin.py -> Prometheus.
+How far each shard is behind is looked at after that, a stream a step, because it takes a walk over
+all shards; then the text is made, some samples a step.
+Cost (one core, 2026-11-28): see STEP_SAMPLES. The pass is 20 us for each stream; a look 30 us for
+64 idle shards, 0.3 ms for 64 that are behind; a sample 8 us as text or 12 as OpenMetrics.
+Flow: counters of the rooms -> here -> slices.py -> Prometheus.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client import exposition as plain
@@ -34,21 +38,26 @@ from kdaemon.base.counters import StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
+from kdaemon.base.text import printable
 from kdaemon.engine import Engine
+from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
     ACCOUNTS,
     DELIVERY,
     HOT,
     HOT_SHARDS_MAX,
     LISTENER,
+    LOG,
     MEMORY,
     SHARD,
     SPOOL,
     STREAM,
-    TABLE,
     Kind,
     Metric,
+    Reading,
     ShardNow,
     StreamNow,
     Subject,
@@ -76,6 +85,34 @@ class Observed(Protocol):
         ...
 
 
+T = TypeVar("T")
+
+STEP_SAMPLES = 100  # written in one step: about a millisecond; ours, 2026-11-28
+
+
+@dataclass(frozen=True, slots=True)
+class _Buckets:
+    """What a histogram was at the time of the pass. `counts`: cumulative."""
+
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum: int
+
+
+_Labels = tuple[str, ...]
+_Read = float | Mapping[Any, float] | _Buckets  # as table.Reading, but it does not change any more
+_Row = tuple[_Labels, _Read]
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Metrics of one kind of subject, read: for each metric, its rows."""
+
+    metrics: tuple[Metric[Any], ...]
+    label_names: tuple[str, ...]
+    rows: list[list[_Row]]
+
+
 class Metrics:
     """Exposes the table, and what prometheus_client tells of the process and of Python.
 
@@ -91,69 +128,130 @@ class Metrics:
         *,
         per_shard: bool = False,
         spool: Spool | None = None,
+        log_queue: LogQueue | None = None,
     ) -> None:
         self._observed = observed
         self._spool = spool
+        self._log_queue = log_queue
         self._listeners = listeners
         self._clock = clock
         self._version = version
         self._per_shard = per_shard
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
 
-    def describe(self) -> Iterable[Family]:
-        """For the registry, which refuses two metrics of one name. No sample yet."""
-        return [_family(metric, (), ()) for metric in TABLE]
+    def openmetrics(self) -> Steps:
+        """A scrape as OpenMetrics 1.0.0."""
+        return self._write(_OpenMetrics())
 
-    def collect(self) -> list[Family]:
-        """All families, read in one pass. Call it in the loop's thread only."""
-        observed, now_ns = self._observed, self._clock.now_ns()
-        streams = [
-            ((name,), StreamNow(engine, engine.heat(now_ns))) for name, engine in observed.engines()
+    def plain(self) -> Steps:
+        """A scrape as text 0.0.4."""
+        return self._write(_Plain())
+
+    def _write(self, form: "_Form") -> Steps:
+        sections, engines = self._read()
+        yield
+        info = InfoMetricFamily("kdaemon_build", "This program.", {"version": self._version})
+        pieces = [form.family(info)]
+        sections[2:2] = yield from self._look(engines)
+        for section in sections:
+            for metric, rows in zip(section.metrics, section.rows, strict=True):
+                names = section.label_names
+                for index, some in enumerate(_in_steps(rows)):
+                    text = form.family(_family(metric, names, some))
+                    pieces.append(_without_head(text) if index else text)
+                    yield
+        pieces += [form.registry(self._process), form.end]
+        return Page(200, b"".join(pieces), form.content_type)
+
+    def _read(self) -> tuple[list[_Section], list[tuple[_Labels, Engine]]]:
+        """All that is counted, in one pass."""
+        observed = self._observed
+        engines: list[tuple[_Labels, Engine]] = [
+            ((printable(name),), engine) for name, engine in observed.engines()
         ]
-        counters = [(labels, stream.engine.counters) for labels, stream in streams]
+        counters = [(labels, engine.counters) for labels, engine in engines]
         listeners = [((name,), counters) for name, counters in self._listeners.items()]
-        hot = [
-            ((*labels, shard.lane.shard_id or ""), shard)
-            for labels, stream in streams
-            for shard in stream.heat.hottest(HOT_SHARDS_MAX)
-        ]
-        families = [
-            InfoMetricFamily("kdaemon_build", "This program.", {"version": self._version}),
-            *_section(ACCOUNTS, ("stream",), [(("",), observed.door), *counters]),
-            *_section(DELIVERY, ("stream",), counters),
-            *_section(STREAM, ("stream",), streams),
-            *_section(HOT, ("stream", "shard_id"), hot),
-            *_section(LISTENER, ("listener",), listeners),
-            *_section(MEMORY, (), [((), observed.memory)]),
+        sections = [
+            _section(ACCOUNTS, ("stream",), [(("",), observed.door), *counters]),
+            _section(DELIVERY, ("stream",), counters),
+            _section(LISTENER, ("listener",), listeners),
+            _section(MEMORY, (), [((), observed.memory)]),
         ]
         if self._spool is not None:
-            families += _section(SPOOL, (), [((), self._spool)])
-        if self._per_shard:
-            shards = [
-                ((*labels, shard.lane.shard_id or ""), ShardNow(shard, now_ns))
-                for labels, stream in streams
-                for shard in stream.heat.shards
-            ]
-            families += _section(SHARD, ("stream", "shard_id"), shards)
-        return families
+            sections.append(_section(SPOOL, (), [((), self._spool)]))
+        if self._log_queue is not None:
+            sections.append(_section(LOG, (), [((), self._log_queue)]))
+        return sections, engines
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """A scrape: (body, content type), in the form that the `Accept` header asks for.
+    def _look(self, engines: list[tuple[_Labels, Engine]]) -> Generator[None, None, list[_Section]]:
+        """How the streams and their shards are, a stream a step."""
+        of_streams = _Section(STREAM, ("stream",), [[] for _ in STREAM])
+        of_hot = _Section(HOT, ("stream", "shard_id"), [[] for _ in HOT])
+        of_shards = _Section(SHARD, ("stream", "shard_id"), [[] for _ in SHARD])
+        for labels, engine in engines:
+            now_ns = self._clock.now_ns()
+            heat = engine.heat(now_ns)
+            _read_into(of_streams, [(labels, StreamNow(engine, heat))])
+            _read_into(
+                of_hot,
+                [(_of_shard(labels, shard), shard) for shard in heat.hottest(HOT_SHARDS_MAX)],
+            )
+            if self._per_shard:
+                for some in _parts(heat.shards, STEP_SAMPLES):
+                    _read_into(
+                        of_shards,
+                        [(_of_shard(labels, shard), ShardNow(shard, now_ns)) for shard in some],
+                    )
+                    yield
+            yield
+        return [of_streams, of_hot, *([of_shards] if self._per_shard else [])]
 
-        OpenMetrics 1.0.0 or text 0.0.4, nothing else: the version in a header is the client's word,
-        and neither an answer nor a table of answers should grow with it.
-        """
-        if _accepts_openmetrics(accept):
-            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
-            return body, openmetrics.CONTENT_TYPE_LATEST
-        return plain.generate_latest(self._registry), plain.CONTENT_TYPE_PLAIN_0_0_4
+
+class _Plain:
+    content_type = plain.CONTENT_TYPE_PLAIN_0_0_4.encode()
+    end = b""
+
+    def family(self, family: Family) -> bytes:
+        return self.registry(_One(family))
+
+    def registry(self, registry: Any) -> bytes:
+        return plain.generate_latest(registry)
 
 
-def _accepts_openmetrics(accept: str) -> bool:
-    """prometheus_client's judgement; a version that is no number counts as none of ours."""
+class _OpenMetrics:
+    content_type = openmetrics.CONTENT_TYPE_LATEST.encode()
+    end = b"# EOF\n"
+
+    def family(self, family: Family) -> bytes:
+        return self.registry(_One(family))
+
+    def registry(self, registry: Any) -> bytes:
+        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return text.removesuffix(self.end)
+
+
+_Form = _Plain | _OpenMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """A registry of one family, for prometheus_client's encoders."""
+
+    family: Family
+
+    def collect(self) -> list[Family]:
+        return [self.family]
+
+
+def accepts_openmetrics(accept: str) -> bool:
+    """Which form an `Accept` header asks for: OpenMetrics 1.0.0, or text 0.0.4. Nothing else: the
+    version in a header is the client's word, and neither an answer nor a table of answers should
+    grow with it.
+
+    prometheus_client's judgement; a version that is no number counts as none of ours.
+    """
     try:
         _, content_type = plain.choose_encoder(accept)
     except TypeError:  # it compares `version=x.y` with (1, 0, 0)
@@ -161,46 +259,80 @@ def _accepts_openmetrics(accept: str) -> bool:
     return content_type.startswith(OPENMETRICS)
 
 
+def _of_shard(labels: _Labels, shard: ShardHeat) -> _Labels:
+    return (*labels, printable(shard.lane.shard_id or ""))
+
+
 def _section(
-    metrics: Iterable[Metric[Subject]],
+    metrics: tuple[Metric[Subject], ...],
     label_names: tuple[str, ...],
-    subjects: Sequence[tuple[tuple[str, ...], Subject]],
-) -> list[Family]:
-    return [_family(metric, label_names, subjects) for metric in metrics]
+    subjects: Sequence[tuple[_Labels, Subject]],
+) -> _Section:
+    section = _Section(metrics, label_names, [[] for _ in metrics])
+    _read_into(section, subjects)
+    return section
 
 
-def _family(
-    metric: Metric[Subject],
-    label_names: tuple[str, ...],
-    subjects: Iterable[tuple[tuple[str, ...], Subject]],
-) -> Family:
-    """One metric of all its subjects. `subjects`: values for `label_names`, and whom to read."""
-    per, read = metric.per, metric.read
+def _read_into(section: _Section, subjects: Sequence[tuple[_Labels, Any]]) -> None:
+    for metric, rows in zip(section.metrics, section.rows, strict=True):
+        read = metric.read
+        rows += [(labels, _still(read(subject))) for labels, subject in subjects]
+
+
+def _still(reading: Reading) -> _Read:
+    """What the reading is now: the rooms go on counting while the text is made."""
+    if isinstance(reading, Histogram):
+        return _Buckets(reading.bounds, tuple(accumulate(reading.counts)), reading.sum)
+    return dict(reading) if isinstance(reading, Mapping) else reading
+
+
+def _in_steps(rows: list[_Row]) -> Iterable[Sequence[_Row]]:
+    """At least one, though it may have no row."""
+    if not rows:
+        return [()]
+    read = rows[0][1]
+    width = len(read) if isinstance(read, Mapping) else 1
+    if isinstance(read, _Buckets):
+        width = len(read.counts) + 2
+    return _parts(rows, max(1, STEP_SAMPLES // max(1, width)))
+
+
+def _parts(whole: Sequence[T], length: int) -> Iterable[Sequence[T]]:
+    return (whole[at : at + length] for at in range(0, len(whole), length))
+
+
+def _without_head(text: bytes) -> bytes:
+    """Samples alone, for a family whose head is written."""
+    while text.startswith(b"#"):
+        text = text[text.index(b"\n") + 1 :]
+    return text
+
+
+def _family(metric: Metric[Any], label_names: tuple[str, ...], rows: Iterable[_Row]) -> Family:
+    """One metric of some of its subjects. `rows`: values for `label_names`, and what was read."""
+    per = metric.per
     unit = metric.name.removesuffix("_total").rpartition("_")[2]
     unit = unit if unit in {"seconds", "bytes"} else ""
     if metric.kind is Kind.HISTOGRAM:
         histogram_family = HistogramMetricFamily(
             metric.name, metric.text, labels=label_names, unit=unit
         )
-        for labels, subject in subjects:
-            histogram = read(subject)
-            assert isinstance(histogram, Histogram), metric.name
-            counts = accumulate(histogram.counts)
-            buckets = list(zip(_edges(histogram.bounds, per), counts, strict=True))
-            histogram_family.add_metric(labels, buckets, histogram.sum / per)
+        for labels, read in rows:
+            assert isinstance(read, _Buckets), metric.name
+            buckets = list(zip(_edges(read.bounds, per), read.counts, strict=True))
+            histogram_family.add_metric(labels, buckets, read.sum / per)
         return histogram_family
     make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     names = (*label_names, metric.label) if metric.label else label_names
     family = make(metric.name, metric.text, labels=names, unit=unit)
-    for labels, subject in subjects:
-        reading = read(subject)
-        if isinstance(reading, Mapping):
-            for key, value in reading.items():
+    for labels, read in rows:
+        assert not isinstance(read, _Buckets), metric.name
+        if isinstance(read, Mapping):
+            for key, value in read.items():
                 word = key.value if isinstance(key, Enum) else key
                 family.add_metric((*labels, word), value)
         else:
-            assert not isinstance(reading, Histogram), metric.name
-            family.add_metric(labels, reading if per == 1 else reading / per)
+            family.add_metric(labels, read if per == 1 else read / per)
     return family
 
 

@@ -145,6 +145,14 @@ class SpoolStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LogStatus:
+    """`lines_waiting` for whoever reads standard error; those dropped could not wait any longer."""
+
+    lines_waiting: int
+    lines_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusPage:
     """The whole. Streams that need somebody come first, then those with the most queued."""
 
@@ -155,6 +163,7 @@ class StatusPage:
     heartbeat_age_s: float
     memory: MemoryStatus
     spool: SpoolStatus | None
+    log: LogStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     streams: list[StreamStatus]

@@ -3,7 +3,8 @@
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
 when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets:
 what others wrote is cleaned of secrets and made printable.
-Invariant: everything on one page was read in one synchronous pass; nothing is changed by looking.
+Invariant: what the page says of a stream was read in one synchronous pass, and so was all that is
+not about streams; nothing is changed by looking. The streams follow a step each (slices.py).
 Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
@@ -24,12 +25,14 @@ from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Observed
 from kdaemon.observe.page import (
     BacklogStatus,
     DoorStatus,
     HoldStatus,
     ListenerStatus,
+    LogStatus,
     MapStatus,
     MemoryStatus,
     PaceStatus,
@@ -39,8 +42,11 @@ from kdaemon.observe.page import (
     StatusPage,
     StreamStatus,
 )
+from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.spool.spool import Spool
+
+JSON = b"application/json"
 
 NS = 1_000_000_000  # nanoseconds in a second
 
@@ -124,9 +130,11 @@ class Status:
         clock: Clock,
         version: str,
         spool: Spool | None = None,
+        log_queue: LogQueue | None = None,
     ) -> None:
         self._observed = observed
         self._spool = spool
+        self._log_queue = log_queue
         self._listeners = listeners
         self._readiness = readiness
         self._heartbeat = heartbeat
@@ -134,33 +142,50 @@ class Status:
         self._version = version
         self._started_ns = clock.now_ns()
 
-    def page(self) -> StatusPage:
-        """As things are now. Call it in the loop's thread only."""
+    def steps(self) -> Steps:
+        """The page as indented JSON: a stream a step, read and written, those first that need
+        somebody, with the most records.
+        """
+        page, engines = self._page(), sorted(self._observed.engines(), key=_urgency)
+        uptime_ns = self._clock.now_ns() - self._started_ns
+        yield
+        before, _, after = _json(page, b"\n").rpartition(b"[]")
+        pieces: list[bytes] = []
+        for name, engine in engines:
+            stream = _stream(name, engine, uptime_ns, self._clock.now_ns())
+            pieces.append(_json(stream, b"\n    "))
+            yield
+        streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
+        return Page(200, b"%b%b%b\n" % (before, streams, after), JSON)
+
+    def _page(self) -> StatusPage:
+        """All but the streams."""
         observed, memory, now_ns = self._observed, self._observed.memory, self._clock.now_ns()
-        uptime_ns = now_ns - self._started_ns
-        streams = [_stream(name, engine, uptime_ns, now_ns) for name, engine in observed.engines()]
-        streams.sort(key=_urgency)
+        queue = self._log_queue
         return StatusPage(
             version=self._version,
-            uptime_s=_seconds(uptime_ns),
+            uptime_s=_seconds(now_ns - self._started_ns),
             state=self._readiness.state.value,
             not_ready_because=self._readiness.why_not(),
             heartbeat_age_s=_seconds(self._heartbeat.age_ns(now_ns)),
             memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
             spool=None if self._spool is None else _spool(self._spool),
+            log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
-            streams=streams,
+            streams=[],
         )
 
-    def render(self) -> bytes:
-        """The page as indented JSON."""
-        return msgspec.json.format(msgspec.json.encode(self.page()), indent=2) + b"\n"
+
+def _json(value: object, line_break: bytes) -> bytes:
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    return text if line_break == b"\n" else text.replace(b"\n", line_break)
 
 
-def _urgency(stream: StreamStatus) -> tuple[bool, int, str]:
-    needs_nobody = stream.hold is None and stream.unavailable is None
-    return needs_nobody, -stream.buffered, stream.name
+def _urgency(named: tuple[str, Engine]) -> tuple[bool, int, str]:
+    name, engine = named
+    needs_nobody = engine.hold is None and engine.unavailable is None
+    return needs_nobody, -engine.counters.buffered, name
 
 
 def _spool(spool: Spool) -> SpoolStatus:

@@ -19,6 +19,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.observe.log_queue import LogQueue
 from kdaemon.pace.bucket import TokenBucket
 from kdaemon.spool.spool import Spool
 
@@ -276,6 +277,13 @@ SPOOL: tuple[Metric[Spool], ...] = (
            lambda s: s.counters.letters_dropped),
 )  # fmt: skip
 
+# no label
+LOG: tuple[Metric[LogQueue], ...] = (
+    Metric("kdaemon_log_lines_dropped_total", _C,
+           "Lines of the log that nobody read in time, or that could not be written.",
+           lambda q: q.lines_dropped),
+)  # fmt: skip
+
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *SPOOL,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *SPOOL, *LOG,
 )  # fmt: skip

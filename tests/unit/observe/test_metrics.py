@@ -23,13 +23,16 @@ from kdaemon.base.counters import (
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.text import printable
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
 from kdaemon.http.hub import REFUSALS, TIME_OUTS, HttpCounters
-from kdaemon.observe.metrics import Metrics
-from kdaemon.observe.table import HOT_SHARDS_MAX, SHARD, SPOOL, TABLE, Kind
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.metrics import Metrics, accepts_openmetrics
+from kdaemon.observe.table import HOT_SHARDS_MAX, LOG, SHARD, SPOOL, TABLE, Kind
 from kdaemon.sandbox.settings import Quota
 from tests.sim.world import MS, SECOND, Faults, World, make_frame
+from tests.unit.observe.whole import whole
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 PROMETHEUS_3 = (
@@ -68,7 +71,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def samples(metrics: Metrics, accept: str = "") -> Samples:
     """Every sample of a scrape; one series twice is an error, as it is to Prometheus."""
-    body, _ = metrics.render(accept)
+    page = whole(metrics.openmetrics() if accept else metrics.plain())
+    body = page.body
     parse: Any = parse_openmetrics if accept else parse_plain
     found: Samples = {}
     for family in parse(body.decode()):
@@ -258,7 +262,11 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
     for part in TIME_OUTS:
         assert value(found, "kdaemon_client_timeouts_total", listener="http", part=part) == 0
     for metric in TABLE:
-        if metric.kind is Kind.COUNTER and metric not in (*SPOOL, *SHARD):  # not asked for here
+        if metric.kind is Kind.COUNTER and metric not in (
+            *SPOOL,
+            *SHARD,
+            *LOG,
+        ):  # not asked for here
             assert [number for (name, _), number in found.items() if name == metric.name]
             assert total(found, metric.name) == 0
 
@@ -438,7 +446,7 @@ def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return heat(engine, now_ns)
 
     monkeypatch.setattr(Engine, "heat", counted)
-    metrics.render("")
+    whole(metrics.plain())
     assert read == list(observing.streams.values())
 
 
@@ -455,7 +463,7 @@ def test_looking_changes_nothing(seed: int) -> None:
             look(metrics)
         return world.written, world.call_count, observing.streams["a"].counters.throttled
 
-    assert run(lambda metrics: metrics.render("")) == run(lambda metrics: None)
+    assert run(lambda metrics: whole(metrics.plain())) == run(lambda metrics: None)
 
 
 def test_a_stream_without_a_shard_map_has_one_lane_without_a_shard() -> None:
@@ -490,12 +498,12 @@ def test_a_stream_without_a_shard_map_has_one_lane_without_a_shard() -> None:
 )
 def test_the_accept_header_chooses_between_two_forms(accept: str, content_type: str) -> None:
     _, metrics = observe(World(1), "a")
-    body, given = metrics.render(accept)
-    assert given == content_type
-    is_openmetrics = "openmetrics" in content_type
-    assert body.endswith(b"# EOF\n") is is_openmetrics
+    is_openmetrics = accepts_openmetrics(accept)
+    page = whole(metrics.openmetrics() if is_openmetrics else metrics.plain())
+    assert page.content_type.decode() == content_type
+    assert page.body.endswith(b"# EOF\n") is is_openmetrics
     parse: Any = parse_openmetrics if is_openmetrics else parse_plain
-    assert len(list(parse(body.decode()))) > len(TABLE) - len(SPOOL) - 5
+    assert len(list(parse(page.body.decode()))) > len(TABLE) - len(SPOOL) - 5
 
 
 def test_both_forms_tell_the_same() -> None:
@@ -513,7 +521,7 @@ def test_both_forms_tell_the_same() -> None:
 
 def test_process_and_python_are_told_and_the_garbage_collector_is_not() -> None:
     _, metrics = observe(World(1))
-    body, _ = metrics.render("")
+    body = whole(metrics.plain()).body
     assert b"\nprocess_resident_memory_bytes " in body
     assert b"\npython_info{" in body
     assert b"python_gc" not in body
@@ -523,7 +531,7 @@ def test_a_stream_name_with_quotes_and_breaks_cannot_forge_a_series() -> None:
     name = 'a"} 1\nkdaemon_records_received_total{stream="b\\'
     _, metrics = observe(World(1), name)
     found = samples(metrics)
-    assert value(found, "kdaemon_records_received_total", stream=name) == 0
+    assert value(found, "kdaemon_records_received_total", stream=printable(name)) == 0
     assert ("kdaemon_records_received_total", frozenset({("stream", "b\\")})) not in found
 
 
@@ -537,6 +545,58 @@ def test_names_follow_the_conventions() -> None:
 
 def test_openmetrics_names_the_unit_of_what_ends_with_one() -> None:
     _, metrics = observe(World(1), "a")
-    body, _ = metrics.render(OPENMETRICS)
+    body = whole(metrics.openmetrics()).body
     assert b"# UNIT kdaemon_delivery_seconds seconds\n" in body
     assert b"# UNIT kdaemon_received_bytes bytes\n" in body
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_what_is_counted_conserves_though_records_move_between_the_steps(accept: str) -> None:
+    """The text is made while the daemon goes on: what it says is of one moment."""
+    world = World(3, shard_count=1, faults=FAULTS)
+    observing, metrics = observe(world, "a", "b", "c", per_shard=True)
+    for engine in observing.streams.values():
+        feed(world, engine, frames=60, records=50)
+    world.run_until(world.now_ns + 500 * MS)
+    steps = metrics.openmetrics() if accept else metrics.plain()
+    next(steps)
+    step_count = 1
+    try:
+        while True:
+            world.run_until(world.now_ns + 20 * MS)
+            next(steps)
+            step_count += 1
+    except StopIteration as end:
+        body: bytes = end.value.body
+    assert step_count > 50
+    parse: Any = parse_openmetrics if accept else parse_plain
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse(body.decode())
+        for sample in family.samples
+    }
+    assert_conserved(found, "in steps", "a", "b", "c")
+    assert total(found, "kdaemon_records_unaccounted") == 0
+    for name in ("kdaemon_put_records_duration_seconds", "kdaemon_delivery_seconds"):
+        for stream in ("a", "b", "c"):
+            count = value(found, name + "_count", stream=stream)
+            assert value(found, name + "_bucket", stream=stream, le="+Inf") == count
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_many_streams_are_written_in_small_steps_under_one_head(accept: str) -> None:
+    world = World(1)
+    _, metrics = observe(world, *(f"stream-{number}" for number in range(40)), per_shard=True)
+    steps = metrics.openmetrics() if accept else metrics.plain()
+    lines = [line for line in whole(steps).body.decode().splitlines() if line.startswith("# TYPE")]
+    assert len(lines) == len(set(lines))
+    assert len(samples(metrics, accept)) > 40 * 100
+
+
+def test_lines_of_the_log_that_were_dropped_are_counted() -> None:
+    world = World(1)
+    queue = LogQueue(lambda _: None, lambda _: b"")
+    metrics = Metrics(Observing(world.memory), {}, At(world), "1", log_queue=queue)
+    queue.lines_dropped = 7
+    assert value(samples(metrics), "kdaemon_log_lines_dropped_total") == 7
+    queue.close(5)

@@ -27,6 +27,7 @@ from kdaemon.observe.status import (
 from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.sandbox.settings import Quota
 from tests.sim.world import MS, SECOND, SETTINGS, Faults, World, make_frame
+from tests.unit.observe.whole import whole
 
 ALLOWED = {
     (ReadyState.STARTING, ReadyMove.STARTED): ReadyState.READY,
@@ -74,7 +75,7 @@ class Place:
         )
 
     def page(self) -> Any:
-        return json.loads(self.status.render())
+        return json.loads(whole(self.status.steps()).body)
 
     def put(self, name: str, *records: Record, deadline_ns: int | None = None) -> None:
         engine = self.observing.streams[name]
@@ -286,7 +287,7 @@ def test_of_the_service_s_words_only_the_harmless_part_is_shown(
 ) -> None:
     place = Place(World(1), "orders")
     place.observing.streams["orders"].hold = ServiceError(code, message)
-    text = place.status.render()
+    text = whole(place.status.steps()).body
     assert b"SECRET" not in text
     assert json.loads(text)["streams"][0]["hold"] == {"code": code, "message": shown}
 
@@ -295,7 +296,7 @@ def test_the_page_holds_neither_keys_nor_data() -> None:
     place = Place(World(1, faults=Faults(record_failure=0.5)), "orders")
     place.put("orders", *(Record(b"DATA-%d" % i, f"KEY-{i}") for i in range(100)))
     for _ in range(20):
-        text = place.status.render()
+        text = whole(place.status.steps()).body
         assert b"DATA" not in text
         assert b"KEY" not in text
         place.run(20 * MS)

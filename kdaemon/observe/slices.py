@@ -1,0 +1,136 @@
+"""Pages that take long are made in slices of the event loop, one at a time, for all who ask.
+
+About: when a page is made and who gets it. A page is a generator that yields wherever the loop may
+turn and returns the whole; what it says is its maker's. Knows the loop, a clock and requests; must
+not know metrics or streams.
+Invariants: a slice ends after SLICE_NS, so that nothing else waits longer than that and one step;
+one page is made at a time, and whoever asks for it meanwhile gets the same one; a page that nobody
+waits for any more is not finished. Bound: making pages takes at most a tenth of the loop's time, or
+one page a second where that is more.
+Flow: admin.py -> here -> metrics.py, status.py -> here -> the waiting requests.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+
+from kdaemon.base.ports import Clock
+from kdaemon.http.request import HttpRequest
+
+SLICE_NS = 2_000_000  # 2 ms of the loop, then others; ours, 2026-11-28
+PAUSE_FACTOR = 10  # a page is followed by a pause of this many times what it took of the loop,
+PAUSE_NS_MAX = 1_000_000_000  # 1 s at most; ours, 2026-11-28
+
+TEXT = b"text/plain; charset=utf-8"
+_NO_STORE = (b"Cache-Control", b"no-store")  # each page is of this moment
+
+log = logging.getLogger("kdaemon.observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    status: int
+    body: bytes
+    content_type: bytes = TEXT
+
+    def give(self, request: HttpRequest) -> None:
+        """Nothing happens if who asked is gone."""
+        request.respond(
+            self.status, self.body, content_type=self.content_type, headers=(_NO_STORE,)
+        )
+
+
+FAILED = Page(500, b"This page could not be made: a defect of kdaemon, and its log says more.\n")
+
+Steps = Generator[None, None, Page]
+
+
+class SlicedPages:
+    """`makers`: by name of the page, what begins it. In the loop's thread only."""
+
+    def __init__(self, clock: Clock, makers: Mapping[str, Callable[[], Steps]]) -> None:
+        self._clock = clock
+        self._makers = makers
+        self._waiting: dict[str, list[HttpRequest]] = {}  # by page, first come first
+        self._name = ""  # of the page that is being made
+        self._steps: Steps | None = None
+        self._sharing: list[HttpRequest] = []  # who gets it
+        self._spent_ns = 0  # on it
+        self._pause_ends_ns = clock.now_ns()
+        self._next: asyncio.Handle | None = None  # the next slice, or the end of the pause
+
+    def ask(self, name: str, request: HttpRequest) -> None:
+        """Answers when the page is made: at once if that takes no longer than a slice."""
+        if self._steps is not None and name == self._name:
+            self._sharing.append(request)
+            return
+        self._waiting.setdefault(name, []).append(request)
+        self._begin()
+
+    @property
+    def _is_busy(self) -> bool:
+        """A page is being made, or the pause is not over: a callback will go on."""
+        return self._next is not None
+
+    def close(self) -> None:
+        """Makes nothing more."""
+        if self._next is not None:
+            self._next.cancel()
+        self._steps, self._next = None, None
+        self._waiting.clear()
+        self._sharing.clear()
+
+    def _begin(self) -> None:
+        """The page that is waited for longest, after the pause. An answer that is given may let the
+        next request in, so that somebody asks while this runs.
+        """
+        while self._waiting and not self._is_busy:
+            pause_ns = self._pause_ends_ns - self._clock.now_ns()
+            if pause_ns > 0:
+                loop = asyncio.get_running_loop()
+                self._next = loop.call_later(pause_ns / 1e9, self._end_pause)
+                return
+            self._name = next(iter(self._waiting))
+            self._sharing = self._waiting.pop(self._name)
+            self._steps, self._spent_ns = self._makers[self._name](), 0
+            self._slice()
+
+    def _end_pause(self) -> None:
+        self._next = None
+        self._begin()
+
+    def _slice(self) -> None:
+        """Some steps of the page; then the loop turns, or the page is given."""
+        began_ns = self._clock.now_ns()
+        page = self._advance(began_ns + SLICE_NS)
+        now_ns = self._clock.now_ns()
+        self._spent_ns += now_ns - began_ns
+        if page is None and not all(request.is_gone for request in self._sharing):
+            self._next = asyncio.get_running_loop().call_soon(self._go_on)
+            return
+        sharing, self._sharing, self._steps = self._sharing, [], None
+        self._pause_ends_ns = now_ns + min(PAUSE_FACTOR * self._spent_ns, PAUSE_NS_MAX)
+        if page is not None:
+            for request in sharing:
+                page.give(request)
+
+    def _go_on(self) -> None:
+        self._next = None
+        self._slice()
+        self._begin()
+
+    def _advance(self, until_ns: int) -> Page | None:
+        """Steps until this time; the page, if it is whole (or cannot be made)."""
+        assert self._steps is not None
+        try:
+            while True:
+                next(self._steps)
+                if self._clock.now_ns() >= until_ns:
+                    return None
+        except StopIteration as end:
+            page: Page = end.value
+            return page
+        except Exception:
+            log.exception("a page could not be made", extra={"fields": {"page": self._name}})
+            return FAILED
