@@ -18,6 +18,7 @@ import msgspec
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import parse_arn
+from kdaemon.base.redact import masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.rules import Path, find_clashes
 from kdaemon.config.settings import Config, StreamConfig
@@ -367,12 +368,14 @@ def _dotted(path: Path) -> str:
 
 
 def _show(value: object) -> str:
-    """A wrong value in a problem: short, on one line, as TOML writes it."""
+    """A wrong value in a problem: short, on one line, as TOML writes it; a URL without its user and
+    password. Masked before it is cut: half a password is one, too.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
         return "a table"
     text = repr(value)
     if isinstance(value, str):
-        text = f'"{text[1:-1]}"'
+        text = f'"{masked_url(text[1:-1])}"'
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."

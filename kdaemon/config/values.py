@@ -16,6 +16,7 @@ from kdaemon.base import limits
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import SERVICES
 
+PORT_MAX = 65_535  # of TCP
 UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21
 
 
@@ -49,7 +50,7 @@ def parse_address(text: str) -> Address | None:
     if not text:
         return None
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:\s/]+)):([0-9]{1,5})", text)
-    if found is None or int(found[3]) > 65535:
+    if found is None or int(found[3]) > PORT_MAX:
         raise ValueError('HOST:PORT, such as "127.0.0.1:8990" or "[::1]:8990"')
     return Address(found[1] or found[2], int(found[3]))
 
@@ -74,7 +75,10 @@ def check_directory(text: str) -> None:
 
 
 def check_url(text: str) -> None:
-    if text and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+    found = re.fullmatch(
+        r"https?://(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::(\d{1,5}))?(?:/[^\s?#@]*)?", text
+    )
+    if text and (found is None or int(found[1] or 0) > PORT_MAX):
         raise ValueError('"" or http(s)://HOST[:PORT][/PATH] with no user, query or fragment')
 
 

@@ -487,3 +487,53 @@ def test_whatever_comes_in_gives_a_config_or_a_config_error(
     except ConfigError as error:
         found = error.problems or [ConfigProblem("", "", "nothing\nis told")]
     assert all("\n" not in problem.problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:sekrit@host:4566", '"http://***@host:4566"'),
+        ("http://user:sek/rit@host", '"http://***@host"'),
+        ("http://user:sek@rit@host", '"http://***@host"'),
+        ("http://sekrit@host", '"http://***@host"'),
+        ("socks5://user:sekrit@host", '"socks5://***@host"'),
+        (f"http://user:{'sekrit' * 20}@host", '"http://***@host"'),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "variable", "flag"])
+@pytest.mark.parametrize("key", ["endpoint_url", "listen.http"])
+def test_a_password_in_a_url_is_never_shown(url: str, shown: str, given: str, key: str) -> None:
+    table, _, name = key.rpartition(".")
+    text = f"[{table}]\n{name} = '{url}'" if table else f"{name} = '{url}'"
+    variable = "KDAEMON_" + key.replace(".", "_").upper()
+    with pytest.raises(ConfigError) as raised:
+        load_config(
+            text=text if given == "file" else None,
+            environ={variable: url} if given == "variable" else {},
+            flags=[(key, url)] if given == "flag" else [],
+        )
+    told = str(raised.value)
+    assert "sekrit" not in told
+    assert f"is {shown}; expected" in told
+
+
+def test_names_and_values_in_a_problem_are_printable() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(text='"reg\\u001bion" = "x"\nservice = "\\u202eaws"', source="a\x1b]0;b\x07")
+    told = str(raised.value)
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert told.count("\n") == len(raised.value.problems) - 1
+
+
+@pytest.mark.parametrize("port", ["99999", "port", "-1", ""])
+def test_an_endpoint_whose_port_is_none_is_told_by_name(port: str) -> None:
+    with pytest.raises(ConfigError, match="endpoint_url: is "):
+        load_config(text=f"endpoint_url = 'http://localhost:{port}'")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:65535", "https://h/a/b", "http://[::1]:4566/x", "http://h.example:1/ru/db"],
+)
+def test_an_endpoint_with_port_path_or_address_is_taken(url: str) -> None:
+    assert load_config(text=f"endpoint_url = '{url}'").endpoint_url == url
