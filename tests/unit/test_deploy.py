@@ -117,6 +117,20 @@ def test_clients_can_reach_the_socket(unit: dict[str, list[str]]) -> None:
     assert Config().listen.unix == "auto"
 
 
+def test_only_the_socket_takes_records_unless_the_host_says_otherwise(
+    unit: dict[str, list[str]],
+) -> None:
+    """Whatever the file says: it may be the example, or of another machine."""
+    pairs = [each.partition("=") for each in unit["Environment"]]
+    environ = {name: value for name, _, value in pairs if name != "KDAEMON_SPOOL_DIRECTORY"}
+    config = load_config(text='[listen]\nhttp = "127.0.0.1:8990"', environ=environ)
+    assert config.listen.http_address is None
+    assert config.listen.unix == "auto"
+    page = (DEPLOY / "README.md").read_text()
+    assert "\n  Environment=KDAEMON_LISTEN_HTTP=127.0.0.1:8990\n" in page
+    assert unit["RuntimeDirectory"] == ["kdaemon"], "where auto finds a place"
+
+
 def test_notifications_and_the_socket_are_allowed_their_address_family(
     unit: dict[str, list[str]],
 ) -> None:
@@ -332,14 +346,43 @@ class Deployment(Strict, tag_field="kind"):
     spec: WorkloadSpec
 
 
+class PolicyPort(Strict):
+    protocol: str
+    port: int
+    end_port: int | None = None
+
+
+class PolicyPeer(Strict):
+    namespace_selector: Selector
+    pod_selector: Selector
+
+
+class PolicyRule(Strict):
+    ports: list[PolicyPort]
+    from_: list[PolicyPeer] = msgspec.field(name="from", default_factory=list)
+
+
+class PolicySpec(Strict):
+    pod_selector: Selector
+    policy_types: list[str]
+    ingress: list[PolicyRule]
+
+
+class NetworkPolicy(Strict, tag_field="kind"):
+    api_version: str
+    metadata: Metadata
+    spec: PolicySpec
+
+
 API_VERSIONS: dict[type[object], str] = {
     Namespace: "v1",
     ServiceAccount: "v1",
     ConfigMap: "v1",
     DaemonSet: "apps/v1",
     Deployment: "apps/v1",
+    NetworkPolicy: "networking.k8s.io/v1",
 }
-Thing = Namespace | ServiceAccount | ConfigMap | DaemonSet | Deployment
+Thing = Namespace | ServiceAccount | ConfigMap | DaemonSet | Deployment | NetworkPolicy
 
 
 class Manifest:
@@ -348,6 +391,7 @@ class Manifest:
     def __init__(self, documents: list[Any]) -> None:
         self.things = [msgspec.convert(document, Thing) for document in documents]
         (self.workload,) = (t for t in self.things if isinstance(t, DaemonSet | Deployment))
+        (self.policy,) = (t for t in self.things if isinstance(t, NetworkPolicy))
         (self.config_map,) = (t for t in self.things if isinstance(t, ConfigMap))
         self.pod = self.workload.spec.template.spec
         self.containers = self.pod.init_containers + self.pod.containers
@@ -390,7 +434,8 @@ def sidecar() -> Manifest:
 
 def test_a_misspelt_field_does_not_pass_the_schema() -> None:
     documents = documents_of("sidecar")
-    pod = documents[-1]["spec"]["template"]["spec"]
+    (deployment,) = (each for each in documents if each["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
     pod["terminationGracePeriodSecond"] = pod.pop("terminationGracePeriodSeconds")
     with pytest.raises(msgspec.ValidationError, match="terminationGracePeriodSecond"):
         Manifest(documents)
@@ -452,7 +497,61 @@ def test_only_the_admin_listener_is_open_to_the_cluster(manifest: Manifest) -> N
     assert listen.admin_address is not None
     assert listen.admin_address.host == "0.0.0.0"
     assert listen.insecure
-    assert listen.http_address is None or listen.http_address.host == "127.0.0.1"
+    assert listen.http_address is None, "only the socket takes records, unless told otherwise"
+    assert listen.unix
+
+
+def test_the_sidecar_says_how_an_aws_sdk_reaches_it(sidecar: Manifest) -> None:
+    text = (DEPLOY / "kubernetes" / "sidecar.yaml").read_text()
+    (address,) = re.findall(r'#   http = "(.*)"', text)
+    assert f'AWS_ENDPOINT_URL_KINESIS, value: "http://{address}"' in text
+    told = load_config(text=sidecar.text.replace('http = ""', f'http = "{address}"', 1))
+    assert told.listen.http_address is not None
+    assert told.listen.http_address.is_loopback
+
+
+def test_nobody_but_the_scrape_reaches_the_admin_listener(manifest: Manifest) -> None:
+    """By a policy that selects these pods, and lets one kind of pod in, to that port alone."""
+    policy, admin = manifest.policy, manifest.config.listen.admin_address
+    assert admin is not None
+    labels = manifest.workload.spec.template.metadata.labels
+    assert policy.metadata.namespace == manifest.workload.metadata.namespace
+    assert policy.spec.pod_selector.match_labels.items() <= labels.items()
+    assert policy.spec.policy_types == ["Ingress"]
+    scrape, *others = policy.spec.ingress
+    (peer,) = scrape.from_
+    assert peer.namespace_selector.match_labels == {"kubernetes.io/metadata.name": "monitoring"}
+    assert peer.pod_selector.match_labels == {"app.kubernetes.io/name": "prometheus"}
+    assert scrape.ports == [PolicyPort(protocol="TCP", port=admin.port)]
+    opened = {
+        port
+        for rule in others
+        for each in rule.ports
+        for port in range(each.port, (each.end_port or each.port) + 1)
+        if each.protocol == "TCP"
+    }
+    assert admin.port not in opened
+    page = (DEPLOY / "README.md").read_text()
+    assert "NetworkPolicy" in page
+    assert "`monitoring`" in page
+
+
+def test_the_policies_leave_the_rest_of_a_pod_as_it_was_where_there_is_a_rest(
+    daemonset: Manifest, sidecar: Manifest
+) -> None:
+    assert len(daemonset.policy.spec.ingress) == 1, "the daemon is alone in its pod"
+    (rest,) = sidecar.policy.spec.ingress[1:]
+    assert rest.from_ == [], "from anywhere"
+    opened = [
+        {*range(each.port, (each.end_port or each.port) + 1)}
+        for protocol in ("TCP", "UDP")
+        for each in rest.ports
+        if each.protocol == protocol
+    ]
+    admin = sidecar.config.listen.admin_address
+    assert admin is not None
+    assert opened[0] | opened[1] == {*range(1, 65_536)} - {admin.port}
+    assert opened[2] == {*range(1, 65_536)}
 
 
 def test_the_socket_s_directory_is_shared_never_the_file(manifest: Manifest) -> None:
@@ -509,8 +608,8 @@ def test_the_sidecar_starts_before_the_application_and_shares_its_directory(
     assert sidecar.volume("socket").empty_dir is not None
     assert sidecar.pod.security_context.fs_group == UID  # the application is in the socket's group
     (application,) = sidecar.pod.containers
-    endpoint = {v.name: v.value for v in application.env}["AWS_ENDPOINT_URL_KINESIS"]
-    assert endpoint == f"http://{sidecar.config.listen.http}"
+    socket = {v.name: v.value for v in application.env}["KDAEMON_SOCKET"]
+    assert socket == sidecar.config.listen.unix
 
 
 def test_the_daemonset_hands_the_node_s_directory_to_the_daemon(daemonset: Manifest) -> None:
