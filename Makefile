@@ -3,12 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit demo bench crash lock clean
+QUICK := $(addprefix tests/unit/,base http wire door route pace pack settle test_engine*.py test_config.py)
+
+.PHONY: run quick test lint types unit demo bench crash lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
 	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock \
 	  --set spool.directory=$(CURDIR)/$(VENV)/spool $(ARGS)
+
+# For the inner loop, under 20 s: the pure rooms, the wire and the doors.
+quick: $(VENV)/dev
+	$(BIN)/python -m pytest -q $(wildcard $(QUICK))
 
 # Everything that must hold before a change lands, once.
 test: lint types unit

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -166,21 +165,21 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def test_a_kept_connection_hears_close_while_the_daemon_drains(run: Run) -> None:
-    """And an idle one is closed, so that a pool of connections does not hold up the end."""
-    daemon = run({"drain.deadline_ms": 5_000})
+    """And an idle one is closed, so that a pool of connections does not hold up the end: waiting
+    for it would take longer than this test waits.
+    """
+    daemon = run({"drain.deadline_ms": 300_000})
     idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
     with closing(idle):
         idle.request("GET", "/v1/none")
         idle.getresponse().read()
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 4, "it waited for an idle connection"
 
 
 @pytest.mark.parametrize("when", ["lame duck", "drain"])
 def test_a_second_signal_ends_it_at_once(run: Run, when: str) -> None:
-    lame_duck_ms = 60_000 if when == "lame duck" else 0
-    daemon = run({"drain.lame_duck_ms": lame_duck_ms, "drain.deadline_ms": 60_000})
+    lame_duck_ms = 300_000 if when == "lame duck" else 0
+    daemon = run({"drain.lame_duck_ms": lame_duck_ms, "drain.deadline_ms": 300_000})
     daemon.inject(HANG)
     put(daemon, 10, **ACCEPTED)
     daemon.signal()
@@ -188,7 +187,7 @@ def test_a_second_signal_ends_it_at_once(run: Run, when: str) -> None:
     if when == "drain":
         wait_for(lambda: None if is_listening(daemon) else True, "the listener to be closed")
     daemon.signal()
-    assert daemon.wait(5) == 1
+    assert daemon.wait() == 1, "long before the drain would be over"
     assert "second signal" in daemon.log[-1]["text"]
     assert not any("Traceback" in line or '"stack"' in line for line in daemon.lines)
 

@@ -20,7 +20,7 @@ from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.system import SystemDice
 from tests.sim.world import SETTINGS
 
-ANSWER_WITHIN_S = 5
+ANSWER_WITHIN_S = 20  # on a busy machine
 
 
 @dataclass

@@ -201,7 +201,7 @@ async def test_the_loop_tells_of_repeats_though_no_line_follows(
     throttled()
     throttled()
     clock.time_ns += WINDOW_NS
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(lines(out)) < 2:
             await asyncio.sleep(0)
     assert lines(out)[1]["repeated"] == 1

@@ -22,7 +22,7 @@ class Manager:
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(address)
-        self._socket.settimeout(2)
+        self._socket.settimeout(20)
 
     def received(self) -> list[str]:
         """The assignments of the next datagram."""
