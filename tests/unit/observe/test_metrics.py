@@ -28,7 +28,7 @@ from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
 from kdaemon.http.hub import REFUSALS, TIME_OUTS, HttpCounters
 from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.metrics import Metrics, accepts_openmetrics
+from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
 from kdaemon.observe.table import HOT_SHARDS_MAX, LOG, SHARD, SPOOL, TABLE, Kind
 from kdaemon.sandbox.settings import Quota
 from tests.sim.world import MS, SECOND, Faults, World, make_frame
@@ -588,9 +588,13 @@ def test_many_streams_are_written_in_small_steps_under_one_head(accept: str) -> 
     world = World(1)
     _, metrics = observe(world, *(f"stream-{number}" for number in range(40)), per_shard=True)
     steps = metrics.openmetrics() if accept else metrics.plain()
-    lines = [line for line in whole(steps).body.decode().splitlines() if line.startswith("# TYPE")]
-    assert len(lines) == len(set(lines))
-    assert len(samples(metrics, accept)) > 40 * 100
+    step_count = 1 + sum(1 for _ in steps)
+    page = whole(metrics.openmetrics() if accept else metrics.plain())
+    heads = [line for line in page.body.decode().splitlines() if line.startswith("# TYPE")]
+    assert len(heads) == len(set(heads))
+    sample_count = len(samples(metrics, accept))
+    assert sample_count > 40 * 100
+    assert step_count > sample_count / STEP_SAMPLES
 
 
 def test_lines_of_the_log_that_were_dropped_are_counted() -> None:
