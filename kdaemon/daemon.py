@@ -3,7 +3,8 @@
 Start: listeners are bound before the service is asked anything. Stop: SIGTERM (or SIGINT, SIGQUIT)
 turns readiness off, clients are served for a short lame-duck time, then listening ends, what is
 buffered is delivered up to a deadline, and the last line says what was delivered and what was not.
-A second signal ends it at once, and so does the first before a door is open.
+A second signal ends it at once, and so does the first before a door is open. The end takes the sum
+of the two times of [drain] at most, and what is closed then has CLOSE_TIMEOUT_S.
 """
 
 import asyncio
@@ -45,6 +46,9 @@ log = logging.getLogger("kdaemon")
 
 BODIES_FRACTION = 4  # request bodies still arriving may hold this part of memory_bytes_max
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
+CLOSE_TIMEOUT_S = 10.0
+"""For what is closed after the drain: what takes longer waits for a disk that does not answer, and
+nothing that was promised depends on it. Ours, 2026-11-28."""
 
 
 class Daemon:
@@ -216,12 +220,13 @@ class Daemon:
         streams.begin_drain()
         if self._spool is not None:
             self._spool.begin_drain()
-        deadline_s = asyncio.get_running_loop().time() + drain.deadline_ms / 1000
-        await self._settle_until(deadline_s)
-        for door in self._doors:
-            await door.aclose(CLOSE_GRACE_S)
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + drain.deadline_ms / 1000
+        grace_s = min(CLOSE_GRACE_S, drain.deadline_ms / 1000 / 4)  # a part of the deadline
+        await self._settle_until(ends_s - grace_s)
+        await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
-        await self._settle_until(deadline_s)
+        await self._settle_until(ends_s)
         held = self._spool.held_records if self._spool is not None else 0
         undelivered = streams.undelivered - held
         totals = {"delivered": streams.delivered, "undelivered": undelivered}
@@ -273,8 +278,25 @@ async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> i
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
         first.cancel()
-        await daemon.close()
+        await _close(daemon, signals)
     return 1
+
+
+async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
+    """Closes the daemon; after CLOSE_TIMEOUT_S, or at another signal, what hangs is left to die
+    with the process.
+    """
+    loop = asyncio.get_running_loop()
+    closing, told = loop.create_task(daemon.close()), loop.create_task(signals.get())
+    await asyncio.wait(
+        {closing, told}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+    )
+    told.cancel()
+    if closing.done():
+        closing.result()
+        return
+    closing.cancel()
+    log.warning("not all could be closed: something waits for a disk, or for a thread")
 
 
 async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:

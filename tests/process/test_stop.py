@@ -266,6 +266,27 @@ def test_a_signal_during_the_start_is_heard_at_once(tmp_path: Path, number: sign
         assert process.log[-1]["text"] == "stopped before it was ready: nothing was taken"
 
 
+HANGS_AT_THE_END = """
+import os, kdaemon.__main__
+from kdaemon.spool.store import Store
+Store.close = lambda _: os.read(os.pipe()[0], 1)  # as a disk that does not answer
+kdaemon.__main__.main()
+"""
+
+
+def test_what_hangs_when_everything_is_done_is_left_by_another_signal(tmp_path: Path) -> None:
+    """And the exit code is still the one of the drain."""
+    config = write_config(tmp_path, {"spool.directory": str(tmp_path / "spool")})
+    arguments = ["run", "--sandbox", "--config", str(config)]
+    with closing(Process(arguments, environment(), ("-c", HANGS_AT_THE_END))) as process:
+        process.wait_log("ready")
+        process.signal()
+        process.wait_log("stopped")
+        process.signal()
+        assert process.wait() == 0
+        assert "not all could be closed" in process.log[-1]["text"]
+
+
 def test_a_thread_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     """Whoever reads a pipe that nobody writes to (here: the AWS libraries, their configuration)
     cannot be interrupted.
