@@ -5,15 +5,20 @@ in a row, answered in between and did not catch up, is named, with what to do ab
 nothing answers, and after one the queues get shorter: neither is told as heat. Knows engines and a
 clock; must not know records, and changes nothing by looking.
 Bound: what it remembers is HOT_SHARDS_MAX shards of each stream. A stream with nothing queued costs
-nothing. Flow: heartbeat.py -> here -> the log.
+nothing, and a call looks at streams for SLICE_NS and one stream: where that is not enough for all,
+the next calls go on with the rest. Flow: heartbeat.py -> here -> the log.
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from kdaemon.base.ports import Clock
+from kdaemon.engine import Engine
 from kdaemon.engine.heat import BACKLOGGED_NS, ShardHeat, StreamHeat
 from kdaemon.observe.metrics import Observed
+from kdaemon.observe.slices import SLICE_NS
 from kdaemon.observe.table import HOT_SHARDS_MAX, NS
 from kdaemon.pack.lane import Lane
 
@@ -36,41 +41,59 @@ class _Seen(NamedTuple):
     answered: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A stream, when it was looked at last. `told_ns`: when a line told of it; None: never."""
+
+    at_ns: int
+    seen: Mapping[Lane, _Seen]
+    told_ns: int | None
+
+
 class HotWatch:
     """Looks when it is time to, at a call of `look`, which is to come about once a second."""
 
     def __init__(self, observed: Observed, clock: Clock) -> None:
         self._observed = observed
         self._clock = clock
-        self._looked_ns = clock.now_ns()
-        self._seen: dict[str, dict[Lane, _Seen]] = {}  # by stream, at the last look
-        self._told_ns: dict[str, int] = {}  # by stream
+        self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
+        self._left: list[tuple[str, Engine]] = []  # of them, those that were not yet
+        self._looks: dict[str, _Look] = {}  # by stream
 
     def look(self) -> None:
         """Call it in the loop's thread only."""
+        began_ns = self._clock.now_ns()
+        if not self._left:
+            if began_ns - self._round_ns < LOOK_INTERVAL_NS:
+                return
+            self._round_ns = began_ns
+            self._left = list(self._observed.engines())[::-1]
+            names = {name for name, _ in self._left}
+            self._looks = {name: look for name, look in self._looks.items() if name in names}
+        while self._left:
+            self._look_at(*self._left.pop())
+            if self._clock.now_ns() - began_ns >= SLICE_NS:
+                return
+
+    def _look_at(self, name: str, engine: Engine) -> None:
         now_ns = self._clock.now_ns()
-        elapsed_ns = now_ns - self._looked_ns
-        if elapsed_ns < LOOK_INTERVAL_NS:
+        then = self._looks.get(name) or _Look(now_ns, {}, None)
+        if not engine.counters.buffered:
+            self._looks[name] = _Look(now_ns, {}, then.told_ns)
             return
-        self._looked_ns = now_ns
-        before, self._seen = self._seen, {}
-        told_ns, self._told_ns = self._told_ns, {}
-        for name, engine in self._observed.engines():
-            if name in told_ns:
-                self._told_ns[name] = told_ns[name]
-            if not engine.counters.buffered:
-                continue
-            heat = engine.heat(now_ns)
-            behind = [
-                shard for shard in heat.hottest(HOT_SHARDS_MAX) if shard.backlog_ns > BACKLOGGED_NS
-            ]
-            self._seen[name] = {shard.lane: _seen(shard) for shard in behind}
-            then = before.get(name, {})
-            hot = [shard for shard in behind if _stays_hot(shard, then.get(shard.lane), elapsed_ns)]
-            told_at_ns = self._told_ns.get(name)
-            if hot and (told_at_ns is None or now_ns - told_at_ns >= TOLD_INTERVAL_NS):
-                self._told_ns[name] = now_ns
-                _tell(name, hot[0], heat)
+        heat = engine.heat(now_ns)
+        behind = [
+            shard for shard in heat.hottest(HOT_SHARDS_MAX) if shard.backlog_ns > BACKLOGGED_NS
+        ]
+        elapsed_ns = now_ns - then.at_ns
+        hot = [
+            shard for shard in behind if _stays_hot(shard, then.seen.get(shard.lane), elapsed_ns)
+        ]
+        told_ns = then.told_ns
+        if hot and (told_ns is None or now_ns - told_ns >= TOLD_INTERVAL_NS):
+            told_ns = now_ns
+            _tell(name, hot[0], heat)
+        self._looks[name] = _Look(now_ns, {shard.lane: _seen(shard) for shard in behind}, told_ns)
 
 
 def _seen(shard: ShardHeat) -> _Seen:

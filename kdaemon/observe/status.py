@@ -247,7 +247,7 @@ def _shard(shard: ShardHeat, now_ns: int) -> ShardStatus:
     lane = shard.lane
     budget = lane.budget
     return ShardStatus(
-        shard_id=lane.shard_id,
+        shard_id=None if lane.shard_id is None else printable(lane.shard_id),
         backlog=BacklogStatus(lane.backlog_records, lane.backlog_bytes, _seconds(shard.backlog_ns)),
         pace=PaceStatus(
             budget.records.rate,

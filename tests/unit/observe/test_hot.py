@@ -12,6 +12,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
+from kdaemon.observe.slices import SLICE_NS
 from tests.unit.base.frames import SECOND, LoadedDice, describe, even_shards, make_frame
 from tests.unit.engine_rig import SETTINGS, T
 
@@ -189,3 +190,30 @@ def test_between_looks_and_where_nothing_waits_no_engine_is_read(
     monkeypatch.setattr(Engine, "heat", counted)
     place.pass_seconds(30)
     assert read == [place.streams["busy"]] * (30 * SECOND // LOOK_INTERVAL_NS)
+
+
+def test_many_streams_are_looked_at_in_parts(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes a millisecond here: 30 streams would hold the loop for 30."""
+    names = [f"s{number:02}" for number in range(30)]
+    place = Place(caplog, *names)
+    for name in names:
+        place.put(name, 0, 5000)
+    heat = Engine.heat
+    looks = 0
+
+    def slow(engine: Engine, now_ns: int) -> Any:
+        nonlocal looks
+        looks += 1
+        place.time_ns += 1_000_000
+        return heat(engine, now_ns)
+
+    monkeypatch.setattr(Engine, "heat", slow)
+    most = 0
+    for _ in range(60):
+        looks = 0
+        place.pass_seconds(1, **dict.fromkeys(names, 1000))
+        most = max(most, looks)
+    assert most * 1_000_000 == SLICE_NS
+    assert sorted(line["stream"] for line in place.told()) == names, "each of them, once"

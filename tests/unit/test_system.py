@@ -1,0 +1,88 @@
+"""What the machine gives a process, tried in processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_before_anything_is_taken_ends_the_process_with_0(number: signal.Signals) -> None:
+    script = f"""
+import os, kdaemon.system
+kdaemon.system.end_by_signal()
+os.kill(os.getpid(), {number.value})
+print("still there")
+"""
+    done = run(script)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_that_means_nothing_is_ignored_from_the_beginning(number: signal.Signals) -> None:
+    script = f"""
+import os, kdaemon.system
+kdaemon.system.end_by_signal()
+os.kill(os.getpid(), {number.value})
+print("still there")
+"""
+    assert run(script).stdout == "still there\n"
+
+
+def test_a_signal_for_which_somebody_has_decided_is_left_to_them() -> None:
+    """A profiler that is switched by SIGUSR1, say."""
+    script = """
+import asyncio, os, signal, kdaemon.system
+signal.signal(signal.SIGUSR1, lambda *_: print("theirs"))
+kdaemon.system.end_by_signal()
+async def main():
+    kdaemon.system.on_signals(asyncio.get_running_loop(), print)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await asyncio.sleep(0)
+asyncio.run(main())
+"""
+    assert run(script).stdout == "theirs\n"
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 2], [0, 1, 2]])
+def test_closed_descriptors_are_filled_and_nothing_else_gets_their_numbers(
+    closed: list[int],
+) -> None:
+    script = f"""
+import os, sys
+out = os.dup(1)
+for descriptor in {closed}:
+    os.close(descriptor)
+import kdaemon.system
+kdaemon.system.fill_descriptors()
+where = [os.readlink(f"/proc/self/fd/{{each}}") for each in {closed}]
+taken = os.open("/etc/passwd", os.O_RDONLY)
+os.write(out, f"{{set(where)}} {{taken > 2}}".encode())
+"""
+    assert run(script).stdout == "{'/dev/null'} True"
+
+
+def test_a_closed_standard_input_stays_an_error_to_read() -> None:
+    """Not an empty file: whoever sends it would be told that nothing was to be sent."""
+    script = """
+import os
+os.close(0)
+import kdaemon.system
+kdaemon.system.fill_descriptors()
+try:
+    os.read(0, 1)
+except OSError:
+    print("an error")
+"""
+    assert run(script).stdout == "an error\n"
