@@ -28,6 +28,7 @@ from kdaemon.cli.common import (
     set_option,
 )
 from kdaemon.cli.dead_letters import dead_letters as _dead_letters
+from kdaemon.cli.shown import printable
 from kdaemon.cli.spool import spool as _spool
 
 if TYPE_CHECKING:
@@ -114,7 +115,12 @@ def sandbox(
     metavar="F",
     help="Field (of a JSON line) or column (with --csv) that holds the key; the line is the data.",
 )
-@click.option("--csv", "is_csv", is_flag=True, help="The first line is a header, and is not sent.")
+@click.option(
+    "--csv",
+    "is_csv",
+    is_flag=True,
+    help="A record is one of CSV: its quoted fields may span lines. The header is not sent.",
+)
 @click.option("--lines", "is_data", is_flag=True, help="Each line is data, whatever it looks like.")
 @click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
 @click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
@@ -144,7 +150,8 @@ def put(
     Each line is a record. If the first one is a JSON object with `data` or `data_base64` (and
     otherwise only `partition_key`, `explicit_hash_key`, `stream`), all lines are taken for such
     records; if not, each line is data. Blank lines are skipped. A record without a key is spread
-    over the shards. Exit 1 if any line was rejected.
+    over the shards. Text is UTF-8; a byte order mark at its start is no part of it. A daemon that
+    has no room is asked again, for an hour at most. Exit 1 if any line was rejected.
     """
     if partition_key is not None and key_field is not None:
         raise click.UsageError("--partition-key and --partition-key-field exclude each other.")
@@ -211,7 +218,7 @@ def _put(
     try:
         descriptor = 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        click.echo(f"cannot read {name}: {error.strerror}", err=True)
+        click.echo(f"cannot read {printable(name)}: {error.strerror}", err=True)
         sys.exit(1)
     totals = Totals()
     source = Source(descriptor, name, is_gzip=file.endswith(".gz"))
@@ -219,12 +226,12 @@ def _put(
     problem: str | None = None
     exit_code = 0
     try:
-        with _progress(source, totals) as on_progress:
+        with _progress(source, totals) as (on_progress, tell):
             blocks = form_blocks(source, LineFormer(form), totals)
             if endpoint is not None:
                 from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
 
-                http = HttpPut(stream, acknowledge, totals, on_progress)
+                http = HttpPut(stream, acknowledge, totals, on_progress, tell)
                 asyncio.run(http.send(endpoint, blocks))
             else:
                 unix = UnixPut(stream, acknowledge, totals, on_progress)
@@ -242,29 +249,41 @@ def _put(
 def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answered: bool) -> None:
     """The reasons and the problem on standard error, the counts on standard output."""
     for reason in totals.reasons:
-        click.echo(f"rejected: {reason}", err=True)
+        click.echo(f"rejected: {printable(reason)}", err=True)
     if totals.rejected > len(totals.reasons):
         click.echo(f"rejected: and {totals.rejected - len(totals.reasons):,} more", err=True)
     if problem is not None:
-        click.echo(problem, err=True)
+        click.echo(printable(problem), err=True)
     done = totals.acknowledged if is_answered else totals.sent
     answered = f"acknowledged {totals.acknowledged:,}, " if is_answered else ""
     rate = done / seconds if seconds > 0 else 0.0
-    click.echo(
+    summary = (
         f"sent {count(totals.sent, 'record')}, {answered}rejected {totals.rejected:,} "
         f"in {seconds:.1f} s ({rate:,.0f} records/s)"
     )
+    try:
+        click.echo(summary)
+    except BrokenPipeError:  # nobody reads it: the exit code says what matters
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
-def _progress(source: "Source", totals: "Totals") -> AbstractContextManager[Callable[[], None]]:
+_Shown = tuple[Callable[[], None], Callable[[str], None]]
+"""What shows progress, and what tells why nothing goes on."""
+
+
+def _tell(line: str) -> None:
+    click.echo(printable(line), err=True)
+
+
+def _progress(source: "Source", totals: "Totals") -> AbstractContextManager[_Shown]:
     """A bar on a terminal: bytes of the file, records acknowledged, rate. Nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return nullcontext(lambda: None)
+    if sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext((lambda: None, _tell))
     return _bar(source, totals)
 
 
 @contextmanager
-def _bar(source: "Source", totals: "Totals") -> Iterator[Callable[[], None]]:
+def _bar(source: "Source", totals: "Totals") -> Iterator[_Shown]:
     from rich.console import Console  # noqa: PLC0415 - see run
     from rich.progress import (  # noqa: PLC0415 - see run
         BarColumn,
@@ -280,16 +299,21 @@ def _bar(source: "Source", totals: "Totals") -> Iterator[Callable[[], None]]:
         TextColumn("{task.fields[records]:,} records"),
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[waits]}", markup=False),
         console=Console(stderr=True),
     )
-    task = progress.add_task("", total=source.size_bytes, records=0, rate=0.0)
+    task = progress.add_task("", total=source.size_bytes, records=0, rate=0.0, waits="")
 
     def show() -> None:
         elapsed_s = progress.tasks[0].elapsed or 0.0
         done = totals.acknowledged or totals.sent
         rate = done / elapsed_s if elapsed_s else 0.0
-        progress.update(task, completed=source.read_bytes, records=done, rate=rate)
+        waits = f"waiting: {printable(totals.waits_for)}" if totals.waits_for else ""
+        progress.update(task, completed=source.read_bytes, records=done, rate=rate, waits=waits)
+
+    def tell(_: str) -> None:
+        """The bar says why it waits."""
 
     with progress:
-        yield show
+        yield show, tell
         show()

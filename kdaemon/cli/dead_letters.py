@@ -331,7 +331,10 @@ def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way",
             def show() -> None:
                 on_progress(replayed.deleted + replayed.rejected, total)
 
-            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, show))
+            def tell(line: str) -> None:
+                click.echo(printable(line), err=True)
+
+            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, show, tell))
     except KeyboardInterrupt:
         replayed.problems.append("interrupted")
         exit_code = EXIT_INTERRUPTED

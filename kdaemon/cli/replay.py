@@ -76,15 +76,17 @@ class StreamReplay:
         last_id: int,
         replayed: Replayed,
         on_progress: Callable[[], None],
+        tell: Callable[[str], None],
     ) -> None:
         """`which` names one stream. `last_id`: of the newest letter to send, so that a letter that
-        dies again meanwhile is not met again.
+        dies again meanwhile is not met again. `tell`: takes a line that says why nothing goes on.
         """
         self._letters = letters
         self._which = which
         self._last_id = last_id
         self._replayed = replayed
         self._on_progress = on_progress
+        self._tell = tell
         self._totals = _Tally(self._reject)
         self._open: deque[tuple[int, int]] = deque()  # (number, letter's id)
         self._rejected: set[int] = set()  # numbers
@@ -97,7 +99,7 @@ class StreamReplay:
         if way.endpoint is not None:
             from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
 
-            http = HttpPut(stream, way.acknowledge, self._totals, self._settle)
+            http = HttpPut(stream, way.acknowledge, self._totals, self._settle, self._tell)
             await http.send(way.endpoint, self._blocks())
         else:
             assert way.socket is not None
@@ -180,6 +182,7 @@ async def replay(
     way: Way,
     replayed: Replayed,
     on_progress: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> None:
     """One session a stream; one that the daemon refuses does not keep the others. What became of
     the letters stands in `replayed`, also if this is cancelled. Raises SpoolError.
@@ -189,7 +192,7 @@ async def replay(
         return
     for stream, which in by_stream.items():
         session = StreamReplay(
-            letters, replace(which, stream=stream), newest.id, replayed, on_progress
+            letters, replace(which, stream=stream), newest.id, replayed, on_progress, tell
         )
         try:
             await session.run(way)

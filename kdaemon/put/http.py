@@ -1,33 +1,85 @@
 """`kdaemon put --endpoint`: the same records over HTTP, where the Unix socket cannot be reached.
 
 One request at a time, of NDJSON, each answered in full before the next: simpler and slower than the
-socket (`put.py`), whose totals and blocks it shares. A daemon that is full (503) is asked again
-after what its `Retry-After` says: it took nothing of that request. Nothing else is sent again.
+socket (`unix.py`), whose totals and blocks it shares. Goes where it was told and nowhere else: no
+redirect, no proxy; what answers is read as it is, up to a bound.
+Invariant: a record is sent again only after an answer that says that nothing of its request was
+taken and that it may be asked again (503, 429), or that names other lines as the reason (400).
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from kdaemon.put.unix import Block, PutError, Totals
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
+ANSWER_BYTES_MAX = (
+    4 * 1024 * 1024
+)  # of one answer: 1,000 rejected lines with 4 KB; ours, 2026-11-28
 RETRY_AFTER_MAX_S = 30.0  # seconds; a daemon that asks for more is asked sooner
+RETRY_AFTER_MIN_S = 0.1  # seconds; one that asks for less is not hammered
 RETRY_AFTER_S = 1.0  # seconds, where the daemon names none
+# Seconds without an answer but "ask again": then a line says why, and again after each of the next.
+TOLD_AFTER_S = 5.0
+TOLD_AGAIN_S = 60.0
+WAIT_MAX_S = (
+    3600.0  # an hour of "ask again", and nothing was taken: nobody mends it. Ours, 2026-11-28
+)
+SHOWN_CHARACTERS_MAX = 300  # of what an answer says, in an error
+
+PROMISES = ("accepted", "stored", "delivered")  # from the weakest
+
+_ASK_AGAIN = frozenset({429, 503})
 
 
 class _Rejected(msgspec.Struct):
     line: int  # of the request, from 1
     code: str
-    message: str
+    message: str = ""
+
+    @property
+    def reason(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
 
 
 class _Answer(msgspec.Struct):
+    """`rejected_count`: where more lines were rejected than are named."""
+
     acknowledged: int
     rejected: list[_Rejected] = []
+    rejected_count: int | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.rejected) if self.rejected_count is None else self.rejected_count
+
+
+class _Refusal(msgspec.Struct, rename={"code": "__type"}):
+    """The body of a status that is no success. All of it may be missing: not ours, or older."""
+
+    code: str = ""
+    message: str = ""
+    acknowledged: int = 0
+    rejected: list[_Rejected] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What was answered, read to its end. `promise`: what it says that it acknowledges; None:
+    nothing.
+    """
+
+    status: int
+    retry_after: str
+    promise: str | None
+    text: bytes
 
 
 class HttpPut:
@@ -39,67 +91,212 @@ class HttpPut:
         acknowledge: str,
         totals: Totals,
         on_progress: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`tell`: takes a line for whoever waits, when nothing goes on for long."""
         self._path = f"/v1/streams/{quote(stream, safe='')}/records"
+        self._acknowledge = acknowledge
         self._headers = {
             "Content-Type": "application/x-ndjson",
+            "Accept-Encoding": "identity",
             "X-Kdaemon-Acknowledge": acknowledge,
         }
         self._totals = totals
         self._on_progress = on_progress
+        self._tell = tell
 
     async def send(self, endpoint: str, blocks: AsyncIterator[Block]) -> None:
         """Send all and hear all answers. PutError where that cannot be; the totals then stand."""
-        base = endpoint if "://" in endpoint else f"http://{endpoint}"
-        url = base.rstrip("/") + self._path
+        base, shown = _endpoint(endpoint)
+        url = URL(str(base).rstrip("/") + self._path, encoded=True)
         try:
-            async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            async with aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+            ) as session:
                 async for block in blocks:
                     for part in _split(block):
                         self._totals.sent += len(part.lines)
-                        self._settle(part, await self._post(session, url, part))
+                        await self._put(session, url, part)
                         self._on_progress()
         except aiohttp.ClientConnectorError as error:
             raise PutError(
-                f"no daemon answers at {base} ({error.strerror or error}): "
+                f"no daemon answers at {shown} ({error.strerror or type(error).__name__}): "
                 "start it with `kdaemon run`, or name its address with --endpoint"
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PutError(
-                f"the connection to {base} failed ({type(error).__name__}); of the "
+                f"the connection to {shown} failed ({type(error).__name__}); of the "
                 f"{self._totals.open} records under way nobody knows what was taken"
             ) from error
 
-    async def _post(self, session: aiohttp.ClientSession, url: str, part: Block) -> _Answer:
-        body = b"".join(part.lines)
+    async def _put(self, session: aiohttp.ClientSession, url: URL, part: Block) -> None:
+        """Until all lines of a part are acknowledged or rejected."""
+        while part.lines:
+            response = await self._post_patiently(session, url, b"".join(part.lines))
+            if response.status in (200, 207):
+                self._settle(part, self._read(response))
+                return
+            refusal = _refusal(response.text)
+            if response.status == 500:
+                self._give_up(part, refusal, response)
+            if response.status != 400 or not refusal.rejected or refusal.acknowledged:
+                raise PutError(f"the daemon refuses: {_told(response, refusal)}")
+            # Nothing of it was taken, because of these lines; the others may go without them.
+            part = self._without(part, refusal.rejected)
+            self._on_progress()
+
+    async def _post_patiently(
+        self, session: aiohttp.ClientSession, url: URL, body: bytes
+    ) -> _Response:
+        """The answer, once it is not "ask again". Says why it waits; PutError after WAIT_MAX_S."""
+        waited_s, tell_at_s = 0.0, TOLD_AFTER_S
         while True:
-            async with session.post(url, data=body, headers=self._headers) as response:
-                text = await response.read()
-                retry_after = response.headers.get("Retry-After", "")
-            if response.status == 503:
-                await asyncio.sleep(_retry_after_s(retry_after))
-                continue
-            if response.status not in (200, 207):
-                reason = text[:300].decode(errors="replace").strip()
-                raise PutError(f"the daemon refuses: HTTP {response.status} {reason}")
-            try:
-                return msgspec.json.decode(text, type=_Answer)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            response = await self._post(session, url, body)
+            if response.status not in _ASK_AGAIN:
+                self._totals.waits_for = None
+                return response
+            told = _told(response, _refusal(response.text))
+            if waited_s >= WAIT_MAX_S:
                 raise PutError(
-                    "what answers there is no kdaemon: its answer is not ours"
-                ) from error
+                    f"the daemon took nothing for {waited_s:,.0f} s and says so each time: {told}"
+                )
+            if waited_s >= tell_at_s:
+                tell_at_s = waited_s + TOLD_AGAIN_S
+                self._tell(f"waiting for {waited_s:.0f} s, and asking again: {told}")
+            self._totals.waits_for = told
+            self._on_progress()
+            pause_s = _retry_after_s(response.retry_after)
+            await asyncio.sleep(pause_s)
+            waited_s += pause_s
+
+    async def _post(self, session: aiohttp.ClientSession, url: URL, body: bytes) -> _Response:
+        async with session.post(
+            url, data=body, headers=self._headers, allow_redirects=False
+        ) as answer:
+            if answer.status in range(300, 400):
+                where = answer.headers.get("Location", "somewhere else")
+                raise PutError(
+                    f"what answers there redirects (HTTP {answer.status} to {_masked(where)}), and "
+                    "a daemon never does: name the daemon itself with --endpoint"
+                )
+            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+            if encoding not in ("", "identity"):
+                raise PutError(
+                    f"what answers there encodes its answer ({encoding[:50]}), which was not asked "
+                    f"for: no kdaemon, and of the {self._totals.open} records under way nobody "
+                    "knows what was taken"
+                )
+            text = bytearray()
+            async for piece in answer.content.iter_any():
+                text += piece
+                if len(text) > ANSWER_BYTES_MAX:
+                    raise PutError(
+                        f"what answers there is no kdaemon: its answer is longer than "
+                        f"{ANSWER_BYTES_MAX} bytes"
+                    )
+            headers = answer.headers
+            return _Response(
+                answer.status,
+                headers.get("Retry-After", ""),
+                headers.get("X-Kdaemon-Acknowledge"),
+                bytes(text),
+            )
+
+    def _read(self, response: _Response) -> _Answer:
+        try:
+            answer = msgspec.json.decode(response.text, type=_Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PutError("what answers there is no kdaemon: its answer is not ours") from error
+        promise = response.promise or self._acknowledge
+        if answer.acknowledged and _rank(promise) < _rank(self._acknowledge):
+            raise PutError(
+                f"the daemon promises `{promise[:50]}` for {answer.acknowledged} records, where "
+                f"`{self._acknowledge}` was asked for"
+            )
+        return answer
 
     def _settle(self, part: Block, answer: _Answer) -> None:
-        if answer.acknowledged + len(answer.rejected) != len(part.lines):
+        answered = answer.acknowledged + answer.count
+        if answered != len(part.lines) or min(answer.acknowledged, answer.count) < 0:
             raise PutError(
-                f"the daemon answered for {answer.acknowledged + len(answer.rejected)} records "
+                f"the daemon answered for {answered} records "
                 f"of {len(part.lines)}: nobody knows what became of the others"
             )
+        for rejected in answer.rejected[: answer.count]:
+            self._totals.reject(_number(part, rejected), rejected.reason, is_sent=True)
+        for _ in range(answer.count - len(answer.rejected)):
+            self._totals.reject(None, "not named by the daemon", is_sent=True)
         self._totals.acknowledged += answer.acknowledged
-        for rejected in answer.rejected:
-            is_ours = 1 <= rejected.line <= len(part.numbers)
-            number = part.numbers[rejected.line - 1] if is_ours else None
-            self._totals.reject(number, f"{rejected.code}: {rejected.message}", is_sent=True)
+
+    def _without(self, part: Block, rejected: list[_Rejected]) -> Block:
+        """Settles the lines that are named, and leaves the others."""
+        gone = {each.line: each for each in rejected if 1 <= each.line <= len(part.lines)}
+        if len(gone) != len(rejected):
+            raise PutError("what answers there is no kdaemon: it rejects lines that were not sent")
+        for line, each in sorted(gone.items()):
+            self._totals.reject(part.numbers[line - 1], each.reason, is_sent=True)
+        kept = [at for at in range(len(part.lines)) if at + 1 not in gone]
+        return Block([part.lines[at] for at in kept], [part.numbers[at] for at in kept])
+
+    def _give_up(self, part: Block, refusal: _Refusal, response: _Response) -> None:
+        """The outcome of some is unknown. What is known is counted; nothing is sent again."""
+        known = [each for each in refusal.rejected if each.code != "InternalFailure"]
+        if 0 <= refusal.acknowledged <= len(part.lines) - len(known):
+            for each in known:
+                self._totals.reject(_number(part, each), each.reason, is_sent=True)
+            self._totals.acknowledged += refusal.acknowledged
+        raise PutError(
+            f"the daemon failed: {_told(response, refusal)}; of {self._totals.open} records nobody "
+            "knows what was taken, and they are not sent again"
+        )
+
+
+def _number(part: Block, rejected: _Rejected) -> int | None:
+    """The line of the file."""
+    is_ours = 1 <= rejected.line <= len(part.numbers)
+    return part.numbers[rejected.line - 1] if is_ours else None
+
+
+def _refusal(text: bytes) -> _Refusal:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(text, type=_Refusal)
+    return _Refusal()
+
+
+def _told(response: _Response, refusal: _Refusal) -> str:
+    """The status and the reason, bounded."""
+    said = ": ".join(each for each in (refusal.code, refusal.message) if each)
+    said = said or response.text[: 4 * SHOWN_CHARACTERS_MAX].decode(errors="replace").strip()
+    return f"HTTP {response.status} {said[:SHOWN_CHARACTERS_MAX]}".strip()
+
+
+def _rank(promise: str) -> int:
+    """How much an acknowledgement promises; one that nobody knows, nothing."""
+    return PROMISES.index(promise) if promise in PROMISES else -1
+
+
+def _endpoint(text: str) -> tuple[URL, str]:
+    """The address, and how it is shown: without a password."""
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+        is_usable = url.scheme in ("http", "https") and bool(url.host)
+        url.port  # noqa: B018 - raises for one that is none
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise PutError(
+            f"--endpoint {_masked(text)} is no address: expected HOST:PORT or http://HOST:PORT"
+        )
+    return url, _masked(str(url))
+
+
+def _masked(address: str) -> str:
+    """Without what stands before an `@`: it may hold a password."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "", address
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{'***@' if at else ''}{place}"[:SHOWN_CHARACTERS_MAX]
 
 
 def _split(block: Block) -> list[Block]:
@@ -117,4 +314,6 @@ def _split(block: Block) -> list[Block]:
 
 
 def _retry_after_s(header: str) -> float:
-    return min(float(header), RETRY_AFTER_MAX_S) if header.isdecimal() else RETRY_AFTER_S
+    if not (header.isascii() and header.isdecimal()):
+        return RETRY_AFTER_S
+    return max(RETRY_AFTER_MIN_S, min(float(header), RETRY_AFTER_MAX_S))

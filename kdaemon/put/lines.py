@@ -1,11 +1,12 @@
 """Lines of a file -> record lines of the daemon's NDJSON, for `kdaemon put`.
 
-Pure. Knows the two forms a line can have (a record line, or data) and where a partition key comes
-from; knows nothing of files or sockets. Invariant: each line that is not blank becomes one record
-line or is refused with a reason; the data of a record is the line's bytes without its line end.
+Pure. Knows the forms a record can have (a record line, a line of data, a record of a CSV file) and
+where a partition key comes from; knows nothing of files or sockets. Invariant: each line that is
+not blank is in exactly one record or is refused with a reason; the data of a record is the bytes of
+its line, or lines (CSV), without the last line end.
 """
 
-import csv
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,23 @@ from typing import Any
 import msgspec
 
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
+from kdaemon.put.csv_records import CsvError, CsvReader, CsvRecord
 
 # A record of the largest size in base64, and its key. The daemon's own bound may be lower, and it
 # says so; this one keeps a file without line ends out of memory. Ours, 2026-11-21
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 RECORD_FIELDS = frozenset({"data", "data_base64", "partition_key", "explicit_hash_key", "stream"})
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8: says nothing, and is no part of the first record
+_COLUMNS_SHOWN_BYTES = 300  # of a header, in an error
+_OTHER_BEGINNINGS = {  # what a file begins with that is no text of ours, and what to do about it
+    b"\xff\xfe": "is UTF-16 text: convert it (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "is UTF-16 text: convert it (iconv -f UTF-16 -t UTF-8)",
+    b"\x00\x00\xfe\xff": "is UTF-32 text: convert it (iconv -f UTF-32 -t UTF-8)",
+    b"\x1f\x8b\x08": "is gzip data: give the file a name that ends in .gz, or inflate it (gunzip)",
+}
 
 _LineForm = Callable[[bytes], bytes]  # raises BadLine
+_CsvForm = Callable[[CsvRecord], bytes]  # raises BadLine
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -60,9 +70,9 @@ class LineSplitter:
         self._is_skipping = False  # within a line that was too long
 
     def feed(self, block: bytes) -> list[bytes | None]:
-        """The lines that `block` completes, without line ends; None stands for one too long."""
+        """The lines that `block` completes, without their LF; None stands for one too long."""
         *lines, rest = (self._rest + block).split(b"\n")
-        found: list[bytes | None] = [_strip(line) for line in lines]
+        found = [_bounded(line) for line in lines]
         if self._is_skipping and found:
             self._is_skipping = False
             found[0] = None
@@ -75,13 +85,11 @@ class LineSplitter:
         """The last line, if the file does not end in a line end."""
         if self._is_skipping:
             return [None]
-        return [_strip(self._rest)] if self._rest else []
+        return [_bounded(self._rest)] if self._rest else []
 
 
-def _strip(line: bytes) -> bytes | None:
-    if len(line) > LINE_BYTES_MAX:
-        return None
-    return line[:-1] if line.endswith(b"\r") else line
+def _bounded(line: bytes) -> bytes | None:
+    return None if len(line) > LINE_BYTES_MAX else line
 
 
 class LineFormer:
@@ -89,33 +97,77 @@ class LineFormer:
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        self._line_form: _LineForm | None = None
+        self._csv = CsvReader(LINE_BYTES_MAX) if form.is_csv else None
+        self._csv_form: _CsvForm | None = None  # made of the header
+        self._line_form: _LineForm | None = None  # chosen by the first line
         self.line_number = 0  # of the line that was formed last, from 1
 
     def form(self, lines: list[bytes | None]) -> Iterator[tuple[int, bytes | BadLine]]:
-        """(line number, record line) for each line that is not blank, or why it cannot be sent.
+        """(line number, record line) for each record, or why it cannot be sent. Of a record with
+        several lines (CSV), the number of the first.
 
-        A header without the key's column is a FormError: then no line of the file can be sent.
+        FormError: no line of the file can be sent, or none from here on.
         """
         for line in lines:
             self.line_number += 1
-            if line is None:
+            if self.line_number == 1 and line is not None:
+                line = _without_mark(line)  # noqa: PLW2901 - the line without what is no part of it
+            if self._csv is not None:
+                yield from self._form_csv(self._csv, line)
+            elif line is None:
                 yield self.line_number, BadLine(f"is longer than {LINE_BYTES_MAX} bytes")
             elif line.strip():
-                clean = line.removeprefix(BYTE_ORDER_MARK) if self.line_number == 1 else line
+                clean = line.removesuffix(b"\r")
                 if self._line_form is None:
                     self._line_form = _choose(self._form, clean)
-                    if self._form.is_csv:
-                        continue  # the header
                 try:
                     yield self.line_number, self._line_form(clean)
                 except BadLine as wrong:
                     yield self.line_number, wrong
 
+    def finish(self) -> Iterator[tuple[int, BadLine]]:
+        """What the end of the file leaves unfinished."""
+        if self._csv is not None and self._csv.first:
+            reason = f"opens a quote that is not closed by line {self.line_number}, the last one"
+            if self._csv_form is None:
+                raise FormError(f"the header {reason}")
+            yield self._csv.first, BadLine(reason)
+
+    def _form_csv(
+        self, reader: CsvReader, line: bytes | None
+    ) -> Iterator[tuple[int, bytes | BadLine]]:
+        number = self.line_number
+        if line is None:
+            raise FormError(
+                f"line {number} is longer than {LINE_BYTES_MAX} bytes, so where its CSV record "
+                "ends cannot be told, and nothing from there on is sent"
+            )
+        if not reader.first and not line.strip(b"\r"):
+            return
+        try:
+            record = reader.add(line, number)
+        except CsvError as error:
+            raise FormError(str(error)) from None
+        if record is None:
+            return
+        if self._csv_form is None:
+            self._csv_form = _csv_form(record, self._form)  # the header
+            return
+        try:
+            yield record.first, self._csv_form(record)
+        except BadLine as wrong:
+            of = "" if record.first == record.last else f"to {record.last}: the record "
+            yield record.first, BadLine(f"{of}{wrong}")
+
+
+def _without_mark(first: bytes) -> bytes:
+    for beginning, what in _OTHER_BEGINNINGS.items():
+        if first.startswith(beginning):
+            raise FormError(f"the input {what}")
+    return first.removeprefix(BYTE_ORDER_MARK)
+
 
 def _choose(form: Form, first: bytes) -> _LineForm:
-    if form.is_csv:
-        return _csv_form(first, form)
     if form.key_field is not None:
         return _field_form(form.key_field)
     if not form.is_data and _is_record_line(first):
@@ -134,23 +186,32 @@ def _is_record_line(line: bytes) -> bool:
 
 
 def _record_form(partition_key: str | None) -> _LineForm:
-    """Record lines go as they are: the daemon checks them. A key is put in where there is none."""
+    """Record lines go as they are: the daemon checks them. A key is put in where there is none, in
+    front, so that all else stays as it is written.
+    """
     if partition_key is None:
         return lambda line: line + b"\n"
+    field = b'{"partition_key":' + msgspec.json.encode(partition_key)
 
     def form(line: bytes) -> bytes:
         record = _decode_object(line)
-        record.setdefault("partition_key", partition_key)
-        return msgspec.json.encode(record) + b"\n"
+        if "partition_key" in record:
+            return line + b"\n"
+        rest = line.lstrip()[1:]
+        return field + (b"," if record else b"") + rest + b"\n"
 
     return form
 
 
 def _field_form(key_field: str) -> _LineForm:
+    quoted = msgspec.json.encode(key_field)
+
     def form(line: bytes) -> bytes:
         record = _decode_object(line)
         if key_field not in record:
             raise BadLine(f'has no field "{key_field}"')
+        if (b"\\" in line or line.count(quoted) > 1) and _count(line, key_field) > 1:
+            raise BadLine(f'has the field "{key_field}" more than once')
         value = record[key_field]
         if isinstance(value, dict | list):
             raise BadLine(f'field "{key_field}" is no text or number, so it cannot be a key')
@@ -160,34 +221,42 @@ def _field_form(key_field: str) -> _LineForm:
     return form
 
 
-def _csv_form(header: bytes, form: Form) -> _LineForm:
-    if form.key_field is None:
-        return lambda line: _encode(line, form.partition_key)
+def _count(line: bytes, field: str) -> int:
+    """How often an object has a field: of two, a decoder would silently take the last."""
+    pairs: list[tuple[str, Any]] = []
+
+    def remember(found: list[tuple[str, Any]]) -> None:
+        nonlocal pairs
+        pairs = found  # the outermost object comes last
+
     try:
-        names = _csv_fields(header)
-    except BadLine as wrong:
-        raise FormError(f"the header {wrong}") from None
-    if form.key_field not in names:
-        raise FormError(f'no column "{form.key_field}"; the header has: {", ".join(names)}')
-    column, count = names.index(form.key_field), len(names)
-
-    def form_line(line: bytes) -> bytes:
-        fields = _csv_fields(line)
-        if len(fields) != count:
-            raise BadLine(f"has {len(fields)} columns; the header has {count}")
-        return _encode(line, fields[column])
-
-    return form_line
+        json.loads(line, object_pairs_hook=remember)
+    except (ValueError, RecursionError) as error:
+        raise BadLine(f"is not JSON: {error}") from None
+    return sum(name == field for name, _ in pairs)
 
 
-def _csv_fields(line: bytes) -> list[str]:
-    text = line.decode(errors="surrogateescape")
-    if '"' not in text:
-        return text.split(",")
-    try:
-        return next(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise BadLine(f"is not one line of CSV: {error}") from None
+def _csv_form(header: CsvRecord, form: Form) -> _CsvForm:
+    names, key_field = header.fields, form.key_field
+    if header.raw is None:
+        raise FormError(f"the header is longer than {LINE_BYTES_MAX} bytes")
+    if key_field is not None and names.count(key_field) != 1:
+        shown = ", ".join(names)
+        if len(shown) > _COLUMNS_SHOWN_BYTES:
+            shown = f"{shown[:_COLUMNS_SHOWN_BYTES]}... ({len(names)} columns)"
+        how = "more than one" if key_field in names else "no"
+        raise FormError(f'{how} column "{key_field}"; the header has: {shown}')
+    column = None if key_field is None else names.index(key_field)
+
+    def form_record(record: CsvRecord) -> bytes:
+        if record.raw is None:
+            raise BadLine(f"is longer than {LINE_BYTES_MAX} bytes")
+        if len(record.fields) != len(names):
+            raise BadLine(f"has {len(record.fields)} columns; the header has {len(names)}")
+        key = form.partition_key if column is None else record.fields[column]
+        return _encode(record.raw, key)
+
+    return form_record
 
 
 def _decode_object(line: bytes) -> dict[str, Any]:

@@ -39,13 +39,17 @@ class Block:
 
 @dataclass(slots=True)
 class Totals:
-    """What is known so far. `rejected` counts `unsendable` lines too: refused here, never sent."""
+    """What is known so far. `rejected` counts `unsendable` lines too: refused here, never sent.
+
+    `waits_for`: why nothing is sent just now, in words; None: nothing keeps it.
+    """
 
     sent: int = 0
     acknowledged: int = 0
     rejected: int = 0
     unsendable: int = 0
     reasons: list[str] = field(default_factory=list)  # of the first few rejected lines
+    waits_for: str | None = None
 
     @property
     def open(self) -> int:
@@ -69,21 +73,28 @@ async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> Asy
                 yield block
         for block in _form(former, splitter.finish(), totals):
             yield block
+        for number, unfinished in former.finish():
+            totals.reject(number, str(unfinished), is_sent=False)
     except (SourceError, FormError) as error:
         raise PutError(str(error)) from error
 
 
 def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iterator[Block]:
     block = Block([], [])
-    for number, formed in former.form(lines):
-        if isinstance(formed, BadLine):
-            totals.reject(number, str(formed), is_sent=False)
-            continue
-        block.lines.append(formed)
-        block.numbers.append(number)
-        if len(block.lines) == BLOCK_RECORDS_MAX:
+    try:
+        for number, formed in former.form(lines):
+            if isinstance(formed, BadLine):
+                totals.reject(number, str(formed), is_sent=False)
+                continue
+            block.lines.append(formed)
+            block.numbers.append(number)
+            if len(block.lines) == BLOCK_RECORDS_MAX:
+                yield block
+                block = Block([], [])
+    except FormError:
+        if block.lines:  # what was read before it is sound
             yield block
-            block = Block([], [])
+        raise
     if block.lines:
         yield block
 

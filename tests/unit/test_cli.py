@@ -223,8 +223,9 @@ def test_put_without_a_daemon_says_what_to_do(tmp_path: Path) -> None:
 class Daemon:
     """Takes NDJSON on a Unix socket; rejects lines with `bad`; acknowledges others if it may."""
 
-    def __init__(self, *, is_silent: bool = False) -> None:
+    def __init__(self, *, is_silent: bool = False, reason: str = "no") -> None:
         self.is_silent = is_silent
+        self.reason = reason
         self.records: list[Any] = []
         self.has_record = asyncio.Event()
 
@@ -236,7 +237,8 @@ class Daemon:
             self.has_record.set()
             if b"bad" in line:
                 number = len(self.records) + 1
-                writer.write(b'{"rejected":%d,"code":"Bad","message":"no"}\n' % number)
+                answer = {"rejected": number, "code": "Bad", "message": self.reason}
+                writer.write(json.dumps(answer).encode() + b"\n")
             elif not self.is_silent:
                 taken += 1
                 writer.write(b'{"acknowledged":%d}\n' % taken)
@@ -324,6 +326,39 @@ async def test_ctrl_c_ends_put_with_what_is_known_so_far_and_130(tmp_path: Path)
         assert await process.wait() == 130
     assert err == b"interrupted with 1 record unanswered\n"
     assert re.fullmatch(SUMMARY.format("1 record", 0, 0), out.decode())
+
+
+NASTY = "\x1b]0;x\x07\x9b31m\u202e"  # ESC, OSC, C1, a bidirectional override
+NASTY_SHOWN = r"\x1b]0;x\x07\x9b31m\u202e"
+
+
+async def test_what_a_file_or_a_daemon_says_is_printed_without_control_characters(
+    tmp_path: Path,
+) -> None:
+    daemon = Daemon(reason=NASTY)
+    async with daemon.listening(tmp_path / "s"), put(tmp_path) as process:
+        _, err = await process.communicate(b"bad\n")
+    assert err.decode() == f"rejected: line 1: Bad: {NASTY_SHOWN}\n"
+    arguments = ("--csv", "--partition-key-field", "key")
+    async with daemon.listening(tmp_path / "s"), put(tmp_path, *arguments) as process:
+        _, err = await process.communicate(f"{NASTY},id\n1,2\n".encode())
+    assert process.returncode == 1
+    assert err.decode() == f'no column "key"; the header has: {NASTY_SHOWN}, id\n'
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+async def test_that_nobody_reads_the_summary_changes_nothing(tmp_path: Path, is_good: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        daemon = Daemon()
+        async with daemon.listening(tmp_path / "s"), put(tmp_path, stdout=writing) as process:
+            _, err = await process.communicate(b"one\n" if is_good else b"bad\n")
+    finally:
+        os.close(writing)
+    assert (process.returncode, err) == (
+        (0, b"") if is_good else (1, b"rejected: line 1: Bad: no\n")
+    )
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.put import lines as put_lines
 from kdaemon.put import source as put_source
 from kdaemon.put import unix as put_module
-from kdaemon.put.http import HttpPut
 from kdaemon.put.lines import BadLine, Form, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source
 from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks
@@ -88,21 +86,78 @@ def test_the_key_comes_from_a_field_and_the_line_is_the_data() -> None:
     assert results[5] == 'field "id" is no text or number, so it cannot be a key'
 
 
-def test_the_key_comes_from_a_csv_column_and_the_header_is_not_sent() -> None:
-    lines = [b"\xef\xbb\xbfid,name", b'1,"a, ""b"""', b"2,", b"3", b'4,"open', b",x"]
-    results = formed(Form(key_field="name", is_csv=True), *lines)
-    assert results[:2] == [
-        {"data": '1,"a, ""b"""', "partition_key": 'a, "b"'},
-        {"data": "2,"},
+def test_a_given_key_changes_nothing_else_of_a_record_line() -> None:
+    """The daemon is to see what was written: a field twice, an unknown one, a number as it is."""
+    lines = [
+        b' {"data":"first","data":"second"}',
+        b'{"data":"x", "n":12345678901234567890123}',
+        b"{ }",
     ]
-    assert results[2] == "has 1 columns; the header has 2"
-    assert results[3].startswith("is not one line of CSV: ")
-    assert results[4] == {"data": ",x", "partition_key": "x"}
+    former = LineFormer(Form(partition_key='k"'))
+    assert [result for _, result in former.form([b'{"data":"x"}', *lines])][1:] == [
+        b'{"partition_key":"k\\"","data":"first","data":"second"}\n',
+        b'{"partition_key":"k\\"","data":"x", "n":12345678901234567890123}\n',
+        b'{"partition_key":"k\\"" }\n',
+    ]
 
 
-def test_a_csv_without_the_column_cannot_be_sent_at_all() -> None:
-    with pytest.raises(FormError, match='no column "key"; the header has: id, name'):
-        formed(Form(key_field="key", is_csv=True), b"id,name", b"1,2")
+@pytest.mark.parametrize(
+    "line", [b'{"id":"a","id":"b"}', b'{"id":"a","x":{"id":1},"\\u0069d":"b"}']
+)
+def test_a_key_field_that_is_there_twice_says_nothing_certain(line: bytes) -> None:
+    assert formed(Form(key_field="id"), line) == ['has the field "id" more than once']
+    assert formed(Form(key_field="id"), b'{"x":{"id":1},"id":"a"}')[0]["partition_key"] == "a"
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    ("form", "content", "records"),
+    [
+        (Form(), b'{"data":"x"}', [{"data": "x"}]),
+        (Form(), b"x", [{"data": "x"}]),
+        (Form(is_data=True), b"x", [{"data": "x"}]),
+        (Form(key_field="k"), b'{"k":"1"}', [{"data": '{"k":"1"}', "partition_key": "1"}]),
+        (
+            Form(is_csv=True, key_field="k"),
+            b'"k",v\n1,2',
+            [{"data": "1,2", "partition_key": "1"}],
+        ),
+    ],
+)
+def test_a_byte_order_mark_at_the_start_is_no_part_of_the_first_record(
+    form: Form, content: bytes, records: list[Any], end: bytes
+) -> None:
+    lines: list[bytes | None] = [each + end[:-1] for each in content.split(b"\n")]
+    for first in (MARK, MARK + end[:-1]):
+        with_mark = [MARK + (lines[0] or b""), *lines[1:]] if first == MARK else [first, *lines]
+        found = [result for _, result in LineFormer(form).form(with_mark)]
+        assert [json.loads(each) for each in found if isinstance(each, bytes)] == records
+        assert len(found) == len(records)
+
+
+def test_a_second_byte_order_mark_is_data() -> None:
+    text = (MARK + b"x").decode()
+    assert formed(Form(), MARK + MARK + b"x", MARK + b"x") == [{"data": text}, {"data": text}]
+
+
+@pytest.mark.parametrize("form", [Form(), Form(is_csv=True), Form(is_data=True), Form("k")])
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ("x,y".encode("utf-16"), "UTF-16"),
+        (b"\xfe\xff" + "x,y".encode("utf-16-be"), "UTF-16"),
+        (b"\x00\x00\xfe\xff\x00\x00\x00x", "UTF-32"),
+        (gzip.compress(b"x").split(b"\n")[0], r"gzip data: .*\.gz"),
+    ],
+)
+def test_an_input_in_another_encoding_is_refused_in_words(
+    form: Form, first: bytes, told: str
+) -> None:
+    with pytest.raises(FormError, match=told):
+        list(LineFormer(form).form([first]))
 
 
 def test_nesting_without_end_is_data_or_a_bad_line_and_no_crash() -> None:
@@ -129,7 +184,7 @@ def test_lines_do_not_depend_on_where_reads_end(data: bytes, cuts: list[int]) ->
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
-    assert found == [line.removesuffix(b"\r") for line in lines]
+    assert found == lines
 
 
 def test_a_line_that_is_too_long_is_refused_and_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,92 +504,3 @@ async def test_a_file_that_breaks_off_is_told_after_the_answers_for_what_was_sen
         with pytest.raises(PutError, match="ends in the middle"):
             await put_unix(file, socket, totals=totals)
     assert counts(totals) == (3, 3, 0, 0)
-
-
-# HTTP
-
-Answer = Callable[[web.Request], Awaitable[web.Response]]
-
-
-@asynccontextmanager
-async def http_daemon(answer: Answer) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/streams/{stream}/records", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-async def put_http(path: Path, endpoint: str) -> Totals:
-    totals = Totals()
-    http = HttpPut("a/b", "accepted", totals)
-    await put_file(path, lambda blocks: http.send(endpoint, blocks), totals)
-    return totals
-
-
-async def test_over_http_a_full_daemon_is_asked_again_and_rejected_lines_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kdaemon.put.http.REQUEST_BYTES_MAX", 60)
-    file = tmp_path / "x"
-    file.write_text("a\n\nbad\nc\nd\n")
-    taken: list[str] = []
-    is_full = True
-
-    async def answer(request: web.Request) -> web.Response:
-        nonlocal is_full
-        assert request.match_info["stream"] == "a/b"
-        assert request.headers["X-Kdaemon-Acknowledge"] == "accepted"
-        if is_full:
-            is_full = False
-            return web.Response(status=503, headers={"Retry-After": "0"})
-        data = [json.loads(line)["data"] for line in (await request.read()).splitlines()]
-        bad = [
-            {"line": number, "code": "Bad", "message": "no"}
-            for number, text in enumerate(data, 1)
-            if text == "bad"
-        ]
-        taken.extend(data)
-        return web.json_response({"acknowledged": len(data) - len(bad), "rejected": bad})
-
-    async with http_daemon(answer) as endpoint:
-        totals = await put_http(file, endpoint)
-    assert taken == ["a", "bad", "c", "d"]
-    assert counts(totals) == (4, 3, 1, 0)
-    assert totals.reasons == ["line 3: Bad: no"]
-
-
-@pytest.mark.parametrize(
-    ("response", "told"),
-    [
-        ({"status": 404, "text": "no stream s"}, "refuses: HTTP 404 no stream s"),
-        ({"text": "<html>"}, "no kdaemon"),
-        ({"text": '{"acknowledged": 7}'}, "answered for 7 records of 1"),
-    ],
-)
-async def test_over_http_what_cannot_be_is_told(
-    tmp_path: Path, response: dict[str, Any], told: str
-) -> None:
-    file = tmp_path / "x"
-    file.write_text("a\n")
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(**response)
-
-    async with http_daemon(answer) as endpoint:
-        with pytest.raises(PutError, match=told):
-            await put_http(file, endpoint)
-
-
-async def test_over_http_without_a_daemon_the_error_says_what_to_do(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
-    file = tmp_path / "x"
-    file.write_text("a\n")
-    with pytest.raises(PutError, match="start it with `kdaemon run`"):
-        await put_http(file, f"127.0.0.1:{unused_tcp_port}")
