@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from kdaemon.base.text import printable
 from kdaemon.cli.common import (
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
@@ -28,7 +29,6 @@ from kdaemon.cli.common import (
     set_option,
 )
 from kdaemon.cli.dead_letters import dead_letters as _dead_letters
-from kdaemon.cli.shown import printable
 from kdaemon.cli.spool import spool as _spool
 
 if TYPE_CHECKING:

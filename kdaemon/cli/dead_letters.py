@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kdaemon.base.counters import DeadReason
+from kdaemon.base.text import printable
 from kdaemon.cli.common import (
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
@@ -22,7 +23,7 @@ from kdaemon.cli.common import (
     load,
 )
 from kdaemon.cli.places import directory_option, opened, output_option, spool_directory, written
-from kdaemon.cli.shown import byte_text, data_text, printable, read_time, time_text
+from kdaemon.cli.shown import byte_text, data_text, printable_json, read_time, time_text
 
 if TYPE_CHECKING:
     from kdaemon.cli.replay import Replayed, Way
@@ -168,7 +169,8 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
         click.echo(f"{directory}: no dead letter {letter_id}", err=True)
         sys.exit(1)
     if is_json:
-        click.echo(msgspec.json.encode(letter_fields(letter, has_data=True)).decode())
+        text = msgspec.json.encode(letter_fields(letter, has_data=True)).decode()
+        click.echo(printable_json(text))
         return
     fields = letter_fields(letter, has_data=False)
     if not letter.is_intact:

@@ -4,23 +4,30 @@ Turns what is wrong with either into a text and an exit code: 78 for a spool tha
 not ours to use, 1 for a disk or a lock, 130 for Ctrl-C. Invariant: no file is ever overwritten.
 """
 
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.base.text import printable
 from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load
+from kdaemon.cli.shown import printable_json
 
 if TYPE_CHECKING:
     from kdaemon.spool.store import StoreView
 
 # What is wrong with the name, not with the disk: trying again would change nothing.
 _CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
+_HINTS = {
+    "directory": ", or name the spool with --directory",
+    "corrupt": "; the daemon, when it starts, sets it aside and saves what can be read of it",
+}
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
 directory_option = click.option(
@@ -59,8 +66,8 @@ def opened(directory: str) -> Iterator["StoreView"]:
     except SpoolError as error:
         if isinstance(error.__cause__, PermissionError):
             _exit_permission(directory)
-        hint = ", or name the spool with --directory" if error.kind == "directory" else ""
-        click.echo(f"{error}{hint}", err=True)
+        hint = _HINTS.get(error.kind, "")
+        click.echo(printable(f"{error}{hint}"), err=True)
         sys.exit(EXIT_CONFIG if error.kind in _CONFIG_KINDS else 1)
     except PermissionError:
         _exit_permission(directory)
@@ -88,6 +95,21 @@ def daemon_text(pid: int | None) -> str:
     return f"a daemon runs on it (pid {pid or 'unknown'})"
 
 
+class _TerminalLines(io.BytesIO):
+    """JSON lines for a terminal, which is to obey none of what they hold."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        super().__init__()
+        self._out = out
+
+    def write(self, line: Any) -> int:
+        return self._out.write(printable_json(line.decode().removesuffix("\n")).encode() + b"\n")
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+
 @contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
     """Standard output (`-`), or a new file that only its owner can read: on disk when the block is
@@ -97,7 +119,7 @@ def written(path: str) -> Iterator[BinaryIO]:
     try:
         if path == "-":
             out = sys.stdout.buffer
-            yield out
+            yield _TerminalLines(out) if sys.stdout.isatty() else out
             out.flush()
         else:
             with _new_file(path) as file:

@@ -5,8 +5,24 @@ Invariant: nothing that a client or a service wrote reaches a terminal as contro
 """
 
 import base64
+import json
 import re
 from datetime import UTC, datetime, timedelta
+
+from kdaemon.base.text import printable
+
+__all__ = [
+    "JsonFields",
+    "age_text",
+    "byte_text",
+    "data_fields",
+    "data_text",
+    "printable",
+    "printable_json",
+    "read_time",
+    "record_fields",
+    "time_text",
+]
 
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
 _DURATION_CHARACTERS_MAX = 14  # keeps the moment within 64 bits
@@ -73,11 +89,11 @@ def read_time(text: str, now_ms: int) -> int:
         ) from None
 
 
-def printable(text: str) -> str:
-    """Control and other invisible characters as escapes."""
-    if text.isprintable():
+def printable_json(text: str) -> str:
+    r"""The same JSON, with what a terminal would obey written as JSON's escapes (`\u202e`)."""
+    if text.isprintable() and printable(text) == text:
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def data_fields(data: bytes) -> JsonFields:
@@ -109,6 +125,6 @@ def data_text(data: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         pass
     else:
-        if all(c.isprintable() or c in "\n\t" for c in text):
+        if all(printable(line) == line for line in text.replace("\t", "").split("\n")):
             return "text", text
     return "base64", base64.b64encode(data).decode()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kdaemon.base.text import printable
 from kdaemon.cli.common import config_option, count
 from kdaemon.cli.places import (
     daemon_text,
@@ -14,7 +15,7 @@ from kdaemon.cli.places import (
     spool_directory,
     written,
 )
-from kdaemon.cli.shown import age_text, byte_text, printable, time_text
+from kdaemon.cli.shown import age_text, byte_text, time_text
 
 # Statements of a verification before its first row: SQLite's own check, names, totals.
 _STATEMENTS_BEFORE_ROWS = 4

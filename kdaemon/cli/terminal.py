@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from kdaemon.cli.shown import printable
+from kdaemon.base.text import printable
 
 # Columns of output that no terminal shows: a row is then one line, however long.
 _PIPE_WIDTH = 100_000

@@ -9,12 +9,37 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.schema import configure
+from kdaemon.spool.schema import configure, damage
 
 # Primary result codes of SQLite [sqlite.org/rescode.html].
 _PRIMARY = 0xFF
+
+
+class _Connection(sqlite3.Connection):
+    """One whose every failure is an sqlite3.Error. SQLite's words about a damaged schema quote it,
+    and Python fails to decode them before it can raise.
+    """
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError as error:
+            raise damage("the schema is not readable") from error
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().executemany(*arguments)
+        except UnicodeDecodeError as error:
+            raise damage("the schema is not readable") from error
+
+    def executescript(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().executescript(*arguments)
+        except UnicodeDecodeError as error:
+            raise damage("the schema is not readable") from error
 
 
 class Database:
@@ -73,7 +98,7 @@ class Database:
         uri = f"file:{_quoted(self.path)}?mode={self._mode}"
         try:
             connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False
+                uri, uri=True, isolation_level=None, check_same_thread=False, factory=_Connection
             )
         except sqlite3.Error as error:
             raise spool_error(self.path, error) from error

@@ -56,6 +56,7 @@ class Place:
         self._ready_path = Path(self.database_path + ".ready")
         self._lock_fd = lock_fd
         self._was_spool = was_spool
+        self.is_emptied = False  # the database of a spool was found with nothing in it
 
     @classmethod
     def claim(cls, directory: str) -> "Place":
@@ -95,6 +96,11 @@ class Place:
         drop SQLite's locks (POSIX locks belong to the process).
         """
         path = self.database_path
+        for beside in (path + "-wal", path + "-shm"):
+            if Path(beside).is_dir():
+                raise SpoolError(
+                    "foreign", beside, "a directory in the place of a file of ours: move it away"
+                )
         try:
             status = Path(path).lstat()
         except FileNotFoundError:
@@ -104,12 +110,17 @@ class Place:
                 return Found.NOTHING
             self.put()
             return Found.SPOOL
+        if stat.S_ISDIR(status.st_mode) and self._was_spool:
+            return Found.DAMAGED
         if not stat.S_ISREG(status.st_mode):
             raise SpoolError(
                 "foreign", path, "not a regular file: remove it, or set another spool.directory"
             )
         if status.st_size == 0:  # begun and not written, or cut off: its log says which
-            return Found.DAMAGED if _size(path + "-wal") else Found.NOTHING
+            if _size(path + "-wal"):
+                return Found.DAMAGED
+            self.is_emptied = self._was_spool  # nothing of ours is ever left empty
+            return Found.NOTHING
         try:
             with Path(path).open("rb") as file:
                 header = file.read(_HEADER_BYTES)

@@ -32,18 +32,11 @@ def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
     """Names of streams to their keys. Raises sqlite3.DatabaseError (corrupt) for a damaged one."""
     keys = {}
     for key, name, found in connection.execute("SELECT key, name, checksum FROM stream"):
-        if not isinstance(name, str) or found != stream_checksum(key, name):
-            raise _damage(f"the name of stream {key} is damaged")
+        is_sound = isinstance(key, int) and isinstance(name, str)
+        if not is_sound or found != stream_checksum(key, name):
+            raise schema.damage(f"the name of stream {key} is damaged")
         keys[name] = key
     return keys
-
-
-def _damage(text: str) -> sqlite3.DatabaseError:
-    """What SQLite itself raises for damage that it sees; this is what only we can see."""
-    error = sqlite3.DatabaseError(text)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    error.sqlite_errorname = "SQLITE_CORRUPT"
-    return error
 
 
 def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
@@ -60,8 +53,9 @@ def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
             "SELECT id FROM frame WHERE stream = ? ORDER BY id DESC LIMIT 1", (key,)
         ).fetchone()
         if first is not None and last is not None:
+            oldest_ms = first[1] if isinstance(first[1], int) else 0
             found.append(
-                Backlog(name, frame_count, record_count, byte_count, first[0], last[0], first[1])
+                Backlog(name, frame_count, record_count, byte_count, first[0], last[0], oldest_ms)
             )
     return found
 
@@ -71,37 +65,37 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
     a page is missing, or not every frame can be found. Reads the index of frames (about 12 bytes
     each) and a few pages; a payload that is bad is met when it is read.
     """
-    if not schema.is_ours(connection):
-        raise _damage("its tables are not as kdaemon makes them")
+    if not schema.is_whole(connection):
+        raise schema.damage("its tables are not as kdaemon makes them")
     stream_keys(connection)
     lost = connection.execute(
         "SELECT name FROM stream s WHERE frame_count <>"
         " (SELECT count(*) FROM frame INDEXED BY frame_stream WHERE stream = s.key)"
     ).fetchone()
     if lost is not None:
-        raise _damage(f"frames of stream {lost[0]} cannot be found")
+        raise schema.damage(f"frames of stream {lost[0]} cannot be found")
     (has_strays,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM frame WHERE stream NOT IN (SELECT key FROM stream))"
     ).fetchone()
     if has_strays:
-        raise _damage("frames are of a stream that is not there")
+        raise schema.damage("frames are of a stream that is not there")
     for table in ("progress", "letter", "quarantine"):
         # Not min and max in one SELECT, which would read all of the table.
         for order in ("ASC", "DESC"):
             connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
     totals = "next_frame_id + letter_count + letter_bytes"
+    total = connection.execute(f"SELECT typeof({totals}) FROM total").fetchall()  # noqa: S608 - our own words
     sums = connection.execute(
-        f"SELECT typeof({totals}) FROM total"  # noqa: S608 - our own words
-        " UNION SELECT typeof(frame_count + record_count + byte_count) FROM stream"
+        "SELECT DISTINCT typeof(frame_count + record_count + byte_count) FROM stream"
     ).fetchall()
-    if sums != [("integer",)]:  # one or the other is text, or nothing at all
-        raise _damage("its totals are missing")
+    if total != [("integer",)] or sums not in ([], [("integer",)]):  # text, or nothing at all
+        raise schema.damage("its totals are missing")
     busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     is_all_in_file = not busy and in_log == copied  # else some pages stand in the log only
     if is_all_in_file and Path(path).stat().st_size < page_count * page_bytes:
-        raise _damage("its end is missing")
+        raise schema.damage("its end is missing")
 
 
 def read_frames(
@@ -119,7 +113,7 @@ def read_frames(
     )
     for row in cursor:
         if row[0] <= last_id:
-            raise _damage("the index of frames is out of order")
+            raise schema.damage("the index of frames is out of order")
         last_id = row[0]
         payload_bytes = len(row[5]) if isinstance(row[5], bytes) else 0
         try:

@@ -83,8 +83,10 @@ class _Salvage:
         for source in ("NOT INDEXED", "INDEXED BY stream_name"):
             with suppress(sqlite3.Error):
                 for key, name in self._old.execute(f"SELECT key, name FROM stream {source}"):  # noqa: S608 - our own words
-                    is_sure = checksums.get(key) == stream_checksum(key, str(name))
-                    if isinstance(name, str) and (is_sure or key not in names):
+                    if not (isinstance(key, int) and isinstance(name, str)):
+                        continue
+                    is_sure = checksums.get(key) == stream_checksum(key, name)
+                    if is_sure or key not in names:
                         names[key] = name
         return names
 
@@ -175,7 +177,8 @@ class _Salvage:
             scans.append("SELECT id FROM frame INDEXED BY frame_stream")
         for scan in scans:
             try:
-                ids.extend(row[0] for row in self._old.execute(scan))
+                # Where the schema is damaged, the ids may be those of another column.
+                ids.extend(row[0] for row in self._old.execute(scan) if isinstance(row[0], int))
             except sqlite3.Error as error:
                 self._note(f"{table}: {error}")
             else:

@@ -81,6 +81,7 @@ CREATE TABLE quarantine (
 );
 """
 
+VERSION_MAX = 1_000  # beyond it, the number is damaged: no spool will ever have so many. Ours
 MIGRATIONS: tuple[str, ...] = (_CREATE,)  # step i leads from version i to i + 1
 
 
@@ -125,7 +126,7 @@ def begin(connection: sqlite3.Connection, path: str) -> None:
         )
 
 
-def is_ours(connection: sqlite3.Connection) -> bool:
+def is_whole(connection: sqlite3.Connection) -> bool:
     """Whether the tables are those that the migrations make, to the letter."""
     model = sqlite3.connect(":memory:", isolation_level=None)
     try:
@@ -151,7 +152,12 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
+    """Raises SpoolError (`version`) for a newer schema, and sqlite3.DatabaseError (corrupt) for a
+    version that none can have: beyond all that will be, or an older one with the tables of today.
+    """
     found = version(connection)
+    if not 0 <= found <= VERSION_MAX or (found < len(MIGRATIONS) and is_whole(connection)):
+        raise damage(f"it says that it is of version {found}, and is not")
     if found > len(MIGRATIONS):
         raise SpoolError(
             "version",
@@ -159,6 +165,14 @@ def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
             f"written by a newer kdaemon (schema {found}; this one knows up to {len(MIGRATIONS)}): "
             "run that version, or drain the spool with it, or set another spool.directory",
         )
+
+
+def damage(text: str) -> sqlite3.DatabaseError:
+    """What SQLite itself raises for damage that it sees; this is what only we can see."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

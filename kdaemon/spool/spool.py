@@ -117,6 +117,8 @@ class Spool:
         self._next_id = self._store.next_id
         self._delivery = Delivery(self._store, self._thread, self._loop, self._clock, self._owed)
         self._tell_set_aside()
+        if self._store.is_emptied:
+            log.error("the spool's database was found empty: what it held is gone")
 
     async def recover(self, find: Callable[[str], Target]) -> None:
         """Finds the streams of what stands on disk, and begins to read it back. `find` raises

@@ -110,6 +110,11 @@ class Store:
         self.salvage = path
 
     @property
+    def is_emptied(self) -> bool:
+        """Whether the database was there and empty, so that all that it held is gone."""
+        return self._place.is_emptied
+
+    @property
     def salvaged_count(self) -> int:
         """Frames that were saved from it."""
         return 0 if self.salvage is None else self.salvage.frame_count

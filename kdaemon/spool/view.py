@@ -6,6 +6,7 @@ a daemon's log does not grow because someone looks slowly.
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
@@ -56,7 +57,8 @@ class StoreView:
 
 def _opened(path: str) -> Database:
     try:
-        Path(path).stat()
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise SpoolError("foreign", path, "not a regular file: look at spool.directory")
     except FileNotFoundError as error:
         raise SpoolError("directory", path, "no spool here: look at spool.directory") from error
     except OSError as error:

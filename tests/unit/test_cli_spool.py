@@ -163,6 +163,27 @@ def test_a_newer_spool_is_told_with_what_to_run(spool: Path) -> None:
     assert "written by a newer kdaemon" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["spool", command] for command in COMMANDS]
+    + [["dead-letters", command] for command in ("list", "export", "purge", "replay")]
+    + [["dead-letters", "show", "1"]],
+)
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_damaged_schema_is_told_in_words_with_exit_1(
+    spool: Path, arguments: list[str], *, is_text: bool
+) -> None:
+    two_streams(spool)
+    content = (spool / "spool.db").read_bytes()
+    other = b"CREATE TABME letter" if is_text else b"CREATE TABL\xc5 letter"
+    (spool / "spool.db").write_bytes(content.replace(b"CREATE TABLE letter", other))
+    result = CliRunner().invoke(cli, [*arguments, "--directory", str(spool)])
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{spool}/spool.db: the database is damaged" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_spool_that_is_locked_is_told_with_exit_1(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

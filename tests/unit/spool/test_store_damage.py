@@ -4,9 +4,12 @@ A damaged row goes to quarantine; a database that cannot be worked with is put a
 name, and what can be read of it goes on in a new one. Nothing is deleted, nothing false given out.
 """
 
+import contextlib
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -217,6 +220,124 @@ def test_a_byte_that_changes_anywhere_is_never_given_out_and_what_it_hides_is_ke
         }, where
         append(store, store.next_id)
         store.close()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five frames and two letters, closed."""
+    directory = tmp_path_factory.mktemp("small")
+    store = open_store(directory)
+    append(store, 1, 2, 3, record_bytes=20)
+    append(store, 4, 5, stream="clicks", record_bytes=20)
+    store.commit(
+        Changes(
+            progress=[(1, encode_settled([1], 3))],
+            dead=[make_letter(1, data_bytes=20), make_letter(2, data_bytes=20)],
+        )
+    )
+    store.close()
+    return directory
+
+
+def kind_of(call: Callable[[], object]) -> str | None:
+    """The kind of SpoolError that it ends in; None: it ends well. Anything else is a traceback."""
+    try:
+        call()
+    except SpoolError as error:
+        return error.kind
+    return None
+
+
+def look_at_all(directory: Path) -> None:
+    """As the commands do."""
+    view = open_view(directory)
+    with contextlib.closing(view):
+        view.backlogs()
+        stored_ids(view, "orders")
+        view.verify()
+        list(view.letters.select(LetterFilter()))
+
+
+def start(directory: Path, where: str) -> None:
+    """All frames and letters are there, or in quarantine, or in a file put aside."""
+    store = open_store(directory)
+    with contextlib.closing(store):
+        found = {one for stream in ("orders", "clicks") for one in stored_ids(store, stream)}
+        verification = store.verify()
+        letters = list(store.letters.select(LetterFilter()))
+        assert all(
+            letter.data.startswith((b"1.", b"2.")) for letter in letters if letter.is_intact
+        ), where
+        is_told = store.set_aside is not None or not verification.is_sound
+        is_all = len(found) + verification.quarantine_count == 5 and len(letters) == 2
+        assert is_all or is_told, where
+        append(store, store.next_id)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_bit_that_flips_anywhere_ends_in_no_traceback_and_nothing_is_lost_silently(
+    small: Path, tmp_path: Path, part: int
+) -> None:
+    """Bits of the schema (the first page) and of all other pages, each by itself."""
+    dice = random.Random(part)
+    content = (small / "spool.db").read_bytes()
+    written = [at for at, byte in enumerate(content) if byte]
+    schema_at = [at for at in written if at < PAGE_BYTES] + list(range(100))
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    shutil.copy(small / "spool.lock", spool)
+    for at in dice.sample(schema_at, 40) + dice.sample(written, 30):
+        for path in spool.glob("spool.db*"):
+            path.unlink()
+        (spool / "spool.db").write_bytes(content)
+        bit = dice.randrange(8)
+        flip(spool / "spool.db", at, 1 << bit)
+        where = f"part {part}, byte {at}, bit {bit}"
+        assert kind_of(partial(look_at_all, spool)) in {None, "corrupt", "foreign", "version"}, (
+            where
+        )
+        # The number that says which version it is may change too.
+        assert kind_of(partial(start, spool, where)) in {None, "version"}, where
+
+
+def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_path: Path) -> None:
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    (spool / "spool.db").unlink()
+    (spool / "spool.db").mkdir()
+    (spool / "spool.db" / "x").touch()
+    with pytest.raises(SpoolError, match="not a regular file"):
+        open_view(spool)
+    store = open_store(spool)
+    assert store.set_aside is not None
+    assert (Path(store.set_aside) / "x").exists()
+    append(store, store.next_id)
+    store.close()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_directory_in_the_place_of_a_file_beside_it_is_told(
+    small: Path, tmp_path: Path, suffix: str
+) -> None:
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    (spool / f"spool.db{suffix}").mkdir()
+    with pytest.raises(SpoolError, match=f"spool.db{suffix}: a directory in the place"):
+        open_store(spool)
+    (spool / f"spool.db{suffix}").rmdir()
+    store = open_store(spool)
+    assert len(stored_ids(store)) == 3
+    store.close()
+
+
+def test_a_database_of_a_spool_that_is_empty_is_told(small: Path, tmp_path: Path) -> None:
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    store = open_store(spool)
+    assert not store.is_emptied
+    store.close()
+    (spool / "spool.db").write_bytes(b"")
+    store = open_store(spool)
+    assert store.is_emptied
+    append(store, 1)
+    store.close()
 
 
 def test_a_page_of_zeros_in_the_tree_costs_its_rows_and_the_rest_is_saved(spool: Path) -> None:
