@@ -23,6 +23,7 @@ from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
@@ -72,6 +73,7 @@ class Held:
     frame: Frame
     accepted_ms: int
     record_count: int  # of the row
+    row_bytes: int
     positions: list[int] | range
     noted: int = 0
 
@@ -79,12 +81,16 @@ class Held:
 @dataclass(slots=True, eq=False)
 class Lane:
     """One stream's frames between disk and engine. `ahead`: read, and not taken for want of room;
-    bound: one read.
+    bound: one read. `in_hand`: frames that wait for their commit, or that its engine has.
+    `stored_bytes`: of its rows, about; `is_listed`: whether these count as a listed stream's.
     """
 
     target: Target
+    is_listed: bool
     backlog: Backlog = field(default_factory=Backlog)
     ahead: deque[Held] = field(default_factory=deque)
+    in_hand: int = 0
+    stored_bytes: int = 0
     is_reading: bool = False
     is_waiting_for_room: bool = False
     is_called_back: bool = False  # when something settles; asked for once at a time
@@ -110,18 +116,49 @@ class Delivery:
         self._held: dict[int, Held] = {}
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0  # on disk, of streams that are taken
+        self.unlisted_bytes = (
+            0  # of the rows of streams that are not listed, and of those not taken
+        )
         self.corrupt_rows = 0
         self.is_stopped = False
 
-    def lane(self, target: Target) -> Lane:
+    def lane(self, target: Target, *, is_listed: bool) -> Lane:
         """The stream's lane; one with nothing on disk if it is new."""
         lane = self._lanes.get(target.name)
         if lane is None:
-            lane = self._lanes[target.name] = Lane(target)
+            lane = self._lanes[target.name] = Lane(target, is_listed)
         elif lane.target is not target:  # it was closed while idle, and opened again
             lane.target = target
             lane.is_called_back = False  # who was asked is gone
+        if lane.is_listed is not is_listed:
+            self.unlisted_bytes += lane.stored_bytes if lane.is_listed else -lane.stored_bytes
+            lane.is_listed = is_listed
         return lane
+
+    def find(self, target: Target) -> Lane | None:
+        """The stream's lane; None if nothing of it stands here. Makes none."""
+        return self._lanes.get(target.name)
+
+    def add(self, lane: Lane, frame_count: int, byte_count: int) -> None:
+        """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
+        lane.in_hand += frame_count
+        byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
+        lane.stored_bytes += byte_count
+        if not lane.is_listed:
+            self.unlisted_bytes += byte_count
+        if frame_count <= 0:
+            self._forget_if_empty(lane)
+
+    def _forget_if_empty(self, lane: Lane) -> None:
+        if lane.in_hand or lane.ahead or lane.is_reading or not lane.backlog.is_empty:
+            return
+        if self._lanes.get(lane.target.name) is lane:
+            del self._lanes[lane.target.name]
+            if lane.timer is not None:
+                lane.timer.cancel()
+            if not lane.is_listed:
+                self.unlisted_bytes -= lane.stored_bytes  # of rows that were found damaged
+                lane.stored_bytes = 0
 
     def now_ms(self) -> int:
         """Milliseconds since 1970."""
@@ -139,7 +176,7 @@ class Delivery:
             return held.accepted_ms
         return 0
 
-    def offer(self, lane: Lane, frame_id: int, frame: Frame) -> None:
+    def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame.
         """
@@ -147,9 +184,10 @@ class Delivery:
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
-        held = Held(frame_id, lane, own, self.now_ms(), count, range(count))
+        held = Held(frame_id, lane, own, self.now_ms(), count, row_bytes, range(count))
         is_taken = lane.backlog.is_empty and not lane.is_reading and self._hand_over(held)
         lane.backlog.committed(frame_id, is_taken=is_taken)
+        self.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
 
     def read_on(self, lane: Lane) -> None:
@@ -211,8 +249,10 @@ class Delivery:
     def _hand_over(self, held: Held) -> bool:
         held.frame.on_settled = partial(self._settled, held)
         if not held.lane.target.submit_spooled(held.frame):
+            held.frame.on_settled = None  # no cycle holds data
             return False
         self._held[held.frame_id] = held
+        held.lane.in_hand += 1
         settled_count = held.record_count - len(held.positions)
         if settled_count:
             counters = held.lane.target.counters
@@ -222,11 +262,13 @@ class Delivery:
 
     def _settled(self, held: Held, frame: Frame) -> None:
         """Every record of it is delivered or dead."""
+        frame.on_settled = None  # the cycle held -> frame -> held would wait for the collector
         del self._held[held.frame_id]
         self.frame_count -= 1
         letters = letters_of(held.lane.target.name, frame, held.accepted_ms, self.now_ms())
         self._owed.settle(held.frame_id, letters)
         self.read_on(held.lane)
+        self.add(held.lane, -1, -held.row_bytes)
 
     def _was_read(self, lane: Lane, until_id: int, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
@@ -250,6 +292,7 @@ class Delivery:
         if not back.frames:
             lane.backlog.read(until_id if back.is_end else back.last_id)
         self.read_on(lane)
+        self._forget_if_empty(lane)
 
     def _wait_for_room(self, lane: Lane) -> None:
         """Until something of this stream settles, or for a while: other streams may hold the memory
@@ -297,7 +340,10 @@ class Delivery:
         frame = make_frame(records, sizes, Acknowledge.STORED, None, None)
         age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
         frame.accepted_ns = self._clock.now_ns() - age_ns
-        return Held(stored.id, lane, frame, stored.accepted_ms, len(stored.records), positions)
+        row_bytes = frame_bytes(stored.byte_count)
+        return Held(
+            stored.id, lane, frame, stored.accepted_ms, len(stored.records), row_bytes, positions
+        )
 
     def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
         lane.is_reading = False
@@ -311,9 +357,15 @@ class Delivery:
             counters.dropped[DropReason.SPOOL_FULL] += dropped.record_count
             self.frame_count -= dropped.frame_count
             lane.backlog.read(dropped.last_id)
+            self.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
             fields = {"stream": lane.target.name, "records": dropped.record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
         self.read_on(lane)
+
+
+def frames_bytes(frame_count: int, payload_bytes: int) -> int:
+    """What frames take of the disk, of which only the sum is known."""
+    return frame_count * frame_bytes(payload_bytes // frame_count) if frame_count else 0
 
 
 def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:

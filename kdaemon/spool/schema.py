@@ -20,6 +20,11 @@ WAL_BYTES_MAX = 16 * 1024 * 1024  # kept on disk between commits; a frame can be
 CACHE_KIB = 2048  # of pages in memory; a bigger one gains nothing, for rows are read once
 BUSY_MS = 5000  # waiting for another process that deletes letters; its transactions are short
 
+# Of a row of `frame` beside its payload: numbers, their sizes, its entry in the index; about.
+_ROW_HEAD_BYTES = 64
+_LEAF_BYTES = PAGE_BYTES - 35  # a longer row goes on in pages of its own [sqlite.org/fileformat2]
+_LEAF_BYTES_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23  # that much of it stays
+
 _CREATE = """
 CREATE TABLE total (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -83,6 +88,17 @@ CREATE TABLE quarantine (
 
 VERSION_MAX = 1_000  # beyond it, the number is damaged: no spool will ever have so many. Ours
 MIGRATIONS: tuple[str, ...] = (_CREATE,)  # step i leads from version i to i + 1
+
+
+def frame_bytes(payload_bytes: int) -> int:
+    """What a frame takes of the disk: a row of more than half a page takes a whole one."""
+    local = row = payload_bytes + _ROW_HEAD_BYTES
+    overflow_pages = 0
+    if row > _LEAF_BYTES:
+        local = _LEAF_BYTES_MIN + (row - _LEAF_BYTES_MIN) % (PAGE_BYTES - 4)
+        local = local if local <= _LEAF_BYTES else _LEAF_BYTES_MIN
+        overflow_pages = -(-(row - local) // (PAGE_BYTES - 4))
+    return PAGE_BYTES // (_LEAF_BYTES // local) + overflow_pages * PAGE_BYTES
 
 
 def configure(connection: sqlite3.Connection, *, is_owner: bool) -> None:

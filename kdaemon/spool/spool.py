@@ -16,7 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import MethodType
 from typing import TypeVar
+from weakref import WeakMethod
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
@@ -26,8 +28,16 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
-from kdaemon.spool.delivery import Delivery, Lane, Target, WallClock, letters_of
+from kdaemon.spool.delivery import (
+    Delivery,
+    Lane,
+    Target,
+    WallClock,
+    frames_bytes,
+    letters_of,
+)
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Changes, NewFrame, Store
 
 log = logging.getLogger("kdaemon.spool")
@@ -36,7 +46,7 @@ COMMIT_BYTES_MAX = 8 * 1024 * 1024  # of payload in one transaction: bounds the 
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
-ROW_BYTES = 256  # what SQLite adds to a payload, about; until the next commit tells the truth
+UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
 
@@ -105,7 +115,8 @@ class Spool:
         self._timer: asyncio.TimerHandle | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._probe_at_ns = 0
-        self._room_waiters: list[Callable[[], None]] = []
+        # A full disk may see no commit for hours, and sessions that come, wait and go.
+        self._room_waiters: dict[Callable[[], Callable[[], None] | None], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self.trouble: SpoolError | None = None  # why nothing can be stored now
@@ -120,48 +131,60 @@ class Spool:
         if self._store.is_emptied:
             log.error("the spool's database was found empty: what it held is gone")
 
-    async def recover(self, find: Callable[[str], Target]) -> None:
+    async def recover(
+        self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
+    ) -> None:
         """Finds the streams of what stands on disk, and begins to read it back. `find` raises
         RejectedRecord for a stream that the configuration no longer takes: its frames stay.
+        `is_listed`: whether the configuration names the stream.
         """
         sizes = await self._in_thread(lambda: self._measure(0))
         self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
         for stored in await self._in_thread(self._store.backlogs):
+            row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
             fields = {"stream": stored.stream, "records": stored.record_count}
             try:
                 target = find(stored.stream)
             except RejectedRecord as error:
                 text = "records of a stream that is not taken any more stay in the spool"
                 log.warning(text, extra={"fields": {**fields, "why": error.message}})
+                self._delivery.unlisted_bytes += row_bytes
                 continue
             log.info("records found in the spool", extra={"fields": fields})
             self._delivery.frame_count += stored.frame_count
             target.counters.recovered += stored.record_count
             target.counters.spooled += stored.record_count
-            lane = self._delivery.lane(target)
+            lane = self._delivery.lane(target, is_listed=is_listed(stored.stream))
             lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
+            self._delivery.add(lane, 0, row_bytes)
             self._delivery.read_on(lane)
         self._progress_timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._note_progress)
 
-    def put(self, target: Target, frame: Frame) -> bool:
+    def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
-        errors if the disk did not take it. False, and nothing is counted, if there is no room.
-        Raises RejectedRecord while the disk is in trouble.
+        errors if the disk did not take it. False, and nothing is counted or kept, if there is no
+        room: streams that are not listed have half of the disk, together. Raises RejectedRecord
+        while the disk is in trouble.
         """
         if self.trouble is not None:
             now_ns = self._clock.now_ns()
             if now_ns < self._probe_at_ns:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
+        byte_count = sum(frame.sizes)
+        if not target.drops_oldest and self._is_full(byte_count, is_listed=is_listed):
+            return False  # without a look at the records
         payload = encode_records(frame.records)
-        row_bytes = len(payload) + ROW_BYTES
-        lane = self._delivery.lane(target)
-        is_full = self.counters.live_bytes + self._uncommitted_bytes + row_bytes > self.bytes_max
-        if is_full and not (target.drops_oldest and self._delivery.drop_oldest(lane, row_bytes)):
-            return False
+        row_bytes = frame_bytes(len(payload))
+        if self._is_full(row_bytes, is_listed=is_listed):
+            old = self._delivery.find(target) if target.drops_oldest else None
+            if old is None or not self._delivery.drop_oldest(old, row_bytes):
+                return False
         if not self._memory.take(frame.held_bytes):
             return False
-        counters, count, byte_count = target.counters, len(frame.records), sum(frame.sizes)
+        lane = self._delivery.lane(target, is_listed=is_listed)
+        self._delivery.add(lane, 1, row_bytes)
+        counters, count = target.counters, len(frame.records)
         counters.receive(count, byte_count)
         counters.accept(count, byte_count)
         counters.spooled += count
@@ -172,9 +195,18 @@ class Spool:
         self._commit()
         return True
 
+    def _is_full(self, byte_count: int, *, is_listed: bool) -> bool:
+        if self.counters.live_bytes + self._uncommitted_bytes + byte_count > self.bytes_max:
+            return True
+        unlisted_bytes_max = self.bytes_max // UNLISTED_PARTS
+        return not is_listed and self._delivery.unlisted_bytes + byte_count > unlisted_bytes_max
+
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Calls back once when a commit may have made room, in memory or on disk."""
-        self._room_waiters.append(callback)
+        """Calls back once when a commit may have made room, in memory or on disk; however often it
+        was asked meanwhile, and not if the object whose method this is has gone.
+        """
+        is_method = isinstance(callback, MethodType)
+        self._room_waiters[WeakMethod(callback) if is_method else lambda: callback] = None
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """The dead records of a settled frame that is not in the spool (`accepted`)."""
@@ -276,16 +308,18 @@ class Spool:
         self._quiet.set()
         for pending in batch:
             self._memory.give(pending.frame.held_bytes)
-            self._uncommitted_bytes -= len(pending.payload) + ROW_BYTES
+            self._uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
             self._succeeded(batch, commit.result(), began_ns)
         else:
             self._owed.put_back(changes)
             self._failed(batch, error)
-        waiters, self._room_waiters = self._room_waiters, []
+        waiters, self._room_waiters = self._room_waiters, {}
         for waiter in waiters:
-            waiter()
+            callback = waiter()
+            if callback is not None:
+                callback()
         if self._pending:
             self._commit()
         elif not self._owed.is_empty and self.trouble is None:
@@ -307,7 +341,8 @@ class Spool:
             frame.results = [STORED] * len(frame.records)
             if frame.on_settled is not None:
                 frame.on_settled(frame)
-            self._delivery.offer(pending.lane, pending.frame_id, frame)
+            row_bytes = frame_bytes(len(pending.payload))
+            self._delivery.offer(pending.lane, pending.frame_id, frame, row_bytes)
         if not self._pending:
             self._give_back()
 
@@ -323,13 +358,14 @@ class Spool:
         refused = [*batch, *self._pending]
         for pending in self._pending:
             self._memory.give(pending.frame.held_bytes)
-            self._uncommitted_bytes -= len(pending.payload) + ROW_BYTES
+            self._uncommitted_bytes -= frame_bytes(len(pending.payload))
         self._pending.clear()
         result = RecordResult(
             error_code="ServiceUnavailable", error_message=f"Not stored: {trouble}"
         )
         for pending in refused:
             frame, counters = pending.frame, pending.lane.target.counters
+            self._delivery.add(pending.lane, -1, -frame_bytes(len(pending.payload)))
             counters.spooled -= len(frame.records)
             counters.rejected[RejectReason.SPOOL] += len(frame.records)
             frame.results = [result] * len(frame.records)

@@ -3,6 +3,7 @@
 Invariant: the totals in `stream` and `total` change in the same transaction as the rows.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable
 
@@ -13,6 +14,8 @@ from kdaemon.spool.values import NewFrame
 # Damaged rows are kept for whoever wants to look, and are of no use to the daemon.
 QUARANTINE_ROWS_MAX = 1000
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
+# Rows of streams that are kept though nothing of them may be stored: most come again. Ours
+STREAM_ROWS_MAX = 256
 
 
 def append_frames(connection: sqlite3.Connection, frames: list[NewFrame]) -> None:
@@ -139,16 +142,31 @@ def _keys_of(names: set[str], connection: sqlite3.Connection) -> dict[str, int]:
     keys = {}
     for name in names:
         row = connection.execute("SELECT key FROM stream WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            (key,) = connection.execute("SELECT coalesce(max(key), 0) + 1 FROM stream").fetchone()
-            connection.execute(
-                "INSERT INTO stream (key, name, checksum) VALUES (?, ?, ?)",
-                (key, name, stream_checksum(key, name)),
-            )
-        else:
-            (key,) = row
+        if row is not None:
+            (keys[name],) = row
+    new = names - keys.keys()
+    if new:
+        _forget_streams(connection, keys)
+    for name in new:
+        (key,) = connection.execute("SELECT coalesce(max(key), 0) + 1 FROM stream").fetchone()
+        connection.execute(
+            "INSERT INTO stream (key, name, checksum) VALUES (?, ?, ?)",
+            (key, name, stream_checksum(key, name)),
+        )
         keys[name] = key
     return keys
+
+
+def _forget_streams(connection: sqlite3.Connection, kept: dict[str, int]) -> None:
+    """Where there are many rows of streams, those of which nothing is stored go."""
+    (row_count,) = connection.execute("SELECT count(*) FROM stream").fetchone()
+    if row_count >= STREAM_ROWS_MAX:
+        connection.execute(
+            "DELETE FROM stream WHERE key NOT IN (SELECT value FROM json_each(?))"
+            " AND NOT EXISTS (SELECT 1 FROM frame WHERE stream = key)"
+            " AND NOT EXISTS (SELECT 1 FROM quarantine WHERE stream = key)",
+            (json.dumps(list(kept.values())),),
+        )
 
 
 def _add_to_totals(connection: sqlite3.Connection, added: dict[int, list[int]]) -> None:

@@ -77,6 +77,7 @@ async def a_spool(
     *targets: FakeTarget,
     bytes_max: int = 64 * MIB,
     store: Callable[[], Store] | None = None,
+    listed: set[str] | None = None,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
     spool = Spool(store or open_store(directory), bytes_max, ByteBudget(64 * MIB), SystemClock())
@@ -88,7 +89,7 @@ async def a_spool(
             raise RejectedRecord("ResourceNotFoundException", "not listed")
         return by_name[name]
 
-    await spool.recover(find)
+    await spool.recover(find, lambda name: listed is None or name in listed)
     try:
         yield spool
     finally:

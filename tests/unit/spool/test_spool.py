@@ -1,6 +1,8 @@
 """The promise of `stored`: answered after the commit, delivered in order, deleted when settled."""
 
 import asyncio
+import sqlite3
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import STORED, Spool
-from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.spool.store import Changes, Committed, NewFrame, Store
+from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 
@@ -227,3 +231,154 @@ async def test_records_of_a_stream_that_is_not_taken_any_more_stay(tmp_path: Pat
     async with a_spool(tmp_path / "spool"):
         pass
     assert rows(tmp_path / "spool") == 1
+
+
+# Many names, and streams that nobody listed
+
+
+async def test_a_full_spool_keeps_nothing_for_names_that_have_nothing(tmp_path: Path) -> None:
+    async with a_spool(tmp_path / "spool", bytes_max=1) as spool:
+        gone: list[weakref.ref[FakeTarget]] = []
+        for number in range(500):
+            target = FakeTarget(f"name-{number}")
+            target.drops_oldest = number % 2 == 0
+            gone.append(weakref.ref(target))
+            assert not spool.put(target, a_frame(b"x"), is_listed=number % 3 == 0)
+        del target
+        assert [ref for ref in gone if ref() is not None] == []
+        assert spool._delivery._lanes == {}
+        assert spool._delivery.unlisted_bytes == 0
+
+
+async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_disk(
+    tmp_path: Path,
+) -> None:
+    async with a_spool(tmp_path / "spool") as spool:
+        kept = FakeTarget("kept")
+        await stored(spool, kept, b"kept")
+        for number in range(STREAM_ROWS_MAX + 20):
+            target = FakeTarget(f"name-{number}")
+            await stored(spool, target, b"x")
+            target.settle(target.frames[0])
+            frame = weakref.ref(target)
+            del target
+            assert frame() is None, "no cycle holds what is settled"
+        assert list(spool._delivery._lanes) == ["kept"]
+        await until(lambda: rows(tmp_path / "spool") == 1)
+        assert spool.frame_count == 1
+    with sqlite3.connect(tmp_path / "spool" / "spool.db") as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM stream ORDER BY key")]
+    connection.close()
+    assert "kept" in names
+    assert len(names) <= STREAM_ROWS_MAX
+    assert "name-10" not in names
+
+
+async def test_a_name_that_is_forgotten_keeps_its_order_when_it_comes_again(tmp_path: Path) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        for number in range(20):
+            answer = stored(spool, target, b"%d" % number)
+            second = a_frame(b"%d-second" % number)
+            assert not spool.trouble
+            task = asyncio.ensure_future(answer)
+            await asyncio.sleep(0)
+            assert spool.put(target, second)
+            await task
+            await until(lambda number=number: len(target.frames) == 2 * number + 2)
+            for frame in target.frames[-2:]:
+                target.settle(frame)
+        assert target.data == [
+            data for number in range(20) for data in (b"%d" % number, b"%d-second" % number)
+        ]
+        assert spool._delivery._lanes == {}
+
+
+async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_path: Path) -> None:
+    listed, *unlisted = targets = [FakeTarget(name, room=0) for name in ("listed", "a", "b")]
+    directory = tmp_path / "spool"
+    data = bytes(10_000)
+    bytes_max = 1024 * 1024
+    async with a_spool(directory, *targets, bytes_max=bytes_max) as spool:
+        taken = 0
+        while spool.put(unlisted[taken % 2], a_frame(data), is_listed=False):
+            taken += 1
+        assert taken == bytes_max // 2 // PAGE_BYTES, "more than half a page takes a page"
+        for _ in range(10):
+            await stored(spool, listed, data)
+        assert not spool.put(unlisted[0], a_frame(data), is_listed=False)
+    # The same after a restart, until something of theirs is settled.
+    async with a_spool(directory, *targets, bytes_max=bytes_max, listed={"listed"}) as spool:
+        assert not spool.put(unlisted[0], a_frame(data), is_listed=False)
+        assert spool.put(listed, a_frame(data))
+        for target in unlisted:
+            target.make_room(5)
+        await until(lambda: len(unlisted[0].frames) == len(unlisted[1].frames) == 5)
+        for target in unlisted:
+            for frame in target.frames:
+                target.settle(frame)
+        assert spool.put(unlisted[0], a_frame(data), is_listed=False)
+    # Of streams that are not taken any more, too.
+    async with a_spool(directory, listed, bytes_max=bytes_max) as spool:
+        small = a_frame(bytes(100))
+        assert spool._delivery.unlisted_bytes > bytes_max // 3
+        assert spool.put(FakeTarget("c"), small, is_listed=False)
+    async with a_spool(directory, *targets, bytes_max=bytes_max) as spool:
+        assert spool._delivery.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
+
+
+@pytest.mark.parametrize("payload_bytes", [1, 300, 3000, 8100, 8300, 16_300, 16_400, 33_000])
+async def test_what_a_frame_takes_of_the_disk_is_known_before(
+    tmp_path: Path, payload_bytes: int
+) -> None:
+    store = open_store(tmp_path)()
+    before = store.live_bytes
+    count = 1 + 1_000_000 // payload_bytes
+    frames = [NewFrame(one, "s", 1, 0, bytes(payload_bytes)) for one in range(1, count % 10_000)]
+    store.commit(Changes(appended=frames))
+    taken = store.live_bytes - before
+    store.close()
+    assert taken * 0.95 - PAGE_BYTES * 2 <= frame_bytes(payload_bytes) * len(frames) <= taken * 1.3
+
+
+async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: Path) -> None:
+    stranger, listed = FakeTarget("stranger", room=0), FakeTarget("listed", room=0)
+    stranger.drops_oldest = True
+    bytes_max = 1024 * 1024
+    async with a_spool(tmp_path / "spool", stranger, listed, bytes_max=bytes_max) as spool:
+        await stored(spool, listed, b"first")
+        for _ in range(60):
+            assert await until_put(spool, stranger, bytes(20_000))
+        assert stranger.counters.dropped[DropReason.SPOOL_FULL] > 20
+        assert listed.counters.dropped[DropReason.SPOOL_FULL] == 0
+        assert spool._delivery.unlisted_bytes <= bytes_max // 2
+
+
+async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:
+    """As a client that asks again."""
+    async with asyncio.timeout(10):
+        while not spool.put(target, a_frame(data), is_listed=False):
+            await asyncio.sleep(0)
+    return True
+
+
+async def test_who_waits_for_room_is_asked_once_and_is_not_kept_for_it(tmp_path: Path) -> None:
+    class Session:
+        count = 0
+
+        def again(self) -> None:
+            self.count += 1
+
+    async with a_spool(tmp_path / "spool") as spool:
+        waiting, gone = Session(), Session()
+        plain: list[int] = []
+        for _ in range(100):
+            spool.when_room(waiting.again)
+        spool.when_room(gone.again)
+        spool.when_room(lambda: plain.append(1))
+        ref = weakref.ref(gone)
+        del gone
+        assert ref() is None
+        assert len(spool._room_waiters) == 3
+        await stored(spool, FakeTarget(), b"x")
+        assert (waiting.count, plain, spool._room_waiters) == (1, [1], {})
