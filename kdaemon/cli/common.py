@@ -76,6 +76,21 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     return config
 
 
+def confirm(question: str) -> None:
+    """Ends the command if the answer is no, or nobody can give one."""
+    try:
+        is_meant = click.confirm(question, err=True)
+    except click.Abort as abort:
+        click.echo(err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
+        sys.exit(1)
+    if not is_meant:
+        click.echo("nothing is deleted", err=True)
+        sys.exit(1)
+
+
 def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
     """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP.
 

@@ -18,6 +18,7 @@ from kdaemon.cli.common import (
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
     config_option,
+    confirm,
     count,
     find_daemon,
     load,
@@ -242,26 +243,11 @@ def purge(
             click.echo(f"would delete {counted}" if is_dry_run else "no dead letters")
             return
         if not is_confirmed:
-            _confirm(f"{directory}: delete {counted} for good?")
+            confirm(f"{directory}: delete {counted} for good?")
         deleted = view.letters.delete(which)
     click.echo(
         f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})"
     )
-
-
-def _confirm(question: str) -> None:
-    """Ends the command if the answer is no, or nobody can give one."""
-    try:
-        is_meant = click.confirm(question, err=True)
-    except click.Abort as abort:
-        click.echo(err=True)
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            sys.exit(EXIT_INTERRUPTED)
-        click.echo("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
-        sys.exit(1)
-    if not is_meant:
-        click.echo("nothing is deleted", err=True)
-        sys.exit(1)
 
 
 @dead_letters.command()

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -20,7 +20,7 @@ from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load
 from kdaemon.cli.shown import printable_json
 
 if TYPE_CHECKING:
-    from kdaemon.spool.store import StoreView
+    from kdaemon.spool.store import Store, StoreView
 
 # What is wrong with the name, not with the disk: trying again would change nothing.
 _CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
@@ -57,12 +57,35 @@ def opened(directory: str) -> Iterator["StoreView"]:
     """A look at a spool. What goes wrong meanwhile is told, and ends the command."""
     from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
 
+    with _told(directory), closing(Store.open_for_reading(directory)) as view:
+        yield view
+
+
+@contextmanager
+def held(directory: str) -> Iterator["Store"]:
+    """The spool itself, which no daemon can have meanwhile; as `opened`."""
+    from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
+
+    def wall_ms() -> int:
+        return int(SystemClock.wall_seconds() * 1000)
+
+    letters_bytes_max = sys.maxsize  # the bound is the daemon's: no letter goes here
+    with (
+        _told(directory),
+        closing(
+            Store.open(directory, letters_bytes_max=letters_bytes_max, wall_ms=wall_ms)
+        ) as store,
+    ):
+        if store.set_aside is not None:
+            click.echo(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
+        yield store
+
+
+@contextmanager
+def _told(directory: str) -> Iterator[None]:
     try:
-        view = Store.open_for_reading(directory)
-        try:
-            yield view
-        finally:
-            view.close()
+        yield
     except SpoolError as error:
         if isinstance(error.__cause__, PermissionError):
             _exit_permission(directory)

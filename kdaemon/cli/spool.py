@@ -1,4 +1,4 @@
-"""`kdaemon spool`: what is on disk and not delivered yet. Looks; changes nothing."""
+"""`kdaemon spool`: what is on disk and not delivered yet. Only `drop` deletes, and asks first."""
 
 import sys
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from kdaemon.base.text import printable
-from kdaemon.cli.common import config_option, count
+from kdaemon.cli.common import config_option, confirm, count
 from kdaemon.cli.places import (
     daemon_text,
     directory_option,
+    held,
     opened,
     output_option,
     spool_directory,
@@ -194,3 +195,60 @@ def export(
         frames = count(exported.corrupt_count, "damaged frame")
         click.echo(f"left out {frames}: `kdaemon spool verify` names them", err=True)
         sys.exit(1)
+
+
+@spool.command()
+@config_option
+@directory_option
+@click.option("--stream", required=True, metavar="S", help="Its name or ARN, as status shows it.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how much it would delete.")
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+def drop(
+    config_path: str | None,
+    directory: str | None,
+    stream: str,
+    *,
+    is_dry_run: bool,
+    is_confirmed: bool,
+) -> None:
+    """Delete what is stored of one stream, for good, and give the space back.
+
+    For a stream that will never take its records: what was acknowledged as stored is lost. `export`
+    writes it to a file first. The daemon must be stopped. Dead letters stay: `kdaemon dead-letters
+    purge --stream S` deletes those.
+    """
+    from kdaemon.cli.census import take_census  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+
+    directory = spool_directory(directory, config_path)
+    name = printable(stream)
+    with opened(directory) as view:
+        backlog = next((each for each in view.backlogs() if each.stream == stream), None)
+        quarantine_count = take_census(view).quarantine.get(stream, 0)
+        pid = view.holder_pid
+    if backlog is None and not quarantine_count:
+        click.echo(f"nothing is stored of {name}")
+        return
+    records, frames, size = (
+        (backlog.record_count, backlog.frame_count, backlog.byte_count) if backlog else (0, 0, 0)
+    )
+    counted = _drop_text(name, records, frames, size, quarantine_count)
+    if is_dry_run:
+        click.echo(f"would delete {counted}")
+        return
+    if pid is not None:
+        click.echo(f"{directory}: {daemon_text(pid)}: stop it before anything is deleted", err=True)
+        sys.exit(1)
+    if not is_confirmed:
+        confirm(f"{directory}: delete {counted} for good?")
+    with held(directory) as store, progress("records") as on_progress:
+        gone = store.drop_stream(stream, lambda done: on_progress(done, max(done, records)))
+    counts = (gone.record_count, gone.frame_count, gone.byte_count, gone.quarantine_count)
+    click.echo(f"deleted {_drop_text(name, *counts)}")
+
+
+def _drop_text(stream: str, records: int, frames: int, size: int, quarantine_count: int) -> str:
+    text = f"{count(records, 'record')} in {count(frames, 'frame')} ({byte_text(size)})"
+    if quarantine_count:
+        text += f" and {count(quarantine_count, 'damaged frame')}"
+    return f"{text} of {stream}"

@@ -4,8 +4,8 @@ Synchronous: each method is called by one thread at a time, the spool's own. Kno
 client. Files: `place.py`; tables: `schema.py`; statements: `rows.py`, `writes.py`; damage:
 `salvage.py`.
 Invariants: what a commit holds is on disk, all of it or none; an id is never used twice; nothing
-that may hold a record is deleted but by `settled`, `drop_oldest` and the bounds of letters and
-quarantine, each of which is counted.
+that may hold a record is deleted but by `settled`, `drop_oldest`, `drop_stream` and the bounds of
+letters and quarantine, each of which is counted.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from kdaemon.spool.values import (
     Changes,
     Committed,
     Dropped,
+    DroppedStream,
     NewFrame,
     ReadBack,
     Salvage,
@@ -35,6 +36,7 @@ from kdaemon.spool.values import (
 from kdaemon.spool.view import StoreView
 from kdaemon.spool.writes import (
     append_frames,
+    forget_quarantine,
     note_progress,
     oldest_frames,
     quarantine,
@@ -47,6 +49,7 @@ __all__ = [
     "Committed",
     "DeadLetter",
     "Dropped",
+    "DroppedStream",
     "NewFrame",
     "ReadBack",
     "Salvage",
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 _FAILURES_BEFORE_REOPEN = 2  # in a row; one may pass, then the connection itself is in doubt
+_DROP_BYTES = 64 * 1024 * 1024  # of payload deleted, or of pages given back, at once; ours
 _REPAIRS_MAX = 3  # in a process's life: each takes the space of another database
 
 T = TypeVar("T")
@@ -196,6 +200,30 @@ class Store:
             return Dropped(*dropped, ids[-1] if ids else after_id)
 
         return self._mending(drop)
+
+    def drop_stream(self, stream: str, on_dropped: Callable[[int], None]) -> DroppedStream:
+        """Deletes all of a stream's frames, those in quarantine too, and gives the space back;
+        its dead letters stay. Durable, some at a time; `on_dropped` hears how many records are
+        gone. For one who has no daemon's work to do: it takes the disk for seconds a GiB.
+        SpoolError as for `commit`.
+        """
+        frame_count = record_count = byte_count = 0
+        while (dropped := self.drop_oldest(stream, _DROP_BYTES)).frame_count:
+            frame_count += dropped.frame_count
+            record_count += dropped.record_count
+            byte_count += dropped.byte_count
+            on_dropped(record_count)
+
+        def forget() -> int:
+            with self._database.writing() as connection:
+                return forget_quarantine(connection, stream)
+
+        quarantine_count = self._mending(forget)
+        size_bytes = self.size_bytes + 1
+        while self.size_bytes < size_bytes:
+            size_bytes = self.size_bytes
+            self.give_back(_DROP_BYTES // schema.PAGE_BYTES)
+        return DroppedStream(frame_count, record_count, byte_count, quarantine_count)
 
     def give_back(self, page_count: int) -> None:
         """Gives up to `page_count` free pages and the log back to the file system, for a moment

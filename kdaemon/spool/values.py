@@ -98,6 +98,16 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedStream:
+    """What `drop_stream` deleted; `quarantine_count`: frames that were damaged."""
+
+    frame_count: int
+    record_count: int
+    byte_count: int
+    quarantine_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """Every row read. `problems`: in words, the first 100; none: the structure is sound and the
     totals add up. `corrupt_ids`: frames whose checksum fails, the first 100 of `corrupt_count`.

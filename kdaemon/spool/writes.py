@@ -117,6 +117,13 @@ def quarantine(
     return before[0] - after[0], before[1] - after[1]
 
 
+def forget_quarantine(connection: sqlite3.Connection, stream: str) -> int:
+    """Deletes what is in quarantine of a stream; how many frames."""
+    return connection.execute(
+        "DELETE FROM quarantine WHERE stream = (SELECT key FROM stream WHERE name = ?)", (stream,)
+    ).rowcount
+
+
 def oldest_frames(
     connection: sqlite3.Connection, key: int, after_id: int, byte_count: int
 ) -> list[int]:

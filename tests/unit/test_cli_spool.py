@@ -23,7 +23,7 @@ from kdaemon.cli.shown import age_text, byte_text, printable, read_time, time_te
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_records, encode_settled
-from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, NewFrame, Store
 from kdaemon.wire.lines import parse_lines
 
@@ -531,3 +531,80 @@ def test_only_what_is_invisible_is_escaped() -> None:
     assert printable("gr\u00fcn \u4e2d") == "gr\u00fcn \u4e2d"
     escape: Callable[[str], str] = printable
     assert escape("\x1b]0;x\x07\u202e\n") == r"\x1b]0;x\x07\u202e\n"
+
+
+# drop
+
+
+def streams_of(directory: Path) -> dict[str, int]:
+    view = Store.open_for_reading(str(directory))
+    try:
+        return {backlog.stream: backlog.record_count for backlog in view.backlogs()}
+    finally:
+        view.close()
+
+
+def test_drop_deletes_what_is_stored_of_one_stream_and_says_how_much(spool: Path) -> None:
+    two_streams(spool)
+    dry = at("drop", spool, "--stream", "a", "--dry-run")
+    assert (dry.exit_code, streams_of(spool)) == (0, {"a": 4, "b": 1})
+    told = re.sub(r"\(\d+ B\)", "(N B)", dry.stdout)
+    assert told == "would delete 4 records in 2 frames (N B) of a\n"
+    result = at("drop", spool, "--stream", "a", "--yes")
+    assert (result.exit_code, streams_of(spool)) == (0, {"b": 1})
+    told = re.sub(r"\(\d+ B\)", "(N B)", result.stdout)
+    assert told == "deleted 4 records in 2 frames (N B) of a\n"
+    view = Store.open_for_reading(str(spool))
+    assert view.letters.count(LetterFilter()).letter_count == 3, "dead letters stay"
+    assert view.verify().is_sound
+    view.close()
+    assert at("drop", spool, "--stream", "a").stdout == "nothing is stored of a\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("n\n", "nothing is deleted\n"), ("", "nobody answers, and nothing is deleted")],
+)
+def test_drop_asks_first(spool: Path, answer: str, told: str) -> None:
+    two_streams(spool)
+    arguments = ["spool", "drop", "--directory", str(spool), "--stream", "a"]
+    result = CliRunner().invoke(cli, arguments, input=answer)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "delete 4 records in 2 frames" in result.stderr
+    assert told in result.stderr
+    assert streams_of(spool) == {"a": 4, "b": 1}
+    assert CliRunner().invoke(cli, arguments, input="y\n").exit_code == 0
+    assert streams_of(spool) == {"b": 1}
+
+
+def test_drop_refuses_while_a_daemon_runs(spool: Path) -> None:
+    two_streams(spool)
+    store = open_store(spool)
+    try:
+        assert at("drop", spool, "--stream", "a", "--dry-run").exit_code == 0
+        result = at("drop", spool, "--stream", "a", "--yes")
+    finally:
+        store.close()
+    assert result.exit_code == 1
+    assert f"a daemon runs on it (pid {os.getpid()}): stop it" in result.stderr
+    assert streams_of(spool) == {"a": 4, "b": 1}
+
+
+def test_drop_deletes_damaged_frames_too_and_gives_the_space_back(spool: Path) -> None:
+    big = [frame(number, "a", Record(bytes(900_000), "k")) for number in range(1, 60)]
+    fill(spool, appended=[*big, frame(60, "b", Record(b"x", "k"))])
+    damage(spool, "UPDATE frame SET checksum = 0 WHERE id = 1")
+    store = open_store(spool)
+    store.read("a", 0, 1)
+    store.close()
+    before = (spool / "spool.db").stat().st_size
+    result = at("drop", spool, "--stream", "a", "--yes")
+    assert "deleted 58 records in 58 frames (49.8 MiB) and 1 damaged frame of a" in result.stdout
+    assert (spool / "spool.db").stat().st_size < before // 10
+    assert streams_of(spool) == {"b": 1}
+
+
+def test_drop_makes_no_spool(tmp_path: Path) -> None:
+    result = at("drop", tmp_path / "none", "--stream", "a", "--yes")
+    assert result.exit_code == 78
+    assert not (tmp_path / "none").exists()
