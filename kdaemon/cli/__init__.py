@@ -19,6 +19,7 @@ import click
 
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
+    EXIT_CONFIG,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
     config_option,
@@ -75,7 +76,24 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     """Report everything that is wrong in a configuration; exit 78 if anything is."""
     config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
+    if config.spool.directory:
+        _check_directory(where, config.spool.directory)
     click.echo(f"{where}: ok, {count(len(config.streams), 'stream')}")
+
+
+def _check_directory(where: str, directory: str) -> None:
+    """Whether the daemon, run by this user, would take it; one that is not there may be made."""
+    from kdaemon.spool.place import strangers  # noqa: PLC0415 - see run
+
+    try:
+        refusal, warning = strangers(directory)
+    except OSError:
+        return
+    for said in (refusal, warning):
+        if said is not None:
+            click.echo(printable(f"{where}: spool.directory: {directory}: {said}"), err=True)
+    if refusal is not None:
+        sys.exit(EXIT_CONFIG)
 
 
 @cli.command()

@@ -12,6 +12,7 @@ Knows nothing of tables. Invariant: nothing here deletes or overwrites what may 
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import pwd
 import stat
@@ -56,6 +57,7 @@ class Place:
         self._ready_path = Path(self.database_path + ".ready")
         self._lock_fd = lock_fd
         self._was_spool = was_spool
+        self.warning: str | None = None  # what is to be said of the directory
         self.is_emptied = False  # the database of a spool was found with nothing in it
 
     @classmethod
@@ -66,7 +68,9 @@ class Place:
         directory = str(Path(directory).absolute())
         try:
             _make_directory(directory)
-            _refuse_another_owner(directory)
+            refusal, warning = strangers(directory)
+            if refusal is not None:
+                raise SpoolError("directory", directory, refusal)
             lock_fd = os.open(
                 Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
             )
@@ -78,7 +82,9 @@ class Place:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(directory, lock_fd, was_spool=was_spool)
+        place = cls(directory, lock_fd, was_spool=was_spool)
+        place.warning = warning
+        return place
 
     def sign(self) -> None:
         """Writes our pid into the lock: a spool stands here now, and we hold it."""
@@ -300,18 +306,32 @@ def _make_directory(directory: str) -> None:
         os.close(fd)
 
 
-def _refuse_another_owner(directory: str) -> None:
-    """To root every mode is open, and what root leaves in a directory its owner could not read.
-    Others meet the mode itself, which may be one that shares (a Kubernetes fsGroup).
+def strangers(directory: str) -> tuple[str | None, str | None]:
+    """Who but us may change what stands in an existing directory: (why it is not used, what is to
+    be said of it), one of them None, or both. Whoever may write there can take away what was
+    acknowledged, or put something else in its place. Raises OSError.
+
+    As PostgreSQL and sshd have it, but that a group may write: a volume of Kubernetes that has an
+    fsGroup belongs to root and to a group that shares it, and cannot be had otherwise.
     """
-    owner = Path(directory).stat().st_uid
-    if os.geteuid() == 0 and owner != 0:
-        raise SpoolError(
-            "directory",
-            directory,
-            f"belongs to {_user(owner)}, and this is root: run as {_user(owner)}, or chown -R root "
-            "it, or set another spool.directory",
+    status = Path(directory).stat()
+    me, owner, mode = os.geteuid(), status.st_uid, stat.S_IMODE(status.st_mode)
+    if me == 0 and owner != 0:
+        # To root every mode is open, and what root leaves there its owner could not read.
+        remedy = f"run as {_user(owner)}, or chown -R root it, or set another spool.directory"
+        return f"belongs to {_user(owner)}, and this is root: {remedy}", None
+    if owner not in (me, 0):
+        remedy = f"chown -R {_user(me)} it, or set another spool.directory"
+        return f"belongs to {_user(owner)}, and this is {_user(me)}: {remedy}", None
+    if mode & stat.S_IWOTH:
+        return f"everybody may write there (mode {mode:04o}): chmod 0700 it", None
+    if mode & stat.S_IWGRP:
+        group = _group(status.st_gid)
+        return (
+            None,
+            f"the group {group} may write there (mode {mode:04o}): if it need not, chmod g-w",
         )
+    return None, None
 
 
 def _lock(fd: int, directory: str) -> None:
@@ -348,6 +368,13 @@ def _owner(path: str) -> str:
         return _user(Path(path).stat().st_uid)
     except OSError:
         return "another user"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
 
 
 def _user(uid: int) -> str:

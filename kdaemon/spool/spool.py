@@ -128,6 +128,8 @@ class Spool:
         self._next_id = self._store.next_id
         self._delivery = Delivery(self._store, self._thread, self._loop, self._clock, self._owed)
         self._tell_set_aside()
+        if self._store.warning is not None:
+            log.warning("the spool's directory", extra={"fields": {"why": self._store.warning}})
         if self._store.is_emptied:
             log.error("the spool's database was found empty: what it held is gone")
 

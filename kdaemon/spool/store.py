@@ -114,6 +114,11 @@ class Store:
         self.salvage = path
 
     @property
+    def warning(self) -> str | None:
+        """What is to be said of the directory: that others may write there."""
+        return self._place.warning
+
+    @property
     def is_emptied(self) -> bool:
         """Whether the database was there and empty, so that all that it held is gone."""
         return self._place.is_emptied

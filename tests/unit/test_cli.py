@@ -46,6 +46,30 @@ def test_check_says_ok_and_how_many_streams(tmp_path: Path) -> None:
     assert invoke("check").stdout == "defaults and environment: ok, 0 streams\n"
 
 
+@pytest.mark.parametrize(
+    ("mode", "exit_code", "told"),
+    [
+        (0o700, 0, ""),
+        (0o775, 0, "may write there (mode 0775)"),
+        (0o777, 78, "everybody may write there (mode 0777): chmod 0700 it"),
+    ],
+)
+def test_check_says_who_may_write_to_the_spool(
+    tmp_path: Path, mode: int, exit_code: int, told: str
+) -> None:
+    spool = tmp_path / "spool"
+    setting = f"spool.directory={spool}"
+    assert invoke("check", "--set", setting).exit_code == 0, "it may be made"
+    spool.mkdir()
+    spool.chmod(mode)
+    result = invoke("check", "--set", setting)
+    assert result.exit_code == exit_code
+    assert told in result.stderr
+    assert bool(result.stderr) is bool(told)
+    assert ("ok" in result.stdout) is (exit_code == 0)
+    assert not list(spool.iterdir())
+
+
 @pytest.mark.parametrize("command", ["check", "run", "sandbox"])
 def test_every_problem_is_told_on_standard_error_and_the_exit_is_78(
     tmp_path: Path, command: str

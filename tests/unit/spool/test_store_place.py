@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.place import Place
+from kdaemon.spool.place import Place, strangers
 from tests.unit.spool.stores import append, open_store, open_view, stored_ids
 
 is_root = os.geteuid() == 0
@@ -159,3 +159,58 @@ def test_a_database_put_aside_twice_in_a_second_gets_two_names(tmp_path: Path) -
     ]
     assert [Path(name).read_text() for name in names] == ["first", "second", "third"]
     assert Path(names[1] + "-wal").read_text() == "log of second"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o707, 0o702])
+def test_a_directory_where_everybody_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    spool.chmod(mode)
+    error = refusal(spool)
+    assert error.kind == "directory"
+    assert f"everybody may write there (mode {mode:04o}): chmod 0700 it" in str(error)
+    assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o2775])
+def test_a_directory_where_a_group_may_write_is_taken_and_told(tmp_path: Path, mode: int) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    spool.chmod(mode)
+    store = open_store(spool)
+    assert store.warning is not None
+    assert f"may write there (mode {mode:04o})" in store.warning
+    store.close()
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_a_directory_where_only_we_may_write_is_taken_without_a_word(
+    tmp_path: Path, mode: int
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    spool.chmod(mode)
+    store = open_store(spool)
+    assert store.warning is None
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("me", "told"), [(4242, None), (4243, "belongs to uid 4242, and this is uid 4243: chown -R")]
+)
+def test_a_directory_of_another_user_is_not_used_unless_it_is_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, me: int, told: str | None
+) -> None:
+    """Root's is: it is root that gives a container its volumes."""
+
+    class Status:
+        st_uid, st_gid, st_mode = 4242, 4242, 0o40700
+
+    monkeypatch.setattr(os, "geteuid", lambda: me)
+    monkeypatch.setattr(Path, "stat", lambda _self: Status)
+    refused, warning = strangers(str(tmp_path))
+    assert warning is None
+    assert (refused or "").startswith(told or "")
+    assert (refused is None) is (told is None)
+    Status.st_uid = 0
+    assert strangers(str(tmp_path)) == (None, None)
