@@ -288,6 +288,7 @@ def _engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
         max_age_ns=config.max_age_ms * MS or None,
         is_ordered=config.ordering == "partition_key",
         aggregate_bytes_max=config.aggregate_bytes_max if config.aggregation == "kpl" else 0,
+        service=service,
         is_shard_atomic=service.is_shard_atomic,
     )
 

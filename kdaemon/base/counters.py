@@ -14,6 +14,7 @@ from kdaemon.base.histogram import (
     LATENCY_BOUNDS_NS,
     Histogram,
 )
+from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 
 
 class RejectReason(Enum):
@@ -24,6 +25,7 @@ class RejectReason(Enum):
     UNLISTED = "unlisted"  # the configuration does not take this stream
     DRAINING = "draining"  # the daemon was told to stop
     SPOOL = "spool"  # the disk did not take it
+    HOLD = "hold"  # nothing can be sent until somebody acts, and its client was told why
     UNAVAILABLE = "unavailable"  # the stream as it is cannot keep what was configured for it
 
 
@@ -48,31 +50,6 @@ class FailureCode(Enum):
     INTERNAL = "InternalFailure"
     INVALID_ARGUMENT = "InvalidArgumentException"
     OTHER = "other"
-
-
-class CallOutcome(Enum):
-    """How a PutRecords call ended: answered for all its records, for some, or by one class of
-    error.
-    """
-
-    DELIVERED = "delivered"
-    PARTIAL = "partial"
-    THROTTLED = "throttled"
-    NOT_SENT = "not_sent"
-    AMBIGUOUS = "ambiguous"
-    HOLD = "hold"
-    POISON = "poison"
-
-
-class RetryReason(Enum):
-    """Why a record was sent again."""
-
-    THROTTLED = "throttled"
-    NOT_SENT = "not_sent"
-    AMBIGUOUS = "ambiguous"
-    HOLD = "hold"
-    BISECTED = "bisected"
-    OUTSIDE = "outside_range"  # an aggregate on a shard that does not hold all its keys
 
 
 _FAILURE_CODES = {code.value: code for code in FailureCode}
@@ -107,9 +84,9 @@ class StreamCounters:
         self.rejected = dict.fromkeys(RejectReason, 0)
         self.dead = dict.fromkeys(DeadReason, 0)
         self.dropped = dict.fromkeys(DropReason, 0)
-        self.retries = dict.fromkeys(RetryReason, 0)
+        self.retries = dict.fromkeys(RETRY_REASONS, 0)
         self.failures = dict.fromkeys(FailureCode, 0)
-        self.calls = dict.fromkeys(CallOutcome, 0)
+        self.calls = dict.fromkeys(CALL_OUTCOMES, 0)
         self.call_duration_ns = Histogram(LATENCY_BOUNDS_NS)
         self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)

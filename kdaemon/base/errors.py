@@ -1,7 +1,8 @@
 """Errors, named by who must act on them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
+from typing import Literal, Self
 
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
@@ -43,19 +44,68 @@ class RejectedRecord(Exception):  # noqa: N818 - the word is the design's
         self.message = message
 
 
+class Trouble(Enum):
+    """What failed where the service did not say so itself: on our side, on the way, or in the form
+    of its answer. The values are the codes that logs and pages show. A service may have a code of
+    the same text; it is no trouble then: decisions are made by the member, never by the text.
+    """
+
+    NO_CREDENTIALS = "NoCredentials"
+    CREDENTIALS = "CredentialsError"  # they cannot be read, or cannot be right
+    NO_REGION = "NoRegion"
+    ENDPOINT = "EndpointError"  # no host can be made of the settings
+    PROXY = "ProxyError"  # a proxy that cannot be used, or that refuses us
+    TRUST = "TrustError"  # the certificates to trust cannot be read
+    TLS = "TlsError"
+    UNPREPARED = "RequestError"  # the request could not be made, for a reason that nobody foresaw
+    DNS = "DnsError"
+    CONNECT = "ConnectError"
+    CONNECT_TIMEOUT = "ConnectTimeout"
+    READ_TIMEOUT = "ReadTimeout"
+    CALL_TIMEOUT = "CallTimeout"
+    CONNECTION_LOST = "ConnectionLost"
+    UNREADABLE = "UnreadableAnswer"  # an answer out of the contract, by whoever gave it
+    WRONG_COUNT = "WrongCount"  # another number of results than records
+    FOREIGN = "ForeignAnswer"  # a web page or a redirect: something else than the service answers
+    DEFECT = "InternalError"  # kdaemon's own
+    BUSY = "ControlQueueFull"  # too many control calls wait already
+
+
 class ServiceError(Exception):
     """The service, or the way to it, failed a whole call.
 
-    `code`: the service's `__type`, or our own word for a failure below HTTP. `status`: HTTP status,
-    0 where none came. `was_sent`: whether the service may have seen the request.
+    `code`: the service's `__type`, or our own word, of a `trouble`. `status`: HTTP status, 0 where
+    none came. `was_sent`: whether the service may have seen the request. `retry_after_ns`: how long
+    the service asks us to wait; 0: it does not.
     """
 
-    def __init__(self, code: str, message: str, *, status: int = 0, was_sent: bool = True) -> None:
+    def __init__(
+        self,
+        code: str | Trouble,
+        message: str,
+        *,
+        status: int = 0,
+        was_sent: bool = True,
+        trouble: Trouble | None = None,
+        retry_after_ns: int = 0,
+    ) -> None:
+        """`code`: a Trouble stands for its word; or give the code, and what it is beside it."""
+        if isinstance(code, Trouble):
+            trouble, code = code, code.value
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.status = status
         self.was_sent = was_sent
+        self.trouble = trouble
+        self.retry_after_ns = retry_after_ns
+
+    def kept(self) -> Self:
+        """Itself, to be kept: without the frames and the errors that it came through, which
+        hold requests and their data alive.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 SpoolErrorKind = Literal[

@@ -20,6 +20,23 @@ class Acknowledge(Enum):
     DELIVERED = "delivered"  # the service has it
 
 
+class FrameHistory:
+    """What befell single records of a frame on their way, by index. Most frames have none.
+
+    `doubtful`: an earlier call may have written them. `failures`: what the service last said of
+    them alone. `unknown_counts`: how often that was a code which nobody knows. `expired`: dead of
+    age.
+    """
+
+    __slots__ = ("doubtful", "expired", "failures", "unknown_counts")
+
+    def __init__(self) -> None:
+        self.doubtful: set[int] = set()
+        self.failures: dict[int, RecordResult] = {}
+        self.unknown_counts: dict[int, int] = {}
+        self.expired: set[int] = set()
+
+
 class Frame:
     """Records of one request for one stream, in the client's order.
 
@@ -28,6 +45,7 @@ class Frame:
     as the service counts them. `held_bytes` is what the frame takes from the memory budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
+    `history`: what befell single records (None: nothing did).
     `refusal` is set when the whole request failed for one reason that the client must hear as
     the service would say it (a missing stream, say): (code, message).
     """
@@ -38,6 +56,7 @@ class Frame:
         "attempt_counts",
         "deadline_ns",
         "held_bytes",
+        "history",
         "is_abandoned",
         "on_settled",
         "records",
@@ -67,4 +86,11 @@ class Frame:
             False  # its client was told the outcome; what is in flight is not sent again
         )
         self.attempt_counts: dict[int, int] | None = None
+        self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None
+
+    def remember(self) -> FrameHistory:
+        """The frame's history, begun if there was none."""
+        if self.history is None:
+            self.history = FrameHistory()
+        return self.history

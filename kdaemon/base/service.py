@@ -16,6 +16,19 @@ from kdaemon.base.limits import (
     REQUEST_BYTES_MAX,
     REQUEST_BYTES_MAX_AWS,
 )
+from kdaemon.base.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """An error that means something else than its code alone: `text` stands in its message.
+
+    `code`: None: whatever the code is.
+    """
+
+    code: str | None
+    text: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,7 @@ class Service:
     ListShards are. `is_shard_atomic`: all records of a call for one shard share one fate and keep
     their order. `can_aggregate`: readers take KPL's aggregates apart, and shards keep their ranges.
     `has_keyless_streams`: a stream can be one whose records need no key (AUTO).
+    `wordings`: errors whose text decides, of calls and of single records; the first that fits.
     `read_timeout_ms`, `call_timeout_ms`: of one call; above what the service itself takes at most.
     """
 
@@ -47,6 +61,7 @@ class Service:
     is_shard_atomic: bool
     can_aggregate: bool
     has_keyless_streams: bool
+    wordings: tuple[Wording, ...]
     read_timeout_ms: int
     call_timeout_ms: int
 
@@ -65,6 +80,7 @@ AWS = Service(
     is_shard_atomic=False,
     can_aggregate=True,
     has_keyless_streams=True,
+    wordings=(),
     read_timeout_ms=10_000,  # ours
     call_timeout_ms=15_000,  # ours
 )
@@ -83,6 +99,15 @@ YANDEX = Service(
     is_shard_atomic=True,
     can_aggregate=False,
     has_keyless_streams=False,
+    wordings=(
+        # Its own deadline of 60 s; with another text the code means that our clock is off [YS].
+        Wording("RequestExpired", "completed by deadline", Verdict.AMBIGUOUS),
+        # Its proxy may send an emptied request again [YS].
+        Wording("ValidationException", "Stream name is empty", Verdict.AMBIGUOUS),
+        # Somebody must make room; told as a throttle and as an internal failure [YS].
+        Wording(None, "database size exceeded", Verdict.HOLD),
+        Wording(None, "Disk is full", Verdict.HOLD),
+    ),
     read_timeout_ms=65_000,  # the server gives up after 60 s, outcome unknown [YS]
     call_timeout_ms=70_000,
 )

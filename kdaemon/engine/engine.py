@@ -9,13 +9,14 @@ Invariants: a record is in exactly one place (a lane, a bisected half, a call in
 settled); `counters` conserve between any two calls; time never goes back.
 """
 
-from kdaemon.base.counters import CallOutcome, RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine.crowding import crowded, shard_full
 from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.settings import EngineSettings
@@ -29,8 +30,17 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.ledger import FrameLedger
-from kdaemon.settle.verdict import MISSING_STREAM, Verdict, judge_call
+from kdaemon.settle.ledger import WITHDRAWN, FrameLedger
+from kdaemon.settle.verdict import (
+    MISSING_STREAM,
+    THROUGHPUT,
+    UNAVAILABLE,
+    judge_call,
+    may_be_written,
+    mends_itself,
+    reject_reason,
+    told,
+)
 
 EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
 
@@ -48,10 +58,15 @@ class Engine:
         self.counters = StreamCounters()
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
+        self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = min(settings.record_bytes_max, settings.batch_bytes_max)
         self.freshness = MapFreshness(dice, now_ns)
         self.ledger = FrameLedger(
-            settings.buffer_bytes_max, memory, self.counters, settings.max_age_ns
+            settings.buffer_bytes_max,
+            memory,
+            self.counters,
+            settings.max_age_ns,
+            settings.service,
         )
         self._flow = Flow()
         order = KeyOrder() if settings.is_ordered else None
@@ -86,6 +101,7 @@ class Engine:
             dice,
             settings.batch_records_max,
             CallLatency(now_ns) if settings.is_shard_atomic else None,
+            settings.service,
         )
         self._in_flight: set[Batch] = set()
         self._gathering_since_ns: int | None = None
@@ -95,13 +111,16 @@ class Engine:
     # In
 
     def refuses(self, now_ns: int) -> ServiceError | None:
-        """Why a client that waits for delivery should hear no at once: the stream is missing, and
-        it is not yet time to probe for it again.
+        """Why a client that waits for delivery should hear no at once: the stream is on hold, and
+        it is not yet time to probe. What the client hears is its code and message as they are.
         """
         hold = self.hold
-        if hold is None or hold.code != MISSING_STREAM or self._flow.may_send(now_ns):
+        if hold is None or self._flow.may_send(now_ns):
             return None
-        return hold
+        code, message = told(hold, self._settings.service)
+        if (code, message) == (hold.code, hold.message):
+            return hold
+        return ServiceError(code, message, status=hold.status)
 
     def handle_frame(self, frame: Frame, now_ns: int, *, is_patient: bool = False) -> bool:
         """Takes a checked frame in; False, and nothing is taken, if there is no room.
@@ -144,35 +163,56 @@ class Engine:
         """
         if len(results) != len(batch.records):
             text = f"{len(results)} results for {len(batch.records)} records"
-            self.handle_failure(batch, ServiceError("WrongCount", text, status=200), now_ns)
+            error = ServiceError(Trouble.WRONG_COUNT, text, status=200)
+            self.handle_failure(batch, error, now_ns)
             return
         self._returned(batch, now_ns)
         self._heard(batch, now_ns)
         is_whole = self._settlement.settle(batch, results, now_ns)
-        self.counters.calls[CallOutcome.DELIVERED if is_whole else CallOutcome.PARTIAL] += 1
+        self.counters.calls[Verdict.DELIVERED if is_whole else Verdict.PARTIAL] += 1
+        hold = self._settlement.hold
+        if hold is not None:  # answered, and every record refused for what somebody must mend
+            self._settlement.hold = None
+            self._flow.failed(HOLD_BACKOFF, now_ns, self._dice, is_probe=False)
+            self._begin_hold(hold, now_ns)
 
     def handle_failure(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
         """A call that failed whole."""
         self._returned(batch, now_ns)
-        verdict = judge_call(error)
-        self.counters.calls[CallOutcome(verdict.value)] += 1
+        verdict = judge_call(error, self._settings.service)
+        self.counters.calls[verdict] += 1
         if verdict is Verdict.POISON:
             self._heard(batch, now_ns)  # the service is there, and it said no
             self.freshness.stale(now_ns, Doubt.LIMITS)
             self._settlement.bisect(batch, error, now_ns)
             return
+        self._last_error = error.kept()
         is_hold = verdict is Verdict.HOLD
-        if is_hold:
-            self.hold = error
-        backoff = HOLD_BACKOFF if is_hold else STREAM_BACKOFF
-        self._flow.failed(backoff, now_ns, self._dice, is_probe=batch.is_probe)
+        self._flow.failed(
+            HOLD_BACKOFF if is_hold else STREAM_BACKOFF,
+            now_ns,
+            self._dice,
+            is_probe=batch.is_probe,
+            asked_ns=error.retry_after_ns,
+        )
         if verdict is Verdict.THROTTLED:
             self.counters.throttled += batch.record_count
-        self._settlement.send_again(batch, verdict, now_ns)
-        if is_hold and error.code == MISSING_STREAM:
+        reason = Verdict.AMBIGUOUS if may_be_written(error, verdict) else verdict
+        self._settlement.send_again(batch, reason, now_ns)
+        if is_hold:
+            self._begin_hold(error, now_ns)
+
+    def _begin_hold(self, error: ServiceError, now_ns: int) -> None:
+        """Somebody must act. Who waits hears why: at once, or at his deadline if the hold may be
+        over before.
+        """
+        self.hold = self._last_error = error.kept()
+        reason = reject_reason(error)
+        if reason is RejectReason.MISSING_STREAM:
             self._dispatcher.forget(now_ns)
             self.freshness.stale(now_ns)
-            self._refuse_waiting(error, RejectReason.MISSING_STREAM, now_ns)
+        if not mends_itself(error):
+            self._refuse_waiting(reason, now_ns)
 
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
@@ -193,7 +233,7 @@ class Engine:
         self.unavailable = self._why_unavailable() if is_auto else None
         if self.unavailable is not None:
             if was_available:
-                self._refuse_waiting(self.unavailable, RejectReason.UNAVAILABLE, now_ns)
+                self._refuse_waiting(RejectReason.UNAVAILABLE, now_ns)
             self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
 
     def handle_timeout(self, now_ns: int) -> None:
@@ -363,7 +403,10 @@ class Engine:
     def _heard(self, batch: Batch, now_ns: int) -> None:
         """The service took the call as ours. An older call says nothing of a stream on hold."""
         self._flow.succeeded(is_probe=batch.is_probe)
-        if self._flow.state is not FlowState.OPEN or self.hold is None:
+        if self._flow.state is not FlowState.OPEN:
+            return
+        self._last_error = None
+        if self.hold is None:
             return
         if self.hold.code == MISSING_STREAM:
             self.freshness.found(now_ns)
@@ -372,16 +415,25 @@ class Engine:
     def _abandon(self, frames: list[Frame], reason: RejectReason, now_ns: int) -> None:
         """Clients stop waiting: what is queued of these frames is withdrawn."""
         in_flight = self._in_flight_of(frames)
-        why = "its shard is at its rate, or the service does not answer"
-        hold = self.unavailable or self.hold
-        if hold is not None:
-            why = f"{hold.code}: {hold.message}"
-        withdrawn = RecordResult(
-            error_code="ProvisionedThroughputExceededException",
-            error_message=f"Not delivered in time, and withdrawn: {why}",
-        )
+        withdrawn = self._withdrawn(reason)
         self.ledger.abandon(frames, in_flight, withdrawn, reason)
         self._settlement.drop_abandoned(now_ns)
+
+    def _withdrawn(self, reason: RejectReason) -> RecordResult:
+        """What is told of records that the service said nothing of for themselves."""
+        error = self.unavailable or self.hold or self._last_error
+        if error is not None:
+            code, message = told(error, self._settings.service)
+            is_refused = reason is not RejectReason.DEADLINE and reason is not RejectReason.DRAINING
+            return RecordResult(
+                error_code=code, error_message=message if is_refused else WITHDRAWN + message
+            )
+        if reason is RejectReason.DRAINING:
+            return RecordResult(
+                error_code=UNAVAILABLE, error_message=f"{WITHDRAWN}kdaemon is stopping."
+            )
+        why = "its shard is at its rate, or the service does not answer"
+        return RecordResult(error_code=THROUGHPUT, error_message=WITHDRAWN + why)
 
     def _expire(self, frames: list[Frame], now_ns: int) -> None:
         """Records that nobody waits for are too old; those in flight may yet be delivered."""
@@ -403,10 +455,6 @@ class Engine:
                     in_flight.setdefault(run.frame, set()).update(run.indices)
         return in_flight
 
-    def _refuse_waiting(self, error: ServiceError, reason: RejectReason, now_ns: int) -> None:
+    def _refuse_waiting(self, reason: RejectReason, now_ns: int) -> None:
         """Nothing can be sent until somebody acts: clients that wait hear why."""
-        frames = self.ledger.take_waiting()
-        for frame in frames:
-            if frame.unsettled == len(frame.results):
-                frame.refusal = (error.code, error.message)
-        self._abandon(frames, reason, now_ns)
+        self._abandon(self.ledger.take_waiting(), reason, now_ns)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kdaemon.base.service import AWS, Service
 from kdaemon.pace.adaptive import FIRST_SHARE
 
 
@@ -21,4 +22,5 @@ class EngineSettings:
     max_age_ns: int | None = None  # of records that no client waits for
     is_ordered: bool = False  # records of one partition key in the order they were accepted
     aggregate_bytes_max: int = 0  # 0: no aggregates
+    service: Service = AWS  # whose words its errors are read in
     is_shard_atomic: bool = False  # the service takes all records of a shard in a call, or none

@@ -10,10 +10,12 @@ the counters say which.
 
 from collections import deque
 
-from kdaemon.base.counters import RejectReason, RetryReason, StreamCounters, failure_code
+from kdaemon.base.counters import RejectReason, StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import AWS, Service
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine.strays import Landing, Stray, landing
 from kdaemon.pace.backoff import SHARD_BACKOFF
 from kdaemon.pace.latency import CallLatency
@@ -24,20 +26,23 @@ from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import FrameLedger
-from kdaemon.settle.verdict import OUTSIDE_RANGE_CODE, Verdict, judge_record
+from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX, judge_record
 
 Failed = tuple[Run, list[int], list[RecordResult]]
 """What failed of one run in an answered call: the run, indices of its records, their results."""
 
 OUTSIDE_RANGE = RecordResult(
-    error_code=OUTSIDE_RANGE_CODE,
+    error_code="OutsideRange",  # our own finding: recognised as this object, never by its text
     error_message="In an aggregate on a shard whose range does not hold all its keys: readers drop"
     " it.",
 )
 
 
 class Settlement:
-    """Of one stream. `bisected`: parts of refused calls that are to go out; `strays`: see there."""
+    """Of one stream. `bisected`: parts of refused calls that are to go out; `strays`: see there.
+
+    `hold`: why a call was answered, took nothing, and somebody must act; the engine takes it.
+    """
 
     def __init__(
         self,
@@ -50,8 +55,10 @@ class Settlement:
         dice: Dice,
         batch_records_max: int,
         latency: CallLatency | None,
+        service: Service = AWS,
     ) -> None:
         """`latency`: where the service holds what is too much, rather than refuse it."""
+        self._service = service
         self._ledger = ledger
         self._packer = packer
         self._dispatcher = dispatcher
@@ -64,6 +71,7 @@ class Settlement:
         self._released: list[Waiting] = []  # whose turn has come within the call being settled
         self.bisected: deque[list[Run]] = deque()
         self.strays: list[Stray] = []
+        self.hold: ServiceError | None = None
 
     def settle(self, batch: Batch, results: list[RecordResult], now_ns: int) -> bool:
         """An answered call: one result for each record sent, in order. False if records failed."""
@@ -77,10 +85,12 @@ class Settlement:
         self._take_turns(now_ns)
         return not failed
 
-    def send_again(self, batch: Batch, verdict: Verdict, now_ns: int) -> None:
+    def send_again(self, batch: Batch, reason: Verdict, now_ns: int) -> None:
         """A call that failed whole: all its records go back, in order."""
         for run in reversed(batch.runs):
-            self._back(run, run.indices, {RetryReason(verdict.value): len(run.indices)}, now_ns)
+            if reason is Verdict.AMBIGUOUS:
+                run.frame.remember().doubtful.update(run.indices)
+            self._back(run, run.indices, {reason: len(run.indices)}, now_ns)
         self._take_turns(now_ns)
 
     def bisect(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
@@ -98,7 +108,7 @@ class Settlement:
             self._bury(runs[0], runs[0].indices[0], refused)
         elif count:
             self._counters.buffered += count
-            self._counters.retries[RetryReason.BISECTED] += count
+            self._counters.retries[Verdict.BISECTED] += count
             self.bisected.extend(_pieces(self._alone(runs), self._batch_records_max))
         self._take_turns(now_ns)
 
@@ -233,21 +243,20 @@ class Settlement:
         """
         throttled_of: dict[Lane, int] = {}
         failed_of: dict[Lane, int] = {}
+        held: RecordResult | None = None
         for run, indices, results in reversed(failed):
             again: list[int] = []
-            reasons: dict[RetryReason, int] = {}
+            reasons: dict[Verdict, int] = {}
             for index, result in zip(indices, results, strict=True):
-                code = result.error_code or "NoSequenceNumber"
-                verdict = judge_record(code)
-                if result is not OUTSIDE_RANGE:
-                    self._counters.failures[failure_code(code)] += 1
+                verdict = self._judge(run, index, result)
                 if verdict is Verdict.POISON:
                     self._bury(run, index, result)
                     continue
-                reason = RetryReason(verdict.value)
-                reasons[reason] = reasons.get(reason, 0) + 1
+                if verdict is Verdict.HOLD:
+                    held = result
+                reasons[verdict] = reasons.get(verdict, 0) + 1
                 again.append(index)
-            throttled = reasons.get(RetryReason.THROTTLED, 0)
+            throttled = reasons.get(Verdict.THROTTLED, 0)
             self._counters.throttled += throttled
             run.lane.throttled += throttled
             throttled_of[run.lane] = throttled_of.get(run.lane, 0) + throttled
@@ -260,9 +269,36 @@ class Settlement:
         sent_of: dict[Lane, int] = {}
         for run in runs:
             sent_of[run.lane] = sent_of.get(run.lane, 0) + len(run.indices)
+        if held is not None and sum(failed_of.values()) == sum(sent_of.values()):
+            code, message = held.error_code or "", held.error_message or ""
+            self.hold = ServiceError(code, message, status=200)
         for lane, count in failed_of.items():
             self._back_off(lane, count, throttled_of[lane], sent_of[lane], now_ns)
         return {lane: throttled / sent_of[lane] for lane, throttled in throttled_of.items()}
+
+    def _judge(self, run: Run, index: int, result: RecordResult) -> Verdict:
+        """The class of a record that failed alone: POISON, or why it is sent again. The frame
+        remembers what a client that waits will be told at its deadline.
+        """
+        if result is OUTSIDE_RANGE:
+            return Verdict.OUTSIDE
+        code = result.error_code or ""
+        verdict = judge_record(code, result.error_message or "", self._service)
+        self._counters.failures[failure_code(code)] += 1
+        if verdict is Verdict.POISON:
+            return verdict
+        frame = run.frame
+        if verdict is Verdict.UNKNOWN:
+            counts = frame.remember().unknown_counts
+            counts[index] = counts.get(index, 0) + 1
+            if counts[index] >= UNKNOWN_ATTEMPTS_MAX:
+                return Verdict.POISON
+            verdict = Verdict.AMBIGUOUS
+        if verdict is Verdict.AMBIGUOUS:
+            frame.remember().doubtful.add(index)
+        if frame.deadline_ns is not None:
+            frame.remember().failures[index] = result
+        return verdict
 
     def _tell_budgets(self, batch: Batch, throttled: dict[Lane, float], now_ns: int) -> None:
         """What each shard took of the call. `throttled`: the part that it refused, 0..1.
@@ -291,9 +327,7 @@ class Settlement:
         wait_ns = SHARD_BACKOFF.wait_ns(lane.failure_count, self._dice)
         self._packer.hold_back(lane, now_ns + wait_ns, now_ns)
 
-    def _back(
-        self, run: Run, indices: list[int], reasons: dict[RetryReason, int], now_ns: int
-    ) -> None:
+    def _back(self, run: Run, indices: list[int], reasons: dict[Verdict, int], now_ns: int) -> None:
         """Puts records of a run back, before what has not been tried; those whose client was told
         that they failed are not sent again. `reasons`: how many of them for what.
         """
@@ -372,7 +406,7 @@ class Settlement:
             self._freshness.stale(now_ns)
 
 
-_MAY_DUPLICATE = frozenset({RetryReason.AMBIGUOUS, RetryReason.OUTSIDE})
+_MAY_DUPLICATE = frozenset({Verdict.AMBIGUOUS, Verdict.OUTSIDE})
 
 
 def _records_of(runs: list[Run]) -> list[Record]:

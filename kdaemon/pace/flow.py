@@ -10,6 +10,10 @@ from enum import Enum
 from kdaemon.base.ports import Dice
 from kdaemon.pace.backoff import Backoff
 
+BEYOND_BACKOFF_NS_MAX = 5_000_000_000
+"""5 s: how much longer than our own backoff a service may make us wait (`x-amz-retry-after`), as
+botocore 1.44 has it, 2026-11-28."""
+
 
 class FlowState(Enum):
     OPEN = "open"  # calls go out as the packer fills them
@@ -69,14 +73,20 @@ class Flow:
         if self.state is FlowState.OPEN:
             self.failure_count = 0
 
-    def failed(self, backoff: Backoff, now_ns: int, dice: Dice, *, is_probe: bool) -> None:
+    def failed(
+        self, backoff: Backoff, now_ns: int, dice: Dice, *, is_probe: bool, asked_ns: int = 0
+    ) -> None:
+        """`asked_ns`: how long the service asks to be left alone; 0: it does not."""
         if self.state is FlowState.PROBING and not is_probe:
             return
         was_waiting = self.state is FlowState.WAITING
         self._move(FlowMove.FAILED)
         if not was_waiting:
             self.failure_count += 1
-            self.resume_at_ns = now_ns + backoff.wait_ns(self.failure_count, dice)
+            wait_ns = backoff.wait_ns(self.failure_count, dice)
+            if asked_ns > wait_ns:
+                wait_ns = min(asked_ns, wait_ns + BEYOND_BACKOFF_NS_MAX)
+            self.resume_at_ns = now_ns + wait_ns
 
     def _move(self, move: FlowMove) -> None:
         self.state = _NEXT[self.state, move]

@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import MIB
 
 ANSWER_BYTES_MAX: Final = 8 * MIB  # ours: 500 results with the longest messages take 1.2 MiB
@@ -79,7 +79,7 @@ def shown(text: str) -> str:
 
 def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
     """The service took the call and answered out of its contract: what it did is unknown."""
-    return ServiceError("UnreadableAnswer", problem, status=status, was_sent=True)
+    return ServiceError(Trouble.UNREADABLE, problem, status=status, was_sent=True)
 
 
 def failure_below_http(error: Exception, host: str) -> ServiceError:
@@ -91,28 +91,32 @@ def failure_below_http(error: Exception, host: str) -> ServiceError:
     return ServiceError(code, f"{host}: {problem}{_reason(error)}", status=0, was_sent=was_sent)
 
 
-def _step_failed(error: Exception) -> tuple[str, str, bool]:
+def _step_failed(error: Exception) -> tuple[Trouble, str, bool]:
     match error:
         case aiohttp.ClientHttpProxyError():
-            return "ConnectError", f"the proxy refused to connect (HTTP {error.status})", False
+            return Trouble.CONNECT, f"the proxy refused to connect (HTTP {error.status})", False
         case aiohttp.ClientProxyConnectionError():
-            return "ConnectError", "cannot connect to the proxy", False
+            return Trouble.CONNECT, "cannot connect to the proxy", False
         case aiohttp.ClientConnectorDNSError():
-            return "DnsError", "the name does not resolve", False
+            return Trouble.DNS, "the name does not resolve", False
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return "TlsError", "no TLS connection", False
+            return Trouble.TLS, "no TLS connection", False
         case aiohttp.ConnectionTimeoutError():
-            return "ConnectTimeout", "no connection in time", False
+            return Trouble.CONNECT_TIMEOUT, "no connection in time", False
         case aiohttp.ClientConnectorError():
-            return "ConnectError", "cannot connect", False
+            return Trouble.CONNECT, "cannot connect", False
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return "ConnectError", "the endpoint is not an http(s) URL", False
+            return Trouble.CONNECT, "the endpoint is not an http(s) URL", False
         case aiohttp.SocketTimeoutError():
-            return "ReadTimeout", "the request was sent and no answer came in time", True
+            return Trouble.READ_TIMEOUT, "the request was sent and no answer came in time", True
         case aiohttp.ClientResponseError():
-            return "UnreadableAnswer", "the answer is not HTTP", True
+            return Trouble.UNREADABLE, "the answer is not HTTP", True
         case _:
-            return "ConnectionLost", "the connection was lost before the answer was complete", True
+            return (
+                Trouble.CONNECTION_LOST,
+                "the connection was lost before the answer was complete",
+                True,
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ import aiohttp
 import msgspec
 
 from kdaemon.base.description import StreamTarget
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import AWS, Service
@@ -244,7 +244,7 @@ class ServiceClient:
             pass
         state = "" if was_sent else ", most of it in search of credentials"
         limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
-        raise ServiceError("CallTimeout", limit, was_sent=was_sent)
+        raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 
     async def _exchange(
         self, route: Route, request: object, trust: ssl.SSLContext | bool
@@ -336,7 +336,7 @@ class _Aws:
         self._credentials = await self._session.get_credentials()
         if self._credentials is None:
             raise ServiceError(
-                "NoCredentials",
+                Trouble.NO_CREDENTIALS,
                 "no credentials in the environment, a profile, a web identity, a container or an "
                 "instance role: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the key "
                 "`profile`, or give the machine a role",
@@ -356,7 +356,7 @@ class _Aws:
         region = self._region or (arn or ":::").split(":")[3]
         if not region:
             raise ServiceError(
-                "NoRegion",
+                Trouble.NO_REGION,
                 "no region in the configuration, AWS_DEFAULT_REGION or the profile: set the key "
                 "`region`, or name the stream by its ARN",
                 was_sent=False,
@@ -378,7 +378,7 @@ class _Aws:
             )
         except Exception as error:  # noqa: BLE001 - of many kinds, all of them configuration
             raise ServiceError(
-                "EndpointError", f"no endpoint for region {region}: {error}", was_sent=False
+                Trouble.ENDPOINT, f"no endpoint for region {region}: {error}", was_sent=False
             ) from None
         return str(resolved.url), region
 
@@ -424,7 +424,7 @@ def _credentials_error(error: Exception) -> ServiceError:
     fields = getattr(error, "kwargs", {})
     where = [f"{name} {fields[name]}" for name in ("provider", "profile", "path") if name in fields]
     return ServiceError(
-        "CredentialsError",
+        Trouble.CREDENTIALS,
         f"credentials cannot be read: {', '.join([type(error).__name__, *where])}; "
         "try `aws sts get-caller-identity` as the same user and in the same environment",
         was_sent=False,
@@ -437,7 +437,7 @@ def _usable(url: str) -> str:
     is_plain = not any(character.isspace() or character == "@" for character in url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not is_plain:
         raise ServiceError(
-            "EndpointError",
+            Trouble.ENDPOINT,
             "the endpoint is not of the form http(s)://host[:port][/path]: correct endpoint_url, "
             "AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile",
             was_sent=False,

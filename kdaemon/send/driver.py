@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kdaemon.base.description import StreamDescription, StreamTarget
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record, RecordResult
@@ -183,7 +183,7 @@ class StreamDriver:
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
             log.exception("PutRecords broke", extra={"fields": {"stream": self.target.name}})
-            broken = ServiceError("InternalError", "kdaemon failed while calling the service")
+            broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
             engine.handle_results(batch, results, self._clock.now_ns())

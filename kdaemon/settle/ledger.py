@@ -5,20 +5,31 @@ back once, in the call that settles or abandons it; `take_settled` hands it out 
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
+from kdaemon.base.service import AWS, Service
 from kdaemon.settle.deadlines import Deadlines
+from kdaemon.settle.verdict import INTERNAL, told_of_record
 
 IN_FLIGHT_AT_DEADLINE = RecordResult(
-    error_code="InternalFailure",
+    error_code=INTERNAL,
     error_message="Still in flight when its time was over: the outcome is unknown, and sending"
     " the record again may duplicate it.",
 )
 
+
+DOUBTFUL_AT_DEADLINE = RecordResult(
+    error_code=INTERNAL,
+    error_message="Not delivered in time: a call that failed may have written the record, and"
+    " sending it again may duplicate it.",
+)
+
+WITHDRAWN = "Not delivered in time, and withdrawn: "
 
 NO_RESULTS: Mapping[int, RecordResult] = MappingProxyType({})
 
@@ -39,8 +50,10 @@ class FrameLedger:
         memory: ByteBudget,
         counters: StreamCounters,
         max_age_ns: int | None = None,
+        service: Service = AWS,
     ) -> None:
         """`max_age_ns`: of records that no client waits for; None: they never expire."""
+        self._service = service
         self._buffer_bytes_max = buffer_bytes_max
         self._memory = memory
         self._counters = counters
@@ -143,6 +156,9 @@ class FrameLedger:
         """
         self._counters.dead[DeadReason.EXPIRED] += frame.unsettled
         self._counters.buffered -= frame.unsettled
+        frame.remember().expired.update(
+            index for index, result in enumerate(frame.results) if result is None
+        )
         frame.results = [EXPIRED if result is None else result for result in frame.results]
         frame.is_abandoned = True
         self._release(frame)
@@ -165,19 +181,47 @@ class FrameLedger:
         """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
         of the queues before anybody is told, so that a client's retry is no duplicate); what is in
         flight, by index in `in_flight`, is told as failed and may yet be a duplicate.
+
+        `withdrawn`: what is told of records of which the service said nothing for themselves. A
+        frame of which no record got through is refused as a whole, so that a client that reads
+        nothing but the status knows.
         """
         counters = self._counters
         for frame in frames:
-            flying = in_flight.get(frame, set())
+            flying = in_flight.get(frame, _NONE)
+            is_whole = frame.unsettled == len(frame.results)
+            doubtful = frame.history.doubtful if frame.history is not None else _NONE
             for index, result in enumerate(frame.results):
                 if result is None:
-                    frame.results[index] = IN_FLIGHT_AT_DEADLINE if index in flying else withdrawn
+                    frame.results[index] = self._told(frame, index, flying, withdrawn)
+            if is_whole:
+                frame.refusal = _refusal(frame)
             withdrawn_count = frame.unsettled - len(flying)
             counters.buffered -= withdrawn_count
             counters.rejected[reason] += withdrawn_count
-            counters.possible_duplicates += len(flying)
+            # Those of doubtful outcome were counted when they were queued again.
+            counters.possible_duplicates += len(flying - doubtful)
             frame.is_abandoned = True
             self._release(frame)
+
+    def _told(
+        self, frame: Frame, index: int, flying: AbstractSet[int], withdrawn: RecordResult
+    ) -> RecordResult:
+        """What an abandoned record's client hears."""
+        if index in flying:
+            return IN_FLIGHT_AT_DEADLINE
+        history = frame.history
+        if history is None:
+            return withdrawn
+        if index in history.doubtful:
+            return DOUBTFUL_AT_DEADLINE
+        failure = history.failures.get(index)
+        if failure is None:
+            return withdrawn
+        code, message = told_of_record(
+            failure.error_code or INTERNAL, failure.error_message or "", self._service
+        )
+        return RecordResult(error_code=code, error_message=WITHDRAWN + message)
 
     def take_expired(self, now_ns: int) -> list[Frame]:
         """Frames whose deadline has come, to be abandoned."""
@@ -216,3 +260,15 @@ class FrameLedger:
         self.held_bytes -= frame.held_bytes
         self._memory.give(frame.held_bytes)
         self._settled.append(frame)
+
+
+def _refusal(frame: Frame) -> tuple[str, str]:
+    """The one reason for which a whole frame failed: what is least certain of any of its records.
+    A result that says that a record may be written goes before one that says it is not.
+    """
+    results = [result for result in frame.results if result is not None]
+    worst = next((each for each in results if each.error_code == INTERNAL), results[0])
+    return worst.error_code or INTERNAL, worst.error_message or ""
+
+
+_NONE: frozenset[int] = frozenset()

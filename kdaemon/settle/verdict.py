@@ -1,117 +1,318 @@
-"""What an outcome means: one class for every code of the service, per record and per call.
+"""What an outcome means: one class for every code of a service, per record and per call; and what
+a client is told of it.
 
-Tables, not branches. Sources: services.md A.1 (botocore 1.43.117 model; ydb-platform/ydb
-`exceptions_mapping.cpp`, `put_records_actor.h`; checked 2026-11-21). Codes decide, not HTTP
-statuses: many transient errors of YDS are HTTP 400.
+Tables, not branches. Codes decide before HTTP statuses: many transient errors of YDS are HTTP 400.
+What failed on our own side is a `Trouble`, never recognised by its text. What differs between the
+services is in `Service.wordings`. Pure.
+Invariant: no outcome means the same request again for ever, but for what is known to pass: the
+known transient codes, 5xx, and what never arrived. An unknown 4xx is bisected, an unknown code of a
+record is sent again a bounded number of times; a hold is probed slowly, and alarms.
+
+Sources: services.md A.1 and its addendum of 2026-11-28 (botocore 1.43.117 and 1.44.8 models; AWS's
+CommonErrors pages; ydb-platform/ydb `exceptions_mapping.cpp`, `put_records_actor.h`).
 """
 
-from enum import Enum
+import re
+from typing import Final
 
-from kdaemon.base.errors import ServiceError
-
-
-class Verdict(Enum):
-    DELIVERED = "delivered"  # the service has it
-    THROTTLED = "throttled"  # not written: the shard or the stream is over its rate; slow down
-    NOT_SENT = "not_sent"  # never left, or surely not written; safe to send again
-    AMBIGUOUS = "ambiguous"  # may have been written; sent again, counted as a possible duplicate
-    HOLD = "hold"  # credentials, access, a missing stream: keep, probe slowly, alarm
-    POISON = "poison"  # the request is wrong: find the record (bisect), bury it
-    OUTSIDE = "outside_range"  # written where readers of aggregates drop it; sent again
-
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.service import AWS, Service
+from kdaemon.base.verdict import Verdict
 
 _V = Verdict
 
-OUTSIDE_RANGE_CODE = "OutsideRange"  # our own: the engine's finding, no service says it
+MISSING_STREAM: Final = "ResourceNotFoundException"
+THROUGHPUT: Final = "ProvisionedThroughputExceededException"
+INTERNAL: Final = "InternalFailure"
+UNAVAILABLE: Final = "ServiceUnavailable"
+
+UNKNOWN_ATTEMPTS_MAX: Final = 32
+"""Failures with codes that nobody knows, of one record; then it is dead, with its code. Bounded by
+number, because a code says nothing about time: where other records of its shard go through, the
+record itself is the likely cause, and it is dead after some 3 s; where the whole shard fails, the
+backoff stretches the same 32 over two minutes, which an outage may need. Ours, 2026-11-28."""
+
+_THROTTLES = (
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",  # YDS: request units, with no message
+    "ThrottledException",
+    "Throttling",
+    "KMSThrottlingException",
+    "LimitExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "TooManyRequests",
+    "BandwidthLimitExceeded",
+    "PriorRequestNotComplete",
+    "SlowDown",
+)
+_FAILURES = (  # the service's own: it may have written before it failed
+    "InternalFailure",
+    "InternalFailureException",
+    "InternalError",
+    "InternalException",
+    "InternalServerError",
+    "InternalServerException",
+    "InternalServiceException",
+    "ServiceException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "Unavailable",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "RequestAbortedException",
+    "Aborted",
+    "BadSession",
+    "SessionExpired",
+    "SessionBusy",
+    "GenericError",
+    "Overloaded",
+    "Cancelled",
+    "Timeout",
+    "Undetermined",
+)
+_MENDING = (  # somebody must act, or has: the credentials' own refresh, the stream's own creation
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "RequestExpired",  # our clock is off; YDS's other meaning is a wording
+    "RequestInTheFuture",
+    "RequestTimeTooSkewed",
+    "ResourceInUseException",
+    "ResourceInUse",
+    "KMSInvalidStateException",  # also while a key is being changed
+)
+_HOLDS = (  # somebody must act, and waiting is no use
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "InvalidTokenException",
+    "AuthFailure",
+    "Unauthenticated",
+    "Unauthorized",
+    "UnauthorizedException",
+    "UnauthorizedOperation",
+    "NotAuthorized",
+    "NotAuthorizedException",
+    "NotAuthenticated",
+    "OptInRequired",
+    "SubscriptionRequiredException",
+    "PendingVerification",
+    "Blocked",
+    "AccessDeniedException",
+    "AccessDenied",
+    "ForbiddenException",
+    "KMSAccessDeniedException",
+    "KMSDisabledException",
+    "KMSNotFoundException",
+    "KMSOptInRequired",
+    MISSING_STREAM,
+    "NotFound",
+    "InvalidAction",
+    "MissingAction",
+    "UnsupportedOperation",
+    "UnsupportedOperationException",
+    "UnknownOperation",
+    "UnknownOperationException",
+    "HttpMethodNotAllowed",
+    "UnknownMethod",
+)
+_REFUSALS = (  # the request is wrong as it is
+    "InvalidArgumentException",
+    "ValidationException",
+    "ValidationError",
+    "SerializationException",
+    "MalformedHttpRequestException",
+    "MalformedQueryString",
+    "InvalidParameterCombination",
+    "InvalidParameterValue",
+    "InvalidParameterValueException",
+    "InvalidParameterException",
+    "InvalidQueryParameter",
+    "InvalidRequest",
+    "InvalidRequestException",
+    "BadRequest",
+    "BadRequestException",
+    "MissingParameter",
+    "MissingParameterException",
+    "UnknownError",  # YDS: a bad request whose kind it does not name
+    "RequestEntityTooLargeException",
+    "RequestEntityTooLarge",
+    "RequestTooLarge",
+    "DryRunOperationException",  # asks for no dry run: to the client it is no delivery
+)
 
 _RECORD_CODES: dict[str, Verdict] = {
-    "ProvisionedThroughputExceededException": _V.THROTTLED,
-    "ThrottlingException": _V.THROTTLED,  # YDS: request units, with no message
-    "KMSThrottlingException": _V.THROTTLED,
-    "InternalFailure": _V.AMBIGUOUS,  # YDS: everything else, lost tablets included
+    **dict.fromkeys(_THROTTLES, _V.THROTTLED),
+    **dict.fromkeys(_FAILURES, _V.AMBIGUOUS),  # YDS: everything else, lost tablets included
     # kinesis-mock refuses a single record so, inside a 200; no service is known to.
-    "InvalidArgumentException": _V.POISON,
-    "ValidationException": _V.POISON,
-    OUTSIDE_RANGE_CODE: _V.OUTSIDE,
-}
-
-_CALL_CODES: dict[str, Verdict] = {
-    "ProvisionedThroughputExceededException": _V.THROTTLED,
-    "ThrottlingException": _V.THROTTLED,
-    "Throttling": _V.THROTTLED,
-    "KMSThrottlingException": _V.THROTTLED,
-    "LimitExceededException": _V.THROTTLED,
-    "RequestLimitExceeded": _V.THROTTLED,
-    "TooManyRequestsException": _V.THROTTLED,
-    "SlowDown": _V.THROTTLED,
-    "Http429": _V.THROTTLED,
-    "InternalFailure": _V.AMBIGUOUS,
-    "InternalFailureException": _V.AMBIGUOUS,
-    "InternalError": _V.AMBIGUOUS,
-    "InternalException": _V.AMBIGUOUS,
-    "ServiceUnavailable": _V.AMBIGUOUS,
-    "Unavailable": _V.AMBIGUOUS,
-    "Aborted": _V.AMBIGUOUS,
-    "BadSession": _V.AMBIGUOUS,
-    "SessionExpired": _V.AMBIGUOUS,
-    "GenericError": _V.AMBIGUOUS,
-    "ExpiredTokenException": _V.HOLD,
-    "ExpiredToken": _V.HOLD,
-    "UnrecognizedClientException": _V.HOLD,
-    "InvalidSignatureException": _V.HOLD,
-    "SignatureDoesNotMatch": _V.HOLD,
-    "IncompleteSignature": _V.HOLD,
-    "IncompleteSignatureException": _V.HOLD,
-    "MissingAuthenticationToken": _V.HOLD,
-    "MissingAuthenticationTokenException": _V.HOLD,
-    "InvalidClientTokenId": _V.HOLD,
-    "Unauthenticated": _V.HOLD,
-    "OptInRequired": _V.HOLD,
-    "AccessDeniedException": _V.HOLD,
-    "AccessDenied": _V.HOLD,
+    **dict.fromkeys(_REFUSALS, _V.POISON),
     "KMSAccessDeniedException": _V.HOLD,
     "KMSDisabledException": _V.HOLD,
     "KMSInvalidStateException": _V.HOLD,
     "KMSNotFoundException": _V.HOLD,
     "KMSOptInRequired": _V.HOLD,
-    "ResourceNotFoundException": _V.HOLD,
-    "ResourceInUseException": _V.HOLD,
-    "InvalidAction": _V.HOLD,
-    "UnknownOperationException": _V.HOLD,
-    "NoCredentials": _V.HOLD,
-    "CredentialsError": _V.HOLD,
-    "NoRegion": _V.HOLD,
-    "EndpointError": _V.HOLD,
-    "TokenRefreshRequired": _V.HOLD,
-    "TlsError": _V.HOLD,  # an untrusted certificate does not mend itself in milliseconds
-    "InvalidArgumentException": _V.POISON,
-    "ValidationException": _V.POISON,
-    "SerializationException": _V.POISON,
-    "MissingParameter": _V.POISON,
-    "Http413": _V.POISON,
+    "AccessDeniedException": _V.HOLD,
 }
 
-MISSING_STREAM = "ResourceNotFoundException"
+_CALL_CODES: dict[str, Verdict] = {
+    **dict.fromkeys(_THROTTLES, _V.THROTTLED),
+    **dict.fromkeys(_FAILURES, _V.AMBIGUOUS),
+    **dict.fromkeys(_MENDING, _V.HOLD),
+    **dict.fromkeys(_HOLDS, _V.HOLD),
+    **dict.fromkeys(_REFUSALS, _V.POISON),
+}
+
+_TROUBLES: dict[Trouble, Verdict] = {
+    Trouble.NO_CREDENTIALS: _V.HOLD,
+    Trouble.CREDENTIALS: _V.HOLD,
+    Trouble.NO_REGION: _V.HOLD,
+    Trouble.ENDPOINT: _V.HOLD,
+    Trouble.PROXY: _V.HOLD,
+    Trouble.TRUST: _V.HOLD,
+    Trouble.TLS: _V.HOLD,  # an untrusted certificate does not mend itself in milliseconds
+    Trouble.UNPREPARED: _V.HOLD,
+    Trouble.FOREIGN: _V.HOLD,
+    Trouble.DNS: _V.NOT_SENT,
+    Trouble.CONNECT: _V.NOT_SENT,
+    Trouble.CONNECT_TIMEOUT: _V.NOT_SENT,
+    Trouble.BUSY: _V.NOT_SENT,
+    Trouble.READ_TIMEOUT: _V.AMBIGUOUS,
+    Trouble.CALL_TIMEOUT: _V.AMBIGUOUS,
+    Trouble.CONNECTION_LOST: _V.AMBIGUOUS,
+    Trouble.UNREADABLE: _V.AMBIGUOUS,
+    Trouble.WRONG_COUNT: _V.AMBIGUOUS,
+    Trouble.DEFECT: _V.AMBIGUOUS,
+}
+
+# A code that is in no table, or none at all (`Http404`): the status says who refused.
+_STATUSES: dict[int, Verdict] = {
+    401: _V.HOLD,
+    403: _V.HOLD,
+    404: _V.HOLD,  # no such place: the endpoint is another one's
+    405: _V.HOLD,
+    407: _V.HOLD,  # a proxy's
+    408: _V.AMBIGUOUS,
+    429: _V.THROTTLED,
+}
+
+# A code that nobody knows and that speaks of access is no fault of any record: to bisect it would
+# bury all of them.
+_SPEAKS_OF_ACCESS = re.compile(
+    r"auth|denied|forbidden|credential|signature|token|accesskey|optin|subscription|kms",
+    re.IGNORECASE,
+)
+
+_MENDING_TROUBLES = frozenset(
+    {
+        Trouble.CREDENTIALS,  # an instance's or container's own refresh may have failed
+        Trouble.TLS,
+        Trouble.FOREIGN,
+        Trouble.PROXY,
+    }
+)
+_MENDING_CODES = frozenset(_MENDING)
 
 
-def judge_record(code: str) -> Verdict:
-    """The class of a failed record's `ErrorCode`. An unknown code is sent again, never lost."""
-    return _RECORD_CODES.get(code, _V.AMBIGUOUS)
+def judge_record(code: str, message: str = "", service: Service = AWS) -> Verdict:
+    """The class of a failed record. A code that nobody knows is UNKNOWN: sent again, bounded."""
+    for wording in service.wordings:
+        if wording.text in message and wording.code in {None, code}:
+            return wording.verdict
+    return _RECORD_CODES.get(code, _V.UNKNOWN if code else _V.AMBIGUOUS)
 
 
-def judge_call(error: ServiceError) -> Verdict:
+def judge_call(error: ServiceError, service: Service = AWS) -> Verdict:
     """The class of a call that failed whole."""
-    if error.code == "RequestExpired":
-        # YDS: its own deadline (may have been written). AWS: our clock is off. The text tells.
-        is_deadline = "completed by deadline" in error.message
-        return _V.AMBIGUOUS if is_deadline else _V.HOLD
-    if error.code == "ValidationException" and "Stream name is empty" in error.message:
-        return _V.AMBIGUOUS  # YDS's proxy may send an emptied request again (services.md B)
-    verdict = _CALL_CODES.get(error.code)
-    if verdict is not None:
-        return verdict
+    if error.trouble is not None:
+        verdict = _TROUBLES[error.trouble]
+        return verdict if error.was_sent or verdict is _V.HOLD else _V.NOT_SENT
     if not error.was_sent:
         return _V.NOT_SENT
-    if error.status == 403:
-        return _V.HOLD
-    return _V.AMBIGUOUS
+    for wording in service.wordings:
+        if wording.text in error.message and wording.code in {None, error.code}:
+            return wording.verdict
+    status = error.status
+    if status == 413:  # whatever it is called: smaller requests may pass
+        return _V.POISON
+    verdict = _CALL_CODES.get(error.code) or _STATUSES.get(status) or _V.AMBIGUOUS
+    if verdict is _V.AMBIGUOUS and 400 <= status < 500 and error.code not in _CALL_CODES:
+        return _judge_unknown(error.code, status)
+    return verdict
+
+
+def _judge_unknown(code: str, status: int) -> Verdict:
+    """Of a 4xx with a code in no table."""
+    if status == 408:
+        return _V.AMBIGUOUS
+    if code == f"Http{status}" and status != 400:
+        return _V.HOLD  # not in the service's form: somebody else refuses
+    return _V.HOLD if _SPEAKS_OF_ACCESS.search(code) else _V.POISON
+
+
+def may_be_written(error: ServiceError, verdict: Verdict) -> bool:
+    """Whether a call that failed so may have written its records all the same."""
+    return verdict is _V.AMBIGUOUS or (verdict is _V.HOLD and error.status >= 500)
+
+
+def mends_itself(error: ServiceError) -> bool:
+    """Of a hold: whether it may be over before anybody acts, so that those who wait go on waiting
+    until their deadline. Others hear of it at once.
+    """
+    if error.trouble is not None:
+        return error.trouble in _MENDING_TROUBLES
+    return error.code in _MENDING_CODES
+
+
+def told(error: ServiceError, service: Service = AWS) -> tuple[str, str]:
+    """Code and message that a client hears when this is why its records were not delivered.
+
+    The service's own, where it spoke; where it did not (no credentials, no connection, a web page),
+    ServiceUnavailable, so that the client's SDK tries again.
+    """
+    verdict = judge_call(error, service)
+    is_own = error.trouble is not None or error.code.startswith("Http")
+    if verdict is _V.THROTTLED:
+        return THROUGHPUT, error.message or error.code
+    if is_own:
+        is_internal = verdict is _V.AMBIGUOUS and (error.trouble is not None or error.status == 500)
+        code = INTERNAL if is_internal else UNAVAILABLE
+        return code, f"{error.code}: {error.message}"
+    if verdict is _V.AMBIGUOUS:
+        is_away = error.status == 503 or error.code in {
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "Unavailable",
+        }
+        code = UNAVAILABLE if is_away else INTERNAL
+        return code, error.message if code == error.code else f"{error.code}: {error.message}"
+    if verdict is _V.NOT_SENT:
+        return UNAVAILABLE, f"{error.code}: {error.message}"
+    return error.code, error.message
+
+
+def told_of_record(code: str, message: str, service: Service = AWS) -> tuple[str, str]:
+    """The same for a record that failed alone."""
+    match judge_record(code, message, service):
+        case _V.THROTTLED:
+            return THROUGHPUT, message or code
+        case _V.AMBIGUOUS | _V.UNKNOWN:
+            return INTERNAL, message if code == INTERNAL else f"{code}: {message}"
+        case _:
+            return code, message
+
+
+def reject_reason(error: ServiceError) -> RejectReason:
+    """What a client that was refused for a hold is counted as."""
+    is_missing = error.trouble is None and error.code == MISSING_STREAM
+    return RejectReason.MISSING_STREAM if is_missing else RejectReason.HOLD

@@ -374,7 +374,7 @@ def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[D
     letters = []
     for index, (record, result) in enumerate(zip(frame.records, frame.results, strict=True)):
         if result is not None and not result.is_delivered:
-            is_expired = result.error_code == "Expired"
+            is_expired = frame.history is not None and index in frame.history.expired
             letters.append(
                 DeadLetter(
                     stream=stream,

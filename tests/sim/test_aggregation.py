@@ -9,9 +9,10 @@ from functools import partial
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RetryReason
+from kdaemon.base.counters import DeadReason
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
@@ -156,7 +157,7 @@ def test_a_reader_misses_nothing_that_was_acknowledged_after_a_change_of_shards(
     assert set(found.kept) == set(load.acknowledged), f"seed {seed}"
     assert len(load.acknowledged) == sum(len(frame.records) for frame in load.frames)
     counters = counters_of(world)
-    again = counters.retries[RetryReason.OUTSIDE]
+    again = counters.retries[Verdict.OUTSIDE]
     assert duplicates(found) == again == counters.possible_duplicates, f"seed {seed}"
     if change is merge:
         assert again == 0, "a child of both holds the keys of each"
@@ -218,7 +219,7 @@ def test_strays_are_resolved_within_5_s_though_nobody_tells_the_new_shards(seed:
     assert 4 * SECOND < oldest_ns <= 7 * SECOND, "5 s, and once more through the queue"
     found = read(world.service.stream(STREAM))
     assert set(found.kept) == set(load.acknowledged), f"seed {seed}"
-    assert counters_of(world).retries[RetryReason.OUTSIDE] > 0
+    assert counters_of(world).retries[Verdict.OUTSIDE] > 0
     assert engine.is_idle
 
 
@@ -380,4 +381,4 @@ def test_one_odd_answer_ends_aggregation_on_its_shard_only_until_the_map_was_tol
     world.run_until(world.now_ns + 3600 * SECOND)
     assert len(world.asked) == 3
     assert put("trusted") == 1
-    assert counters_of(world).retries[RetryReason.OUTSIDE] == 100, "nobody knows what the odd holds"
+    assert counters_of(world).retries[Verdict.OUTSIDE] == 100, "nobody knows what the odd holds"

@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 
-from kdaemon.base.counters import CallOutcome, DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.record import Record
+from kdaemon.base.verdict import Verdict
 from kdaemon.sandbox.settings import Quota
 from tests.sim.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 
@@ -163,7 +164,7 @@ def test_a_deadline_withdraws_what_is_queued_so_that_a_retry_is_no_duplicate() -
     world.run_until(world.now_ns + 21 * SECOND)
     assert world.settled == [frame]
     assert frame.results[0] is not None
-    assert frame.results[0].error_code == "ProvisionedThroughputExceededException"
+    assert frame.results[0].error_code == "ServiceUnavailable", "no call arrives"
     world.faults = Faults()
     world.run_until(world.now_ns + 60 * SECOND)
     assert not world.written
@@ -201,7 +202,7 @@ def test_a_poison_record_is_found_and_buried_and_the_rest_is_delivered() -> None
     counters = counters_of(world)
     assert counters.dead[DeadReason.POISON] == 1
     assert sum(world.written.values()) == 99, "bisecting sends no good record twice"
-    assert counters.calls[CallOutcome.POISON] <= 9, "log2(100) halvings and the record itself"
+    assert counters.calls[Verdict.POISON] <= 9, "log2(100) halvings and the record itself"
 
 
 def test_a_missing_stream_is_said_at_once_to_those_who_wait_and_probed_for_again() -> None:

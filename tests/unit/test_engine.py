@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import CallOutcome, DeadReason, FailureCode, RetryReason
+from kdaemon.base.counters import DeadReason, FailureCode
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.verdict import Verdict
 from tests.unit.base.frames import MS, SECOND, delivered, failed, make_frame
 from tests.unit.engine_rig import SETTINGS, Rig, T
 
@@ -134,7 +135,7 @@ def test_what_is_delivered_settles_with_the_services_own_words() -> None:
     assert frame.results == results
     assert rig.memory.bytes_taken == 0
     assert rig.engine.is_idle
-    assert rig.counters.calls[CallOutcome.DELIVERED] == 1
+    assert rig.counters.calls[Verdict.DELIVERED] == 1
 
 
 def test_only_what_failed_is_sent_again_and_first() -> None:
@@ -152,8 +153,8 @@ def test_only_what_failed_is_sent_again_and_first() -> None:
     assert set(rig.settled()) == {frame, newest}
     counters = rig.counters
     assert (counters.attempts, counters.delivered, counters.throttled) == (8, 6, 2)
-    assert counters.retries[RetryReason.THROTTLED] == 2
-    assert counters.calls[CallOutcome.PARTIAL] == 1
+    assert counters.retries[Verdict.THROTTLED] == 2
+    assert counters.calls[Verdict.PARTIAL] == 1
     assert counters.failures[FailureCode.THROUGHPUT] == 2
     assert counters.possible_duplicates == 0
 
@@ -190,8 +191,8 @@ def test_an_ambiguous_record_beside_a_throttled_one_is_still_a_possible_duplicat
         rig.put(2)
         rig.answer(rig.call(), [failed(code) for code in codes])
         assert rig.counters.possible_duplicates == 1
-        assert rig.counters.retries[RetryReason.AMBIGUOUS] == 1
-        assert rig.counters.retries[RetryReason.THROTTLED] == 1
+        assert rig.counters.retries[Verdict.AMBIGUOUS] == 1
+        assert rig.counters.retries[Verdict.THROTTLED] == 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -200,7 +201,7 @@ def test_another_number_of_results_says_nothing_of_any_record(count: int) -> Non
     frame = rig.put(2)
     rig.answer(rig.call(), [delivered()] * count)
     assert frame.results == [None, None]
-    assert rig.counters.calls[CallOutcome.AMBIGUOUS] == 1
+    assert rig.counters.calls[Verdict.AMBIGUOUS] == 1
     assert rig.counters.possible_duplicates == 2
     rig.wait()
     rig.answer(rig.call())

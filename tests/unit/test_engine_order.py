@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RejectReason, RetryReason
+from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine import EngineSettings
 from kdaemon.engine.engine import UNAVAILABLE_RECHECK_NS
 from kdaemon.pack.batch import Batch
@@ -270,7 +271,7 @@ def test_an_aggregate_that_is_throttled_counts_its_records_and_is_made_again() -
     frame = rig.put_keys("abc")
     rig.answer(rig.call(), [failed()])
     assert rig.counters.throttled == 3
-    assert rig.counters.retries[RetryReason.THROTTLED] == 3
+    assert rig.counters.retries[Verdict.THROTTLED] == 3
     rig.wait()
     again = rig.call()
     assert len(again.records) == 1

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import RetryReason
 from kdaemon.base.description import OpenShard
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine.strays import STRAY_WAIT_NS, Landing, landing
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
@@ -102,7 +102,7 @@ def test_when_some_of_its_keys_are_elsewhere_it_is_sent_again_to_where_they_are(
     rig.land(rig.call(), "low")
     rig.learn()
     assert rig.settled() == []
-    assert rig.counters.retries[RetryReason.OUTSIDE] == 3
+    assert rig.counters.retries[Verdict.OUTSIDE] == 3
     assert rig.counters.possible_duplicates == 3
     assert rig.counters.throttled == 0
     batch = rig.call()
@@ -138,10 +138,10 @@ def test_when_nobody_learns_its_shard_in_time_it_is_sent_again() -> None:
     rig.now_ns = since_ns + STRAY_WAIT_NS - 1
     assert rig.poll() is None
     assert rig.engine.next_wakeup_ns() == since_ns + STRAY_WAIT_NS
-    assert rig.counters.retries[RetryReason.OUTSIDE] == 0
+    assert rig.counters.retries[Verdict.OUTSIDE] == 0
     rig.now_ns += 1
     rig.poll()
-    assert rig.counters.retries[RetryReason.OUTSIDE] == 2
+    assert rig.counters.retries[Verdict.OUTSIDE] == 2
     assert rig.counters.in_flight + rig.counters.buffered == 2
 
 
@@ -158,10 +158,10 @@ def test_strays_of_different_times_are_each_sent_again_in_their_time() -> None:
     rig.land(second, "another")
     rig.now_ns = first_ns + STRAY_WAIT_NS
     rig.poll()
-    assert rig.counters.retries[RetryReason.OUTSIDE] == 2
+    assert rig.counters.retries[Verdict.OUTSIDE] == 2
     rig.now_ns += SECOND
     rig.poll()
-    assert rig.counters.retries[RetryReason.OUTSIDE] == 5
+    assert rig.counters.retries[Verdict.OUTSIDE] == 5
 
 
 def test_a_plain_record_elsewhere_is_delivered_as_ever() -> None:

@@ -1,14 +1,19 @@
 """The engine in trouble: calls that fail whole, poison, deadlines, stale maps, shared memory."""
 
+from dataclasses import replace
+
 import pytest
 
-from kdaemon.base.counters import CallOutcome, DeadReason, RejectReason, RetryReason
+from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.description import OpenShard
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import YANDEX
+from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine, EngineSettings
+from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
 from tests.unit.base.frames import (
     MS,
     SECOND,
@@ -19,10 +24,10 @@ from tests.unit.base.frames import (
     failed,
     make_frame,
 )
-from tests.unit.engine_rig import Rig, T
+from tests.unit.engine_rig import SETTINGS, Rig, T
 
-NOT_SENT = ServiceError("ConnectError", "", was_sent=False)
-TIMED_OUT = ServiceError("ReadTimeout", "")
+NOT_SENT = ServiceError(Trouble.CONNECT, "", was_sent=False)
+TIMED_OUT = ServiceError(Trouble.READ_TIMEOUT, "")
 INVALID = ServiceError("ValidationException", "no good", status=400)
 MISSING = ServiceError("ResourceNotFoundException", "Stream x not found", status=400)
 DENIED = ServiceError("AccessDeniedException", "not you", status=400)
@@ -34,14 +39,14 @@ DENIED = ServiceError("AccessDeniedException", "not you", status=400)
 @pytest.mark.parametrize(
     ("error", "reason", "duplicates", "throttled"),
     [
-        (NOT_SENT, RetryReason.NOT_SENT, 0, 0),
-        (TIMED_OUT, RetryReason.AMBIGUOUS, 3, 0),
-        (ServiceError("ThrottlingException", "", status=400), RetryReason.THROTTLED, 0, 3),
-        (DENIED, RetryReason.HOLD, 0, 0),
+        (NOT_SENT, Verdict.NOT_SENT, 0, 0),
+        (TIMED_OUT, Verdict.AMBIGUOUS, 3, 0),
+        (ServiceError("ThrottlingException", "", status=400), Verdict.THROTTLED, 0, 3),
+        (DENIED, Verdict.HOLD, 0, 0),
     ],
 )
 def test_a_call_that_failed_is_counted_by_its_class_and_sent_again_as_it_was(
-    error: ServiceError, reason: RetryReason, duplicates: int, throttled: int
+    error: ServiceError, reason: Verdict, duplicates: int, throttled: int
 ) -> None:
     rig = Rig()
     frame = rig.put(3)
@@ -50,7 +55,7 @@ def test_a_call_that_failed_is_counted_by_its_class_and_sent_again_as_it_was(
     counters = rig.counters
     assert counters.retries[reason] == 3
     assert (counters.possible_duplicates, counters.throttled) == (duplicates, throttled)
-    assert counters.calls[CallOutcome(reason.value)] == 1
+    assert counters.calls[reason] == 1
     rig.wait()
     again = rig.call()
     assert again.is_probe
@@ -99,7 +104,7 @@ def test_a_hold_is_remembered_until_a_call_succeeds_and_probed_slowly() -> None:
     rig.put()
     rig.fail(rig.call(), DENIED)
     assert rig.engine.hold is DENIED
-    assert rig.engine.refuses(T) is None, "only a missing stream is refused at the door"
+    assert rig.engine.refuses(T) is DENIED, "at the door, while it is not yet time to probe"
     rig.wait()
     assert rig.now_ns == T + 750 * MS
     rig.answer(rig.call())
@@ -140,6 +145,178 @@ def test_a_refused_probe_lifts_a_hold() -> None:
     assert rig.engine.hold is None
 
 
+# What is told
+
+
+@pytest.mark.parametrize(
+    "code", ["AccessDeniedException", "KMSDisabledException", "UnrecognizedClientException"]
+)
+def test_where_waiting_is_no_use_those_who_wait_hear_the_services_own_words_at_once(
+    code: str,
+) -> None:
+    rig = Rig()
+    waiting, patient = rig.put(2, deadline_ns=T + 20 * SECOND), rig.put()
+    rig.fail(rig.call(), ServiceError(code, "no", status=400))
+    assert rig.settled() == [waiting]
+    assert waiting.refusal == (code, "no")
+    assert rig.counters.rejected[RejectReason.HOLD] == 2
+    assert rig.counters.buffered == 1
+    rig.wait()
+    rig.answer(rig.call())
+    assert rig.settled() == [patient]
+
+
+def test_a_hold_that_may_mend_itself_is_waited_out_until_the_deadline() -> None:
+    rig = Rig()
+    frame = rig.put(deadline_ns=T + 20 * SECOND)
+    rig.fail(rig.call(), ServiceError("ExpiredTokenException", "old", status=400))
+    assert rig.settled() == []
+    refused = rig.engine.refuses(T)
+    assert refused is not None
+    assert refused.code == "ExpiredTokenException"
+    rig.wait()
+    rig.answer(rig.call())
+    assert rig.settled() == [frame]
+    assert frame.refusal is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServiceError("ThrottlingException", "slow", status=400), "Provisioned"),
+        (ServiceError("InternalFailure", "oh", status=500), "InternalFailure"),
+        (ServiceError("Http502", "busy", status=502), "InternalFailure"),  # it may be written
+        (TIMED_OUT, "InternalFailure"),
+        (NOT_SENT, "ServiceUnavailable"),
+        (ServiceError("ExpiredToken", "old", status=400), "ExpiredToken"),
+    ],
+)
+def test_a_frame_that_runs_out_of_time_is_refused_with_what_the_service_last_said(
+    error: ServiceError, code: str
+) -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + 20 * MS)
+    rig.fail(rig.call(), error)
+    rig.now_ns = T + 20 * MS
+    rig.poll()
+    assert rig.settled() == [frame]
+    assert frame.refusal is not None
+    assert frame.refusal[0].startswith(code)
+    assert {result.error_code for result in frame.results if result} == {frame.refusal[0]}
+
+
+def test_what_the_service_said_of_a_record_alone_is_what_is_told_of_it() -> None:
+    rig = Rig()
+    frame = rig.put(3, deadline_ns=T + 20 * MS)
+    later = [delivered(), failed("ThrottlingException"), failed("InternalFailure")]
+    rig.answer(rig.call(), later)
+    rig.now_ns = T + 20 * MS
+    rig.poll()
+    assert rig.settled() == [frame]
+    codes = [result.error_code for result in frame.results if result]
+    assert codes == [None, "ProvisionedThroughputExceededException", "InternalFailure"]
+    assert frame.refusal is None, "mixed results stay a 200"
+
+
+def test_a_withdrawn_record_whose_first_call_may_have_written_it_is_told_so() -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + 20 * MS)
+    rig.fail(rig.call(), TIMED_OUT)
+    fresh = rig.put(deadline_ns=T + 20 * MS)
+    rig.now_ns = T + 20 * MS
+    rig.poll()
+    assert rig.settled() == [frame, fresh]
+    assert [result.error_code for result in frame.results if result] == ["InternalFailure"] * 2
+    assert "duplicate" in ((frame.results[0] and frame.results[0].error_message) or "")
+    assert fresh.refusal is not None
+    assert rig.counters.possible_duplicates == 2
+
+
+def test_what_is_kept_of_an_error_holds_no_frames_alive() -> None:
+    rig = Rig()
+    rig.put()
+    batch = rig.call()
+    try:
+        try:
+            raise ValueError("below")  # noqa: TRY301 - a context is wanted
+        except ValueError as below:
+            raise ServiceError("AccessDeniedException", "no", status=400) from below
+    except ServiceError as error:
+        rig.fail(batch, error)
+    hold = rig.engine.hold
+    assert hold is not None
+    assert (hold.__traceback__, hold.__context__, hold.__cause__) == (None, None, None)
+
+
+# Reasons are values, never texts
+
+
+@pytest.mark.parametrize("code", ["OutsideRange", "Expired", "accepted", "WrongCount", "other"])
+def test_a_services_code_that_is_a_word_of_ours_is_an_unknown_code(code: str) -> None:
+    """It is sent again, as a possible duplicate, a bounded number of times; then it is dead."""
+    rig = Rig()
+    frame = rig.put(2)
+    for attempt in range(1, UNKNOWN_ATTEMPTS_MAX + 1):
+        batch = rig.call()
+        results = [failed(code) for _ in batch.records]
+        if attempt == 1:
+            results[0] = delivered()
+        rig.answer(batch, results)
+        if attempt < UNKNOWN_ATTEMPTS_MAX:
+            rig.wait()
+    assert rig.settled() == [frame]
+    assert frame.results[1] == failed(code)
+    assert rig.counters.dead[DeadReason.POISON] == 1
+    assert rig.counters.dead[DeadReason.EXPIRED] == 0
+    assert rig.counters.retries[Verdict.OUTSIDE] == 0
+    assert rig.counters.possible_duplicates == UNKNOWN_ATTEMPTS_MAX - 1
+
+
+def test_an_unknown_4xx_is_halved_and_the_bad_record_is_dead_with_its_code() -> None:
+    rig = Rig()
+    frame = rig.put(4)
+    while (batch := rig.poll()) is not None:
+        if frame.records[2] in batch.records:
+            rig.fail(batch, ServiceError("SomethingNew", "odd", status=422))
+        else:
+            rig.answer(batch)
+    assert rig.settled() == [frame]
+    assert frame.results[2] == RecordResult(error_code="SomethingNew", error_message="odd")
+
+
+def test_a_full_database_is_a_hold_with_its_words() -> None:
+    rig = Rig(replace(SETTINGS, service=YANDEX, is_shard_atomic=True))
+    rig.put(2)
+    full = RecordResult(
+        error_code="ProvisionedThroughputExceededException", error_message="database size exceeded"
+    )
+    rig.answer(rig.call(), [full, full])
+    assert rig.engine.hold is not None
+    assert "database size exceeded" in rig.engine.hold.message
+    assert rig.counters.throttled == 0
+    assert rig.counters.possible_duplicates == 0
+    assert rig.poll() is None
+    rig.wait()
+    rig.answer(rig.call())
+    assert rig.engine.hold is None
+
+
+@pytest.mark.parametrize(
+    ("asked_ns", "wait_ns"),
+    [(0, 37_500_000), (2 * SECOND, 2 * SECOND), (3600 * SECOND, 5 * SECOND + 37_500_000)],
+)
+def test_a_service_that_asks_to_be_left_alone_is_left_alone_within_reason(
+    asked_ns: int, wait_ns: int
+) -> None:
+    rig = Rig()
+    rig.put()
+    rig.fail(rig.call(), ServiceError("Http503", "", status=503, retry_after_ns=asked_ns))
+    rig.now_ns = T + wait_ns - 1
+    assert rig.poll() is None
+    rig.now_ns += 1
+    assert rig.call().is_probe
+
+
 # Bisecting
 
 
@@ -160,7 +337,7 @@ def test_a_refused_request_is_halved_until_the_bad_record_is_found() -> None:
     assert sum(1 for r in frame.results if r is not None and r.is_delivered) == 4
     counters = rig.counters
     assert counters.dead[DeadReason.POISON] == 1
-    assert counters.retries[RetryReason.BISECTED] == 5 + 2
+    assert counters.retries[Verdict.BISECTED] == 5 + 2
     assert rig.engine.is_idle
 
 
@@ -219,9 +396,7 @@ def test_what_was_withdrawn_is_never_sent() -> None:
     assert rig.settled() == [withdrawn]
     rig.wait()
     assert len(rig.call().records) == 1
-    assert {result.error_code for result in withdrawn.results if result} == {
-        "ProvisionedThroughputExceededException"
-    }
+    assert {result.error_code for result in withdrawn.results if result} == {"ServiceUnavailable"}
 
 
 def test_a_late_answer_for_an_abandoned_frame_is_counted_and_rewrites_nothing() -> None:
@@ -276,7 +451,9 @@ def test_a_withdrawn_record_says_what_held_it_up() -> None:
     rig.now_ns += SECOND // 2
     rig.poll()
     assert frame.results[0] is not None
-    assert "AccessDeniedException: not you" in (frame.results[0].error_message or "")
+    assert frame.results[0].error_code == "AccessDeniedException"
+    assert "not you" in (frame.results[0].error_message or "")
+    assert frame.refusal == (frame.results[0].error_code, frame.results[0].error_message)
 
 
 # The map, and memory that is shared

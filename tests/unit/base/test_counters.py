@@ -1,5 +1,6 @@
 """Histograms, counters and the memory budget."""
 
+from collections.abc import Iterable
 from enum import Enum
 
 import pytest
@@ -7,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.counters import (
-    CallOutcome,
     DeadReason,
     FailureCode,
     RejectReason,
-    RetryReason,
     StreamCounters,
     failure_code,
 )
@@ -23,7 +22,8 @@ from kdaemon.base.histogram import (
 )
 from kdaemon.base.limits import RECORDS_PER_CALL_MAX, REQUEST_BYTES_MAX_AWS
 from kdaemon.base.memory import ByteBudget
-from kdaemon.settle.verdict import Verdict
+from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
+from kdaemon.settle.verdict import _CALL_CODES, _STATUSES, _TROUBLES
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,27 @@ def test_a_code_that_nobody_knows_is_other(code: str) -> None:
     [
         ("rejected", RejectReason),
         ("dead", DeadReason),
-        ("retries", RetryReason),
+        ("retries", RETRY_REASONS),
         ("failures", FailureCode),
-        ("calls", CallOutcome),
+        ("calls", CALL_OUTCOMES),
     ],
 )
-def test_every_label_starts_at_zero(name: str, labels: type[Enum]) -> None:
+def test_every_label_starts_at_zero(name: str, labels: Iterable[Enum]) -> None:
     assert getattr(StreamCounters(), name) == dict.fromkeys(labels, 0)
 
 
 def test_every_verdict_on_a_whole_call_is_an_outcome() -> None:
-    for verdict in set(Verdict) - {Verdict.OUTSIDE}:  # said of single records only
-        assert CallOutcome(verdict.value) in CallOutcome
+    judged = {*_CALL_CODES.values(), *_STATUSES.values(), *_TROUBLES.values()}
+    assert judged <= set(CALL_OUTCOMES)
+
+
+def test_the_labels_of_outcomes_and_reasons_are_those_of_the_metrics() -> None:
+    assert [each.value for each in CALL_OUTCOMES] == [
+        *("delivered", "partial", "throttled", "not_sent", "ambiguous", "hold", "poison")
+    ]
+    assert [each.value for each in RETRY_REASONS] == [
+        *("throttled", "not_sent", "ambiguous", "hold", "bisected", "outside_range")
+    ]
 
 
 def test_unaccounted_is_what_was_received_and_is_nowhere() -> None:

@@ -12,18 +12,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from kdaemon.base.counters import (
-    CallOutcome,
     DeadReason,
     DropReason,
     FailureCode,
     RejectReason,
-    RetryReason,
     StreamCounters,
 )
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.text import printable
+from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
 from kdaemon.http.hub import REFUSALS, TIME_OUTS, HttpCounters
@@ -41,7 +40,7 @@ PROMETHEUS_3 = (
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
-ENUMS = (RejectReason, DeadReason, DropReason, RetryReason, FailureCode, CallOutcome)
+ENUMS = (RejectReason, DeadReason, DropReason, RETRY_REASONS, FailureCode, CALL_OUTCOMES)
 
 
 @dataclass
@@ -243,13 +242,13 @@ def test_histograms_are_cumulative_in_seconds_records_and_bytes() -> None:
 def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
     _, metrics = observe(World(1), "a", "b")
     found = samples(metrics, accept)
-    labelled = {
+    labelled: dict[str, tuple[str, Iterable[Any]]] = {
         "kdaemon_records_rejected_total": ("reason", RejectReason),
         "kdaemon_records_dead_total": ("reason", DeadReason),
         "kdaemon_records_dropped_total": ("reason", DropReason),
-        "kdaemon_records_retries_total": ("reason", RetryReason),
+        "kdaemon_records_retries_total": ("reason", RETRY_REASONS),
         "kdaemon_record_failures_total": ("code", FailureCode),
-        "kdaemon_put_records_calls_total": ("outcome", CallOutcome),
+        "kdaemon_put_records_calls_total": ("outcome", CALL_OUTCOMES),
     }
     assert {enum for _, enum in labelled.values()} == set(ENUMS)
     for name, (label, enum) in labelled.items():
