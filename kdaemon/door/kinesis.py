@@ -32,7 +32,9 @@ from kdaemon.wire.put import (
     parse_put_record,
     parse_put_records,
     read_envelope,
+    require_keys,
 )
+from kdaemon.wire.refusals import render
 
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
 """In a request: how this one is to be acknowledged. In an answer: that it was not `delivered`."""
@@ -83,7 +85,7 @@ class KinesisGateway:
         except RejectedRecord as error:
             self._streams.door.refuse(RejectReason.UNLISTED, len(sizes), sum(sizes))
             raise api_error(error.code, error.message) from None
-        self._check(stream, form, put)
+        self._check(stream, put)
         asked = request.headers.get(ACKNOWLEDGE_HEADER)
         acknowledge = stream.acknowledge
         if asked is not None:
@@ -132,20 +134,25 @@ class KinesisGateway:
             frame.results = [_FULL] * len(sizes)
             answer(frame)
 
-    def _check(self, stream: Stream, form: "_Form", put: PutRequest) -> None:
+    def _check(self, stream: Stream, put: PutRequest) -> None:
         """Holds the request to the stream's state and its own limits; raises ApiError."""
         total = sum(put.sizes)
         unavailable = stream.unavailable
         if unavailable is not None:
             stream.reject(RejectReason.UNAVAILABLE, len(put.sizes), total)
             raise api_error(unavailable.code, unavailable.message)
+        try:
+            require_keys(put)
+        except ApiError:
+            stream.reject(RejectReason.INVALID, len(put.sizes), total)
+            raise
         request_bytes_max = stream.config.request_bytes_max
         record_bytes_max = stream.record_bytes_max
         if total > record_bytes_max or total > request_bytes_max:
             is_free = self._widest.is_stream_name_free
             limits = PutLimits(record_bytes_max, request_bytes_max, None, is_free)
             try:
-                check_sizes(put, limits, prefix=form.path_prefix)
+                check_sizes(put, limits)
             except ApiError:
                 stream.reject(RejectReason.INVALID, len(put.sizes), total)
                 raise
@@ -188,14 +195,11 @@ class _Form:
 
     parse: Callable[[bytes, PutLimits], PutRequest]
     encode: Callable[[list[RecordResult]], bytes]  # raises ApiError: PutRecord fails whole
-    path_prefix: str  # of a member in a ValidationException
 
 
 _FORMS = {
-    Operation.PUT_RECORDS: _Form(parse_put_records, encode_put_records, "records.%d.member."),
-    Operation.PUT_RECORD: _Form(
-        parse_put_record, lambda results: encode_put_record(results[0]), ""
-    ),
+    Operation.PUT_RECORDS: _Form(parse_put_records, encode_put_records),
+    Operation.PUT_RECORD: _Form(parse_put_record, lambda results: encode_put_record(results[0])),
 }
 
 
@@ -240,4 +244,5 @@ def hold_to_path(stream: Stream, asked: Acknowledge) -> None:
 
 
 def _respond_error(request: HttpRequest, error: ApiError, headers: AnswerHeader) -> None:
-    request.respond(error.status, error.body, content_type=error.content_type, headers=headers)
+    status, body, content_type = render(error.refusal, error.encoding)
+    request.respond(status, body, content_type=content_type, headers=headers)

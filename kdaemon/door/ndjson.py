@@ -31,6 +31,7 @@ from kdaemon.wire.lines import (
     refused_at_once,
 )
 from kdaemon.wire.put import ApiError, PutLimits
+from kdaemon.wire.refusals import render
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"
@@ -67,15 +68,17 @@ class NdjsonGateway:
             _refuse(request, 415, "UnsupportedMediaType", "Send the lines as they are, uncoded.")
             return
         name = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
-        parsed = parse_lines(request.body, 1, name)
+        parsed = parse_lines(request.body, 1, name, is_start=True)
         request.body = b""
         rejected = parsed.rejected
+        untold_count = parsed.rejected_count - len(rejected)
         for other, lines in parsed.by_stream.items():
             if other != name:
                 text = "This request is for another stream; put the record under its own path."
                 rejected += [Rejected(n, "ValidationException", text) for n in lines.numbers]
         lines = parsed.by_stream.get(name) or Lines([], [], [])
-        count, byte_count = len(lines.records) + len(rejected), sum(lines.sizes)
+        count = len(lines.records) + len(rejected) + untold_count
+        byte_count = sum(lines.sizes)
         try:
             stream = self._streams.find(name)
         except RejectedRecord as error:
@@ -94,11 +97,12 @@ class NdjsonGateway:
             if asked is not None:
                 acknowledge = chosen(stream, asked, count, byte_count)
         except ApiError as error:
-            request.respond(error.status, error.body, content_type=error.content_type)
+            status, body, content_type = render(error.refusal, error.encoding)
+            request.respond(status, body, content_type=content_type)
             return
         rejected += refuse_oversized(lines, self._limits(stream))
         if rejected:
-            stream.reject(RejectReason.INVALID, len(rejected), 0)
+            stream.reject(RejectReason.INVALID, len(rejected) + untold_count, 0)
         self._put(request, stream, lines, rejected, acknowledge)
 
     def _put(

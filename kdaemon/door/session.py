@@ -221,8 +221,8 @@ class NdjsonSession(asyncio.Protocol):
         parsed = parse_lines(block, self._next_line, self._stream)
         self._next_line += parsed.line_count
         a_round = _Round()
-        if parsed.rejected:
-            self._intake.count_rejected(self._stream, len(parsed.rejected), 0)
+        if parsed.rejected_count:
+            self._intake.count_rejected(self._stream, parsed.rejected_count, 0)
             self._tell_rejected(parsed.rejected)
         for stream, lines in parsed.by_stream.items():
             if stream is None:

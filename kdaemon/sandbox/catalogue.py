@@ -6,8 +6,7 @@ stored records, and after every write it is at most the setting.
 """
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
-from kdaemon.base.names import ARN_PATTERN
-from kdaemon.sandbox.payload import Payload, optional_text, refuse, text
+from kdaemon.sandbox.payload import Payload, arn, optional_arn, optional_text, refuse
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
@@ -127,14 +126,14 @@ class Catalogue:
 
     def find_by_arn(self, payload: Payload) -> Stream:
         """The stream of a call that takes no name; ValidationException where the ARN is missing."""
-        arn = text(payload, "StreamARN", ARN_PATTERN)
-        return self.find(self.name_of(None, arn))
+        return self.find(self.name_of(None, arn(payload, "StreamARN")))
 
     def name_in(self, payload: Payload) -> str | None:
         """The name in a control or reading call; None when it gives neither name nor ARN."""
         name = optional_text(payload, "StreamName", self.name_pattern)
-        arn = optional_text(payload, "StreamARN", ARN_PATTERN)
-        return None if name is None and arn is None else self.name_of(name, arn)
+        stream_arn = optional_arn(payload, "StreamARN")
+        no_stream = name is None and stream_arn is None
+        return None if no_stream else self.name_of(name, stream_arn)
 
     def find_in(self, payload: Payload) -> Stream:
         """The stream that a control or reading call names."""

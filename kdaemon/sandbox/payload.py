@@ -11,7 +11,10 @@ from collections.abc import Mapping
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_PATTERN
+from kdaemon.base.names import ARN_PATTERN, parse_arn
 
+# Each of these is bounded in length and linear, as every pattern here must be: a client chooses the
+# text that is held to it.
 SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
 SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"  # [M]
 HASH_KEY = HASH_KEY_PATTERN.strip("^$")
@@ -47,6 +50,22 @@ def optional_text(payload: Payload, member: str, pattern: str | None = None) -> 
 def text(payload: Payload, member: str, pattern: str | None = None) -> str:
     """As `optional_text`, but it must be there."""
     value = optional_text(payload, member, pattern)
+    if value is None:
+        raise _invalid(member, "not be null")
+    return value
+
+
+def optional_arn(payload: Payload, member: str) -> str | None:
+    """The ARN of a stream; None when it is absent."""
+    value = optional_text(payload, member)
+    if value is not None and parse_arn(value) is None:
+        raise _invalid(member, f"satisfy regular expression pattern: {ARN_PATTERN}")
+    return value
+
+
+def arn(payload: Payload, member: str) -> str:
+    """As `optional_arn`, but it must be there."""
+    value = optional_arn(payload, member)
     if value is None:
         raise _invalid(member, "not be null")
     return value

@@ -5,8 +5,8 @@ Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
 else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
 chosen in between, by operation and stream.
 
-A record without a partition key, which an AUTO stream takes and the daemon does not, is read on a
-second pass (`keyless.py`).
+Bounds: a body is decoded to plain values up to CONTROL_BYTES_MAX only; PutRecord(s) are bounded by
+their reader.
 
 No signature is asked for: a user with curl gets an answer where AWS says
 MissingAuthenticationToken.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import KIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
@@ -28,15 +28,16 @@ from kdaemon.wire.put import (
     ApiError,
     PutLimits,
     api_error,
-    encode_error,
     encode_put_record,
     encode_put_records,
     parse_put_record,
     parse_put_records,
     read_envelope,
 )
+from kdaemon.wire.refusals import Encoding, refuse, render
 
-JSON = b"application/x-amz-json-1.1"
+JSON = Encoding.JSON.value
+CONTROL_BYTES_MAX = 64 * KIB  # of a body that is no PutRecord(s); ours, 2026-11-28
 _TARGET_PREFIX = b"Kinesis_20131202."
 _PUT_TARGET = _TARGET_PREFIX + b"PutRecords"  # stands for every operation in the envelope checks
 
@@ -87,9 +88,10 @@ def read_call(
 def refusal(error: ServiceError | ApiError, held_until_ns: int = 0) -> Reply:
     """An error answer."""
     if isinstance(error, ApiError):
-        return Reply(error.status, error.body, error.content_type, held_until_ns)
-    body = encode_error(error.code, error.message or None)
-    return Reply(error.status, body, JSON, held_until_ns)
+        status, body, content_type = render(error.refusal, error.encoding)
+        return Reply(status, body, content_type, held_until_ns)
+    found = refuse(error.code, error.message or None, status=error.status)
+    return Reply(*render(found, Encoding.JSON), held_until_ns)
 
 
 def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], body: bytes) -> str:
@@ -106,7 +108,8 @@ def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], 
 
 
 def _read_put_records(service: Service, body: bytes) -> Call:
-    request = keyless.parse(parse_put_records, service, body, _limits(service))
+    request = parse_put_records(body, _limits(service))
+    keyless.check(service, request)
     stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
@@ -118,7 +121,8 @@ def _read_put_records(service: Service, body: bytes) -> Call:
 
 
 def _read_put_record(service: Service, body: bytes) -> Call:
-    request = keyless.parse(parse_put_record, service, body, _limits(service))
+    request = parse_put_record(body, _limits(service))
+    keyless.check(service, request)
     stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
@@ -142,6 +146,7 @@ def _limits(service: Service) -> PutLimits:
     return PutLimits(
         record_bytes_max=RECORD_BYTES_MAX_AWS,
         request_bytes_max=service.settings.request_limit_bytes,
+        keyless_bytes=0,
     )
 
 
@@ -166,6 +171,9 @@ def _other_call(service: Service, operation: str, payload: Payload) -> Call:
 
 
 def _payload(body: bytes) -> Payload:
+    if len(body) > CONTROL_BYTES_MAX:
+        text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes."
+        raise api_error("SerializationException", text)
     try:
         payload = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,8 +1,9 @@
 """Bytes of an NDJSON connection on their way to being lines. Pure.
 
 Invariant: bytes come out in the order they came in, each once, cut only after a newline (or at the
-end of all input). Bounds itself by nothing: the session feeds it one read at a time, and only while
-it holds no whole line, and judges the size of a line that has no end.
+end of all input); but for a byte order mark before the first line, which is left out. Bounds itself
+by nothing: the session feeds it one read at a time, and only while it holds no whole line, and
+judges the size of a line that has no end.
 Where it sits: inside `ndjson_session.py`.
 """
 
@@ -11,16 +12,19 @@ Where it sits: inside `ndjson_session.py`.
 # Ours, 2026-11-21: 240 records of 200 bytes, enough that a block's fixed cost vanishes.
 BLOCK_BYTES = 64 * 1024
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write before the first line
+
 
 class LineBuffer:
     """Whole lines that are not parsed yet, and the start of one that has no end yet."""
 
-    __slots__ = ("_lines", "_partial", "_start")
+    __slots__ = ("_is_first", "_lines", "_partial", "_start")
 
     def __init__(self) -> None:
         self._lines = b""
         self._start = 0  # where in `_lines` what is not taken begins
         self._partial = bytearray()
+        self._is_first = True  # nothing was taken yet
 
     @property
     def has_lines(self) -> bool:
@@ -78,6 +82,9 @@ class LineBuffer:
 
     def _take(self, end: int) -> bytes:
         taken = self._lines[self._start : end]
+        if self._is_first:
+            self._is_first = False
+            taken = taken.removeprefix(BYTE_ORDER_MARK)
         self._start = end
         if not self.has_lines:
             self._lines, self._start = b"", 0

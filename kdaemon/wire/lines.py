@@ -4,10 +4,11 @@ A record line: {"data": text} or {"data_base64": base64}, and if wanted "partiti
 "explicit_hash_key" and "stream". A record without a key gets the empty one, which asks the engine
 to spread it. A first line without data sets a connection: {"stream", "acknowledge"}. Of a block
 only the bad line is refused. A field that is not known refuses its line: a misspelt partition key
-must not become a record without one.
+must not become a record without one; so does a field that is there twice.
 
-Invariant: every line that is not blank becomes one record or one rejection, never both or neither.
-Where it sits: `unix.py` and the gateway's NDJSON route -> here -> admission.
+Invariant: every line that is not blank becomes one record or one rejection, never both or neither;
+what is kept and told of rejections is bounded, whatever came.
+Where it sits: a connection's bytes, in blocks -> here -> the door.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,21 @@ from typing import Annotated
 
 import msgspec
 
+from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
-from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX, SPREAD_KEY_BYTES
+from kdaemon.base.limits import (
+    HASH_KEY_MAX,
+    KIB,
+    PARTITION_KEY_CHARACTERS_MAX,
+    SPREAD_KEY_BYTES,
+)
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
+from kdaemon.wire.line_buffer import BYTE_ORDER_MARK
+from kdaemon.wire.members import repeated_in_line
 from kdaemon.wire.put import PutLimits
-from kdaemon.wire.refusals import HASH_KEY
+from kdaemon.wire.refusals import echo
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
@@ -28,6 +38,11 @@ FULL = "ProvisionedThroughputExceededException"  # there is no room now
 NOTHING_TAKEN = "No room now: nothing was taken."
 
 REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
+EXPLAINED_MAX = 10  # rejections that are explained, of one request or connection; ours, 2026-11-28
+NUMBERED_MAX = 1_000  # rejections whose lines are told, of the same; ours, 2026-11-28
+SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 2026-11-28
+
+LINE_BYTES_MIN = len(b'{"data":""}')  # nothing shorter is a record
 
 FIELDS = (
     "A record line has `data` (a text) or `data_base64`, and may have `partition_key`, "
@@ -35,16 +50,61 @@ FIELDS = (
 )
 SETUP_FIELDS = (
     "A first line without data sets the connection and has only `stream` (a name) and "
-    '`acknowledge` ("delivered", "accepted" or "none").'
+    '`acknowledge` ("delivered", "stored", "accepted" or "none").'
 )
 
 
-class Rejected(msgspec.Struct, gc=False):
-    """One refused line: its number from 1, the service's word for the reason, a text for people."""
+class Rejected(msgspec.Struct, gc=False, omit_defaults=True):
+    """One refused line: its number from 1, the service's word for the reason, a text for people
+    (None: enough were explained).
+    """
 
     line: int
     code: str
-    message: str
+    message: str | None = None
+
+
+class Problems:
+    """The refused lines of one request or connection, in bounded memory.
+
+    `count`: all of them. `rejected`: the first NUMBERED_MAX, of which the first EXPLAINED_MAX have
+    a text.
+    """
+
+    __slots__ = ("count", "rejected")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rejected: list[Rejected] = []
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There are more than anybody reads: the sender is better told to stop."""
+        return self.count > NUMBERED_MAX
+
+    @property
+    def wants_text(self) -> bool:
+        """The next one is worth an explanation."""
+        return self.count < EXPLAINED_MAX
+
+    def add(self, line: int, code: str, message: str | None) -> None:
+        if self.count < NUMBERED_MAX:
+            self.rejected.append(Rejected(line, code, message if self.wants_text else None))
+        self.count += 1
+
+    def extend(self, rejected: list[Rejected]) -> None:
+        for each in rejected:
+            self.add(each.line, each.code, each.message)
+
+
+class Answer(msgspec.Struct):
+    """What HTTP answers to a body of lines: how many records were acknowledged, how many lines were
+    not, and which, as far as they are told.
+    """
+
+    acknowledged: int
+    rejected: list[Rejected]
+    rejected_count: int
 
 
 class Lines(msgspec.Struct):
@@ -59,10 +119,13 @@ class Lines(msgspec.Struct):
 
 
 class Parsed(msgspec.Struct):
-    """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included."""
+    """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
+    `rejected_count`: refused lines; `rejected`: those of them that are told.
+    """
 
     by_stream: dict[str | None, Lines]
     rejected: list[Rejected]
+    rejected_count: int
     line_count: int
 
 
@@ -86,46 +149,99 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_setup = msgspec.json.Decoder(Setup).decode
 _encode = msgspec.json.Encoder().encode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def parse_lines(block: bytes, first_line: int = 1, stream: str | None = None) -> Parsed:
+class _Glance(msgspec.Struct):
+    """Whether a line holds data, and nothing else of it."""
+
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_glance = msgspec.json.Decoder(_Glance).decode
+
+# Bytes of a line beside its values, written as short as JSON allows.
+_WITH_DATA = LINE_BYTES_MIN
+_WITH_DATA_BASE64 = len(b'{"data_base64":""}')
+_WITH_KEY = len(b',"partition_key":""')
+_WITH_HASH_KEY = len(b',"explicit_hash_key":""')
+_WITH_STREAM = len(b',"stream":""')
+_SPARE_MIN = len(b',"data":""')  # what a field that is there twice takes at least
+
+
+def parse_lines(
+    block: bytes,
+    first_line: int = 1,
+    stream: str | None = None,
+    problems: Problems | None = None,
+    *,
+    is_start: bool = False,
+) -> Parsed:
     """Reads whole lines; the last one may lack its newline.
 
     `first_line`: the number of the block's first line. `stream`: that of lines which name none.
-    Sizes are not judged here: see `refuse_oversized`.
+    `problems`: those of the blocks before, to which this block's are added. `is_start`: the block
+    begins its request, where a byte order mark may stand. Sizes are not judged here: see
+    `refuse_oversized`.
     """
+    if is_start and block.startswith(BYTE_ORDER_MARK):
+        block = block[len(BYTE_ORDER_MARK) :]
+    if problems is None:
+        problems = Problems()
+    if block.isspace():
+        return Parsed({}, [], 0, block.count(b"\n") + (not block.endswith(b"\n")))
     raw = block.split(b"\n")
     if not raw[-1]:
         raw.pop()
-    parsed = Parsed({}, [], len(raw))
+    by_stream: dict[str | None, Lines] = {}
+    count_before, told_before = problems.count, len(problems.rejected)
     try:
         # Not `decode_lines`, which takes values wherever they end: a line must be one record.
         lines = list(map(_decode_line, raw))
-    except _UNREADABLE:  # a bad line, or a blank one
-        _collect(_read_each(raw, first_line, parsed.rejected), stream, parsed)
-        parsed.rejected.sort(key=lambda rejected: rejected.line)
+    except UNREADABLE:  # a bad line, or a blank one
+        _collect(_read_each(raw, first_line, problems), stream, by_stream, problems)
     else:
-        _collect(enumerate(lines, first_line), stream, parsed)
-    return parsed
+        numbered = zip(range(first_line, first_line + len(raw)), raw, lines, strict=True)
+        _collect(numbered, stream, by_stream, problems)
+    rejected = problems.rejected[told_before:]
+    return Parsed(by_stream, rejected, problems.count - count_before, len(raw))
 
 
 def parse_setup(line: bytes) -> Setup | None:
     """Reads the first line of a connection; None if it is a record line (or not JSON at all).
 
-    Raises RejectedRecord if it has no data and is no setup either.
+    Raises RejectedRecord if it has no data and is no setup either. A line of more than
+    SETUP_BYTES_MAX is no setup: as a record line it is refused without being looked through.
     """
-    try:
-        return _decode_setup(line)
-    except _UNREADABLE as error:
-        reason = error
-    try:
-        value = msgspec.json.decode(line)
-    except _UNREADABLE:
+    if len(line) > SETUP_BYTES_MAX:
         return None
-    if not isinstance(value, dict) or "data" in value or "data_base64" in value:
+    try:
+        setup = _decode_setup(line)
+    except UNREADABLE as error:
+        reason = _reason(error)
+    else:
+        name = repeated_in_line(line)
+        if name is None:
+            return setup
+        reason = _twice(name)
+    try:
+        seen = _glance(line)
+    except UNREADABLE:
         return None
-    raise RejectedRecord(VALIDATION, f"{_reason(reason)} {SETUP_FIELDS} {FIELDS}")
+    if seen.data is not msgspec.UNSET or seen.data_base64 is not msgspec.UNSET:
+        return None
+    raise RejectedRecord(VALIDATION, f"{reason} {SETUP_FIELDS} {FIELDS}")
+
+
+def held_bytes_bound(byte_count: int, line_count: int) -> int:
+    """The most memory that lines can hold as the records of one stream, before they are looked at.
+
+    `byte_count`: of the lines as they came; `line_count`: their newlines. Raw bytes are not in it.
+    """
+    shortest = LINE_BYTES_MIN + 1
+    record_count = min(line_count + 1, (byte_count + 1) // shortest)
+    # A key that is missing counts as many bytes as it will have, which any line has to spare.
+    return held_bytes(record_count, byte_count) + FRAME_HELD_BYTES
 
 
 def refuse_oversized(lines: Lines, limits: PutLimits) -> list[Rejected]:
@@ -171,65 +287,112 @@ def encode_acknowledged(count: int) -> bytes:
 
 def encode_rejected(rejected: Rejected) -> bytes:
     """One line that was refused, or whose record was not delivered."""
-    answer = {"rejected": rejected.line, "code": rejected.code, "message": rejected.message}
+    answer: dict[str, object] = {"rejected": rejected.line, "code": rejected.code}
+    if rejected.message is not None:
+        answer["message"] = rejected.message
     return _encode(answer) + b"\n"
 
 
-def _collect(numbered: "Iterator[tuple[int, _Line]]", stream: str | None, parsed: Parsed) -> None:
+def encode_answer(acknowledged: int, problems: Problems) -> bytes:
+    """What HTTP answers to a body of lines."""
+    rejected = sorted(problems.rejected, key=lambda each: each.line)
+    return _encode(Answer(acknowledged, rejected, problems.count))
+
+
+def _collect(
+    numbered: Iterator[tuple[int, bytes, _Line]],
+    stream: str | None,
+    by_stream: dict[str | None, Lines],
+    problems: Problems,
+) -> None:
     """Lines that could be read -> records under their streams, or rejections."""
-    by_stream, rejected = parsed.by_stream, parsed.rejected
     lines = Lines([], [], [])
     current: str | None = None  # whose `lines` these are; set with the first record
-    for number, line in numbered:
+    for number, text, line in numbered:
         if line.data is None:
             if line.data_base64 is None:
-                rejected.append(Rejected(number, VALIDATION, f"There is no data. {FIELDS}"))
+                problems.add(number, VALIDATION, f"There is no data. {FIELDS}")
                 continue
             data = line.data_base64
+            spare = len(text) - _WITH_DATA_BASE64 - (len(data) + 2) // 3 * 4
         elif line.data_base64 is None:
             data = line.data.encode()
+            spare = len(text) - _WITH_DATA - len(data)
         else:
-            text = "A record has `data` or `data_base64`, not both."
-            rejected.append(Rejected(number, VALIDATION, text))
+            message = "A record has `data` or `data_base64`, not both."
+            problems.add(number, VALIDATION, message)
+            continue
+        key = line.partition_key or ""
+        key_bytes = len(key) if key.isascii() else len(key.encode())
+        if key:
+            spare -= _WITH_KEY + key_bytes
+        # Only a line that is longer than its values explain can hold a field twice.
+        if spare >= _SPARE_MIN and not _is_sound(number, text, line, spare, problems):
             continue
         hash_key = line.explicit_hash_key
         if hash_key is not None and not _is_hash_key(hash_key):
-            text = "An explicit hash key is a decimal from 0 to 2^128-1 without leading zeros."
-            rejected.append(Rejected(number, VALIDATION, text))
+            message = "An explicit hash key is a decimal from 0 to 2^128-1 without leading zeros."
+            problems.add(number, VALIDATION, message)
             continue
         name = line.stream or stream
         if name != current or not lines.records:
             current = name
             lines = by_stream.setdefault(name, Lines([], [], []))
-        key = line.partition_key or ""
-        key_bytes = len(key) if key.isascii() else len(key.encode())
         lines.records.append(Record(data, key, hash_key))
         lines.sizes.append(len(data) + (key_bytes or SPREAD_KEY_BYTES))
         lines.numbers.append(number)
 
 
+def _is_sound(number: int, text: bytes, line: _Line, spare: int, problems: Problems) -> bool:
+    """Whether each field is there once. `spare`: bytes beyond those of data and partition key."""
+    field_count = 1 + (line.partition_key is not None)
+    if line.explicit_hash_key is not None:
+        spare -= _WITH_HASH_KEY + len(line.explicit_hash_key)
+        field_count += 1
+    if line.stream is not None:
+        spare -= _WITH_STREAM + len(line.stream.encode())
+        field_count += 1
+    if spare < _SPARE_MIN:
+        return True
+    # Blanks and escapes take room too. A field with a text has four quotes that are not escaped.
+    quote_count = text.count(b'"') - text.count(b'\\"')
+    if quote_count == 4 * field_count and b'\\\\"' not in text:
+        return True
+    name = repeated_in_line(text)
+    if name is not None:
+        problems.add(number, VALIDATION, f"{_twice(name)} {FIELDS}")
+    return name is None
+
+
+def _twice(name: str) -> str:
+    return f"The field `{echo(name)}` is there twice."
+
+
 def _is_hash_key(text: str) -> bool:
-    return HASH_KEY.fullmatch(text) is not None and int(text) <= HASH_KEY_MAX
+    return is_decimal(text, HASH_KEY_DIGITS_MAX) and int(text) <= HASH_KEY_MAX
 
 
 def _read_each(
-    raw: list[bytes], first_line: int, rejected: list[Rejected]
-) -> Iterator[tuple[int, _Line]]:
+    raw: list[bytes], first_line: int, problems: Problems
+) -> Iterator[tuple[int, bytes, _Line]]:
     for number, text in enumerate(raw, first_line):
         if not text or text.isspace():
             continue
+        if len(text) < LINE_BYTES_MIN and problems.is_hopeless:
+            problems.add(number, SERIALIZATION, None)
+            continue
         try:
             line = _decode_line(text)
-        except _UNREADABLE as error:
-            rejected.append(_explain(number, error))
+        except UNREADABLE as error:
+            code = VALIDATION if isinstance(error, msgspec.ValidationError) else SERIALIZATION
+            if not problems.wants_text:
+                problems.add(number, code, None)
+            elif code is VALIDATION:
+                problems.add(number, code, f"{_reason(error)} {FIELDS}")
+            else:
+                problems.add(number, code, _reason(error))
         else:
-            yield number, line
-
-
-def _explain(number: int, error: Exception) -> Rejected:
-    if isinstance(error, msgspec.ValidationError):
-        return Rejected(number, VALIDATION, f"{_reason(error)} {FIELDS}")
-    return Rejected(number, SERIALIZATION, _reason(error))
+            yield number, text, line
 
 
 def _reason(error: Exception) -> str:

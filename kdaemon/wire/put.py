@@ -1,19 +1,23 @@
 """The Kinesis API's PutRecord and PutRecords on the wire, both ways. Pure.
 
 Reading is one typed decode straight into the `Record` objects that are queued and sent; its
-constraints are checked in the same pass. Only if it fails is the body read again
-(`kinesis_errors.py`) to say why in the service's words. As at the service, one invalid record
+constraints are checked in the same pass. Only if it fails is the body looked at again
+(`explain.py`) to say why in the service's words. As at the service, one invalid record
 refuses the whole request. Knows no stream's state, no queue, no connection; checks no signature.
 
-Where it sits: http.py -> gateway: read_envelope, parse -> engine -> encode -> http.py.
+Invariant: nothing of a request that is refused is taken; memory and time are in proportion to the
+size of its body.
+Where it sits: the connection -> door: read_envelope, parse -> engine -> encode -> the connection.
 
-One thing differs from the service: base64 whose last character carries bits that no byte uses
-(`ab==`) is accepted, as most decoders do; finding it would cost another pass over every body.
+Two things differ from the service: base64 whose last character carries bits that no byte uses
+(`ab==`) is accepted, as most decoders do; finding it would cost another pass over every body. A
+body that names a member twice is refused, where the service takes one of the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -21,26 +25,39 @@ import msgspec
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     MIB,
+    PARTITION_KEY_CHARACTERS_MAX,
     RECORD_BYTES_MAX,
     RECORDS_PER_CALL_MAX,
     REQUEST_BYTES_MAX,
+    SPREAD_KEY_BYTES,
 )
 from kdaemon.base.names import is_stream_name, parse_arn
 from kdaemon.base.record import PartitionKey, Record, RecordResult
-from kdaemon.wire.refusals import (
-    CBOR,
-    HASH_KEY,
-    JSON,
-    ApiError,
-    api_error,
-    cbor_error,
-    constraint,
-    encode_error,
+from kdaemon.wire.explain import (
+    HASH_KEY_DIGITS_MAX,
+    HASH_KEY_MUST,
+    SEQUENCE_NUMBER_DIGITS_MAX,
+    SEQUENCE_NUMBER_MUST,
+    UNREADABLE,
     explain_put_record,
     explain_put_records,
     hash_key_error,
+    is_decimal,
+    reason_of,
     stream_problems,
+)
+from kdaemon.wire.members import repeated_in_request
+from kdaemon.wire.refusals import (
+    VALIDATION_ERRORS_MAX,
+    ApiError,
+    Encoding,
+    Refusal,
+    api_error,
+    constraint,
+    echo,
+    refuse,
     validation_error,
+    worst_first,
 )
 
 __all__ = [
@@ -52,27 +69,25 @@ __all__ = [
     "PutRequest",
     "api_error",
     "check_sizes",
-    "encode_error",
     "encode_put_record",
     "encode_put_records",
     "parse_put_record",
     "parse_put_records",
     "read_envelope",
+    "refuse_ordering",
+    "require_keys",
+    "status_of",
 ]
 
-XML_ACCESS_DENIED = (
-    b"<AccessDeniedException>\n"
-    b"  <Message>Unable to determine service/operation name to be authorized</Message>\n"
-    b"</AccessDeniedException>\n"
-)
-XML_UNKNOWN_OPERATION = b"<UnknownOperationException/>\n"
-JSON_UNKNOWN_OPERATION = (
-    b'{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}'
-)
 CBOR_ONLY_JSON = (
     "This endpoint reads application/x-amz-json-1.1, not CBOR. Switch the SDK to JSON: Java v2: "
     "-Daws.cborEnabled=false"
 )
+
+COLONS_MAX = RECORDS_PER_CALL_MAX * (PARTITION_KEY_CHARACTERS_MAX + 8)
+"""Colons in a body: one for each member, and those in keys. Ours, 2026-11-28: the most that 500
+records can have, whose keys are all colons, and then some; it bounds what is decoded for nothing
+when a body holds more records than a call may have."""
 
 # The answer of a client that asked not to wait for delivery: true for "it is there" and impossible
 # to take for a real sequence number or shard.
@@ -84,6 +99,7 @@ class Operation(Enum):
     PUT_RECORDS = "PutRecords"
 
 
+_JSON = Encoding.JSON.value
 _PREFIX = b"Kinesis_20131202."
 _OPERATIONS = {_PREFIX + operation.value.encode(): operation for operation in Operation}
 
@@ -96,6 +112,7 @@ class PutLimits:
     request_bytes_max: int = REQUEST_BYTES_MAX
     partition_key_bytes_max: int | None = None  # UTF-8; Yandex counts bytes (256), AWS characters
     is_stream_name_free: bool = False  # Yandex: names are paths and not held to AWS's pattern
+    keyless_bytes: int = SPREAD_KEY_BYTES  # what a missing key counts
 
 
 class PutRequest(msgspec.Struct):
@@ -103,7 +120,8 @@ class PutRequest(msgspec.Struct):
 
     `sizes`: bytes of data + partition key (UTF-8), same length and order as `records`.
     At least one of `stream_name` and `stream_arn` is there; where both are they name the same
-    stream.
+    stream. `keyless_count`: how many records came without a key; their key is empty here. Only a
+    stream that is AUTO takes them: see `require_keys`. `is_single`: the request is a PutRecord.
     """
 
     stream_name: str | None
@@ -112,6 +130,8 @@ class PutRequest(msgspec.Struct):
     sizes: list[int]
     is_dry_run: bool
     sequence_number_for_ordering: str | None = None
+    keyless_count: int = 0
+    is_single: bool = False
 
     @property
     def stream(self) -> str:
@@ -141,12 +161,47 @@ class _Record(msgspec.Struct):
     SequenceNumberForOrdering: str | None = None
 
 
+# The same where keys may be missing. Apart from the two above, so that an ordinary request is
+# decoded straight into what is queued.
+
+
+_MaybeKey = PartitionKey | None
+
+
+class _OpenEntry(msgspec.Struct, gc=False):
+    Data: bytes
+    PartitionKey: _MaybeKey = None
+    ExplicitHashKey: str | None = None
+
+
+class _OpenRecords(msgspec.Struct):
+    Records: Annotated[
+        list[_OpenEntry], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)
+    ]
+    StreamName: str | None = None
+    StreamARN: str | None = None
+    StreamId: str | None = None
+    DryRun: bool | None = None
+
+
+class _OpenRecord(msgspec.Struct):
+    Data: bytes
+    PartitionKey: _MaybeKey = None
+    ExplicitHashKey: str | None = None
+    StreamName: str | None = None
+    StreamARN: str | None = None
+    StreamId: str | None = None
+    DryRun: bool | None = None
+    SequenceNumberForOrdering: str | None = None
+
+
 _decode_records = msgspec.json.Decoder(_Records).decode
 _decode_record = msgspec.json.Decoder(_Record).decode
+_decode_open_records = msgspec.json.Decoder(_OpenRecords).decode
+_decode_open_record = msgspec.json.Decoder(_OpenRecord).decode
 _encode = msgspec.json.Encoder().encode
 
-# What the decoder raises: not JSON or not of the types; not UTF-8; nested too deeply.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_KEY_PROBLEM = "PartitionKey`"  # in the decoder's words when a key is missing or null
 
 
 # --- reading
@@ -159,21 +214,23 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
     target. The path is ignored, and so is who signed.
     """
     operation = _OPERATIONS.get(headers.get(b"x-amz-target", b""))
-    if operation and body and method == "POST" and headers.get(b"content-type") == JSON:
+    if operation and body and method == "POST" and headers.get(b"content-type") == _JSON:
         return operation
     if method != "POST":
-        raise ApiError(403, XML_ACCESS_DENIED, b"text/xml", "AccessDeniedException")
+        text = "Unable to determine service/operation name to be authorized"
+        refusal = refuse("AccessDeniedException", text, status=403)
+        raise ApiError(refusal, Encoding.XML, record_count=1 if body else 0)
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if not body:
         if operation is None:
             raise _unknown_operation(headers)
-        raise api_error("SerializationException", "The request has no body.")
-    if content_type == CBOR:
-        raise cbor_error("SerializationException", CBOR_ONLY_JSON)
-    if content_type == b"application/json":
-        raise ApiError(404, JSON_UNKNOWN_OPERATION, content_type, "UnknownOperationException")
-    if content_type != JSON:
-        raise ApiError(404, XML_UNKNOWN_OPERATION, b"text/xml", "UnknownOperationException")
+        raise api_error("SerializationException", "The request has no body.", record_count=0)
+    if content_type == Encoding.CBOR.value:
+        raise ApiError(refuse("SerializationException", CBOR_ONLY_JSON), Encoding.CBOR)
+    if content_type != _JSON:
+        is_plain = content_type == Encoding.PLAIN_JSON.value
+        refusal = refuse("UnknownOperationException", None, status=404)
+        raise ApiError(refusal, Encoding.PLAIN_JSON if is_plain else Encoding.XML)
     if operation is None:
         raise _unknown_operation(headers)
     return operation
@@ -183,85 +240,219 @@ def _unknown_operation(headers: dict[bytes, bytes]) -> ApiError:
     text = "The X-Amz-Target header must be Kinesis_20131202.PutRecord or .PutRecords here."
     if headers.get(b"x-amz-target", b"").startswith(_PREFIX):
         text += " For other operations ask the service itself."
-    return api_error("UnknownOperationException", text)
+    return api_error("UnknownOperationException", text, record_count=0)
 
 
 def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
     """Reads the body of a PutRecords request. Raises ApiError; nothing of it is taken then."""
+    colon_count = _count_colons(body)
+    keyless_count = 0
     try:
         wire = _decode_records(body)
-    except _UNREADABLE:
-        raise explain_put_records(body, is_stream_name_free=limits.is_stream_name_free) from None
+    except UNREADABLE as error:
+        wire = _read_keyless_records(body, reason_of(error), limits)
+        keyless_count = sum(not record.partition_key for record in wire.Records)
     records = wire.Records
-    for record in records:
-        if record.explicit_hash_key is not None:
-            _check_hash_keys(records, body, limits)
-            break
     request = PutRequest(
         wire.StreamName,
         wire.StreamARN,
         records,
-        [
-            len(record.data) + (len(key) if key.isascii() else len(key.encode()))
-            for record in records
-            for key in (record.partition_key,)
-        ],
+        _sizes(records, keyless_count, limits),
         wire.DryRun is True,
+        None,
+        keyless_count,
     )
-    _check_stream(request, limits)
-    check_sizes(request, limits)
+    spare = colon_count - 1 - 2 * len(records) + keyless_count - _head_member_count(wire)
+    hash_keys: list[str | None] = []
+    if spare:  # hash keys are among what more there is
+        hash_keys = [record.explicit_hash_key for record in records]
+        spare -= len(records) - hash_keys.count(None)
+        if spare:
+            _refuse_repeats(request, body, spare)
+    _check(request, limits, hash_keys)
     return request
 
 
 def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     """Reads the body of a PutRecord request. Raises ApiError."""
+    colon_count = _count_colons(body)
     try:
         wire = _decode_record(body)
-    except _UNREADABLE:
-        raise explain_put_record(body, is_stream_name_free=limits.is_stream_name_free) from None
+    except UNREADABLE as error:
+        wire = _read_keyless_record(body, reason_of(error), limits)
     key, hash_key = wire.PartitionKey, wire.ExplicitHashKey
-    if hash_key is not None:
-        if not HASH_KEY.fullmatch(hash_key):
-            raise explain_put_record(body, is_stream_name_free=limits.is_stream_name_free)
-        if int(hash_key) > HASH_KEY_MAX:
-            raise hash_key_error(hash_key)
+    ordering = wire.SequenceNumberForOrdering
+    key_bytes = len(key) if key.isascii() else len(key.encode())
     request = PutRequest(
         wire.StreamName,
         wire.StreamARN,
         [Record(wire.Data, key, hash_key)],
-        [len(wire.Data) + (len(key) if key.isascii() else len(key.encode()))],
+        [len(wire.Data) + (key_bytes or limits.keyless_bytes)],
         wire.DryRun is True,
-        wire.SequenceNumberForOrdering,
+        ordering,
+        0 if key else 1,
+        True,
     )
-    _check_stream(request, limits)
-    if request.sizes[0] > limits.record_bytes_max or limits.partition_key_bytes_max is not None:
-        check_sizes(request, limits, prefix="")
+    spare = colon_count - (2 if key else 1) - _head_member_count(wire)
+    if spare:  # hash key and order are among what more there is
+        spare -= (hash_key is not None) + (ordering is not None)
+        if spare:
+            _refuse_repeats(request, body, spare)
+    _check(request, limits, () if hash_key is None else (hash_key,))
     return request
 
 
-def _check_hash_keys(records: list[Record], body: bytes, limits: PutLimits) -> None:
-    keys = [key for record in records if (key := record.explicit_hash_key) is not None]
-    if not all(map(HASH_KEY.fullmatch, keys)):
-        raise explain_put_records(body, is_stream_name_free=limits.is_stream_name_free)
-    for key in keys:
-        if int(key) > HASH_KEY_MAX:
-            raise hash_key_error(key)
-
-
-def _check_stream(request: PutRequest, limits: PutLimits) -> None:
-    name, arn = request.stream_name, request.stream_arn
-    is_free = limits.is_stream_name_free
-    if arn is None and name is not None and not is_free and is_stream_name(name):
-        return
-    problems = list(stream_problems(name, arn, is_stream_name_free=is_free))
-    if problems:
-        raise validation_error(problems)
-    if name is not None and arn is not None and name not in (arn, _stream_of_arn(arn)):
-        raise api_error(
-            "InvalidArgumentException",
-            f"StreamARN names the stream {_stream_of_arn(arn)}, and StreamName {name}; "
-            "give one of the two, or the same stream.",
+def _count_colons(body: bytes) -> int:
+    """All colons of a body, of which there cannot be fewer than members. Raises ApiError if there
+    are more than any request of the API has.
+    """
+    count = body.count(b":")
+    if count > COLONS_MAX:
+        text = (
+            f"The body has {count} colons, and so more members and keys than a request of "
+            f"{RECORDS_PER_CALL_MAX} records can have."
         )
+        raise api_error("SerializationException", text)
+    return count
+
+
+def _head_member_count(wire: _Records | _Record) -> int:
+    """How many members there are that say which stream is meant, and how."""
+    return (
+        (wire.StreamName is not None)
+        + (wire.StreamARN is not None)
+        + (wire.StreamId is not None)
+        + (wire.DryRun is not None)
+    )
+
+
+def _refuse_repeats(request: PutRequest, body: bytes, spare: int) -> None:
+    """Raises ApiError if a member is named twice. `spare`: colons beyond one for each member that
+    was read; a colon in a text, or a member that is null or unknown, is no repeat.
+    """
+    if b"\\" not in body:  # nothing is escaped: what was read is what was written
+        texts = [record.partition_key for record in request.records]
+        texts += [request.stream_name or "", request.stream_arn or ""]
+        if spare == "".join(texts).count(":"):
+            return
+    name = repeated_in_request(body, is_single=request.is_single)
+    if name is not None:
+        text = f"The member {echo(name)} is there twice: one of its two values would be lost."
+        raise _of(request, api_error("SerializationException", text))
+
+
+def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> _Records:
+    """A body that the strict decoder refuses, for `reason`; records without a key have an empty
+    one. Raises ApiError if that was not all.
+    """
+    if _KEY_PROBLEM in reason:
+        try:
+            wire = _decode_open_records(body)
+        except UNREADABLE as error:
+            reason = reason_of(error)
+        else:
+            records = [
+                Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
+                for entry in wire.Records
+            ]
+            return _Records(records, wire.StreamName, wire.StreamARN, wire.StreamId, wire.DryRun)
+    raise explain_put_records(body, reason, is_stream_name_free=limits.is_stream_name_free)
+
+
+def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> _Record:
+    """The same for one record."""
+    if _KEY_PROBLEM in reason:
+        try:
+            wire = _decode_open_record(body)
+        except UNREADABLE as error:
+            reason = reason_of(error)
+        else:
+            return _Record(
+                wire.Data,
+                wire.PartitionKey or "",
+                wire.ExplicitHashKey,
+                wire.StreamName,
+                wire.StreamARN,
+                wire.StreamId,
+                wire.DryRun,
+                wire.SequenceNumberForOrdering,
+            )
+    raise explain_put_record(body, reason, is_stream_name_free=limits.is_stream_name_free)
+
+
+def _sizes(records: list[Record], keyless_count: int, limits: PutLimits) -> list[int]:
+    keys = [record.partition_key for record in records]
+    if not keyless_count and "".join(keys).isascii():
+        return [len(record.data) + len(record.partition_key) for record in records]
+    keyless_bytes = limits.keyless_bytes
+    return [
+        len(record.data) + (len(key.encode()) or keyless_bytes)
+        for record, key in zip(records, keys, strict=True)
+    ]
+
+
+def _check(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+    """Holds a request that could be read to the constraints of the API and to its limits."""
+    name = request.stream_name
+    if (
+        hash_keys
+        or name is None
+        or request.sequence_number_for_ordering is not None
+        or request.stream_arn is not None
+        or limits.is_stream_name_free
+        or not is_stream_name(name)
+    ):
+        _check_members(request, limits, hash_keys)
+    request_bytes = sum(request.sizes)
+    if (
+        request_bytes > limits.record_bytes_max
+        or request_bytes > limits.request_bytes_max
+        or limits.partition_key_bytes_max is not None
+    ):
+        check_sizes(request, limits)
+
+
+def _check_members(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+    name, arn = request.stream_name, request.stream_arn
+    problems = [
+        *islice(_hash_key_problems(request, hash_keys), VALIDATION_ERRORS_MAX),
+        *_ordering_problems(request.sequence_number_for_ordering),
+        *stream_problems(name, arn, is_stream_name_free=limits.is_stream_name_free),
+    ]
+    if problems:
+        raise _of(request, validation_error(problems))
+    for key in hash_keys:
+        if key is not None and int(key) > HASH_KEY_MAX:
+            raise _of(request, hash_key_error(key))
+    if name is not None and arn is not None and name not in (arn, _stream_of_arn(arn)):
+        text = (
+            f"StreamARN names the stream {echo(_stream_of_arn(arn))}, and StreamName "
+            f"{echo(name)}; give one of the two, or the same stream."
+        )
+        raise _of(request, api_error("InvalidArgumentException", text))
+
+
+def _hash_key_problems(request: PutRequest, hash_keys: Sequence[str | None]) -> Iterator[str]:
+    for number, key in enumerate(hash_keys, 1):
+        if key is not None and not is_decimal(key, HASH_KEY_DIGITS_MAX):
+            yield constraint(key, _path(request, number, "explicitHashKey"), HASH_KEY_MUST)
+
+
+def _ordering_problems(number: str | None) -> Iterator[str]:
+    if number is not None and not is_decimal(number, SEQUENCE_NUMBER_DIGITS_MAX):
+        yield constraint(number, "sequenceNumberForOrdering", SEQUENCE_NUMBER_MUST)
+
+
+def _path(request: PutRequest, number: int, member: str) -> str:
+    """Where a member of record `number` (from 1) stands, as the service writes it."""
+    return member if request.is_single else f"records.{number}.member.{member}"
+
+
+def _of(request: PutRequest, error: ApiError) -> ApiError:
+    """The error of a request that could be read."""
+    error.record_count = len(request.records)
+    error.stream = request.stream_arn or request.stream_name
+    return error
 
 
 def _stream_of_arn(arn: str) -> str:
@@ -269,37 +460,61 @@ def _stream_of_arn(arn: str) -> str:
     return arn if parsed is None else parsed.name  # Yandex: an ARN is the stream's path
 
 
-def check_sizes(
-    request: PutRequest, limits: PutLimits, *, prefix: str = "records.%d.member."
-) -> None:
+def require_keys(request: PutRequest) -> None:
+    """Raises ApiError, in the service's words, if a record has no partition key: for a stream that
+    goes by keys.
+    """
+    if not request.keyless_count:
+        return
+    problems = (
+        constraint(None, _path(request, number, "partitionKey"), "not be null")
+        for number, record in enumerate(request.records, 1)
+        if not record.partition_key
+    )
+    raise _of(request, validation_error(list(islice(problems, VALIDATION_ERRORS_MAX))))
+
+
+def refuse_ordering(request: PutRequest) -> None:
+    """Raises ApiError if a SequenceNumberForOrdering is given: for a stream that is AUTO, where
+    there is no order to ask for [M]. AWS's text is not known.
+    """
+    if request.sequence_number_for_ordering is not None:
+        text = "SequenceNumberForOrdering is not supported for streams that distribute records."
+        raise _of(request, api_error("InvalidArgumentException", text))
+
+
+def check_sizes(request: PutRequest, limits: PutLimits) -> None:
     """Holds a request to a stream's limits of size. Raises ApiError, the request unchanged.
 
     Called by the parsers; once more by whoever then finds that this stream's limits are smaller.
     """
     sizes = request.sizes
     request_bytes = sum(sizes)
-    problems = []
     # A request that is within the limit of one record has no record over it.
-    if request_bytes > limits.record_bytes_max and max(sizes) > limits.record_bytes_max:
-        for number, (record, size) in enumerate(zip(request.records, sizes, strict=True), 1):
-            if size > limits.record_bytes_max:
-                path = prefix % number if prefix else ""
-                problems.append(_size_problem(record, size, path, limits.record_bytes_max))
-    key_bytes_max = limits.partition_key_bytes_max
-    if key_bytes_max is not None:
-        for number, (record, size) in enumerate(zip(request.records, sizes, strict=True), 1):
-            if size - len(record.data) > key_bytes_max:
-                path = prefix % number if prefix else ""
-                must = f"have no more than {key_bytes_max} bytes in UTF-8"
-                problems.append(constraint(record.partition_key, f"{path}partitionKey", must))
-    if problems:
-        raise validation_error(problems)
+    if request_bytes > limits.record_bytes_max or limits.partition_key_bytes_max is not None:
+        problems = list(islice(_size_problems(request, limits), VALIDATION_ERRORS_MAX))
+        if problems:
+            raise _of(request, validation_error(problems))
     if request_bytes > limits.request_bytes_max:
-        limit = f"{limits.request_bytes_max / MIB:g}"
-        raise api_error("InvalidArgumentException", f"Records size exceeds {limit} MB limit")
+        text = f"Records size exceeds {limits.request_bytes_max / MIB:g} MB limit"
+        raise _of(request, api_error("InvalidArgumentException", text))
 
 
-def _size_problem(record: Record, size: int, prefix: str, size_max: int) -> str:
+def _size_problems(request: PutRequest, limits: PutLimits) -> Iterator[str]:
+    record_bytes_max, key_bytes_max = limits.record_bytes_max, limits.partition_key_bytes_max
+    numbered = list(enumerate(zip(request.records, request.sizes, strict=True), 1))
+    for number, (record, size) in numbered:
+        if size > record_bytes_max:
+            yield _size_problem(record, size, _path(request, number, "data"), record_bytes_max)
+    if key_bytes_max is not None:
+        for number, (record, size) in numbered:
+            if size - len(record.data) > key_bytes_max:
+                must = f"have no more than {key_bytes_max} bytes in UTF-8"
+                path = _path(request, number, "partitionKey")
+                yield constraint(record.partition_key, path, must)
+
+
+def _size_problem(record: Record, size: int, path: str, size_max: int) -> str:
     """AWS's text of 2025-12 for data over the limit; ours where it is the key that makes it too
     much.
     """
@@ -309,7 +524,7 @@ def _size_problem(record: Record, size: int, prefix: str, size_max: int) -> str:
         must = size_max - (size - len(record.data))
         why = f" (of the {size_max} bytes of a record its partition key takes the rest)."
     return (
-        f"Value at '{prefix}data' failed to satisfy constraint: "
+        f"Value at '{path}' failed to satisfy constraint: "
         f"Member must have length less than or equal to {must}{why}"
     )
 
@@ -317,23 +532,40 @@ def _size_problem(record: Record, size: int, prefix: str, size_max: int) -> str:
 # --- answering
 
 
-def encode_put_records(results: Sequence[RecordResult]) -> bytes:
-    """The answer to a PutRecords request: one entry per record, in its order."""
+def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """The answer to a PutRecords request: one entry per record, in its order.
+
+    `encryption`: the service's word (EncryptionType).
+    """
     failed = [result for result in results if not result.sequence_number or result.error_code]
     if failed:
         results = [result if result.is_delivered else _failure(result) for result in results]
-    return b'{"EncryptionType":"NONE","FailedRecordCount":%d,"Records":%b}' % (
+    return b'{"EncryptionType":%b,"FailedRecordCount":%d,"Records":%b}' % (
+        _encode(encryption),
         len(failed),
         _encode(results),
     )
 
 
-def encode_put_record(result: RecordResult) -> bytes:
+def encode_put_record(result: RecordResult, encryption: str = "NONE") -> bytes:
     """The answer to a PutRecord request. Raises ApiError if the record was not delivered."""
     if not result.is_delivered:
-        failure = _failure(result)
-        raise api_error(failure.error_code or "InternalFailure", failure.error_message)
-    return b'{"EncryptionType":"NONE",' + _encode(result)[1:]
+        raise ApiError(_refusal_of(result))
+    return b'{"EncryptionType":%b,%b' % (_encode(encryption), _encode(result)[1:])
+
+
+def status_of(results: Sequence[RecordResult]) -> Refusal | None:
+    """The refusal that a whole request gets of which nothing was delivered (or taken): clients that
+    read the status alone must hear of it. None if at least one record was.
+    """
+    if any(result.sequence_number and not result.error_code for result in results):
+        return None
+    return worst_first(map(_refusal_of, results))
+
+
+def _refusal_of(result: RecordResult) -> Refusal:
+    failure = _failure(result)
+    return refuse(failure.error_code or "", failure.error_message)
 
 
 def _failure(result: RecordResult) -> RecordResult:

@@ -1,98 +1,193 @@
-"""What the Kinesis API answers to a request that it refuses, in the service's own words. Pure.
+"""A refusal as a value, and how each encoding of the Kinesis API writes it. Pure.
 
-The slow half of `kinesis_api.py`: once its one typed decode has failed, the body is decoded again
-to plain values, and what is wrong is named as the service names it: first what has the wrong type
-(SerializationException), then what breaks a constraint (ValidationException, all of them, up to
-ten). Knows no stream, no queue and no limit but those of the API model. Texts follow recorded
-answers of a reference emulator and of AWS; where AWS no longer repeats a long value, neither do we.
+What was wrong is decided elsewhere (`explain.py`, `put.py`, the door, the service); here stand what
+a code means to a client (the HTTP status, and whether sending again can help) and its bytes on the
+wire. Knows no request, no stream and no connection.
 
-Invariant: whatever the body, the answer is one `ApiError`, and it repeats no more than 300
-characters of any value. It does repeat what the client sent: for the client only, never for a log.
+Invariant: a refusal is at most a few KiB, whatever a client sent: `refuse` cuts its text.
+Where it sits: `explain.py`, `put.py`, the door -> here -> the connection.
 """
 
-import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 import msgspec
 
-from kdaemon.base.limits import (
-    HASH_KEY_MAX,
-    PARTITION_KEY_CHARACTERS_MAX,
-    RECORDS_PER_CALL_MAX,
-)
-from kdaemon.base.names import (
-    ARN_CHARACTERS_MAX,
-    ARN_PATTERN,
-    NAME_PATTERN,
-    STREAM_NAME_CHARACTERS_MAX,
-    is_stream_name,
-    parse_arn,
-)
+ECHO_CHARACTERS_MAX = 300
+"""Of a client's value in a text; ours, 2026-11-28. A key of 257 characters is repeated whole, as
+recorded of a reference emulator."""
 
-JSON = b"application/x-amz-json-1.1"
-CBOR = b"application/x-amz-cbor-1.1"
-
+MESSAGE_CHARACTERS_MAX = 4_000  # of a whole text: ten problems with a value each; ours, 2026-11-28
 VALIDATION_ERRORS_MAX = 10  # how many the service lists (recorded answer `pr.many_errors`)
-ECHO_CHARACTERS_MAX = (
-    300  # of a client's value in a text: a key of 257 is repeated whole, as recorded
-)
 
-# As in base/limits.py, but for `fullmatch` and ASCII digits only.
-HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
 
-# Codes that are the service's fault or its state, not the client's: everything else is 400.
-_STATUSES = {
+class Encoding(Enum):
+    """What an answer is written in. The value is its content type."""
+
+    JSON = b"application/x-amz-json-1.1"
+    CBOR = b"application/x-amz-cbor-1.1"
+    XML = b"text/xml"
+    PLAIN_JSON = b"application/json"  # the service's form for who asks without a known protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request, or a record, is not taken.
+
+    `code`: the service's word. `message`: for people; None: the code says it all. `status`: HTTP's.
+    `is_permanent`: the same request would be refused again.
+    """
+
+    code: str
+    message: str | None
+    status: int
+    is_permanent: bool
+
+
+class Rendered(NamedTuple):
+    """A refusal on the wire."""
+
+    status: int
+    body: bytes
+    content_type: bytes
+
+
+# Codes after which the same request may succeed, with their HTTP status; and permanent ones whose
+# status is not 400. All others are 400 and permanent. Sources, 2026-11-28: the services' models and
+# common errors; ydb-platform/ydb `http_proxy/http_req.cpp` for those of Yandex (400 for most).
+_TRANSIENT = {
     "InternalFailure": 500,
     "InternalFailureException": 500,
+    "InternalServerError": 500,
+    "InternalError": 500,
+    "InternalException": 500,
     "ServiceUnavailable": 503,
     "ServiceUnavailableException": 503,
+    "Unavailable": 503,
+    "SlowDown": 503,
+    "RequestTimeoutException": 408,
+    "RequestAbortedException": 400,
+    "ProvisionedThroughputExceededException": 400,
+    "ThrottlingException": 400,
+    "Throttling": 400,
+    "RequestThrottled": 400,
+    "RequestLimitExceeded": 400,
+    "LimitExceededException": 400,
+    "KMSThrottlingException": 400,
+    "RequestExpired": 400,
+    "Aborted": 400,
+    "BadSession": 400,
+    "SessionExpired": 400,
+    "GenericError": 400,
 }
+_PERMANENT = {
+    "RequestEntityTooLargeException": 413,
+    "MethodNotAllowed": 405,
+    "UnsupportedMediaType": 415,
+}
+_BY_CODE = {code: (status, False) for code, status in _TRANSIENT.items()} | {
+    code: (status, True) for code, status in _PERMANENT.items()
+}
+_UNKNOWN = (400, True)
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ApiError(Exception):
-    """A whole request is refused: everything that its answer needs."""
+    """A whole request is refused.
 
-    def __init__(self, status: int, body: bytes, content_type: bytes, code: str) -> None:
-        super().__init__(f"{status} {code}")
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.code = code
-
-
-def encode_error(code: str, message: str | None) -> bytes:
-    """The body of an error. A SerializationException has its text under `Message`, others
-    `message`.
+    `record_count`: how many records it held, as far as they can be counted; 1 where they cannot.
+    `stream`: the stream as the client wrote it; None where that cannot be read.
     """
-    error = {"__type": code}
-    if message is not None:
-        error["Message" if code == "SerializationException" else "message"] = message
-    return msgspec.json.encode(error)
+
+    def __init__(
+        self,
+        refusal: Refusal,
+        encoding: Encoding = Encoding.JSON,
+        *,
+        record_count: int = 1,
+        stream: str | None = None,
+    ) -> None:
+        super().__init__(f"{refusal.status} {refusal.code}")
+        self.refusal = refusal
+        self.encoding = encoding
+        self.record_count = record_count
+        self.stream = stream
 
 
-def api_error(code: str, message: str | None) -> ApiError:
-    """An error in JSON with the status that belongs to its code."""
-    return ApiError(_STATUSES.get(code, 400), encode_error(code, message), JSON, code)
+def refuse(code: str, message: str | None, *, status: int | None = None) -> Refusal:
+    """A refusal with the status that belongs to its code, unless another is given."""
+    usual_status, is_permanent = _BY_CODE.get(code, _UNKNOWN)
+    if message is not None and len(message) > MESSAGE_CHARACTERS_MAX:
+        message = f"{message[:MESSAGE_CHARACTERS_MAX]}..."
+    return Refusal(code, message, usual_status if status is None else status, is_permanent)
 
 
-def cbor_error(code: str, message: str) -> ApiError:
-    """The same for a client that speaks CBOR: a map of two texts (RFC 8949, 3)."""
-    body = b"\xa2"
-    for text in ("__type", code, "message", message):
+def worst_first(refusals: Iterable[Refusal]) -> Refusal:
+    """Of several, the one that a client must hear who can be told only one: the service's own
+    failures, then what is over in a while, then what is permanent; of equals the first.
+    """
+    return min(refusals, key=lambda each: (each.is_permanent, each.status != 500))
+
+
+def render(refusal: Refusal, encoding: Encoding) -> Rendered:
+    """The answer's status, body and content type."""
+    return Rendered(refusal.status, _WRITERS[encoding](refusal), encoding.value)
+
+
+def _json(refusal: Refusal) -> bytes:
+    """A SerializationException has its text under `Message`, others under `message`."""
+    error = {"__type": refusal.code}
+    if refusal.message is not None:
+        error["Message" if refusal.code == "SerializationException" else "message"] = (
+            refusal.message
+        )
+    return _encode(error)
+
+
+def _plain_json(refusal: Refusal) -> bytes:
+    kind = f"com.amazon.coral.service#{refusal.code}"
+    return _encode({"Output": {"__type": kind}, "Version": "1.0"})
+
+
+def _cbor(refusal: Refusal) -> bytes:
+    """A map of texts (RFC 8949, 3)."""
+    texts = ["__type", refusal.code]
+    if refusal.message is not None:
+        texts += ["message", refusal.message]
+    body = bytes([0xA0 + len(texts) // 2])
+    for text in texts:
         encoded = text.encode()
         body += b"\x79" + len(encoded).to_bytes(2, "big") + encoded
-    return ApiError(400, body, CBOR, code)
+    return body
 
 
-def explain_put_records(body: bytes, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecords body is refused."""
-    return _explain(body, is_stream_name_free, _RECORDS_TYPES, _records_problems)
+def _xml(refusal: Refusal) -> bytes:
+    if refusal.message is None:
+        return f"<{refusal.code}/>\n".encode()
+    text = f"  <Message>{escape(refusal.message)}</Message>"
+    return f"<{refusal.code}>\n{text}\n</{refusal.code}>\n".encode()
 
 
-def explain_put_record(body: bytes, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecord body is refused."""
-    return _explain(body, is_stream_name_free, _RECORD_TYPES | _STREAM_TYPES, _record_problems)
+_WRITERS = {
+    Encoding.JSON: _json,
+    Encoding.CBOR: _cbor,
+    Encoding.XML: _xml,
+    Encoding.PLAIN_JSON: _plain_json,
+}
+
+
+# --- helpers for who refuses
+
+
+def api_error(
+    code: str, message: str | None, *, record_count: int = 1, stream: str | None = None
+) -> ApiError:
+    """An error in JSON with the status that belongs to its code."""
+    return ApiError(refuse(code, message), record_count=record_count, stream=stream)
 
 
 def validation_error(problems: list[str]) -> ApiError:
@@ -105,201 +200,14 @@ def validation_error(problems: list[str]) -> ApiError:
     )
 
 
-def hash_key_error(value: str) -> ApiError:
-    """An explicit hash key that is a decimal, and too large."""
-    return api_error(
-        "InvalidArgumentException",
-        "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
-        f"Specified value was {value}",
-    )
-
-
-def _serialization_error(text: str) -> ApiError:
-    return api_error("SerializationException", text)
-
-
-def _explain(
-    body: bytes, is_stream_name_free: bool, types: dict[str, Any], problems: Any
-) -> ApiError:
-    try:
-        value = msgspec.json.decode(body)
-    except UnicodeDecodeError:
-        return _serialization_error("The body is not UTF-8.")
-    except RecursionError:
-        return _serialization_error("The body is nested too deeply.")
-    except msgspec.DecodeError as error:
-        return _serialization_error(f"The body is not JSON: {error}.")
-    if isinstance(value, list):
-        value = {}  # the service takes a list for an object without members
-    if not isinstance(value, dict):
-        return _serialization_error("The body must be a JSON object.")
-    text = _type_problem(value, types)
-    if text is not None:
-        return _serialization_error(text)
-    found = list(problems(value, is_stream_name_free))
-    if found:
-        return validation_error(found)
-    for record in value.get("Records") or [value]:
-        key = record.get("ExplicitHashKey")
-        if key is not None and int(key) > HASH_KEY_MAX:
-            return hash_key_error(key)
-    return _serialization_error("The body cannot be read as this operation's input.")
-
-
-# --- types
-
-_STREAM_TYPES: dict[str, Any] = {
-    "StreamName": "String",
-    "StreamARN": "String",
-    "StreamId": "String",
-    "DryRun": "Boolean",
-}
-_RECORD_TYPES: dict[str, Any] = {
-    "PartitionKey": "String",
-    "ExplicitHashKey": "String",
-    "SequenceNumberForOrdering": "String",
-    "Data": "Blob",
-}
-_RECORDS_TYPES: dict[str, Any] = _STREAM_TYPES | {"Records": [_RECORD_TYPES]}
-
-_COLLECTIONS = {"String": "java.lang.String", "Boolean": "java.lang.Boolean"}
-_COLLECTIONS["Blob"] = "java.nio.ByteBuffer"
-_NUMBER = "class com.amazon.coral.value.json.numbers.TruncatingBigNumber"
-_NOT_BASE64 = re.compile(r"[^a-zA-Z0-9+/=]|=[^=]")
-
-
-def _type_problem(value: Any, expected: Any) -> str | None:
-    """The first member of another type than the model's, or None. Unknown members are ignored."""
-    if value is None:
-        return None
-    if isinstance(expected, dict):
-        if isinstance(value, list):
-            return "Start of list found where not expected"
-        if not isinstance(value, dict):
-            return "Expected null"
-        pairs = ((value[name], expected[name]) for name in value if name in expected)
-        return next(filter(None, (_type_problem(*pair) for pair in pairs)), None)
-    if isinstance(expected, list):
-        if isinstance(value, dict):
-            return "Start of structure or map found where not expected."
-        if not isinstance(value, list):
-            return "Expected list or null"
-        return next(filter(None, (_type_problem(one, expected[0]) for one in value)), None)
-    return _scalar_problem(value, expected)
-
-
-def _scalar_problem(value: Any, expected: str) -> str | None:
-    if isinstance(value, list):
-        return f"Unrecognized collection type class {_COLLECTIONS[expected]}"
-    if isinstance(value, dict):
-        return "Start of structure or map found where not expected."
-    article = "a" if expected == "Blob" else "an"
-    if isinstance(value, bool):
-        if expected == "Boolean":
-            return None
-        return f"class java.lang.Boolean can not be converted to {article} {expected}"
-    if isinstance(value, int | float):
-        return f"{_NUMBER} can not be converted to {article} {expected}"
-    if expected == "Boolean":
-        return f"'{_echo(value)}' can not be converted to an Boolean"
-    return _base64_problem(value) if expected == "Blob" else None
-
-
-def _base64_problem(text: str) -> str | None:
-    start = f"'{_echo(text)}' can not be converted to a Blob: "
-    if len(text) % 4:
-        return (
-            f"{start}Base64 encoded length is expected a multiple of 4 bytes but found: {len(text)}"
-        )
-    wrong = _NOT_BASE64.search(text)
-    if wrong:
-        return f"{start}Invalid Base64 character: '{wrong[0][0]}'"
-    padding = len(text) - len(text.rstrip("="))
-    if padding > 2 or (padding == 2 and text[-3] not in "AQgw"):
-        return f"{start}Invalid last non-pad Base64 character dectected"
-    return None
-
-
-# --- constraints
-
-
-def _echo(text: str) -> str:
-    if len(text) <= ECHO_CHARACTERS_MAX:
-        return text
-    return f"{text[:ECHO_CHARACTERS_MAX]}... ({len(text)} characters)"
-
-
 def constraint(value: str | None, path: str, must: str) -> str:
     """One problem as the service lists it; `value` None stands for a null."""
-    shown = "null" if value is None else f"'{_echo(value)}'"
+    shown = "null" if value is None else f"'{echo(value)}'"
     return f"Value {shown} at '{path}' failed to satisfy constraint: Member must {must}"
 
 
-def _length(value: str, path: str, length_max: int) -> Iterator[str]:
-    if not value:
-        yield constraint(value, path, "have length greater than or equal to 1")
-    elif len(value) > length_max:
-        yield constraint(value, path, f"have length less than or equal to {length_max}")
-
-
-def _member_problems(record: dict[str, Any], prefix: str) -> Iterator[str]:
-    key = record.get("PartitionKey")
-    if key is None:
-        yield constraint(None, f"{prefix}partitionKey", "not be null")
-    else:
-        yield from _length(key, f"{prefix}partitionKey", PARTITION_KEY_CHARACTERS_MAX)
-    hash_key = record.get("ExplicitHashKey")
-    if hash_key is not None and not HASH_KEY.fullmatch(hash_key):
-        must = r"satisfy regular expression pattern: 0|([1-9]\d{0,38})"
-        yield constraint(hash_key, f"{prefix}explicitHashKey", must)
-    if record.get("Data") is None:
-        yield constraint(None, f"{prefix}data", "not be null")
-
-
-def _stream_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
-    name, arn = request.get("StreamName"), request.get("StreamARN")
-    yield from stream_problems(name, arn, is_stream_name_free=is_stream_name_free)
-
-
-def stream_problems(
-    name: str | None, arn: str | None, *, is_stream_name_free: bool
-) -> Iterator[str]:
-    """What is wrong with the two ways to name a stream; free names need only be there."""
-    pattern = "satisfy regular expression pattern: "
-    if name is None and arn is None:
-        yield constraint(None, "streamName", "not be null")
-    if name is not None:
-        is_short = is_stream_name(name[:STREAM_NAME_CHARACTERS_MAX])
-        if not is_stream_name_free and not is_short:
-            yield constraint(name, "streamName", f"{pattern}{NAME_PATTERN}")
-        length_max = ARN_CHARACTERS_MAX if is_stream_name_free else STREAM_NAME_CHARACTERS_MAX
-        yield from _length(name, "streamName", length_max)
-    if arn is not None:
-        if not is_stream_name_free and parse_arn(arn) is None:
-            yield constraint(arn, "streamARN", f"{pattern}{ARN_PATTERN}")
-        yield from _length(arn, "streamARN", ARN_CHARACTERS_MAX)
-
-
-def _records_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
-    records = request.get("Records")
-    if records is None:
-        yield constraint(None, "records", "not be null")
-    elif not records:
-        yield constraint("[]", "records", "have length greater than or equal to 1")
-    elif len(records) > RECORDS_PER_CALL_MAX:
-        # The service repeats all 501 records here, as Java objects; that helps nobody.
-        yield (
-            "Value at 'records' failed to satisfy constraint: Member must have length less than or "
-            f"equal to {RECORDS_PER_CALL_MAX}"
-        )
-    for number, record in enumerate(records or (), 1):
-        if record is None:
-            yield constraint(None, f"records.{number}.member", "not be null")
-        else:
-            yield from _member_problems(record, f"records.{number}.member.")
-    yield from _stream_problems(request, is_stream_name_free)
-
-
-def _record_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
-    yield from _member_problems(request, "")
-    yield from _stream_problems(request, is_stream_name_free)
+def echo(text: str) -> str:
+    """A client's value, as far as it is repeated: to the client itself, never to a log."""
+    if len(text) <= ECHO_CHARACTERS_MAX:
+        return text
+    return f"{text[:ECHO_CHARACTERS_MAX]}... ({len(text)} characters)"

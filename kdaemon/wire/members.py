@@ -1,0 +1,83 @@
+"""JSON objects that name a member twice. Pure.
+
+The typed decoder keeps the last of two members with one name, and so loses the other without a
+word: two values of `Data` are two records, or a mistake. The readers (`put.py`, `lines.py`) compare
+the members that they read with what the text has room for, which costs next to nothing; only where
+the two differ is the exact answer asked for here.
+
+Invariant: exact for every text that the typed decoder has accepted, however names are written
+(escapes, blanks), and linear in its size.
+"""
+
+import json
+from collections import Counter
+
+import msgspec
+
+from kdaemon.base.limits import KIB
+
+NAMED_BYTES_MAX = 64 * KIB  # of a text that is read in plain Python to name the member; ours
+SOME_MEMBER = "a member"
+
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def repeated_in_request(body: bytes, *, is_single: bool) -> str | None:
+    """The member that a request or one of its `Records` names twice; None: each is named once.
+
+    `is_single`: a PutRecord, which has no `Records`. What members that the API does not know hold
+    is not looked into.
+    """
+    members = _decode_object(body)
+    records = None if is_single else members.get("Records")
+    name = _repeated(body, members)
+    if name is not None or records is None:
+        return name
+    for record in map(bytes, _decode_list(records)):
+        name = _repeated(record, _decode_object(record))
+        if name is not None:
+            return name
+    return None
+
+
+def repeated_in_line(line: bytes) -> str | None:
+    """The same for an object that has texts and nulls only: it is taken apart at its quotes."""
+    parts = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    names = Counter(
+        _plain(inside)
+        for inside, after in zip(parts[1::2], parts[2::2], strict=True)
+        if after.lstrip().startswith(b":")
+    )
+    return next((name for name, count in names.items() if count > 1), None)
+
+
+def _plain(name: bytes) -> str:
+    return _decode_text(b'"%b"' % name) if b"\\" in name else name.decode()
+
+
+def _repeated(text: bytes, members: dict[str, msgspec.Raw]) -> str | None:
+    """`members`: what the decoder keeps of the object `text`, one of each name.
+
+    Each member has one colon of its own; all others stand in its value, or in a name.
+    """
+    colons = len(members) + sum(bytes(raw).count(b":") for raw in members.values())
+    if colons == text.count(b":") and not any(":" in name for name in members):
+        return None
+    records = members.get("Records")
+    if records is not None:
+        text = text.replace(bytes(records), b"[]", 1)
+    if len(text) > NAMED_BYTES_MAX:
+        return SOME_MEMBER
+    try:
+        names = json.loads(
+            text, object_pairs_hook=_names, parse_int=str, parse_float=str, parse_constant=str
+        )
+    except (ValueError, RecursionError):
+        return SOME_MEMBER
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _names(pairs: list[tuple[str, object]]) -> list[str]:
+    return [name for name, _ in pairs]
