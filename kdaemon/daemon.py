@@ -24,9 +24,15 @@ from kdaemon.config.values import Address
 from kdaemon.door.kinesis import KinesisGateway
 from kdaemon.door.ndjson import NdjsonGateway
 from kdaemon.door.routes import make_handler
-from kdaemon.door.unix import ListenerError, UnixServer, serve_unix
-from kdaemon.http.connection import HttpHandler, HttpLimits, HttpServer, serve_http
-from kdaemon.http.hub import HttpCounters
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
+from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
+from kdaemon.http.opening import Lines
+from kdaemon.http.origin import gate_of
+from kdaemon.http.request import HttpHandler
+from kdaemon.http.server import UNIX_GATE, HttpServer
+from kdaemon.http.server import serve as serve_sockets
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
@@ -40,11 +46,30 @@ from kdaemon.send.discovery import Discovery, DiscoverySettings
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.streams import Streams
-from kdaemon.system import SystemClock, SystemDice, bound_malloc, on_signals
+from kdaemon.system import (
+    SystemClock,
+    SystemDice,
+    bound_malloc,
+    on_signals,
+    raise_open_files_limit,
+)
 
 log = logging.getLogger("kdaemon")
 
 BODIES_FRACTION = 4  # request bodies still arriving may hold this part of memory_bytes_max
+# Of the open files that the system allows, clients leave these to the rest: the spool, the log, the
+# admin pages; and for calls to the service as many as they may take, a quarter at most.
+OPEN_FILES_RESERVE = 128
+UPSTREAM_FRACTION = 4
+
+# The admin pages are for a few scrapers and probes, which send no bodies. Ours, 2026-11-28.
+ADMIN_LIMITS = HttpLimits(
+    body_bytes_max=0,
+    head_bytes_max=8 * 1024,
+    head_timeout_s=5.0,
+    idle_timeout_s=30.0,
+    connections_max=64,
+)
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
@@ -62,10 +87,11 @@ class Daemon:
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
         self._notifier = Notifier(os.environ)
-        self._doors: list[HttpServer | UnixServer] = []  # where records come in
+        self._doors: list[HttpServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
         self._memory = ByteBudget(config.memory_bytes_max)
-        self._bodies = ByteBudget(config.memory_bytes_max // BODIES_FRACTION, self._memory)
+        bodies = ByteBudget(config.memory_bytes_max // BODIES_FRACTION, self._memory)
+        self._arrivals = Arrivals(bodies)
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
@@ -87,7 +113,7 @@ class Daemon:
         streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
-        self._readiness = Readiness(lambda: is_memory_full(memory), self._spool_trouble)
+        self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         await self._start_admin()
         ndjson = NdjsonGateway(streams, config, self._clock)
         kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
@@ -100,9 +126,11 @@ class Daemon:
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
 
-    def _spool_trouble(self) -> str | None:
-        trouble = self._spool.trouble if self._spool is not None else None
-        return None if trouble is None else f"spool: {trouble}"
+    def _trouble(self) -> str | None:
+        """What keeps records out: a disk that takes none, a listener that nobody can reach."""
+        if self._spool is not None and self._spool.trouble is not None:
+            return f"spool: {self._spool.trouble}"
+        return next((door.trouble for door in self._doors if door.trouble is not None), None)
 
     async def _open_spool(self, memory: ByteBudget) -> Spool | None:
         settings = self._config.spool
@@ -125,7 +153,7 @@ class Daemon:
         """The embedded service, and the configuration that leads to it."""
         address = self._config.sandbox.address
         try:
-            sandbox = await open_sandbox(self._config.sandbox)
+            sandbox = await open_sandbox(self._config.sandbox, self._config.listen.hosts)
         except OSError as error:
             raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
@@ -174,13 +202,16 @@ class Daemon:
         )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         self._stack.callback(admin.close)
-        server = await _bind(admin.handle, address, "listen.admin", HttpLimits())
+        hub = HttpHub(
+            ADMIN_LIMITS, gate=gate_of(address.host, config.listen.hosts), now_ns=clock.now_ns
+        )
+        server = await _listen(admin.handle, address, "listen.admin", hub)
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters
         _log_listening("admin", f"http://{address.host}:{server.port}")
 
     async def _start_doors(self, handler: HttpHandler, intake: NdjsonGateway) -> None:
-        """The listeners that take records."""
+        """The listeners that take records: HTTP and lines on each."""
         config = self._config
         limits = HttpLimits(
             head_timeout_s=config.listen.head_timeout_ms / 1000,
@@ -188,9 +219,18 @@ class Daemon:
             idle_timeout_s=config.listen.idle_timeout_ms / 1000,
             connections_max=config.listen.connections_max,
         )
+        new_hub = partial(
+            HttpHub,
+            limits,
+            arrivals=self._arrivals,
+            places=Places(_connections_max(config, raise_open_files_limit())),
+            now_ns=self._clock.now_ns,
+        )
+        lines: Lines = partial(NdjsonSession, intake)
         address = config.listen.http_address
         if address is not None:
-            server = await _bind(handler, address, "listen.http", limits, self._bodies)
+            hub = new_hub(gate=gate_of(address.host, config.listen.hosts))
+            server = await _listen(handler, address, "listen.http", hub, lines)
             self._doors.append(server)
             self._listeners["http"] = server.counters
             _log_listening("http", f"http://{address.host}:{server.port}")
@@ -198,10 +238,18 @@ class Daemon:
         if path is None:
             log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
             return
-        _make_directory(Path(path).parent)
-        unix = await serve_unix(
-            handler, intake, path, config.listen.unix_mode_bits, limits, bodies=self._bodies
-        )
+        file = SocketFile(path, config.listen.unix_mode_bits)
+        try:
+            _make_directory(Path(path).parent)
+            sock = file.bind()
+        except ListenerError as error:
+            # A place that was not asked for by name, and cannot be used, is done without.
+            is_wanted = config.listen.unix != "auto" or not self._doors
+            if is_wanted or isinstance(error, SocketInUseError):
+                raise
+            log.warning("no Unix socket: %s", error)
+            return
+        unix = await serve_sockets([sock], handler, new_hub(gate=UNIX_GATE), lines=lines, file=file)
         self._doors.append(unix)
         self._listeners["unix"] = unix.hub.counters
         _log_listening("unix", path)
@@ -312,17 +360,41 @@ async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: boo
     return True
 
 
-async def _bind(
+async def _listen(
     handler: HttpHandler,
     address: Address,
     key: str,
-    limits: HttpLimits,
-    bodies: ByteBudget | None = None,
+    hub: HttpHub,
+    lines: Lines | None = None,
 ) -> HttpServer:
     try:
-        return await serve_http(handler, address.host, address.port, limits, bodies=bodies)
+        return await serve_sockets(bind_tcp(address.host, address.port), handler, hub, lines=lines)
     except OSError as error:
         raise _cannot_listen(key, address, error) from error
+
+
+def _connections_max(config: Config, open_files_max: int) -> int:
+    """Clients of all listeners that take records, together: as configured, or as many as leave
+    open files to everything else.
+    """
+    upstream = min(_upstream_connections_max(config), open_files_max // UPSTREAM_FRACTION)
+    allowed = max(1, open_files_max - OPEN_FILES_RESERVE - upstream)
+    wanted = config.listen.connections_max
+    if allowed < wanted:
+        log.warning(
+            "the limit of open files (%d) allows %d client connections, not the %d of"
+            " listen.connections_max: raise it (ulimit -n, LimitNOFILE), or lower the setting",
+            open_files_max,
+            allowed,
+            wanted,
+        )
+    return min(wanted, allowed)
+
+
+def _upstream_connections_max(config: Config) -> int:
+    """No stream waits for a connection because the calls of others have them all."""
+    calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
+    return (calls_max + 1) * config.streams_max  # and one to ask for the shards
 
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
@@ -343,10 +415,8 @@ def _make_directory(directory: Path) -> None:
 
 
 def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
-    """No stream waits for a connection because the calls of others have them all."""
-    calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
     return ClientSettings(
-        connections_max=(calls_max + 1) * config.streams_max,  # and one to ask for the shards
+        connections_max=_upstream_connections_max(config),
         service=config.traits,
         region=config.region or None,
         endpoint_url=config.endpoint_url or None,

@@ -1,4 +1,5 @@
-"""What the machine gives a process: clock, dice, allocator, signals, the three first descriptors.
+"""What the machine gives a process: clock, dice, allocator, signals, the three first descriptors,
+the limit of open files.
 
 The only importer of `time` and `random`. Knows no room and decides nothing for one.
 Invariant: from `end_by_signal` on, no signal that an operator sends ends the process unheard.
@@ -10,6 +11,7 @@ import ctypes
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -27,6 +29,7 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 open log files anew, print statistics), and whose default is to end the process."""
 
 log = logging.getLogger("kdaemon")
+OPEN_FILES_UNLIMITED = 1_000_000  # what "infinity" is counted as
 
 
 class SystemClock:
@@ -112,3 +115,17 @@ def _end(_number: int, _frame: FrameType | None) -> NoReturn:
 def _tell_ignored(number: int) -> None:
     fields = {"signal": signal.Signals(number).name}
     log.warning("a signal is ignored: it means nothing to kdaemon", extra={"fields": fields})
+
+
+def raise_open_files_limit() -> int:
+    """Raises the soft limit of open files to the hard one, as far as the system lets it; the limit
+    that holds now. systemd and shells start programs with 1,024 of 524,288 for the sake of
+    select(), which nobody here calls.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # a sandbox may forbid it
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else OPEN_FILES_UNLIMITED

@@ -120,7 +120,7 @@ def sandbox(
     end_by_signal()
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
-    _run_logged(config, lambda _: run_sandbox(config.sandbox))
+    _run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts))
 
 
 @cli.command()

@@ -28,6 +28,7 @@ from kdaemon.config.values import (
     Directory,
     FileMode,
     Flag,
+    HostNames,
     ListenAddress,
     ListenAddressGiven,
     LogFormat,
@@ -69,7 +70,11 @@ class ListenConfig:
     admin: ListenAddress = "127.0.0.1:8991"
     # Lets the TCP listeners face other machines, though nothing checks who writes.
     insecure: Flag = False
-    # Open client connections, all listeners together; one more is closed at once.
+    # Names by which clients may call the TCP listeners (the Host header), beside addresses and
+    # localhost. Beyond loopback the name is checked only where this is set.
+    hosts: HostNames = ()
+    # Open client connections, all listeners together; one more is closed at once. The limit of open
+    # files bounds it, too.
     connections_max: Annotated[int, whole(1, 1_000_000)] = 10_000
     # From the first byte of a request to the end of its head.
     head_timeout_ms: Milliseconds = 10_000

@@ -102,6 +102,10 @@ Text = Annotated[str, Meta(description="a text in quotes")]
 Names = Annotated[
     tuple[Annotated[str, Meta(min_length=1)], ...], Meta(description='a list, such as ["demo"]')
 ]
+HostNames = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...],
+    Meta(description='a list of host names without ports, such as ["kdaemon.internal"]'),
+]
 Milliseconds = Annotated[int, whole(1, 3_600_000, "of milliseconds ")]
 MillisecondsOrZero = Annotated[int, whole(0, 3_600_000, "of milliseconds ")]
 Quota = Annotated[int, whole(1, 10**12)]

@@ -5,7 +5,8 @@ Invariants: a record is acknowledged after all records before it on this connect
 acknowledged or rejected; what was read is submitted, even if the client is gone meanwhile; while
 the service is slow the socket is not read. Nothing a client sends makes its methods raise.
 
-Where it sits: unix.py -> NdjsonSession -> Intake (the gateway) -> engine, and back by `on_settled`.
+Where it sits: http/opening.py -> NdjsonSession -> Intake (the gateway) -> engine, and back by
+`on_settled`.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import MIB
+from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
 from kdaemon.door.intake import WAITED_FOR, Intake
 from kdaemon.http.hub import HttpHub
 from kdaemon.wire.line_buffer import LineBuffer
@@ -33,6 +34,9 @@ from kdaemon.wire.lines import (
 )
 
 ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
+# The largest record in base64, with room for its key and field names. A text in which every
+# character is escaped may be longer and must come as base64. Ours, 2026-11-21.
+LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
 
 
@@ -71,7 +75,7 @@ class NdjsonSession(asyncio.Protocol):
     to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops).
     """
 
-    def __init__(self, intake: Intake, hub: HttpHub, line_bytes_max: int) -> None:
+    def __init__(self, intake: Intake, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self._intake = intake
         self._hub = hub
         self._line_bytes_max = line_bytes_max

@@ -1,13 +1,12 @@
-"""The HTTP/1.1 listener: bytes of a connection in, whole requests to a handler, answers in order.
+"""One HTTP/1.1 connection: bytes in, whole requests to a handler, answers in order, and its end.
 
-It knows HTTP and nothing of what is asked: no stream, record or metric belongs here. The Kinesis
-API, the NDJSON route, the sandbox and the admin pages are handlers behind the same listener;
-`unix.py` hands it connections that begin with a letter.
+Knows HTTP and nothing of what is asked: no stream, record or metric belongs here. The Kinesis API,
+the NDJSON route, the sandbox and the admin pages are handlers behind the same connections.
 
-Invariant: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
-one body of `body_bytes_max` and `pipeline_max` requests without an answer, and all bodies that are
-still arriving share one `ByteBudget`. No task and no timer per connection or request: one coarse
-sweep cuts off who is slow.
+Invariants: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
+one body of `body_bytes_max` and `pipeline_max` requests without an answer; it does its part of a
+turn of the loop (turns.py) and then others have theirs. No task and no timer per connection or
+request: one coarse sweep cuts off who is slow.
 
 Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler -> respond.
 """
@@ -19,29 +18,16 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
-from kdaemon.base.memory import ByteBudget
-from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits
-from kdaemon.http.reader import SLICE_BYTES, Phase, RequestReader
-from kdaemon.http.request import HttpHandler, HttpRequest, error_body, http_2_goodbye
-
-__all__ = [
-    "HttpCounters",
-    "HttpHandler",
-    "HttpHub",
-    "HttpLimits",
-    "HttpProtocol",
-    "HttpRequest",
-    "HttpServer",
-    "serve_http",
-]
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.reader import Phase, RequestReader
+from kdaemon.http.refusals import Refusal, timed_out
+from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
+from kdaemon.http.request import Answer, Charge, HttpHandler, HttpRequest, error_body
+from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
 GATHERED_BYTES_MAX = 64 * 1024
-
-LISTEN_BACKLOG = 1024  # connections the kernel keeps while the loop is busy; ours, 2026-11-21
 
 
 class State(Enum):
@@ -64,10 +50,9 @@ _MOVES = {
 class HttpProtocol(asyncio.Protocol):
     """One connection. Nothing a client does makes its methods raise.
 
-    Queues, all drained by `_pump` when answers leave or the client reads them:
+    Queues, drained by `_pump` when answers leave, the client reads them or the next turn comes:
     `_pending`: requests handed over, in order, at most `pipeline_max`; when full, reading stops.
-    `_waiting`: requests parsed and not handed over; those of one slice.
-    `_unread`: raw input; one read.
+    `_unread`: raw input from `_read_to` on; one read.
     """
 
     __slots__ = (
@@ -80,11 +65,12 @@ class HttpProtocol(asyncio.Protocol):
         "_is_writing_paused",
         "_pending",
         "_pipeline_max",
+        "_read_to",
         "_reader",
         "_state",
         "_transport",
+        "_turn",
         "_unread",
-        "_waiting",
         "hub",
     )
 
@@ -97,10 +83,11 @@ class HttpProtocol(asyncio.Protocol):
         self._pipeline_max = self.hub.limits.pipeline_max
         self._transport: Any = None
         self._reader = RequestReader(self, self.hub)
+        self._turn = Turn(self._pump, self.hub.now_ns)
         self._state = State.OPEN
         self._pending: deque[HttpRequest] = deque()
-        self._waiting: deque[HttpRequest] = deque()
-        self._unread: memoryview | None = None
+        self._unread: bytes | None = None
+        self._read_to = 0
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
         self._is_feeding = False
@@ -124,33 +111,42 @@ class HttpProtocol(asyncio.Protocol):
         self.hub.detach(self)
         self._drop_requests()
         self._reader.close()
+        self._turn.close()
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader.phase is Phase.ENDED:
             return  # nothing more is taken from this client
-        if len(data) <= SLICE_BYTES and self._unread is None and not self._waiting:
+        if self._unread is None and self._may_feed() and len(data) < BYTES_MAX:
             self._is_feeding = True
-            reader.feed(data)
+            read_to = reader.feed(data)
             self._is_feeding = False
+            if read_to < len(data):
+                self._unread, self._read_to = data, read_to
+                self._turn.begin()
+                self._pump()
+                return
             if reader.owes_continue:
                 self._continue()
             if self._gathered:
                 self._write_gathered()
-            if len(self._pending) >= self._pipeline_max or self._waiting:
+            if len(self._pending) >= self._pipeline_max:
                 self._regulate_reading()
         else:
             if self._unread is not None:  # a transport may deliver once more after a pause
-                data = bytes(self._unread) + data
-            self._unread = memoryview(data)
+                data = self._unread[self._read_to :] + data
+            self._unread, self._read_to = data, 0
+            self._turn.begin()
             self._pump()
 
     def eof_received(self) -> bool:
         """The client sends no more. While it is owed answers the connection stays half open."""
         self._has_eof = True
-        if self._unread is None and not self._waiting:
+        if self._unread is None:
             self._reader.finish()
-        return bool(self._pending or self._waiting) and self._state is State.OPEN
+        for request in tuple(self._pending):
+            self._tell_gone(request)
+        return bool(self._pending or self._unread) and self._state is State.OPEN
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -173,25 +169,25 @@ class HttpProtocol(asyncio.Protocol):
         body: bytes,
         closes: bool,
         is_http_1_0: bool,
+        charge: Charge | None,
     ) -> None:
-        """A whole request: handed over now if the pipeline has room."""
-        request = HttpRequest(self, method, path, query, headers, body, closes, is_http_1_0)
-        if self._waiting or self._is_writing_paused or len(self._pending) >= self._pipeline_max:
-            self._waiting.append(request)
-        else:
-            self._dispatch(request)
+        """A whole request: it is handed over."""
+        request = HttpRequest(self, method, path, query, headers, body, closes, is_http_1_0, charge)
+        self._pending.append(request)
+        try:
+            self._handler(request)
+        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+            self._report(f"the handler of {method} {path} failed", error)
+            if request.answer is None:
+                text = "kdaemon failed to handle this request; its log says why."
+                request.respond(500, error_body("InternalFailure", text))
+        if self._has_eof and request.answer is None:
+            self._tell_gone(request)
 
-    def refuse(
-        self,
-        reason: str,
-        status: int,
-        code: str,
-        message: str,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Answers an error after what is still owed, and closes. Counted by its reason."""
-        self.hub.counters.refused[reason] += 1
-        self._end_with(status, error_body(code, message), headers)
+        self.hub.counters.refused[refusal.reason] += 1
+        self._end_with(refusal.answer())
 
     def refuse_http_2(self) -> None:
         """Tells an HTTP/2 client in its own frames, so that its error names cause and remedy."""
@@ -200,64 +196,52 @@ class HttpProtocol(asyncio.Protocol):
         self._write_gathered()
         self._close()
 
-    # --- handing over
+    def _report(self, text: str, error: Exception) -> None:
+        self.hub.counters.handler_failures += 1
+        asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
 
-    def _pump(self) -> None:
-        """Hands over what waits and feeds what is unread, as far as pipeline and client allow."""
-        if self._is_feeding:
-            return
-        self._is_feeding = True
-        reader = self._reader
-        while (
+    # --- reading on
+
+    def _may_feed(self) -> bool:
+        return (
             self._state is State.OPEN
             and not self._is_writing_paused
             and len(self._pending) < self._pipeline_max
-        ):
-            if self._waiting:
-                self._dispatch(self._waiting.popleft())
-            elif self._unread is not None and reader.phase is not Phase.ENDED:
-                size = reader.feed_bytes_wanted
-                piece = self._unread[:size]
-                self._unread = self._unread[size:] if len(self._unread) > size else None
-                reader.feed(piece)
-            else:
+        )
+
+    def _pump(self) -> None:
+        """Feeds what is unread, as far as pipeline, client and this turn of the loop allow."""
+        if self._is_feeding or self._turn.is_over:
+            return
+        self._is_feeding = True
+        reader = self._reader
+        while self._unread is not None and self._may_feed():
+            if reader.phase is Phase.ENDED:
                 self._unread = None
+                break
+            data, at = self._unread, self._read_to
+            self._read_to = reader.feed(data, at)
+            if self._read_to >= len(data):
+                self._unread = None
+            if not self._turn.spend(self._read_to - at):
+                self._turn.pass_on()
                 break
         self._is_feeding = False
         if reader.owes_continue:
             self._continue()
         self._write_gathered()
-        if self._has_eof and self._unread is None and not self._waiting:
+        if self._has_eof and self._unread is None:
             reader.finish()
             if not self._pending:
                 self._close()
         self._regulate_reading()
 
-    def _dispatch(self, request: HttpRequest) -> None:
-        self._pending.append(request)
-        if request.answer is not None:  # a refusal that waited for its turn
-            self.flush_answers(request)
-            return
-        try:
-            self._handler(request)
-        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self.hub.counters.handler_failures += 1
-            asyncio.get_running_loop().call_exception_handler(
-                {
-                    "message": f"the handler of {request.method} {request.path} failed",
-                    "exception": error,
-                }
-            )
-            if request.answer is None:
-                text = "kdaemon failed to handle this request; its log says why."
-                request.respond(500, error_body("InternalFailure", text))
-
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client go."""
         wants = self._reader.phase is Phase.ENDED or not (
             self._is_writing_paused
-            or self._waiting
             or self._unread is not None
+            or self._turn.is_over
             or len(self._pending) >= self._pipeline_max
         )
         if wants is self._is_reading or self._transport.is_closing():
@@ -269,21 +253,16 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _end_with(
-        self, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
-    ) -> None:
+    def _end_with(self, answer: Answer) -> None:
         """The last answer of this connection, after those that are owed."""
         self._reader.end()
         self._unread = None
         request = HttpRequest(self, "", "", "", {}, b"", closes=True, is_http_1_0=False)
-        (self._waiting or self._pending).append(request)
-        request.respond(status, body, headers=headers)
+        request.answer = answer
+        self._pending.append(request)
+        self.flush_answers(request)
 
     # --- answering
-
-    @property
-    def is_last_answer(self) -> bool:
-        return self.hub.is_draining
 
     def flush_answers(self, request: HttpRequest) -> None:
         """Writes what may leave now that `request` has its answer, in request order."""
@@ -291,11 +270,21 @@ class HttpProtocol(asyncio.Protocol):
         if not pending or pending[0] is not request:
             return  # its turn comes when those before it are answered
         while pending:
-            answer = pending[0].answer
+            first = pending[0]
+            answer = first.answer
             if answer is None:
                 break
-            self._gather(answer)
-            if pending.popleft().closes:
+            pending.popleft()
+            closes = first.closes or answer.closes or self.hub.is_draining
+            self._gather(
+                render(
+                    answer,
+                    closes=closes,
+                    keeps_1_0=first.is_http_1_0,
+                    has_body=first.method != "HEAD",
+                )
+            )
+            if closes:
                 self._write_gathered()
                 self._close()
                 return
@@ -307,12 +296,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._reader.owes_continue:
             self._continue()
         self._write_gathered()
-        if not self._is_reading or self._waiting or self._has_eof:
+        if not self._is_reading or self._has_eof:
             self._pump()
 
     def _continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""
-        if not self._pending and not self._waiting and self._state is State.OPEN:
+        if not self._pending and self._state is State.OPEN:
             self._reader.owes_continue = False
             self._gather(CONTINUE)
 
@@ -336,12 +325,26 @@ class HttpProtocol(asyncio.Protocol):
             raise RuntimeError(f"a connection cannot go from {self._state} to {state}")
         self._state = state
 
+    def _tell_gone(self, request: HttpRequest) -> None:
+        """Its client has gone, as far as one can see, before the answer was given."""
+        on_gone, request.on_gone = request.on_gone, None
+        if on_gone is None:
+            return
+        try:
+            on_gone()
+        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+            self._report("a handler failed when its client went away", error)
+
     def _drop_requests(self) -> None:
-        for request in (*self._pending, *self._waiting):
-            request.owner = None
-        self._pending.clear()
-        self._waiting.clear()
         self._unread = None
+        dropped = tuple(self._pending)
+        self._pending.clear()
+        for request in dropped:
+            request.owner = None
+            request.drop_body()
+        for request in dropped:
+            if request.answer is None:
+                self._tell_gone(request)
 
     def _close(self) -> None:
         """Nothing more is owed.
@@ -366,14 +369,11 @@ class HttpProtocol(asyncio.Protocol):
         """Ends the connection at once, with a reset where the transport is TCP."""
         self._reader.end()
         self._move(State.CLOSED)
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        reset_transport(self._transport)
 
     def close_if_idle(self) -> None:
         """Closes a connection that is between requests and owed nothing."""
-        if self._reader.phase is Phase.IDLE and not self._pending and not self._waiting:
+        if self._reader.phase is Phase.IDLE and not self._pending and self._unread is None:
             self._reader.end()
             self._move(State.CLOSED)
             self._transport.close()
@@ -390,60 +390,30 @@ class HttpProtocol(asyncio.Protocol):
             if ticks > hub.linger_ticks_max:
                 self.reset()
         elif phase is Phase.IDLE:
-            if ticks > hub.idle_ticks_max and not self._pending and not self._waiting:
+            if ticks > hub.idle_ticks_max and not self._pending and self._unread is None:
                 hub.counters.timed_out["idle"] += 1
                 self.close_if_idle()
         elif not self._is_reading:
             return  # it is we who make the client wait
         elif phase is Phase.HEAD and ticks > hub.head_ticks_max:
-            self._time_out("head", "The request line and headers", hub.limits.head_timeout_s)
-        elif phase is Phase.BODY and ticks > hub.body_ticks_max:
-            self._time_out("body", "The body", hub.limits.body_timeout_s)
+            limit = f"within {hub.limits.head_timeout_s:g} seconds"
+            self._time_out("head", "The request line and headers", limit)
+        elif phase is Phase.BODY:
+            arrival = self._reader.arrival
+            if ticks > hub.body_ticks_max:
+                limit = f"within {hub.limits.body_timeout_s:g} seconds"
+                self._time_out("body", "The body", limit)
+            elif arrival is not None and not arrival.tick():
+                self._time_out("body", "The body", "fast enough")
 
-    def _time_out(self, what: str, part: str, limit_s: float) -> None:
+    def _time_out(self, what: str, part: str, limit: str) -> None:
         self.hub.counters.timed_out[what] += 1
-        text = f"{part} did not arrive within {limit_s:g} seconds."
-        self._end_with(408, error_body("RequestTimeoutException", text))
+        self._end_with(timed_out(part, limit))
 
 
-class HttpServer:
-    """A listening socket and its connections."""
-
-    def __init__(self, server: asyncio.Server, hub: HttpHub) -> None:
-        self._server = server
-        self.hub = hub
-        self.counters = hub.counters
-        self.host, self.port = server.sockets[0].getsockname()[:2]
-
-    def close_listener(self) -> None:
-        """Takes no new connections; those that are open go on. Closing twice is nothing."""
-        self._server.close()
-
-    def close_idle(self) -> None:
-        """Closes connections between requests; every answer from now on closes its connection."""
-        self.hub.close_idle()
-
-    async def aclose(self, grace_s: float = 0.0) -> None:
-        """Stops listening; open requests have `grace_s` seconds, then they are cut off."""
-        self.close_listener()
-        await self.hub.aclose(grace_s)
-        await self._server.wait_closed()
-
-
-async def serve_http(
-    handler: HttpHandler,
-    host: str,
-    port: int,
-    limits: HttpLimits | None = None,
-    *,
-    bodies: ByteBudget | None = None,
-) -> HttpServer:
-    """Listens on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it cannot.
-
-    `bodies`: one budget for several listeners; by default the listener has its own.
-    """
-    hub = HttpHub(limits or HttpLimits(), bodies)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: HttpProtocol(handler, hub=hub), host, port, backlog=LISTEN_BACKLOG
-    )
-    return HttpServer(server, hub)
+def reset_transport(transport: Any) -> None:
+    """Drops a connection with a reset where it is TCP, so that its client sees an error at once."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,28 +1,23 @@
-"""What the connections of one HTTP listener share: limits, counters, the body budget, the tick.
+"""What the connections of one listener share: limits, counters, gate, the budget of what arrives,
+the tick.
 
-It knows that there are connections which can be asked to check their time or to close, not what
-they say. Invariant: one timer for all connections, armed only while there are any.
-Where it sits: beside `http.py` and `unix.py`, whose connections attach to it.
+Knows that there are connections which can be asked to check their time or to close, not what they
+say. Invariant: one timer for all connections of a listener, armed only while there are any.
+Where it sits: beside connection.py and opening.py, whose connections attach to it.
 """
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
+from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.origin import Gate
+from kdaemon.http.refusals import REFUSALS
 
-REFUSALS = (
-    "connections",  # over connections_max
-    "malformed",  # not HTTP/1.1
-    "http2",  # the HTTP/2 preface
-    "head_too_large",
-    "body_too_large",
-    "bodies_full",  # the shared body budget is used up
-    "expectation",  # an Expect header other than 100-continue
-    "truncated",  # the client stopped sending in the middle of a request
-)
 TIME_OUTS = ("head", "body", "idle", "write")
 
 
@@ -35,10 +30,9 @@ class HttpLimits:
 
     body_bytes_max: int = (
         16 * MIB
-    )  # base64 of a 10 MiB call and its keys, with room to refuse it by name
-    head_bytes_max: int = (
-        32 * 1024
-    )  # SigV4 with a session token takes 3 KiB; exceeded by up to 16 KiB
+    )  # base64 of a 10 MiB call and its keys, with room to refuse it by name; 0: no bodies
+    head_bytes_max: int = 32 * 1024  # SigV4 with a session token takes 3 KiB
+    headers_max: int = 100  # SDKs send a dozen; browsers and proxies add as many; 2026-11-28
     head_timeout_s: float = 10.0  # a head is one packet; slower is stuck or an attack
     body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s
     idle_timeout_s: float = 120.0  # longer than the SDKs' pools keep a connection unused
@@ -53,11 +47,12 @@ class HttpLimits:
 class HttpCounters:
     """Plain numbers since the start; whoever exposes them reads them."""
 
-    __slots__ = ("handler_failures", "open", "opened", "refused", "timed_out")
+    __slots__ = ("handler_failures", "open", "opened", "rebound", "refused", "timed_out")
 
     def __init__(self) -> None:
         self.opened = 0  # connections ever
         self.open = 0  # connections now
+        self.rebound = 0  # the socket file was gone, and was made again
         self.handler_failures = 0  # exceptions out of the handler: defects of ours
         self.refused = dict.fromkeys(REFUSALS, 0)
         self.timed_out = dict.fromkeys(TIME_OUTS, 0)
@@ -71,12 +66,62 @@ class Connection(Protocol):
     def reset(self) -> None: ...
 
 
+class Places:
+    """How many connections may be open, over all listeners that share this.
+
+    `silent`: connections that have sent nothing yet, the oldest first: where all places are taken,
+    the oldest of them goes, so that who only connects keeps nobody out.
+    """
+
+    __slots__ = ("connections_max", "silent", "taken")
+
+    def __init__(self, connections_max: int) -> None:
+        self.connections_max = connections_max
+        self.taken = 0
+        self.silent: dict[Connection, HttpHub] = {}
+
+    def take(self) -> bool:
+        """False: there is no place, and nobody to make one."""
+        if self.taken >= self.connections_max and not self._drop_silent():
+            return False
+        self.taken += 1
+        return True
+
+    def _drop_silent(self) -> bool:
+        for connection, hub in self.silent.items():
+            hub.counters.refused["connections"] += 1
+            hub.detach(connection)
+            connection.reset()
+            return True
+        return False
+
+
 class HttpHub:
     """Shared by the connections of one listener. `tick` counts sweeps: time without a clock."""
 
-    def __init__(self, limits: HttpLimits, bodies: ByteBudget | None = None) -> None:
+    def __init__(
+        self,
+        limits: HttpLimits,
+        bodies: ByteBudget | None = None,
+        *,
+        arrivals: Arrivals | None = None,
+        places: Places | None = None,
+        gate: Gate | None = None,
+        now_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`arrivals`, `places`: shared by several listeners; else the listener has its own.
+
+        `now_ns`: a clock that goes on within a turn of the loop, for turns.py.
+        """
         self.limits = limits
-        self.bodies = ByteBudget(limits.bodies_bytes_max) if bodies is None else bodies
+        if arrivals is None:
+            arrivals = Arrivals(bodies or ByteBudget(limits.bodies_bytes_max))
+        self.arrivals = arrivals
+        self.bodies = arrivals.budget
+        self.places = places or Places(limits.connections_max)
+        self.gate = gate or Gate()
+        self.now_ns = now_ns
+        self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0
         self.is_draining = False
@@ -92,11 +137,16 @@ class HttpHub:
     def _ticks(self, seconds: float) -> int:
         return math.ceil(seconds / self.limits.sweep_interval_s)
 
-    def attach(self, connection: Connection) -> bool:
-        """A connection is made. False: it is one too many, counted, and must be dropped."""
-        if self.counters.open >= self.limits.connections_max:
+    def attach(self, connection: Connection, *, is_silent: bool = False) -> bool:
+        """A connection is made. False: it is one too many, counted, and must be dropped.
+
+        `is_silent`: it may lose its place to another one until `heard`.
+        """
+        if not self.places.take():
             self.counters.refused["connections"] += 1
             return False
+        if is_silent:
+            self.places.silent[connection] = self
         self.counters.opened += 1
         self.counters.open += 1
         self._connections.add(connection)
@@ -104,17 +154,24 @@ class HttpHub:
             self._arm()
         return True
 
+    def heard(self, connection: Connection) -> None:
+        """It has sent something: its place is its own."""
+        self.places.silent.pop(connection, None)
+
     def detach(self, connection: Connection) -> None:
         """A connection is lost. One that was never attached changes nothing."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self.places.silent.pop(connection, None)
+        self.places.taken -= 1
         self.counters.open -= 1
         if not self._connections and self._all_gone is not None:
             self._all_gone.set()
 
     def hand_over(self, old: Connection, new: Connection) -> None:
         """The same connection goes on under another protocol."""
+        self.places.silent.pop(old, None)
         self._connections.discard(old)
         self._connections.add(new)
 
@@ -123,6 +180,8 @@ class HttpHub:
         self.tick += 1
         for connection in tuple(self._connections):
             connection.check_time(self.tick)
+        if self.on_sweep is not None:
+            self.on_sweep()
 
     def close_idle(self) -> None:
         """Closes connections between requests; answers close theirs from now on."""

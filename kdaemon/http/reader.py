@@ -1,41 +1,53 @@
-"""The reading half of one HTTP/1.1 connection: bytes in, whole requests or one refusal out.
+"""The reading half of one HTTP/1.1 connection: bytes in, one whole request at a time or a refusal.
 
-A thin shell round the parser (llhttp, in C) that holds its limits: size of head and body, what may
-be in memory of bodies that are still arriving. Knows nothing of sockets, answers or pipelines.
-Invariant: nothing a client sends makes `feed` raise; after a refusal nothing more is read.
+llhttp (in C) parses heads. An ordinary request, whole in one read, goes through it in one call; for
+any other the end of the head is found first and the body is taken by body.py, so that the reader
+always knows where a request ends, whatever the client offers (an upgrade), pipelines or cuts off.
+Knows nothing of sockets, answers or pipelines.
+Invariants: nothing a client sends makes `feed` raise; a request is handed over when its last byte
+is there, and never without; after a refusal nothing more is read; of a head nothing is kept after
+its use.
+Where it sits: connection.py feeds it; head.py and origin.py decide, body.py frames.
 """
 
+import re
 from enum import Enum
 from typing import Any, Protocol
 
 import httptools
 
+from kdaemon.http import refusals
+from kdaemon.http.arrivals import Arrival
+from kdaemon.http.body import ChunkedBody, LengthBody
+from kdaemon.http.head import (
+    ODD,
+    RARE,
+    RequestLine,
+    doubled,
+    is_chunked,
+    is_last,
+    read_request_line,
+    tidy_content_encoding,
+)
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.refusals import Refusal
+from kdaemon.http.request import Charge
 
-# Bytes given to the parser at once outside a body. It cannot be paused between two pipelined
-# requests, so this bounds how many it can produce after the pipeline is full. 16 KiB holds dozens
-# of real requests; long bodies are fed whole. Our choice, 2026-11-21.
-SLICE_BYTES = 16 * 1024
+# What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
+# Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
+CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
-
-_METHODS = {
-    name.encode(): name for name in ("POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
-}
-
-
-def _split_target(target: bytes) -> tuple[str, str]:
-    """Request target -> (path, query); of an absolute URL only what follows the host."""
-    text = target.decode("latin-1")
-    if not text.startswith("/") and "://" in text:
-        text = "/" + text.partition("://")[2].partition("/")[2]
-    path, _, query = text.partition("?")
-    return path, query
+HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
+HTTP_2_BYTES = len(HTTP_2)
+HEAD_END = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request they are skipped (RFC 9112, 2.2)
+_strip = bytes.strip
 
 
 class Phase(Enum):
-    """What is being read. The parser leads it round IDLE -> HEAD -> BODY -> IDLE; `end` (and a
-    request that says it is the last) leads from anywhere to ENDED, and nothing leads out of there.
+    """What is being read: round IDLE -> HEAD -> BODY -> IDLE; `end` (and a request that says it is
+    the last) leads from anywhere to ENDED, and nothing leads out of there.
     """
 
     IDLE = "idle"  # between requests
@@ -46,6 +58,11 @@ class Phase(Enum):
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE, _HEAD, _BODY, _ENDED = Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.ENDED
+_UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
+
+
+class _NotOrdinaryError(Exception):
+    """Out of the parser's callback: this read is not one whole ordinary request."""
 
 
 class Sink(Protocol):
@@ -60,18 +77,12 @@ class Sink(Protocol):
         body: bytes,
         closes: bool,
         is_http_1_0: bool,
+        charge: Charge | None,
     ) -> None:
         """A whole request."""
         ...
 
-    def refuse(
-        self,
-        reason: str,
-        status: int,
-        code: str,
-        message: str,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """An answer that ends the connection. Reading has ended already."""
         ...
 
@@ -83,22 +94,29 @@ class RequestReader:
 
     `since_tick`: when `phase` began, for whoever judges time. `owes_continue`: the client waits for
     `100 Continue` before it sends the body; cleared when it does not wait any longer.
+    `arrival`: what holds memory of a request that takes more than one read.
     """
 
     __slots__ = (
         "_body",
-        "_body_expected",
-        "_charged_bytes",
         "_closes",
-        "_head_bytes",
+        "_good_host",
+        "_head",
         "_headers",
         "_hub",
-        "_is_http_1_0",
+        "_is_head_whole",
+        "_is_odd",
+        "_is_rare",
+        "_line",
+        "_line_bytes",
+        "_lower_names",
+        "_names",
+        "_ordinary",
         "_parser",
         "_pieces",
         "_raw_headers",
         "_sink",
-        "_target",
+        "arrival",
         "on_body",
         "on_header",
         "owes_continue",
@@ -110,77 +128,80 @@ class RequestReader:
         self.phase = _IDLE
         self.since_tick = hub.tick
         self.owes_continue = False
+        self.arrival: Arrival | None = None
         self._sink: Any = sink
         self._hub = hub
         self._raw_headers: dict[bytes, bytes] = {}
-        self._pieces: list[bytes] = []  # of the body, since the last feed
+        self._pieces: list[bytes] = []  # of the body of an ordinary request
         # The parser calls these two straight in C: no Python frame for a header or a piece of a
         # body.
         self.on_header = self._raw_headers.__setitem__
         self.on_body = self._pieces.append
+        self._ordinary: bytes | None = None  # a read that is taken for one whole request
+        self._head = bytearray()  # of a head that is not whole
+        self._is_head_whole = False
         self._headers: dict[bytes, bytes] = {}
-        self._target = b""
-        self._head_bytes = 0
-        self._body = bytearray()  # of a body that takes more than one feed
-        self._body_expected = 0  # bytes, by Content-Length; 0 for a chunked body
-        self._charged_bytes = 0  # what this connection holds of the budget for bodies
+        self._body: LengthBody | ChunkedBody | None = None
         self._closes = False
-        self._is_http_1_0 = False
+        # A client sends the same line, names and host each time: what they mean is worked out once.
+        self._line_bytes = b"\0"
+        self._line = _UNKNOWN_LINE
+        self._names: tuple[bytes, ...] = ()
+        self._lower_names: tuple[bytes, ...] = ()
+        self._is_odd = False
+        self._is_rare = False
+        self._good_host: bytes | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Reads on. Calls the sink for every request that is whole, or once for a refusal."""
+    def feed(self, data: bytes, at: int = 0) -> int:
+        """Reads on from `at`, at most to the end of one request; up to where it read.
+
+        Calls the sink once for a request that is whole, or once for a refusal.
+        """
+        if self.phase is not _IDLE or at:
+            return self._feed_with_care(data, at)
+        self._ordinary = data
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # An offer to change protocols (curl --http2, a WebSocket) is declined by carrying on.
-            rest = memoryview(data)[upgrade.args[0] :]
-            if rest and self.phase is not _ENDED:
-                self.feed(rest)
-            return
+        except httptools.HttpParserCallbackError:  # not one whole request: begin again, with care
+            self._ordinary = None
+            self._renew()
+            return self._feed_with_care(data, at)
         except httptools.HttpParserError as error:
+            self._ordinary = None
             if self.phase is not _ENDED:
-                self._refuse_malformed(error, bytes(data[:2]))
-            return
+                self._refuse_malformed(error, data[:HTTP_2_BYTES])
+            return len(data)
+        self._ordinary = None
         phase = self.phase
-        if phase is _IDLE:
-            return
+        if phase is _IDLE and not self._is_head_whole:
+            self._renew()
+            return self._feed_with_care(data, at)
+        self._is_head_whole = False
         if phase is _BODY:
-            self._absorb_body()
-        elif phase is _HEAD:
-            self._head_bytes += len(data)
-            limit = self._hub.limits.head_bytes_max
-            if self._head_bytes > limit:
-                self._refuse(
-                    "head_too_large",
-                    431,
-                    "RequestHeaderFieldsTooLargeException",
-                    f"The request line and headers are longer than {limit} bytes.",
-                )
-
-    @property
-    def feed_bytes_wanted(self) -> int:
-        """How much to feed at once: a slice, or the rest of a body of known length."""
-        if self.phase is _BODY:
-            return max(SLICE_BYTES, self._body_expected - len(self._body))
-        return SLICE_BYTES
+            self._go_on_with_body()
+        elif phase is _ENDED:
+            self._pieces.clear()  # of a request that was refused
+        return len(data)
 
     def finish(self) -> None:
         """The client sends no more."""
         if self.phase is _HEAD or self.phase is _BODY:
-            self._refuse(
-                "truncated",
-                400,
-                "IncompleteRequestException",
-                "The connection ended in the middle of a request.",
-            )
+            self._refuse(refusals.TRUNCATED)
         self.phase = _ENDED
 
     def end(self) -> None:
         """Takes no further request, and lets go of what was read of one."""
         self.phase = _ENDED
         self.owes_continue = False
-        self._release_body()
+        self._body = None
+        self._head = bytearray()
+        self._headers = {}
+        self._raw_headers.clear()
+        self._pieces.clear()
+        if self.arrival is not None:
+            self.arrival.release()
+            self.arrival = None
 
     def close(self) -> None:
         """Ends, and breaks the cycles with sink and parser, so that no collector is needed."""
@@ -189,135 +210,281 @@ class RequestReader:
 
     # --- the parser's calls (on_header and on_body are bound in __init__)
 
-    def on_message_begin(self) -> None:
-        self._raw_headers.clear()  # a chunked body may have left trailers
-        self._target = b""
-        self._head_bytes = 0
-        if self.phase is _IDLE:
-            self.phase = _HEAD
-            self.since_tick = self._hub.tick
-
-    def on_url(self, target: bytes) -> None:
-        self._target += target
-
     def on_headers_complete(self) -> None:
-        if self.phase is not _HEAD:
-            return
-        raw = self._raw_headers
-        headers = dict(zip(map(bytes.lower, raw), raw.values(), strict=True))
-        self._headers = headers
-        self._closes = not self._parser.should_keep_alive()
-        self._is_http_1_0 = b"connection" in headers and self._parser.get_http_version() == "1.0"
-        self.phase = _BODY
-        self.since_tick = self._hub.tick
+        self._is_head_whole = True
+        data = self._ordinary
+        if data is None:
+            return  # `_feed_with_care` goes on when the parser returns
+        headers = self._collect()
         length = headers.get(b"content-length")
-        self._body_expected = 0 if length is None else int(length)  # only digits pass the parser
-        if self._body_expected > self._hub.limits.body_bytes_max:
-            self._refuse_body_size(f"its Content-Length is {self._body_expected}")
-        elif b"expect" in headers:
-            self._expect(headers[b"expect"])
+        byte_count = 0 if length is None else int(length)  # only digits pass the parser
+        end = len(data) - byte_count
+        if (
+            end < 4
+            or not data.endswith(HEAD_END, 0, end)
+            or data.count(b"\n", 0, end) != len(headers) + 2
+        ):
+            # Not one whole request without doubled headers: maybe the first part of one.
+            end = data.find(HEAD_END) + 4
+            if end + byte_count < len(data) or data.count(b"\n", 0, end) != len(headers) + 2:
+                raise _NotOrdinaryError
+        if self._is_odd:
+            raise _NotOrdinaryError
+        self._begin(data, end, headers, byte_count)
 
     def on_message_complete(self) -> None:
-        if self.phase is not _BODY:
-            return  # refused meanwhile
+        if self._ordinary is None or self.phase is not _BODY:
+            return
         pieces = self._pieces
-        if self._body:
-            for piece in pieces:
-                self._body += piece
-            body = bytes(self._body)
-            self._release_body()
-        else:
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-        if len(body) > self._hub.limits.body_bytes_max:
-            self._refuse_body_size(f"this one has {len(body)}")
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._hand_over(body, None)
+
+    # --- a head
+
+    def _collect(self) -> dict[bytes, bytes]:
+        """The headers of the head that the parser has read."""
+        raw = self._raw_headers
+        names = tuple(raw)
+        if names != self._names:
+            self._names = names
+            self._lower_names = tuple(map(bytes.lower, names))
+            self._is_odd = not ODD.isdisjoint(self._lower_names)
+            self._is_rare = self._is_odd or not RARE.isdisjoint(self._lower_names)
+        headers = dict(zip(self._lower_names, map(_strip, raw.values()), strict=True))
+        raw.clear()
+        return headers
+
+    def _begin(
+        self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
+    ) -> None:
+        """A head is read, which begins `data`: its request is let in, or refused."""
+        limits = self._hub.limits
+        refusal = None
+        if not data.startswith(self._line_bytes):
+            refusal = self._learn_line(data)
+        if refusal is None:
+            if head_bytes > limits.head_bytes_max:
+                refusal = refusals.head_too_large(limits.head_bytes_max)
+            elif len(headers) > limits.headers_max:
+                refusal = refusals.too_many_headers(limits.headers_max)
+            elif byte_count > limits.body_bytes_max:
+                refusal = refusals.body_too_large(
+                    limits.body_bytes_max, f"its Content-Length is {byte_count}"
+                )
+            elif self._is_rare or headers.get(b"host", b"") != self._good_host:
+                refusal = self._examine(headers)
+            else:
+                self._closes = self._line.is_http_1_0
+        if refusal is not None:
+            self._refuse(refusal)
             return
-        self.owes_continue = False
-        self.phase = _ENDED if self._closes else _IDLE
+        self._headers = headers
+        self.phase = _BODY
+
+    def _learn_line(self, data: bytes) -> Refusal | None:
+        end = data.find(b"\r\n")
+        line = read_request_line(data[:end])
+        if isinstance(line, Refusal):
+            return line
+        self._line_bytes, self._line = data[: end + 2], line
+        self._good_host = None
+        return None
+
+    def _examine(self, headers: dict[bytes, bytes]) -> Refusal | None:
+        """Everything that a head may say and an ordinary one does not."""
+        line = self._line
+        refusal = self._hub.gate.refusal(line, headers)
+        if refusal is not None:
+            return refusal
+        self._good_host = headers.get(b"host") or None  # None: looked at each time
+        self._closes = is_last(headers, is_http_1_0=line.is_http_1_0)
+        tidy_content_encoding(headers)
+        expectation = headers.get(b"expect")
+        if expectation is not None:
+            if expectation.lower() != b"100-continue":
+                return refusals.EXPECTATION
+            self.owes_continue = not line.is_http_1_0
+        return None
+
+    # --- with care: the end of each part is known before the next is read
+
+    def _feed_with_care(self, data: bytes, at: int) -> int:
+        if self.phase is _IDLE:
+            found = _EMPTY_LINES.match(data, at)
+            assert found is not None, "it matches nothing, too"
+            at = found.end()
+            if at == len(data):
+                return at
+            self.phase = _HEAD
+            self.since_tick = self._hub.tick
+        if self.phase is _HEAD:
+            return self._read_head(data, at)
+        if self.phase is _BODY:
+            return self._read_body(data, at)
+        return len(data)
+
+    def _read_head(self, data: bytes, at: int) -> int:
+        head, held_bytes = self._head, len(self._head)
+        limit = self._hub.limits.head_bytes_max
+        stop = at + limit + 4 - held_bytes
+        head += data[at:stop] if held_bytes else data[at : _end_of_head(data, at, stop)]
+        end = head.find(HEAD_END, max(0, held_bytes - 3)) + 4
+        is_ended = end >= 4
+        piece = bytes(head[held_bytes : end if is_ended else len(head)])
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # declined: the head is used as any other, and the body is read by its framing
+        except httptools.HttpParserError as error:
+            self._refuse_malformed(error, bytes(head[:HTTP_2_BYTES]))
+            return len(data)
+        if is_ended:
+            self._use_head(bytes(head[:end]))
+        elif self._is_head_whole:
+            self._refuse(refusals.malformed("its head does not end with an empty line"))
+        elif len(head) > limit:
+            self._refuse(refusals.head_too_large(limit))
+        elif not self._keep(len(piece)):
+            self._refuse(refusals.BODIES_FULL)
+        return at + len(piece) if self.phase is not _ENDED else len(data)
+
+    def _use_head(self, head: bytes) -> None:
+        """A head is whole: its framing decides how the body is read."""
+        is_head_whole, self._is_head_whole = self._is_head_whole, False
+        self._head = bytearray()
+        if not is_head_whole:
+            self._refuse_malformed("its head is none", head[:HTTP_2_BYTES])
+            return
+        headers = self._collect()
+        self._renew()
+        count = head.count(b"\n") - 2
+        if count != len(headers):  # some name came more than once
+            if count > self._hub.limits.headers_max:
+                self._refuse(refusals.too_many_headers(self._hub.limits.headers_max))
+                return
+            name = doubled(head)
+            if name is not None:
+                self._refuse(refusals.malformed(f"it has more than one {name.decode()} header"))
+                return
+        byte_count = int(headers.get(b"content-length", b"0"))
+        self._begin(head, len(head), headers, byte_count)
+        if self.phase is not _BODY:
+            return
+        is_in_chunks = is_chunked(headers, is_http_1_0=self._line.is_http_1_0)
+        if isinstance(is_in_chunks, Refusal):
+            self._refuse(is_in_chunks)
+            return
         self.since_tick = self._hub.tick
-        method = self._parser.get_method()
-        path, query = ("/", "") if self._target == b"/" else _split_target(self._target)
-        self._sink.take(
-            _METHODS.get(method) or method.decode("latin-1"),
-            path,
-            query,
-            self._headers,
-            body,
-            self._closes,
-            self._is_http_1_0,
-        )
-
-    # --- bodies
-
-    def _absorb_body(self) -> None:
-        """Keeps what came of an unfinished body, within the limits of one and of all."""
-        arrived = sum(map(len, self._pieces))
-        if not arrived:
-            return
-        self.owes_continue = False
-        if len(self._body) + arrived > self._hub.limits.body_bytes_max:
-            self._refuse_body_size("this one is longer")
-            return
-        if not self._hub.bodies.take(arrived):
-            self._refuse(
-                "bodies_full",
-                503,
-                "ServiceUnavailableException",
-                "Too many request bodies are arriving at once; send this one again later.",
-                ((b"Retry-After", b"1"),),
-            )
-            return
-        self._charged_bytes += arrived
-        for piece in self._pieces:
-            self._body += piece
-        self._pieces.clear()
-
-    def _release_body(self) -> None:
-        if self._charged_bytes:
-            self._hub.bodies.give(self._charged_bytes)
-            self._charged_bytes = 0
-        if self._body:
-            self._body = bytearray()
-        self._pieces.clear()
-
-    def _expect(self, expectation: bytes) -> None:
-        if expectation.lower() != b"100-continue":
-            self._refuse(
-                "expectation",
-                417,
-                "ExpectationFailedException",
-                "Of the Expect header only 100-continue is understood.",
-            )
+        if is_in_chunks:
+            self._body = ChunkedBody(self._hub.limits.body_bytes_max)
+            if not self._hub.limits.body_bytes_max:
+                self._refuse(refusals.body_too_large(0, ""))
+        elif byte_count:
+            self._body = LengthBody(byte_count)
         else:
-            self.owes_continue = self._parser.get_http_version() != "1.0"
+            self._hand_over(b"", None)
+
+    def _renew(self) -> None:
+        """A parser that has seen nothing."""
+        self._raw_headers.clear()
+        self._pieces.clear()
+        self._is_head_whole = False
+        self._parser = httptools.HttpRequestParser(self)
+
+    # --- a body that is not whole in one read
+
+    def _go_on_with_body(self) -> None:
+        """An ordinary head, and less than all of its body."""
+        body = LengthBody(int(self._headers[b"content-length"]))
+        self._body = body
+        self.since_tick = self._hub.tick
+        for piece in self._pieces:
+            body.read(piece, 0, len(piece))
+            self.owes_continue = False
+        self._renew()
+        if not self._keep(len(body.data)):
+            self._refuse(refusals.BODIES_FULL)
+
+    def _read_body(self, data: bytes, at: int) -> int:
+        body = self._body
+        assert body is not None, "a body is read"
+        end = len(data)
+        if isinstance(body, ChunkedBody):
+            end = min(end, at + CHUNKED_BYTES_AT_ONCE)
+        elif not body.data and self.arrival is None and body.missing_bytes <= end - at:
+            self._body = None
+            end = at + body.missing_bytes
+            self._hand_over(data[at:end], None)  # whole in one read: never kept
+            return end
+        held_bytes = len(body.data)
+        read = body.read(data, at, end)
+        if isinstance(read, Refusal):
+            self._refuse(read)
+            return len(data)
+        self.owes_continue = False
+        if not self._keep(len(body.data) - held_bytes):
+            self._refuse(refusals.BODIES_FULL)
+            return len(data)
+        if body.is_whole:
+            self._body = None
+            charge, self.arrival = self.arrival, None
+            if charge is not None:
+                charge.arrived()
+            self._hand_over(bytes(body.data), charge)
+        return read
+
+    def _keep(self, byte_count: int) -> bool:
+        """Charges bytes that are kept until the request is whole."""
+        if not byte_count:
+            return True
+        if self.arrival is None:
+            self.arrival = Arrival(self._hub.arrivals, self._evicted)
+        return self.arrival.grow(byte_count)
+
+    def _evicted(self) -> None:
+        """Others need the room that this request holds."""
+        if self.phase is not _ENDED:
+            self._refuse(refusals.BODIES_FULL)
+
+    def _hand_over(self, body: bytes, charge: Charge | None) -> None:
+        self.owes_continue = False
+        if self.arrival is not None:  # of a head that took more than one read
+            self.arrival.release()
+            self.arrival = None
+        line, closes = self._line, self._closes
+        self.phase = _ENDED if closes else _IDLE
+        self.since_tick = self._hub.tick
+        headers, self._headers = self._headers, {}
+        self._sink.take(
+            line.method,
+            line.path,
+            line.query,
+            headers,
+            body,
+            closes,
+            line.is_http_1_0 and not closes,
+            charge,
+        )
 
     # --- refusing
 
-    def _refuse(
-        self,
-        reason: str,
-        status: int,
-        code: str,
-        message: str,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         self.end()
-        self._sink.refuse(reason, status, code, message, headers)
+        self._sink.refuse(refusal)
 
-    def _refuse_body_size(self, found: str) -> None:
-        self._refuse(
-            "body_too_large",
-            413,
-            "RequestEntityTooLargeException",
-            f"A request body may have up to {self._hub.limits.body_bytes_max} bytes; {found}.",
-        )
-
-    def _refuse_malformed(self, error: Exception, start: bytes) -> None:
-        if self._parser.get_method() == b"PRI":
+    def _refuse_malformed(self, error: Exception | str, start: bytes) -> None:
+        """`start`: of the request, from which a client of another protocol is known."""
+        if start == HTTP_2:
             self.end()
             self._sink.refuse_http_2()
-            return
-        message = f"This is not HTTP/1.1 that can be read: {error}."
-        if start == TLS_HANDSHAKE:
-            message = "This port speaks plain HTTP and the client TLS: use http://, not https://."
-        self._refuse("malformed", 400, "BadRequestException", message)
+        elif start.startswith(TLS_HANDSHAKE):
+            self._refuse(refusals.TLS_SPOKEN)
+        else:
+            self._refuse(refusals.malformed(str(error)))
+
+
+def _end_of_head(data: bytes, at: int, stop: int) -> int:
+    """Where a head that begins at `at` ends; `stop` if its end does not come before."""
+    end = data.find(HEAD_END, at, stop)
+    return stop if end < 0 else end + 4

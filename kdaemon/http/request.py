@@ -1,51 +1,30 @@
-"""One HTTP request as a handler sees it, and its answer as bytes.
+"""One HTTP request as a handler sees it, and its answer as a value.
 
-Knows the form of an answer, nothing of sockets: the connection that made the request sends what
-`respond` built when its turn comes. Where it sits: `http.py` makes requests, handlers answer them.
+Knows what an answer says, nothing of sockets and nothing of how a protocol writes an answer down:
+the connection that made the request renders the answer when its turn comes.
+Invariants: a request is answered at most once; `on_gone` is called at most once, and never after
+the answer; an answer lets go of body, headers and charge.
+Where it sits: a connection makes requests, handlers answer them.
 """
 
-import struct
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 JSON = b"application/x-amz-json-1.1"
 
-REASONS = {
-    200: b"OK",
-    202: b"Accepted",
-    204: b"No Content",
-    207: b"Multi-Status",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    415: b"Unsupported Media Type",
-    417: b"Expectation Failed",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
-
-# (status, content type) -> all of an answer's head before the length. Both come from code, never
-# from a client, so the table stays as small as the code.
-_heads: dict[tuple[int, bytes], bytes] = {}
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
-def _head(status: int, content_type: bytes) -> bytes:
-    reason = REASONS.get(status, b"Status")
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % (
-        status,
-        reason,
-        content_type,
-    )
-    _heads[status, content_type] = head
-    return head
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a client is told. `headers` come beside those that the framing needs."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: Headers = ()
+    closes: bool = False  # the connection ends with this answer
 
 
 def _json_text(text: str) -> bytes:
@@ -59,30 +38,16 @@ def error_body(code: str, message: str) -> bytes:
     return b'{"__type":"%b","message":"%b"}' % (_json_text(code), _json_text(message))
 
 
-SWITCH_TO_HTTP_1_1 = (
-    "This port speaks HTTP/1.1, and the client opened with HTTP/2. Switch the SDK to HTTP/1.1: "
-    "JavaScript v3: new KinesisClient({requestHandler: new NodeHttpHandler()}), from "
-    "@smithy/node-http-handler; Java v2, async: "
-    "httpClientBuilder(NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1))."
-)
-HTTP_1_1_REQUIRED = 13  # the HTTP/2 error code (RFC 9113, 7)
+class Charge(Protocol):
+    """What the body of a request holds of a budget of memory."""
 
-
-def http_2_goodbye() -> bytes:
-    """SETTINGS (empty) and GOAWAY with the remedy as its debug data (RFC 9113, 6.5 and 6.8)."""
-    text = SWITCH_TO_HTTP_1_1.encode()
-    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    length = struct.pack(">I", 8 + len(text))[1:]
-    return settings + length + struct.pack(">BBIII", 7, 0, 0, 0, HTTP_1_1_REQUIRED) + text
+    def release(self) -> None:
+        """Gives everything back. Twice is nothing."""
+        ...
 
 
 class RequestOwner(Protocol):
     """What a request asks of the connection that it came on."""
-
-    @property
-    def is_last_answer(self) -> bool:
-        """The connection closes after whichever answer comes next."""
-        ...
 
     def flush_answers(self, request: "HttpRequest") -> None:
         """`request` has its answer; send what may leave by now."""
@@ -94,19 +59,26 @@ class RequestOwner(Protocol):
 class HttpRequest:
     """One whole request. The handler answers it with `respond`, once, now or later, in any order.
 
-    `path`, `query`: as they came, percent signs kept. `headers`: names in lower case; of a name
-    that came twice, the last value. `body`: as it came, no content coding undone. The request lives
-    until it is answered, and its body with it: a handler that answers later sets `body = b""` once
-    it was read.
+    `path`, `query`: as they came, percent signs kept. `headers`: names in lower case, values
+    without blanks around them; of a name that came twice, the last value. `body`: as it came, no
+    content coding undone.
+
+    A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
+    and may set `on_gone`: called once if the client goes away before its answer was given. That is
+    when the connection is lost, or when the client says that it sends no more (a client that ran
+    out of patience looks so). `respond` may still be called then: a client that only closed its
+    sending side reads the answer.
     """
 
     __slots__ = (
         "answer",
         "body",
+        "body_charge",
         "closes",
         "headers",
         "is_http_1_0",
         "method",
+        "on_gone",
         "owner",
         "path",
         "query",
@@ -122,6 +94,7 @@ class HttpRequest:
         body: bytes,
         closes: bool,
         is_http_1_0: bool,
+        body_charge: Charge | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -131,12 +104,22 @@ class HttpRequest:
         self.owner: RequestOwner | None = owner  # None: the connection is lost
         self.closes = closes  # the connection ends with this answer
         self.is_http_1_0 = is_http_1_0  # and keeps the connection open, which its answer must say
-        self.answer: bytes | None = None  # whole, head and body
+        self.body_charge = body_charge  # None: the body came whole and was never kept
+        self.on_gone: Callable[[], None] | None = None
+        self.answer: Answer | None = None
 
     @property
     def is_gone(self) -> bool:
         """The connection is lost: nobody will read an answer."""
         return self.owner is None
+
+    def drop_body(self) -> None:
+        """The body was parsed: its memory is free, and counted as free. Twice is nothing."""
+        self.body = b""
+        charge = self.body_charge
+        if charge is not None:
+            self.body_charge = None
+            charge.release()
 
     def respond(
         self,
@@ -144,7 +127,7 @@ class HttpRequest:
         body: bytes,
         *,
         content_type: bytes = JSON,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        headers: Headers = (),
         close: bool = False,
     ) -> None:
         """Answers once. Pipelined answers leave in request order.
@@ -157,20 +140,10 @@ class HttpRequest:
         owner = self.owner
         if owner is None:
             return
-        extra = b""
-        for pair in headers:
-            extra += b"%b: %b\r\n" % pair
-        if close or self.closes or owner.is_last_answer:
-            self.closes = True
-            extra += b"Connection: close\r\n"
-        elif self.is_http_1_0:
-            extra += b"Connection: keep-alive\r\n"
-        self.answer = b"%b%d\r\n%b\r\n%b" % (
-            _heads.get((status, content_type)) or _head(status, content_type),
-            len(body),
-            extra,
-            b"" if self.method == "HEAD" else body,
-        )
+        self.answer = Answer(status, body, content_type, headers, close)
+        self.on_gone = None
+        self.headers = {}
+        self.drop_body()
         owner.flush_answers(self)
 
     def abort(self) -> None:

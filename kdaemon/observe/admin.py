@@ -5,7 +5,7 @@ heartbeat.py and status.py, and slices.py makes those that take long. Nothing he
 daemon, and nothing shows data or secrets.
 Invariant: `/livez` depends on the loop alone, never on the service: an outage of the service must
 not restart a fleet (`/readyz` may say no, and does so for memory, not for the service).
-Flow: http.py -> here -> http.py, in one call for the small pages.
+Flow: http/connection.py -> here -> back, in one call for the small pages.
 """
 
 from collections.abc import Callable

@@ -16,10 +16,10 @@ from kdaemon.system import SystemClock, SystemDice, on_signals
 log = logging.getLogger("kdaemon.sandbox")
 
 
-async def open_sandbox(config: SandboxConfig) -> SandboxServer:
+async def open_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> SandboxServer:
     """A sandbox that listens where `config` says, its streams created. OSError if it cannot.
 
-    The caller owes it `aclose`.
+    The caller owes it `aclose`. `hosts`: names by which clients may call it (listen.hosts).
     """
     clock = SystemClock()
     quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
@@ -28,16 +28,16 @@ async def open_sandbox(config: SandboxConfig) -> SandboxServer:
     for name in dict.fromkeys(config.streams):
         service.create_stream(name, config.shard_count, clock.now_ns())
     server = SandboxServer(service, clock)
-    await server.start(config.address.host, config.address.port)
+    await server.start(config.address.host, config.address.port, hosts)
     return server
 
 
-async def run_sandbox(config: SandboxConfig) -> int:
+async def run_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> int:
     """Serve until a signal asks for the end; the exit code. Its records are gone with it."""
     is_stopped = asyncio.Event()
     on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())
     try:
-        server = await open_sandbox(config)
+        server = await open_sandbox(config, hosts)
     except OSError as error:
         told = {"listen": config.listen, "error": error.strerror or str(error)}
         log.error("cannot listen", extra={"fields": told})  # noqa: TRY400 - the stack tells nothing

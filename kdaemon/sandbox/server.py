@@ -16,7 +16,11 @@ from typing import Protocol
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Clock
-from kdaemon.http.connection import HttpLimits, HttpRequest, HttpServer, serve_http
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.listener import bind_tcp
+from kdaemon.http.origin import gate_of
+from kdaemon.http.request import HttpRequest
+from kdaemon.http.server import HttpServer, serve
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
@@ -66,11 +70,14 @@ class SandboxServer:
         port: int = self._http.port
         return port
 
-    async def start(self, host: str = HOST, port: int = PORT) -> None:
-        """Listens (`port` 0: the system chooses). OSError if it cannot."""
+    async def start(self, host: str = HOST, port: int = PORT, hosts: tuple[str, ...] = ()) -> None:
+        """Listens (`port` 0: the system chooses). OSError if it cannot. `hosts`: names by which
+        clients may call it, beside its address.
+        """
         wall_ns = int(self._clock.wall_seconds() * 1_000_000_000)
         self.service.set_wall_offset_ns(wall_ns - self._clock.now_ns())
-        self._http = await serve_http(self._on_request, host, port, self._limits)
+        hub = HttpHub(self._limits, gate=gate_of(host, hosts), now_ns=self._clock.now_ns)
+        self._http = await serve(bind_tcp(host, port), self._on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Stops listening, drops delayed answers and hung connections. Closing twice is nothing."""

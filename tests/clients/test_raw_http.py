@@ -16,7 +16,7 @@ def request(target: str, body: bytes, *headers: str) -> bytes:
     """One POST to the Kinesis API, unsigned."""
     head = [
         "POST / HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         "Content-Type: application/x-amz-json-1.1",
         f"X-Amz-Target: Kinesis_20131202.{target}",
         f"Content-Length: {len(body)}",

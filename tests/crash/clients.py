@@ -258,7 +258,7 @@ class Http:
         return self._request("/", json.dumps(members).encode(), "PutRecords")
 
     def _request(self, path: str, body: bytes, operation: str = "") -> bytes:
-        head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+        head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         head.append(f"X-Kdaemon-Acknowledge: {self._client.acknowledge}")
         if operation:
             head.append(f"X-Amz-Target: Kinesis_20131202.{operation}")

@@ -21,7 +21,7 @@ from tests.contract.endpoints import Endpoint, data_of, entry
 from tests.process.harness import DEADLINE_S, MIB, Daemon, running, wait_for
 
 HEAD = (
-    "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+    "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
     "X-Amz-Target: Kinesis_20131202.PutRecords\r\n"
 )
 IDLE_COUNT = 5_000
@@ -115,7 +115,7 @@ GOOD_BODY = json.dumps({"StreamName": "demo", "Records": [entry(b"x", "k")]}).en
 @pytest.mark.parametrize(
     ("data", "status", "says"),
     [
-        pytest.param(b"\x00\x01\x02\x03" * 100, 400, b"not HTTP/1.1", id="binary"),
+        pytest.param(b"\x16\x00\x02\x03" * 100, 400, b"not HTTP/1.1", id="binary"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01" * 20, 400, b"https://", id="TLS"),
         pytest.param(b"GET\r\n\r\n", 400, b"not HTTP/1.1", id="no target"),
         pytest.param(
@@ -154,6 +154,11 @@ def test_what_is_no_request_gets_a_clear_error(
     answer = exchange(daemon, data)
     assert status_of(answer) == status, answer
     assert says in answer
+
+
+def test_what_does_not_begin_as_http_is_taken_for_lines(daemon: Daemon) -> None:
+    (answer,) = exchange(daemon, b"\x00\x01\x02\x03" * 100).splitlines()
+    assert json.loads(answer)["rejected"] == 1
 
 
 def test_an_http_2_client_is_told_in_its_own_frames(daemon: Daemon) -> None:
@@ -241,7 +246,7 @@ def test_noise_on_the_unix_socket_does_not_hurt(daemon: Daemon) -> None:
 def test_a_client_that_never_reads_its_answers_is_not_served_for_ever(daemon: Daemon) -> None:
     """Pipelined requests with answers that nobody takes: the daemon stops reading them."""
     before = daemon.rss_bytes()
-    request = b"GET /v1/" + b"n" * 1000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /v1/" + b"n" * 1000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     sent = 0
     with connect(daemon) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

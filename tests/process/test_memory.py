@@ -28,7 +28,7 @@ class Pusher:
         self._daemon = daemon
         self._is_batch = operation == "PutRecords"
         self._head = (
-            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
             f"X-Amz-Target: Kinesis_20131202.{operation}\r\nX-Kdaemon-Acknowledge: accepted\r\n"
         ).encode()
         self._data_bytes = data_bytes

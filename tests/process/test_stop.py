@@ -126,7 +126,7 @@ def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(
         daemon = run(service=service)
         body = json.dumps({"StreamName": "demo", "Records": [entry(b"late", "k")]}).encode()
         head = (
-            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
             "X-Amz-Target: Kinesis_20131202.PutRecords\r\nX-Kdaemon-Acknowledge: accepted\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )

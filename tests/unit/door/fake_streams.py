@@ -99,8 +99,6 @@ class FakeClock:
 class FakeOwner:
     """A connection that keeps answers for the test."""
 
-    is_last_answer = False
-
     def flush_answers(self, request: HttpRequest) -> None:
         pass
 
@@ -121,8 +119,8 @@ def make_request(path: str, headers: dict[str, str], body: bytes) -> HttpRequest
 
 
 def read_answer(request: HttpRequest) -> Answer:
-    assert request.answer is not None, "there is no answer yet"
-    head, _, body = request.answer.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines[1:])
-    return Answer(int(lines[0].split()[1]), headers, json.loads(body))
+    answer = request.answer
+    assert answer is not None, "there is no answer yet"
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    headers["Content-Type"] = answer.content_type.decode()
+    return Answer(answer.status, headers, json.loads(answer.body))

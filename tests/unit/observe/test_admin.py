@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
-from kdaemon.http.connection import HttpServer, serve_http
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
@@ -76,7 +76,14 @@ class Place:
     async def ask(self, method: str, path: str, *headers: str) -> Answer:
         """One request on a connection of its own; the answer is all there is until it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: localhost",
+            "Connection: close",
+            *headers,
+            "",
+            "",
+        ]
         writer.write("\r\n".join(lines).encode())
         raw = await asyncio.wait_for(reader.read(), ANSWER_WITHIN_S)
         writer.close()

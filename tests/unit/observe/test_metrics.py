@@ -25,7 +25,8 @@ from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import StreamHeat
-from kdaemon.http.hub import REFUSALS, TIME_OUTS, HttpCounters
+from kdaemon.http.hub import TIME_OUTS, HttpCounters
+from kdaemon.http.refusals import REFUSALS
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
 from kdaemon.observe.table import HOT_SHARDS_MAX, LOG, SHARD, SPOOL, TABLE, Kind

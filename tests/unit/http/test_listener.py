@@ -7,14 +7,18 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
-from kdaemon.door.unix import ListenerError, UnixServer, serve_unix
-from kdaemon.http.connection import HttpLimits, HttpRequest
+from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
+from kdaemon.http.hub import HttpLimits
+from kdaemon.http.listener import ListenerError
+from kdaemon.http.request import HttpRequest
+from kdaemon.http.server import HttpServer, serve_unix
 from tests.unit.door.fakes import FakeIntake
 
 Run = Callable[[Any], Any]
@@ -40,10 +44,16 @@ def echo(request: HttpRequest) -> None:
     request.respond(200, request.body, close=True)
 
 
-async def serve(path: str, intake: FakeIntake | None = None, **kwargs: Any) -> UnixServer:
+async def serve(
+    path: str,
+    intake: FakeIntake | None = None,
+    line_bytes_max: int = LINE_BYTES_MAX,
+    **kwargs: Any,
+) -> HttpServer:
     intake = intake or FakeIntake()
     intake.settles_at_once = asyncio.get_running_loop().call_soon
-    return await serve_unix(echo, intake, path, **kwargs)
+    lines = partial(NdjsonSession, intake, line_bytes_max=line_bytes_max)
+    return await serve_unix(echo, path, lines=lines, **kwargs)
 
 
 async def ask(path: str, *sent: bytes, ends: bool = False) -> bytes:
@@ -64,7 +74,7 @@ async def ask(path: str, *sent: bytes, ends: bool = False) -> bytes:
 def test_the_first_byte_tells_http_from_ndjson(run: Run, path: str) -> None:
     async def main() -> None:
         server = await serve(path)
-        http = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi"
+        http = b"POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\n\r\nhi"
         assert (await ask(path, http)).endswith(b"\r\n\r\nhi")
         assert (await ask(path, *(http[i : i + 1] for i in range(len(http))))).endswith(b"hi")
         line = b'{"data":"a","stream":"s"}\n'
@@ -150,8 +160,9 @@ def test_connections_over_the_limit_are_dropped(run: Run, path: str) -> None:
     async def main() -> None:
         server = await serve(path, limits=HttpLimits(connections_max=1))
         _, first = await asyncio.open_unix_connection(path)
+        first.write(b"{")
         async with asyncio.timeout(10):
-            while not server.counters.open:
+            while not server.counters.open or server.hub.places.silent:
                 await asyncio.sleep(0.01)
             assert await ask(path) == b""
         assert server.counters.refused["connections"] == 1

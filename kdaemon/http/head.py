@@ -1,0 +1,126 @@
+"""What the head of a request means: its first line, its framing, its codings (RFC 9110, RFC 9112).
+
+Pure functions over bytes that a parser has found well-formed. Knows nothing of bodies or sockets.
+Each returns what it read, or the `Refusal` that ends the connection: where the framing of a request
+is in doubt, nothing of the request is done, because its body could be taken for another request.
+Where it sits: reader.py asks here on its slow branch, and keeps the answers for a connection.
+"""
+
+import re
+from dataclasses import dataclass
+
+from kdaemon.http.refusals import Refusal, malformed, unsupported
+
+_METHODS = {
+    name.encode(): name for name in ("POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
+}
+_ALLOW = ((b"Allow", b"GET, HEAD, POST"),)
+
+# A header of which a second one changes what the first one meant: routing, framing or defence.
+ONCE = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"content-encoding",
+        b"expect",
+        b"origin",
+        b"sec-fetch-site",
+        b"x-amz-target",
+        b"x-kdaemon-acknowledge",
+    }
+)
+
+# Names that lead the parser to another framing, or to another idea of where the connection ends.
+ODD = frozenset({b"transfer-encoding", b"upgrade", b"proxy-connection"})
+
+# Names whose values must be looked at, request by request.
+RARE = frozenset({b"expect", b"origin", b"sec-fetch-site", b"connection", b"content-encoding"})
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([/?].*)?", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """`authority`: of a target in absolute form, which stands for the Host header; else None."""
+
+    method: str
+    path: str
+    query: str
+    is_http_1_0: bool
+    authority: bytes | None = None
+
+
+def read_request_line(line: bytes) -> RequestLine | Refusal:
+    """`line` without its end. A path is what the client wrote: `//v1/x` is not `/v1/x`."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        if len(parts) == 2:
+            return unsupported(505, "This port speaks HTTP/1.1 and HTTP/1.0, not HTTP/0.9.")
+        return malformed("the request line is not METHOD TARGET HTTP/1.1")
+    method, target, protocol = parts
+    if protocol not in {b"HTTP/1.1", b"HTTP/1.0"}:
+        return unsupported(505, "This port speaks HTTP/1.1 and HTTP/1.0.")
+    if method == b"CONNECT":
+        return unsupported(405, "This is no proxy: CONNECT is not served.", _ALLOW)
+    authority = None
+    if not target.startswith(b"/") and (target, method) != (b"*", b"OPTIONS"):
+        found = _ABSOLUTE.fullmatch(target)
+        if found is None:
+            return malformed("the target of the request is no path and no http URL")
+        authority = found[1]
+        target = found[2] or b"/"
+        if target.startswith(b"?"):
+            target = b"/" + target
+    path, _, query = target.decode("latin-1").partition("?")
+    name = _METHODS.get(method) or method.decode("latin-1")
+    return RequestLine(name, path, query, protocol == b"HTTP/1.0", authority)
+
+
+def doubled(head: bytes) -> bytes | None:
+    """A header that may stand once in a head and stands there more often; None: there is none."""
+    seen = set()
+    for line in head.split(b"\r\n")[1:]:
+        name = line.partition(b":")[0].lower()
+        if name in ONCE and name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def is_chunked(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool | Refusal:
+    """How the body is framed: in chunks, or by Content-Length (none: there is no body)."""
+    coding = headers.get(b"transfer-encoding")
+    if coding is None:
+        return False
+    if is_http_1_0 or b"content-length" in headers:
+        return malformed("Transfer-Encoding stands beside what forbids it (RFC 9112, 6.1)")
+    if coding.lower() != b"chunked":
+        return unsupported(501, "Of transfer codings only chunked is understood, alone.")
+    return True
+
+
+def tokens(value: bytes) -> set[bytes]:
+    """The members of a list, in lower case."""
+    return {token.strip().lower() for token in value.split(b",")}
+
+
+def is_last(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool:
+    """Whether the client asks for the connection to end after this request."""
+    value = headers.get(b"connection")
+    words = tokens(value) if value is not None else set()
+    return b"close" in words or (is_http_1_0 and b"keep-alive" not in words)
+
+
+def tidy_content_encoding(headers: dict[bytes, bytes]) -> None:
+    """`identity`, however it is written, is no coding: handlers see real codings only."""
+    value = headers.get(b"content-encoding")
+    if value is None:
+        return
+    words = [word.strip().lower() for word in value.split(b",")]
+    left = b", ".join(word for word in words if word not in {b"", b"identity"})
+    if left:
+        headers[b"content-encoding"] = left
+    else:
+        del headers[b"content-encoding"]

@@ -1,0 +1,143 @@
+"""Sockets to listen on: TCP addresses and Unix socket files, bound and not yet listening.
+
+Owns the socket file: its mode, a stale one's removal, and that a live one is never taken away.
+Knows nothing of what is spoken. Every failure is a `ListenerError` in words for the operator.
+Where it sits: daemon.py and `serve_http` bind here; server.py serves any bound socket.
+"""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+
+class ListenerError(Exception):
+    """The operator must act: nobody can listen there, and the text says why."""
+
+
+class SocketInUseError(ListenerError):
+    """Another process listens there, and is left alone."""
+
+
+def bind_tcp(host: str, port: int) -> list[socket.socket]:
+    """One socket for each address of `host`, on one port (0: the system chooses). OSError if one of
+    them cannot be had.
+    """
+    found = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    socks: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            socks.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address[0], port, *address[2:]))
+            sock.setblocking(False)
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in socks:
+            sock.close()
+        raise
+    return socks
+
+
+class SocketFile:
+    """A Unix socket's file, while it is ours."""
+
+    def __init__(self, path: str, mode: int = 0o660) -> None:
+        self.path = path
+        self._mode = mode
+        self._identity: tuple[int, int] | None = None
+
+    def bind(self) -> socket.socket:
+        """A bound socket that does not listen yet: until then nobody can connect, whatever its
+        mode. Its directory must be there. Raises ListenerError.
+        """
+        path = self.path
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            os.fchmod(sock.fileno(), self._mode)  # Linux: the file is made with no more than this
+            sock.bind(path)
+            Path(path).chmod(self._mode)  # what the umask took away
+        except OSError as error:
+            sock.close()
+            raise _cannot_make(path, error) from error
+        self._identity = _identity(path)
+        return sock
+
+    def is_ours(self) -> bool:
+        """Whether the file that was bound still stands at its path."""
+        return self._identity is not None and _identity(self.path) == self._identity
+
+    def remove(self) -> None:
+        """Removes the file if it is still ours. Twice is nothing."""
+        if self.is_ours():
+            Path(self.path).unlink(missing_ok=True)
+        self._identity = None
+
+
+def _cannot_make(path: str, error: OSError) -> ListenerError:
+    reason = error.strerror or str(error)
+    return ListenerError(f"cannot make the socket {path}: {reason}")
+
+
+def _remove_stale(path: str) -> None:
+    """Removes a socket file that nobody listens on; anything else there is a ListenerError."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_make(path, error) from error
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ListenerError(
+            f"{path} is {_kind(found.st_mode)}, not a socket, and is left alone: "
+            "remove it, or set another path for the Unix socket"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a listener whose backlog is full answers EAGAIN: it is alive
+        failure = probe.connect_ex(path)
+    if failure == errno.ECONNREFUSED:
+        _unlink_stale(path, found.st_uid)
+    elif failure in (errno.EACCES, errno.EPERM):
+        raise ListenerError(
+            f"the socket {path} belongs to another user (uid {found.st_uid}), and may not even be"
+            " tried: remove it as that user, or set another path for the Unix socket"
+        )
+    elif failure != errno.ENOENT:
+        told = "a process answers there" if failure in (0, errno.EAGAIN) else os.strerror(failure)
+        raise SocketInUseError(
+            f"the socket {path} is in use ({told}): stop the daemon that listens on it, "
+            "or set another path for the Unix socket"
+        )
+
+
+def _unlink_stale(path: str, uid: int) -> None:
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise ListenerError(
+            f"a socket that nobody listens on stands at {path} and cannot be removed"
+            f" ({error.strerror}); it belongs to uid {uid}: remove it as that user, or set another"
+            " path for the Unix socket"
+        ) from error
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a directory"))
+    return next((text for is_kind, text in kinds if is_kind(mode)), "a file")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file stands at the path, whatever its name: device and inode."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

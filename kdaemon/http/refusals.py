@@ -1,0 +1,106 @@
+"""Why a request is refused before a handler sees it: each reason a value, in one place.
+
+Pure. A refusal is data: the connection renders its answer as it renders any other, so that another
+protocol can render it too. Knows no bytes of a head and no socket.
+Invariant: `reason` is one of REFUSALS, and each refusal ends its connection.
+Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py answers and counts.
+"""
+
+from dataclasses import dataclass
+
+from kdaemon.http.request import Answer, Headers, error_body
+
+REFUSALS = (
+    "connections",  # over connections_max
+    "descriptors",  # the process had no file descriptor left for a new connection
+    "malformed",  # not HTTP/1.1, or its framing is in doubt
+    "http2",  # the HTTP/2 preface
+    "head_too_large",
+    "body_too_large",
+    "bodies_full",  # the shared budget of bodies is used up
+    "expectation",  # an Expect header other than 100-continue
+    "truncated",  # the client stopped sending in the middle of a request
+    "foreign",  # a page of another site, or a Host that is not ours
+    "unsupported",  # well-formed HTTP that is not spoken here
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that ends its connection, and the reason under which it is counted."""
+
+    reason: str
+    status: int
+    code: str
+    message: str
+    headers: Headers = ()
+
+    def answer(self) -> Answer:
+        """In the service's form of an error, which every AWS SDK can read."""
+        body = error_body(self.code, self.message)
+        return Answer(self.status, body, headers=self.headers, closes=True)
+
+
+def malformed(text: str) -> Refusal:
+    """`text` completes a sentence: what was found, without its full stop."""
+    return Refusal(
+        "malformed", 400, "BadRequestException", f"This is not HTTP/1.1 that can be read: {text}."
+    )
+
+
+def unsupported(status: int, text: str, headers: Headers = ()) -> Refusal:
+    return Refusal("unsupported", status, "NotImplementedException", text, headers)
+
+
+def foreign(text: str) -> Refusal:
+    return Refusal("foreign", 403, "AccessDeniedException", text)
+
+
+def head_too_large(byte_count: int) -> Refusal:
+    text = f"The request line and headers are longer than {byte_count} bytes."
+    return Refusal("head_too_large", 431, "RequestHeaderFieldsTooLargeException", text)
+
+
+def too_many_headers(count: int) -> Refusal:
+    text = f"A request may have up to {count} headers."
+    return Refusal("head_too_large", 431, "RequestHeaderFieldsTooLargeException", text)
+
+
+def body_too_large(byte_count: int, found: str) -> Refusal:
+    text = f"A request body may have up to {byte_count} bytes; {found}."
+    if not byte_count:
+        text = "No request body is taken here."
+    return Refusal("body_too_large", 413, "RequestEntityTooLargeException", text)
+
+
+BODIES_FULL = Refusal(
+    "bodies_full",
+    503,
+    "ServiceUnavailableException",
+    "Too many request bodies are arriving at once; send this one again later.",
+    ((b"Retry-After", b"1"),),
+)
+EXPECTATION = Refusal(
+    "expectation",
+    417,
+    "ExpectationFailedException",
+    "Of the Expect header only 100-continue is understood.",
+)
+TRUNCATED = Refusal(
+    "truncated",
+    400,
+    "IncompleteRequestException",
+    "The connection ended in the middle of a request.",
+)
+TLS_SPOKEN = Refusal(
+    "malformed",
+    400,
+    "BadRequestException",
+    "This port speaks plain HTTP and the client TLS: use http://, not https://.",
+)
+
+
+def timed_out(part: str, limit: str) -> Answer:
+    """The answer to a client that is too slow; such clients are counted by part, not here."""
+    text = f"{part} did not arrive {limit}."
+    return Answer(408, error_body("RequestTimeoutException", text), closes=True)

@@ -1,0 +1,200 @@
+"""A listener: bound sockets, and the connections that come in on them.
+
+Takes any bound stream socket, TCP or Unix, whoever bound it. Knows no protocol: opening.py decides.
+Invariant: a socket file that is removed or replaced is noticed within CHECK_INTERVAL_S and made
+again, or `trouble` says why not; a live socket of another process is never taken away.
+Where it sits: socket -> asyncio's server -> Opening -> a protocol; daemon.py starts and closes it.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Sequence
+
+from kdaemon.base.memory import ByteBudget
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
+from kdaemon.http.opening import Lines, Opening
+from kdaemon.http.origin import Gate, gate_of
+from kdaemon.http.request import HttpHandler
+
+__all__ = ["HttpServer", "serve", "serve_http", "serve_unix"]
+
+log = logging.getLogger("kdaemon.http")
+
+LISTEN_BACKLOG = 1024  # connections the kernel keeps while the loop is busy; ours, 2026-11-21
+CHECK_INTERVAL_S = 1.0  # how often the socket file and the file descriptors are looked at
+
+UNIX_GATE = Gate(checks_browsers=False, checks_host=False)
+
+
+class HttpServer:
+    """Listening sockets and their connections. `host`, `port`: of the first one, if it is TCP."""
+
+    def __init__(
+        self,
+        socks: Sequence[socket.socket],
+        handler: HttpHandler,
+        hub: HttpHub,
+        lines: Lines | None = None,
+        file: SocketFile | None = None,
+    ) -> None:
+        self.hub = hub
+        self.counters = hub.counters
+        self.trouble: str | None = None  # why nobody can reach this listener now
+        self.host, self.port = "", 0
+        if socks[0].family != socket.AF_UNIX:
+            self.host, self.port = socks[0].getsockname()[:2]
+        self._handler = handler
+        self._lines = lines
+        self._file = file
+        self._servers: list[asyncio.Server] = []
+        self._is_closing = False
+        self._is_starved = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        hub.on_sweep = self._check_descriptors
+
+    async def start(self, socks: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for sock in socks:
+            make = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await make(self._protocol, sock=sock, backlog=LISTEN_BACKLOG))
+        if self._file is not None and self._timer is None:
+            self._arm()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Opening(self._handler, self.hub, self._lines)
+
+    def close_listener(self) -> None:
+        """Takes no new connections and removes the socket file if it is still ours; connections
+        that are open go on. Closing twice is nothing.
+        """
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for server in self._servers:
+            server.close()
+        if self._file is not None:
+            self._file.remove()
+
+    def close_idle(self) -> None:
+        """Ends connections that owe nothing, and every other one when it does not any longer."""
+        self.hub.close_idle()
+
+    async def aclose(self, grace_s: float = 0.0) -> None:
+        """Stops listening; what was read has `grace_s` seconds to settle, then all is cut off."""
+        self.close_listener()
+        if self._task is not None:
+            await self._task
+        await self.hub.aclose(grace_s)
+        for server in self._servers:
+            await server.wait_closed()
+
+    # --- once a second, while there is a socket file, or a connection
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self.check()
+        self._arm()
+
+    def check(self) -> None:
+        """Looks after the socket file, which anybody can remove."""
+        self._check_descriptors()
+        if self._file is not None and self._task is None and not self._file.is_ours():
+            self._task = asyncio.get_running_loop().create_task(self._bind_again(self._file))
+
+    def _check_descriptors(self) -> None:
+        """A loop may drop connections for want of a descriptor and tell nobody: it is tried."""
+        try:
+            os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self.counters.refused["descriptors"] += 1
+            if not self._is_starved:
+                self._is_starved = True
+                log.warning(
+                    "no file descriptor is left: new connections are dropped until one is free;"
+                    " raise the limit of open files (ulimit -n, LimitNOFILE)"
+                )
+            return
+        if self._is_starved:
+            self._is_starved = False
+            log.info("file descriptors are free again")
+
+    async def _bind_again(self, file: SocketFile) -> None:
+        """The socket file is gone, or another one stands there."""
+        try:
+            sock = file.bind()
+        except ListenerError as error:
+            if self.trouble is None:
+                log.warning("the socket file is gone and cannot be made again: %s", error)
+            self.trouble = str(error)
+            self._task = None
+            return
+        old, self._servers = self._servers, []
+        for server in old:
+            server.close()
+        await self.start([sock])
+        self.counters.rebound += 1
+        self.trouble = None
+        self._task = None
+        log.warning("the socket file was gone; it was made again at %s", file.path)
+        if self._is_closing:
+            self.close_listener()
+
+
+async def serve(
+    socks: Sequence[socket.socket],
+    handler: HttpHandler,
+    hub: HttpHub,
+    *,
+    lines: Lines | None = None,
+    file: SocketFile | None = None,
+) -> HttpServer:
+    """Listens on bound sockets, which it owns from here on. `lines`: what is spoken by clients that
+    do not begin as HTTP does. `file`: the socket's file, to be looked after.
+    """
+    try:
+        server = HttpServer(socks, handler, hub, lines, file)
+        await server.start(socks)
+    except BaseException:
+        for sock in socks:
+            sock.close()
+        raise
+    return server
+
+
+async def serve_http(
+    handler: HttpHandler,
+    host: str,
+    port: int,
+    limits: HttpLimits | None = None,
+    *,
+    bodies: ByteBudget | None = None,
+) -> HttpServer:
+    """HTTP alone on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it
+    cannot. `bodies`: one budget for several listeners; by default the listener has its own.
+    """
+    hub = HttpHub(limits or HttpLimits(), bodies, gate=gate_of(host))
+    return await serve(bind_tcp(host, port), handler, hub)
+
+
+async def serve_unix(
+    handler: HttpHandler,
+    path: str,
+    mode: int = 0o660,
+    limits: HttpLimits | None = None,
+    *,
+    lines: Lines | None = None,
+) -> HttpServer:
+    """HTTP and lines on the socket file `path`; its directory must be there. ListenerError."""
+    file = SocketFile(path, mode)
+    hub = HttpHub(limits or HttpLimits(), gate=UNIX_GATE)
+    return await serve([file.bind()], handler, hub, lines=lines, file=file)
