@@ -13,7 +13,7 @@ from collections import deque
 from kdaemon.base.counters import RejectReason, StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Dice
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.strays import Landing, Stray, landing
@@ -117,16 +117,15 @@ class Settlement:
         while self.bisected:
             runs = [run for run in self.bisected.popleft() if not run.frame.is_abandoned]
             if runs:
-                return Batch(runs, sum(run.byte_count for run in runs), paid={})
+                return self._packer.batch_of(runs)
         return None
 
     def judge_strays(self, now_ns: int) -> None:
         """The map is as new as it gets, or time has passed: decides on what can be decided."""
         strays, self.strays = self.strays, []
         for stray in strays:
-            where = landing(
-                _records_of(stray.batch.runs), stray.result.shard_id, self._dispatcher.shard_map
-            )
+            sent = self._packer.names.as_sent(stray.batch.runs)
+            where = landing(sent, stray.result.shard_id, self._dispatcher.shard_map)
             if where is Landing.UNKNOWN and now_ns < stray.due_at_ns():
                 self.strays.append(stray)
                 continue
@@ -172,7 +171,8 @@ class Settlement:
             outcome = result
             if width > 1 and result.is_delivered and result.shard_id != carried[0].lane.shard_id:
                 shard_map = self._dispatcher.shard_map
-                where = landing(_records_of(carried), result.shard_id, shard_map)
+                joined = self._packer.names.as_sent(carried)
+                where = landing(joined, result.shard_id, shard_map)
                 if where is Landing.OUTSIDE:
                     outcome = OUTSIDE_RANGE
                 if where is not Landing.INSIDE:
@@ -407,10 +407,6 @@ class Settlement:
 
 
 _MAY_DUPLICATE = frozenset({Verdict.AMBIGUOUS, Verdict.OUTSIDE})
-
-
-def _records_of(runs: list[Run]) -> list[Record]:
-    return [run.frame.records[index] for run in runs for index in run.indices]
 
 
 def _pieces(runs: list[Run], records_max: int) -> list[list[Run]]:

@@ -6,29 +6,29 @@ is sent as it is. The shard pays for what is sent: one record, and the bytes of 
 Knows lanes and drafts; sits beside `Lane.draw`, which does the same without aggregates.
 """
 
+from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.pack.batch import Draft
 from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.keyless import Names
 from kdaemon.pack.kpl import (
     AGGREGATE_OVERHEAD_BYTES,
     EXPLICIT_INDEX_BYTES_MAX,
     EXPLICIT_KEY_BYTES_MAX,
-    OUTER_PARTITION_KEY,
     RECORD_OVERHEAD_BYTES_MAX,
     encode_aggregate,
     outer_hash_key,
 )
 from kdaemon.pack.lane import Lane, Run, affordable
 
-ENVELOPE_BYTES = AGGREGATE_OVERHEAD_BYTES + len(OUTER_PARTITION_KEY)
-
 
 class Aggregator:
     """Draws a lane's records as aggregates of at most `bytes_max` (data + partition key)."""
 
-    def __init__(self, bytes_max: int, order: KeyOrder | None) -> None:
+    def __init__(self, bytes_max: int, order: KeyOrder | None, names: Names) -> None:
         self.bytes_max = bytes_max
         self._order = order
+        self._names = names
 
     def draw(self, lane: Lane, draft: Draft, now_ns: int) -> None:
         """Moves to the draft what the shard can pay for and the batch has room for, and pays. Of a
@@ -55,7 +55,7 @@ class Aggregator:
                 if not is_payable:
                     break
                 runs = [lane.take(1)]
-            record = _joined(runs)
+            record = _joined(self._names.as_sent(runs))
             draft.records.append(record)
             draft.widths.append(sum([len(run.indices) for run in runs]))
             draft.runs += runs
@@ -72,7 +72,7 @@ class Aggregator:
         other_kind: list[Run] = []
         taken: list[Run] = []
         is_explicit = _is_explicit(queue[0])
-        room = bytes_max - ENVELOPE_BYTES
+        room = bytes_max - AGGREGATE_OVERHEAD_BYTES - _key_bytes(queue[0])
         if queue[0].is_keyless:
             room -= EXPLICIT_KEY_BYTES_MAX  # they share their explicit hash key
         while queue:
@@ -107,8 +107,16 @@ class Aggregator:
         return room
 
 
+def _key_bytes(run: Run) -> int:
+    """Of the first record's partition key, which will be the aggregate's."""
+    key = run.frame.records[run.indices[0]].partition_key
+    return len(key.encode()) or SPREAD_KEY_BYTES
+
+
 def _is_explicit(run: Run) -> bool:
-    """Whether its records have explicit hash keys; the dispatcher makes runs of one kind."""
+    """Whether its records go out with explicit hash keys; the dispatcher makes runs of one kind."""
+    if run.is_keyless:
+        return True
     return run.frame.records[run.indices[0]].explicit_hash_key is not None
 
 
@@ -119,8 +127,10 @@ def _overhead_bytes(run: Run, *, is_explicit: bool) -> int:
     return RECORD_OVERHEAD_BYTES_MAX + EXPLICIT_INDEX_BYTES_MAX + own_key
 
 
-def _joined(runs: list[Run]) -> Record:
-    records = [run.frame.records[index] for run in runs for index in run.indices]
+def _joined(records: list[Record]) -> Record:
+    """An aggregate has a key of its own records: consumers that work in parallel by key (AWS
+    Lambda) would handle all aggregates of a shard one after another, had they all the same.
+    """
     if len(records) == 1:
         return records[0]
-    return Record(encode_aggregate(records), OUTER_PARTITION_KEY, outer_hash_key(records))
+    return Record(encode_aggregate(records), records[0].partition_key, outer_hash_key(records))

@@ -1,8 +1,9 @@
 """One PutRecords call: while it is being drawn, and as it goes out.
 
 A batch carries runs (what its clients sent) and records (what the service is sent). They are the
-same, one for one and in order, but for aggregates: there, `widths` says how many records of the
-runs each sent record carries. Knows nothing of queues or rates.
+same, one for one and in order, but for records that came without a key, which are sent as copies
+with one, and for aggregates: there, `widths` says how many records of the runs each sent record
+carries. Knows nothing of queues or rates.
 """
 
 from kdaemon.base.record import Record

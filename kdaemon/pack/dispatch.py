@@ -17,7 +17,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.seen import SeenShards
-from kdaemon.route.shard_map import ANY_SHARD, ShardMap, spread_without_map
+from kdaemon.route.shard_map import ANY_SHARD, ShardMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,6 @@ class Dispatcher:
         self._is_kind_split = is_kind_split
         self._auto_shards: frozenset[str] = frozenset()  # their ids; in the AUTO regime only
         self._seen = SeenShards()
-        self._spread_count = 0
         self.shard_map: ShardMap | None = None
         self.map_since_ns = now_ns
         self._told_ns = now_ns  # when the shards were told last, changed or not
@@ -86,14 +85,17 @@ class Dispatcher:
         partition keys of all of them.
         """
         records = frame.records
-        lanes = self._packer.lanes
         shard_map = self.shard_map
         if shard_map is None:
-            self._spread_count = spread_without_map(records, self._spread_count)
-            return [Run(frame, list(range(len(records))), byte_count, lanes[0])]
+            return self._route_without_map(frame, byte_count)
         if len(records) == 1:
-            return [self._run(frame, [0], byte_count, shard_map.index_of(records[0]), 0)]
+            run = self._run(frame, [0], byte_count, shard_map.index_of(records[0]), 0)
+            if shard_map.has_unnamed:
+                self._packer.names.is_used = True
+            return [run]
         groups = shard_map.group(records)
+        if shard_map.has_unnamed:
+            self._packer.names.is_used = True
         if len(groups) == 1:
             shard, group = groups.popitem()
             runs = [self._run(frame, group, byte_count, shard, 0)]
@@ -104,6 +106,25 @@ class Dispatcher:
                 for shard, group in groups.items()
             ]
         return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
+
+    def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
+        """All to the one lane; records without any key as a run of their own."""
+        lane = self._packer.lanes[0]
+        records = frame.records
+        unnamed = [index for index, record in enumerate(records) if not record.partition_key]
+        if not unnamed:
+            return [Run(frame, list(range(len(records))), byte_count, lane)]
+        self._packer.names.is_used = True
+        keyless = [index for index in unnamed if records[index].explicit_hash_key is None]
+        if not keyless:
+            return [Run(frame, list(range(len(records))), byte_count, lane)]
+        keyless_bytes = sum([frame.sizes[index] for index in keyless])
+        runs = [Run(frame, keyless, keyless_bytes, lane, is_keyless=True)]
+        if len(keyless) < len(records):
+            gone = set(keyless)
+            keyed = [index for index in range(len(records)) if index not in gone]
+            runs.append(Run(frame, keyed, byte_count - keyless_bytes, lane))
+        return runs
 
     def queue(self, runs: list[Run], now_ns: int) -> None:
         """Queues runs where they are to go, but for records whose turn it is not."""
@@ -126,9 +147,6 @@ class Dispatcher:
         attempts = run.attempt_count
         lanes = self._packer.lanes
         if self.shard_map is None:
-            records = [frame.records[index] for index in run.indices]
-            self._spread_count = spread_without_map(records, self._spread_count)
-            # Those without a key have no turns, whatever keys they get.
             is_keyless = run.is_keyless
             return [
                 Run(frame, run.indices, run.byte_count, lanes[0], attempts, is_keyless=is_keyless)

@@ -8,7 +8,8 @@ theirs in the same call (`next_behind`).
 
 Invariant: a key has a turn if and only if a record of it is in a lane or in a call; `out` counts
 these, and all of them were queued or sent together. Bound: the records of the stream's frames.
-Drained by settlement. Records without a key never come here.
+Drained by settlement. Records without a partition key have no turn: those with an explicit hash key
+alone pass through, those without either never come here.
 """
 
 from collections import deque
@@ -68,7 +69,7 @@ class KeyOrder:
                 key = records[index].partition_key
                 if key in turns:
                     late.append((index, run))
-                else:
+                elif key:
                     turns[key] = None
         if not late:
             return runs
@@ -89,7 +90,7 @@ class KeyOrder:
         next of its key, if it goes to the same shard and takes at most `bytes_max`.
         """
         record = run.frame.records[index]
-        turn = self._turns[record.partition_key]
+        turn = self._turns.get(record.partition_key)
         if turn is None:
             return None
         behind = turn.behind
@@ -116,6 +117,8 @@ class KeyOrder:
         released: list[Waiting] = []
         for index in indices:
             key = records[index].partition_key
+            if not key:
+                continue
             turn = turns[key]
             if turn is None:
                 del turns[key]
@@ -143,7 +146,7 @@ class KeyOrder:
         frame = run.frame
         heads: list[int] = []
         for index in reversed(run.indices):
-            turn = turns[frame.records[index].partition_key]
+            turn = turns.get(frame.records[index].partition_key)
             if turn is None or turn.out == 1:
                 heads.append(index)
                 continue

@@ -4,14 +4,17 @@ They queue by themselves, on no shard's lane. When a batch is drawn, each goes t
 that can pay most just then and have nothing of their own waiting, under an explicit hash key inside
 that shard's range. What a shard throttled comes back here and goes to another.
 Bound, and who drains it: as a lane.
+Invariant: what a client sent stays as it was sent; the keys that we invent are on the copies that
+go out (`Names`), so that a dead letter and its replay show what the client meant.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Draft
 from kdaemon.pack.lane import Lane, Run
-from kdaemon.route.shard_map import keyless_key
+from kdaemon.route.shard_map import keyless_key, spread_hash_key
 
 LOOKED_AT_MIN = 4
 LOOKED_AT_MAX = 32
@@ -25,14 +28,46 @@ linger, that would be at once, and again)."""
 DrawLane = Callable[[Lane, Draft, int], None]
 
 
+class Names:
+    """Keys for records that came without one. `is_used`: such a record has come."""
+
+    __slots__ = ("_count", "is_used")
+
+    def __init__(self) -> None:
+        self.is_used = False
+        self._count = 0
+
+    def as_sent(self, runs: Iterable[Run]) -> list[Record]:
+        """The records of runs as they go out: those without a partition key as copies with one."""
+        sent: list[Record] = []
+        for run in runs:
+            records = run.frame.records
+            if not self.is_used:
+                sent += [records[index] for index in run.indices]
+                continue
+            for index in run.indices:
+                record = records[index]
+                if not record.partition_key:
+                    record = self._named(record, run)
+                sent.append(record)
+        return sent
+
+    def _named(self, record: Record, run: Run) -> Record:
+        self._count += 1
+        hash_key = record.explicit_hash_key
+        if hash_key is None:
+            hash_key = run.lane.hash_key or spread_hash_key(self._count)
+        return Record(record.data, keyless_key(self._count), hash_key)
+
+
 class Keyless:
     """The queue of records without a key. `lane`: in the packer's ring like any other."""
 
-    def __init__(self, *, is_joined: bool, now_ns: int) -> None:
+    def __init__(self, names: Names, *, is_joined: bool, now_ns: int) -> None:
         """`is_joined`: into aggregates, which take one token whatever they carry."""
+        self._names = names
         self._is_joined = is_joined
         self.lane = Lane(None, ShardBudget(1, 1, now_ns))  # the budget is never used: shards pay
-        self._key_count = 0
         self._start = 0
 
     def draw(self, lanes: list[Lane], draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
@@ -40,6 +75,7 @@ class Keyless:
         pays.
         """
         own = self.lane
+        self._names.is_used = True
         looked_at = 0
         while own.queue and draft.records_left > 0 and looked_at < len(lanes):
             count = min(
@@ -96,19 +132,9 @@ class Keyless:
         while own.queue and records_left > 0 and bytes_left > 0:
             run = own.take(min(records_left, len(own.queue[0].indices)))
             run.lane = lane
-            self._give_keys(run)
             lane.push(run)
             records_left -= len(run.indices)
             bytes_left -= run.byte_count
         draw_lane(lane, draft, now_ns)
         for run in reversed(list(lane.take_all())):
             own.push_front(run)
-
-    def _give_keys(self, run: Run) -> None:
-        records = run.frame.records
-        hash_key = run.lane.hash_key
-        for index in run.indices:
-            record = records[index]
-            self._key_count += 1
-            record.partition_key = keyless_key(self._key_count)
-            record.explicit_hash_key = hash_key

@@ -20,9 +20,6 @@ from kdaemon.base.record import Record
 MAGIC = b"\xf3\x89\x9a\xc2"
 DIGEST_BYTES = 16  # MD5 of the protobuf message
 
-OUTER_PARTITION_KEY = "a"
-"""The partition key of every aggregate (KPL's): the explicit hash key beside it routes it."""
-
 # Sizes. For records whose bound is within AGGREGATE_BYTES_MAX, len(encode_aggregate(records)) is at
 # most data and partition keys (UTF-8) + count * RECORD_OVERHEAD_BYTES_MAX (+ count *
 # EXPLICIT_OVERHEAD_BYTES_MAX) + AGGREGATE_OVERHEAD_BYTES. Why that holds:

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
 from kdaemon.pack.key_order import KeyOrder
-from kdaemon.pack.keyless import Keyless
+from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
 
 HELD_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
@@ -52,8 +52,11 @@ class Packer:
         self._order = order if is_shard_atomic else None
         self._holds = is_shard_atomic
         self.held_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
-        self._aggregator = Aggregator(aggregate_bytes_max, order) if aggregate_bytes_max else None
-        self._keyless = Keyless(is_joined=self._aggregator is not None, now_ns=now_ns)
+        self.names = Names()
+        self._aggregator = (
+            Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
+        )
+        self._keyless = Keyless(self.names, is_joined=self._aggregator is not None, now_ns=now_ns)
         self._ring: deque[Lane] = deque()
         self._waits: list[tuple[int, int, Lane]] = []
         self._wait_count = 0  # breaks ties in the heap
@@ -148,13 +151,21 @@ class Packer:
             self._wait(lane, now_ns)
         if not draft.runs:
             return None
+        sent = draft.records
+        if not sent and self.names.is_used:
+            sent = self.names.as_sent(draft.runs)
         return Batch(
             draft.runs,
             self._bytes_max - draft.bytes_left,
             paid=draft.paid,
-            records=draft.records,
+            records=sent,
             widths=draft.widths,
         )
+
+    def batch_of(self, runs: list[Run]) -> Batch:
+        """A call of runs that were drawn before, and paid for."""
+        byte_count = sum(run.byte_count for run in runs)
+        return Batch(runs, byte_count, paid={}, records=self.names.as_sent(runs))
 
     def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int) -> None:
         """Moves to the draft what this shard can pay for, and takes the tokens."""

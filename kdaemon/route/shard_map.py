@@ -43,7 +43,7 @@ class ShardMap:
     the last range goes to the last shard (the service decides anyway, and its answer corrects us).
     """
 
-    __slots__ = ("_ends", "_named_count", "_old", "_young", "hash_keys", "shards")
+    __slots__ = ("_ends", "_old", "_young", "has_unnamed", "hash_keys", "shards")
 
     def __init__(self, shards: Sequence[OpenShard]) -> None:
         """`shards`: at least one."""
@@ -56,7 +56,7 @@ class ShardMap:
         ]
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
-        self._named_count = 0
+        self.has_unnamed = False  # a record with an explicit hash key alone was asked for
 
     def index_of_hash_key(self, hash_key: int) -> int:
         """Index into `shards` of the shard whose range holds `hash_key` (0..2**128-1)."""
@@ -83,15 +83,14 @@ class ShardMap:
 
     def index_of(self, record: Record) -> int:
         """Index into `shards` of the shard that takes this record; ANY_SHARD if it has neither a
-        partition key nor an explicit hash key. With the latter alone it is given a key.
+        partition key nor an explicit hash key. Changes no record.
         """
         if record.explicit_hash_key is None:
             if record.partition_key:
                 return self.index_of_key(record.partition_key)
             return ANY_SHARD
         if not record.partition_key:
-            self._named_count += 1
-            record.partition_key = keyless_key(self._named_count)
+            self.has_unnamed = True
         return self.index_of_hash_key(int(record.explicit_hash_key))
 
     def group(self, records: list[Record]) -> dict[int, list[int]]:
@@ -132,15 +131,6 @@ GOLDEN_HASH_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
 sequence)."""
 
 
-def spread_without_map(records: list[Record], spread_count: int) -> int:
-    """Gives every record that has no key a key and an explicit hash key, evenly over all hash keys.
-
-    `spread_count`: how many were spread before. Returns the new count.
-    """
-    for record in records:
-        if not record.partition_key:
-            spread_count += 1
-            record.partition_key = keyless_key(spread_count)
-            if record.explicit_hash_key is None:
-                record.explicit_hash_key = str(spread_count * GOLDEN_HASH_STEP % 2**128)
-    return spread_count
+def spread_hash_key(count: int) -> str:
+    """The explicit hash key of the `count`th record without a key where no shard is predicted."""
+    return str(count * GOLDEN_HASH_STEP % 2**128)

@@ -20,6 +20,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate
 from kdaemon.pack.lane import LaneState, Run
+from tests.sim.kcl import inner_records
 from tests.unit.base.frames import (
     MS,
     SECOND,
@@ -102,6 +103,7 @@ class Play:
         self.told: dict[Frame, list[RecordResult | None]] = {}
         self.writes: Counter[Place] = Counter()
         self.keys: dict[Place, str] = {}  # of records that came with a partition key
+        self.clients: dict[Frame, list[tuple[str, str | None]]] = {}  # keys as they came
         self.written: dict[str, list[Place]] = {}  # what was written of each key, in order
         self.description: StreamDescription = describe(None)
         self.sent: list[Sent] = []
@@ -126,6 +128,7 @@ class Play:
         for index, record in enumerate(records):
             if record.partition_key:
                 self.keys[frame, index] = record.partition_key
+        self.clients[frame] = [(each.partition_key, each.explicit_hash_key) for each in records]
         is_taken = self.engine.handle_frame(frame, self.now_ns, is_patient=is_patient)
         if is_taken:
             self.frames.append(frame)
@@ -252,6 +255,8 @@ class Play:
         assert counters.received == total
         extra = 0
         for frame in self.frames:
+            keys = [(each.partition_key, each.explicit_hash_key) for each in frame.records]
+            assert keys == self.clients[frame], "what the client sent stays"
             for index, result in enumerate(frame.results):
                 assert result is not None
                 times = self.writes[frame, index]
@@ -278,8 +283,9 @@ class Play:
         turns = engine_turns(self.engine)
         out: Counter[str] = Counter()
         for run in (*self._queued_runs(), *self._out_runs()):
-            if not run.is_keyless:
-                out.update(run.frame.records[index].partition_key for index in run.indices)
+            records = [run.frame.records[index] for index in run.indices]
+            assert run.is_keyless is all(is_keyless(each) for each in records)
+            out.update(each.partition_key for each in records if each.partition_key)
         assert out == {key: 1 if turn is None else turn.out for key, turn in turns.items()}
         behind = [each for turn in turns.values() if turn is not None for each in turn.behind]
         assert not any(each.frame.is_abandoned for each in behind)
@@ -337,18 +343,23 @@ class Play:
             carried = [run.frame.records[index] for run in runs for index in run.indices]
             size = len(record.data) + len(record.partition_key.encode())
             if len(carried) == 1:
-                assert record is carried[0], "what is alone is sent plain"
+                check_alone(record, runs[0])
                 sent_bytes += runs[0].byte_count if batch.widths is None else size
                 continue
             sent_bytes += size
-            assert record.data == encode_aggregate(carried)
+            inner = inner_records(record.data)
+            assert inner is not None
+            assert [each.data for each in inner] == [each.data for each in carried]
+            if all(each.partition_key for each in carried):
+                assert record.data == encode_aggregate(carried)
+            assert record.partition_key == inner[0].partition_key
             assert size <= settings.aggregate_bytes_max
-            assert len({each.explicit_hash_key is None for each in carried}) == 1, "kinds mixed"
+            assert len({each.explicit_hash_key is None for each in inner}) == 1, "kinds mixed"
             assert len({run.is_keyless for run in runs}) == 1
             assert len({run.lane for run in runs}) == 1, "predicted for different shards"
             assert runs[0].lane.shard_id is not None, "aggregated without a prediction"
             if runs[0].is_keyless:
-                hash_keys = {each.explicit_hash_key for each in carried}
+                hash_keys = {each.explicit_hash_key for each in inner}
                 assert hash_keys == {record.explicit_hash_key} == {runs[0].lane.hash_key}
         assert batch.byte_count == sent_bytes
 
@@ -365,6 +376,22 @@ class Play:
 
     def _land(self, number: int) -> Batch:
         return self.calls.pop(number % len(self.calls))
+
+
+def is_keyless(record: Record) -> bool:
+    return not record.partition_key and record.explicit_hash_key is None
+
+
+def check_alone(sent: Record, run: Run) -> None:
+    """What is alone is sent plain; without a key of its own, as a copy with one."""
+    (index,) = run.indices
+    own = run.frame.records[index]
+    if own.partition_key:
+        assert sent is own
+        return
+    assert (sent.data, bool(sent.partition_key)) == (own.data, True)
+    expected = own.explicit_hash_key or run.lane.hash_key or sent.explicit_hash_key
+    assert sent.explicit_hash_key == expected is not None
 
 
 def places_of(batch: Batch) -> list[Place]:

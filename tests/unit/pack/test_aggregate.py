@@ -8,12 +8,13 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
-from kdaemon.pack.aggregate import ENVELOPE_BYTES, Aggregator
+from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
 from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.keyless import Names
 from kdaemon.pack.kpl import (
+    AGGREGATE_OVERHEAD_BYTES,
     EXPLICIT_OVERHEAD_BYTES_MAX,
-    OUTER_PARTITION_KEY,
     RECORD_OVERHEAD_BYTES_MAX,
     encode_aggregate,
 )
@@ -22,11 +23,12 @@ from kdaemon.pack.packer import Packer
 from tests.unit.base.frames import MS, make_frame
 
 BYTES_MAX = 1000
+ENVELOPE_BYTES = AGGREGATE_OVERHEAD_BYTES + 2  # with keys of two characters, as `frame_of` has them
 LARGEST = str(HASH_KEY_MAX)  # the explicit hash key that takes the most bytes
 
 
 def make_lane(records: int = 1000, byte_count: int = 1_000_000) -> Lane:
-    return Lane("s", ShardBudget(records, byte_count, 0, 1.0))
+    return Lane("s", ShardBudget(records, byte_count, 0, 1.0), hash_key=LARGEST)
 
 
 def frame_of(count: int, size: int = 100, hash_key: str | None = None) -> Frame:
@@ -48,7 +50,9 @@ def draw(
     now_ns: int = 0,
 ) -> Draft:
     draft = Draft(records_max, bytes_max)
-    Aggregator(BYTES_MAX, order).draw(lane, draft, now_ns)
+    names = Names()
+    names.is_used = True
+    Aggregator(BYTES_MAX, order, names).draw(lane, draft, now_ns)
     return draft
 
 
@@ -73,7 +77,7 @@ def test_what_goes_together_is_one_record_and_the_shard_pays_for_one() -> None:
     draft = draw(lane)
     (sent,) = draft.records
     assert sent.data == encode_aggregate(frame.records)
-    assert sent.partition_key == OUTER_PARTITION_KEY
+    assert sent.partition_key == "00", "the first record's: consumers may work by key"
     assert draft.paid == {lane: (1, size_of(sent))}
     assert lane.budget.records.available == 899
     assert lane.budget.bytes.available == 900_000 - size_of(sent)
@@ -164,8 +168,6 @@ def test_the_room_in_the_batch_bounds_aggregates_too() -> None:
 def keyless(lane: Lane, count: int) -> Frame:
     """Records that came without a key, as they are lent to a shard."""
     frame = make_frame(Record(bytes(94), "") for _ in range(count))
-    for number, record in enumerate(frame.records):
-        record.partition_key, record.explicit_hash_key = f"{number}", LARGEST
     indices = list(range(count))
     lane.push(Run(frame, indices, sum(frame.sizes), lane, is_keyless=True))
     return frame
@@ -175,6 +177,7 @@ def test_records_without_a_key_share_their_explicit_hash_key_and_its_bytes() -> 
     lane = make_lane()
     frame = keyless(lane, 30)
     draft = draw(lane)
+    assert frame.records == [Record(bytes(94), "")] * 30, "what the client sent stays"
     own_key_each = (BYTES_MAX - ENVELOPE_BYTES) // (
         100 + RECORD_OVERHEAD_BYTES_MAX + EXPLICIT_OVERHEAD_BYTES_MAX
     )
@@ -182,6 +185,28 @@ def test_records_without_a_key_share_their_explicit_hash_key_and_its_bytes() -> 
     assert {record.explicit_hash_key for record in draft.records} == {LARGEST}
     assert all(size_of(record) <= BYTES_MAX for record in draft.records)
     assert sum(draft.widths) == len(frame.records)
+
+
+@pytest.mark.parametrize("key", ["k" * 256, "\u00e9" * 128, "\U0001f600" * 64])
+def test_the_key_of_an_aggregate_is_counted_in_its_size(key: str) -> None:
+    lane = make_lane()
+    frame = make_frame(Record(bytes(100), key) for _ in range(20))
+    push(lane, frame)
+    draft = draw(lane)
+    assert len(draft.records) > 2
+    assert {record.partition_key for record in draft.records} == {key}
+    assert all(size_of(record) <= BYTES_MAX for record in draft.records)
+
+
+def test_aggregates_of_one_shard_have_the_keys_of_their_own_records() -> None:
+    lane = make_lane()
+    push(lane, frame_of(60))
+    keyless(lane, 60)
+    draft = draw(lane)
+    outer = [record.partition_key for record in draft.records]
+    assert len(set(outer)) == len(outer) > 10
+    for record, group in zip(draft.records, carried(draft), strict=True):
+        assert record.partition_key == group[0].partition_key or group[0].partition_key == ""
 
 
 def ordered(lane: Lane, order: KeyOrder, *frames: Frame) -> None:

@@ -8,6 +8,7 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates
+from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import Packer
 from tests.unit.base.frames import (
@@ -281,12 +282,47 @@ def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys
     if is_auto:
         dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
     frame = send(dispatcher, keyless(400))
+    assert packer.lanes[0].queued_records == 400
+    batch = packer.draw(0)
+    assert batch is not None
     quarters = [0] * 4
-    for record in frame.records:
+    for record in batch.records:
         assert record.partition_key
         quarters[int(record.explicit_hash_key or -1) >> 126] += 1
     assert all(90 <= count <= 110 for count in quarters)
-    assert packer.lanes[0].queued_records == 400
+    assert frame.records == [Record(b"x", "")] * 400, "what the client sent stays"
+
+
+@pytest.mark.parametrize("has_map", [True, False])
+def test_of_a_mixed_frame_only_records_without_a_key_are_sent_as_copies(*, has_map: bool) -> None:
+    dispatcher, packer = start()
+    if has_map:
+        dispatcher.remap(describe(even_shards(1)), 0)
+    records = [Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "", "7"), Record(b"3", "j")]
+    before = repr(records)
+    frame = send(dispatcher, make_frame(records))
+    sent: dict[bytes, Record] = {}
+    while packer.has_ready and (batch := packer.draw(0)) is not None:
+        sent |= {record.data: record for record in batch.records}
+        assert all(record.partition_key for record in batch.records)
+    assert len(sent) == 4
+    assert repr(frame.records) == before
+    assert sent[b"1"] is frame.records[1]
+    assert sent[b"3"] is frame.records[3]
+    assert sent[b"2"].explicit_hash_key == "7"
+    assert sent[b"0"].explicit_hash_key is not None
+
+
+def test_records_without_a_key_wait_for_no_turn_and_for_each_other_neither() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    order = KeyOrder()
+    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0, order=order)
+    frame = send(
+        dispatcher,
+        make_frame([Record(b"%d" % n, "", "7" if n % 2 else None) for n in range(6)]),
+    )
+    assert packer.lanes[0].queued_records == 6
+    assert order.settled(frame, [1, 3, 5]) == []
 
 
 def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
@@ -319,7 +355,6 @@ def test_records_for_any_shard_go_to_the_one_lane_of_auto_and_come_back() -> Non
     assert [lane.queued_records for lane in packer.lanes] == [9]
     assert packer.ready_records == 9
     (run,) = packer.lanes[0].queue
-    assert all(record.partition_key for record in run.frame.records)
     assert run.is_keyless, "it never had a turn among the records of a key"
     dispatcher.remap(describe(even_shards(4)), 0)
     assert packer.keyless_lane.queued_records == packer.ready_records == 9

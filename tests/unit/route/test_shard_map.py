@@ -18,7 +18,7 @@ from kdaemon.route.shard_map import (
     SPREAD_KEYS,
     ShardMap,
     keyless_key,
-    spread_without_map,
+    spread_hash_key,
 )
 from tests.unit.base.frames import even_shards
 
@@ -205,18 +205,15 @@ def test_the_hash_key_of_a_shard_is_in_its_range_and_not_at_the_end(
         assert not is_wide or shard.first_hash_key <= hash_key < shard.last_hash_key
 
 
-def test_records_with_a_hash_key_alone_are_given_keys_of_their_own() -> None:
-    records = [Record(b"", "", "7") for _ in range(1000)]
-    ShardMap(even_shards(2)).group(records)
-    assert len({record.partition_key for record in records}) == 1000
-    assert {record.explicit_hash_key for record in records} == {"7"}
-
-
-def test_a_record_with_a_hash_key_and_no_partition_key_keeps_its_hash_key() -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_record_with_a_hash_key_alone_goes_by_it_and_is_left_as_it_is(*, is_alone: bool) -> None:
+    shard_map = ShardMap(even_shards(4))
     record = Record(b"", "", str(HASH_KEY_MAX))
-    assert ShardMap(even_shards(4)).group([record]) == {3: [0]}
-    assert record.explicit_hash_key == str(HASH_KEY_MAX)
-    assert record.partition_key
+    assert not shard_map.has_unnamed
+    found = {shard_map.index_of(record): [0]} if is_alone else shard_map.group([record])
+    assert found == {3: [0]}
+    assert record == Record(b"", "", str(HASH_KEY_MAX))
+    assert shard_map.has_unnamed, "who sends it has to give it a key"
 
 
 def test_the_same_key_routes_alike_whether_cached_or_beside_an_explicit_one() -> None:
@@ -227,36 +224,12 @@ def test_the_same_key_routes_alike_whether_cached_or_beside_an_explicit_one() ->
     assert groups == {home: [0, 2], (home + 5) % 16: [1]}
 
 
-def test_without_a_map_keys_are_spread_evenly_over_all_hash_keys() -> None:
-    records = [Record(b"", "") for _ in range(1600)]
-    assert spread_without_map(records, 0) == 1600
-    counts = Counter(int(record.explicit_hash_key or 0) >> 124 for record in records)
-    assert len(counts) == 16
-    assert all(90 <= count <= 110 for count in counts.values()), counts
-
-
-def test_without_a_map_the_spread_goes_on_from_call_to_call() -> None:
-    together = [Record(b"", "") for _ in range(100)]
-    spread_without_map(together, 0)
-    count, apart = 0, [Record(b"", "") for _ in range(100)]
-    for record in apart:
-        count = spread_without_map([record], count)
-    assert apart == together
-    assert count == 100
-
-
-def test_without_a_map_a_record_with_a_key_is_left_alone() -> None:
-    keyed = Record(b"", "k")
-    hashed = Record(b"", "", "12")
-    assert spread_without_map([keyed, hashed], 5) == 6
-    assert keyed == Record(b"", "k")
-    assert hashed == Record(b"", "6", "12")
-
-
-def test_spread_hash_keys_are_always_valid() -> None:
-    records = [Record(b"", "") for _ in range(5000)]
-    spread_without_map(records, 10**15)
-    hash_keys = [int(record.explicit_hash_key or -1) for record in records]
-    assert min(hash_keys) >= 0
-    assert max(hash_keys) <= HASH_KEY_MAX
-    assert len(set(hash_keys)) == 5000
+def test_without_a_map_hash_keys_are_spread_evenly_and_valid() -> None:
+    for first in (0, 10**15):
+        hash_keys = [int(spread_hash_key(first + count)) for count in range(1600)]
+        counts = Counter(hash_key >> 124 for hash_key in hash_keys)
+        assert len(counts) == 16
+        assert all(90 <= count <= 110 for count in counts.values()), counts
+        assert min(hash_keys) >= 0
+        assert max(hash_keys) <= HASH_KEY_MAX
+        assert len(set(hash_keys)) == 1600
