@@ -51,7 +51,8 @@ class Trouble(Enum):
     """
 
     NO_CREDENTIALS = "NoCredentials"
-    CREDENTIALS = "CredentialsError"  # they cannot be read, or cannot be right
+    CREDENTIALS = "CredentialsError"  # they cannot be read
+    INVALID_KEY = "InvalidKey"  # they have a character that no key has
     NO_REGION = "NoRegion"
     ENDPOINT = "EndpointError"  # no host can be made of the settings
     PROXY = "ProxyError"  # a proxy that cannot be used, or that refuses us

@@ -7,19 +7,35 @@ both: a refused key is quoted in a ValidationException, and an InvalidSignatureE
 signed headers, session token included.
 """
 
+import html
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
 import msgspec
 
 from kdaemon.base.errors import ServiceError, Trouble
-from kdaemon.base.limits import MIB
+from kdaemon.base.limits import KIB
+from kdaemon.base.record import RecordResult
+from kdaemon.base.redact import SECRETS, masked_url
+from kdaemon.base.text import printable
 
-ANSWER_BYTES_MAX: Final = 8 * MIB  # ours: 500 results with the longest messages take 1.2 MiB
+ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; what is beyond is not read
+PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, searched for its title
+TITLE_CHARACTERS_MAX: Final = 120  # ours: of a page's title, of a redirect's target
+RETRY_AFTER_NS_MAX: Final = 3_600_000_000_000.0  # ours: 1 h; the engine waits far less
+UNREADABLE_CODE: Final = "UnreadableCode"  # ours: for a record's code that cannot be repeated
 TEXT_CHARACTERS_MAX: Final = 8192  # ours: of a text that is worth searching for what it quotes
-MESSAGE_CHARACTERS_MAX: Final = 300  # ours: enough for every text that the services are known for
+MESSAGE_CHARACTERS_MAX: Final = 600  # ours: an AccessDenied names two ARNs and a reason
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` worth repeating
+
+_PLAIN: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
+_TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
+Headers = Mapping[str, str]
+"""Of an answer; the names in any case."""
 
 # Where the services quote what they were sent. Sources, as of 2026-11-21: AWS's constraint texts,
 # kinesalite's answers, ydb-platform/ydb `datastreams/put_records_actor.h`.
@@ -32,49 +48,147 @@ _ECHOES: Final = (
 )
 
 
-async def read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The answer's body. Raises `ServiceError` above ANSWER_BYTES_MAX; the rest stays unread."""
+async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """The answer's body. Of an error only its beginning; of a success all of it, or `ServiceError`
+    above `bytes_max`. What stays unread closes the connection.
+    """
+    is_error = response.status != 200
+    limit = ERROR_BYTES_MAX if is_error else bytes_max
     blocks: list[bytes] = []
     size = 0
     while block := await response.content.readany():
         size += len(block)
-        if size > ANSWER_BYTES_MAX:
-            problem = f"an answer of more than {ANSWER_BYTES_MAX} bytes"
-            raise unreadable_answer(problem, response.status)
         blocks.append(block)
+        if size > limit:
+            if is_error:
+                return b"".join(blocks)[:limit]
+            problem = f"an answer of more than {bytes_max} bytes"
+            raise unreadable_answer(problem, response.status)
     return b"".join(blocks)
 
 
-def error_answer(status: int, body: bytes, error_type: str | None) -> ServiceError:
+def error_answer(status: int, body: bytes, headers: Headers) -> ServiceError:
     """The error that an answer other than 200 stands for.
 
-    `error_type`: the answer's header x-amzn-ErrorType. A body that is no JSON object (a load
-    balancer's HTML, nothing at all) gives the code `Http` + status.
+    A body that is no JSON object (a load balancer's HTML, nothing at all) gives the code `Http` +
+    status; a web page or a redirect is somebody else's answer (`Trouble.FOREIGN`).
     """
     fields: object = None
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         fields = {}
-    named = fields.get("__type") or fields.get("code") or error_type or ""
-    code = str(named).rsplit("#", 1)[-1].split(":", 1)[0]
+    named = fields.get("__type") or fields.get("code") or headers.get("x-amzn-ErrorType") or ""
+    code = word(str(named)[:TEXT_CHARACTERS_MAX].rsplit("#", 1)[-1].split(":", 1)[0])
     text = fields.get("message") or fields.get("Message")
-    if not _CODE.fullmatch(code):
-        code = f"Http{status}"
+    trouble = None
+    if 300 <= status < 400:
+        code, trouble, text = None, Trouble.FOREIGN, _redirect(status, headers)
+    elif code is None and status not in _PLAIN and (page := _page(body, headers)) is not None:
+        trouble, text = Trouble.FOREIGN, f"HTTP {status} with {page}"
     if not isinstance(text, str):
         text = f"the service answered HTTP {status} and did not say why"
-    return ServiceError(code, shown(text), status=status, was_sent=True)
+    return ServiceError(
+        code or f"Http{status}",
+        shown(text),
+        status=status,
+        trouble=trouble,
+        retry_after_ns=_retry_after_ns(headers),
+    )
+
+
+def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:
+    """A 200 that is no answer to the operation: a web page is not the service's."""
+    page = _page(body, headers)
+    if page is not None:
+        text = shown(f"HTTP 200 with {page}")
+        return ServiceError("Http200", text, status=200, trouble=Trouble.FOREIGN)
+    return unreadable_answer(f"HTTP 200 whose body is not a {operation} answer")
+
+
+def clean_results(body: bytes, results: list[RecordResult]) -> None:
+    """Takes out of single records' errors what must not leave; nothing of a success is touched.
+
+    `body`: of the answer; where it names no error (in any way of writing JSON), nothing is looked
+    at.
+    """
+    if b'"Error' not in body and b"\\u" not in body:
+        return
+    for result in results:
+        if result.error_code:
+            result.error_code = word(result.error_code) or UNREADABLE_CODE
+        if result.error_message:
+            result.error_message = shown(result.error_message)
+
+
+def word(text: object) -> str | None:
+    """A code that can be repeated: one word, and no secret. None: it cannot."""
+    if not isinstance(text, str) or not _CODE.fullmatch(text):
+        return None
+    return text if SECRETS.clean(text) == text else None
 
 
 def shown(text: str) -> str:
-    """A service's text without what it quotes of records and signatures: one line, bounded."""
+    """A service's text without secrets, and without what it quotes of records and signatures: one
+    line, bounded, printable.
+    """
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"the service's text of {len(text)} characters is not shown"
+    text = SECRETS.clean(text)
     for pattern, plain in _ECHOES:
         text = pattern.sub(plain, text)
-    return text.strip().split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX]
+    return printable(text.strip().split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX])
+
+
+def is_page(body: bytes, headers: Headers) -> bool:
+    """Whether this is a web page, by its head or by how it begins."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return (
+        kind in {"text/html", "application/xhtml+xml"} or body[:PAGE_BYTES_MAX].lstrip()[:1] == b"<"
+    )
+
+
+def _page(body: bytes, headers: Headers) -> str | None:
+    """A web page in words, by its title; None: it is none."""
+    if not is_page(body, headers):
+        return None
+    found = _TITLE.search(body[:PAGE_BYTES_MAX].decode(errors="replace"))
+    words = " ".join(html.unescape(found[1]).split()) if found else ""
+    title = SECRETS.clean(words)[:TITLE_CHARACTERS_MAX]
+    named = f' ("{title}")' if title else ""
+    return (
+        f"a web page{named} and no answer of the service: a gateway, a proxy or a sign-in page"
+        " answers in its place; see endpoint_url and the proxy variables"
+    )
+
+
+def _redirect(status: int, headers: Headers) -> str:
+    target = SECRETS.clean(masked_url(headers.get("Location", "")).partition("?")[0])
+    target = target[:TITLE_CHARACTERS_MAX]
+    where = f" to {target}" if target else ""
+    return (
+        f"HTTP {status}, a redirect{where}, which is not followed: the service sends none; see"
+        " endpoint_url and the proxy variables"
+    )
+
+
+def _retry_after_ns(headers: Headers) -> int:
+    """How long the service asks to be left alone; 0: it does not say so in a form we know."""
+    milliseconds = headers.get("x-amz-retry-after", "").strip()
+    if milliseconds.isascii() and milliseconds.isdecimal():
+        return int(min(float(milliseconds) * 1e6, RETRY_AFTER_NS_MAX))
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdecimal():
+        return int(min(float(text) * 1e9, RETRY_AFTER_NS_MAX))
+    if not text:
+        return 0
+    try:
+        seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
+        return 0
+    return int(max(0.0, min(seconds * 1e9, RETRY_AFTER_NS_MAX)))
 
 
 def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
@@ -82,19 +196,27 @@ def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
     return ServiceError(Trouble.UNREADABLE, problem, status=status, was_sent=True)
 
 
-def failure_below_http(error: Exception, host: str) -> ServiceError:
+def failure_below_http(error: Exception, where: str, *, is_unwritten: bool) -> ServiceError:
     """The error that stands for an exception of aiohttp: which step failed, and was it sent.
 
-    `was_sent` is False only where it is certain that no byte of the request left.
+    `where`: the host, and the proxy if there is one. `was_sent` is False only where it is certain
+    that nothing of the request's body left: by the step that failed, or by `is_unwritten`.
     """
-    code, problem, was_sent = _step_failed(error)
-    return ServiceError(code, f"{host}: {problem}{_reason(error)}", status=0, was_sent=was_sent)
+    trouble, problem, was_sent = _step_failed(error)
+    return ServiceError(
+        trouble,
+        SECRETS.clean(f"{where}: {problem}{_reason(error)}"),
+        status=0,
+        was_sent=was_sent and not is_unwritten,
+    )
 
 
 def _step_failed(error: Exception) -> tuple[Trouble, str, bool]:
     match error:
         case aiohttp.ClientHttpProxyError():
-            return Trouble.CONNECT, f"the proxy refused to connect (HTTP {error.status})", False
+            passes = error.status >= 500 or error.status in _PLAIN
+            trouble = Trouble.CONNECT if passes else Trouble.PROXY
+            return trouble, f"the proxy refused to connect (HTTP {error.status})", False
         case aiohttp.ClientProxyConnectionError():
             return Trouble.CONNECT, "cannot connect to the proxy", False
         case aiohttp.ClientConnectorDNSError():
@@ -106,7 +228,7 @@ def _step_failed(error: Exception) -> tuple[Trouble, str, bool]:
         case aiohttp.ClientConnectorError():
             return Trouble.CONNECT, "cannot connect", False
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return Trouble.CONNECT, "the endpoint is not an http(s) URL", False
+            return Trouble.ENDPOINT, "the endpoint is not an http(s) URL", False
         case aiohttp.SocketTimeoutError():
             return Trouble.READ_TIMEOUT, "the request was sent and no answer came in time", True
         case aiohttp.ClientResponseError():

@@ -15,10 +15,11 @@ from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Clock
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
+from kdaemon.send.client import PutAnswer
 
 log = logging.getLogger("kdaemon.send")
 
@@ -26,9 +27,7 @@ log = logging.getLogger("kdaemon.send")
 class Client(Protocol):
     """How a batch reaches the service (`send/client.py`)."""
 
-    async def put_records(
-        self, target: StreamTarget, records: list[Record]
-    ) -> list[RecordResult]: ...
+    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer: ...
 
 
 class Describer(Protocol):
@@ -51,6 +50,7 @@ class StreamDriver:
         self.target = target
         self.engine = engine
         self.on_described: Callable[[StreamDescription], None] | None = None
+        self.encryption_type = "NONE"  # as the service last said; until it does: what most are
         self._client = client
         self._discovery = discovery
         self._clock = clock
@@ -176,7 +176,7 @@ class StreamDriver:
     async def _call(self, batch: Batch) -> None:
         engine = self.engine
         try:
-            results = await self._client.put_records(self.target, batch.records)
+            answer = await self._client.put_records(self.target, batch.records)
         except ServiceError as error:
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
@@ -186,7 +186,9 @@ class StreamDriver:
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
-            engine.handle_results(batch, results, self._clock.now_ns())
+            if answer.encryption_type is not None:
+                self.encryption_type = answer.encryption_type
+            engine.handle_results(batch, answer.records, self._clock.now_ns())
         self._tell_dead()
         self._pump()
 

@@ -1,13 +1,12 @@
 """A request to the service, prepared: all of it but its body, its date and its signature.
 
-Knows SigV4 and HTTP headers; must not know AWS libraries (`client.py` has botocore write the
+Knows SigV4 and HTTP headers; must not know AWS libraries (`credentials.py` has botocore write the
 canonical form and hands it in), where credentials come from, or answers.
 Invariant: what is signed is what is sent: host, path and signed headers are fixed here and aiohttp
 changes none of them.
 """
 
 import hmac
-import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,6 +14,8 @@ from typing import Final
 
 import aiohttp
 import yarl
+
+from kdaemon.send.proxy import Proxy
 
 STAMP: Final = "00000000T000000Z"  # stands for the date in a canonical form that is to be filled
 
@@ -49,28 +50,30 @@ class Route:
     """
 
     __slots__ = (
-        *("host", "keys", "proxy_headers", "proxy_url", "url"),
+        *("host", "keys", "proxy", "url"),
         *("_authorization", "_day", "_head", "_headers", "_key", "_region", "_scope", "_tail"),
         "_signed_names",
     )
 
-    def __init__(
-        self, url: str, region: str, keys: Keys, canonical: Canonical, *, uses_proxies: bool
-    ) -> None:
+    def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
         self.url = yarl.URL(url, encoded=True)
         self.host = self.url.host_port_subcomponent or ""
         self.keys = keys
-        self.proxy_url, self.proxy_headers = proxy_to(self.url) if uses_proxies else (None, None)
+        self.proxy: Proxy | None = None
         self._head, self._tail = canonical.text.split(STAMP)
         self._headers = canonical.headers
-        if self.proxy_headers and self.url.scheme == "http":  # no tunnel: the proxy reads these
-            self._headers = self._headers | self.proxy_headers
         self._signed_names = canonical.signed_names
         self._region = region
         self._day = ""  # of what follows; no day yet
         self._scope = ""
         self._key = b""
         self._authorization = ""
+
+    def go_through(self, proxy: Proxy | None) -> None:
+        """Every request goes through this proxy."""
+        self.proxy = proxy
+        if proxy and proxy.headers and self.url.scheme == "http":  # no tunnel: it reads these
+            self._headers = self._headers | proxy.headers
 
     def sign(self, body: bytes) -> dict[str, str]:
         """All headers of a request with this body that leaves now."""
@@ -116,6 +119,10 @@ class Body(aiohttp.payload.BytesPayload):
         """The whole body; empty once it is written."""
         return self._value
 
+    def drop(self) -> None:
+        """Forgets what was not written: a failed connection may be kept by an error for long."""
+        self._value = b""
+
     async def write_with_length(
         self,
         writer: aiohttp.abc.AbstractStreamWriter,
@@ -123,16 +130,3 @@ class Body(aiohttp.payload.BytesPayload):
     ) -> None:
         body, self._value = self._value, b""
         await writer.write(body)
-
-
-def proxy_to(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str] | None]:
-    """The proxy that HTTP(S)_PROXY and NO_PROXY name for a URL, and its opening header."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(url.host_port_subcomponent or ""):
-        return None, None
-    proxy_url = yarl.URL(proxy if "://" in proxy else f"http://{proxy}")
-    if proxy_url.user is None:
-        return proxy_url, None
-    opens = aiohttp.encode_basic_auth(proxy_url.user, proxy_url.password or "")
-    return proxy_url.with_user(None), {"Proxy-Authorization": opens}

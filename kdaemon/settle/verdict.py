@@ -176,6 +176,7 @@ _CALL_CODES: dict[str, Verdict] = {
 _TROUBLES: dict[Trouble, Verdict] = {
     Trouble.NO_CREDENTIALS: _V.HOLD,
     Trouble.CREDENTIALS: _V.HOLD,
+    Trouble.INVALID_KEY: _V.HOLD,
     Trouble.NO_REGION: _V.HOLD,
     Trouble.ENDPOINT: _V.HOLD,
     Trouble.PROXY: _V.HOLD,

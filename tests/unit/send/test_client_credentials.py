@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from kdaemon.base.errors import Trouble
+from kdaemon.sandbox.settings import ACCOUNT as SANDBOX_ACCOUNT
 from kdaemon.send import client as client_module
 from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws
 from tests.unit.send.scripted import (
     ACCESS_KEY,
     ORDERS,
@@ -40,7 +43,7 @@ async def test_expired_credentials_are_refreshed_once_and_the_call_made_again(
 
     service.on_request = rotate
     service.script.append(refusal("com.amazon.coral.service#ExpiredTokenException"))
-    assert len(await client.put_records(ORDERS, RECORDS)) == 2
+    assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
     first, second = service.received
     assert_signed(first, service.url)
     assert_signed(second, service.url, access_key="AKIDNEW", secret_key="new-secret")
@@ -61,16 +64,16 @@ async def test_calls_that_find_their_credentials_expired_together_share_one_refr
 ) -> None:
     found = 0
 
-    class CountedAws(client_module._Aws):
+    class CountedAws(Aws):
         def __init__(self, settings: ClientSettings) -> None:
             nonlocal found
             found += 1
             super().__init__(settings)
 
-    monkeypatch.setattr(client_module, "_Aws", CountedAws)
+    monkeypatch.setattr(client_module, "Aws", CountedAws)
     service.script.extend([refusal("ExpiredTokenException")] * 8)
     calls = [client.put_records(ORDERS, RECORDS) for _ in range(8)]
-    assert [len(results) for results in await asyncio.gather(*calls)] == [2] * 8
+    assert [len(answer.records) for answer in await asyncio.gather(*calls)] == [2] * 8
     assert found == 2  # the first one, and the refresh
     assert len(service.received) == 16
 
@@ -84,7 +87,7 @@ async def test_without_credentials_a_client_opens_and_its_calls_fail_until_there
         assert (error.code, error.was_sent) == ("NoCredentials", False)
         assert "AWS_ACCESS_KEY_ID" in error.message
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        assert len(await client.put_records(ORDERS, RECORDS)) == 2
+        assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
 
 
 async def test_an_unknown_profile_is_named(service: ScriptedService) -> None:
@@ -116,6 +119,74 @@ async def test_a_failed_refresh_keeps_the_old_credentials(
     assert (await failure(client.refresh_credentials())).code == "NoCredentials"
     await client.put_records(ORDERS, RECORDS)
     assert_signed(service.received[1], service.url)
+
+
+@pytest.mark.parametrize(
+    "value", ["AKIDTEST123\n", "AKIDTEST123\r\n", " AKIDTEST123", "AKIDTEST123 ", "AKIDTÉST123"]
+)
+@pytest.mark.parametrize(
+    "name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+)
+async def test_a_key_that_cannot_be_right_is_refused_by_its_name_and_not_sent(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.INVALID_KEY, False)
+    assert name in error.message
+    assert "AKIDT" not in error.message
+    assert service.received == []
+
+
+@pytest.mark.parametrize("region", ["eu-west-1\n", "eu west", "eu/west", "é", "a" * 65])
+async def test_a_region_that_cannot_be_is_refused_and_not_sent(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.NO_REGION, False)
+    assert "AWS_DEFAULT_REGION" in error.message
+    assert service.received == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "empty", "text", "der"])
+async def test_a_bundle_that_cannot_be_used_is_named_with_its_path(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "bundle"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("no certificate")
+        case "der":
+            path.write_bytes(bytes.fromhex("3082010a0282010100"))
+        case _:
+            pass
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.TRUST, False)
+    assert error.message.startswith(f"AWS_CA_BUNDLE names {path}, which ")
+    assert ("empty" in error.message) is (kind == "empty")
+
+
+async def test_the_account_is_known_where_the_credentials_say_so(
+    service: ScriptedService, container: ScriptedService
+) -> None:
+    container.script.append(lent("AKIDONE", 600))
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        accounts = [client.account_id]
+        await client.put_records(ORDERS, RECORDS)
+        accounts.append(client.account_id)
+    assert accounts == [None, "123456789012"]
+    async with opened(ClientSettings(endpoint_url=service.url, is_anonymous=True)) as client:
+        await client.put_records(ORDERS, RECORDS)
+        assert client.account_id == SANDBOX_ACCOUNT
 
 
 @pytest.fixture
@@ -176,8 +247,8 @@ async def test_the_sandbox_needs_no_aws_environment_and_no_proxy(
     settings = ClientSettings(endpoint_url=service.url, is_anonymous=True)
     async with opened(settings) as client:
         service.script.append(refusal("ExpiredTokenException"))
-        assert len(await client.put_records(ORDERS, RECORDS)) == 2
-    key = client_module.ANONYMOUS_KEYS
+        assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+    key = ANONYMOUS_KEYS
     assert_signed(
         service.received[1],
         service.url,

@@ -12,12 +12,11 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from kdaemon.base.description import StreamTarget
+from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
-from kdaemon.send.client import (
-    ClientSettings,
-    ServiceClient,
-    _keys_of,
-)
+from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.credentials import keys_of
 from kdaemon.send.request import Route
 from tests.unit.send.scripted import (
     ARN,
@@ -38,7 +37,7 @@ async def route_of(client: ServiceClient, operation: str, target: StreamTarget) 
     """The prepared request of a call, without calling."""
     await client.refresh_credentials()
     assert client._aws is not None
-    return client._route(client._aws, operation, target.arn, await _keys_of(client._aws))
+    return client._route(client._aws, operation, target.arn, await keys_of(client._aws))
 
 
 def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
@@ -97,7 +96,10 @@ async def test_the_endpoint_is_the_one_that_botocore_chooses(
     partition = {"cn-north-1": "aws-cn", "us-gov-west-1": "aws-us-gov"}.get(
         environment.get("AWS_DEFAULT_REGION", ""), "aws"
     )
-    by_arn = StreamTarget("orders", ARN.replace("aws", partition))
+    region = environment.get("AWS_DEFAULT_REGION", "eu-west-1")
+    if "AWS_PROFILE" in environment:  # botocore would take the ARN's region for another's
+        region = "eu-west-1"
+    by_arn = StreamTarget("orders", ARN.replace("aws", partition).replace("eu-west-1", region))
     calls = [(operation, target) for operation in OPERATIONS for target in (ORDERS, by_arn)]
     async with opened(ClientSettings()) as client:
         routes = [await route_of(client, operation, target) for operation, target in calls]
@@ -109,12 +111,13 @@ async def test_the_endpoint_is_the_one_that_botocore_chooses(
 @pytest.mark.parametrize(
     ("setting", "environment", "arn", "region"),
     [
-        ("us-west-2", "eu-north-1", ARN, "us-west-2"),
-        (None, "eu-north-1", ARN, "eu-north-1"),
+        ("us-west-2", "eu-north-1", None, "us-west-2"),
+        (None, "eu-north-1", None, "eu-north-1"),
+        ("us-west-2", "eu-north-1", ARN, "eu-west-1"),
         (None, None, ARN, "eu-west-1"),
     ],
 )
-async def test_the_region_is_the_setting_or_the_environments_or_the_arns(
+async def test_the_region_is_the_arns_or_the_setting_or_the_environments(
     monkeypatch: pytest.MonkeyPatch,
     setting: str | None,
     environment: str | None,
@@ -154,7 +157,12 @@ async def test_yandex_has_its_own_endpoint_and_region() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["kinesis:4567", "ftp://host/", "http://", "http://user:hush@host/", "http://a b/"]
+    "url",
+    [
+        *("kinesis:4567", "ftp://host/", "http://", "http://user:hush@host/", "http://a b/"),
+        *("http://localhost:99999", "http://localhost:0", "http://localhost:x", "http://[::1/"),
+        *("http://h\n", "http://h\r\nX: y", "http://bücher.example/", "http://h/?a=b"),
+    ],
 )
 async def test_an_unusable_endpoint_is_refused_and_not_shown(url: str) -> None:
     async with opened(ClientSettings(endpoint_url=url)) as client:
@@ -192,11 +200,71 @@ async def test_a_proxy_that_refuses_was_not_sent_to(monkeypatch: pytest.MonkeyPa
         await reader.read()
 
     async with raw_server(refuse) as url:
-        monkeypatch.setenv("https_proxy", url)
+        monkeypatch.setenv("https_proxy", url.replace("//", "//me:hush@"))
         async with opened(ClientSettings()) as client:
             error = await failure(client.put_records(ORDERS, RECORDS))
-    assert (error.code, error.was_sent) == ("ConnectError", False)
+    assert (error.trouble, error.was_sent) == (Trouble.PROXY, False)
     assert "407" in error.message
+    assert f"{url.replace('//', '//***@')} (https_proxy)" in error.message
+    assert "hush" not in error.message
+
+
+async def test_with_an_endpoint_of_its_own_a_stream_is_signed_for_its_arns_region(
+    service: ScriptedService,
+) -> None:
+    async with opened(ClientSettings(endpoint_url=service.url, region="us-east-1")) as client:
+        await client.put_records(StreamTarget("orders", ARN), RECORDS)
+    assert_signed(service.received[0], service.url, region="eu-west-1")
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("socks5://127.0.0.1:1", "socks5h://me:hush@127.0.0.1:1", "ftp://127.0.0.1:1"),
+        *("http://:1", "http://127.0.0.1:99999", "http://127.0.0.1:x", "http://a b:1", "://"),
+        *("http://127.0.0.1:1\n", "http://me:hush@:1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"])
+async def test_a_proxy_that_cannot_be_used_is_refused_by_its_name(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, name: str, proxy: str
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.PROXY, False)
+    assert error.message.startswith(name)
+    assert "hush" not in error.message
+    assert service.received == []
+
+
+async def test_a_proxy_that_nobody_is_asked_to_use_is_not_looked_at(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+
+
+async def test_a_proxy_that_is_not_there_is_named(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:hush-hush-hush@127.0.0.1:1")
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.CONNECT, False)
+    assert "proxy" in error.message
+    assert "http://***@127.0.0.1:1 (HTTP_PROXY)" in error.message
+
+
+async def test_an_endpoint_on_ipv6_is_called(service: ScriptedService) -> None:
+    """The address as `http_url` writes it."""
+    assert http_url("::1", 8990) == "http://[::1]:8990"
+    assert host_port("127.0.0.1", 1) == "127.0.0.1:1"
+    async with opened(ClientSettings(endpoint_url=http_url("::1", 1))) as client:
+        route = await route_of(client, "PutRecords", ORDERS)
+    assert route.host == route.sign(b"")["Host"] == "[::1]:1"
 
 
 def test_the_aws_libraries_are_imported_only_when_a_client_opens_and_as_few_as_it_needs() -> None:

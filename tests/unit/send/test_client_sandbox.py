@@ -40,7 +40,8 @@ async def test_the_sandbox_is_described_and_takes_records(sandbox: SandboxServer
         middle = description.shards[2].first_hash_key + 1
         by_arn = StreamTarget("orders", description.stream_arn)
         for stream in (target, by_arn):
-            results = await client.put_records(stream, [Record(b"x", "k", str(middle))] * 3)
+            answer = await client.put_records(stream, [Record(b"x", "k", str(middle))] * 3)
+            results = answer.records
             assert [result.shard_id for result in results] == ["shardId-000000000002"] * 3
             assert all(result.is_delivered for result in results)
 

@@ -1,0 +1,99 @@
+"""Where and as whom to call, as people write it: addresses, URLs, keys; and what is wrong with one.
+
+Used by those who check settings before anything is called, and by those who call. Knows nothing of
+where a text came from. Pure.
+Invariant: a problem is told in words that show nothing of a key or a password.
+"""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+PORT_MAX: Final = 65_535
+PROXY_SCHEMES: Final = frozenset({"http", "https"})  # aiohttp 3.14 speaks no others, 2026-11-28
+
+_is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+def host_port(host: str, port: int) -> str:
+    """`127.0.0.1:8990`, `[::1]:8990`: as URLs have it (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def http_url(host: str, port: int) -> str:
+    """`http://127.0.0.1:8990`, `http://[::1]:8990`."""
+    return f"http://{host_port(host, port)}"
+
+
+def endpoint_problem(url: str) -> str | None:
+    """What keeps `url` from being a service's address; None: nothing does."""
+    expected = "expected http(s)://HOST[:PORT][/PATH]"
+    if "@" in url:
+        return f"names a user, which a service's address cannot; {expected}"
+    problem = _url_problem(url)
+    if problem is None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"}:
+            problem = f"has the scheme {parts.scheme[:20]!r}" if parts.scheme else "has no scheme"
+        elif parts.query or parts.fragment:
+            problem = "has a query or a fragment"
+    return None if problem is None else f"{problem}; {expected}"
+
+
+def proxy_problem(url: str) -> str | None:
+    """What keeps `url` from being a proxy that we can use; None: nothing does."""
+    problem = _url_problem(url if "://" in url else f"http://{url}")
+    if problem is None and "://" in url:
+        scheme = urlsplit(url).scheme
+        if scheme not in PROXY_SCHEMES:
+            problem = f"has the scheme {scheme[:20]!r}, which kdaemon does not speak"
+    return None if problem is None else f"{problem}; expected http(s)://[USER:PASSWORD@]HOST[:PORT]"
+
+
+def _url_problem(url: str) -> str | None:
+    """What is wrong with a URL of any scheme."""
+    hidden = text_problem(url)
+    if hidden is not None:
+        return hidden
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return f"has a host or a port that cannot be (ports are 1 to {PORT_MAX})"
+    if not host:
+        return "names no host"
+    if port == 0:
+        return f"has the port 0 (ports are 1 to {PORT_MAX})"
+    return None
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text cannot be a key, a token or a URL: a character that none of them has; or None.
+
+    What a stray line break or blank does is invisible, so that its place is told.
+    """
+    for position, character in enumerate(text):
+        if "!" <= character <= "~":
+            continue
+        kind = "a character that is not ASCII"
+        if character in "\r\n":
+            kind = "a line break"
+        elif character == " ":
+            kind = "a blank"
+        elif character < " " or character == "\x7f":
+            kind = "a control character"
+        where = f"at position {position + 1} of {len(text)}"
+        if position == len(text) - 1:
+            where = "at its end"
+        elif position == 0:
+            where = "at its beginning"
+        return f"has {kind} {where}"
+    return None
+
+
+def region_problem(region: str) -> str | None:
+    """What keeps a text from being a region; None: nothing does."""
+    if _is_region(region):
+        return None
+    hidden = text_problem(region) or "has a character that no region has"
+    return f'{hidden}; expected a region, such as "eu-central-1"'

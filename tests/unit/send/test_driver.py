@@ -1,0 +1,100 @@
+"""The driver between a real engine and a real client: what wrong settings do to a stream."""
+
+import asyncio
+
+import pytest
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import Record
+from kdaemon.engine import Engine
+from kdaemon.send.client import ClientSettings
+from kdaemon.send.driver import StreamDriver
+from kdaemon.system import SystemClock, SystemDice
+from tests.unit.engine_rig import SETTINGS
+from tests.unit.send.scripted import (
+    DELIVERED,
+    ORDERS,
+    RECORDS,
+    ScriptedService,
+    answering_json,
+    opened,
+    refusal,
+)
+
+pytestmark = pytest.mark.usefixtures("aws_environment")
+
+
+class Nothing:
+    """Describes nothing: the shards stay unknown."""
+
+    async def describe(self, target: StreamTarget) -> StreamDescription:
+        return StreamDescription(None, None, is_auto=False, stream_arn=target.arn)
+
+
+async def put(settings: ClientSettings) -> tuple[Frame, StreamDriver]:
+    """A waiting client's two records: their frame, when it has settled, and who drove it."""
+    clock = SystemClock()
+    engine = Engine(SETTINGS, ByteBudget(2**30), SystemDice(7), clock.now_ns())
+    async with opened(settings) as client:
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        told = asyncio.get_running_loop().create_future()
+        deadline_ns = clock.now_ns() + 60_000_000_000
+        frame = make_frame(
+            [Record(each.data, each.partition_key) for each in RECORDS],
+            [9, 2],
+            Acknowledge.DELIVERED,
+            told.set_result,
+            deadline_ns,
+        )
+        assert driver.submit(frame)
+        await told
+        await driver.aclose()
+    return frame, driver
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "endpoint_url"),
+    [
+        ("AWS_ACCESS_KEY_ID", "AKIDTEST\n", ""),
+        ("AWS_SECRET_ACCESS_KEY", "secret ", ""),
+        ("AWS_SESSION_TOKEN", "é", ""),
+        ("AWS_DEFAULT_REGION", "eu-west-1\n", ""),
+        ("AWS_CA_BUNDLE", "/nowhere/at/all.pem", ""),
+        ("endpoint", "", "http://localhost:99999"),
+    ],
+)
+async def test_a_wrong_setting_is_a_hold_that_names_it_and_nothing_is_ambiguous(
+    service: ScriptedService,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    endpoint_url: str,
+) -> None:
+    if value:
+        monkeypatch.setenv(name, value)
+    frame, driver = await put(ClientSettings(endpoint_url=endpoint_url or service.url))
+    assert service.received == []
+    assert driver.engine.hold is not None
+    assert name in driver.engine.hold.message
+    assert driver.engine.counters.possible_duplicates == 0
+    assert frame.refusal is not None
+    assert frame.refusal[0] == "ServiceUnavailable"
+    assert name in frame.refusal[1]
+
+
+async def test_what_the_service_refuses_is_heard_with_its_type(service: ScriptedService) -> None:
+    service.script.append(refusal("KMSDisabledException", "the key is disabled"))
+    frame, _ = await put(ClientSettings(endpoint_url=service.url))
+    assert frame.refusal == ("KMSDisabledException", "the key is disabled")
+
+
+async def test_how_the_stream_keeps_its_records_is_the_services_last_word(
+    service: ScriptedService,
+) -> None:
+    service.script.append(answering_json(DELIVERED | {"EncryptionType": "KMS"}))
+    frame, driver = await put(ClientSettings(endpoint_url=service.url))
+    assert driver.encryption_type == "KMS"
+    assert all(result is not None and result.is_delivered for result in frame.results)
