@@ -21,8 +21,9 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, resolve_unix_path
 from kdaemon.config.values import Address
-from kdaemon.door.kinesis import KinesisGateway
-from kdaemon.door.ndjson import NdjsonGateway
+from kdaemon.door.door import Door
+from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.arrivals import Arrivals
@@ -115,13 +116,13 @@ class Daemon:
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         await self._start_admin()
-        ndjson = NdjsonGateway(streams, config, self._clock)
-        kinesis = KinesisGateway(streams, config, self._clock, secrets.randbits(64))
+        door = Door(streams, self._clock)
+        kinesis = KinesisDoor(door, config.traits, secrets.randbits(64))
         streams.open_listed()
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
-            await self._spool.recover(streams.find)
+            await self._spool.recover(streams.find_stored, streams.is_listed)
         self.takes_records = True
-        await self._start_doors(make_handler(kinesis, ndjson), ndjson)
+        await self._start_doors(make_handler(kinesis, NdjsonDoor(door)), door)
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
@@ -210,7 +211,7 @@ class Daemon:
         self._listeners["admin"] = server.counters
         _log_listening("admin", f"http://{address.host}:{server.port}")
 
-    async def _start_doors(self, handler: HttpHandler, intake: NdjsonGateway) -> None:
+    async def _start_doors(self, handler: HttpHandler, door: Door) -> None:
         """The listeners that take records: HTTP and lines on each."""
         config = self._config
         limits = HttpLimits(
@@ -226,7 +227,7 @@ class Daemon:
             places=Places(_connections_max(config, raise_open_files_limit())),
             now_ns=self._clock.now_ns,
         )
-        lines: Lines = partial(NdjsonSession, intake)
+        lines: Lines = partial(NdjsonSession, door)
         address = config.listen.http_address
         if address is not None:
             hub = new_hub(gate=gate_of(address.host, config.listen.hosts))

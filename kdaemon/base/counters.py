@@ -27,11 +27,15 @@ class RejectReason(Enum):
     SPOOL = "spool"  # the disk did not take it
     HOLD = "hold"  # nothing can be sent until somebody acts, and its client was told why
     UNAVAILABLE = "unavailable"  # the stream as it is cannot keep what was configured for it
+    CLIENT_GONE = "client_gone"  # not delivered before its client went away; withdrawn
+    SLOTS = "slots"  # as many streams are in use as may be
+    DRY_RUN = "dry_run"  # its client only asked what would become of it
 
 
 class DeadReason(Enum):
     POISON = "poison"  # the service refuses this very record
     EXPIRED = "expired"  # older than the stream's max_age
+    MISSING_STREAM = "missing_stream"  # its stream is not listed, and turned out not to exist
 
 
 class DropReason(Enum):
@@ -106,6 +110,18 @@ class StreamCounters:
         """Records came in and were refused at the door."""
         self.receive(record_count, byte_count)
         self.rejected[reason] += record_count
+
+    def add(self, other: "StreamCounters") -> None:
+        """Takes over what a stream has counted that is closed now. Its gauges are 0 by then."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(value, Histogram):
+                mine.add(value)
+            elif isinstance(value, dict):
+                for key, count in value.items():
+                    mine[key] += count
+            else:
+                setattr(self, name, mine + value)
 
     def unaccounted(self) -> int:
         """Received records that are nowhere. Anything but 0 is a defect."""

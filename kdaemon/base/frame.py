@@ -8,6 +8,7 @@ record.
 from collections.abc import Callable
 from enum import Enum
 
+from kdaemon.base.counters import DeadReason
 from kdaemon.base.record import Record, RecordResult
 
 
@@ -24,17 +25,17 @@ class FrameHistory:
     """What befell single records of a frame on their way, by index. Most frames have none.
 
     `doubtful`: an earlier call may have written them. `failures`: what the service last said of
-    them alone. `unknown_counts`: how often that was a code which nobody knows. `expired`: dead of
-    age.
+    them alone. `unknown_counts`: how often that was a code which nobody knows. `dead_reasons`: why
+    those are dead that the service did not refuse.
     """
 
-    __slots__ = ("doubtful", "expired", "failures", "unknown_counts")
+    __slots__ = ("dead_reasons", "doubtful", "failures", "unknown_counts")
 
     def __init__(self) -> None:
         self.doubtful: set[int] = set()
         self.failures: dict[int, RecordResult] = {}
         self.unknown_counts: dict[int, int] = {}
-        self.expired: set[int] = set()
+        self.dead_reasons: dict[int, DeadReason] = {}
 
 
 class Frame:

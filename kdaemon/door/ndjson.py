@@ -1,299 +1,277 @@
-"""NDJSON behind HTTP and the Unix socket: lines -> records -> frames -> what became of each line.
+"""NDJSON over HTTP: `POST /v1/streams/{stream}/records`, a body of lines.
 
-`handle` answers `POST /v1/streams/{stream}/records`; the rest is the `Intake` of the Unix socket's
-sessions. The two differ in one thing: HTTP answers by the stream's deadline and refuses when there
-is no room (503); a socket waits, and is not read meanwhile.
+A body is read in blocks and admitted in blocks, a few in each turn of the loop, so that a large one
+does not hold up other clients. All of it is read before any of it is admitted: a body that nobody
+can make sense of is refused whole, and what it would hold in memory is taken before it is read.
+
+Invariant: every line that is not blank is received once and counted once, and the answer is true:
+200 if all were taken, 207 if some were not, and where none was, a status that says so.
+Where it sits: http/ -> here -> door.py.
 """
 
+import asyncio
 from collections.abc import Callable
-from functools import partial
 from urllib.parse import unquote
 
-import msgspec
-
-from kdaemon.base.admission import make_frame
-from kdaemon.base.counters import RejectReason
-from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.ports import Clock
-from kdaemon.base.record import Record
-from kdaemon.config import Config
-from kdaemon.door.kinesis import ACKNOWLEDGE_HEADER, chosen, hold_to_path
-from kdaemon.door.ports import Stream, Streams
-from kdaemon.http.request import HttpRequest, error_body
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.refused import Refused
+from kdaemon.door.block import Block
+from kdaemon.door.door import Admission, Door
+from kdaemon.door.promise import SAID, read_acknowledge
+from kdaemon.http.request import HttpRequest
+from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer
 from kdaemon.wire.lines import (
-    FULL,
-    NOTHING_TAKEN,
-    Lines,
-    Rejected,
+    VALIDATION,
+    Problems,
+    encode_answer,
+    encode_refused_answer,
+    held_bytes_bound,
     parse_lines,
-    refuse_oversized,
-    refused_at_once,
 )
-from kdaemon.wire.put import ApiError, PutLimits
-from kdaemon.wire.refusals import render
+from kdaemon.wire.refusals import Refusal, refuse, worst_first
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"
 PATH_SUFFIX = "/records"
 RETRY_AFTER = ((b"Retry-After", b"1"),)  # seconds: shards are paced by the second
 
+BLOCKS_A_TURN = 4
+"""Blocks of one body that are read, or admitted, before other clients have their turn. Ours,
+2026-11-28: 256 KiB, some 2 ms."""
 
-class Answer(msgspec.Struct):
-    """The body: how many records were acknowledged, and each line that was not, by its number."""
-
-    acknowledged: int
-    rejected: list[Rejected]
-
-
-_encode = msgspec.json.Encoder().encode
+CallSoon = Callable[[Callable[[], None]], object]
 
 
-class NdjsonGateway:
-    """Takes lines for streams. An `Intake` for sessions, a handler for HTTP requests."""
+class NdjsonDoor:
+    """A handler of HTTP requests of lines."""
 
-    def __init__(self, streams: Streams, config: Config, clock: Clock) -> None:
-        self._streams = streams
-        self._clock = clock
-        self._key_bytes_max = config.traits.partition_key_bytes_max
-
-    # HTTP
+    def __init__(self, door: Door, call_soon: CallSoon | None = None) -> None:
+        """`call_soon`: runs a function in a later turn of the loop; by default the loop's own."""
+        self._door = door
+        self._call_soon = call_soon or (lambda step: asyncio.get_running_loop().call_soon(step))
 
     def handle(self, request: HttpRequest) -> None:
         """One request of lines, all for the stream that the path names."""
         if request.method != "POST":
-            _refuse(request, 405, "MethodNotAllowed", "Records are put with POST.")
+            refusal = refuse("MethodNotAllowed", "Records are put with POST.", status=405)
+            _refuse(request, refusal)
             return
-        if request.headers.get(b"content-encoding", b"identity") != b"identity":
-            _refuse(request, 415, "UnsupportedMediaType", "Send the lines as they are, uncoded.")
+        spelling = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
+        coding = request.headers.get(b"content-encoding", b"").strip().lower()
+        asked = read_acknowledge(request.headers)
+        if coding not in (b"", b"identity"):
+            text = "Send the lines as they are, uncoded."
+            refusal = refuse("UnsupportedMediaType", text, status=415)
+        elif isinstance(asked, Refused):
+            refusal = refuse(asked.code, asked.message)
+        else:
+            _Body(request, spelling, asked, self._door, self._call_soon).read()
             return
-        name = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
-        parsed = parse_lines(request.body, 1, name, is_start=True)
-        request.body = b""
-        rejected = parsed.rejected
-        untold_count = parsed.rejected_count - len(rejected)
-        for other, lines in parsed.by_stream.items():
-            if other != name:
-                text = "This request is for another stream; put the record under its own path."
-                rejected += [Rejected(n, "ValidationException", text) for n in lines.numbers]
-        lines = parsed.by_stream.get(name) or Lines([], [], [])
-        count = len(lines.records) + len(rejected) + untold_count
-        byte_count = sum(lines.sizes)
-        try:
-            stream = self._streams.find(name)
-        except RejectedRecord as error:
-            self._streams.door.refuse(RejectReason.UNLISTED, count, byte_count)
-            status = 429 if error.code == "LimitExceededException" else 404
-            _refuse(request, status, error.code, error.message)
-            return
-        unavailable = stream.unavailable
-        if unavailable is not None:
-            stream.reject(RejectReason.UNAVAILABLE, count, byte_count)
-            _refuse(request, 400, unavailable.code, unavailable.message)
-            return
-        acknowledge = stream.acknowledge
-        asked = request.headers.get(ACKNOWLEDGE_HEADER)
-        try:
-            if asked is not None:
-                acknowledge = chosen(stream, asked, count, byte_count)
-        except ApiError as error:
-            status, body, content_type = render(error.refusal, error.encoding)
-            request.respond(status, body, content_type=content_type)
-            return
-        rejected += refuse_oversized(lines, self._limits(stream))
-        if rejected:
-            stream.reject(RejectReason.INVALID, len(rejected) + untold_count, 0)
-        self._put(request, stream, lines, rejected, acknowledge)
+        self._door.refuse_unread(spelling, _line_count(request.body), len(request.body))
+        _refuse(request, refusal)
 
-    def _put(
+
+class _Body:
+    """One body of lines, from its bytes to its answer."""
+
+    def __init__(
         self,
         request: HttpRequest,
-        stream: Stream,
-        lines: Lines,
-        rejected: list[Rejected],
-        acknowledge: Acknowledge,
+        spelling: str,
+        asked: Acknowledge | None,
+        door: Door,
+        call_soon: CallSoon,
     ) -> None:
-        if not lines.records:
-            _respond(request, 0, rejected)
-            return
-        if acknowledge is Acknowledge.STORED:
-            self._store(request, stream, lines, rejected)
-            return
-        if acknowledge is not Acknowledge.DELIVERED:
-            bury = stream.bury_dead_of
-            frame = make_frame(lines.records, lines.sizes, acknowledge, bury, None)
-            if stream.submit(frame):
-                refused = refused_at_once(lines.numbers, frame.results)
-                _respond(request, len(lines.numbers) - len(refused), rejected + refused)
-            else:
-                _refuse_full(request)
-            return
-        refusal = stream.refusal()
-        if refusal is not None:
-            stream.reject(RejectReason.MISSING_STREAM, len(lines.records), sum(lines.sizes))
-            _refuse(request, 404, refusal.code, refusal.message)
-            return
-        deadline_ns = self._clock.now_ns() + stream.deadline_ns
-        answer = partial(_answer, request, lines.numbers, rejected)
-        frame = make_frame(lines.records, lines.sizes, acknowledge, answer, deadline_ns)
-        if not stream.submit(frame):
-            _refuse_full(request)
+        self._request = request
+        self._spelling = spelling
+        self._asked = asked
+        self._door = door
+        self._call_soon = call_soon
+        self._reserved: ByteBudget | None = None  # where memory was taken for what is not admitted
+        self._reserved_bytes = 0
+        self._buffer = LineBuffer()
+        self._next_line = 1
+        self._problems = Problems()
+        self._blocks: list[Block] = []
+        self._position = 0  # of the next block to be admitted
+        self._is_admitted = False  # every block was brought to the door
+        self._open = 0  # admitted blocks that have not settled
+        self._acknowledged = 0
+        self._refused: Refused | None = None  # why the rest is not taken
+        self._said: Acknowledge | None = None  # the promise of what was taken
+        self._refusals: list[Refusal] = []  # of what was not, one for each kind
+        self._admissions: list[Admission] = []
 
-    def _store(
-        self, request: HttpRequest, stream: Stream, lines: Lines, rejected: list[Rejected]
-    ) -> None:
-        """To disk; answered after the commit."""
-        count, byte_count = len(lines.records), sum(lines.sizes)
-        answer = partial(_answer, request, lines.numbers, rejected)
-        frame = make_frame(lines.records, lines.sizes, Acknowledge.STORED, answer, None)
-        try:
-            is_taken = stream.store(frame)
-        except RejectedRecord as error:
-            stream.reject(RejectReason.SPOOL, count, byte_count)
-            _refuse(request, 503, error.code, error.message)
+    # Reading
+
+    def read(self) -> None:
+        """Reads the body, in this turn or over several, and admits what it holds."""
+        request = self._request
+        body = request.body
+        if len(body) > BLOCK_BYTES:
+            refused = self._reserve(body)
+            if refused is not None:
+                self._door.refuse(self._spelling, refused, _line_count(body), len(body))
+                _refuse(request, refuse(refused.code, refused.message))
+                return
+        self._buffer.feed(body)
+        self._buffer.finish()
+        request.headers = {}
+        self._read_on()
+
+    def _reserve(self, body: bytes) -> Refused | None:
+        """Takes the memory that the lines may hold, by their number and their size alone."""
+        held_bytes = held_bytes_bound(len(body), body.count(b"\n"))
+        reserved = self._door.reserve(self._spelling, held_bytes)
+        if isinstance(reserved, Refused):
+            return reserved
+        self._reserved, self._reserved_bytes = reserved, held_bytes
+        return None
+
+    def _read_on(self) -> None:
+        for _ in range(BLOCKS_A_TURN):
+            if not self._buffer.has_lines:
+                self._admit_on()
+                return
+            self._read_block(self._buffer.take_block())
+            if self._problems.is_hopeless:
+                self._give_back()
+                self._refuse_whole()
+                return
+        self._call_soon(self._read_on)
+
+    def _read_block(self, block: bytes) -> None:
+        parsed = parse_lines(block, self._next_line, self._spelling, self._problems)
+        self._next_line += parsed.line_count
+        for stream, lines in parsed.by_stream.items():
+            if stream == self._spelling:
+                self._blocks.append(Block(lines))
+                continue
+            text = "This request is for another stream; put the record under its own path."
+            for number in lines.numbers:
+                self._problems.add(number, VALIDATION, text)
+
+    def _refuse_whole(self) -> None:
+        """Too many lines cannot be read: nothing is taken, and the rest is not looked at."""
+        self._request.drop_body()
+        read = sum(len(block.sizes) for block in self._blocks)
+        total = read + self._problems.count + self._buffer.line_count
+        self._blocks = []
+        self._buffer.clear()
+        self._door.refuse_unread(self._spelling, total)
+        text = f"More than {self._problems.count - 1} lines cannot be read: nothing was taken."
+        self._respond_refused(refuse(VALIDATION, text))
+
+    # Admitting
+
+    def _admit_on(self) -> None:
+        if self._position == 0:
+            self._request.drop_body()
+            self._give_back()
+            if self._problems.count:
+                self._door.refuse_unread(self._spelling, self._problems.count)
+        for block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
+            self._position += 1
+            self._admit(block)
+        if self._position < len(self._blocks):
+            self._call_soon(self._admit_on)
             return
-        if not is_taken:
-            stream.reject(RejectReason.FULL, count, byte_count)
-            _refuse_full(request)
+        self._is_admitted = True
+        waits = any(each.frame.acknowledge is Acknowledge.DELIVERED for each in self._admissions)
+        if self._open and waits:
+            self._request.on_gone = self._withdraw
+        self._answer_if_settled()
 
-    # Intake
-
-    def limits_of(self, stream: str, acknowledge: Acknowledge | None = None) -> PutLimits:
-        """What one record of this stream may hold. Raises RejectedRecord if it is not taken, or not
-        on the promise of this acknowledgement (None: the stream's own).
+    def _admit(self, block: Block) -> None:
+        """What follows a block that was refused is refused too: so what is taken keeps its
+        order.
         """
-        found = self._streams.find(stream)
-        if acknowledge is not None:
-            hold_to_path(found, acknowledge)
-        return self._limits(found)
-
-    def submit(
-        self,
-        stream: str,
-        records: list[Record],
-        sizes: list[int],
-        acknowledge: Acknowledge | None,
-        on_settled: Callable[[Frame], None],
-    ) -> Frame | None:
-        """Takes a session's records; None, and nothing is counted or taken, if there is no room."""
-        count, byte_count = len(records), sum(sizes)
-        found = self._find(stream, count, byte_count)
-        unavailable = found.unavailable
-        if unavailable is not None:
-            found.reject(RejectReason.UNAVAILABLE, count, byte_count)
-            raise RejectedRecord(unavailable.code, unavailable.message)
-        if acknowledge is not None:
-            try:
-                hold_to_path(found, acknowledge)
-            except RejectedRecord:
-                found.reject(RejectReason.INVALID, count, byte_count)
-                raise
-        meant = acknowledge or found.unix_acknowledge
-        if meant is Acknowledge.STORED:
-            frame = make_frame(records, sizes, meant, on_settled, None)
-            return self._store_for_session(found, frame)
-        is_waiting = meant is Acknowledge.DELIVERED
-        refusal = found.refusal() if is_waiting else None
-        if refusal is not None:
-            found.reject(RejectReason.MISSING_STREAM, count, byte_count)
-            raise RejectedRecord(refusal.code, refusal.message)
-        callback = on_settled if is_waiting else found.bury_dead_of
-        frame = make_frame(records, sizes, meant, callback, None)
-        return frame if self._submit_for_session(found, frame) else None
-
-    def _submit_for_session(self, stream: Stream, frame: Frame) -> bool:
-        """To memory. A session whose stream blocks is held back until all of it fits; one whose
-        stream rejects is told which records were refused.
-        """
-        buffer_bytes_max = stream.config.buffer_bytes_max
-        if frame.held_bytes > buffer_bytes_max:
-            stream.reject(RejectReason.FULL, len(frame.records), sum(frame.sizes))
-            raise RejectedRecord(
-                "ValidationException",
-                f"These records take {frame.held_bytes} bytes of memory, and the stream has"
-                f" {buffer_bytes_max} in all (buffer_bytes_max).",
-            )
-        if not _rejects(stream):
-            return stream.has_room(frame.held_bytes) and stream.submit(frame, is_patient=True)
-        if not stream.submit(frame):
-            raise RejectedRecord(FULL, NOTHING_TAKEN)
-        return True
-
-    def _store_for_session(self, stream: Stream, frame: Frame) -> Frame | None:
-        count, byte_count = len(frame.records), sum(frame.sizes)
-        try:
-            if stream.store(frame):
-                return frame
-        except RejectedRecord:
-            stream.reject(RejectReason.SPOOL, count, byte_count)
-            raise
-        if not _rejects(stream):
-            return None
-        stream.reject(RejectReason.FULL, count, byte_count)
-        raise RejectedRecord(FULL, "The spool is full.")
-
-    def when_room(self, stream: str, callback: Callable[[], None]) -> None:
-        """Calls back once when `submit` is worth another try."""
-        self._streams.find(stream).when_room(callback)
-
-    def count_rejected(self, stream: str | None, record_count: int, byte_count: int) -> None:
-        """Lines that the session refused."""
-        if stream is None:
-            self._streams.door.refuse(RejectReason.INVALID, record_count, byte_count)
+        if self._refused is not None:
+            self._door.refuse(self._spelling, self._refused, len(block.sizes), sum(block.sizes))
+            self._reject(block, self._refused)
             return
-        try:
-            self._streams.find(stream).reject(RejectReason.INVALID, record_count, byte_count)
-        except RejectedRecord:
-            self._streams.door.refuse(RejectReason.UNLISTED, record_count, byte_count)
-
-    def _find(self, stream: str, record_count: int, byte_count: int) -> Stream:
-        try:
-            return self._streams.find(stream)
-        except RejectedRecord:
-            self._streams.door.refuse(RejectReason.UNLISTED, record_count, byte_count)
-            raise
-
-    def _limits(self, stream: Stream) -> PutLimits:
-        return PutLimits(
-            stream.record_bytes_max, stream.config.request_bytes_max, self._key_bytes_max
+        self._open += 1
+        taken = self._door.admit(
+            self._spelling, block, self._asked, lambda frame: self._settled(block, frame)
         )
+        self._problems.extend(block.oversized)
+        if isinstance(taken, Admission):
+            self._admissions.append(taken)
+            return
+        assert taken is not None, "a request is told at once when there is no room"
+        self._open -= 1
+        self._refused = taken
+        self._refusals.append(refuse(taken.code, taken.message))
+        self._reject(block, taken)
 
+    def _reject(self, block: Block, refused: Refused) -> None:
+        for number in block.lines.numbers:
+            self._problems.add(number, refused.code, refused.message)
 
-def _rejects(stream: Stream) -> bool:
-    """Whether a session is told no when there is no room, rather than not read."""
-    return stream.config.when_full == "reject"
+    def _give_back(self) -> None:
+        if self._reserved is not None:
+            self._reserved.give(self._reserved_bytes)
+            self._reserved = None
 
+    def _withdraw(self) -> None:
+        for admission in self._admissions:
+            admission.withdraw()
 
-def _answer(
-    request: HttpRequest, numbers: list[int], rejected: list[Rejected], frame: Frame
-) -> None:
-    """What became of a request's lines."""
-    if frame.refusal is not None:
-        code, message = frame.refusal
-        _refuse(request, 404 if code == "ResourceNotFoundException" else 400, code, message)
-        return
-    acknowledged = 0
-    for number, result in zip(numbers, frame.results, strict=True):
-        assert result is not None, "settled, and without a result"
-        if result.is_delivered:
-            acknowledged += 1
+    # Answering
+
+    def _settled(self, block: Block, frame: Frame) -> None:
+        self._open -= 1
+        acknowledged, rejected = block.settled(frame)
+        self._acknowledged += acknowledged
+        if acknowledged:
+            self._said = frame.acknowledge
+        for each in rejected:
+            self._problems.add(each.line, each.code, each.message)
+            if len(self._refusals) < REFUSALS_MAX:
+                self._refusals.append(refuse(each.code, each.message))
+        if self._is_admitted:
+            self._answer_if_settled()
+
+    def _answer_if_settled(self) -> None:
+        if self._open:
+            return
+        if self._acknowledged:
+            assert self._said is not None
+            status = 207 if self._problems.count else 200
+            body = encode_answer(self._acknowledged, self._problems)
+            self._request.respond(status, body, content_type=JSON, headers=SAID[self._said])
+            return
+        if self._refusals:
+            self._respond_refused(worst_first(self._refusals))
+        elif self._problems.count:
+            first = self._problems.rejected[0]
+            self._respond_refused(refuse(first.code, first.message))
         else:
-            code = result.error_code or "InternalFailure"
-            rejected.append(Rejected(number, code, result.error_message or code))
-    _respond(request, acknowledged, rejected)
+            text = "There is no line in this body: expected one JSON object a line."
+            self._respond_refused(refuse(VALIDATION, text))
+
+    def _respond_refused(self, refusal: Refusal) -> None:
+        _refuse(self._request, refusal, self._problems)
 
 
-def _respond(request: HttpRequest, acknowledged: int, rejected: list[Rejected]) -> None:
-    """200 when every line was taken, 207 when not: who looks only at the status must notice."""
-    rejected.sort(key=lambda each: each.line)
-    body = _encode(Answer(acknowledged, rejected))
-    request.respond(207 if rejected else 200, body, content_type=JSON)
+REFUSALS_MAX = 1_000  # that are looked at to choose the status of an answer; ours, 2026-11-28
+
+_STATUSES = {"ResourceNotFoundException": 404, "LimitExceededException": 429}
 
 
-def _refuse(request: HttpRequest, status: int, code: str, message: str) -> None:
-    request.respond(status, error_body(code, message), content_type=JSON)
+def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = None) -> None:
+    """Nothing was taken. What may go when it is sent again is a 503 that says when, unless the
+    outcome of some is unknown.
+    """
+    status = _STATUSES.get(refusal.code, refusal.status)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if not refusal.is_permanent and status not in (500, 429):
+        status, headers = 503, RETRY_AFTER
+    body = encode_refused_answer(refusal, problems or Problems())
+    request.respond(status, body, content_type=JSON, headers=headers)
 
 
-def _refuse_full(request: HttpRequest) -> None:
-    body = error_body(FULL, NOTHING_TAKEN)
-    request.respond(503, body, content_type=JSON, headers=RETRY_AFTER)
+def _line_count(body: bytes) -> int:
+    """About how many records a body has that is not read; an empty one has none."""
+    return body.count(b"\n") + (bool(body) and not body.endswith(b"\n"))

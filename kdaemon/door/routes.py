@@ -1,11 +1,11 @@
-"""Which gateway an HTTP request is for: by its path. One handler for TCP and the Unix socket."""
+"""Which door an HTTP request is for: by its path. One handler for TCP and the Unix socket."""
 
-from kdaemon.door.kinesis import KinesisGateway
-from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonGateway
+from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonDoor
 from kdaemon.http.request import HttpHandler, HttpRequest, error_body
 
 
-def make_handler(kinesis: KinesisGateway, ndjson: NdjsonGateway) -> HttpHandler:
+def make_handler(kinesis: KinesisDoor, ndjson: NdjsonDoor) -> HttpHandler:
     """`/v1/streams/{stream}/records` is NDJSON; other `/v1/` paths are nothing; all else is the
     Kinesis API, which ignores the path, as the service does.
     """

@@ -1,12 +1,15 @@
-"""One NDJSON connection: lines in, acknowledgements and rejections out.
+"""One connection of lines: lines in, acknowledgements and rejections out.
 
-Knows the intake's few words (below) and `ndjson.py`; nothing of streams' state, shards or calls.
+Knows the door and the lines' form; nothing of streams' state, shards or calls.
+
 Invariants: a record is acknowledged after all records before it on this connection were
-acknowledged or rejected; what was read is submitted, even if the client is gone meanwhile; while
-the service is slow the socket is not read. Nothing a client sends makes its methods raise.
+acknowledged or rejected; while the service is slow the connection is not read; in each turn of the
+loop it has its part of the work (`http/turns.py`), then others have theirs. When the client is
+gone, what was read is admitted all the same where the client does not wait to hear of it; where it
+does (`delivered`), what was not sent is withdrawn, because the client will send it again. Nothing a
+client sends makes its methods raise.
 
-Where it sits: http/opening.py -> NdjsonSession -> Intake (the gateway) -> engine, and back by
-`on_settled`.
+Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settled`.
 """
 
 import asyncio
@@ -15,11 +18,15 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
-from kdaemon.door.intake import WAITED_FOR, Intake
+from kdaemon.base.refused import Refused
+from kdaemon.door.block import Block
+from kdaemon.door.door import WAITED_FOR, Admission, Door
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import (
     VALIDATION,
@@ -29,8 +36,6 @@ from kdaemon.wire.lines import (
     encode_rejected,
     parse_lines,
     parse_setup,
-    refuse_oversized,
-    refused_at_once,
 )
 
 ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
@@ -55,16 +60,25 @@ _MOVES = {
 }
 
 
+CLIENT_GONE = Refused(
+    RejectReason.CLIENT_GONE,
+    "ServiceUnavailable",
+    "The client went away before these records were admitted.",
+    is_permanent=False,
+)
+
+
 class _Round:
     """One block of lines: told to the client when it and all before it is settled."""
 
-    __slots__ = ("acknowledged", "byte_count", "open", "rejected")
+    __slots__ = ("acknowledged", "admissions", "byte_count", "open", "rejected")
 
     def __init__(self) -> None:
         self.open = 0  # frames that wait to be submitted or settled
         self.acknowledged = 0  # records that will be told as acknowledged
         self.byte_count = 0
         self.rejected: list[Rejected] = []  # taken in, and not delivered
+        self.admissions: list[Admission] = []  # of its frames that the client waits for
 
 
 class NdjsonSession(asyncio.Protocol):
@@ -75,8 +89,8 @@ class NdjsonSession(asyncio.Protocol):
     to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops).
     """
 
-    def __init__(self, intake: Intake, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
-        self._intake = intake
+    def __init__(self, door: Door, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._door = door
         self._hub = hub
         self._line_bytes_max = line_bytes_max
         self._loop = asyncio.get_running_loop()
@@ -90,9 +104,10 @@ class NdjsonSession(asyncio.Protocol):
         self._next_line = 1
         self._rounds: deque[_Round] = deque()
         self._unsettled_bytes = 0
-        self._held: deque[tuple[_Round, str, Lines]] = deque()
+        self._held: deque[tuple[_Round, str, Block]] = deque()
         self._is_waiting_for_room = False
         self._is_pumping = False
+        self._turn = Turn(self._pump, hub.now_ns)
         self._is_reading = True
         self._is_writing_paused = False
         self._is_flush_due = False
@@ -109,15 +124,20 @@ class NdjsonSession(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The client is gone. What was read is submitted all the same; nobody is told."""
+        """The client is gone, and nobody is told any more."""
         self._move(State.CLOSED)
         self._hub.detach(self)
         self._release_partial()
+        for a_round in self._rounds:
+            for admission in a_round.admissions:
+                admission.withdraw()
+        self._is_waiting_for_room = False  # what is not waited for any more needs no room
         self._pump()
 
     def data_received(self, data: bytes) -> None:
         if self._state is not State.READING:
             return
+        self._turn.begin()
         buffer = self._buffer
         held_bytes = buffer.partial_bytes
         buffer.feed(data)
@@ -182,7 +202,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _end_with(self, rejected: Rejected, byte_count: int) -> None:
         """Takes nothing more; what came before is settled and told first."""
-        self._intake.count_rejected(self._stream, 1, byte_count)
+        self._door.refuse_unread(self._stream, 1, byte_count)
         self._release_partial()
         self._last_words = encode_rejected(rejected)
         if self._state is State.READING:
@@ -193,12 +213,18 @@ class NdjsonSession(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Parses and submits what was read, as far as room and the client's reading allow."""
-        if self._is_pumping:
+        if self._is_pumping or self._turn.is_over:
             return
         self._is_pumping = True
         buffer = self._buffer
+        has_turn = True
         while self._submit_held() and buffer.has_lines and self._may_parse():
-            self._parse_block(buffer.take_block() if self._is_set_up else buffer.take_line())
+            if not has_turn:
+                self._turn.pass_on()
+                break
+            block = buffer.take_block() if self._is_set_up else buffer.take_line()
+            self._parse_block(block)
+            has_turn = self._turn.spend(len(block))
         self._is_pumping = False
         if self._has_to_tell:
             self._schedule_flush()
@@ -226,17 +252,29 @@ class NdjsonSession(asyncio.Protocol):
         self._next_line += parsed.line_count
         a_round = _Round()
         if parsed.rejected_count:
-            self._intake.count_rejected(self._stream, parsed.rejected_count, 0)
+            self._door.refuse_unread(self._stream, parsed.rejected_count)
             self._tell_rejected(parsed.rejected)
         for stream, lines in parsed.by_stream.items():
             if stream is None:
                 text = 'No stream: name it in a first line {"stream": ...} or in the line itself.'
-                self._intake.count_rejected(None, len(lines.numbers), sum(lines.sizes))
-                self._reject_lines(lines, RejectedRecord(VALIDATION, text))
+                self._door.refuse_unread(None, len(lines.numbers), sum(lines.sizes))
+                self._reject_lines(lines, VALIDATION, text)
             else:
                 a_round.open += 1
-                self._held.append((a_round, stream, lines))
+                self._held.append((a_round, stream, Block(lines)))
         self._rounds.append(a_round)
+        if parsed.rejected_count > len(parsed.rejected):
+            self._give_up(parsed.rejected_count)
+
+    def _give_up(self, rejected_count: int) -> None:
+        """More lines of one block cannot be read than are worth telling: this is no NDJSON."""
+        text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
+        self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
+        self._door.refuse_unread(self._stream, self._buffer.line_count)
+        self._buffer.clear()
+        self._release_partial()
+        if self._state is State.READING:
+            self._move(State.ENDED)
 
     def _read_setup(self, line: bytes) -> bool:
         """Whether the connection's first line was its setup (or nothing), and is done with."""
@@ -246,17 +284,23 @@ class NdjsonSession(asyncio.Protocol):
         self._is_set_up = True
         try:
             setup = parse_setup(line)
-            if setup is None:
-                return False
-            if setup.stream is not None:
-                self._intake.limits_of(setup.stream, setup.acknowledge)
         except RejectedRecord as error:
-            # What follows would be taken for another stream or another promise: it is not read.
-            self._buffer.clear()
-            self._end_with(Rejected(self._next_line, error.code, error.message), len(line))
-            return True
+            return self._refuse_setup(error.code, error.message, line)
+        if setup is None:
+            return False
+        if setup.stream is not None:
+            limits = self._door.limits_of(setup.stream, setup.acknowledge)
+            if isinstance(limits, Refused):
+                return self._refuse_setup(limits.code, limits.message, line)
         self._stream, self._acknowledge = setup.stream, setup.acknowledge
         self._next_line += 1
+        return True
+
+    def _refuse_setup(self, code: str, message: str, line: bytes) -> bool:
+        """What follows would be taken for another stream or another promise: it is not read."""
+        self._door.refuse_unread(None, self._buffer.line_count)
+        self._buffer.clear()
+        self._end_with(Rejected(self._next_line, code, message), len(line))
         return True
 
     def _submit_held(self) -> bool:
@@ -264,10 +308,10 @@ class NdjsonSession(asyncio.Protocol):
         if self._is_waiting_for_room:
             return False
         while self._held:
-            a_round, stream, lines = self._held[0]
-            if not self._submit(a_round, stream, lines):
+            a_round, stream, block = self._held[0]
+            if not self._submit(a_round, stream, block):
                 self._is_waiting_for_room = True
-                self._intake.when_room(stream, self._room_again)
+                self._door.when_room(stream, self._room_again)
                 return False
             self._held.popleft()
         return True
@@ -276,75 +320,48 @@ class NdjsonSession(asyncio.Protocol):
         self._is_waiting_for_room = False
         self._pump()
 
-    def _submit(self, a_round: _Round, stream: str, lines: Lines) -> bool:
-        """False: there is no room. Anything else ends the lines' wait for it."""
-        frame = None
-        if self._hold_to_limits(stream, lines):
-            callback = partial(self._settled, a_round, lines)
-            try:
-                frame = self._intake.submit(
-                    stream, lines.records, lines.sizes, self._acknowledge, callback
-                )
-            except RejectedRecord as error:
-                self._reject_lines(lines, error)
-            else:
-                if frame is None:
-                    return False
-        if frame is None:
+    def _submit(self, a_round: _Round, stream: str, block: Block) -> bool:
+        """False: there is no room. Anything else ends the block's wait for it."""
+        if self._state is State.CLOSED and self._door.is_waited_for(stream, self._acknowledge):
+            self._door.refuse(stream, CLIENT_GONE, len(block.sizes), sum(block.sizes))
             a_round.open -= 1
-        elif frame.acknowledge not in WAITED_FOR:
+            return True
+        callback = partial(self._settled, a_round, block)
+        taken = self._door.admit(stream, block, self._acknowledge, callback, is_patient=True)
+        if taken is None:
+            return False
+        self._tell_rejected(block.oversized)
+        if isinstance(taken, Refused):
             a_round.open -= 1
-            if frame.unsettled < len(lines.numbers):
-                self._tell_rejected(refused_at_once(lines.numbers, frame.results))
-            if frame.acknowledge is Acknowledge.ACCEPTED:
-                a_round.acknowledged += frame.unsettled
-        else:
-            byte_count = sum(lines.sizes)
+            self._reject_lines(block.lines, taken.code, taken.message)
+        elif not taken.frame.records:
+            a_round.open -= 1
+        elif taken.frame.acknowledge in WAITED_FOR:
+            byte_count = sum(block.sizes)
             a_round.byte_count += byte_count
+            a_round.admissions.append(taken)
             self._unsettled_bytes += byte_count
-            lines.records = []  # the frame has them; only the numbers are needed from here on
+            block.lines.records = []  # the frame has them; only the numbers are needed from here on
         return True
 
-    def _hold_to_limits(self, stream: str, lines: Lines) -> bool:
-        """Refuses what the stream does not take; True if something is left to submit."""
-        try:
-            limits = self._intake.limits_of(stream)
-        except RejectedRecord as error:
-            self._intake.count_rejected(stream, len(lines.numbers), sum(lines.sizes))
-            self._reject_lines(lines, error)
-            return False
-        oversized = refuse_oversized(lines, limits)
-        if oversized:
-            self._intake.count_rejected(stream, len(oversized), 0)
-            self._tell_rejected(oversized)
-        return bool(lines.records)
-
-    def _reject_lines(self, lines: Lines, error: RejectedRecord) -> None:
-        self._tell_rejected([Rejected(line, error.code, error.message) for line in lines.numbers])
+    def _reject_lines(self, lines: Lines, code: str, message: str) -> None:
+        self._tell_rejected([Rejected(line, code, message) for line in lines.numbers])
 
     def _tell_rejected(self, rejected: list[Rejected]) -> None:
         """What is refused at the door is told at once, before what came earlier is settled."""
-        self._write(b"".join(map(encode_rejected, rejected)))
+        if rejected:
+            self._write(b"".join(map(encode_rejected, rejected)))
 
-    def _settled(self, a_round: _Round, lines: Lines, frame: Frame) -> None:
-        """A frame that was to be delivered is: each of its records, or not."""
+    def _settled(self, a_round: _Round, block: Block, frame: Frame) -> None:
+        """What became of a block: later where the client waits for it, else at once."""
         a_round.open -= 1
-        results = frame.results
-        if frame.refusal is not None:
-            code, message = frame.refusal
-            a_round.rejected += [Rejected(line, code, message) for line in lines.numbers]
+        acknowledged, rejected = block.settled(frame)
+        if frame.acknowledge in WAITED_FOR:
+            a_round.rejected += rejected
         else:
-            failed = [
-                index
-                for index, result in enumerate(results)
-                if result is None or result.error_code or not result.sequence_number
-            ]
-            a_round.acknowledged += len(results) - len(failed)
-            for index in failed:
-                result = results[index]
-                code = (result and result.error_code) or "InternalFailure"
-                message = (result and result.error_message) or "The record was not delivered."
-                a_round.rejected.append(Rejected(lines.numbers[index], code, message))
+            self._tell_rejected(rejected)
+        if frame.acknowledge is not Acknowledge.NONE:
+            a_round.acknowledged += acknowledged
         self._schedule_flush()
 
     def _regulate_reading(self) -> None:

@@ -9,7 +9,7 @@ Invariants: a record is in exactly one place (a lane, a bisected half, a call in
 settled); `counters` conserve between any two calls; time never goes back.
 """
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
@@ -30,7 +30,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.ledger import WITHDRAWN, FrameLedger
+from kdaemon.settle.ledger import EXPIRED, WITHDRAWN, FrameLedger
 from kdaemon.settle.verdict import (
     MISSING_STREAM,
     THROUGHPUT,
@@ -149,6 +149,22 @@ class Engine:
             return False
         self._dispatcher.queue([run for run in runs if run not in full], now_ns)
         return True
+
+    def handle_clients_gone(self, frames: list[Frame], now_ns: int) -> None:
+        """The clients of these frames have gone: what is queued of them is withdrawn, and what is
+        in flight may be in the stream. Frames that have settled are passed over.
+        """
+        waiting = [frame for frame in frames if self.ledger.stop_waiting(frame)]
+        if waiting:
+            self._abandon(waiting, RejectReason.CLIENT_GONE, now_ns)
+
+    def give_up_missing(self, error: ServiceError, now_ns: int) -> None:
+        """The stream does not exist, and nobody listed it: no record is kept for it."""
+        result = RecordResult(error_code=error.code, error_message=error.message)
+        queued = set(self._settlement.queued_frames())
+        for frame in queued.difference(self._in_flight_of(list(queued))):
+            self.ledger.give_up(frame, result, DeadReason.MISSING_STREAM)
+        self._settlement.drop_abandoned(now_ns)
 
     def handle_spooled(self, frame: Frame, now_ns: int) -> bool:
         """Takes in a frame that stands in the spool, counted there; False if there is no room."""
@@ -313,6 +329,11 @@ class Engine:
         return not self.counters.buffered and not self.counters.in_flight
 
     @property
+    def is_auto(self) -> bool:
+        """The service itself spreads records and ignores their keys, as far as is known."""
+        return self._dispatcher.is_auto
+
+    @property
     def shard_count(self) -> int:
         return self._dispatcher.shard_count
 
@@ -442,7 +463,7 @@ class Engine:
             if frame in in_flight:
                 self.ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
             else:
-                self.ledger.expire(frame)
+                self.ledger.give_up(frame, EXPIRED, DeadReason.EXPIRED)
         self._settlement.drop_abandoned(now_ns)
 
     def _in_flight_of(self, frames: list[Frame]) -> dict[Frame, set[int]]:

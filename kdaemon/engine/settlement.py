@@ -9,9 +9,11 @@ the counters say which.
 """
 
 from collections import deque
+from collections.abc import Iterator
 
 from kdaemon.base.counters import RejectReason, StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
@@ -137,6 +139,14 @@ class Settlement:
             if failed:
                 self._settle_failed(runs, failed, now_ns)
         self._take_turns(now_ns)
+
+    def queued_frames(self) -> Iterator[Frame]:
+        """The frames of all records that wait to be sent; one may come more than once."""
+        for parts in self.bisected:
+            yield from (run.frame for run in parts)
+        yield from self._packer.queued_frames()
+        if self._order is not None:
+            yield from self._order.waiting_frames()
 
     def drop_abandoned(self, now_ns: int) -> None:
         """Forgets what is queued of abandoned frames."""

@@ -13,7 +13,7 @@ alone pass through, those without either never come here.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kdaemon.base.frame import Frame
 from kdaemon.pack.lane import Lane, Run
@@ -84,6 +84,12 @@ class KeyOrder:
         for run, kept_back in waiting.items():
             run.indices = [index for index in run.indices if index not in kept_back]
         return [run for run in runs if run.indices]
+
+    def waiting_frames(self) -> Iterator[Frame]:
+        """The frames of all records that wait behind others; one may come more than once."""
+        for turn in self._turns.values():
+            if turn is not None:
+                yield from (each.frame for each in turn.behind)
 
     def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
         """The record that may follow this one of a run that is being drawn into the same call: the

@@ -9,8 +9,10 @@ the sums over the ring; a record is in exactly one lane or one batch.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
+from kdaemon.base.frame import Frame
 from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
 from kdaemon.pack.key_order import KeyOrder
@@ -225,6 +227,11 @@ class Packer:
                         break
                     draft.runs.append(follower)
                     draft.pay(lane, 1, follower.byte_count)
+
+    def queued_frames(self) -> Iterator[Frame]:
+        """The frames of all queued runs; one may come more than once."""
+        for lane in (*self.lanes, self._keyless.lane):
+            yield from (run.frame for run in lane.queue)
 
     def drop_abandoned(self) -> list[Run]:
         """Forgets the queued runs of abandoned frames, in every lane, and returns them."""

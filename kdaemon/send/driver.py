@@ -20,6 +20,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.send.client import PutAnswer
+from kdaemon.settle.verdict import MISSING_STREAM
 
 log = logging.getLogger("kdaemon.send")
 
@@ -27,7 +28,14 @@ log = logging.getLogger("kdaemon.send")
 class Client(Protocol):
     """How a batch reaches the service (`send/client.py`)."""
 
+    @property
+    def account_id(self) -> str | None:
+        """The account of the credentials, where it is known."""
+        ...
+
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer: ...
+
+    async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError: ...
 
 
 class Describer(Protocol):
@@ -50,6 +58,8 @@ class StreamDriver:
         self.target = target
         self.engine = engine
         self.on_described: Callable[[StreamDescription], None] | None = None
+        self.on_missing: Callable[[ServiceError], None] | None = None
+        self.on_no_answer: Callable[[], None] | None = None  # to the question for the stream
         self.encryption_type = "NONE"  # as the service last said; until it does: what most are
         self._client = client
         self._discovery = discovery
@@ -62,6 +72,8 @@ class StreamDriver:
         self._is_pump_due = False
         self._is_closed = False
         self._dead_count_told = 0
+        self._gone: list[Frame] = []  # their clients have gone; withdrawn together
+        self._dry_runs: set[asyncio.Task[None]] = set()
         self._room_waiters: list[Callable[[], None]] = []
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
@@ -85,6 +97,33 @@ class StreamDriver:
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once, when something has settled and there may be room again."""
         self._room_waiters.append(callback)
+
+    def withdraw(self, frame: Frame) -> None:
+        """The client of this frame has gone: what is queued of it is withdrawn, soon."""
+        self._gone.append(frame)
+        if not self._is_pump_due:
+            self._pump_soon()
+
+    def give_up_missing(self, error: ServiceError) -> None:
+        """There is no such stream, and nobody listed it: nothing is kept for it."""
+        self.engine.give_up_missing(error, self._clock.now_ns())
+        self._tell_settled()
+
+    def ask_again(self) -> None:
+        """Asks the service for the stream, now."""
+        self.engine.freshness.ask_again(self._clock.now_ns())
+        if not self._is_pump_due:
+            self._pump_soon()
+
+    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
+        """Asks the service what would become of these records; `told` hears its answer, once."""
+
+        async def ask() -> None:
+            told(await self._client.dry_run(self.target, records))
+
+        asking = self._loop.create_task(ask())
+        self._dry_runs.add(asking)
+        asking.add_done_callback(self._dry_runs.discard)
 
     def doubt_limits(self) -> None:
         """A record broke a limit as we know it: it may have been raised."""
@@ -114,7 +153,8 @@ class StreamDriver:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [*self._calls, *([self._describing] if self._describing else [])]
+        describing = [self._describing] if self._describing else []
+        tasks = [*self._calls, *self._dry_runs, *describing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,6 +170,9 @@ class StreamDriver:
         engine = self.engine
         now_ns = self._clock.now_ns()
         engine.handle_timeout(now_ns)
+        if self._gone:
+            gone, self._gone = self._gone, []
+            engine.handle_clients_gone(gone, now_ns)
         while (batch := engine.poll_batch(now_ns)) is not None:
             call = self._loop.create_task(self._call(batch))
             self._calls.add(call)
@@ -180,6 +223,8 @@ class StreamDriver:
         except ServiceError as error:
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
+            if error.code == MISSING_STREAM and self.on_missing is not None:
+                self.on_missing(error)
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
             log.exception("PutRecords broke", extra={"fields": {"stream": self.target.name}})
@@ -213,12 +258,21 @@ class StreamDriver:
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())
+            if error.code != MISSING_STREAM:
+                self._say_no_answer()
+            elif self.on_missing is not None:
+                self.on_missing(error)
         except Exception:
             log.exception("discovery broke", extra={"fields": {"stream": self.target.name}})
             engine.freshness.failed(self._clock.now_ns())
+            self._say_no_answer()
         else:
             engine.handle_description(description, self._clock.now_ns())
             if self.on_described is not None:
                 self.on_described(description)
         self._describing = None
         self._pump()
+
+    def _say_no_answer(self) -> None:
+        if self.on_no_answer is not None:
+            self.on_no_answer()

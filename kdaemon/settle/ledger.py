@@ -150,18 +150,26 @@ class FrameLedger:
             frame.attempt_counts = {**(frame.attempt_counts or {}), index: attempt_count}
             self._count_down(frame, 1)
 
-    def expire(self, frame: Frame) -> None:
-        """What is left of the frame is too old, and none of it is in flight: it is dead. The caller
-        takes it out of the queues.
+    def give_up(self, frame: Frame, result: RecordResult, reason: DeadReason) -> None:
+        """What is left of the frame is dead, and none of it is in flight. The caller takes it out
+        of the queues.
         """
-        self._counters.dead[DeadReason.EXPIRED] += frame.unsettled
+        self._counters.dead[reason] += frame.unsettled
         self._counters.buffered -= frame.unsettled
-        frame.remember().expired.update(
-            index for index, result in enumerate(frame.results) if result is None
-        )
-        frame.results = [EXPIRED if result is None else result for result in frame.results]
+        dead = frame.remember().dead_reasons
+        dead.update((index, reason) for index, each in enumerate(frame.results) if each is None)
+        frame.results = [result if each is None else each for each in frame.results]
         frame.is_abandoned = True
+        self._ages.discard(frame)
         self._release(frame)
+
+    def stop_waiting(self, frame: Frame) -> bool:
+        """The frame's client waits no more; False if it was told already, or never waited."""
+        if frame.is_abandoned or not frame.unsettled:
+            return False
+        self._deadlines.discard(frame)
+        self._patient.pop(frame, None)
+        return True
 
     def take_aged(self, now_ns: int) -> list[Frame]:
         """Frames that are older than the stream's limit, to be expired or put off."""

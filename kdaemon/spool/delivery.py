@@ -371,17 +371,17 @@ def frames_bytes(frame_count: int, payload_bytes: int) -> int:
 def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
     """The dead records of a settled frame, each with its reason."""
     attempts = frame.attempt_counts or {}
+    reasons = frame.history.dead_reasons if frame.history is not None else {}
     letters = []
     for index, (record, result) in enumerate(zip(frame.records, frame.results, strict=True)):
         if result is not None and not result.is_delivered:
-            is_expired = frame.history is not None and index in frame.history.expired
             letters.append(
                 DeadLetter(
                     stream=stream,
                     partition_key=record.partition_key,
                     explicit_hash_key=record.explicit_hash_key,
                     data=record.data,
-                    reason=(DeadReason.EXPIRED if is_expired else DeadReason.POISON).value,
+                    reason=reasons.get(index, DeadReason.POISON).value,
                     code=result.error_code or "",
                     message=result.error_message or "",
                     attempts=attempts.get(index, 0),

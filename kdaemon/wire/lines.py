@@ -30,7 +30,7 @@ from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
 from kdaemon.wire.line_buffer import BYTE_ORDER_MARK
 from kdaemon.wire.members import repeated_in_line
 from kdaemon.wire.put import PutLimits
-from kdaemon.wire.refusals import echo
+from kdaemon.wire.refusals import Refusal, echo
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
@@ -297,6 +297,15 @@ def encode_answer(acknowledged: int, problems: Problems) -> bytes:
     """What HTTP answers to a body of lines."""
     rejected = sorted(problems.rejected, key=lambda each: each.line)
     return _encode(Answer(acknowledged, rejected, problems.count))
+
+
+def encode_refused_answer(refusal: Refusal, problems: Problems) -> bytes:
+    """What HTTP answers to a body of which nothing was taken: the service's form of an error, and
+    the lines as above.
+    """
+    rejected = sorted(problems.rejected, key=lambda each: each.line)
+    answer = {"__type": refusal.code, "message": refusal.message, "acknowledged": 0}
+    return _encode({**answer, "rejected": rejected, "rejected_count": problems.count})
 
 
 def _collect(

@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     MIB,
@@ -33,6 +34,7 @@ from kdaemon.base.limits import (
 )
 from kdaemon.base.names import is_stream_name, parse_arn
 from kdaemon.base.record import PartitionKey, Record, RecordResult
+from kdaemon.base.refused import Refused
 from kdaemon.wire.explain import (
     HASH_KEY_DIGITS_MAX,
     HASH_KEY_MUST,
@@ -132,6 +134,29 @@ class PutRequest(msgspec.Struct):
     sequence_number_for_ordering: str | None = None
     keyless_count: int = 0
     is_single: bool = False
+
+    refused_count: ClassVar[int] = 0  # one invalid record refuses the whole request
+
+    @property
+    def depends_on_kind(self) -> bool:
+        """Whether it matters to the request if the stream is AUTO."""
+        return self.keyless_count > 0 or self.sequence_number_for_ordering is not None
+
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
+        """Why a stream that is AUTO, or is not, does not take the request; None: it does."""
+        try:
+            (refuse_ordering if is_auto else require_keys)(self)
+        except ApiError as error:
+            return refused_by(error)
+        return None
+
+    def hold_to(self, limits: PutLimits) -> Refused | None:
+        """Why a stream with these limits does not take the request; None: it does."""
+        try:
+            check_sizes(self, limits)
+        except ApiError as error:
+            return refused_by(error)
+        return None
 
     @property
     def stream(self) -> str:
@@ -481,6 +506,13 @@ def refuse_ordering(request: PutRequest) -> None:
     if request.sequence_number_for_ordering is not None:
         text = "SequenceNumberForOrdering is not supported for streams that distribute records."
         raise _of(request, api_error("InvalidArgumentException", text))
+
+
+def refused_by(error: ApiError) -> Refused:
+    """An error of the wire as the door counts it."""
+    refusal = error.refusal
+    message = refusal.message or ""
+    return Refused(RejectReason.INVALID, refusal.code, message, refusal.is_permanent)
 
 
 def check_sizes(request: PutRequest, limits: PutLimits) -> None:

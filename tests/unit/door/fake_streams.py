@@ -3,15 +3,21 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
-from kdaemon.base.record import RecordResult
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
+from kdaemon.door.door import Door
 from kdaemon.http.request import HttpRequest
+from kdaemon.streams import Streams
+from kdaemon.streams.stream import Existence
+from kdaemon.wire.put import PutLimits
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queue is full.")
@@ -29,14 +35,37 @@ class FakeStream:
         self.deadline_ns = config.deadline_ms * 1_000_000
         self.record_bytes_max = RECORD_BYTES_MAX
         self.unavailable: ServiceError | None = None
+        self.hold: ServiceError | None = None
+        self.is_auto = False
+        self.has_spool = True
+        self.key_bytes_max: int | None = None
+        self.encryption_type = "NONE"
+        self.memory = ByteBudget(config.buffer_bytes_max)
+        self.withdrawn: list[Frame] = []
         self.full_keys: set[str] = set()
         self.is_memory_full = False
         self.taken: list[Frame] = []
         self.stored: list[Frame] = []
         self.counters = StreamCounters()
 
-    def refusal(self) -> ServiceError | None:
+    @property
+    def limits(self) -> PutLimits:
+        return PutLimits(self.record_bytes_max, self.config.request_bytes_max)
+
+    def existence(self) -> Existence:
+        return Existence.THERE
+
+    def missing(self) -> ServiceError | None:
         return None
+
+    def refusal(self) -> ServiceError | None:
+        return self.hold
+
+    def withdraw(self, frame: Frame) -> None:
+        self.withdrawn.append(frame)
+
+    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
+        told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
         full = [
@@ -56,9 +85,9 @@ class FakeStream:
         self.taken.append(frame)
         return True
 
-    def store(self, frame: Frame) -> bool:
+    def store(self, frame: Frame) -> Refused | None:
         self.stored.append(frame)
-        return True
+        return None
 
     def bury_dead_of(self, frame: Frame) -> None:
         raise AssertionError("nothing settles here")
@@ -85,10 +114,14 @@ class FakeStreams:
         self.stream = stream
         self.door = StreamCounters()
 
-    def find(self, name: str) -> FakeStream:
+    def find(self, name: str) -> FakeStream | Refused:
         if name == "unknown":
-            raise RejectedRecord("ResourceNotFoundException", f"Stream {name} is not known.")
+            text = f"Stream {name} is not known."
+            return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, True)
         return self.stream
+
+    def known(self, name: str | None) -> FakeStream | None:
+        return None if name in (None, "unknown") else self.stream
 
 
 class FakeClock:
@@ -96,8 +129,14 @@ class FakeClock:
         return 0
 
 
+def door_over(streams: FakeStreams) -> Door:
+    return Door(cast("Streams", streams), FakeClock())
+
+
 class FakeOwner:
     """A connection that keeps answers for the test."""
+
+    is_last_answer = False
 
     def flush_answers(self, request: HttpRequest) -> None:
         pass
@@ -121,6 +160,5 @@ def make_request(path: str, headers: dict[str, str], body: bytes) -> HttpRequest
 def read_answer(request: HttpRequest) -> Answer:
     answer = request.answer
     assert answer is not None, "there is no answer yet"
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    headers["Content-Type"] = answer.content_type.decode()
+    headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
     return Answer(answer.status, headers, json.loads(answer.body))

@@ -4,11 +4,15 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.refused import Refused
+from kdaemon.door.block import Block
+from kdaemon.door.door import WAITED_FOR, Admission
+from kdaemon.streams import Stream
 from kdaemon.wire.put import PutLimits
 
 
@@ -96,7 +100,7 @@ SHARD_FULL = RecordResult(error_code="ProvisionedThroughputExceededException", e
 DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
 
 
-class FakeIntake:
+class FakeDoor:
     """Takes everything for any stream but "unknown"; settles when told to."""
 
     def __init__(self, limits: PutLimits | None = None) -> None:
@@ -107,37 +111,59 @@ class FakeIntake:
         self.settles_at_once: Callable[[Callable[[], None]], object] | None = None
         self.waiting: list[Callable[[], None]] = []
         self.rejected_count = 0
+        self.gone_count = 0
+        self.withdrawn: list[Frame] = []
         self.tries = 0
 
-    def limits_of(self, stream: str, acknowledge: Acknowledge | None = None) -> PutLimits:
+    def limits_of(self, stream: str, asked: Acknowledge | None) -> PutLimits | Refused:
         if stream == "unknown":
-            raise RejectedRecord("ResourceNotFoundException", f"Stream {stream} is not known.")
-        if stream == "ordered" and acknowledge is Acknowledge.STORED:
-            raise RejectedRecord("InvalidArgumentException", "This stream keeps order.")
+            return UNKNOWN
+        if stream == "ordered" and asked is Acknowledge.STORED:
+            text = "This stream keeps order."
+            return Refused(RejectReason.INVALID, "InvalidArgumentException", text, True)
         return self.limits
 
-    def submit(
+    def admit(
         self,
         stream: str,
-        records: list[Record],
-        sizes: list[int],
-        acknowledge: Acknowledge | None,
+        block: Block,
+        asked: Acknowledge | None,
         on_settled: Callable[[Frame], None],
-    ) -> Frame | None:
+        *,
+        is_patient: bool,
+    ) -> Admission | Refused | None:
+        assert is_patient
         self.tries += 1
-        assert len(records) == len(sizes) > 0
+        assert len(block.records) == len(block.sizes) > 0
+        if stream == "unknown":
+            self.rejected_count += len(block.sizes)
+            return UNKNOWN
         if not self.has_room:
             return None
-        frame = Frame(records, sizes, acknowledge or Acknowledge.DELIVERED, on_settled)
+        told = len(block.oversized)
+        block.hold_to(self.limits)
+        self.rejected_count += len(block.oversized) - told
+        records = block.records
+        frame = Frame(records, block.sizes, asked or Acknowledge.DELIVERED, on_settled)
         for index, record in enumerate(records):
             if record.partition_key in self.full_keys:
                 frame.results[index] = SHARD_FULL
                 frame.unsettled -= 1
-        one = Submitted(stream, records, self.tries, frame, on_settled)
-        self.submitted.append(one)
-        if self.settles_at_once and frame.acknowledge is Acknowledge.DELIVERED:
-            self.settles_at_once(one.settle)
-        return frame
+        if records:
+            one = Submitted(stream, records, self.tries, frame, on_settled)
+            self.submitted.append(one)
+            if frame.acknowledge not in WAITED_FOR:
+                on_settled(frame)
+            elif self.settles_at_once and frame.acknowledge is Acknowledge.DELIVERED:
+                self.settles_at_once(one.settle)
+        return Admission(frame, cast("Stream", self))
+
+    def withdraw(self, frame: Frame) -> None:
+        """As a stream does."""
+        self.withdrawn.append(frame)
+
+    def is_waited_for(self, stream: str, asked: Acknowledge | None) -> bool:
+        return asked in (None, Acknowledge.DELIVERED)
 
     def when_room(self, stream: str, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
@@ -148,9 +174,18 @@ class FakeIntake:
         for callback in waiting:
             callback()
 
-    def count_rejected(self, stream: str | None, record_count: int, byte_count: int) -> None:
+    def refuse(self, stream: str, refused: Refused, record_count: int, byte_count: int) -> None:
+        assert refused.reason is RejectReason.CLIENT_GONE
+        self.gone_count += record_count
+
+    def refuse_unread(self, stream: str | None, record_count: int, byte_count: int = 0) -> None:
         self.rejected_count += record_count
 
     @property
     def data(self) -> list[bytes]:
         return [record.data for one in self.submitted for record in one.records]
+
+
+UNKNOWN = Refused(
+    RejectReason.UNLISTED, "ResourceNotFoundException", "Stream unknown is not known.", True
+)

@@ -7,15 +7,16 @@ import pytest
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.record import RecordResult
-from kdaemon.config import Config, StreamConfig
-from kdaemon.door.kinesis import KinesisGateway
+from kdaemon.base.service import AWS
+from kdaemon.config import StreamConfig
+from kdaemon.door.kinesis import KinesisDoor
 from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,
     Answer,
-    FakeClock,
     FakeStream,
     FakeStreams,
+    door_over,
     make_request,
     read_answer,
 )
@@ -29,7 +30,7 @@ class Place:
 
     def __init__(self, **config: Any) -> None:
         self.stream = FakeStream(StreamConfig(name="s", **config))
-        self._gateway = KinesisGateway(FakeStreams(self.stream), Config(), FakeClock(), 1)
+        self._door = KinesisDoor(door_over(FakeStreams(self.stream)), AWS, 1)
 
     def send(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> Any:
         headers = {
@@ -40,7 +41,7 @@ class Place:
             headers[HEADER] = acknowledge
         body = json.dumps({"StreamName": "s", **members}).encode()
         request = make_request("/", headers, body)
-        self._gateway.handle(request)
+        self._door.handle(request)
         return request
 
     def put_records(self, *keys: str, acknowledge: str | None = None) -> Any:
@@ -86,11 +87,12 @@ def test_of_a_request_that_waits_such_records_are_told_when_the_others_have_sett
 
 
 @pytest.mark.parametrize("acknowledge", ["accepted", "delivered"])
-def test_a_request_of_which_nothing_fits_is_refused_record_by_record(acknowledge: str) -> None:
+def test_a_request_of_which_nothing_fits_is_refused_whole(acknowledge: str) -> None:
     place = Place()
     place.stream.full_keys = {"hot"}
     answer = read_answer(place.put_records("hot", "hot", acknowledge=acknowledge))
-    assert codes(answer) == [THROUGHPUT, THROUGHPUT]
+    assert (answer.status, answer.body["__type"]) == (400, THROUGHPUT)
+    assert HEADER.lower() not in answer.headers
     assert place.stream.rejected == {"full": 2}
     single = read_answer(place.put_record("hot", acknowledge=acknowledge))
     assert (single.status, single.body["__type"]) == (400, THROUGHPUT)

@@ -4,18 +4,23 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.config import Config, StreamConfig
-from kdaemon.door.ndjson import NdjsonGateway
+from kdaemon.base.refused import Refused
+from kdaemon.config import StreamConfig
+from kdaemon.door.block import Block
+from kdaemon.door.door import Admission
+from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.wire.lines import Lines
+from kdaemon.wire.put import PutLimits
 from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,
     Answer,
-    FakeClock,
     FakeStream,
     FakeStreams,
+    door_over,
     make_request,
     read_answer,
 )
@@ -28,20 +33,23 @@ class Place:
 
     def __init__(self, **config: Any) -> None:
         self.stream = FakeStream(StreamConfig(name="s", **config))
-        self.gateway = NdjsonGateway(FakeStreams(self.stream), Config(), FakeClock())
+        self.door = door_over(FakeStreams(self.stream))
+        self._http = NdjsonDoor(self.door)
         self.settled: list[Frame] = []
 
     def post(self, *lines: str, acknowledge: str | None = None) -> Any:
         headers = {} if acknowledge is None else {"X-Kdaemon-Acknowledge": acknowledge}
         request = make_request("/v1/streams/s/records", headers, "\n".join(lines).encode())
-        self.gateway.handle(request)
+        self._http.handle(request)
         return request
 
-    def submit(self, *keys: str, acknowledge: Acknowledge | None = None) -> Frame | None:
-        """As a session does."""
+    def submit(self, *keys: str, acknowledge: Acknowledge | None = None) -> Frame | Refused | None:
+        """As a connection of lines does."""
         records = [Record(b"hi", key) for key in keys]
         sizes = [2 + len(key) for key in keys]
-        return self.gateway.submit("s", records, sizes, acknowledge, self.settled.append)
+        block = Block(Lines(records, sizes, list(range(1, len(keys) + 1))))
+        taken = self.door.admit("s", block, acknowledge, self.settled.append, is_patient=True)
+        return taken.frame if isinstance(taken, Admission) else taken
 
 
 def line(key: str) -> str:
@@ -91,7 +99,7 @@ def test_lines_of_which_nothing_fits_are_refused_whole_and_to_be_sent_again(
     place.stream.full_keys = {"hot"}
     answer = read_answer(place.post(line("hot"), line("hot"), acknowledge=acknowledge))
     assert (answer.status, answer.body["__type"]) == (503, THROUGHPUT)
-    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_lines_that_fit_are_accepted_whole() -> None:
@@ -114,7 +122,7 @@ def test_a_session_is_held_back_while_one_shard_is_full(
     assert place.stream.counters.received == 0
     place.stream.full_keys = set()
     frame = place.submit("a", "hot", acknowledge=acknowledge)
-    assert frame is not None
+    assert isinstance(frame, Frame)
     assert frame.results == [None, None]
 
 
@@ -122,7 +130,7 @@ def test_a_session_of_a_stream_that_rejects_hears_which_records_were_refused() -
     place = Place(when_full="reject")
     place.stream.full_keys = {"hot"}
     frame = place.submit("a", "hot", acknowledge=Acknowledge.ACCEPTED)
-    assert frame is not None
+    assert isinstance(frame, Frame)
     assert frame.results == [None, SHARD_FULL]
 
 
@@ -133,9 +141,9 @@ def test_a_session_of_a_stream_that_rejects_is_refused_what_does_not_fit_at_all(
     place = Place(when_full="reject")
     place.stream.is_memory_full = is_memory_full
     place.stream.full_keys = {"hot"}
-    with pytest.raises(RejectedRecord) as caught:
-        place.submit("hot", "hot")
-    assert caught.value.code == THROUGHPUT
+    refused = place.submit("hot", "hot")
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.is_permanent) == (THROUGHPUT, False)
     assert place.stream.rejected == {"full": 2}
 
 
@@ -149,9 +157,10 @@ def test_a_session_is_held_back_while_memory_is_full() -> None:
 @pytest.mark.parametrize("when_full", ["block", "reject"])
 def test_records_that_could_never_fit_are_refused_for_good(when_full: str) -> None:
     place = Place(when_full=when_full, buffer_bytes_max=1000)
-    with pytest.raises(RejectedRecord, match="buffer_bytes_max") as caught:
-        place.submit("a")
-    assert caught.value.code == "ValidationException"
+    refused = place.submit("a")
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.is_permanent) == ("ValidationException", True)
+    assert "buffer_bytes_max" in refused.message
     assert place.stream.rejected == {"full": 1}
 
 
@@ -167,11 +176,11 @@ def test_a_stream_that_is_unavailable_refuses_all_lines_and_says_why(
     asked = acknowledge.value if acknowledge else None
     answer = read_answer(place.post(line("a"), "not json", acknowledge=asked))
     assert answer.status == 400
-    assert answer.body == {"__type": AUTO.code, "message": AUTO.message}
-    with pytest.raises(RejectedRecord) as caught:
-        place.submit("a", "b", acknowledge=acknowledge)
-    assert (caught.value.code, caught.value.message) == (AUTO.code, AUTO.message)
-    assert place.stream.rejected == {"unavailable": 4}
+    assert (answer.body["__type"], answer.body["message"]) == (AUTO.code, AUTO.message)
+    refused = place.submit("a", "b", acknowledge=acknowledge)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.message) == (AUTO.code, AUTO.message)
+    assert place.stream.rejected == {"unavailable": 3, "invalid": 1}
     assert place.stream.taken == place.stream.stored == []
 
 
@@ -194,9 +203,9 @@ def test_lines_that_ask_a_stream_with_order_for_the_other_path_are_refused(
     answer = read_answer(place.post(line("a"), line("b"), acknowledge=asked.value))
     assert (answer.status, answer.body["__type"]) == (400, "InvalidArgumentException")
     assert 'ordering = "partition_key"' in answer.body["message"]
-    with pytest.raises(RejectedRecord) as caught:
-        place.submit("a", acknowledge=asked)
-    assert caught.value.message == answer.body["message"]
+    refused = place.submit("a", acknowledge=asked)
+    assert isinstance(refused, Refused)
+    assert refused.message == answer.body["message"]
     assert place.stream.rejected == {"invalid": 3}
     assert place.stream.taken == place.stream.stored == []
 
@@ -205,11 +214,13 @@ def test_lines_that_ask_a_stream_with_order_for_the_other_path_are_refused(
 def test_a_connection_can_learn_before_its_first_record_that_it_would_be_refused(
     configured: str, asked: Acknowledge
 ) -> None:
-    gateway = Place(acknowledge=configured, ordering="partition_key").gateway
-    with pytest.raises(RejectedRecord, match="keeps the order"):
-        gateway.limits_of("s", asked)
-    assert gateway.limits_of("s").record_bytes_max > 0
-    assert Place(acknowledge=configured).gateway.limits_of("s", asked) == gateway.limits_of("s")
+    door = Place(acknowledge=configured, ordering="partition_key").door
+    refused = door.limits_of("s", asked)
+    assert isinstance(refused, Refused)
+    assert "keeps the order" in refused.message
+    limits = door.limits_of("s", None)
+    assert isinstance(limits, PutLimits)
+    assert Place(acknowledge=configured).door.limits_of("s", asked) == limits
 
 
 @pytest.mark.parametrize("configured", ["delivered", "stored", "accepted"])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import RecordResult
 from kdaemon.door import session
+from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
-from tests.unit.door.fakes import DELIVERED, SHARD_FULL, FakeIntake, FakeTransport
+from tests.unit.door.fakes import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
 FAILED = RecordResult(error_code="InternalFailure", error_message="Why.")
@@ -35,9 +36,9 @@ class Harness:
         line_bytes_max: int = 1000,
     ) -> None:
         self.hub = HttpHub(limits or HttpLimits())
-        self.intake = FakeIntake(record_limits)
+        self.door = FakeDoor(record_limits)
         self.transport = FakeTransport()
-        self.session = NdjsonSession(self.intake, self.hub, line_bytes_max)
+        self.session = NdjsonSession(cast("Door", self.door), self.hub, line_bytes_max)
         self.transport.protocol = self.session
         self.hub.attach(self.session)
         self.session.take_over(self.transport)
@@ -83,24 +84,24 @@ async def harness() -> AsyncIterator[Make]:
 async def test_the_lines_of_one_read_are_one_frame(harness: Make) -> None:
     one = harness()
     await one.feed(SETUP + line("a") + line("b"))
-    (submitted,) = one.intake.submitted
+    (submitted,) = one.door.submitted
     assert submitted.stream == "s"
-    assert one.intake.data == [b"a", b"b"]
+    assert one.door.data == [b"a", b"b"]
 
 
 async def test_bytes_one_at_a_time_are_the_same_records(harness: Make) -> None:
     one = harness()
     text = SETUP + line("a") + b"\n" + b"bad\n" + line("b", stream="t")
     told = await one.feed(*(text[i : i + 1] for i in range(len(text))))
-    assert one.intake.data == [b"a", b"b"]
-    assert [submitted.stream for submitted in one.intake.submitted] == ["s", "t"]
+    assert one.door.data == [b"a", b"b"]
+    assert [submitted.stream for submitted in one.door.submitted] == ["s", "t"]
     assert [answer["rejected"] for answer in told] == [4]
 
 
 async def test_a_setup_is_not_needed_where_lines_name_their_stream(harness: Make) -> None:
     one = harness()
     await one.feed(b"\n" + line("a", stream="t"))
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     assert await one.told() == [{"acknowledged": 1}]
 
 
@@ -109,7 +110,7 @@ async def test_a_line_without_a_stream_is_refused(harness: Make) -> None:
     (answer,) = await one.feed(line("a"))
     assert answer["rejected"] == 1
     assert "No stream" in answer["message"]
-    assert one.intake.rejected_count == 1
+    assert one.door.rejected_count == 1
 
 
 async def test_acknowledgements_are_cumulative_and_in_order(harness: Make) -> None:
@@ -117,7 +118,7 @@ async def test_acknowledgements_are_cumulative_and_in_order(harness: Make) -> No
     await one.feed(SETUP + line("a"))
     await one.feed(line("b") + line("c"))
     await one.feed(line("d"))
-    first, second, third = one.intake.submitted
+    first, second, third = one.door.submitted
     second.settle()
     third.settle()
     assert await one.told() == []
@@ -129,7 +130,7 @@ async def test_a_burst_of_settlements_is_one_acknowledgement(harness: Make) -> N
     one = harness()
     for i in range(10):
         await one.feed((SETUP if i == 0 else b"") + line(str(i)))
-    for submitted in one.intake.submitted:
+    for submitted in one.door.submitted:
         submitted.settle()
     assert await one.told() == [{"acknowledged": 10}]
     assert one.transport.write_count == 1
@@ -139,7 +140,7 @@ async def test_streams_in_one_read_are_acknowledged_together(harness: Make) -> N
     one = harness()
     await one.feed(SETUP)
     await one.feed(line("1", stream="a") + line("2", stream="b") + line("3", stream="a"))
-    a, b = one.intake.submitted
+    a, b = one.door.submitted
     assert [record.data for record in a.records] == [b"1", b"3"]
     a.settle()
     assert await one.told() == []
@@ -151,14 +152,14 @@ async def test_a_bad_line_is_refused_and_the_others_are_taken(harness: Make) -> 
     one = harness()
     told = await one.feed(SETUP + line("a") + b"bad\n" + line("b") + b'{"dta":"x"}\n')
     assert [answer["rejected"] for answer in told] == [3, 5]
-    assert one.intake.data == [b"a", b"b"]
-    assert one.intake.rejected_count == 2
+    assert one.door.data == [b"a", b"b"]
+    assert one.door.rejected_count == 2
 
 
 async def test_a_record_that_was_not_delivered_is_told_by_its_line(harness: Make) -> None:
     one = harness()
     await one.feed(SETUP + line("a") + b"\n" + line("b") + line("c"))
-    one.intake.submitted[0].settle(DELIVERED, FAILED, DELIVERED)
+    one.door.submitted[0].settle(DELIVERED, FAILED, DELIVERED)
     assert await one.told() == [
         {"rejected": 4, "code": "InternalFailure", "message": "Why."},
         {"acknowledged": 2},
@@ -168,9 +169,9 @@ async def test_a_record_that_was_not_delivered_is_told_by_its_line(harness: Make
 async def test_a_frame_that_was_refused_whole_is_told_for_each_line(harness: Make) -> None:
     one = harness()
     await one.feed(SETUP + line("a") + line("b"))
-    frame = one.intake.submitted[0].frame
+    frame = one.door.submitted[0].frame
     frame.refusal = ("ResourceNotFoundException", "Stream s not found.")
-    one.intake.submitted[0].settle(FAILED, FAILED)
+    one.door.submitted[0].settle(FAILED, FAILED)
     told = await one.told()
     assert [(answer["rejected"], answer["code"]) for answer in told] == [
         (2, "ResourceNotFoundException"),
@@ -184,18 +185,18 @@ async def test_an_unknown_stream_refuses_its_lines_alone(harness: Make) -> None:
     assert [(answer["rejected"], answer["code"]) for answer in told] == [
         (2, "ResourceNotFoundException")
     ]
-    assert one.intake.data == [b"b"]
-    assert one.intake.rejected_count == 1
+    assert one.door.data == [b"b"]
+    assert one.door.rejected_count == 1
 
 
 async def test_a_record_over_its_streams_limit_is_refused_alone(harness: Make) -> None:
     one = harness(record_limits=PutLimits(record_bytes_max=3 + SPREAD_KEY_BYTES))
     told = await one.feed(SETUP + line("1234") + line("123"))
     assert [answer["rejected"] for answer in told] == [2]
-    assert one.intake.data == [b"123"]
+    assert one.door.data == [b"123"]
     told = await one.feed(line("12345"))
     assert [answer["rejected"] for answer in told] == [4]
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     assert await one.told() == [{"acknowledged": 1}]
 
 
@@ -210,7 +211,7 @@ async def test_records_of_a_full_shard_are_refused_at_once_and_the_rest_is_taken
     harness: Make, word: str
 ) -> None:
     one = harness()
-    one.intake.full_keys = {"hot"}
+    one.door.full_keys = {"hot"}
     lines = [line("a", partition_key="hot"), line("b"), line("c", partition_key="hot"), line("d")]
     told = await one.feed(f'{{"stream":"s","acknowledge":"{word}"}}\n'.encode() + b"".join(lines))
     rejected = [(each["rejected"], each["code"]) for each in told if "rejected" in each]
@@ -248,7 +249,7 @@ async def test_a_wrong_setup_is_refused_and_nothing_after_it_is_taken(
     (answer,) = await one.told()
     assert (answer["rejected"], answer["code"]) == (1, code)
     assert one.transport.has_ended()
-    assert not one.intake.submitted
+    assert not one.door.submitted
 
 
 # --- held back
@@ -256,26 +257,26 @@ async def test_a_wrong_setup_is_refused_and_nothing_after_it_is_taken(
 
 async def test_a_full_intake_is_felt_as_a_socket_that_is_not_read(harness: Make) -> None:
     one = harness()
-    one.intake.has_room = False
+    one.door.has_room = False
     await one.feed(SETUP + line("a") + line("b"))
     assert not one.transport.reads()
-    assert one.intake.tries == 1
-    one.intake.make_room()
-    assert one.intake.data == [b"a", b"b"]
+    assert one.door.tries == 1
+    one.door.make_room()
+    assert one.door.data == [b"a", b"b"]
     assert one.transport.reads()
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     assert await one.told() == [{"acknowledged": 2}]
 
 
 async def test_room_that_is_gone_again_is_waited_for_again(harness: Make) -> None:
     one = harness()
-    one.intake.has_room = False
+    one.door.has_room = False
     await one.feed(SETUP + line("a"))
     for _ in range(3):
-        waiting, one.intake.waiting = one.intake.waiting, []
+        waiting, one.door.waiting = one.door.waiting, []
         assert len(waiting) == 1
         waiting[0]()
-    assert one.intake.tries == 4
+    assert one.door.tries == 4
     assert not one.transport.reads()
 
 
@@ -288,7 +289,7 @@ async def test_too_many_unsettled_blocks_stop_the_reading(
     for text in "abc":
         await one.feed(line(text))
     assert not one.transport.reads()
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     await one.told()
     assert one.transport.reads()
 
@@ -300,7 +301,7 @@ async def test_too_many_unsettled_bytes_stop_the_reading(
     one = harness()
     await one.feed(SETUP + line("a" * 10))
     assert not one.transport.reads()
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     await one.told()
     assert one.transport.reads()
 
@@ -312,9 +313,11 @@ async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
     one = harness()
     texts = [str(i) * (1 + i % 60) for i in range(100)]
     await one.feed(SETUP + b"".join(map(line, texts)))
-    assert one.intake.data == [text.encode() for text in texts]
-    assert len(one.intake.submitted) > 50
-    for submitted in reversed(one.intake.submitted):
+    while one.session._buffer.has_lines:
+        await asyncio.sleep(0)
+    assert one.door.data == [text.encode() for text in texts]
+    assert len(one.door.submitted) > 50
+    for submitted in reversed(one.door.submitted):
         submitted.settle()
     assert await one.told() == [{"acknowledged": 100}]
 
@@ -343,34 +346,69 @@ async def test_the_last_line_needs_no_newline_and_is_acknowledged_after_a_half_c
     await one.feed(line("a", stream="s")[:-1])
     assert one.session.eof_received()
     assert not one.transport.has_ended()
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     assert await one.told() == [{"acknowledged": 1}]
     assert one.transport.is_closed
 
 
 async def test_a_half_close_while_there_is_no_room_loses_nothing(harness: Make) -> None:
     one = harness()
-    one.intake.has_room = False
+    one.door.has_room = False
     await one.feed(SETUP + line("a"))
     one.session.data_received(line("b"))  # a transport may deliver what it had read already
     one.session.eof_received()
     await one.told()
-    one.intake.make_room()
-    for submitted in one.intake.submitted:
+    one.door.make_room()
+    for submitted in one.door.submitted:
         submitted.settle()
     assert await one.told() == [{"acknowledged": 2}]
     assert one.transport.is_closed
 
 
-async def test_what_was_read_of_a_client_that_is_gone_is_submitted(harness: Make) -> None:
+async def test_what_was_read_of_a_client_that_did_not_wait_is_admitted_when_it_is_gone(
+    harness: Make,
+) -> None:
     one = harness()
-    one.intake.has_room = False
-    await one.feed(SETUP + line("a"))
+    one.door.has_room = False
+    await one.feed(b'{"stream":"s","acknowledge":"accepted"}\n' + line("a"))
     one.lose()
-    one.intake.make_room()
-    assert one.intake.data == [b"a"]
-    one.intake.submitted[0].settle()
-    assert await one.told() == []
+    assert one.door.data == []
+    one.door.make_room()
+    assert one.door.data == [b"a"]
+    assert one.door.gone_count == 0
+
+
+async def test_what_a_client_waits_for_is_withdrawn_when_it_is_gone(harness: Make) -> None:
+    one = harness()
+    await one.feed(SETUP + line("a") + line("b"))
+    one.door.has_room = False
+    await one.feed(line("c") + line("d") + line("e"))
+    one.lose()
+    assert one.door.withdrawn == [each.frame for each in one.door.submitted]
+    assert one.door.gone_count == 3
+    assert one.door.data == [b"a", b"b"]
+
+
+async def test_a_connection_has_its_part_of_a_turn_and_then_others_have_theirs(
+    harness: Make,
+) -> None:
+    one = harness()
+    one.session.data_received(SETUP + b"".join(line(str(number)) for number in range(20_000)))
+    assert 0 < len(one.door.data) < 20_000
+    assert not one.transport.reads()
+    while len(one.door.data) < 20_000:
+        await asyncio.sleep(0)
+    assert one.transport.reads()
+    assert one.door.data == [str(number).encode() for number in range(20_000)]
+
+
+async def test_a_block_of_which_little_can_be_read_ends_the_connection(harness: Make) -> None:
+    one = harness()
+    told = await one.feed(SETUP + b"x\n" * 40_000 + line("a"))
+    assert len(told) <= 1_002
+    assert "the connection is closed" in told[-1]["message"]
+    assert one.door.rejected_count == 40_000 + 1
+    assert one.transport.has_ended()
 
 
 async def test_a_drain_settles_what_was_read_and_then_ends(harness: Make) -> None:
@@ -380,10 +418,10 @@ async def test_a_drain_settles_what_was_read_and_then_ends(harness: Make) -> Non
     await one.told()
     assert not one.transport.has_ended()
     one.session.data_received(line("too late"))
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     assert await one.told() == [{"acknowledged": 1}]
     assert one.transport.has_ended()
-    assert one.intake.data == [b"a"]
+    assert one.door.data == [b"a"]
 
 
 async def test_an_idle_session_ends_at_once_in_a_drain(harness: Make) -> None:
@@ -399,7 +437,7 @@ async def test_a_line_that_never_ends_is_refused_after_what_came_before(harness:
     await one.feed(SETUP + line("a"))
     assert await one.feed(b"x" * 60, b"x" * 60, b"x" * 60) == []
     assert not one.transport.has_ended()
-    one.intake.submitted[0].settle()
+    one.door.submitted[0].settle()
     ok, refused = await one.told()
     assert ok == {"acknowledged": 1}
     assert (refused["rejected"], refused["code"]) == (3, "ValidationException")
@@ -460,9 +498,9 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
             elif piece == "settle":
                 settle_all(one)
             elif piece == "room":
-                one.intake.make_room()
+                one.door.make_room()
             elif piece == "full":
-                one.intake.has_room = False
+                one.door.has_room = False
             elif piece == "sweep":
                 one.hub.sweep()
             elif piece == "pause" and not is_paused:
@@ -480,17 +518,17 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
             one.session.resume_writing()
         if not one.transport.is_closed:
             one.session.eof_received()
-        one.intake.make_room()
+        one.door.make_room()
         for _ in range(5):
             settle_all(one)
             await asyncio.sleep(0)
         assert one.transport.has_ended()
-        submitted = sum(len(each.frame.records) for each in one.intake.submitted)
+        submitted = sum(len(each.frame.records) for each in one.door.submitted)
         answers = one.transport.lines()
         told = [answer["acknowledged"] for answer in answers if "acknowledged" in answer]
         assert told == sorted(set(told))
         assert (told[-1] if told else 0) == submitted
-        counted = one.intake.rejected_count
+        counted = one.door.rejected_count
         assert counted == len([answer for answer in answers if "rejected" in answer])
         rejected = [answer["rejected"] for answer in answers if "rejected" in answer]
         assert len(rejected) == len(set(rejected))
@@ -499,7 +537,7 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
         await one.hub.aclose(0)
 
     def settle_all(one: Harness) -> None:
-        for each in one.intake.submitted:
+        for each in one.door.submitted:
             if each.frame.unsettled:
                 each.frame.unsettled = 0
                 each.settle()

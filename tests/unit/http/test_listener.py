@@ -9,17 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
+from kdaemon.door.door import Door
 from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
 from kdaemon.http.hub import HttpLimits
 from kdaemon.http.listener import ListenerError
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_unix
-from tests.unit.door.fakes import FakeIntake
+from tests.unit.door.fakes import FakeDoor
 
 Run = Callable[[Any], Any]
 
@@ -46,13 +47,13 @@ def echo(request: HttpRequest) -> None:
 
 async def serve(
     path: str,
-    intake: FakeIntake | None = None,
+    door: FakeDoor | None = None,
     line_bytes_max: int = LINE_BYTES_MAX,
     **kwargs: Any,
 ) -> HttpServer:
-    intake = intake or FakeIntake()
-    intake.settles_at_once = asyncio.get_running_loop().call_soon
-    lines = partial(NdjsonSession, intake, line_bytes_max=line_bytes_max)
+    door = door or FakeDoor()
+    door.settles_at_once = asyncio.get_running_loop().call_soon
+    lines = partial(NdjsonSession, cast("Door", door), line_bytes_max=line_bytes_max)
     return await serve_unix(echo, path, lines=lines, **kwargs)
 
 
@@ -90,11 +91,11 @@ def test_the_first_byte_tells_http_from_ndjson(run: Run, path: str) -> None:
 
 def test_what_echo_and_netcat_do_is_acknowledged(run: Run, path: str) -> None:
     async def main() -> None:
-        intake = FakeIntake()
-        server = await serve(path, intake)
+        door = FakeDoor()
+        server = await serve(path, door)
         answer = await ask(path, b'{"stream":"s","data":"hello"}\n', ends=True)
         assert json.loads(answer) == {"acknowledged": 1}
-        assert intake.data == [b"hello"]
+        assert door.data == [b"hello"]
         await server.aclose()
 
     run(main())
@@ -102,20 +103,20 @@ def test_what_echo_and_netcat_do_is_acknowledged(run: Run, path: str) -> None:
 
 def test_a_slow_service_stops_the_writer_and_loses_nothing(run: Run, path: str) -> None:
     async def main() -> None:
-        intake = FakeIntake()
-        server = await serve(path, intake)
-        intake.has_room = False
+        door = FakeDoor()
+        server = await serve(path, door)
+        door.has_room = False
         lines = b"".join(b'{"data":"%d%b"}\n' % (i, b"x" * 1000) for i in range(3000))
         asked = asyncio.create_task(ask(path, b'{"stream":"s"}\n' + lines, ends=True))
         async with asyncio.timeout(10):
-            while not intake.waiting:
+            while not door.waiting:
                 await asyncio.sleep(0.01)
         assert not asked.done()
-        assert not intake.submitted
-        intake.make_room()
+        assert not door.submitted
+        door.make_room()
         answer = await asked
         assert answer.endswith(b'{"acknowledged":3000}\n')
-        assert [int(data.rstrip(b"x")) for data in intake.data] == list(range(3000))
+        assert [int(data.rstrip(b"x")) for data in door.data] == list(range(3000))
         await server.aclose()
 
     run(main())
@@ -134,18 +135,18 @@ def test_a_refused_client_reads_why_although_it_sent_more(run: Run, path: str) -
 
 def test_closing_settles_what_was_read(run: Run, path: str) -> None:
     async def main() -> None:
-        intake = FakeIntake()
-        server = await serve(path, intake)
-        intake.settles_at_once = None
+        door = FakeDoor()
+        server = await serve(path, door)
+        door.settles_at_once = None
         reader, writer = await asyncio.open_unix_connection(path)
         idle_reader, idle = await asyncio.open_unix_connection(path)
         writer.write(b'{"data":"a","stream":"s"}\n')
         async with asyncio.timeout(10):
-            while not intake.submitted or server.counters.open < 2:
+            while not door.submitted or server.counters.open < 2:
                 await asyncio.sleep(0.01)
             closing = asyncio.create_task(server.aclose(10))
             assert await idle_reader.read() == b""
-            intake.submitted[0].settle()
+            door.submitted[0].settle()
             assert await reader.read() == b'{"acknowledged":1}\n'
             for one in (writer, idle):
                 one.close()

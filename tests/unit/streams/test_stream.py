@@ -6,6 +6,8 @@ import pytest
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, unix_acknowledge
@@ -34,7 +36,9 @@ class FakeClock:
 
 def stream_over(driver: FakeDriver, spool: Any = None, **config: Any) -> Stream:
     settings = StreamConfig(name="s", **config)
-    return Stream(settings, cast("StreamDriver", driver), FakeClock(), spool)
+    memory = ByteBudget(1_000_000)
+    of_driver = cast("StreamDriver", driver)
+    return Stream(settings, AWS, of_driver, FakeClock(), memory, spool, is_listed=True)
 
 
 def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:

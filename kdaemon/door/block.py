@@ -1,0 +1,66 @@
+"""One block of lines on its way through the door. Pure.
+
+A `Put` whose lines are refused one by one: of a block only the bad line is refused. Used by NDJSON
+over HTTP and by the connections of lines. Knows no stream and no connection.
+"""
+
+from kdaemon.base.frame import Frame
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.wire.lines import Lines, Rejected, refuse_oversized
+from kdaemon.wire.put import PutLimits
+
+
+class Block:
+    """Lines for one stream. `oversized`: those that broke a limit of the stream, once it was found;
+    they are not among `lines` any more.
+    """
+
+    __slots__ = ("lines", "oversized")
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.oversized: list[Rejected] = []
+
+    @property
+    def records(self) -> list[Record]:
+        return self.lines.records
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.lines.sizes
+
+    @property
+    def refused_count(self) -> int:
+        return len(self.oversized)
+
+    depends_on_kind = False  # a line without a key asks kdaemon to choose the shard
+
+    def hold_to(self, limits: PutLimits) -> Refused | None:
+        """Takes the lines out that are over these limits."""
+        self.oversized += refuse_oversized(self.lines, limits)
+        return None
+
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - of every Put
+        """Lines go to streams of either kind."""
+        return None
+
+    def settled(self, frame: Frame) -> tuple[int, list[Rejected]]:
+        """What became of the lines: how many are acknowledged, and those that are not.
+
+        A record without a result is taken, and nobody waits to hear more of it.
+        """
+        numbers = self.lines.numbers
+        if frame.refusal is not None:
+            code, message = frame.refusal
+            return 0, [Rejected(number, code, message) for number in numbers]
+        rejected = [
+            Rejected(
+                number,
+                result.error_code or "InternalFailure",
+                result.error_message or "The record was not delivered.",
+            )
+            for number, result in zip(numbers, frame.results, strict=True)
+            if result is not None and not result.is_delivered
+        ]
+        return len(numbers) - len(rejected), rejected

@@ -1,0 +1,346 @@
+"""The one place that takes records, refuses them, and counts them.
+
+Every way in (the Kinesis API, NDJSON over HTTP, the lines of a connection) brings what it read to
+`admit` and renders what comes back. Here the stream is found, its limits and promises are held to,
+and the records go to memory or to disk. Knows no wire form, no connection and no call.
+
+Invariant: each record that was brought here, or that could not be read at all
+(`refuse_unread`), is received once and counted once; of an admitted frame the client is called
+back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.ports import Clock
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.door.promise import hold_to_promise
+from kdaemon.settle.verdict import reject_reason
+from kdaemon.streams import Stream, Streams
+from kdaemon.streams.stream import Existence
+from kdaemon.wire.put import PutLimits
+
+WAITED_FOR = frozenset({Acknowledge.DELIVERED, Acknowledge.STORED})
+"""Promises that are told later than they are asked for."""
+
+OnSettled = Callable[[Frame], None]
+
+
+class Put(Protocol):
+    """Records that were read, in whatever form, and are to be admitted together.
+
+    `refused_count`: records that came with them and were refused by the form itself.
+    """
+
+    @property
+    def records(self) -> list[Record]: ...
+
+    @property
+    def sizes(self) -> list[int]: ...
+
+    @property
+    def refused_count(self) -> int: ...
+
+    @property
+    def depends_on_kind(self) -> bool:
+        """Whether it matters to these records if their stream is AUTO."""
+        ...
+
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
+        """Why a stream that is AUTO, or is not, does not take them."""
+        ...
+
+    def hold_to(self, limits: PutLimits) -> Refused | None:
+        """Holds the records to these limits. What the form refuses record by record leaves
+        `records` and grows `refused_count`; what it refuses whole is said.
+        """
+        ...
+
+
+class Admission:
+    """Records that were taken. `frame.acknowledge` says on which promise.
+
+    The client is called back once: later where the promise is in WAITED_FOR, else before `admit`
+    returned. It may hear then that all were refused after all (`frame.refusal`).
+    """
+
+    __slots__ = ("frame", "stream")
+
+    def __init__(self, frame: Frame, stream: Stream) -> None:
+        self.frame = frame
+        self.stream = stream
+
+    def withdraw(self) -> None:
+        """The client has gone: what it waits for, and was not sent, is not sent."""
+        if self.frame.acknowledge is Acknowledge.DELIVERED:
+            self.stream.withdraw(self.frame)
+
+
+class Door:
+    """One for the daemon."""
+
+    def __init__(self, streams: Streams, clock: Clock) -> None:
+        self._streams = streams
+        self._clock = clock
+
+    # Taking
+
+    def admit(
+        self,
+        spelling: str,
+        put: Put,
+        asked: Acknowledge | None,
+        on_settled: OnSettled,
+        *,
+        is_patient: bool = False,
+    ) -> Admission | Refused | None:
+        """Takes records for the stream that a client calls by `spelling`, or says why not.
+
+        `asked`: the promise that the client asked for; None: the stream's own. `is_patient`: a
+        connection of lines, which waits for ever and is not read while there is no room. None:
+        there is no room for it now, and nothing was counted; `when_room` says when to come again.
+        """
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused):
+            return self._refuse_all(self._streams.door, put, stream)
+        refused = self._hold_to_stream(stream, put, asked)
+        if refused is not None:
+            if put.refused_count:
+                stream.reject(RejectReason.INVALID, put.refused_count, 0)
+            stream.reject(refused.reason, len(put.sizes), sum(put.sizes))
+            return refused
+        acknowledge = asked
+        if acknowledge is None:
+            acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
+        taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
+        if taken is not None and put.refused_count:
+            stream.reject(RejectReason.INVALID, put.refused_count, 0)
+        return taken
+
+    def limits_of(self, spelling: str, asked: Acknowledge | None) -> PutLimits | Refused:
+        """What one record of this stream may hold; or why none is taken, at least not on the
+        promise of this acknowledgement (None: the stream's own). Counts nothing.
+        """
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused):
+            return stream
+        refused = None if asked is None else hold_to_promise(stream, asked)
+        return refused or stream.limits
+
+    def is_waited_for(self, spelling: str, asked: Acknowledge | None) -> bool:
+        """Whether a connection of lines would wait to hear that its records are delivered."""
+        stream = self._streams.find(spelling)
+        if asked is None and isinstance(stream, Stream):
+            asked = stream.unix_acknowledge
+        return asked is Acknowledge.DELIVERED
+
+    def when_room(self, spelling: str, callback: Callable[[], None]) -> None:
+        """Calls back when `admit` is worth another try for a patient client."""
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused):
+            callback()  # which is told so by `admit`
+        elif stream.existence() is Existence.UNSURE:
+            stream.when_known(callback)
+        else:
+            stream.when_room(callback)
+
+    def reserve(self, spelling: str, held_bytes: int) -> ByteBudget | Refused:
+        """Takes memory for records that are still to be read: the budget to give it back to, just
+        before they are admitted. Counts nothing.
+        """
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused):
+            return stream
+        buffer_bytes_max = stream.config.buffer_bytes_max
+        if held_bytes > buffer_bytes_max:
+            return _never_fits(held_bytes, buffer_bytes_max)
+        if not (stream.has_room(held_bytes) and stream.memory.take(held_bytes)):
+            return NO_ROOM
+        return stream.memory
+
+    # Refusing
+
+    def refuse(self, spelling: str, refused: Refused, record_count: int, byte_count: int) -> None:
+        """Counts records that were not brought to `admit`, because others of the same request were
+        refused by it.
+        """
+        stream = self._streams.known(spelling)
+        if stream is None:
+            self._streams.door.refuse(refused.reason, record_count, byte_count)
+        else:
+            stream.reject(refused.reason, record_count, byte_count)
+
+    def refuse_unread(self, spelling: str | None, record_count: int, byte_count: int = 0) -> None:
+        """Counts records that could not be read. `spelling`: their stream, where it could be."""
+        stream = self._streams.known(spelling)
+        if stream is not None:
+            stream.reject(RejectReason.INVALID, record_count, byte_count)
+        else:
+            self._streams.door.refuse(RejectReason.INVALID, record_count, byte_count)
+
+    # Asking
+
+    def dry_run(
+        self, spelling: str, put: Put, told: Callable[[ServiceError], None]
+    ) -> Refused | None:
+        """Asks the service what would become of these records. They are refused, in every case."""
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused):
+            return self._refuse_all(self._streams.door, put, stream)
+        refused = self._hold_to_stream(stream, put, None)
+        reason = RejectReason.DRY_RUN if refused is None else refused.reason
+        stream.reject(reason, len(put.sizes), sum(put.sizes))
+        if refused is None:
+            stream.dry_run(put.records, told)
+        return refused
+
+    def encryption_type(self, spelling: str) -> str:
+        """The service's last word on it."""
+        stream = self._streams.known(spelling)
+        return "NONE" if stream is None else stream.encryption_type
+
+    # The steps
+
+    def _hold_to_stream(
+        self, stream: Stream, put: Put, asked: Acknowledge | None
+    ) -> Refused | None:
+        """What the stream, as it is now, does not take of anybody."""
+        unavailable = stream.unavailable
+        if unavailable is not None:
+            return _said(RejectReason.UNAVAILABLE, unavailable)
+        missing = stream.missing()
+        if missing is not None:
+            return _said(RejectReason.MISSING_STREAM, missing)
+        if put.depends_on_kind:
+            refused = put.hold_to_kind(is_auto=stream.is_auto)
+            if refused is not None:
+                return refused
+        byte_count = sum(put.sizes)
+        is_large = byte_count > stream.record_bytes_max or stream.key_bytes_max is not None
+        if is_large or byte_count > stream.config.request_bytes_max:
+            refused = put.hold_to(stream.limits)
+            if refused is not None:
+                return refused
+        return None if asked is None else hold_to_promise(stream, asked)
+
+    def _take(
+        self,
+        stream: Stream,
+        put: Put,
+        acknowledge: Acknowledge,
+        on_settled: OnSettled,
+        *,
+        is_patient: bool,
+    ) -> Admission | Refused | None:
+        """To memory or to disk, on this promise."""
+        records, sizes = put.records, put.sizes
+        if not sizes:
+            return Admission(Frame([], [], acknowledge, None), stream)
+        if acknowledge is Acknowledge.DELIVERED:
+            refusal = stream.refusal()
+            if refusal is not None:
+                return self._count(stream, sizes, _said(reject_reason(refusal), refusal))
+            deadline_ns = None if is_patient else self._clock.now_ns() + stream.deadline_ns
+            frame = make_frame(records, sizes, acknowledge, on_settled, deadline_ns)
+            return self._submit(stream, frame, is_patient=is_patient)
+        if stream.existence() is Existence.UNSURE:
+            if is_patient:
+                return None
+            return self._wait_for_word(stream, put, acknowledge, on_settled)
+        if acknowledge is Acknowledge.STORED:
+            frame = make_frame(records, sizes, acknowledge, on_settled, None)
+            return self._store(stream, frame, is_patient=is_patient)
+        frame = make_frame(records, sizes, acknowledge, stream.bury_dead_of, None)
+        taken = self._submit(stream, frame, is_patient=is_patient)
+        if isinstance(taken, Admission):
+            on_settled(frame)
+        return taken
+
+    def _submit(
+        self, stream: Stream, frame: Frame, *, is_patient: bool
+    ) -> Admission | Refused | None:
+        """To memory. The engine counts what it takes, and what it refuses for want of room."""
+        if not is_patient:
+            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
+        buffer_bytes_max = stream.config.buffer_bytes_max
+        if frame.held_bytes > buffer_bytes_max:
+            return self._count(stream, frame.sizes, _never_fits(frame.held_bytes, buffer_bytes_max))
+        if stream.config.when_full == "reject":
+            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
+        has_room = stream.has_room(frame.held_bytes) and stream.submit(frame, is_patient=True)
+        return Admission(frame, stream) if has_room else None
+
+    def _store(
+        self, stream: Stream, frame: Frame, *, is_patient: bool
+    ) -> Admission | Refused | None:
+        """To disk; the client is called back after the commit."""
+        refused = stream.store(frame)
+        if refused is None:
+            return Admission(frame, stream)
+        waits = is_patient and stream.config.when_full != "reject"
+        if waits and refused.reason is RejectReason.FULL:
+            return None
+        return self._count(stream, frame.sizes, refused)
+
+    def _wait_for_word(
+        self, stream: Stream, put: Put, acknowledge: Acknowledge, on_settled: OnSettled
+    ) -> Admission | Refused:
+        """Nobody has asked yet whether this stream exists: its records are promised nothing before
+        the service told, or did not answer. Their memory is taken meanwhile.
+        """
+        promised = make_frame(put.records, put.sizes, acknowledge, None, None)
+        if not stream.memory.take(promised.held_bytes):
+            return self._count(stream, put.sizes, NO_ROOM)
+
+        def go_on() -> None:
+            stream.memory.give(promised.held_bytes)
+            missing = stream.missing()
+            if missing is None:
+                taken = self._take(stream, put, acknowledge, on_settled, is_patient=False)
+            else:
+                refused = _said(RejectReason.MISSING_STREAM, missing)
+                taken = self._count(stream, put.sizes, refused)
+            if isinstance(taken, Refused):
+                promised.refusal = (taken.code, taken.message)
+                on_settled(promised)
+
+        stream.when_known(go_on)
+        return Admission(promised, stream)
+
+    def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
+        stream.reject(refused.reason, len(sizes), sum(sizes))
+        return refused
+
+    def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
+        counters.refuse(refused.reason, len(put.sizes) + put.refused_count, sum(put.sizes))
+        return refused
+
+
+NO_ROOM = Refused(
+    RejectReason.FULL,
+    "ProvisionedThroughputExceededException",
+    "kdaemon has no room for this stream's records now: nothing was taken. Try again later.",
+    is_permanent=False,
+)
+
+
+def _never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:
+    return Refused(
+        RejectReason.FULL,
+        "ValidationException",
+        f"These records may take {held_bytes} bytes of memory, and the stream has"
+        f" {buffer_bytes_max} in all (buffer_bytes_max): send fewer at a time.",
+        is_permanent=True,
+    )
+
+
+def _said(reason: RejectReason, error: ServiceError) -> Refused:
+    """What the service said, with its type and its words."""
+    is_permanent = error.status < 500
+    return Refused(reason, error.code, error.message, is_permanent=is_permanent)

@@ -1,0 +1,65 @@
+"""What an acknowledgement promises: as a client asks for it, and as it is told of it. Pure."""
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.frame import Acknowledge
+from kdaemon.base.refused import Refused
+from kdaemon.streams import Stream
+
+ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
+"""In a request: how this one is to be acknowledged. In the answer of a success: on which
+promise.
+"""
+
+_WORDS = {each.value.encode(): each for each in Acknowledge}
+
+SAID = {each: ((ACKNOWLEDGE_HEADER, each.value.encode()),) for each in Acknowledge} | {
+    Acknowledge.NONE: ((ACKNOWLEDGE_HEADER, b"accepted"),)
+}
+"""The header that says it. A client over HTTP is answered in any case, and `none` is `accepted`."""
+
+
+NO_SPOOL = Refused(
+    RejectReason.SPOOL,
+    "InvalidArgumentException",
+    "There is no spool to store in: ask for another acknowledgement, or set spool.directory in"
+    " kdaemon's configuration.",
+    is_permanent=True,
+)
+
+
+def read_acknowledge(headers: dict[bytes, bytes]) -> Acknowledge | Refused | None:
+    """What a request asks for. None: nothing in particular."""
+    text = headers.get(ACKNOWLEDGE_HEADER)
+    if text is None:
+        return None
+    word = _WORDS.get(text.strip().lower())
+    if word is not None:
+        return word
+    return Refused(
+        RejectReason.INVALID,
+        "InvalidArgumentException",
+        "X-Kdaemon-Acknowledge must be delivered, stored, accepted or none.",
+        is_permanent=True,
+    )
+
+
+def hold_to_promise(stream: Stream, asked: Acknowledge) -> Refused | None:
+    """Refuses a promise that this stream cannot give: `stored` without a disk, or what would leave
+    the one path of a stream that keeps order, through the disk or through memory alone.
+    """
+    if asked is Acknowledge.STORED and not stream.has_spool:
+        return NO_SPOOL
+    is_stored = stream.acknowledge is Acknowledge.STORED
+    if stream.config.ordering == "none" or (asked is Acknowledge.STORED) is is_stored:
+        return None
+    ways = '"stored"' if is_stored else '"delivered", "accepted" or "none"'
+    remedy = '"delivered" or "accepted"' if is_stored else '"stored"'
+    return Refused(
+        RejectReason.INVALID,
+        "InvalidArgumentException",
+        f'The acknowledgement "{asked.value}" was asked for, and this stream keeps the order of'
+        f' each partition key (ordering = "{stream.config.ordering}"), where a record in memory'
+        f" could overtake an older one on disk. Ask for {ways}, or leave the choice out; or"
+        f" set acknowledge = {remedy} for all records of the stream in kdaemon's configuration.",
+        is_permanent=True,
+    )

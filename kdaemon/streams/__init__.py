@@ -1,0 +1,10 @@
+"""All streams in use: one engine and one driver a stream, whatever it is called by.
+
+`identity.py`: which stream a name, an ARN or a path means. `stream.py`: one stream as its clients'
+side and the spool see it. `registry.py`: finds, opens, bounds and closes them.
+"""
+
+from kdaemon.streams.registry import Streams
+from kdaemon.streams.stream import Stream, unix_acknowledge
+
+__all__ = ["Stream", "Streams", "unix_acknowledge"]

@@ -1,0 +1,305 @@
+"""One stream, as its clients' side and the spool see it.
+
+Beside what the engine does: which acknowledgement is meant where a client does not choose, whether
+the stream is there at all, and the way to the disk. Knows nothing of requests or connections.
+
+Whether an unlisted stream is there is asked before anything is promised for it: nobody wrote its
+name but a client. `Existence` says what is known. A missing one is refused at once, whatever its
+client waits for, and its look-up is good for MISSING_NS.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.ports import Clock
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.base.service import Service
+from kdaemon.config import StreamConfig
+from kdaemon.send.driver import StreamDriver
+from kdaemon.settle.verdict import MISSING_STREAM
+from kdaemon.wire.put import PutLimits
+
+MS = 1_000_000  # nanoseconds in a millisecond
+
+MISSING_NS = 10_000_000_000
+"""10 s: how long a look-up that found no such stream is good. Ours, 2026-11-28: a stream that was
+just made is found within that time, and a client that repeats a wrong name costs no call."""
+
+WORD_WAIT_S = 2.0
+"""Seconds that a client which does not wait for delivery is held for the first word on an unlisted
+stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage none comes, and then the
+stream is taken at its name."""
+
+
+class Spool(Protocol):
+    """What stores frames before they are delivered (`spool/spool.py`)."""
+
+    def put(self, target: "Stream", frame: Frame, *, is_listed: bool) -> bool: ...
+    def when_room(self, callback: Callable[[], None]) -> None: ...
+    def bury_dead_of(self, stream: str, frame: Frame) -> None: ...
+
+
+class Existence(Enum):
+    """Whether the service has the stream, as far as it was asked."""
+
+    UNSURE = "unsure"  # an unlisted stream that nobody has asked for yet
+    THERE = "there"  # or taken to be: it is listed, or nobody may ask
+    MISSING = "missing"
+
+
+class Word(Enum):
+    """What moves it."""
+
+    FOUND = "found"  # the service told of it
+    NOT_FOUND = "not found"  # the service has no such stream
+    NO_ANSWER = "no answer"  # it cannot be asked, or did not answer in time
+    OLD = "old"  # the look-up is too old
+
+
+_NEXT: dict[tuple[Existence, Word], Existence] = {
+    (Existence.UNSURE, Word.FOUND): Existence.THERE,
+    (Existence.UNSURE, Word.NOT_FOUND): Existence.MISSING,
+    (Existence.UNSURE, Word.NO_ANSWER): Existence.THERE,
+    (Existence.THERE, Word.FOUND): Existence.THERE,
+    (Existence.THERE, Word.NOT_FOUND): Existence.MISSING,
+    (Existence.THERE, Word.NO_ANSWER): Existence.THERE,
+    (Existence.MISSING, Word.FOUND): Existence.THERE,
+    (Existence.MISSING, Word.NOT_FOUND): Existence.MISSING,
+    (Existence.MISSING, Word.NO_ANSWER): Existence.MISSING,
+    (Existence.MISSING, Word.OLD): Existence.UNSURE,
+}
+
+
+class Stream:
+    """One stream. `is_listed`: the configuration names it. `memory`: what it may take from."""
+
+    __slots__ = (
+        "_clock",
+        "_driver",
+        "_existence",
+        "_missing_until_ns",
+        "_spool",
+        "_timer",
+        "_waiters",
+        "acknowledge",
+        "config",
+        "counters",
+        "deadline_ns",
+        "engine",
+        "is_listed",
+        "key_bytes_max",
+        "memory",
+        "submit",
+        "unix_acknowledge",
+        "was_heard_of",
+    )
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        service: Service,
+        driver: StreamDriver,
+        clock: Clock,
+        memory: ByteBudget,
+        spool: Spool | None,
+        *,
+        is_listed: bool,
+    ) -> None:
+        self.config = config
+        self.engine = driver.engine
+        self.counters = driver.engine.counters
+        self.memory = memory
+        self.is_listed = is_listed
+        self.key_bytes_max = service.partition_key_bytes_max
+        self.acknowledge = Acknowledge(config.acknowledge)
+        self.unix_acknowledge = unix_acknowledge(config, has_spool=spool is not None)
+        self.deadline_ns = config.deadline_ms * MS  # from admission
+        self.submit = driver.submit  # bound once: it is called for every request
+        self._spool = spool
+        self._driver = driver
+        self._clock = clock
+        self._existence = Existence.THERE if is_listed else Existence.UNSURE
+        self.was_heard_of = False  # the question for the stream was answered once, or failed
+        self._missing_until_ns = 0
+        self._waiters: list[Callable[[], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        return self.config.arn or self.config.name
+
+    @property
+    def record_bytes_max(self) -> int:
+        return self.engine.record_bytes_max
+
+    @property
+    def limits(self) -> PutLimits:
+        """What one request and its records may hold, as far as it is known now."""
+        return PutLimits(self.record_bytes_max, self.config.request_bytes_max, self.key_bytes_max)
+
+    @property
+    def encryption_type(self) -> str:
+        """The service's word for how it keeps this stream's records, in its last answer."""
+        return self._driver.encryption_type
+
+    @property
+    def is_auto(self) -> bool:
+        """The service spreads the records itself, and a record needs no key."""
+        return self.engine.is_auto
+
+    @property
+    def unavailable(self) -> ServiceError | None:
+        """Why no record is taken at all now, whatever its client waits for."""
+        return self.engine.unavailable
+
+    @property
+    def drops_oldest(self) -> bool:
+        return self.config.when_full == "drop_oldest"
+
+    @property
+    def has_spool(self) -> bool:
+        return self._spool is not None
+
+    # Whether it is there
+
+    def existence(self) -> Existence:
+        """As of now. What was found missing long ago is asked for again, which begins here."""
+        is_old = self._existence is Existence.MISSING and (
+            self._clock.now_ns() >= self._missing_until_ns
+        )
+        if is_old and not self.is_listed:
+            self._move(Word.OLD)
+            self._driver.ask_again()
+        return self._existence
+
+    def hear(self, word: Word) -> None:
+        """The service, or its silence, said something of this stream's existence."""
+        self.was_heard_of = True
+        if word is Word.NOT_FOUND:
+            self._missing_until_ns = self._clock.now_ns() + MISSING_NS
+        self._move(word)
+        if self._existence is not Existence.UNSURE:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def when_known(self, callback: Callable[[], None]) -> None:
+        """Calls back once, when the stream is not UNSURE any more: within WORD_WAIT_S."""
+        self._waiters.append(callback)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(WORD_WAIT_S, self.hear, Word.NO_ANSWER)
+
+    def refusal(self) -> ServiceError | None:
+        """Why a client that waits should hear no at once (the stream is missing, say)."""
+        return self.engine.refuses(self._clock.now_ns()) if self.engine.hold else None
+
+    def missing(self) -> ServiceError | None:
+        """Why nobody's records are taken: an unlisted stream that the service does not have."""
+        if self.is_listed or self.existence() is not Existence.MISSING:
+            return None
+        hold = self.engine.hold
+        if hold is not None and hold.code == MISSING_STREAM:
+            return hold
+        return ServiceError(MISSING_STREAM, f"Stream {self.name} not found.", status=400)
+
+    # Taking records
+
+    def store(self, frame: Frame) -> Refused | None:
+        """Takes a checked frame to disk: its client is called back after the commit."""
+        count, buffer_bytes_max = frame.held_bytes, self.config.buffer_bytes_max
+        assert self._spool is not None, "nobody was promised a disk where there is none"
+        if count > buffer_bytes_max:
+            return Refused(
+                RejectReason.SPOOL,
+                "ValidationException",
+                f"These records take {count} bytes of memory to deliver, and the stream has"
+                f" {buffer_bytes_max} in all (buffer_bytes_max).",
+                is_permanent=True,
+            )
+        try:
+            is_taken = self._spool.put(self, frame, is_listed=self.is_listed)
+        except RejectedRecord as error:
+            return Refused(RejectReason.SPOOL, error.code, error.message, is_permanent=False)
+        return None if is_taken else NO_ROOM_ON_DISK
+
+    def bury_dead_of(self, frame: Frame) -> None:
+        """An `accepted` frame is settled: its dead records go to the dead letters, if there is a
+        spool to keep them.
+        """
+        if self._spool is not None:
+            self._spool.bury_dead_of(self.name, frame)
+
+    def submit_spooled(self, frame: Frame) -> bool:
+        """Takes a frame that stands in the spool while half of what the stream may hold is free:
+        that is for clients that wait.
+        """
+        if self.engine.ledger.held_bytes > self.config.buffer_bytes_max // 2:
+            return False
+        return self._driver.submit_spooled(frame)
+
+    def withdraw(self, frame: Frame) -> None:
+        """The client of this frame has gone: what is queued of it is not sent."""
+        self._driver.withdraw(frame)
+
+    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
+        """Asks the service what would become of these records; `told` hears its answer once."""
+        self._driver.dry_run(records, told)
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Calls back once when something has settled."""
+        self._driver.when_room(callback)
+
+    def has_room(self, held_bytes: int) -> bool:
+        return self.engine.ledger.has_room(held_bytes)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls back once (or twice: memory, disk) when there may be room again."""
+        self._driver.when_room(callback)
+        if self._spool is not None:
+            self._spool.when_room(callback)
+
+    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+        """Counts records that were refused at the door; the limit that they broke may be old."""
+        self.counters.refuse(reason, record_count, byte_count)
+        if reason is RejectReason.INVALID:
+            self._driver.doubt_limits()
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _move(self, word: Word) -> None:
+        self._existence = _NEXT.get((self._existence, word), self._existence)
+
+
+NO_ROOM_ON_DISK = Refused(
+    RejectReason.FULL,
+    "ProvisionedThroughputExceededException",
+    "The spool is full: nothing was taken. Try again later.",
+    is_permanent=False,
+)
+
+
+def unix_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
+    """What an acknowledgement on the Unix socket means where the client does not choose.
+
+    "auto" is `stored` where that can be; but a stream that keeps order has one path for all its
+    records, the one that `acknowledge` takes.
+    """
+    if config.unix_acknowledge != "auto":
+        return Acknowledge(config.unix_acknowledge)
+    if has_spool and config.ordering == "none":
+        return Acknowledge.STORED
+    return Acknowledge(config.acknowledge)

@@ -1,0 +1,90 @@
+"""A registry of streams over a service in memory: no network, and time that a test moves."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.config.load import load_config
+from kdaemon.send.client import PutAnswer
+from kdaemon.streams import Streams
+
+MIB = 1024 * 1024
+MISSING = ServiceError("ResourceNotFoundException", "Stream not found.", status=400)
+DENIED = ServiceError("AccessDeniedException", "Not for you.", status=400)
+DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-0")
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.ns = 1
+
+    def now_ns(self) -> int:
+        return self.ns
+
+
+class FixedDice:
+    def random(self) -> float:
+        return 0.5
+
+
+class FakeService:
+    """`missing`: names that it does not have. `arn_of`: what it tells of a stream; "" tells
+    nothing. `is_silent`: it answers no question for streams. `calls`: what was put, in order.
+    """
+
+    def __init__(self) -> None:
+        self.account_id: str | None = None
+        self.missing: set[str] = set()
+        self.arn_of: Callable[[StreamTarget], str] = lambda _: ""
+        self.describe_error: ServiceError | None = None
+        self.is_silent = False
+        self.is_stalled = False
+        self.described: list[StreamTarget] = []
+        self.calls: list[tuple[StreamTarget, list[bytes]]] = []
+        self.dry_runs: list[StreamTarget] = []
+
+    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
+        self.calls.append((target, [record.data for record in records]))
+        if self.is_stalled:
+            await asyncio.Event().wait()
+        if target.name in self.missing:
+            raise MISSING
+        return PutAnswer([DELIVERED] * len(records), "NONE")
+
+    async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
+        self.dry_runs.append(target)
+        return ServiceError("DryRunOperationException", "It would have.", status=400)
+
+    async def describe(self, target: StreamTarget) -> StreamDescription:
+        self.described.append(target)
+        if self.is_silent:
+            await asyncio.Event().wait()
+        if target.name in self.missing:
+            raise MISSING
+        if self.describe_error is not None:
+            raise self.describe_error
+        shards = (OpenShard("shardId-0", 0, HASH_KEY_MAX),)
+        arn = self.arn_of(target)
+        return StreamDescription(shards, 1 * MIB, is_auto=False, stream_arn=arn or None)
+
+
+def make_streams(
+    service: FakeService, text: str = "", *, clock: FakeClock | None = None, spool: Any = None
+) -> Streams:
+    """A registry with this configuration, its listed streams open."""
+    config = load_config(text=text)
+    memory = ByteBudget(config.memory_bytes_max)
+    streams = Streams(config, service, service, clock or FakeClock(), FixedDice(), memory, spool)
+    streams.open_listed()
+    return streams
+
+
+async def turn(times: int = 20) -> None:
+    """Lets everything that is ready run."""
+    for _ in range(times):
+        await asyncio.sleep(0)

@@ -1,0 +1,298 @@
+"""One engine a stream, bounded in number; what is listed is never crowded out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.streams import Stream, Streams
+from kdaemon.streams.stream import MISSING_NS, Existence
+from tests.unit.streams.fakes import DENIED, FakeClock, FakeService, make_streams, turn
+
+OURS, OTHERS = "111111111111", "222222222222"
+REGION = "region = 'eu-central-1'\n"
+
+
+def arn(account: str = OURS, name: str = "orders") -> str:
+    return f"arn:aws:kinesis:eu-central-1:{account}:stream/{name}"
+
+
+Open = Callable[..., Streams]
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Open]:
+    all_streams: list[Streams] = []
+
+    def make(service: FakeService, text: str = "", clock: FakeClock | None = None) -> Streams:
+        all_streams.append(make_streams(service, REGION + text, clock=clock))
+        return all_streams[-1]
+
+    yield make
+    for streams in all_streams:
+        await streams.aclose()
+
+
+def found(streams: Streams, spelling: str) -> Stream:
+    stream = streams.find(spelling)
+    assert isinstance(stream, Stream), stream
+    return stream
+
+
+def refused(streams: Streams, spelling: str) -> Refused:
+    answer = streams.find(spelling)
+    assert isinstance(answer, Refused), answer
+    return answer
+
+
+def accepted(*data: bytes) -> Frame:
+    records = [Record(each, "k") for each in data]
+    sizes = [len(each) + 1 for each in data]
+    return make_frame(records, sizes, Acknowledge.ACCEPTED, None, None)
+
+
+def put(stream: Stream, *data: bytes) -> None:
+    assert stream.submit(accepted(*data))
+
+
+# P1: one stream, whatever it is called by
+
+
+@pytest.mark.parametrize("is_described", [True, False], ids=["described", "PutRecords only"])
+@pytest.mark.parametrize("spellings", [("orders", arn()), (arn(), "orders")])
+async def test_a_name_and_its_arn_lead_to_one_engine_from_the_first_record_on(
+    opened: Open, spellings: tuple[str, str], is_described: bool
+) -> None:
+    service = FakeService()
+    service.describe_error = None if is_described else DENIED
+    service.arn_of = lambda _: arn() if is_described else ""
+    streams = opened(service)
+    first = found(streams, spellings[0])
+    assert found(streams, spellings[1]) is first
+    await turn()
+    assert found(streams, spellings[0]) is found(streams, spellings[1]) is first
+    assert len(list(streams.engines())) == 1
+
+
+async def test_a_stream_whose_account_is_known_is_called_by_its_name(opened: Open) -> None:
+    service = FakeService()
+    service.account_id = OURS
+    streams = opened(service)
+    put(found(streams, arn()), b"a")
+    await turn()
+    assert [(target.name, target.arn) for target, _ in service.calls] == [("orders", None)]
+
+
+async def test_another_accounts_stream_is_another_stream_and_is_called_by_its_arn(
+    opened: Open,
+) -> None:
+    service = FakeService()
+    service.account_id = OURS
+    streams = opened(service)
+    foreign = found(streams, arn(OTHERS))
+    assert foreign is not found(streams, "orders")
+    put(foreign, b"a")
+    await turn()
+    assert [target.arn for target, _ in service.calls] == [arn(OTHERS)]
+
+
+async def test_no_clients_arn_leads_the_records_of_others_to_another_account(opened: Open) -> None:
+    service = FakeService()
+    service.describe_error = DENIED  # nobody ever learns whose account it is
+    streams = opened(service)
+    put(found(streams, arn(OTHERS)), b"theirs")
+    await turn()
+    put(found(streams, "orders"), b"ours")
+    await turn()
+    assert [(target.arn, data) for target, data in service.calls] == [
+        (arn(OTHERS), [b"theirs"]),
+        (None, [b"ours"]),
+    ]
+
+
+async def test_what_was_assumed_of_an_arn_is_put_right_when_the_service_tells_the_account(
+    opened: Open,
+) -> None:
+    service = FakeService()
+    service.arn_of = lambda target: target.arn or arn(OURS, target.name)
+    streams = opened(service)
+    foreign = found(streams, arn(OTHERS))  # before anything is known
+    found(streams, "clicks")
+    await turn()  # described by name: the account is OURS
+    assert found(streams, arn(OTHERS)) is foreign
+    assert found(streams, "orders") is not foreign
+    assert found(streams, arn(OURS)) is found(streams, "orders")
+
+
+# H10: only ARNs that are configured or learnt
+
+
+async def test_where_only_listed_streams_are_taken_a_foreign_arn_of_their_name_is_not(
+    opened: Open,
+) -> None:
+    service = FakeService()
+    service.arn_of = lambda target: arn(OURS, target.name)
+    streams = opened(service, "accept_unlisted = false\n[streams.orders]")
+    before = refused(streams, arn(OURS))
+    assert (before.code, before.is_permanent) == ("ServiceUnavailable", False)
+    await turn()
+    assert found(streams, arn(OURS)) is found(streams, "orders")
+    after = refused(streams, arn(OTHERS))
+    assert (after.reason, after.code) == (RejectReason.UNLISTED, "ResourceNotFoundException")
+    assert len(list(streams.engines())) == 1
+
+
+async def test_an_account_that_cannot_be_learnt_leaves_arns_of_listed_names_refused(
+    opened: Open,
+) -> None:
+    service = FakeService()
+    service.describe_error = DENIED
+    streams = opened(service, "accept_unlisted = false\n[streams.orders]")
+    await turn()
+    answer = refused(streams, arn(OURS))
+    assert (answer.code, answer.is_permanent) == ("ResourceNotFoundException", True)
+    assert "list it by its ARN" in answer.message
+
+
+# H6: what is listed is never crowded out
+
+
+async def test_unlisted_streams_leave_half_of_the_memory_to_the_listed_ones(opened: Open) -> None:
+    service = FakeService()
+    service.is_stalled = True
+    sizes = "memory_bytes_max = 33554432\n[default]\nin_flight_max = 1\nlinger_ms = 0\n"
+    streams = opened(service, sizes + "[streams.orders]")
+    stray = found(streams, "stray")
+    while stray.submit(accepted(bytes(500_000))):
+        pass
+    assert streams.memory.bytes_taken <= streams.memory.bytes_max // 2
+    assert found(streams, "orders").submit(accepted(bytes(500_000)))
+
+
+async def test_a_thousand_names_never_take_a_listed_streams_place(opened: Open) -> None:
+    service = FakeService()
+    service.missing = {f"bogus{number}" for number in range(1000)}
+    streams = opened(service, "streams_max = 4\n[streams.orders]")
+    for number in range(1000):
+        found(streams, f"bogus{number}")
+        await turn(2)
+    assert found(streams, "orders").is_listed
+    assert len(list(streams.engines())) <= 4
+    assert found(streams, "real") is found(streams, "real")
+
+
+async def test_streams_that_hold_records_keep_their_place(opened: Open) -> None:
+    service = FakeService()
+    service.is_stalled = True
+    streams = opened(service, "streams_max = 2")
+    for name in ("a", "b"):
+        put(found(streams, name), b"x")
+    answer = refused(streams, "c")
+    assert (answer.reason, answer.code) == (RejectReason.SLOTS, "LimitExceededException")
+    assert not answer.is_permanent
+
+
+async def test_a_stream_that_does_not_exist_is_closed_before_one_that_does(opened: Open) -> None:
+    service = FakeService()
+    service.missing = {"bogus"}
+    streams = opened(service, "streams_max = 2")
+    real = found(streams, "real")
+    found(streams, "bogus")
+    await turn()
+    found(streams, "other")
+    assert found(streams, "real") is real
+
+
+# L6: totals never fall
+
+
+async def test_what_closed_streams_have_counted_stays_counted(opened: Open) -> None:
+    service = FakeService()
+    streams = opened(service, "streams_max = 2\n[default]\nlinger_ms = 0")
+    for number in range(12):
+        put(found(streams, f"s{number}"), *[b"x"] * 10)
+        await turn()
+    assert streams.delivered == 120
+    still_open = sum(engine.counters.received for _, engine in streams.engines())
+    assert streams.closed.received + still_open == 120
+    assert sum(streams.closed.delivery_ns.counts) == streams.closed.delivered == 100
+    assert streams.closed.unaccounted() == 0
+
+
+# Whether an unlisted stream is there
+
+
+async def test_an_unlisted_stream_is_unsure_until_the_service_speaks(opened: Open) -> None:
+    service = FakeService()
+    streams = opened(service)
+    stream = found(streams, "orders")
+    told = asyncio.Event()
+    assert stream.existence() is Existence.UNSURE
+    stream.when_known(told.set)
+    await turn()
+    assert told.is_set()
+    assert stream.existence() is Existence.THERE
+    assert stream.missing() is None
+
+
+@pytest.mark.parametrize("learnt_by", ["describing", "putting"])
+async def test_a_missing_unlisted_stream_is_refused_for_a_while_and_then_looked_up_again(
+    opened: Open, learnt_by: str
+) -> None:
+    service, clock = FakeService(), FakeClock()
+    service.missing = {"orders"}
+    service.describe_error = None if learnt_by == "describing" else DENIED
+    if learnt_by == "putting":
+        service.missing = set()
+    streams = opened(service, "[default]\nlinger_ms = 0", clock=clock)
+    stream = found(streams, "orders")
+    await turn()
+    if learnt_by == "putting":
+        service.missing = {"orders"}
+        put(stream, b"a")
+        await turn()
+    error = stream.missing()
+    assert error is not None
+    assert error.code == "ResourceNotFoundException"
+    asked = len(service.described)
+    await turn()
+    assert stream.missing() is not None
+    assert len(service.described) == asked, "its look-up is good for a while"
+    service.missing, service.describe_error = set(), None
+    clock.ns += MISSING_NS
+    assert stream.missing() is None
+    assert stream.existence() is Existence.UNSURE
+    await turn()
+    assert stream.existence() is Existence.THERE
+
+
+async def test_nothing_is_kept_for_a_missing_unlisted_stream(opened: Open) -> None:
+    service = FakeService()
+    service.missing = {"bogus"}
+    service.describe_error = DENIED
+    streams = opened(service, "[default]\nlinger_ms = 0")
+    bogus = found(streams, "bogus")
+    service.is_silent = True
+    for _ in range(3):
+        put(bogus, b"a", b"b")
+    await turn()
+    assert bogus.counters.dead[DeadReason.MISSING_STREAM] == 6
+    assert streams.memory.bytes_taken == 0
+    assert bogus.engine.is_idle
+    assert bogus.counters.unaccounted() == 0
+
+
+async def test_a_missing_listed_stream_keeps_what_was_accepted(opened: Open) -> None:
+    service = FakeService()
+    service.missing = {"orders"}
+    streams = opened(service, "[default]\nlinger_ms = 0\n[streams.orders]")
+    orders = found(streams, "orders")
+    put(orders, b"a")
+    await turn()
+    assert orders.counters.buffered == 1
+    assert orders.missing() is None
