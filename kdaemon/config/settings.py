@@ -8,12 +8,11 @@ times milliseconds, and the name says so.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
-from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.values import (
     Acknowledgement,
@@ -198,8 +197,9 @@ class StreamConfig:
     aggregation: Aggregation = "none"
     # Such a record is packed up to this size: data + partition key, as the service counts it.
     aggregate_bytes_max: AggregateBytes = AGGREGATE_BYTES_MAX
-    # A client that waits for delivery is answered by then, delivered or not.
-    deadline_ms: Milliseconds = 20_000
+    # A client that waits for delivery is answered by then, delivered or not. Below the patience of
+    # every SDK: KPL waits 6 s, the Java SDK 10 s, and sends again what it was not answered.
+    deadline_ms: Milliseconds = 5_000
     # How long a record waits for company at most.
     linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
     # One PutRecords call to the service: records, and data + partition keys. The defaults of the
@@ -255,24 +255,6 @@ class Config:
     def traits(self) -> Service:
         """All that differs between the services, of the one that is configured."""
         return SERVICES[self.service]
-
-    def stream(self, name: str) -> StreamConfig | None:
-        """Settings of a stream by its name or ARN; None if nobody may write to it here.
-
-        An ARN finds the listed stream that has it, or the listed stream of that name that has none
-        (the answer then carries the ARN asked for). A listed stream with another ARN belongs to
-        another account or region, and is never taken for this one.
-        """
-        arn = parse_arn(name)
-        if arn is None:
-            listed = self.streams.get(name)
-            if listed is not None:
-                return listed
-            return replace(self.default, name=name) if self.accept_unlisted else None
-        listed = self.streams.get(arn.name)
-        if listed is not None and listed.arn in {"", name}:
-            return replace(listed, arn=name)
-        return replace(self.default, name=arn.name, arn=name) if self.accept_unlisted else None
 
 
 def resolve_unix_path(unix: str, environ: Mapping[str, str]) -> str | None:

@@ -93,6 +93,7 @@ class _Body:
         self._buffer = LineBuffer()
         self._next_line = 1
         self._problems = Problems()
+        self._unread_count = 0  # lines that could not be read; counted when the stream is known
         self._blocks: list[Block] = []
         self._position = 0  # of the next block to be admitted
         self._is_admitted = False  # every block was brought to the door
@@ -169,14 +170,15 @@ class _Body:
         if self._position == 0:
             self._request.drop_body()
             self._give_back()
-            if self._problems.count:
-                self._door.refuse_unread(self._spelling, self._problems.count)
+            self._unread_count = self._problems.count
         for block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
             self._position += 1
             self._admit(block)
         if self._position < len(self._blocks):
             self._call_soon(self._admit_on)
             return
+        if self._unread_count:
+            self._door.refuse_unread(self._spelling, self._unread_count)
         self._is_admitted = True
         waits = any(each.frame.acknowledge is Acknowledge.DELIVERED for each in self._admissions)
         if self._open and waits:

@@ -66,6 +66,11 @@ from kdaemon.spool.spool import Spool
 
 OPENMETRICS = "application/openmetrics-text"
 
+CLOSED = "(closed)"
+"""The label of what closed streams have counted, so that sums over all streams never fall. No
+stream can have this name.
+"""
+
 
 class Observed(Protocol):
     """The streams in use, as `streams.py` keeps them."""
@@ -78,6 +83,11 @@ class Observed(Protocol):
     @property
     def door(self) -> StreamCounters:
         """Records that were refused before their stream was known."""
+        ...
+
+    @property
+    def closed(self) -> StreamCounters:
+        """What streams have counted that are closed now."""
         ...
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
@@ -172,6 +182,8 @@ class Metrics:
             ((printable(name),), engine) for name, engine in observed.engines()
         ]
         counters = [(labels, engine.counters) for labels, engine in engines]
+        if observed.closed.received or observed.closed.recovered:
+            counters.append(((CLOSED,), observed.closed))
         listeners = [((name,), counters) for name, counters in self._listeners.items()]
         sections = [
             _section(ACCOUNTS, ("stream",), [(("",), observed.door), *counters]),

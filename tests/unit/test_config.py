@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
-from kdaemon.config import Config, StreamConfig, resolve_unix_path
+from kdaemon.config import Config, resolve_unix_path
 from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
 from kdaemon.config.values import Address, parse_address
 
@@ -151,7 +151,7 @@ def test_all_problems_of_file_environment_flags_and_rules_come_in_one_error() ->
         "flags: foo.bar: is no key; known here: service, region",
         'flags: metrics.per_shard: is "maybe"; expected true or false',
         "flags: listen.admin: address :: faces other machines, and nothing checks who writes",
-        "k.toml: default.linger_ms: linger_ms (30000) must be below deadline_ms (20000)",
+        "k.toml: default.linger_ms: linger_ms (30000) must be below deadline_ms (5000)",
         'k.toml: streams."bad name": is no name of a stream',
     ]
     assert len(found) == len(expected), "\n".join(found)
@@ -369,38 +369,10 @@ def test_a_listed_stream_inherits_default_and_overrides_it() -> None:
         text="[default]\nshare = 0.5\nlinger_ms = 7\n[streams.orders]\nshare = 0.25",
         flags=[("streams.orders.in_flight_max", "3"), ("streams.a.b.linger_ms", "9")],
     )
-    orders = config.stream("orders")
+    orders = config.streams["orders"]
     assert orders == replace(config.default, name="orders", share=0.25, in_flight_max=3)
-    assert orders is not None
     assert orders.linger_ms == 7
     assert config.streams["a.b"].linger_ms == 9
-
-
-def test_an_unlisted_stream_has_the_defaults_where_unlisted_ones_are_accepted() -> None:
-    assert Config().stream("any") == StreamConfig(name="any")
-    assert Config().stream(ARN) == StreamConfig(name="clicks", arn=ARN)
-    closed = load_config(text="accept_unlisted = false\n[streams.orders]")
-    assert closed.stream("any") is None
-    assert closed.stream(ARN) is None
-    assert closed.stream("orders") is not None
-
-
-@pytest.mark.parametrize("table", [f"[streams.'{ARN}']", f"[streams.clicks]\narn = '{ARN}'"])
-def test_a_stream_listed_by_arn_is_found_by_name_and_by_arn(table: str) -> None:
-    config = load_config(text=f"{table}\nshare = 0.5")
-    expected = StreamConfig(name="clicks", arn=ARN, share=0.5)
-    assert config.stream("clicks") == config.stream(ARN) == expected
-
-
-def test_an_arn_finds_the_stream_that_is_listed_by_name_alone() -> None:
-    config = load_config(text="accept_unlisted = false\n[streams.clicks]\nshare = 0.5")
-    assert config.stream(ARN) == StreamConfig(name="clicks", arn=ARN, share=0.5)
-
-
-def test_an_arn_never_finds_the_stream_of_another_account() -> None:
-    other = ARN.replace("123456789012", "999999999999")
-    config = load_config(text=f"accept_unlisted = false\n[streams.'{ARN}']")
-    assert config.stream(other) is None
 
 
 # Addresses and sockets

@@ -529,7 +529,11 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(pieces: list[bytes 
         assert told == sorted(set(told))
         assert (told[-1] if told else 0) == submitted
         counted = one.door.rejected_count
-        assert counted == len([answer for answer in answers if "rejected" in answer])
+        told_count = len([answer for answer in answers if "rejected" in answer])
+        if b'{"stream":"unknown"}\n' in pieces:  # what follows such a setup is refused unread
+            assert counted >= told_count
+        else:
+            assert counted == told_count
         rejected = [answer["rejected"] for answer in answers if "rejected" in answer]
         assert len(rejected) == len(set(rejected))
         one.lose()

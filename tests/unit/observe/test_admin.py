@@ -30,6 +30,7 @@ class Observing:
     memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
+    closed: StreamCounters = field(default_factory=StreamCounters)
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return self.streams.items()

@@ -29,6 +29,7 @@ class Place:
     def __init__(self, caplog: pytest.LogCaptureFixture, *names: str) -> None:
         self.memory = ByteBudget(1 << 30)
         self.door = StreamCounters()
+        self.closed = StreamCounters()
         self.time_ns = T
         self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}
         for engine in self.streams.values():

@@ -42,6 +42,9 @@ class FakeService:
         self.missing: set[str] = set()
         self.arn_of: Callable[[StreamTarget], str] = lambda _: ""
         self.describe_error: ServiceError | None = None
+        self.record_code = ""  # with which every record fails
+        self.encryption_type = "NONE"
+        self.is_auto = False
         self.is_silent = False
         self.is_stalled = False
         self.described: list[StreamTarget] = []
@@ -54,7 +57,10 @@ class FakeService:
             await asyncio.Event().wait()
         if target.name in self.missing:
             raise MISSING
-        return PutAnswer([DELIVERED] * len(records), "NONE")
+        result = DELIVERED
+        if self.record_code:
+            result = RecordResult(error_code=self.record_code, error_message="Failed.")
+        return PutAnswer([result] * len(records), self.encryption_type)
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
         self.dry_runs.append(target)
@@ -70,7 +76,7 @@ class FakeService:
             raise self.describe_error
         shards = (OpenShard("shardId-0", 0, HASH_KEY_MAX),)
         arn = self.arn_of(target)
-        return StreamDescription(shards, 1 * MIB, is_auto=False, stream_arn=arn or None)
+        return StreamDescription(shards, 1 * MIB, is_auto=self.is_auto, stream_arn=arn or None)
 
 
 def make_streams(

@@ -1,0 +1,486 @@
+"""The one place that admits: each record is received once and counted once, and each answer is
+true.
+
+The streams are real, over a service in memory. What is tried is tried on every way in: the Kinesis
+API's two operations, NDJSON over HTTP, and the lines of a connection.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.service import SERVICES
+from kdaemon.door.door import Door
+from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.request import HttpRequest
+from kdaemon.streams import Stream, Streams
+from tests.unit.door.fake_streams import Answer, make_request, read_answer
+from tests.unit.door.fakes import FakeTransport
+from tests.unit.streams.fakes import DENIED, FakeClock, FakeService, make_streams, turn
+
+THROUGHPUT = "ProvisionedThroughputExceededException"
+HEADER = "x-kdaemon-acknowledge"
+
+
+class Daemon:
+    """Every way in, over one registry of streams."""
+
+    def __init__(self, service: FakeService, text: str = "", spool: Any = None) -> None:
+        self.service = service
+        self.clock = FakeClock()
+        self.streams: Streams = make_streams(service, text, clock=self.clock, spool=spool)
+        self.door = Door(self.streams, self.clock)
+        traits = SERVICES["yandex" if "yandex" in text else "aws"]
+        self.kinesis = KinesisDoor(self.door, traits, 1)
+        self.ndjson = NdjsonDoor(self.door)
+
+    def api(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> HttpRequest:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"Kinesis_20131202.{operation}",
+        }
+        if acknowledge is not None:
+            headers[HEADER] = acknowledge
+        request = make_request("/", headers, json.dumps(members).encode())
+        self.kinesis.handle(request)
+        return request
+
+    def put_record(
+        self, stream: str = "s", acknowledge: str | None = None, **members: Any
+    ) -> HttpRequest:
+        record = {"StreamName": stream, "Data": "aGk=", "PartitionKey": "k", **members}
+        return self.api("PutRecord", record, acknowledge)
+
+    def put_records(
+        self, stream: str = "s", acknowledge: str | None = None, *, count: int = 3, **members: Any
+    ) -> HttpRequest:
+        record = {"Data": base64.b64encode(b"hi").decode(), "PartitionKey": "k", **members}
+        body = {"StreamName": stream, "Records": [record] * count}
+        return self.api("PutRecords", body, acknowledge)
+
+    def lines(
+        self, stream: str = "s", acknowledge: str | None = None, *lines: bytes
+    ) -> HttpRequest:
+        headers = {} if acknowledge is None else {HEADER: acknowledge}
+        body = b"\n".join(lines or [b'{"data":"hi"}'])
+        request = make_request(f"/v1/streams/{stream}/records", headers, body)
+        self.ndjson.handle(request)
+        return request
+
+    def stream(self, name: str = "s") -> Stream:
+        found = self.streams.find(name)
+        assert isinstance(found, Stream)
+        return found
+
+    def rejected(self, name: str = "s") -> dict[str, int]:
+        return told(self.stream(name).counters.rejected)
+
+    def received(self) -> int:
+        """All records that came in, as all series of the metrics sum up."""
+        counters = [engine.counters for _, engine in self.streams.engines()]
+        counters += [self.streams.door, self.streams.closed]
+        assert all(each.unaccounted() == 0 for each in counters)
+        return sum(each.received for each in counters)
+
+
+def told(rejected: dict[RejectReason, int]) -> dict[str, int]:
+    return {reason.value: count for reason, count in rejected.items() if count}
+
+
+Make = Callable[..., Daemon]
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Make]:
+    made: list[Daemon] = []
+
+    def make(service: FakeService | None = None, text: str = "", spool: Any = None) -> Daemon:
+        made.append(Daemon(service or FakeService(), text, spool))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.streams.give_up()
+        await each.streams.aclose()
+
+
+async def answered(request: HttpRequest, turns: int = 50) -> Answer:
+    for _ in range(turns):
+        if request.answer is not None:
+            break
+        await asyncio.sleep(0)
+    return read_answer(request)
+
+
+WAYS = ["PutRecord", "PutRecords", "lines"]
+
+
+def ask(daemon: Daemon, way: str, stream: str = "s", acknowledge: str | None = None) -> HttpRequest:
+    """One or three records by this way."""
+    put = {"PutRecord": daemon.put_record, "PutRecords": daemon.put_records, "lines": daemon.lines}
+    return put[way](stream, acknowledge)
+
+
+# L4: what an answer promises
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (None, "delivered"),
+        ("delivered", "delivered"),
+        ("accepted", "accepted"),
+        ("none", "accepted"),
+    ],
+)
+async def test_every_success_says_on_which_promise(
+    daemon: Make, way: str, asked: str | None, said: str
+) -> None:
+    answer = await answered(ask(daemon(), way, acknowledge=asked))
+    assert (answer.status, answer.headers[HEADER]) == (200, said)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("asked", ["delivered", "accepted", "stored", "soon"])
+async def test_a_refusal_promises_nothing(daemon: Make, way: str, asked: str) -> None:
+    place = daemon(text="accept_unlisted = false\n[streams.other]")
+    answer = await answered(ask(place, way, acknowledge=asked))
+    assert answer.status >= 400
+    assert HEADER not in answer.headers
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_error_has_the_content_type_of_its_door(daemon: Make, way: str) -> None:
+    request = ask(daemon(), way, acknowledge="soon")
+    assert request.answer is not None
+    kind = b"application/json" if way == "lines" else b"application/x-amz-json-1.1"
+    assert request.answer.content_type == kind
+
+
+# L3: what will be refused for ever is a 400
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_stored_without_a_spool_is_refused_for_good(daemon: Make, way: str) -> None:
+    place = daemon()
+    answer = await answered(ask(place, way, acknowledge="stored"))
+    assert (answer.status, answer.body["__type"]) == (400, "InvalidArgumentException")
+    assert "spool.directory" in answer.body["message"]
+    assert "retry-after" not in answer.headers
+
+
+# L2: every record of every request is received once and counted once
+
+
+@pytest.mark.parametrize(
+    ("members", "count"),
+    [
+        ({"PartitionKey": ""}, 3),
+        ({"PartitionKey": None}, 3),
+        ({"PartitionKey": "k" * 257}, 3),
+        ({"Data": "not base64"}, 3),
+        ({"ExplicitHashKey": "01"}, 3),
+        ({"ExplicitHashKey": str(2**128)}, 3),
+        ({"Data": base64.b64encode(bytes(1024 * 1024)).decode()}, 3),
+    ],
+)
+async def test_an_invalid_request_counts_all_its_records(
+    daemon: Make, members: dict[str, Any], count: int
+) -> None:
+    place = daemon(text="[streams.s]\nrecord_bytes_max = 1048576")
+    assert (await answered(place.put_records(count=count, **members))).status == 400
+    assert place.received() == count
+    assert (await answered(place.put_record(**members))).status == 400
+    assert place.received() == count + 1
+    assert place.rejected() == {"invalid": count + 1}
+
+
+async def test_bad_lines_are_counted_beside_good_ones(daemon: Make) -> None:
+    place = daemon()
+    good, bad = b'{"data":"a"}', b'{"data":"a","partition_key":7}'
+    answer = await answered(place.lines("s", None, good, bad, b"", bad, good))
+    assert (answer.status, answer.body["acknowledged"]) == (207, 2)
+    assert [each["line"] for each in answer.body["rejected"]] == [2, 4]
+    assert place.received() == 4
+    assert place.rejected() == {"invalid": 2}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_refused_before_its_stream_is_known_is_counted_at_the_door(
+    daemon: Make, way: str
+) -> None:
+    place = daemon(text="accept_unlisted = false\n[streams.other]")
+    await answered(ask(place, way))
+    count = 3 if way == "PutRecords" else 1
+    assert place.received() == count
+    assert told(place.streams.door.rejected) == {"unlisted": count}
+
+
+async def test_lines_for_another_stream_than_the_paths_are_refused_and_counted(
+    daemon: Make,
+) -> None:
+    place = daemon()
+    answer = await answered(place.lines("s", None, b'{"data":"a","stream":"t"}'))
+    assert (answer.status, answer.body["rejected_count"]) == (400, 1)
+    assert place.received() == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"\r\n \n\t\n", b"\n" * 100_000])
+async def test_a_request_without_a_line_is_no_success(daemon: Make, body: bytes) -> None:
+    place = daemon()
+    answer = await answered(place.lines("s", None, body), turns=200)
+    assert answer.status == 400
+    assert "no line" in answer.body["message"]
+    assert place.received() == 0
+
+
+# L10: where nothing was taken, the status says so
+
+
+async def failing(daemon: Make, code: str, way: str) -> Answer:
+    """The answer of a stream whose service fails every record with this code."""
+    place = daemon(text="[default]\nlinger_ms = 0\ndeadline_ms = 1000")
+    place.service.record_code = code
+    request = ask(place, way)
+    for _ in range(30):
+        await turn(5)
+        place.clock.ns += 100_000_000
+        place.stream()._driver._pump_soon()
+    return await answered(request)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("code", "status", "lines_status"),
+    [(THROUGHPUT, 400, 503), ("InternalFailure", 500, 500)],
+)
+async def test_where_nothing_was_delivered_the_status_says_so_with_the_services_type(
+    daemon: Make, way: str, code: str, status: int, lines_status: int
+) -> None:
+    answer = await failing(daemon, code, way)
+    assert answer.status == (lines_status if way == "lines" else status)
+    assert answer.body["__type"] == code
+    assert HEADER not in answer.headers
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_full_buffer_is_told_by_the_status(daemon: Make, way: str) -> None:
+    place = daemon(text="[default]\nbuffer_bytes_max = 1048576\nlinger_ms = 0\nin_flight_max = 1")
+    place.service.is_stalled = True
+    stream = place.stream()
+    while stream.has_room(100_000):
+        place.put_record(acknowledge="accepted", Data=base64.b64encode(bytes(90_000)).decode())
+    while (full := ask(place, way)).answer is None:
+        pass
+    answer = read_answer(full)
+    assert answer.status == (503 if way == "lines" else 400)
+    assert answer.body["__type"] == THROUGHPUT
+    assert place.received() == sum(told(stream.counters.rejected).values()) + (
+        stream.counters.accepted
+    )
+
+
+# L11: a client that goes away
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_queued_of_a_client_that_went_away_is_withdrawn(
+    daemon: Make, way: str
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 1000\nin_flight_max = 1")
+    place.service.is_stalled = True
+    first = place.put_record()
+    await turn()
+    request = ask(place, way)
+    await turn()
+    assert place.stream().counters.buffered == (3 if way == "PutRecords" else 1)
+    assert request.on_gone is not None
+    request.on_gone()
+    await turn()
+    assert place.stream().counters.buffered == 0
+    assert place.rejected() == {"client_gone": 3 if way == "PutRecords" else 1}
+    assert first.on_gone is not None
+    first.on_gone()  # in flight: it may be in the stream
+    await turn()
+    assert place.stream().counters.possible_duplicates == 1
+    assert place.received() == (4 if way == "PutRecords" else 2)
+
+
+async def test_a_connection_of_lines_that_is_lost_takes_back_what_it_waits_for(
+    daemon: Make,
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 1000\nin_flight_max = 1")
+    place.service.is_stalled = True
+    session = NdjsonSession(place.door, HttpHub(HttpLimits()))
+    transport = FakeTransport()
+    transport.protocol = session
+    session.take_over(transport)
+    session.data_received(b'{"stream":"s","data":"a"}\n')
+    await turn()
+    session.data_received(b'{"stream":"s","data":"b"}\n{"stream":"s","data":"c"}\n')
+    await turn()
+    assert place.stream().counters.buffered == 2
+    session.connection_lost(None)
+    await turn()
+    assert place.rejected() == {"client_gone": 2}
+
+
+# Unlisted streams that do not exist
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("acknowledge", ["delivered", "accepted", "none"])
+async def test_a_missing_unlisted_stream_is_refused_whatever_its_client_waits_for(
+    daemon: Make, way: str, acknowledge: str
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    place.service.missing = {"bogus"}
+    for _ in range(2):  # before anything is known, and after
+        answer = await answered(ask(place, way, "bogus", acknowledge))
+        assert answer.status == (404 if way == "lines" else 400)
+        assert answer.body["__type"] == "ResourceNotFoundException"
+    count = 6 if way == "PutRecords" else 2
+    assert place.rejected("bogus") == {"missing_stream": count}
+    assert place.received() == count
+    assert place.streams.memory.bytes_taken == 0
+
+
+async def test_before_the_service_spoke_the_memory_of_what_waits_is_taken(daemon: Make) -> None:
+    place = daemon()
+    place.service.is_silent = True
+    request = place.put_record("new", "accepted")
+    await turn()
+    assert request.answer is None
+    assert place.streams.memory.bytes_taken > 0
+    place.service.is_silent = False
+
+
+async def test_where_nobody_may_ask_an_unlisted_stream_is_taken_at_its_name(daemon: Make) -> None:
+    place = daemon()
+    place.service.describe_error = DENIED
+    answer = await answered(place.put_record("new", "accepted"))
+    assert (answer.status, answer.headers[HEADER]) == (200, "accepted")
+    assert place.stream("new").counters.accepted == 1
+
+
+# P3, P4, P5: keys, order, dry runs
+
+
+async def test_a_record_without_a_key_is_for_an_auto_stream_only(daemon: Make) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    refused = await answered(place.put_record(PartitionKey=None))
+    assert (refused.status, refused.body["__type"]) == (400, "ValidationException")
+    assert "'partitionKey' failed to satisfy constraint" in refused.body["message"]
+    place.service.is_auto = True
+    place.stream()._driver.ask_again()
+    await turn()
+    for way in (place.put_record, place.put_records):
+        assert (await answered(way(PartitionKey=None))).status == 200
+    assert place.rejected() == {"invalid": 1}
+
+
+async def test_an_order_cannot_be_asked_of_an_auto_stream(daemon: Make) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    assert (await answered(place.put_record(SequenceNumberForOrdering="1"))).status == 200
+    malformed = await answered(place.put_record(SequenceNumberForOrdering="01"))
+    assert (malformed.status, malformed.body["__type"]) == (400, "ValidationException")
+    place.service.is_auto = True
+    place.stream()._driver.ask_again()
+    await turn()
+    refused = await answered(place.put_record(SequenceNumberForOrdering="1"))
+    assert (refused.status, refused.body["__type"]) == (400, "InvalidArgumentException")
+
+
+async def test_a_serial_client_gets_its_order(daemon: Make) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    number = "1"
+    for each in range(20):
+        data = base64.b64encode(b"%d" % each).decode()
+        request = place.put_record(Data=data, SequenceNumberForOrdering=number)
+        number = (await answered(request)).body["SequenceNumber"]
+    sent = [data for _, records in place.service.calls for data in records]
+    assert sent == [b"%d" % each for each in range(20)]
+
+
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+async def test_a_dry_run_is_asked_of_the_service_and_delivers_nothing(
+    daemon: Make, way: str
+) -> None:
+    place = daemon()
+    request = place.put_record(DryRun=True)
+    if way == "PutRecords":
+        body = {"StreamName": "s", "DryRun": True, "Records": [{"Data": "", "PartitionKey": "a"}]}
+        request = place.api(way, body, None)
+    answer = await answered(request)
+    assert (answer.status, answer.body["__type"]) == (400, "DryRunOperationException")
+    assert place.service.dry_runs[-1].name == "s"
+    assert place.service.calls == []
+    assert place.received() == place.rejected()["dry_run"]
+
+
+async def test_yandex_has_no_dry_run(daemon: Make) -> None:
+    place = daemon(text="service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'")
+    answer = await answered(place.put_record("/db/s", DryRun=True))
+    assert (answer.status, answer.body["__type"]) == (400, "InvalidArgumentException")
+    assert place.service.dry_runs == []
+
+
+# L7: the service's word on encryption
+
+
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+async def test_clients_are_told_how_the_service_keeps_their_records(daemon: Make, way: str) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    place.service.encryption_type = "KMS"
+    assert (await answered(ask(place, way))).body["EncryptionType"] == "KMS"
+
+
+# H2: a body of lines that is large, or hopeless
+
+
+async def test_a_body_of_which_nothing_can_be_read_is_refused_whole_and_briefly(
+    daemon: Make,
+) -> None:
+    place = daemon()
+    lines = 200_000
+    request = place.lines("s", None, b"x\n" * lines)
+    assert (answer := await answered(request, turns=1000)).status == 400
+    assert answer.body["rejected_count"] > 1_000
+    assert len(request.answer.body) < 100_000 if request.answer else False
+    assert sum("message" in each for each in answer.body["rejected"]) <= 10
+    assert place.received() >= lines
+    assert place.streams.memory.bytes_taken == 0
+
+
+async def test_one_bad_line_among_a_thousand_blocks_is_told_and_the_rest_is_taken(
+    daemon: Make,
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0")
+    line = b'{"data":"%s"}' % (b"a" * 1000)
+    body = [line] * 2_000
+    body[777] = b"bad"
+    request = place.lines("s", "accepted", *body)
+    assert request.answer is None, "not all in one turn"
+    answer = await answered(request, turns=1000)
+    assert (answer.status, answer.body["acknowledged"]) == (207, 1_999)
+    assert [each["line"] for each in answer.body["rejected"]] == [778]
+    assert place.received() == 2_000
+
+
+async def test_what_lines_may_hold_is_looked_at_before_they_are_read(daemon: Make) -> None:
+    place = daemon(text="[default]\nbuffer_bytes_max = 2097152")
+    request = place.lines("s", None, b'{"data":""}\n' * 20_000)
+    answer = await answered(request)
+    assert (answer.status, answer.body["__type"]) == (400, "ValidationException")
+    assert "buffer_bytes_max" in answer.body["message"]
+    assert place.received() == 20_000
+    assert place.streams.memory.bytes_taken == 0
