@@ -21,7 +21,7 @@ from kdaemon.base.names import parse_arn
 from kdaemon.base.redact import masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.rules import Path, find_clashes
-from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.settings import BATCH_BYTES_MAX, Config, StreamConfig
 from kdaemon.config.values import Check
 
 ENVIRONMENT = "environment"
@@ -156,7 +156,7 @@ class _Loader:
             given = {p[1]: v for p, v in values.items() if len(p) == 2 and p[0] == table}
             top[table] = replace(_default_of(table), **given)
         streams = {
-            name: self._build_stream(name, path, values, top["default"])
+            name: self._build_stream(name, path, top["default"])
             for name, path in self.listed.items()
         }
         return Config(**top, streams=MappingProxyType(streams))
@@ -181,14 +181,11 @@ class _Loader:
         }
         return defaults | {("default", key): size for key, size in sizes.items()} | self.values
 
-    @staticmethod
-    def _build_stream(
-        name: str, path: Path, values: Mapping[Path, object], default: StreamConfig
-    ) -> StreamConfig:
-        given: dict[str, Any] = {p[2]: v for p, v in values.items() if p[:2] == path}
+    def _build_stream(self, name: str, path: Path, default: StreamConfig) -> StreamConfig:
+        given: dict[str, Any] = {p[2]: v for p, v in self.values.items() if p[:2] == path}
         if parse_arn(path[1]) is not None:
             given.setdefault("arn", path[1])
-        given |= _sizes(given, values, default)
+        given |= _sizes(given, self.values, default)
         return replace(default, name=name, **given)
 
     def apply_rules(self, config: Config) -> None:
@@ -207,7 +204,7 @@ class _Loader:
 def _default_stream(service: Service) -> StreamConfig:
     """[default] where nobody gave a key: the service's limits are the limits."""
     return StreamConfig(
-        batch_bytes_max=service.request_bytes_max,
+        batch_bytes_max=min(BATCH_BYTES_MAX, service.request_bytes_max),
         request_bytes_max=service.request_bytes_max,
         record_bytes_max=service.record_bytes_max,
     )
@@ -218,11 +215,11 @@ def _sizes(
 ) -> dict[str, int]:
     """The sizes of a stream that nobody gave, neither here (`given`) nor in [default] (`values`):
     the default's, or less where a size that was given is smaller. One request fits in the buffer
-    while another is being delivered, and one record in a request and in a call.
+    while another is being delivered, and one record in a request.
     """
     sizes = {
         key: given.get(key, getattr(default, key))
-        for key in ("buffer_bytes_max", "request_bytes_max", "batch_bytes_max", "record_bytes_max")
+        for key in ("buffer_bytes_max", "request_bytes_max", "record_bytes_max")
     }
 
     def is_open(key: str) -> bool:
@@ -231,9 +228,7 @@ def _sizes(
     if is_open("request_bytes_max"):
         sizes["request_bytes_max"] = min(sizes["request_bytes_max"], sizes["buffer_bytes_max"] // 2)
     if is_open("record_bytes_max"):
-        sizes["record_bytes_max"] = min(
-            sizes["record_bytes_max"], sizes["request_bytes_max"], sizes["batch_bytes_max"]
-        )
+        sizes["record_bytes_max"] = min(sizes["record_bytes_max"], sizes["request_bytes_max"])
     return {key: sizes[key] for key in ("request_bytes_max", "record_bytes_max") if is_open(key)}
 
 

@@ -134,19 +134,14 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
                     ((*at, key), ("spool", "directory")),
                     "is stored, and there is no spool to store in: set spool.directory",
                 )
-    record, request, batch = (
-        (*at, "record_bytes_max"),
-        (*at, "request_bytes_max"),
-        (*at, "batch_bytes_max"),
-    )
+    record, request = (*at, "record_bytes_max"), (*at, "request_bytes_max")
     buffer, memory = (*at, "buffer_bytes_max"), ("memory_bytes_max",)
-    for path, size in ((request, stream.request_bytes_max), (batch, stream.batch_bytes_max)):
-        if stream.record_bytes_max > size:
-            yield Clash(
-                (record, path),
-                f"record_bytes_max ({stream.record_bytes_max}) is above {path[-1]} ({size}): "
-                "the largest record would fit in no request",
-            )
+    if stream.record_bytes_max > stream.request_bytes_max:
+        yield Clash(
+            (record, request),
+            f"record_bytes_max ({stream.record_bytes_max}) is above request_bytes_max "
+            f"({stream.request_bytes_max}): the largest record would fit in no request",
+        )
     if stream.buffer_bytes_max > config.memory_bytes_max:
         yield Clash(
             (buffer, memory),
@@ -188,13 +183,20 @@ def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
 
 
 def _aggregation(at: Path, stream: StreamConfig) -> Iterator[Clash]:
-    """An aggregate fits where a record does; that a record fits in a batch is a rule above."""
-    if stream.aggregation != "none" and stream.aggregate_bytes_max > stream.record_bytes_max:
-        yield Clash(
-            ((*at, "aggregate_bytes_max"), (*at, "record_bytes_max"), (*at, "aggregation")),
-            f"aggregate_bytes_max ({stream.aggregate_bytes_max}) is above record_bytes_max "
-            f"({stream.record_bytes_max}), and an aggregate is sent as one record",
-        )
+    """An aggregate fits where a record does, and in a call with others."""
+    if stream.aggregation == "none":
+        return
+    for key, why in (
+        ("record_bytes_max", "an aggregate is sent as one record"),
+        ("batch_bytes_max", "no call would ever carry a full one"),
+    ):
+        size: int = getattr(stream, key)
+        if stream.aggregate_bytes_max > size:
+            yield Clash(
+                ((*at, "aggregate_bytes_max"), (*at, key), (*at, "aggregation")),
+                f"aggregate_bytes_max ({stream.aggregate_bytes_max}) is above {key} ({size}), "
+                f"and {why}",
+            )
 
 
 def _limits_of(service: Service, at: Path, stream: StreamConfig) -> Iterator[Clash]:

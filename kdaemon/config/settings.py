@@ -52,6 +52,9 @@ from kdaemon.config.values import (
 )
 
 SOCKET_NAME = "kdaemon.sock"
+BATCH_BYTES_MAX = 5 * limits.MIB
+"""Ours, 2026-11-28: below the 10 MiB that AWS takes, because 16 calls of 10 MiB in flight, in
+base64, would hold 213 MiB. A record above it goes in a call of its own."""
 AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
 
 
@@ -202,13 +205,15 @@ class StreamConfig:
     deadline_ms: Milliseconds = 5_000
     # How long a record waits for company at most.
     linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
-    # One PutRecords call to the service: records, and data + partition keys. The defaults of the
-    # three sizes are the service's limits, or less where another size that is set is smaller.
+    # One PutRecords call to the service: records, and data + partition keys. A record that is
+    # larger goes in a call of its own.
     batch_records_max: CallRecords = limits.RECORDS_PER_CALL_MAX
-    batch_bytes_max: CallBytes = AWS.request_bytes_max
-    # One request of a client: data + partition keys.
+    batch_bytes_max: CallBytes = BATCH_BYTES_MAX
+    # One request of a client: data + partition keys. Not set: the service's limit, or less where
+    # buffer_bytes_max is smaller.
     request_bytes_max: CallBytes = AWS.request_bytes_max
-    # One record: data + partition key, until the stream's own limit is known.
+    # One record: data + partition key, until the stream's own limit is known. Not set: the highest
+    # that the service can be made to take, or request_bytes_max, if that is lower.
     record_bytes_max: RecordBytes = AWS.record_bytes_max
     # PutRecords calls of this stream under way at one time.
     in_flight_max: Annotated[int, whole(1, 1000)] = 16

@@ -59,7 +59,7 @@ class Engine:
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
-        self.record_bytes_max = min(settings.record_bytes_max, settings.batch_bytes_max)
+        self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
         self.ledger = FrameLedger(
             settings.buffer_bytes_max,
@@ -236,11 +236,8 @@ class Engine:
         """
         is_changed = self._dispatcher.remap(description, now_ns)
         if description.record_bytes_max is not None:
-            before = self.record_bytes_max
-            self.record_bytes_max = min(
-                description.record_bytes_max, self._settings.batch_bytes_max
-            )
-            is_changed |= self.record_bytes_max != before
+            is_changed |= self.record_bytes_max != description.record_bytes_max
+            self.record_bytes_max = description.record_bytes_max
         self.counters.map_refreshes += 1
         self.freshness.answered(now_ns, is_changed=is_changed)
         self._settlement.judge_strays(now_ns)

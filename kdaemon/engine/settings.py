@@ -11,7 +11,7 @@ class EngineSettings:
     """Bytes are data + partition keys, except `buffer_bytes_max` (memory)."""
 
     batch_records_max: int
-    batch_bytes_max: int
+    batch_bytes_max: int  # a record above it goes in a batch of its own
     record_bytes_max: int  # until the stream tells its own
     linger_ns: int
     in_flight_max: int  # PutRecords calls at once

@@ -49,7 +49,7 @@ class Aggregator:
             if not runs:
                 first = lane.queue[0]
                 size = first.frame.sizes[first.indices[0]]
-                is_payable = size <= draft.bytes_left - byte_count and (
+                is_payable = draft.has_room(size + byte_count) and (
                     size <= bytes_left or (not record_count and budget.can_pay(1, size))
                 )
                 if not is_payable:

@@ -14,7 +14,10 @@ Paid = dict[Lane, tuple[int, int]]
 
 
 class Draft:
-    """A batch being drawn: what is in it, and the room that is left (`bytes_left`: data + keys)."""
+    """A batch being drawn: what is in it, and the room that is left.
+
+    `bytes_left`: data + keys; negative after a record that is larger than the whole batch.
+    """
 
     __slots__ = ("bytes_left", "paid", "records", "records_left", "runs", "widths")
 
@@ -25,6 +28,12 @@ class Draft:
         self.paid: Paid = {}
         self.records: list[Record] = []  # with aggregates only; else they are the runs'
         self.widths: list[int] = []  # with aggregates only, beside `records`
+
+    def has_room(self, byte_count: int) -> bool:
+        """Whether what comes next, of so many bytes, fits. The bound is for company: a single
+        record above it goes in a batch of its own.
+        """
+        return byte_count <= self.bytes_left or not self.runs
 
     def pay(self, lane: Lane, record_count: int, byte_count: int) -> None:
         """The lane's shard pays for what was just put in."""

@@ -162,6 +162,12 @@ class Lane:
         self.waiting_bytes += byte_count
 
     @property
+    def first_size(self) -> int:
+        """Data + partition key of the record that is next. Only while something is queued."""
+        first = self.queue[0]
+        return first.frame.sizes[first.indices[0]]
+
+    @property
     def backlog_bytes(self) -> int:
         """Data + partition keys of all that is to go to this shard and is not in a call."""
         return self.queued_bytes + self.waiting_bytes
@@ -176,7 +182,8 @@ class Lane:
         """Moves to `out` what the shard can pay for and the batch has room for; the caller pays.
 
         Returns (records, bytes) drawn. A single record above the byte bucket's capacity is drawn
-        alone, into debt, once the bucket is full.
+        alone, into debt, once the bucket is full; and one above `bytes_max`, if `out` (all of the
+        batch) is empty.
         """
         budget = self.budget
         budget.refill(now_ns)
@@ -190,9 +197,9 @@ class Lane:
             if count > records_left or run.byte_count > bytes_left:
                 count = affordable(run, records_left, bytes_left)
                 if count == 0:
-                    is_first = record_count == 0
                     size = run.frame.sizes[run.indices[0]]
-                    if not (is_first and size <= bytes_max and budget.can_pay(1, size)):
+                    has_room = not out or (record_count == 0 and size <= bytes_max)
+                    if not (has_room and budget.can_pay(1, size)):
                         break
                     count = 1
             run = self.take(count)
@@ -221,10 +228,8 @@ class Lane:
         Waiting for a quantum rather than for one token is what keeps a saturated shard from
         being sent a record at a time. Only while something is queued; after `budget.refill`.
         """
-        first = self.queue[0]
-        first_size = first.frame.sizes[first.indices[0]]
         records = min(self.queued_records, quantum_records)
-        byte_count = max(first_size, min(self.queued_bytes, quantum_bytes))
+        byte_count = max(self.first_size, min(self.queued_bytes, quantum_bytes))
         return max(self.blocked_until_ns, self.budget.ready_at_ns(records, byte_count))
 
     def drop_abandoned(self) -> list[Run]:

@@ -44,7 +44,8 @@ class Packer:
         order: KeyOrder | None = None,
         is_shard_atomic: bool = False,
     ) -> None:
-        """`records_max`, `bytes_max`: of one batch. `linger_ns`: a saturated lane waits for this
+        """`records_max`, `bytes_max`: of one batch; a record above `bytes_max` goes in a batch of
+        its own. `linger_ns`: a saturated lane waits for this
         much of its rate before it is drawn from again. `aggregate_bytes_max`: 0: none are made.
         `is_shard_atomic`: the service takes all records of a shard in a call or none of them.
         """
@@ -128,7 +129,11 @@ class Packer:
         draft = Draft(self._records_max, self._bytes_max)
         ring = self._ring
         keyless = self._keyless.lane
-        if keyless.state is LaneState.READY and len(ring) > 1:
+        if (
+            keyless.state is LaneState.READY
+            and len(ring) > 1
+            and keyless.first_size <= self._bytes_max  # above it, only an empty batch will do
+        ):
             ring.remove(keyless)  # last: it has what the others leave
             ring.append(keyless)
         for _ in range(len(ring)):
@@ -291,13 +296,12 @@ class Packer:
         """Whether the lane stopped because the batch is full, not because the shard cannot pay."""
         if draft.records_left <= 0:
             return True
-        first = lane.queue[0]
-        size = first.frame.sizes[first.indices[0]]
+        size = lane.first_size
         if lane is self._keyless.lane:
-            return size > draft.bytes_left
+            return not draft.has_room(size)
         if self._aggregator is not None:
             size = max(size, min(self._aggregator.bytes_max, lane.queued_bytes))
-        return size > draft.bytes_left and lane.budget.can_pay(1, size)
+        return not draft.has_room(size) and lane.budget.can_pay(1, size)
 
     def _enter_ring(self, lane: Lane) -> None:
         self._ring.append(lane)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from unittest import TestCase
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -16,6 +16,8 @@ from kdaemon.engine import EngineSettings
 from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, SETTINGS, Play
 from tests.unit.base.frames import MS, SECOND, describe, even_shards
 
+# Without the phase that explains: it runs a stuck example hundreds of times, which takes minutes.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 CALLS = st.integers(0, 2)
 PLACES = st.integers(0, 15).map(lambda part: str(part * (HASH_KEY_MAX // 16) + 5))
 
@@ -123,6 +125,7 @@ def machine(of: EngineSettings, examples: int = 50) -> type[TestCase]:
     case.settings = settings(  # type: ignore[attr-defined]
         deadline=None,
         print_blob=True,
+        phases=PHASES,
         max_examples=examples,
         stateful_step_count=40,
         suppress_health_check=[HealthCheck.too_slow],
@@ -160,3 +163,13 @@ TestNewcomer = machine(
     replace(SETTINGS, is_ordered=True, aggregate_bytes_max=900, first_share=0.1), 30
 )
 TestOrderedAggregatingEngine = machine(replace(SETTINGS, is_ordered=True, aggregate_bytes_max=900))
+
+SMALL_BATCHES = replace(SETTINGS, batch_bytes_max=1500)  # the largest records are above a batch
+TestSmallBatches = machine(SMALL_BATCHES)
+TestSmallBatchesInOrder = machine(replace(SMALL_BATCHES, is_ordered=True), 30)
+TestSmallBatchesOfAnAtomicService = machine(
+    replace(SMALL_BATCHES, is_ordered=True, is_shard_atomic=True), 30
+)
+TestSmallBatchesOfAggregates = machine(
+    replace(SMALL_BATCHES, is_ordered=True, aggregate_bytes_max=900), 30
+)

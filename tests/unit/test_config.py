@@ -217,13 +217,28 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
         ("streams_max = 1\n[streams]\na = {}\nb = {}", "streams_max", "streams listed (2)"),
         ("[send]\ncall_timeout_ms = 9999", "send.call_timeout_ms", "(10000) is above"),
         ("[send]\nconnect_timeout_ms = 15001", "send.connect_timeout_ms", "(15001) is above"),
-        ("[default]\nrecord_bytes_max = 5242881", "default.record_bytes_max", "in no request"),
-        ("[default]\nbatch_bytes_max = 99999", "default.batch_bytes_max", "in no request"),
+        (
+            "[default]\nrecord_bytes_max = 100000\nrequest_bytes_max = 99999",
+            "default.record_bytes_max",
+            "is above request_bytes_max (99999): the largest record would fit in no request",
+        ),
         ("[default]\nbuffer_bytes_max = 268435457", "default.buffer_bytes_max", "bounds all"),
-        ("[default]\nbuffer_bytes_max = 10485759", "default.buffer_bytes_max", "must fit while"),
-        ("memory_bytes_max = 10485759", "memory_bytes_max", "must fit while"),
+        (
+            "[default]\nbuffer_bytes_max = 10485759\nrequest_bytes_max = 5242880",
+            "default.buffer_bytes_max",
+            "must fit while",
+        ),
+        (
+            "memory_bytes_max = 10485759\n[default]\nrequest_bytes_max = 5242880",
+            "default.request_bytes_max",
+            "must fit while",
+        ),
         ("[streams.a]\nlinger_ms = 20000", "streams.a.linger_ms", "before they are sent"),
-        ("[streams.a]\nrecord_bytes_max = 5242881", "streams.a.record_bytes_max", "in no request"),
+        (
+            "[default]\nrequest_bytes_max = 5242880\n[streams.a]\nrecord_bytes_max = 5242881",
+            "streams.a.record_bytes_max",
+            "in no request",
+        ),
         ("[streams.'a b']", 'streams."a b"', "is no name of a stream"),
         (f"[streams.clicks]\n[streams.'{ARN}']", f'streams."{ARN}"', "is the stream clicks again"),
         ("service = 'yandex'\n[streams.a]\narn = '" + ARN + "'", "streams.a.arn", "has no ARNs"),
@@ -247,6 +262,11 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
             "[default]\naggregation = 'kpl'\nrecord_bytes_max = 4095",
             "default.record_bytes_max",
             "(51200) is above record_bytes_max (4095)",
+        ),
+        (
+            "[default]\naggregation = 'kpl'\nbatch_bytes_max = 51199",
+            "default.batch_bytes_max",
+            "(51200) is above batch_bytes_max (51199)",
         ),
     ],
 )
@@ -296,6 +316,29 @@ def test_a_stream_with_order_may_promise_what_it_likes_on_one_path(
 def test_a_stream_with_order_may_drop_its_oldest_records() -> None:
     text = "[default]\nacknowledge = 'stored'\nwhen_full = 'drop_oldest'"
     load_config(text=f"{SPOOL}{text}\nordering = 'partition_key'")
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("", (5 * MIB, 10 * MIB, 10 * MIB)),
+        ("service = 'yandex'", (5 * MIB, 5 * MIB, 1 * MIB)),
+        ("[default]\nbatch_bytes_max = 99999", (99_999, 10 * MIB, 10 * MIB)),
+        ("[default]\nbuffer_bytes_max = 8388608", (5 * MIB, 4 * MIB, 4 * MIB)),
+        ("memory_bytes_max = 4194304", (5 * MIB, 2 * MIB, 2 * MIB)),
+        ("[default]\nrequest_bytes_max = 2097152", (5 * MIB, 2 * MIB, 2 * MIB)),
+        ("[default]\nrecord_bytes_max = 2097152", (5 * MIB, 10 * MIB, 2 * MIB)),
+        ("[streams.a]\nbuffer_bytes_max = 8388608", (5 * MIB, 4 * MIB, 4 * MIB)),
+        ("[streams.a]\nrequest_bytes_max = 2097152", (5 * MIB, 2 * MIB, 2 * MIB)),
+    ],
+)
+def test_a_size_that_nobody_gave_is_the_service_s_limit_or_what_the_others_leave_room_for(
+    text: str, sizes: tuple[int, int, int]
+) -> None:
+    """Of a batch, a request, a record. The size of a batch bounds no record."""
+    stream = load_config(text=text).stream("a")
+    assert stream is not None
+    assert (stream.batch_bytes_max, stream.request_bytes_max, stream.record_bytes_max) == sizes
 
 
 def test_the_size_of_aggregates_binds_only_who_aggregates() -> None:

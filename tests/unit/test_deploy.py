@@ -40,7 +40,14 @@ def drain_s(config: Config) -> float:
 
 
 def memory_needed_bytes(config: Config) -> float:
-    """Buffers, interpreter, and the bodies of one busy stream's calls in flight (base64: 4/3)."""
+    """Buffers, interpreter, and the bodies of one busy stream's calls in flight (base64: 4/3).
+
+    Where records are above a batch, their calls are larger, and fewer: the stream's buffer holds
+    them all.
+    """
+    assert config.default.buffer_bytes_max <= (
+        config.default.in_flight_max * config.default.batch_bytes_max
+    )
     bodies = config.default.in_flight_max * config.default.batch_bytes_max * 4 / 3
     return config.memory_bytes_max + INTERPRETER_BYTES + bodies
 

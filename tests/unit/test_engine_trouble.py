@@ -498,10 +498,10 @@ def test_what_fails_on_a_shard_that_is_gone_is_routed_anew() -> None:
     assert {run.lane.shard_id for run in again.runs} <= {"a", "b"}
 
 
-def test_a_description_sets_the_record_limit_within_that_of_a_batch() -> None:
-    rig = Rig()
-    assert rig.engine.record_bytes_max == 50_000
-    for told, expected in ((70_000, 70_000), (10**7, 100_000), (None, 100_000)):
+def test_a_description_sets_the_record_limit_whatever_a_batch_holds() -> None:
+    rig = Rig(replace(SETTINGS, record_bytes_max=150_000))
+    assert rig.engine.record_bytes_max == 150_000 > SETTINGS.batch_bytes_max
+    for told, expected in ((70_000, 70_000), (10**7, 10**7), (None, 10**7)):
         rig.engine.handle_description(describe(None, record_bytes_max=told), T)
         assert rig.engine.record_bytes_max == expected
     assert rig.engine.shard_count == 1

@@ -350,3 +350,19 @@ def test_a_saturated_lane_of_aggregates_is_given_its_rate_in_full_ones() -> None
         now_ns = due_ns
     assert all(byte_count > 50_000 * records for records, byte_count in batches[1:])
     assert sum(byte_count for _, byte_count in batches) >= 3_700_000, "0.9 s saved, and 3 s"
+
+
+def test_a_record_above_the_bytes_of_a_batch_goes_plain_and_only_into_an_empty_one() -> None:
+    lane, other = make_lane(), make_lane()
+    large = make_frame([Record(bytes(8000), "k"), Record(b"x", "l")])
+    push(lane, large)
+    push(other, frame_of(3))
+    draft = draw(lane, bytes_max=5000)
+    assert draft.records == [large.records[0]]
+    assert (draft.widths, draft.bytes_left) == ([1], 5000 - 8001)
+    Aggregator(BYTES_MAX, None).draw(other, draft, 0)
+    assert draft.widths == [1], "no company"
+    push(other, make_frame([Record(bytes(8000), "k")]))
+    full = draw(other, bytes_max=5000)
+    assert full.widths == [3], "not behind others"
+    assert draw(other, bytes_max=5000).widths == [1]

@@ -46,6 +46,14 @@ def put_keyed(packer: Packer, lane: Lane, count: int, now_ns: int = 0) -> None:
     packer.push(Run(frame, list(range(count)), sum(frame.sizes), lane), now_ns)
 
 
+def put_sizes(packer: Packer, sizes: list[int], now_ns: int = 0) -> Frame:
+    frame = make_frame(Record(bytes(size - 6), "") for size in sizes)
+    indices = list(range(len(sizes)))
+    run = Run(frame, indices, sum(frame.sizes), packer.keyless_lane, is_keyless=True)
+    packer.push(run, now_ns)
+    return frame
+
+
 def wake_and_draw(packer: Packer, now_ns: int) -> Batch | None:
     packer.wake(now_ns)
     return packer.draw(now_ns)
@@ -330,3 +338,51 @@ def test_whatever_comes_all_of_it_leaves_once_and_each_wake_up_is_to_come(
             assert due_ns > now_ns
             now_ns = due_ns
     assert came == left
+
+
+# Above the bytes of a batch
+
+
+@pytest.mark.parametrize("aggregate", [0, 900])
+def test_a_record_above_the_bytes_of_a_batch_goes_by_itself_to_who_can_pay(aggregate: int) -> None:
+    lanes = make_lanes(3, byte_count=10_000)
+    for lane in lanes[:2]:
+        lane.budget.pay(1, 100)  # not full: they cannot go into debt
+    packer = Packer(500, 1000, LINGER_NS, 0, aggregate_bytes_max=aggregate)
+    packer.replace_lanes(lanes)
+    put_sizes(packer, [20_000, 50, 50])
+    batches = []
+    while (batch := packer.draw(0)) is not None:
+        batches.append(batch)
+    large = [batch for batch in batches if max(map(len, (r.data for r in batch.records))) > 1000]
+    assert [batch.record_count for batch in large] == [1]
+    assert by_shard(large[0]) == {"s2": 1}
+    assert sum(batch.record_count for batch in batches) == 3
+
+
+def test_a_record_above_the_bytes_of_a_batch_is_not_passed_over_for_records_with_keys() -> None:
+    lanes = make_lanes(4)
+    packer = Packer(500, 1000, LINGER_NS, 0)
+    packer.replace_lanes(lanes)
+    put_sizes(packer, [20, 5000])
+    for turn in range(4):
+        for lane in lanes[:3]:  # never without something of their own
+            put_keyed(packer, lane, 1)
+        batch = draw(packer)
+        if batch.byte_count > 1000:
+            assert batch.record_count == 1
+            break
+        assert turn < 3, "it was never drawn"
+
+
+def test_a_record_above_the_bytes_of_a_batch_that_nobody_can_pay_for_waits() -> None:
+    lanes = make_lanes(2, byte_count=10_000)
+    packer = Packer(500, 1000, LINGER_NS, 0)
+    packer.replace_lanes(lanes)
+    for lane in lanes:
+        lane.budget.pay(1, 1000)
+    put_sizes(packer, [20_000])
+    assert wake_and_draw(packer, 0) is None, "an empty batch holds nobody up"
+    due_ns = packer.next_due_ns()
+    assert due_ns == 100 * MS
+    assert draw(packer, due_ns).record_count == 1

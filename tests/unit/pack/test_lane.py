@@ -149,11 +149,24 @@ def test_a_record_above_the_bucket_goes_alone_from_a_full_one_into_debt() -> Non
     assert lane.payable_at_ns(1, 1) == 100 * MS + 4101 * MS
 
 
-def test_an_oversize_record_does_not_break_the_batch_limit() -> None:
+def test_a_record_above_the_batch_s_bytes_goes_only_into_an_empty_batch_and_alone() -> None:
+    lane = make_lane()
+    filled(lane, [5000, 1], [5000])
+    out = drawn(lane, byte_count=4999)
+    assert [run.indices for run in out] == [[0]]
+    assert lane.draw(500, 4999 - 5000, 0, out) == (0, 0)
+    assert [run.indices for run in drawn(lane, byte_count=4999)] == [[1]]
+    assert [run.indices for run in drawn(lane, byte_count=4999)] == [[0]]
+    assert not lane.queue
+
+
+def test_a_record_above_both_the_bucket_and_the_batch_waits_for_a_full_bucket() -> None:
     lane = make_lane(1000, 1000)
-    filled(lane, [5000])
-    assert drawn(lane, byte_count=4999) == []
-    assert len(drawn(lane, byte_count=5000)) == 1
+    filled(lane, [100], [5000], [1])
+    assert [run.byte_count for run in drawn(lane, byte_count=300)] == [100]
+    assert drawn(lane, byte_count=300, now_ns=100 * MS - 1) == []
+    assert [run.byte_count for run in drawn(lane, byte_count=300, now_ns=100 * MS)] == [5000]
+    assert lane.payable_at_ns(1, 1) == 100 * MS + 4101 * MS
 
 
 def test_an_oversize_record_in_the_middle_of_a_run_is_split_off() -> None:

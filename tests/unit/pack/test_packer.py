@@ -304,6 +304,51 @@ def test_an_oversize_record_goes_in_a_batch_of_its_own_shard_and_then_its_lane_p
     assert packer.next_due_ns() == 3101 * MS
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_record_above_the_bytes_of_a_batch_has_one_of_its_own(place: int) -> None:
+    lanes = [make_lane(name) for name in "abc"]
+    packer = make_packer(*lanes, bytes_max=1000)
+    for number, lane in enumerate(lanes):
+        put(packer, lane, [10, 5000, 20] if number == place else [10, 10])
+    batches = []
+    while (batch := packer.draw(0)) is not None:
+        batches.append(batch)
+        assert batch.byte_count == sum(run.byte_count for run in batch.runs)
+        assert batch.byte_count <= 1000 or batch.record_count == 1
+    assert [batch.byte_count for batch in batches].count(5000) == 1
+    assert sum(batch.record_count for batch in batches) == 7
+    assert not packer.has_ready
+    assert packer.next_due_ns() is None
+
+
+def test_a_record_above_the_bytes_of_a_batch_is_not_passed_over_for_ever() -> None:
+    large, *others = (make_lane(name) for name in "abcd")
+    packer = make_packer(*others, large, bytes_max=1000)
+    for lane in others:
+        put(packer, lane, [10] * 200)
+    put(packer, large, [5000])
+    for _ in range(len(others) + 2):
+        if counts(draw(packer)) == {"a": 1}:
+            break
+        for lane in others:
+            put(packer, lane, [10] * 100)  # there is always more than a batch of them
+    else:
+        pytest.fail("it was never drawn")
+
+
+def test_who_cannot_pay_for_a_record_above_the_batch_waits_and_holds_up_nobody() -> None:
+    large, other = make_lane("a", 1000, 1000), make_lane("b")
+    packer = make_packer(large, other, bytes_max=300)
+    put(packer, large, [100])
+    draw(packer)  # its bucket is not full
+    put(packer, large, [5000])
+    put(packer, other, [10])
+    assert counts(draw(packer)) == {"b": 1}
+    assert packer.draw(0) is None
+    assert packer.next_due_ns() == 100 * MS
+    assert counts(draw(packer, 100 * MS)) == {"a": 1}
+
+
 def test_a_debt_is_paid_at_the_rate_of_a_share_that_grows_meanwhile() -> None:
     lane = make_lane(byte_count=100_000)
     for sent_ns, throttled in ((0, 0), (4 * SECOND, 1)):  # of little that was sent, half was taken
