@@ -152,6 +152,32 @@ def test_a_throttle_after_a_quiet_time_does_not_stop_a_large_record_for_minutes(
     assert play.now_ns - since_ns <= 60 * SECOND
 
 
+@pytest.mark.parametrize("then", ["AUTO", "missing"])
+def test_a_record_without_a_key_that_no_shard_was_found_for_has_one_when_the_map_is_gone(
+    then: str,
+) -> None:
+    """It queued for any shard, and goes another way before it was ever drawn."""
+    play = Play(random.Random(0))
+    play.describe(describe(even_shards(1)))
+    play.put([Record(b"first", "a")])
+    play.put([Record(b"second", "")])  # lingers: a call is out
+    if then == "AUTO":
+        play.describe(describe(even_shards(1), is_auto=True))
+    else:
+        play.fail(0, "missing")
+        play.description = describe(None)
+    for _ in range(20):
+        sent = [record for batch in play.calls for record in batch.records]
+        assert all(record.partition_key for record in sent)
+        if any(bytes(record.data) == b"second" for record in sent):
+            break
+        if then == "missing" and play.calls:
+            play.answer(0, ["delivered"])
+        play.jump()
+    else:
+        pytest.fail("it was never sent")
+
+
 TestEngine = machine(SETTINGS)
 TestEngineWithoutLinger = machine(replace(SETTINGS, linger_ns=0), 20)
 TestOrderedEngine = machine(replace(SETTINGS, is_ordered=True))
