@@ -166,6 +166,7 @@ class Dispatcher:
     ) -> Run:
         if shard == ANY_SHARD:
             lane = self._packer.keyless_lane
+            self._packer.names.is_used = True
             return Run(frame, indices, byte_count, lane, attempt_count, is_keyless=True)
         return Run(frame, indices, byte_count, self._packer.lanes[shard], attempt_count)
 

@@ -360,7 +360,7 @@ def test_a_record_above_the_bytes_of_a_batch_goes_plain_and_only_into_an_empty_o
     draft = draw(lane, bytes_max=5000)
     assert draft.records == [large.records[0]]
     assert (draft.widths, draft.bytes_left) == ([1], 5000 - 8001)
-    Aggregator(BYTES_MAX, None).draw(other, draft, 0)
+    Aggregator(BYTES_MAX, None, Names()).draw(other, draft, 0)
     assert draft.widths == [1], "no company"
     push(other, make_frame([Record(bytes(8000), "k")]))
     full = draw(other, bytes_max=5000)
