@@ -11,7 +11,7 @@ what is kept and told of rejections is bounded, whatever came.
 Where it sits: a connection's bytes, in blocks -> here -> the door.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -164,8 +164,6 @@ _glance = msgspec.json.Decoder(_Glance).decode
 _WITH_DATA = LINE_BYTES_MIN
 _WITH_DATA_BASE64 = len(b'{"data_base64":""}')
 _WITH_KEY = len(b',"partition_key":""')
-_WITH_HASH_KEY = len(b',"explicit_hash_key":""')
-_WITH_STREAM = len(b',"stream":""')
 _SPARE_MIN = len(b',"data":""')  # what a field that is there twice takes at least
 
 
@@ -199,10 +197,11 @@ def parse_lines(
         # Not `decode_lines`, which takes values wherever they end: a line must be one record.
         lines = list(map(_decode_line, raw))
     except UNREADABLE:  # a bad line, or a blank one
-        _collect(_read_each(raw, first_line, problems), stream, by_stream, problems)
+        each = _read_each(raw, first_line, problems)
+        _collect(each, stream, by_stream, problems, lambda: False)
     else:
         numbered = zip(range(first_line, first_line + len(raw)), raw, lines, strict=True)
-        _collect(numbered, stream, by_stream, problems)
+        _collect(numbered, stream, by_stream, problems, lambda: _is_sound_block(block, lines))
     rejected = problems.rejected[told_before:]
     return Parsed(by_stream, rejected, problems.count - count_before, len(raw))
 
@@ -313,8 +312,13 @@ def _collect(
     stream: str | None,
     by_stream: dict[str | None, Lines],
     problems: Problems,
+    prove: Callable[[], bool],
 ) -> None:
-    """Lines that could be read -> records under their streams, or rejections."""
+    """Lines that could be read -> records under their streams, or rejections.
+
+    `prove`: whether it is certain that no field of any line is there twice.
+    """
+    is_proven: bool | None = None  # not asked for yet
     lines = Lines([], [], [])
     current: str | None = None  # whose `lines` these are; set with the first record
     for number, text, line in numbered:
@@ -335,9 +339,13 @@ def _collect(
         key_bytes = len(key) if key.isascii() else len(key.encode())
         if key:
             spare -= _WITH_KEY + key_bytes
-        # Only a line that is longer than its values explain can hold a field twice.
-        if spare >= _SPARE_MIN and not _is_sound(number, text, line, spare, problems):
-            continue
+        if spare >= _SPARE_MIN:  # only a line longer than its values can hold a field twice
+            if is_proven is None:
+                is_proven = prove()
+            twice = None if is_proven else repeated_in_line(text)
+            if twice is not None:
+                problems.add(number, VALIDATION, f"{_twice(twice)} {FIELDS}")
+                continue
         hash_key = line.explicit_hash_key
         if hash_key is not None and not _is_hash_key(hash_key):
             message = "An explicit hash key is a decimal from 0 to 2^128-1 without leading zeros."
@@ -352,25 +360,24 @@ def _collect(
         lines.numbers.append(number)
 
 
-def _is_sound(number: int, text: bytes, line: _Line, spare: int, problems: Problems) -> bool:
-    """Whether each field is there once. `spare`: bytes beyond those of data and partition key."""
-    field_count = 1 + (line.partition_key is not None)
-    if line.explicit_hash_key is not None:
-        spare -= _WITH_HASH_KEY + len(line.explicit_hash_key)
-        field_count += 1
-    if line.stream is not None:
-        spare -= _WITH_STREAM + len(line.stream.encode())
-        field_count += 1
-    if spare < _SPARE_MIN:
-        return True
-    # Blanks and escapes take room too. A field with a text has four quotes that are not escaped.
-    quote_count = text.count(b'"') - text.count(b'\\"')
-    if quote_count == 4 * field_count and b'\\\\"' not in text:
-        return True
-    name = repeated_in_line(text)
-    if name is not None:
-        problems.add(number, VALIDATION, f"{_twice(name)} {FIELDS}")
-    return name is None
+def _is_sound_block(block: bytes, lines: list[_Line]) -> bool:
+    """Whether it is certain that no line of a block has a field twice, however long the lines are:
+    blanks and escapes take room too. What is not certain is looked at line by line.
+
+    A field that is a text has four quotes of its own; all others stand within a text, escaped.
+    """
+    keys = [line.partition_key for line in lines]
+    hash_keys = [line.explicit_hash_key for line in lines]
+    streams = [line.stream for line in lines]
+    field_count = 4 * len(lines) - keys.count(None) - hash_keys.count(None) - streams.count(None)
+    quote_count = 4 * field_count
+    if b"\\" in block:
+        texts = [line.data for line in lines if line.data is not None]
+        texts += [key for key in keys if key is not None]
+        quote_count += "".join(texts).count('"')
+        if b"u0022" in block:  # a quote that is written without one
+            return False
+    return block.count(b'"') == quote_count
 
 
 def _twice(name: str) -> str:

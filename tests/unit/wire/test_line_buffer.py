@@ -36,3 +36,12 @@ def test_what_is_dropped_does_not_come_out() -> None:
     assert (buffer.partial_bytes, buffer.line_count) == (0, 1)
     buffer.clear()
     assert not buffer.has_lines
+
+
+@pytest.mark.parametrize("is_line", [False, True])
+def test_a_byte_order_mark_is_left_out_once_however_it_comes(is_line: bool) -> None:
+    buffer = LineBuffer()
+    for byte in b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n":
+        buffer.feed(bytes([byte]))
+    taken = [buffer.take_line(), buffer.take_line()] if is_line else [buffer.take_block()]
+    assert b"".join(taken) == b"a\n\xef\xbb\xbfb\n"

@@ -1,5 +1,7 @@
 """NDJSON on the wire, both ways."""
 
+import contextlib
+import gc
 import json
 from typing import Any
 
@@ -7,22 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdaemon.base.admission import make_frame
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.wire.lines import (
     EXPLAINED_MAX,
+    NUMBERED_MAX,
+    SERIALIZATION,
+    SETUP_BYTES_MAX,
+    VALIDATION,
     Lines,
+    Problems,
     Rejected,
     Setup,
     encode_acknowledged,
+    encode_answer,
     encode_rejected,
+    held_bytes_bound,
     parse_lines,
     parse_setup,
     refuse_oversized,
 )
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.put import ApiError, PutLimits, parse_put_record, parse_put_records
 
 
 def only(block: bytes) -> Lines:
@@ -240,3 +250,124 @@ def test_a_record_without_a_key_is_counted_with_the_key_it_will_be_given() -> No
     longer = json.dumps({"data": "x" * (RECORD_BYTES_MAX - SPREAD_KEY_BYTES + 1)}).encode()
     lines = parse_lines(longer, 1, "s").by_stream["s"]
     assert [rejected.line for rejected in refuse_oversized(lines, PutLimits())] == [1]
+
+
+# --- bounds
+
+
+def test_ten_problems_are_explained_a_thousand_numbered_and_all_are_counted() -> None:
+    problems = Problems()
+    for first_line in (1, 701, 1401):
+        parsed = parse_lines(b'x\n{"data":"a"}\n{}\n' * 233 + b"x\n", first_line, None, problems)
+        assert parsed.rejected_count == 467
+        assert len(parsed.by_stream[None].records) == 233
+        assert parsed.line_count == 700
+    assert problems.count == 1401
+    assert problems.is_hopeless
+    assert len(problems.rejected) == NUMBERED_MAX
+    assert [each.line for each in problems.rejected[:4]] == [1, 3, 4, 6]
+    assert [each.code for each in problems.rejected[:2]] == [SERIALIZATION, VALIDATION]
+    texts = [each.message for each in problems.rejected]
+    assert all(texts[:EXPLAINED_MAX])
+    assert not any(texts[EXPLAINED_MAX:])
+
+
+def test_the_answer_of_http_counts_all_and_tells_some() -> None:
+    problems = Problems()
+    problems.extend([Rejected(2, "C", "Why."), Rejected(1, "D", "So.")])
+    assert encode_answer(7, problems) == (
+        b'{"acknowledged":7,"rejected":[{"line":1,"code":"D","message":"So."},'
+        b'{"line":2,"code":"C","message":"Why."}],"rejected_count":2}'
+    )
+    parse_lines(b"x\n" * 100_000, 3, None, problems)
+    answer = json.loads(encode_answer(0, problems))
+    assert answer["rejected_count"] == 100_002
+    assert [set(each) for each in answer["rejected"]] == (
+        [{"line", "code", "message"}] * EXPLAINED_MAX
+        + [{"line", "code"}] * (NUMBERED_MAX - EXPLAINED_MAX)
+    )
+    assert len(encode_answer(0, problems)) < 100_000
+
+
+@pytest.mark.parametrize("block", [b"\n" * 65_536, b" \n\t\r\n", b"\n" * 9 + b" ", b"\n"])
+def test_a_blank_block_is_nothing_but_lines(block: bytes) -> None:
+    parsed = parse_lines(block)
+    assert (parsed.by_stream, parsed.rejected_count) == ({}, 0)
+    assert parsed.line_count == len(block.split(b"\n")) - block.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"x", b"{}", b"", b"1", b"[]", b'{"data":""}', b'{"data":"aaaaa"}']
+)
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_what_lines_hold_is_within_what_they_are_charged(line: bytes, count: int) -> None:
+    block = (line + b"\n") * count
+    bound = held_bytes_bound(len(block), block.count(b"\n"))
+    for lines in parse_lines(block).by_stream.values():
+        frame = make_frame(lines.records, lines.sizes, Acknowledge.ACCEPTED, None, None)
+        assert frame.held_bytes <= bound
+    assert bound <= 60 * len(block) + 5_000
+
+
+def test_a_byte_order_mark_is_left_out_at_the_start_and_only_there() -> None:
+    line = b'\xef\xbb\xbf{"data":"a"}\n'
+    parsed = parse_lines(line + line, is_start=True)
+    assert parsed.by_stream[None].numbers == [1]
+    assert [each.line for each in parsed.rejected] == [2]
+    assert parse_lines(line).rejected_count == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"x":"%b"}' % (b"0" * SETUP_BYTES_MAX),
+        b'{"x":[%b[]]}' % (b"[]," * 500_000),
+        b'{"stream":"s"%b}' % (b" " * SETUP_BYTES_MAX),
+        b'{"data":null,"x":1}',
+        b'{"data":[1]}',
+    ],
+)
+def test_a_line_that_is_no_setup_is_left_to_the_reader_of_records(line: bytes) -> None:
+    assert parse_setup(line) is None
+    (rejected,) = parse_lines(line).rejected
+    assert 0 < len(rejected.message or "") < 600
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"x":[%b[]]}' % (b"[]," * 1000), b'{"x":1e999999}', b'{"x":%b}' % (b"1" * 4000)],
+)
+def test_a_small_setup_that_is_wrong_is_told_in_a_few_words(line: bytes) -> None:
+    with pytest.raises(RejectedRecord) as caught:
+        parse_setup(line)
+    assert len(caught.value.message) < 1000
+
+
+@pytest.mark.parametrize(
+    "value", [b"1" * 1_000_000, b"1e999999999", b"NaN", b"0." + b"1" * 1_000_000, b"-", b"Infinity"]
+)
+def test_a_number_of_any_length_is_no_trouble(value: bytes) -> None:
+    for line in (b'{"data":%b}' % value, b'{"x":%b}' % value, value):
+        assert parse_lines(line).rejected_count == 1
+
+
+def test_nothing_that_a_client_sent_outlives_the_reading_of_it() -> None:
+    """No cycle holds it: an exception that is kept holds its frame, and that the bytes."""
+    body = b'{"x":["%b"]}' % (b"0" * 3000)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            with contextlib.suppress(RejectedRecord):
+                parse_setup(body)
+            parse_lines(body + b"\n" + body + b'\n{"data":1}\n{"data":"a","data":"b"}\nx\n\xff')
+            for parse in (parse_put_records, parse_put_record):
+                for sent in (body, body * 40, b'{"Data":1}', b"[" * 5000, b'{"Records":[{}]}'):
+                    with contextlib.suppress(ApiError):
+                        parse(sent, PutLimits())
+        gc.collect()
+        found = [each for each in gc.garbage if not isinstance(each, type)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert found == []
