@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.limits import HASH_KEY_PATTERN
+from kdaemon.base.limits import HASH_KEY_PATTERN, KIB
 from kdaemon.base.names import ARN_PATTERN, parse_arn
 
 # Each of these is bounded in length and linear, as every pattern here must be: a client chooses the
@@ -18,6 +18,8 @@ from kdaemon.base.names import ARN_PATTERN, parse_arn
 SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
 SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"  # [M]
 HASH_KEY = HASH_KEY_PATTERN.strip("^$")
+
+CONTROL_BYTES_MAX = 64 * KIB  # of a body that is decoded to a Payload; ours, 2026-11-28
 
 Payload = Mapping[str, object]
 

@@ -15,12 +15,16 @@ Pure: a request in, status and JSON out. A call that is refused has changed noth
 import msgspec
 
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import MIB
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota
+from kdaemon.wire.explain import reason_of
+from kdaemon.wire.refusals import MESSAGE_CHARACTERS_MAX, echo
 
 PREFIX = "/sandbox/"
 JSON = b"application/json"
+CALL_BYTES_MAX = 2 * MIB  # of a body: as many faults as may be queued; ours, 2026-11-28
 
 
 class _QuotaCall(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,6 +54,8 @@ _METHODS = {
 def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -> tuple[int, bytes]:
     """HTTP status and JSON body for a path under `PREFIX`."""
     name = path.removeprefix(PREFIX)
+    if len(body) > CALL_BYTES_MAX:
+        return 400, _error("InvalidArgumentException", f"a body may have {CALL_BYTES_MAX} bytes")
     try:
         match method, name:
             case "POST", "faults":
@@ -74,8 +80,9 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
                 return _refuse_route(method, name)
     except ServiceError as error:
         return error.status, _error(error.code, error.message)
-    except (msgspec.MsgspecError, ValueError) as error:
-        return 400, _error("InvalidArgumentException", f"{method} {PREFIX}{name}: {error}")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        text = f"{method} {PREFIX}{name}: {reason_of(error)}"
+        return 400, _error("InvalidArgumentException", text)
     return 200, _encode({"faults": service.pending_faults()})
 
 
@@ -84,8 +91,10 @@ def _refuse_route(method: str, name: str) -> tuple[int, bytes]:
         text = f"{PREFIX}{name} takes {_METHODS[name]}, not {method}"
         return 405, _error("MethodNotAllowedException", text)
     known = ", ".join(PREFIX + each for each in _METHODS)
-    return 404, _error("UnknownOperationException", f"no {PREFIX}{name} here; there are {known}")
+    return 404, _error(
+        "UnknownOperationException", f"no {PREFIX}{echo(name)} here; there are {known}"
+    )
 
 
 def _error(code: str, text: str) -> bytes:
-    return _encode({"__type": code, "message": text})
+    return _encode({"__type": code, "message": text[:MESSAGE_CHARACTERS_MAX]})

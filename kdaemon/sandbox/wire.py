@@ -18,12 +18,13 @@ from typing import NamedTuple
 import msgspec
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.limits import KIB, RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
-from kdaemon.sandbox.payload import Payload
+from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
 from kdaemon.sandbox.service import Service, refusal_of
+from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.put import (
     ApiError,
     PutLimits,
@@ -37,7 +38,6 @@ from kdaemon.wire.put import (
 from kdaemon.wire.refusals import Encoding, refuse, render
 
 JSON = Encoding.JSON.value
-CONTROL_BYTES_MAX = 64 * KIB  # of a body that is no PutRecord(s); ours, 2026-11-28
 _TARGET_PREFIX = b"Kinesis_20131202."
 _PUT_TARGET = _TARGET_PREFIX + b"PutRecords"  # stands for every operation in the envelope checks
 
@@ -176,7 +176,7 @@ def _payload(body: bytes) -> Payload:
         raise api_error("SerializationException", text)
     try:
         payload = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise api_error("SerializationException", "The body is not JSON.") from None
     if not isinstance(payload, dict):
         raise api_error("SerializationException", "The body must be a JSON object.")

@@ -24,6 +24,7 @@ from kdaemon.base.limits import (
 )
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.shards import STORED_OVERHEAD_BYTES, Shard, Stream, hash_key_of
+from kdaemon.wire.refusals import echo
 
 Written = tuple[list[RecordResult], int]  # the results, and the bytes of memory for what was stored
 
@@ -296,10 +297,10 @@ def _check_yandex(records: list[Record], request_bytes_max: int) -> int:
                 f"Data of size of {len(record.data)} bytes exceed limit of {RECORD_BYTES_MAX} bytes"
             )
         if key_bytes > PARTITION_KEY_BYTES_MAX_YANDEX:
-            raise invalid_yandex(f"Partition key is too long: {record.partition_key}")
+            raise invalid_yandex(f"Partition key is too long: {echo(record.partition_key)}")
         explicit = record.explicit_hash_key
         if explicit and (not _is_hash_key(explicit) or int(explicit) > HASH_KEY_MAX):
-            raise invalid_yandex(f"{explicit} is not a valid 128 bit decimal")
+            raise invalid_yandex(f"{echo(explicit)} is not a valid 128 bit decimal")
     if total_bytes > request_bytes_max:
         raise invalid_yandex(
             f"Total size of PutRecords request of {total_bytes} bytes exceed limit of "

@@ -10,9 +10,16 @@ calls are those of its protocol as far as known.
 import msgspec
 
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORDS_PER_CALL_MAX
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox.payload import Payload, refuse
+from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload, refuse
 from kdaemon.sandbox.writes import invalid_yandex
+from kdaemon.wire.explain import UNREADABLE, reason_of
+from kdaemon.wire.refusals import echo
+
+# Opening braces in a body: one for each record, and those in keys. Ours, 2026-11-28; it bounds
+# what is decoded for nothing.
+BRACES_MAX = RECORDS_PER_CALL_MAX * (PARTITION_KEY_BYTES_MAX_YANDEX + 8)
 
 CONTENT_TYPES = (b"application/json", b"application/x-amz-json-1.1", b"application/x-amz-json-1.0")
 
@@ -79,18 +86,18 @@ def read_payload(operation: str, body: bytes) -> Payload:
         return payload  # the service will say that it does not know the operation
     for member in payload:
         if member not in allowed:
-            raise refuse("InvalidArgumentException", f"Unexpected json key: {member}")
+            raise refuse("InvalidArgumentException", f"Unexpected json key: {echo(member)}")
     return payload
 
 
 def parse_put_records(body: bytes) -> tuple[str, list[Record]]:
     """Stream name and records, bounds unchecked (`writes.py` does that)."""
+    if body.count(b"{") > BRACES_MAX:
+        raise invalid_yandex("Too many records in a single PutRecords request")
     try:
         request = _decode_put_records(body)
-    except msgspec.ValidationError as error:
-        raise _unreadable(error, body) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    except UNREADABLE as error:
+        raise _unreadable(error, body) from None
     return _named(request.stream_name), [
         Record(entry.data, entry.partition_key, entry.explicit_hash_key)
         for entry in request.records
@@ -101,10 +108,8 @@ def parse_put_record(body: bytes) -> tuple[str, Record]:
     """As `parse_put_records`, for one."""
     try:
         request = _decode_put_record(body)
-    except msgspec.ValidationError as error:
-        raise _unreadable(error, body) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    except UNREADABLE as error:
+        raise _unreadable(error, body) from None
     return _named(request.stream_name), Record(
         request.data, request.partition_key, request.explicit_hash_key
     )
@@ -137,19 +142,31 @@ def _named(stream_name: str) -> str:
 
 
 def _decoded(body: bytes) -> dict[str, object]:
+    if len(body) > CONTROL_BYTES_MAX:
+        text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes"
+        raise refuse("InvalidArgumentException", text)
     try:
         payload = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise refuse("InvalidArgumentException", "Can not parse request body from JSON") from error
+    except UNREADABLE:
+        raise _no_json() from None
     if not isinstance(payload, dict):
         raise refuse("MissingParameter", "Top level of json value is not a map")
     return payload
 
 
-def _unreadable(error: msgspec.ValidationError, body: bytes) -> ServiceError:
-    """Which of the service's complaints fits: not a map, an unknown key, or a wrong type."""
-    _decoded(body)
-    text = str(error)
+def _no_json() -> ServiceError:
+    return refuse("InvalidArgumentException", "Can not parse request body from JSON")
+
+
+def _unreadable(error: Exception, body: bytes) -> ServiceError:
+    """Which of the service's complaints fits: no JSON, not a map, an unknown key, or a wrong
+    type.
+    """
+    if not isinstance(error, msgspec.ValidationError):
+        return _no_json()
+    if len(body) <= CONTROL_BYTES_MAX:
+        _decoded(body)
+    text = reason_of(error)
     unknown = text.partition("unknown field `")[2].partition("`")[0]
     if unknown:
         return refuse("InvalidArgumentException", f"Unexpected json key: {unknown}")

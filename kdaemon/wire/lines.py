@@ -394,8 +394,8 @@ def _read_each(
     for number, text in enumerate(raw, first_line):
         if not text or text.isspace():
             continue
-        if len(text) < LINE_BYTES_MIN and problems.is_hopeless:
-            problems.add(number, SERIALIZATION, None)
+        if len(text) < LINE_BYTES_MIN and problems.count > NUMBERED_MAX:
+            problems.count += 1  # nobody will hear more of it
             continue
         try:
             line = _decode_line(text)

@@ -241,6 +241,14 @@ def test_on_the_wire_a_record_of_exactly_the_limit_needs_no_room_for_a_key(
     assert perform(service, "PutRecords", two)[0] == 200
 
 
+def test_on_the_wire_there_is_no_order_to_ask_for(service: Service) -> None:
+    service.create_stream("keyed", 1)
+    one = {"Data": b"a", "PartitionKey": "k", "SequenceNumberForOrdering": "7"}
+    assert perform(service, "PutRecord", {"StreamName": "keyed", **one})[0] == 200
+    with pytest.raises(ApiError, match="InvalidArgumentException"):
+        perform(service, "PutRecord", {"StreamName": "logs", **one})
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -100,6 +100,55 @@ def test_the_envelope_is_checked_for_every_operation_alike(
     assert text in answer
 
 
+@pytest.mark.parametrize(
+    "operation", ["PutRecords", "PutRecord", *OPERATIONS[2:], "UpdateStreamMode"]
+)
+@pytest.mark.parametrize("member", ["StreamARN", "StreamName", "ShardId", "ExclusiveStartShardId"])
+def test_a_long_text_is_refused_by_its_length_and_not_by_a_pattern(
+    operation: str, member: str
+) -> None:
+    """With a pattern that tries again at each part of it, this takes minutes."""
+    text = "arn:aws" + ":kinesis:" * 7_000
+    entry = {"Data": "eA==", "PartitionKey": "k"}
+    members: dict[str, object] = {member: text}
+    if operation == "PutRecords":
+        members["Records"] = [entry]
+    elif operation == "PutRecord":
+        members |= entry
+    sent = json.dumps(members).encode()
+    status, answer = answer_of(make_service(), "POST", headers(operation), sent)
+    assert status == 400
+    assert len(answer) < 2_000
+
+
+def test_a_control_body_is_bounded() -> None:
+    body = b'{"StreamName":"orders","X":[%b[]]}' % (b"[]," * 30_000)
+    for flavour in Flavour:
+        status, answer = answer_of(make_service(flavour), "POST", headers("DescribeStream"), body)
+        assert status == 400
+        assert b"65536 bytes" in answer
+        assert len(answer) < 1_000
+
+
+@pytest.mark.parametrize("flavour", Flavour)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"StreamName":"orders","Records":[%b{}]}' % (b"{}," * 300_000),
+        b'{"StreamName":"orders","Records":[%b[]]}' % (b"[]," * 300_000),
+        b'{"StreamName":"orders","Records":[{"Data":"","PartitionKey":"%b"}]}' % (b"k" * 300_000),
+        b'{"StreamName":"orders","%b":1}' % (b"k" * 300_000),
+        b'{"StreamName":"orders","X":' + b"[" * 300_000,
+        b"[" * 300_000,
+    ],
+)
+def test_whatever_the_size_the_answer_is_short(flavour: Flavour, body: bytes) -> None:
+    for operation in ("PutRecords", "PutRecord", "DescribeStream"):
+        status, answer = answer_of(make_service(flavour), "POST", headers(operation), body)
+        assert status == 400
+        assert len(answer) < 1_000
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3)

@@ -182,6 +182,14 @@ def test_a_body_of_more_members_than_any_request_has_is_refused(body: bytes) -> 
         assert error.refusal.code in {"SerializationException", "ValidationException"}
 
 
+def test_a_body_that_is_mostly_something_else_is_refused() -> None:
+    for other in (b'"X":[%b[]]' % (b"[]," * 400_000), b'"X":"%b"' % (b"x" * 1_200_000)):
+        body = b'{"StreamName":"s","Records":[%b],%b}' % (ENTRY.encode(), other)
+        assert "bytes beyond its records" in (refused(body).refusal.message or "")
+    escaped = '{"Data":"eA==","PartitionKey":"%s"}' % ("\\u0061" * 256)
+    assert len(parse_put_records(many(*[escaped] * 500), LIMITS).records) == 500
+
+
 @pytest.mark.parametrize(
     "value", [b"1" * 60_000, b"-1e999999", b"1." + b"0" * 60_000, b"0" * 60_000, b"NaN", b"1e5"]
 )
