@@ -22,7 +22,7 @@ from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
-from kdaemon.http.request import Answer, Charge, HttpHandler, HttpRequest, error_body
+from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -117,7 +117,12 @@ class HttpProtocol(asyncio.Protocol):
         reader = self._reader
         if reader.phase is Phase.ENDED:
             return  # nothing more is taken from this client
-        if self._unread is None and self._may_feed() and len(data) < BYTES_MAX:
+        if (
+            self._unread is None
+            and len(data) < BYTES_MAX
+            and len(self._pending) < self._pipeline_max
+            and not self._is_writing_paused
+        ):
             self._is_feeding = True
             read_to = reader.feed(data)
             self._is_feeding = False
@@ -160,24 +165,13 @@ class HttpProtocol(asyncio.Protocol):
 
     # --- the reader's calls
 
-    def take(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        closes: bool,
-        is_http_1_0: bool,
-        charge: Charge | None,
-    ) -> None:
+    def take(self, request: HttpRequest) -> None:
         """A whole request: it is handed over."""
-        request = HttpRequest(self, method, path, query, headers, body, closes, is_http_1_0, charge)
         self._pending.append(request)
         try:
             self._handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self._report(f"the handler of {method} {path} failed", error)
+            self._report(f"the handler of {request.method} {request.path} failed", error)
             if request.answer is None:
                 text = "kdaemon failed to handle this request; its log says why."
                 request.respond(500, error_body("InternalFailure", text))
@@ -276,23 +270,18 @@ class HttpProtocol(asyncio.Protocol):
                 break
             pending.popleft()
             closes = first.closes or answer.closes or self.hub.is_draining
-            self._gather(
-                render(
-                    answer,
-                    closes=closes,
-                    keeps_1_0=first.is_http_1_0,
-                    has_body=first.method != "HEAD",
-                )
-            )
+            text = render(answer, closes, first.is_http_1_0, first.method != "HEAD")
+            self._gathered.append(text)
+            self._gathered_bytes += len(text)
             if closes:
                 self._write_gathered()
                 self._close()
                 return
-        self._reader.since_tick = self.hub.tick
         if self._is_feeding:
             if self._gathered_bytes >= GATHERED_BYTES_MAX:
                 self._write_gathered()
             return
+        self._reader.since_tick = self.hub.tick
         if self._reader.owes_continue:
             self._continue()
         self._write_gathered()

@@ -35,8 +35,11 @@ ONCE = frozenset(
 # Names that lead the parser to another framing, or to another idea of where the connection ends.
 ODD = frozenset({b"transfer-encoding", b"upgrade", b"proxy-connection"})
 
+# What only browsers send, and pages cannot leave out.
+BROWSER = frozenset({b"origin", b"sec-fetch-site"})
+
 # Names whose values must be looked at, request by request.
-RARE = frozenset({b"expect", b"origin", b"sec-fetch-site", b"connection", b"content-encoding"})
+RARE = BROWSER | {b"expect", b"connection", b"content-encoding"}
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([/?].*)?", re.IGNORECASE | re.DOTALL)
 
@@ -106,19 +109,17 @@ def tokens(value: bytes) -> set[bytes]:
     return {token.strip().lower() for token in value.split(b",")}
 
 
-def is_last(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool:
-    """Whether the client asks for the connection to end after this request."""
-    value = headers.get(b"connection")
-    words = tokens(value) if value is not None else set()
+def is_last(connection: bytes | None, *, is_http_1_0: bool) -> bool:
+    """Whether the client asks for the connection to end after this request (its Connection)."""
+    words = tokens(connection) if connection is not None else set()
     return b"close" in words or (is_http_1_0 and b"keep-alive" not in words)
 
 
 def tidy_content_encoding(headers: dict[bytes, bytes]) -> None:
-    """`identity`, however it is written, is no coding: handlers see real codings only."""
-    value = headers.get(b"content-encoding")
-    if value is None:
-        return
-    words = [word.strip().lower() for word in value.split(b",")]
+    """`identity`, however it is written, is no coding: handlers see real codings only. To be called
+    where there is a Content-Encoding.
+    """
+    words = [word.strip().lower() for word in headers[b"content-encoding"].split(b",")]
     left = b", ".join(word for word in words if word not in {b"", b"identity"})
     if left:
         headers[b"content-encoding"] = left

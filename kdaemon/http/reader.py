@@ -20,6 +20,7 @@ from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
 from kdaemon.http.head import (
+    BROWSER,
     ODD,
     RARE,
     RequestLine,
@@ -31,7 +32,7 @@ from kdaemon.http.head import (
 )
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal
-from kdaemon.http.request import Charge
+from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 
 # What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
@@ -58,6 +59,7 @@ class Phase(Enum):
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE, _HEAD, _BODY, _ENDED = Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.ENDED
+_NO_HEADERS: dict[bytes, bytes] = {}  # nobody writes to it
 _UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
 
 
@@ -65,22 +67,10 @@ class _NotOrdinaryError(Exception):
     """Out of the parser's callback: this read is not one whole ordinary request."""
 
 
-class Sink(Protocol):
+class Sink(RequestOwner, Protocol):
     """Who takes what was read."""
 
-    def take(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        closes: bool,
-        is_http_1_0: bool,
-        charge: Charge | None,
-    ) -> None:
-        """A whole request."""
-        ...
+    def take(self, request: HttpRequest) -> None: ...
 
     def refuse(self, refusal: Refusal) -> None:
         """An answer that ends the connection. Reading has ended already."""
@@ -99,9 +89,12 @@ class RequestReader:
 
     __slots__ = (
         "_body",
+        "_body_bytes",
+        "_body_bytes_max",
         "_closes",
         "_good_host",
         "_head",
+        "_head_bytes_max",
         "_headers",
         "_hub",
         "_is_head_whole",
@@ -131,6 +124,8 @@ class RequestReader:
         self.arrival: Arrival | None = None
         self._sink: Any = sink
         self._hub = hub
+        self._head_bytes_max = hub.limits.head_bytes_max
+        self._body_bytes_max = hub.limits.body_bytes_max
         self._raw_headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []  # of the body of an ordinary request
         # The parser calls these two straight in C: no Python frame for a header or a piece of a
@@ -140,8 +135,9 @@ class RequestReader:
         self._ordinary: bytes | None = None  # a read that is taken for one whole request
         self._head = bytearray()  # of a head that is not whole
         self._is_head_whole = False
-        self._headers: dict[bytes, bytes] = {}
-        self._body: LengthBody | ChunkedBody | None = None
+        self._headers = _NO_HEADERS
+        self._body: LengthBody | ChunkedBody | None = None  # None: nothing of it is here yet
+        self._body_bytes = 0  # of a body by length
         self._closes = False
         # A client sends the same line, names and host each time: what they mean is worked out once.
         self._line_bytes = b"\0"
@@ -159,6 +155,8 @@ class RequestReader:
         Calls the sink once for a request that is whole, or once for a refusal.
         """
         if self.phase is not _IDLE or at:
+            if self.phase is _BODY:
+                return self._read_body(data, at)
             return self._feed_with_care(data, at)
         self._ordinary = data
         try:
@@ -196,7 +194,7 @@ class RequestReader:
         self.owes_continue = False
         self._body = None
         self._head = bytearray()
-        self._headers = {}
+        self._headers = _NO_HEADERS
         self._raw_headers.clear()
         self._pieces.clear()
         if self.arrival is not None:
@@ -215,7 +213,13 @@ class RequestReader:
         data = self._ordinary
         if data is None:
             return  # `_feed_with_care` goes on when the parser returns
-        headers = self._collect()
+        raw = self._raw_headers
+        names = tuple(raw)
+        if names != self._names:
+            self._learn_names(names)
+        # `strict` would cost as much as three headers; a name has a value.
+        headers = dict(zip(self._lower_names, map(_strip, raw.values())))  # noqa: B905
+        raw.clear()
         length = headers.get(b"content-length")
         byte_count = 0 if length is None else int(length)  # only digits pass the parser
         end = len(data) - byte_count
@@ -224,13 +228,25 @@ class RequestReader:
             or not data.endswith(HEAD_END, 0, end)
             or data.count(b"\n", 0, end) != len(headers) + 2
         ):
-            # Not one whole request without doubled headers: maybe the first part of one.
-            end = data.find(HEAD_END) + 4
-            if end + byte_count < len(data) or data.count(b"\n", 0, end) != len(headers) + 2:
+            # Not one whole request: maybe its head alone, or with a part of its body.
+            end = len(data)
+            if not data.endswith(HEAD_END) or data.count(b"\n") != len(headers) + 2:
+                end = data.find(HEAD_END) + 4
+                if end + byte_count < len(data) or data.count(b"\n", 0, end) != len(headers) + 2:
+                    raise _NotOrdinaryError
+        if (
+            self._is_rare
+            or headers.get(b"host", b"") != self._good_host
+            or not data.startswith(self._line_bytes)
+            or byte_count > self._body_bytes_max
+            or end > self._head_bytes_max
+        ):
+            if self._is_odd:
                 raise _NotOrdinaryError
-        if self._is_odd:
-            raise _NotOrdinaryError
-        self._begin(data, end, headers, byte_count)
+            self._begin(data, end, headers, byte_count)
+        else:  # as the one before
+            self._headers = headers
+            self.phase = _BODY
 
     def on_message_complete(self) -> None:
         if self._ordinary is None or self.phase is not _BODY:
@@ -238,22 +254,31 @@ class RequestReader:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._hand_over(body, None)
+        if self._closes or self.owes_continue:
+            self._hand_over(body, None)
+            return
+        self.phase = _IDLE
+        self.since_tick = self._hub.tick
+        line, headers, sink = self._line, self._headers, self._sink
+        self._headers = _NO_HEADERS
+        sink.take(
+            HttpRequest(
+                sink, line.method, line.path, line.query, headers, body, False, line.is_http_1_0
+            )
+        )
 
     # --- a head
 
-    def _collect(self) -> dict[bytes, bytes]:
-        """The headers of the head that the parser has read."""
-        raw = self._raw_headers
-        names = tuple(raw)
-        if names != self._names:
-            self._names = names
-            self._lower_names = tuple(map(bytes.lower, names))
-            self._is_odd = not ODD.isdisjoint(self._lower_names)
-            self._is_rare = self._is_odd or not RARE.isdisjoint(self._lower_names)
-        headers = dict(zip(self._lower_names, map(_strip, raw.values()), strict=True))
-        raw.clear()
-        return headers
+    def _learn_names(self, names: tuple[bytes, ...]) -> None:
+        """Names that the head before did not have."""
+        self._names = names
+        self._lower_names = tuple(map(bytes.lower, names))
+        self._is_odd = not ODD.isdisjoint(self._lower_names)
+        self._is_rare = (
+            self._is_odd
+            or not RARE.isdisjoint(self._lower_names)
+            or len(names) > self._hub.limits.headers_max
+        )
 
     def _begin(
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
@@ -269,13 +294,10 @@ class RequestReader:
             elif len(headers) > limits.headers_max:
                 refusal = refusals.too_many_headers(limits.headers_max)
             elif byte_count > limits.body_bytes_max:
-                refusal = refusals.body_too_large(
-                    limits.body_bytes_max, f"its Content-Length is {byte_count}"
-                )
-            elif self._is_rare or headers.get(b"host", b"") != self._good_host:
-                refusal = self._examine(headers)
+                found = f"its Content-Length is {byte_count}"
+                refusal = refusals.body_too_large(limits.body_bytes_max, found)
             else:
-                self._closes = self._line.is_http_1_0
+                refusal = self._examine(headers)
         if refusal is not None:
             self._refuse(refusal)
             return
@@ -292,14 +314,21 @@ class RequestReader:
         return None
 
     def _examine(self, headers: dict[bytes, bytes]) -> Refusal | None:
-        """Everything that a head may say and an ordinary one does not."""
-        line = self._line
-        refusal = self._hub.gate.refusal(line, headers)
-        if refusal is not None:
-            return refusal
-        self._good_host = headers.get(b"host") or None  # None: looked at each time
-        self._closes = is_last(headers, is_http_1_0=line.is_http_1_0)
-        tidy_content_encoding(headers)
+        """Everything that a head may say and an ordinary one does not say anew."""
+        line, host = self._line, headers.get(b"host")
+        if host is None or host != self._good_host or not BROWSER.isdisjoint(headers):
+            refusal = self._hub.gate.refusal(line, headers)
+            if refusal is not None:
+                return refusal
+        connection = headers.get(b"connection")
+        if line.is_http_1_0:
+            self._closes = is_last(connection, is_http_1_0=True)
+        else:
+            self._good_host = host or None  # None: looked at each time
+            if connection is not None and connection != b"keep-alive":
+                self._closes = is_last(connection, is_http_1_0=False)
+        if b"content-encoding" in headers:
+            tidy_content_encoding(headers)
         expectation = headers.get(b"expect")
         if expectation is not None:
             if expectation.lower() != b"100-continue":
@@ -320,8 +349,6 @@ class RequestReader:
             self.since_tick = self._hub.tick
         if self.phase is _HEAD:
             return self._read_head(data, at)
-        if self.phase is _BODY:
-            return self._read_body(data, at)
         return len(data)
 
     def _read_head(self, data: bytes, at: int) -> int:
@@ -356,7 +383,11 @@ class RequestReader:
         if not is_head_whole:
             self._refuse_malformed("its head is none", head[:HTTP_2_BYTES])
             return
-        headers = self._collect()
+        names = tuple(self._raw_headers)
+        if names != self._names:
+            self._learn_names(names)
+        values = map(_strip, self._raw_headers.values())
+        headers = dict(zip(self._lower_names, values, strict=True))
         self._renew()
         count = head.count(b"\n") - 2
         if count != len(headers):  # some name came more than once
@@ -381,7 +412,7 @@ class RequestReader:
             if not self._hub.limits.body_bytes_max:
                 self._refuse(refusals.body_too_large(0, ""))
         elif byte_count:
-            self._body = LengthBody(byte_count)
+            self._body_bytes = byte_count
         else:
             self._hand_over(b"", None)
 
@@ -396,27 +427,23 @@ class RequestReader:
 
     def _go_on_with_body(self) -> None:
         """An ordinary head, and less than all of its body."""
-        body = LengthBody(int(self._headers[b"content-length"]))
-        self._body = body
+        self._body_bytes = int(self._headers[b"content-length"])
         self.since_tick = self._hub.tick
-        for piece in self._pieces:
-            body.read(piece, 0, len(piece))
-            self.owes_continue = False
+        arrived = b"".join(self._pieces)
         self._renew()
-        if not self._keep(len(body.data)):
-            self._refuse(refusals.BODIES_FULL)
+        if arrived:
+            self._read_body(arrived, 0)
 
     def _read_body(self, data: bytes, at: int) -> int:
-        body = self._body
-        assert body is not None, "a body is read"
-        end = len(data)
-        if isinstance(body, ChunkedBody):
+        body, end = self._body, len(data)
+        if body is None:
+            if end - at >= self._body_bytes and self.arrival is None:
+                end = at + self._body_bytes
+                self._hand_over(data[at:end], None)  # whole in one read: never kept
+                return end
+            body = self._body = LengthBody(self._body_bytes)
+        elif isinstance(body, ChunkedBody):
             end = min(end, at + CHUNKED_BYTES_AT_ONCE)
-        elif not body.data and self.arrival is None and body.missing_bytes <= end - at:
-            self._body = None
-            end = at + body.missing_bytes
-            self._hand_over(data[at:end], None)  # whole in one read: never kept
-            return end
         held_bytes = len(body.data)
         read = body.read(data, at, end)
         if isinstance(read, Refusal):
@@ -455,16 +482,20 @@ class RequestReader:
         line, closes = self._line, self._closes
         self.phase = _ENDED if closes else _IDLE
         self.since_tick = self._hub.tick
-        headers, self._headers = self._headers, {}
+        headers, self._headers = self._headers, _NO_HEADERS
+        keeps_1_0 = line.is_http_1_0 and not closes
         self._sink.take(
-            line.method,
-            line.path,
-            line.query,
-            headers,
-            body,
-            closes,
-            line.is_http_1_0 and not closes,
-            charge,
+            HttpRequest(
+                self._sink,
+                line.method,
+                line.path,
+                line.query,
+                headers,
+                body,
+                closes,
+                keeps_1_0,
+                charge,
+            )
         )
 
     # --- refusing

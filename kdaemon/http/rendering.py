@@ -49,7 +49,7 @@ def _head(status: int, content_type: bytes) -> bytes:
     return head
 
 
-def render(answer: Answer, *, closes: bool, keeps_1_0: bool, has_body: bool) -> bytes:
+def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> bytes:
     """All bytes of an answer. `keeps_1_0`: a client of HTTP/1.0 asked to keep the connection.
 
     `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.

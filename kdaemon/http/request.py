@@ -143,7 +143,9 @@ class HttpRequest:
         self.answer = Answer(status, body, content_type, headers, close)
         self.on_gone = None
         self.headers = {}
-        self.drop_body()
+        self.body = b""
+        if self.body_charge is not None:
+            self.drop_body()
         owner.flush_answers(self)
 
     def abort(self) -> None:
