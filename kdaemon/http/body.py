@@ -16,8 +16,9 @@ from kdaemon.http.refusals import Refusal, body_too_large, malformed
 # a line of text pass, chunks of a byte or endless extensions do not.
 FRAMING_BYTES_FREE = 16 * 1024
 
-# chunk-size [ chunk-ext ] CRLF (RFC 9112, 7.1); an extension is skipped.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+# chunk-size [ chunk-ext ] CRLF (RFC 9112, 7.1); an extension is skipped. Blanks before an extension
+# are "bad whitespace" (RFC 9110, 5.6.3), and h11 refuses them as well.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 
 
 class LengthBody:

@@ -41,6 +41,7 @@ BROWSER = frozenset({b"origin", b"sec-fetch-site"})
 # Names whose values must be looked at, request by request.
 RARE = BROWSER | {b"expect", b"connection", b"content-encoding"}
 
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([/?].*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -63,6 +64,8 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
             return unsupported(505, "This port speaks HTTP/1.1 and HTTP/1.0, not HTTP/0.9.")
         return malformed("the request line is not METHOD TARGET HTTP/1.1")
     method, target, protocol = parts
+    if _TOKEN.fullmatch(method) is None:
+        return malformed("the request does not begin with a method")
     if protocol not in {b"HTTP/1.1", b"HTTP/1.0"}:
         return unsupported(505, "This port speaks HTTP/1.1 and HTTP/1.0.")
     if method == b"CONNECT":

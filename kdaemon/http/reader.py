@@ -165,7 +165,7 @@ class RequestReader:
             self._ordinary = None
             self._renew()
             return self._feed_with_care(data, at)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._ordinary = None
             if self.phase is not _ENDED:
                 self._refuse_malformed(error, data[:HTTP_2_BYTES])

@@ -1,0 +1,128 @@
+"""The HTTP connection against bytes that nobody meant: one input, one verdict.
+
+`one_input` takes whatever a fuzzer makes, cuts it into reads by its own first bytes, and raises
+only on a defect: an exception out of the connection, a request that h11 (an HTTP/1.1 of others)
+does not see in the same bytes, a body that differs, a budget or a place that leaks.
+"""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+import h11
+
+from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.origin import Gate
+from kdaemon.http.request import HttpRequest
+from tests.unit.door.fakes import FakeTransport
+
+LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
+
+Seen = tuple[str, bytes]  # method and body
+
+
+@dataclass
+class Heard:
+    """What one side made of the bytes."""
+
+    requests: list[Seen] = field(default_factory=list)
+    is_refused: bool = False
+
+
+def by_h11(data: bytes) -> Heard:
+    """What h11 reads, every request answered, until it refuses, or the client is done.
+
+    Empty lines before a request are taken away: h11 refuses them, RFC 9112 (2.2) has them skipped.
+    """
+    heard = Heard()
+    while True:
+        while data.startswith(b"\r\n"):
+            data = data[2:]
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=256 * 1024)
+        connection.receive_data(data)
+        connection.receive_data(b"")
+        try:
+            seen = _one_by_h11(connection)
+        except h11.RemoteProtocolError:
+            heard.is_refused = True
+            return heard
+        if seen is None:
+            return heard
+        heard.requests.append(seen)
+        # 400, because a 2xx answer to CONNECT would make a tunnel of the rest
+        connection.send(h11.Response(status_code=400, headers=[("content-length", "0")]))
+        connection.send(h11.EndOfMessage())
+        if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+            return heard
+        data = connection.trailing_data[0]
+
+
+def _one_by_h11(connection: h11.Connection) -> Seen | None:
+    """The next request; None: there is none. Raises RemoteProtocolError."""
+    method, body = "", bytearray()
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            method = event.method.decode()
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            return method, bytes(body)
+        else:
+            return None
+
+
+async def by_us(reads: list[bytes]) -> Heard:
+    """What our connection hands over; answers come at once. The client ends its side at the end."""
+    heard = Heard()
+
+    def handle(request: HttpRequest) -> None:
+        heard.requests.append((request.method, request.body))
+        request.respond(200, b"")
+
+    hub = HttpHub(LIMITS, gate=Gate(checks_host=False, checks_browsers=False))
+    protocol, transport = HttpProtocol(handle, hub=hub), FakeTransport()
+    transport.protocol = protocol
+    protocol.connection_made(transport)
+    for read in reads:
+        while not transport.reads() and not transport.is_closed:
+            await asyncio.sleep(0)  # its turn is over
+        if transport.is_closed:
+            break
+        protocol.data_received(read)
+    while not transport.reads() and not transport.is_closed:
+        await asyncio.sleep(0)
+    if not transport.is_closed and not protocol.eof_received():
+        transport.close()
+    protocol.connection_lost(None)
+    heard.is_refused = any(hub.counters.refused.values())
+    assert hub.counters.handler_failures == 0
+    assert hub.bodies.bytes_taken == 0, "the budget leaks"
+    assert hub.places.taken == 0, "a place leaks"
+    await hub.aclose(0)
+    return heard
+
+
+def check(reads: list[bytes]) -> Heard:
+    """Raises AssertionError where we take what h11 does not; what we made of the bytes."""
+    ours = asyncio.run(by_us(reads))
+    theirs = by_h11(b"".join(reads))
+    count = len(ours.requests)
+    assert ours.requests == theirs.requests[:count], (ours, theirs)
+    if count < len(theirs.requests):
+        assert ours.is_refused, (ours, theirs)
+    return ours
+
+
+def one_input(data: bytes) -> None:
+    """The first byte says how many cuts there are, and two bytes each where."""
+    cut_count = data[0] % 8 if data else 0
+    places, sent = data[1 : 1 + 2 * cut_count], data[1 + 2 * cut_count :]
+    cuts = sorted(
+        int.from_bytes(places[at : at + 2], "big") % (len(sent) + 1)
+        for at in range(0, len(places) - 1, 2)
+    )
+    edges = [0, *cuts, len(sent)]
+    reads = [sent[a:b] for a, b in itertools.pairwise(edges)]
+    check([read for read in reads if read])
