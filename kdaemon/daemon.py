@@ -17,6 +17,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, resolve_unix_path
@@ -158,7 +159,7 @@ class Daemon:
         except OSError as error:
             raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
-        endpoint = f"http://{address.host}:{sandbox.port}"
+        endpoint = http_url(address.host, sandbox.port)
         _log_listening("sandbox", endpoint)
         return replace(
             self._config,
@@ -209,7 +210,7 @@ class Daemon:
         server = await _listen(admin.handle, address, "listen.admin", hub)
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters
-        _log_listening("admin", f"http://{address.host}:{server.port}")
+        _log_listening("admin", http_url(address.host, server.port))
 
     async def _start_doors(self, handler: HttpHandler, door: Door) -> None:
         """The listeners that take records: HTTP and lines on each."""
@@ -234,7 +235,7 @@ class Daemon:
             server = await _listen(handler, address, "listen.http", hub, lines)
             self._doors.append(server)
             self._listeners["http"] = server.counters
-            _log_listening("http", f"http://{address.host}:{server.port}")
+            _log_listening("http", http_url(address.host, server.port))
         path = resolve_unix_path(config.listen.unix, os.environ)
         if path is None:
             log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
@@ -399,8 +400,9 @@ def _upstream_connections_max(config: Config) -> int:
 
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
+    where = host_port(address.host, address.port)
     return ListenerError(
-        f"{key}: cannot listen on {address.host}:{address.port}: {error.strerror or error}."
+        f"{key}: cannot listen on {where}: {error.strerror or error}."
         f" Is another kdaemon running? Set {key} to another address."
     )
 

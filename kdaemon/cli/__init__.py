@@ -22,6 +22,7 @@ from kdaemon.cli.common import (
     EXIT_CONFIG,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
+    check_surroundings,
     config_option,
     count,
     find_daemon,
@@ -75,6 +76,7 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
 def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     """Report everything that is wrong in a configuration; exit 78 if anything is."""
     config = load(config_path, pairs(settings))
+    check_surroundings(config)
     where = config_path or "defaults and environment"
     if config.spool.directory:
         _check_directory(where, config.spool.directory)

@@ -91,6 +91,15 @@ def confirm(question: str) -> None:
         sys.exit(1)
 
 
+def check_surroundings(config: "Config") -> None:
+    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing."""
+    from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
+
+    problems = find_problems(os.environ, config)
+    if problems:
+        _exit_config(problems)
+
+
 def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
     """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kdaemon.base import limits
+from kdaemon.base.endpoint import endpoint_problem
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import SERVICES
 
@@ -75,11 +76,11 @@ def check_directory(text: str) -> None:
 
 
 def check_url(text: str) -> None:
-    found = re.fullmatch(
-        r"https?://(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::(\d{1,5}))?(?:/[^\s?#@]*)?", text
-    )
-    if text and (found is None or int(found[1] or 0) > PORT_MAX):
-        raise ValueError('"" or http(s)://HOST[:PORT][/PATH] with no user, query or fragment')
+    if text and endpoint_problem(text) is not None:
+        raise ValueError(
+            '"" or http(s)://HOST[:PORT][/PATH] with a port up to 65535 and no user, query or'
+            " fragment"
+        )
 
 
 def check_arn(text: str) -> None:

@@ -7,6 +7,7 @@ No logic: settings -> Service with its streams -> server. Sits beside `daemon.py
 import asyncio
 import logging
 
+from kdaemon.base.endpoint import host_port
 from kdaemon.config import SandboxConfig
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
@@ -44,7 +45,7 @@ async def run_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> int
         return 1
     try:
         fields: dict[str, object] = {
-            "address": f"{config.address.host}:{server.port}",
+            "address": host_port(config.address.host, server.port),
             "streams": ",".join(config.streams),
             "shards": config.shard_count,
         }

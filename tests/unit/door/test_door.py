@@ -125,8 +125,10 @@ WAYS = ["PutRecord", "PutRecords", "lines"]
 
 def ask(daemon: Daemon, way: str, stream: str = "s", acknowledge: str | None = None) -> HttpRequest:
     """One or three records by this way."""
-    put = {"PutRecord": daemon.put_record, "PutRecords": daemon.put_records, "lines": daemon.lines}
-    return put[way](stream, acknowledge)
+    if way == "lines":
+        return daemon.lines(stream, acknowledge)
+    put = daemon.put_record if way == "PutRecord" else daemon.put_records
+    return put(stream, acknowledge)
 
 
 # L4: what an answer promises

@@ -1,0 +1,79 @@
+"""What `kdaemon check` says of variables that are not kdaemon's own."""
+
+import pytest
+from click.testing import CliRunner
+
+from kdaemon.cli import cli
+from kdaemon.config.load import load_config
+from kdaemon.config.surroundings import find_problems
+
+PAIR = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+def problems(environ: dict[str, str], text: str = "") -> list[str]:
+    return [str(each) for each in find_problems(environ, load_config(text=text))]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        PAIR,
+        {"https_proxy": "http://me:secret@proxy:3128", "HTTP_PROXY": "socks5://h:1"},
+        {"ALL_PROXY": "socks5://h:1", "HTTPS_PROXY": "http://proxy"},
+        {"ALL_PROXY": "socks5://h:1", "NO_PROXY": "*"},
+        {"ALL_PROXY": "socks5://h:1", "NO_PROXY": ".amazonaws.com"},
+        {"AWS_ENDPOINT_URL": "nonsense", "AWS_ENDPOINT_URL_KINESIS": "http://[::1]:4567"},
+        {"AWS_ENDPOINT_URL": "nonsense", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+    ],
+)
+def test_what_can_be_used_is_no_problem(environ: dict[str, str]) -> None:
+    assert problems(environ) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        (PAIR | {"AWS_ACCESS_KEY_ID": "AKIDTEST\n"}, "AWS_ACCESS_KEY_ID"),
+        (PAIR | {"AWS_SECRET_ACCESS_KEY": " secret"}, "AWS_SECRET_ACCESS_KEY"),
+        (PAIR | {"AWS_SESSION_TOKEN": "t\r\n"}, "AWS_SESSION_TOKEN"),
+        ({"AWS_ACCESS_KEY_ID": "AKIDTEST"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1\n"}, "AWS_DEFAULT_REGION"),
+        ({"AWS_ENDPOINT_URL": "http://localhost:99999"}, "AWS_ENDPOINT_URL"),
+        ({"https_proxy": "http://:1"}, "https_proxy"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
+    ],
+)
+def test_what_cannot_be_used_is_told_by_name_and_not_shown(
+    environ: dict[str, str], name: str
+) -> None:
+    (problem,) = problems(environ)
+    assert problem.startswith(f"environment: {name} (variable): ")
+    for value in ("AKIDTEST", "secret", "socks5://"):
+        assert value not in problem.replace("set both", "")
+
+
+def test_a_setting_of_our_own_makes_the_variables_unused() -> None:
+    text = "endpoint_url = 'http://127.0.0.1:4567'\nregion = 'eu-west-1'\nprofile = 'p'\n"
+    environ = {
+        "AWS_ENDPOINT_URL": "x",
+        "AWS_DEFAULT_REGION": "\n",
+        "AWS_ACCESS_KEY_ID": "\n",
+        "https_proxy": "socks5://h:1",
+    }
+    assert problems(environ, text) == []
+    assert len(problems(environ | {"http_proxy": "socks5://h:1"}, text)) == 1
+
+
+def test_check_tells_them_and_exits_with_78(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDTEST\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    result = CliRunner().invoke(cli, ["check"])
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert "AWS_ACCESS_KEY_ID (variable): has a line break at its end" in result.stderr
+
+
+def test_a_port_that_cannot_be_is_told_of_our_own_setting_too() -> None:
+    result = CliRunner().invoke(cli, ["check", "--set", "endpoint_url=http://localhost:99999"])
+    assert result.exit_code == 78
+    assert "endpoint_url" in result.stderr
