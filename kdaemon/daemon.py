@@ -44,7 +44,8 @@ from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.sandbox.run import open_sandbox
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.discovery import Discovery, DiscoverySettings
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import Discovery
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.streams import Streams
@@ -105,11 +106,10 @@ class Daemon:
             config = await self._start_sandbox()
         client = await ServiceClient.open(_client_settings(config, is_anonymous=with_sandbox))
         self._stack.push_async_callback(client.aclose)
-        discovery = Discovery(
-            client.call,
-            DiscoverySettings(config.traits, config.send.control_calls_per_second),
-            self._dice,
-        )
+        rate = config.send.control_calls_per_second
+        control = ControlCalls(client.call, ControlSettings(config.traits, rate), self._dice)
+        self._stack.push_async_callback(control.aclose)
+        discovery = Discovery(control.ask, config.traits)
         memory = self._memory
         self._spool = await self._open_spool(memory)
         streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)

@@ -5,7 +5,7 @@ Knows nothing of how they were learned.
 Invariant: None means "not known", never "none": a part that may not be asked for stays None.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +13,13 @@ class StreamTarget:
     """The stream that a call is for.
 
     `name`: as the service takes it (at Yandex a path). `arn`: when the operator gave one; it is
-    sent in place of the name to AWS, and never to Yandex, which refuses it.
+    sent in place of the name to AWS, and never to Yandex, which refuses it. `is_listed`: the
+    configuration names it, so that it goes before streams that only clients name.
     """
 
     name: str
     arn: str | None = None
+    is_listed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,63 +1,36 @@
 """Learns a stream's open shards and limits from the service, as far as we are allowed to ask.
 
 Knows the control calls of both services and how they page; must not know how a call is signed
-(`client.py`) or what a shard map is for (`route/`). Asked by the driver at start and whenever its
+(`client.py`), when it may be made and made again (`control.py`), or what a shard map is for
+(`route/`). Asked by the driver at start and whenever its
 map looks stale.
 Invariant: a shard listed here is open, its range is within 0..2**128-1, and a part that we may not
 ask for is None and takes nothing else down.
-Queue: callers wait in line for the account's quota; it is bounded by the number of streams.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import msgspec
-from asyncio_throttle.throttler import Throttler
 
 from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, KIB
-from kdaemon.base.ports import Dice
+from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, Service
 from kdaemon.send.answers import unreadable_answer
+from kdaemon.send.control import Ask
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
 DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
 PAGES_MAX: Final = 1000  # ours: a service that never ends its list is not believed
-BACKOFF_FIRST_S: Final = 0.2  # ours: seconds, upper bound of the first wait; doubles each time
-BACKOFF_MAX_S: Final = 5.0  # ours: seconds, upper bound of any wait
-_PASSING: Final = frozenset(  # may be gone at the next attempt; with them every status >= 500
-    {
-        *("ConnectError", "DnsError", "TlsError", "ConnectTimeout", "ReadTimeout", "CallTimeout"),
-        *("ConnectionLost", "UnreadableAnswer", "Http429"),
-        *("LimitExceededException", "ProvisionedThroughputExceededException", "Throttling"),
-        *("ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException"),
-        # Yandex, as HTTP 400 (ydb-platform/ydb `exceptions_mapping.cpp`, 2026-11-21)
-        *("RequestExpired", "Aborted", "BadSession", "SessionExpired", "GenericError"),
-    }
-)
+UNREADABLE_MAX: Final = 3  # ours: answers in another form, before that is an error
 _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the part is unknown
     {
         *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"),
         *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
     }
 )
-
-ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[str, Any]]]
-"""Operation, payload, stream -> the decoded answer, or a `ServiceError`: `ServiceClient.call`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiscoverySettings:
-    """`calls_per_second`: of all control calls of this daemon, > 0 (at AWS a whole account has 20
-    DescribeStreamSummary a second). `attempts_max`: of one call, the first included.
-    """
-
-    service: Service = AWS
-    calls_per_second: float = 5.0
-    attempts_max: int = 5
 
 
 class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
@@ -122,26 +95,13 @@ _Part = TypeVar("_Part")
 
 
 class Discovery:
-    """One for the daemon, so that all streams share one rate of control calls."""
+    """One for the daemon; what all streams share is `ask`."""
 
-    __slots__ = ("_call", "_dice", "_settings", "_sleep", "_throttler", "_turn")
+    __slots__ = ("_ask_service", "_service")
 
-    def __init__(
-        self,
-        call: ControlCall,
-        settings: DiscoverySettings,
-        dice: Dice,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        """`sleep`: for the waits between attempts, in seconds."""
-        self._call = call
-        self._settings = settings
-        self._dice = dice
-        self._sleep = sleep
-        burst = max(1, int(settings.calls_per_second))
-        self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
-        # The throttler's waiters poll; behind this lock only one does, and they go in order.
-        self._turn = asyncio.Lock()
+    def __init__(self, ask: Ask, service: Service = AWS) -> None:
+        self._ask_service = ask
+        self._service = service
 
     async def describe(self, target: StreamTarget) -> StreamDescription:
         """Asks for all there is to know: 2 calls at AWS, 1 at Yandex, and one for each page more.
@@ -149,22 +109,22 @@ class Discovery:
         Raises `ServiceError` for a missing stream (Yandex says so also where permission is
         missing), and for what did not pass within the attempts.
         """
-        if self._settings.service.describes_shards_with_stream:
-            shards = await self._if_allowed(self._describe_stream(target))
+        if self._service.describes_shards_with_stream:
+            shards, _ = await self._if_allowed(self._describe_stream(target), target)
             return StreamDescription(
                 _open_shards(shards), record_bytes_max=None, is_auto=False, stream_arn=None
             )
-        answer = await self._if_allowed(
-            self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer)
+        answer, arn = await self._if_allowed(
+            self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
         )
         summary = _Summary() if answer is None else answer.summary
-        shards = await self._if_allowed(self._list_shards(target))
+        shards, arn_again = await self._if_allowed(self._list_shards(target), target)
         kib = summary.record_kib_max
         return StreamDescription(
             _open_shards(shards),
             record_bytes_max=kib * KIB if kib else None,
             is_auto=summary.distribution == "AUTO",
-            stream_arn=summary.arn or target.arn,
+            stream_arn=summary.arn or target.arn or arn or arn_again,
         )
 
     async def _list_shards(self, target: StreamTarget) -> list[_Shard]:
@@ -204,41 +164,43 @@ class Discovery:
     async def _ask(
         self, operation: str, payload: dict[str, object], target: StreamTarget, kind: type[_Answer]
     ) -> _Answer:
-        """One control call within the account's quota, made again while what fails may pass."""
-        attempt = 1
-        while True:
-            async with self._turn:
-                await self._throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
+        """One control call, and what is wanted of its answer. An answer of another form is asked
+        for once more: it may have been a gateway's.
+        """
+        for _ in range(UNREADABLE_MAX):
+            answer = await self._ask_service(operation, payload, target, is_listed=target.is_listed)
             try:
-                answer = await self._call(operation, payload, target)
-                return _convert(operation, answer, kind)
-            except ServiceError as error:
-                may_pass = error.status >= 500 or error.code in _PASSING
-                if not may_pass or attempt >= self._settings.attempts_max:
-                    raise
-            bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (attempt - 1))
-            await self._sleep(bound_s * self._dice.random())
-            attempt += 1
+                return msgspec.convert(answer, kind)
+            except (
+                msgspec.ValidationError
+            ) as error:  # its text names the place, never what stood there
+                unreadable = unreadable_answer(f"{operation}: {error}")
+        raise unreadable
 
     @staticmethod
-    async def _if_allowed(part: Awaitable[_Part]) -> _Part | None:
+    async def _if_allowed(
+        part: Awaitable[_Part], target: StreamTarget
+    ) -> tuple[_Part | None, str | None]:
+        """The part, or None if we may not ask for it; then perhaps the stream's ARN, which AWS
+        names in its denial.
+        """
         try:
-            return await part
+            return await part, None
         except ServiceError as error:
-            if error.code in _NOT_FOR_US:
-                return None
+            if error.trouble is None and error.code in _NOT_FOR_US:
+                return None, _arn_in(error.message, target)
             raise
+
+
+def _arn_in(text: str, target: StreamTarget) -> str | None:
+    """The ARN of this stream in a denial: `... on resource: ARN because ...`."""
+    words = text.partition(" on resource: ")[2].split(maxsplit=1)
+    arn = parse_arn(words[0].rstrip(".,;")) if words else None
+    return arn.text if arn is not None and arn.name == target.name else None
 
 
 def _named(target: StreamTarget) -> dict[str, object]:
     return {"StreamARN": target.arn} if target.arn else {"StreamName": target.name}
-
-
-def _convert(operation: str, answer: dict[str, Any], kind: type[_Answer]) -> _Answer:
-    try:
-        return msgspec.convert(answer, kind)
-    except msgspec.ValidationError as error:  # its text names the place, never what stood there
-        raise unreadable_answer(f"{operation}: {error}") from None
 
 
 def _open_shards(shards: list[_Shard] | None) -> tuple[OpenShard, ...] | None:

@@ -206,7 +206,8 @@ class Streams:
             is_by_arn = meaning.is_assumed or identity.account
             arn = spelling if is_by_arn and parse_arn(spelling) is not None else ""
             config = replace(self._config.default, name=identity.name, arn=arn)
-        target = StreamTarget(self._name_sent(config, identity), config.arn or None)
+        name = self._name_sent(config, identity)
+        target = StreamTarget(name, config.arn or None, is_listed=listed is not None)
         memory = self.memory if listed is not None else self._unlisted_memory
         settings = _engine_settings(config, self._config.traits)
         engine = Engine(settings, memory, self._dice, self._clock.now_ns())

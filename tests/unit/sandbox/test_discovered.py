@@ -8,7 +8,8 @@ from kdaemon.base.record import Record
 from kdaemon.base.service import AWS, YANDEX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
-from kdaemon.send.discovery import Discovery, DiscoverySettings
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import Discovery
 from kdaemon.system import SystemDice
 
 NAME = "orders"
@@ -19,8 +20,9 @@ async def discovered(service: Service) -> StreamDescription:
     async def call(operation: str, payload: dict[str, object], _: StreamTarget) -> dict[str, Any]:
         return service.handle(operation, payload, 0)
 
-    settings = DiscoverySettings(YANDEX if service.is_yandex else AWS, calls_per_second=1000.0)
-    return await Discovery(call, settings, SystemDice(1)).describe(StreamTarget(NAME))
+    which = YANDEX if service.is_yandex else AWS
+    control = ControlCalls(call, ControlSettings(which, calls_per_second=1000.0), SystemDice(1))
+    return await Discovery(control.ask, which).describe(StreamTarget(NAME))
 
 
 async def test_a_switch_to_auto_and_back_is_discovered() -> None:

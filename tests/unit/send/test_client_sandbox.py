@@ -10,7 +10,8 @@ from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import SandboxSettings
 from kdaemon.send.client import ClientSettings
-from kdaemon.send.discovery import Discovery, DiscoverySettings
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import Discovery
 from kdaemon.system import SystemClock, SystemDice
 from tests.unit.send.scripted import failure, opened
 
@@ -28,7 +29,8 @@ async def test_the_sandbox_is_described_and_takes_records(sandbox: SandboxServer
     sandbox.service.create_stream("orders", 4)
     settings = ClientSettings(endpoint_url=f"http://127.0.0.1:{sandbox.port}", is_anonymous=True)
     async with opened(settings) as client:
-        asking = Discovery(client.call, DiscoverySettings(), SystemDice(7))
+        control = ControlCalls(client.call, ControlSettings(), SystemDice(7))
+        asking = Discovery(control.ask)
         description = await asking.describe(target)
         assert description.shards is not None
         assert [shard.shard_id[-1] for shard in description.shards] == list("0123")

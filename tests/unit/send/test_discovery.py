@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import AWS, YANDEX, Service
-from kdaemon.send.discovery import PAGES_MAX, Discovery, DiscoverySettings
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import PAGES_MAX, UNREADABLE_MAX, Discovery
 
 TOP = 2**128 - 1
 ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
@@ -79,8 +80,10 @@ class Sleeps:
 
 
 def discovery(calls: FakeCalls, service: Service = AWS, sleeps: Sleeps | None = None) -> Discovery:
-    settings = DiscoverySettings(service=service, calls_per_second=1e6, attempts_max=3)
-    return Discovery(calls, settings, HalfDice(), sleeps or Sleeps())
+    settings = ControlSettings(service=service, calls_per_second=1e6, attempts_max=3)
+    return Discovery(
+        ControlCalls(calls, settings, HalfDice(), sleeps or Sleeps()).ask, service=service
+    )
 
 
 async def failure(asking: Discovery) -> ServiceError:
@@ -185,11 +188,11 @@ async def test_a_missing_stream_is_an_error_and_not_asked_twice() -> None:
     [
         THROTTLED,
         ServiceError("Http503", "busy", status=503),
-        ServiceError("ConnectError", "refused", was_sent=False),
-        ServiceError("ReadTimeout", "silence"),
-        ServiceError("ConnectionLost", "reset"),
+        ServiceError(Trouble.CONNECT, "refused", was_sent=False),
+        ServiceError(Trouble.READ_TIMEOUT, "silence"),
+        ServiceError(Trouble.CONNECTION_LOST, "reset"),
+        ServiceError(Trouble.UNREADABLE, "nonsense", status=200),
         ServiceError("Aborted", "try later", status=400),
-        {"StreamDescriptionSummary": 7},
     ],
 )
 async def test_what_may_pass_is_asked_again_after_a_jittered_growing_wait(passing: Answer) -> None:
@@ -211,7 +214,7 @@ async def test_attempts_are_bounded_and_the_last_failure_is_raised() -> None:
 
 
 async def test_missing_credentials_are_not_asked_for_again_here() -> None:
-    missing = ServiceError("NoCredentials", "set them", was_sent=False)
+    missing = ServiceError(Trouble.NO_CREDENTIALS, "set them", was_sent=False)
     calls = FakeCalls(DescribeStreamSummary=[missing])
     assert await failure(discovery(calls)) is missing
     assert len(calls.asked) == 1
@@ -231,6 +234,49 @@ async def test_missing_credentials_are_not_asked_for_again_here() -> None:
 async def test_a_list_that_makes_no_sense_is_an_error(listed: dict[str, Any]) -> None:
     calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[listed])
     assert (await failure(discovery(calls))).code == "UnreadableAnswer"
+
+
+async def test_an_answer_in_another_form_is_asked_for_again_and_not_for_ever() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[{"StreamDescriptionSummary": 7}])
+    assert (await failure(discovery(calls))).code == "UnreadableAnswer"
+    assert len(calls.asked) == UNREADABLE_MAX
+    calls = FakeCalls(
+        DescribeStreamSummary=[{}, summary()], ListShards=[{}, {"Shards": [shard(0)]}]
+    )
+    assert (await discovery(calls).describe(ORDERS)).shards is not None
+
+
+@pytest.mark.parametrize(
+    "end", ["", " because no policy allows it", ".", ", with an explicit deny"]
+)
+@pytest.mark.parametrize("denied", ["both", "DescribeStreamSummary", "ListShards"])
+async def test_a_denial_that_names_the_stream_tells_its_arn(denied: str, end: str) -> None:
+    text = f"User: arn:aws:iam::1:user/x is not authorized to perform: kinesis:X on resource: {ARN}"
+    no = ServiceError("AccessDeniedException", text + end, status=400)
+    calls = FakeCalls(
+        DescribeStreamSummary=[
+            no if denied != "ListShards" else {"StreamDescriptionSummary": {"StreamARN": None}}
+        ],
+        ListShards=[no if denied != "DescribeStreamSummary" else {"Shards": [shard(0)]}],
+    )
+    description = await discovery(calls).describe(ORDERS)
+    assert description.stream_arn == ARN
+    assert (description.shards is None) is (denied != "DescribeStreamSummary")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("no", "on resource: ", " on resource: *", " on resource: arn:aws:kinesis:x"),
+        f" on resource: {ARN}-other",
+        f" on resource: {ARN.replace('kinesis', 'sqs')}",
+        " on resource: arn:aws:iam::123456789012:role/orders",
+    ],
+)
+async def test_a_denial_that_names_something_else_tells_nothing(text: str) -> None:
+    no = ServiceError("AccessDeniedException", text, status=400)
+    calls = FakeCalls(DescribeStreamSummary=[no], ListShards=[no])
+    assert (await discovery(calls).describe(ORDERS)).stream_arn is None
 
 
 async def test_a_stream_without_an_open_shard_has_unknown_shards() -> None:
@@ -308,8 +354,9 @@ async def test_yandex_without_permission_to_describe_is_unknown() -> None:
 
 async def test_all_streams_together_keep_within_the_rate() -> None:
     calls = FakeCalls(DescribeStream=[stream(shard(0))])
-    settings = DiscoverySettings(service=YANDEX, calls_per_second=2.5)
-    asking = Discovery(calls, settings, HalfDice(), Sleeps())
+    settings = ControlSettings(service=YANDEX, calls_per_second=2.5)
+    control = ControlCalls(calls, settings, HalfDice(), Sleeps())
+    asking = Discovery(control.ask, YANDEX)
     tasks = [asyncio.create_task(asking.describe(ORDERS)) for _ in range(5)]
     while len(calls.asked) < 2:
         await asyncio.sleep(0)

@@ -1,0 +1,181 @@
+"""Control calls within the account's quota: which goes first, how often again, what is remembered.
+
+Everything but PutRecords goes through here: the look-ups of `discovery.py`, and calls that are
+passed on for clients. Knows errors and time; must not know what an operation says.
+
+Two queues, of which the listed streams' goes first: names that clients made up cannot hold up the
+shard map of a stream that the configuration lists. Bounds: UNLISTED_WAITING_MAX calls for unlisted
+streams wait, one more is refused at once; for listed streams at most a few calls for each. Both are
+drained at `calls_per_second`. That an unlisted stream is missing is remembered for MISSING_S, for
+MISSING_MAX streams; then the oldest is forgotten.
+Invariant: never more calls a second than the quota; a call that fails is made again at most
+`attempts_max` times in all, and only where that can help.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from asyncio_throttle.throttler import Throttler
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.ports import Dice
+from kdaemon.base.service import AWS, Service
+from kdaemon.base.verdict import Verdict
+from kdaemon.settle.verdict import MISSING_STREAM, judge_call
+
+BACKOFF_FIRST_S: Final = 0.2  # ours: seconds, upper bound of the first wait; doubles each time
+BACKOFF_MAX_S: Final = 5.0  # ours: seconds, upper bound of any wait
+BEYOND_BACKOFF_S_MAX: Final = 5.0  # seconds more than that for a service that asks for it; as flow
+MISSING_S: Final = 10.0  # ours, 2026-11-28: a stream is made in 10 to 30 s, and looked for again
+MISSING_MAX: Final = 1024  # ours: streams known to be missing, some 0.3 KB each
+UNLISTED_WAITING_MAX: Final = 64  # ours: 13 s of the default quota
+_PASSING: Final = frozenset({Verdict.THROTTLED, Verdict.NOT_SENT, Verdict.AMBIGUOUS})
+
+ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[str, Any]]]
+"""Operation, payload, stream -> the decoded answer, or a `ServiceError`: `ServiceClient.call`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """`calls_per_second`: of all control calls of this daemon, > 0 (at AWS a whole account has 20
+    DescribeStreamSummary a second). `attempts_max`: of one call, the first included.
+    """
+
+    service: Service = AWS
+    calls_per_second: float = 5.0
+    attempts_max: int = 5
+
+
+class Ask(Protocol):
+    """`ControlCalls.ask`."""
+
+    async def __call__(
+        self,
+        operation: str,
+        payload: dict[str, object],
+        target: StreamTarget,
+        *,
+        is_listed: bool,
+    ) -> dict[str, Any]: ...
+
+
+class ControlCalls:
+    """One for the daemon, so that all streams share one rate."""
+
+    def __init__(
+        self,
+        call: ControlCall,
+        settings: ControlSettings,
+        dice: Dice,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now_s: Callable[[], float] | None = None,
+    ) -> None:
+        """`sleep`: for the waits between attempts, in seconds. `now_s`: None: the loop's time."""
+        self._call = call
+        self._settings = settings
+        self._dice = dice
+        self._sleep = sleep
+        self._now_s = now_s or asyncio.get_running_loop().time
+        burst = max(1, int(settings.calls_per_second))
+        self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
+        self._listed: deque[asyncio.Future[None]] = deque()
+        self._unlisted: deque[asyncio.Future[None]] = deque()
+        self._granting: asyncio.Task[None] | None = None  # runs while somebody waits
+        self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
+            OrderedDict()
+        )
+
+    async def ask(
+        self,
+        operation: str,
+        payload: dict[str, object],
+        target: StreamTarget,
+        *,
+        is_listed: bool,
+    ) -> dict[str, Any]:
+        """One control call, made again while what fails may pass. Raises `ServiceError`: the last
+        one, or ControlQueueFull if too many calls for unlisted streams wait already.
+        """
+        if not is_listed:
+            self._check_missing(target)
+        attempt = 1
+        while True:
+            await self._turn(is_listed=is_listed)
+            try:
+                return await self._call(operation, payload, target)
+            except ServiceError as error:
+                failure = error.kept()
+            if failure.code == MISSING_STREAM and failure.trouble is None and not is_listed:
+                self._note_missing(target, failure)
+            may_pass = judge_call(failure, self._settings.service) in _PASSING
+            if not may_pass or attempt >= self._settings.attempts_max:
+                raise failure
+            bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (attempt - 1))
+            wait_s = bound_s * self._dice.random()
+            asked_s = failure.retry_after_ns / 1e9
+            await self._sleep(min(max(wait_s, asked_s), wait_s + BEYOND_BACKOFF_S_MAX))
+            attempt += 1
+
+    async def aclose(self) -> None:
+        """Nobody gets a turn any more."""
+        if self._granting is not None:
+            self._granting.cancel()
+            await asyncio.wait([self._granting])
+
+    async def _turn(self, *, is_listed: bool) -> None:
+        """Waits for the quota, behind those who came before and behind every listed stream."""
+        queue = self._listed if is_listed else self._unlisted
+        if not is_listed and len(queue) >= UNLISTED_WAITING_MAX:
+            raise ServiceError(
+                Trouble.BUSY,
+                f"{len(queue)} control calls for unlisted streams wait already: list the streams"
+                " that matter, or raise send.control_calls_per_second",
+                was_sent=False,
+            )
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(waiter)
+        if self._granting is None:
+            self._granting = asyncio.create_task(self._grant(), name="control calls")
+        try:
+            await waiter
+        finally:
+            if waiter in queue:  # cancelled before its turn: it must not use one up
+                queue.remove(waiter)
+
+    async def _grant(self) -> None:
+        """One turn at a time, as the quota allows; who is next is decided then, not before."""
+        try:
+            while self._listed or self._unlisted:
+                await self._throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
+                queue = self._listed or self._unlisted
+                if queue:
+                    waiter = queue.popleft()
+                    if not waiter.done():
+                        waiter.set_result(None)
+        finally:
+            self._granting = None
+
+    def _check_missing(self, target: StreamTarget) -> None:
+        """Raises what was found of a missing stream a moment ago."""
+        known = self._missing.get(_canonical(target))
+        if known is None:
+            return
+        until_s, error = known
+        if self._now_s() < until_s:
+            raise error.kept()  # who raised it last must not stay alive
+        del self._missing[_canonical(target)]
+
+    def _note_missing(self, target: StreamTarget, error: ServiceError) -> None:
+        key = _canonical(target)
+        self._missing[key] = (self._now_s() + MISSING_S, error)
+        self._missing.move_to_end(key)
+        if len(self._missing) > MISSING_MAX:
+            self._missing.popitem(last=False)
+
+
+def _canonical(target: StreamTarget) -> tuple[str, str | None]:
+    return target.name, target.arn

@@ -1,0 +1,204 @@
+"""Control calls: listed streams first, what is missing is remembered, queues are bounded."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.send import control as control_module
+from kdaemon.send.control import MISSING_S, UNLISTED_WAITING_MAX, ControlCalls, ControlSettings
+
+MISSING = ServiceError("ResourceNotFoundException", "Stream not found", status=400)
+Payload = dict[str, object]
+
+
+class HalfDice:
+    def random(self) -> float:
+        return 0.5
+
+
+class Gate:
+    """Stands in for the throttler: turns are given by hand."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.turns = asyncio.Semaphore(0)
+
+    async def acquire(self) -> None:
+        await self.turns.acquire()
+
+    async def open(self, count: int) -> None:
+        for _ in range(count):
+            self.turns.release()
+        await settle()
+
+
+@pytest.fixture
+def gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "Throttler", Gate)
+
+
+def gate_of(calls: ControlCalls) -> Gate:
+    gate: Any = calls._throttler
+    assert isinstance(gate, Gate)
+    return gate
+
+
+class Service:
+    """Answers by stream name; notes who asked, and when (by hand)."""
+
+    def __init__(self, **answers: ServiceError) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.slept_s: list[float] = []
+        self.now_s = 0.0
+
+    async def call(self, operation: str, _payload: Payload, target: StreamTarget) -> dict[str, Any]:
+        self.asked.append(target.name)
+        error = self.answers.get(target.name)
+        if error is not None:
+            raise error
+        return {"Operation": operation}
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+
+    def control(self, calls_per_second: float = 1e6, attempts_max: int = 3) -> ControlCalls:
+        settings = ControlSettings(calls_per_second=calls_per_second, attempts_max=attempts_max)
+        return ControlCalls(self.call, settings, HalfDice(), self.sleep, lambda: self.now_s)
+
+
+def ask(calls: ControlCalls, name: str, *, is_listed: bool = False) -> "asyncio.Task[Any]":
+    target = StreamTarget(name, None, is_listed)
+    return asyncio.create_task(calls.ask("ListShards", {}, target, is_listed=is_listed))
+
+
+async def failure(task: "asyncio.Task[Any]") -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await task
+    return caught.value
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("gated")
+async def test_a_listed_stream_does_not_wait_for_names_that_clients_made_up() -> None:
+    service = Service()
+    calls = service.control()
+    bogus = [ask(calls, f"bogus-{number}") for number in range(40)]
+    await gate_of(calls).open(4)
+    listed = ask(calls, "listed", is_listed=True)
+    await settle()
+    await gate_of(calls).open(1)
+    assert await listed == {"Operation": "ListShards"}
+    assert service.asked == ["bogus-0", "bogus-1", "bogus-2", "bogus-3", "listed"]
+    for task in bogus:
+        task.cancel()
+    await asyncio.wait(bogus)
+    await calls.aclose()
+
+
+async def test_among_equals_who_came_first_is_asked_first() -> None:
+    service = Service()
+    calls = service.control()
+    await asyncio.gather(*(ask(calls, name) for name in "abc"))
+    assert service.asked == ["a", "b", "c"]
+
+
+@pytest.mark.usefixtures("gated")
+async def test_a_caller_that_left_uses_up_no_turn() -> None:
+    service = Service()
+    calls = service.control()
+    tasks = [ask(calls, f"s{number}") for number in range(6)]
+    await gate_of(calls).open(2)
+    for task in tasks[2:]:
+        task.cancel()
+    await asyncio.wait(tasks)
+    last = ask(calls, "last")
+    await gate_of(calls).open(1)
+    assert await last is not None
+    assert service.asked == ["s0", "s1", "last"]
+
+
+@pytest.mark.usefixtures("gated")
+async def test_too_many_that_wait_are_refused_at_once_and_listed_ones_are_not() -> None:
+    service = Service()
+    calls = service.control()
+    waiting = [ask(calls, f"u{number}") for number in range(UNLISTED_WAITING_MAX)]
+    await settle()
+    error = await failure(ask(calls, "one-more"))
+    assert (error.trouble, error.was_sent) == (Trouble.BUSY, False)
+    assert "control_calls_per_second" in error.message
+    listed = ask(calls, "listed", is_listed=True)
+    await settle()
+    await gate_of(calls).open(1)
+    assert await listed is not None
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await calls.aclose()
+
+
+async def test_that_a_stream_is_missing_is_remembered_for_a_while() -> None:
+    service = Service(gone=MISSING)
+    calls = service.control()
+    for _ in range(5):
+        assert (await failure(ask(calls, "gone"))).code == MISSING.code
+    assert service.asked == ["gone"]
+    assert await ask(calls, "there") is not None
+    service.now_s = MISSING_S
+    del service.answers["gone"]
+    assert await ask(calls, "gone") is not None
+    assert service.asked == ["gone", "there", "gone"]
+
+
+async def test_a_listed_stream_that_is_missing_is_asked_for_each_time() -> None:
+    service = Service(gone=MISSING)
+    calls = service.control()
+    for _ in range(2):
+        await failure(ask(calls, "gone", is_listed=True))
+    assert service.asked == ["gone", "gone"]
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "MISSING_MAX", 3)
+    service = Service(**{f"s{number}": MISSING for number in range(5)})
+    calls = service.control()
+    for number in range(5):
+        await failure(ask(calls, f"s{number}"))
+    assert len(calls._missing) == 3
+    await failure(ask(calls, "s4"))
+    assert len(service.asked) == 5
+    await failure(ask(calls, "s0"))
+    assert len(service.asked) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waited_s"), [(0.0, [0.1, 0.2]), (2.0, [2.0, 2.0]), (60.0, [5.1, 5.2])]
+)
+async def test_a_service_that_asks_to_be_left_alone_is_left_alone_within_reason(
+    asked_s: float, waited_s: list[float]
+) -> None:
+    busy = ServiceError("Http503", "", status=503, retry_after_ns=int(asked_s * 1e9))
+    service = Service(s=busy)
+    assert (await failure(ask(service.control(), "s"))).code == "Http503"
+    assert service.slept_s == pytest.approx(waited_s)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceError("AccessDeniedException", "", status=400),
+        ServiceError("ValidationException", "", status=400),
+        ServiceError(Trouble.NO_CREDENTIALS, "", was_sent=False),
+    ],
+)
+async def test_what_cannot_pass_is_not_asked_again(error: ServiceError) -> None:
+    service = Service(s=error)
+    found = await failure(ask(service.control(), "s"))
+    assert found.code == error.code
+    assert service.asked == ["s"]
