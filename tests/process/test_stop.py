@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, entry
+from tests.contract.endpoints import Answer, Endpoint, entry
 from tests.process.conftest import Run
 from tests.process.harness import (
     DEADLINE_S,
@@ -34,12 +34,17 @@ def kind_of(fault: dict[str, object]) -> str:
 
 def put(daemon: Daemon, count: int, **headers: str | None) -> dict[str, object]:
     """PutRecords of so many records to `demo`; the answer's members. It must be a 200."""
+    answer = ask(daemon, count, **headers)
+    assert answer.status == 200, answer
+    return answer.members
+
+
+def ask(daemon: Daemon, count: int, **headers: str | None) -> Answer:
+    """PutRecords of so many records to `demo`, whatever comes of it."""
     endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
     entries = [entry(b"%d" % index, f"key-{index}") for index in range(count)]
     body = json.dumps({"StreamName": "demo", "Records": entries}).encode()
-    answer = endpoint.put_raw("PutRecords", body, **headers)
-    assert answer.status == 200, answer
-    return answer.members
+    return endpoint.put_raw("PutRecords", body, **headers)
 
 
 def last_words(daemon: Daemon) -> dict[str, object]:
@@ -89,19 +94,28 @@ def test_what_is_left_at_the_drain_deadline_is_told_and_exits_with_1(
     assert not any("stack" in line for line in daemon.log)
 
 
-@pytest.mark.parametrize("fault", [HANG, {"kind": "throttle", "calls": None}], ids=kind_of)
+@pytest.mark.parametrize(
+    ("fault", "refusal"),
+    [
+        (HANG, (500, "InternalFailure")),
+        ({"kind": "throttle", "calls": None}, (400, "ProvisionedThroughputExceededException")),
+    ],
+    ids=["hang", "throttle"],
+)
 def test_a_client_that_waits_is_answered_at_the_drain_deadline(
-    run: Run, fault: dict[str, object]
+    run: Run, fault: dict[str, object], refusal: tuple[int, str]
 ) -> None:
-    """Whether its records are in flight by then or queued. They count as undelivered."""
+    """Whether its records are in flight by then or queued, and with the reason. They count as
+    undelivered.
+    """
     daemon = run({"drain.deadline_ms": 500})
     daemon.inject(fault)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(put, daemon, 10)
+        waiting = pool.submit(ask, daemon, 10)
         wait_for(lambda: daemon.counted("kdaemon_records_attempts_total") or None, "the call")
         assert daemon.stop() == 1
         answer = waiting.result(DEADLINE_S)
-    assert answer["FailedRecordCount"] == 10
+    assert answer.refusal == refusal
     assert last_words(daemon) == {"delivered": 0, "undelivered": 10}
 
 
