@@ -112,8 +112,13 @@ class SlicedPages:
         sharing, self._sharing, self._steps = self._sharing, [], None
         self._pause_ends_ns = now_ns + min(PAUSE_FACTOR * self._spent_ns, PAUSE_NS_MAX)
         if page is not None:
-            for request in sharing:
-                page.give(request)
+            self._give(page, sharing)
+
+    def _give(self, page: Page, requests: list[HttpRequest]) -> None:
+        """One answer in a turn of the loop: each is a copy of a page that may be large."""
+        page.give(requests.pop(0))
+        if requests:
+            asyncio.get_running_loop().call_soon(self._give, page, requests)
 
     def _go_on(self) -> None:
         self._next = None

@@ -100,6 +100,13 @@ async def test_all_who_ask_meanwhile_share_one_page(world: World) -> None:
     assert {body(request) for request in (first, *others)} == {b"a 1"}
 
 
+async def test_the_answers_leave_one_in_a_turn_of_the_loop(world: World) -> None:
+    requests = [world.ask() for _ in range(16)]
+    await turns(world, requests[0])
+    assert sum(request.answer is not None for request in requests) == 1
+    assert await turns(world, *requests) >= 14
+
+
 async def test_another_page_waits_for_its_turn_and_is_made_too(world: World) -> None:
     first, second = world.ask("a"), world.ask("b")
     await turns(world, first)
