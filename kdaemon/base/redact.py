@@ -55,9 +55,12 @@ _PATTERNS = tuple(
         (_ANNOUNCED + _LONG_RUN, rf"\1{HIDDEN}"),
         # AWS quotes the part of the header that it could not read.
         (r"'[^'\n]{0,4096}'(?= not a valid key=value pair)", f"'{HIDDEN}'"),
-        # Access keys by their form: AWS's ids, Yandex's ids and secrets.
-        (r"(?<![A-Za-z0-9])A[A-Z]{2}A[A-Z0-9]{12,124}(?![a-z0-9])", HIDDEN),
-        (r"(?<![A-Za-z0-9])YC[A-Z][A-Za-z0-9_-]{20,60}", HIDDEN),
+        # By their form (checked 2026-11-28): AWS's key ids and session tokens; Yandex's key ids,
+        # secrets and IAM tokens.
+        (r"(?<![A-Za-z0-9])A(?:KI|SI|BI|CC)A[A-Z0-9]{12,124}(?![a-z0-9])", HIDDEN),
+        (r"(?<![A-Za-z0-9])(?:IQoJ|FwoG|FQoG)[A-Za-z0-9+/=]{40,}", HIDDEN),
+        (r"(?<![\w-])(?:YCAJE[\w-]{20}|YC[MNOP][\w-]{37})(?![\w-])", HIDDEN),
+        (r"(?<![\w.-])t1\.[\w-]{1,2048}={0,2}\.[\w-]{40,}={0,2}", HIDDEN),
         # Who calls, in a URL.
         (r"(://)[^\s/?#\"'<>]*@", rf"\1{HIDDEN}@"),
     )
