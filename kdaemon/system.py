@@ -114,7 +114,8 @@ def _end(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _tell_ignored(number: int) -> None:
     fields = {"signal": signal.Signals(number).name}
-    log.warning("a signal is ignored: it means nothing to kdaemon", extra={"fields": fields})
+    text = "a signal is ignored: it means nothing to kdaemon"
+    log.warning(text, extra={"fields": fields, "is_always_shown": True})
 
 
 def raise_open_files_limit() -> int:

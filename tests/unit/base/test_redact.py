@@ -100,7 +100,16 @@ def test_what_is_named_a_secret_is_hidden(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "YCAJE" + "x" * 20]
+    "key",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "ASIAIOSFODNN7EXAMPLE",
+        "IQoJb3JpZ2luX2VjE" + "Jr/+9=" * 20,
+        "FwoGZXIvYXdzE" + "Jr/+9=" * 20,
+        "YCAJE" + "x-_9" * 5,
+        "YCP" + "x" * 37,
+        "t1.9euelZq_-8=." + "a-_9" * 21 + "ab",
+    ],
 )
 def test_access_keys_are_hidden_by_their_form(key: str) -> None:
     assert key not in Redactor().clean(f"the key {key} is unknown")
@@ -119,6 +128,7 @@ def test_access_keys_are_hidden_by_their_form(key: str) -> None:
         "key arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         "sequence number 49590338271490256608559692538361571095921575989136588898",
         "http://127.0.0.1:4567/v1/streams?a=b@c",
+        "stream AREASOMETHINGELSE2024 of YCLOUD-production-events-main-stream and t1.micro",
     ],
 )
 def test_what_an_operator_needs_stays(redactor: Redactor, text: str) -> None:
