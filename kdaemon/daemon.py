@@ -72,6 +72,7 @@ ADMIN_LIMITS = HttpLimits(
     head_timeout_s=5.0,
     idle_timeout_s=30.0,
     connections_max=64,
+    pipeline_max=2,  # a page may have megabytes: who asks without reading gets no pile of them
 )
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
