@@ -38,7 +38,11 @@ class Stalled:
 
 @contextmanager
 def stalled(directory: Path, log_format: str, *, is_blocking: bool) -> Iterator[Stalled]:
-    settings = {"log.format": log_format, "drain.deadline_ms": 200}
+    settings = {
+        "log.format": log_format,
+        "drain.deadline_ms": 200,
+        "streams.listed.acknowledge": "accepted",  # which the service does not know
+    }
     config = write_config(directory, settings)
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -74,11 +78,12 @@ def test_a_log_that_nobody_reads_holds_up_nothing(
     """Not the probes, not a put, not the end and its exit code."""
     with stalled(tmp_path, log_format, is_blocking=is_blocking) as daemon:
         for number in range(95):
-            assert daemon.put(f"missing-{number}", "accepted") == 200
+            assert daemon.put(f"missing-{number}", "accepted") in {200, 400}
+        assert daemon.put("listed", "accepted") == 200
         assert get(daemon.at["admin"] + "/livez") == (200, "ok\n")
         assert daemon.put("demo", "delivered") == 200
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(DEADLINE_S) == 1, "95 accepted records are left over"
+        assert daemon.process.wait(DEADLINE_S) == 1, "of a stream that is missing, too"
 
 
 def test_with_nothing_left_over_the_end_is_0_though_nobody_reads(tmp_path: Path) -> None:
