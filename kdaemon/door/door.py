@@ -16,6 +16,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
@@ -23,7 +24,6 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.promise import hold_to_promise
 from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
-from kdaemon.streams.stream import Existence
 from kdaemon.wire.put import PutLimits
 
 WAITED_FOR = frozenset({Acknowledge.DELIVERED, Acknowledge.STORED})
@@ -82,6 +82,23 @@ class Admission:
             self.stream.withdraw(self.frame)
 
 
+class _Pending(Admission):
+    """Records that wait for the first word of their stream; then `admitted` stands for them."""
+
+    __slots__ = ("admitted", "is_gone")
+
+    def __init__(self, frame: Frame, stream: Stream) -> None:
+        super().__init__(frame, stream)
+        self.admitted: Admission | None = None
+        self.is_gone = False
+
+    def withdraw(self) -> None:
+        if self.admitted is not None:
+            self.admitted.withdraw()
+        elif self.frame.acknowledge is Acknowledge.DELIVERED:
+            self.is_gone = True
+
+
 class Door:
     """One for the daemon."""
 
@@ -109,15 +126,19 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
+        acknowledge = asked
+        if acknowledge is None:
+            acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
+        if not stream.has_word and _needs_word(stream, put, acknowledge):
+            if is_patient:
+                return None
+            return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
         refused = self._hold_to_stream(stream, put, asked)
         if refused is not None:
             if put.refused_count:
                 stream.reject(RejectReason.INVALID, put.refused_count, 0)
             stream.reject(refused.reason, len(put.sizes), sum(put.sizes))
             return refused
-        acknowledge = asked
-        if acknowledge is None:
-            acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
         taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
         if taken is not None and put.refused_count:
             stream.reject(RejectReason.INVALID, put.refused_count, 0)
@@ -145,8 +166,8 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             callback()  # which is told so by `admit`
-        elif stream.existence() is Existence.UNSURE:
-            stream.when_known(callback)
+        elif not stream.has_word:
+            stream.when_word(callback)
         else:
             stream.when_room(callback)
 
@@ -249,10 +270,6 @@ class Door:
             deadline_ns = None if is_patient else self._clock.now_ns() + stream.deadline_ns
             frame = make_frame(records, sizes, acknowledge, on_settled, deadline_ns)
             return self._submit(stream, frame, is_patient=is_patient)
-        if stream.existence() is Existence.UNSURE:
-            if is_patient:
-                return None
-            return self._wait_for_word(stream, put, acknowledge, on_settled)
         if acknowledge is Acknowledge.STORED:
             frame = make_frame(records, sizes, acknowledge, on_settled, None)
             return self._store(stream, frame, is_patient=is_patient)
@@ -289,29 +306,36 @@ class Door:
         return self._count(stream, frame.sizes, refused)
 
     def _wait_for_word(
-        self, stream: Stream, put: Put, acknowledge: Acknowledge, on_settled: OnSettled
+        self,
+        stream: Stream,
+        spelling: str,
+        put: Put,
+        asked: Acknowledge | None,
+        acknowledge: Acknowledge,
+        on_settled: OnSettled,
     ) -> Admission | Refused:
-        """Nobody has asked yet whether this stream exists: its records are promised nothing before
-        the service told, or did not answer. Their memory is taken meanwhile.
+        """Nobody has asked the service yet for this stream: its records are promised nothing before
+        the service told of it, or did not answer. Their memory is taken meanwhile.
         """
-        promised = make_frame(put.records, put.sizes, acknowledge, None, None)
-        if not stream.memory.take(promised.held_bytes):
+        frame = make_frame(put.records, put.sizes, acknowledge, None, None)
+        if not stream.memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
+        pending = _Pending(frame, stream)
 
         def go_on() -> None:
-            stream.memory.give(promised.held_bytes)
-            missing = stream.missing()
-            if missing is None:
-                taken = self._take(stream, put, acknowledge, on_settled, is_patient=False)
-            else:
-                refused = _said(RejectReason.MISSING_STREAM, missing)
-                taken = self._count(stream, put.sizes, refused)
+            stream.memory.give(frame.held_bytes)
+            if pending.is_gone:
+                self.refuse(spelling, CLIENT_GONE, len(put.sizes), sum(put.sizes))
+                return
+            taken = self.admit(spelling, put, asked, on_settled)
             if isinstance(taken, Refused):
-                promised.refusal = (taken.code, taken.message)
-                on_settled(promised)
+                frame.refusal = (taken.code, taken.message)
+                on_settled(frame)
+            else:
+                pending.admitted = taken
 
-        stream.when_known(go_on)
-        return Admission(promised, stream)
+        stream.when_word(go_on)
+        return pending
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.reject(refused.reason, len(sizes), sum(sizes))
@@ -322,12 +346,30 @@ class Door:
         return refused
 
 
+CLIENT_GONE = Refused(
+    RejectReason.CLIENT_GONE,
+    "ServiceUnavailable",
+    "The client went away before these records were admitted.",
+    is_permanent=False,
+)
+
 NO_ROOM = Refused(
     RejectReason.FULL,
     "ProvisionedThroughputExceededException",
     "kdaemon has no room for this stream's records now: nothing was taken. Try again later.",
     is_permanent=False,
 )
+
+
+def _needs_word(stream: Stream, put: Put, acknowledge: Acknowledge) -> bool:
+    """Whether nothing may be promised before the service told of the stream: of one that only a
+    client has named, to a client that does not wait for delivery; of a record that is larger than
+    most streams take, to anybody.
+    """
+    if acknowledge is not Acknowledge.DELIVERED and not stream.is_listed:
+        return True
+    sizes = put.sizes
+    return sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
 
 
 def _never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:

@@ -18,13 +18,12 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
 from kdaemon.door.block import Block
-from kdaemon.door.door import WAITED_FOR, Admission, Door
+from kdaemon.door.door import CLIENT_GONE, WAITED_FOR, Admission, Door
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
@@ -58,14 +57,6 @@ _MOVES = {
     State.LINGERING: {State.CLOSED},
     State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
 }
-
-
-CLIENT_GONE = Refused(
-    RejectReason.CLIENT_GONE,
-    "ServiceUnavailable",
-    "The client went away before these records were admitted.",
-    is_permanent=False,
-)
 
 
 class _Round:

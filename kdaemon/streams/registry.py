@@ -169,7 +169,7 @@ class Streams:
         """
         if parse_arn(spelling) is None or self._config.accept_unlisted:
             return None
-        is_asking = stream is not None and not stream.was_heard_of
+        is_asking = stream is not None and not stream.has_word
         return Refused(
             RejectReason.UNLISTED,
             "ServiceUnavailable" if is_asking else "ResourceNotFoundException",

@@ -93,12 +93,12 @@ class Stream:
         "counters",
         "deadline_ns",
         "engine",
+        "has_word",
         "is_listed",
         "key_bytes_max",
         "memory",
         "submit",
         "unix_acknowledge",
-        "was_heard_of",
     )
 
     def __init__(
@@ -126,7 +126,7 @@ class Stream:
         self._driver = driver
         self._clock = clock
         self._existence = Existence.THERE if is_listed else Existence.UNSURE
-        self.was_heard_of = False  # the question for the stream was answered once, or failed
+        self.has_word = False  # the service told of the stream, or did not answer
         self._missing_until_ns = 0
         self._waiters: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -176,25 +176,25 @@ class Stream:
         )
         if is_old and not self.is_listed:
             self._move(Word.OLD)
+            self.has_word = False
             self._driver.ask_again()
         return self._existence
 
     def hear(self, word: Word) -> None:
         """The service, or its silence, said something of this stream's existence."""
-        self.was_heard_of = True
         if word is Word.NOT_FOUND:
             self._missing_until_ns = self._clock.now_ns() + MISSING_NS
         self._move(word)
-        if self._existence is not Existence.UNSURE:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter()
+        self.has_word = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
 
-    def when_known(self, callback: Callable[[], None]) -> None:
-        """Calls back once, when the stream is not UNSURE any more: within WORD_WAIT_S."""
+    def when_word(self, callback: Callable[[], None]) -> None:
+        """Calls back once, when there is word of the stream: within WORD_WAIT_S."""
         self._waiters.append(callback)
         if self._timer is None:
             loop = asyncio.get_running_loop()

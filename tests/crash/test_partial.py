@@ -84,7 +84,7 @@ def put_stored(daemon: Daemon) -> None:
         headers = {"X-Kdaemon-Acknowledge": "stored"}
         connection.request("POST", "/v1/streams/demo/records", lines, headers)
         answer = json.loads(connection.getresponse().read())
-    assert answer == {"acknowledged": 3, "rejected": []}
+    assert answer == {"acknowledged": 3, "rejected": [], "rejected_count": 0}
 
 
 def test_a_frame_partly_done_at_a_crash_sends_only_the_rest_and_still_buries_its_dead(

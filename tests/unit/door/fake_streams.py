@@ -37,6 +37,8 @@ class FakeStream:
         self.unavailable: ServiceError | None = None
         self.hold: ServiceError | None = None
         self.is_auto = False
+        self.is_listed = True
+        self.has_word = True
         self.has_spool = True
         self.key_bytes_max: int | None = None
         self.encryption_type = "NONE"

@@ -233,7 +233,7 @@ async def test_an_unlisted_stream_is_unsure_until_the_service_speaks(opened: Ope
     stream = found(streams, "orders")
     told = asyncio.Event()
     assert stream.existence() is Existence.UNSURE
-    stream.when_known(told.set)
+    stream.when_word(told.set)
     await turn()
     assert told.is_set()
     assert stream.existence() is Existence.THERE

@@ -1,0 +1,226 @@
+"""What one client can send to harm the others: each case of the kind, at its full size.
+
+Used by `tests/process/test_harm.py` (the daemon lives, and others are served) and `bench/harm.py`
+(how long the others wait). An attack opens its own connections to a daemon on loopback, is bounded
+in count and size, ends by itself, and does not care what it is answered.
+"""
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+BODY_BYTES = 16 * MIB - 1024  # just below the most that a body may have
+PATIENCE_S = 30.0  # for each answer
+ECHO_BYTES_MAX = 64 * 1024  # of answers that an attack reads
+
+KINESIS = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202."
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Where the daemon listens. `unix`: its socket file."""
+
+    http_port: int
+    admin_port: int
+    unix: str
+
+
+@contextlib.contextmanager
+def connected(port: int | str) -> Iterator[socket.socket]:
+    """A connection to a port, or to a socket file."""
+    family = socket.AF_UNIX if isinstance(port, str) else socket.AF_INET
+    with socket.socket(family) as client, contextlib.suppress(OSError):
+        client.settimeout(PATIENCE_S)
+        client.connect(port if isinstance(port, str) else ("127.0.0.1", port))
+        yield client
+
+
+def hear(client: socket.socket) -> bytes:
+    """The beginning of what is answered, until nothing comes for a moment or the end."""
+    answer = b""
+    with contextlib.suppress(OSError):
+        while len(answer) < ECHO_BYTES_MAX and (piece := client.recv(65536)):
+            answer += piece
+            if b"\r\n\r\n" in answer:
+                break
+    return answer
+
+
+def post(port: int, path: str, head: str, body: bytes) -> None:
+    """One request; the beginning of its answer is read."""
+    with connected(port) as client:
+        text = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+        )
+        client.sendall(text.encode() + body)
+        hear(client)
+
+
+def lines_of(line: bytes) -> Callable[[Victim], None]:
+    """A body of lines, as many as fit."""
+
+    def attack(victim: Victim) -> None:
+        body = line * (BODY_BYTES // len(line))
+        post(victim.http_port, "/v1/streams/demo/records", "", body)
+
+    return attack
+
+
+def api(operation: str, body: bytes) -> Callable[[Victim], None]:
+    def attack(victim: Victim) -> None:
+        post(victim.http_port, "/", f"{KINESIS}{operation}\r\n", body)
+
+    return attack
+
+
+def members(start: bytes, entry: bytes, end: bytes) -> bytes:
+    """A body that is filled with one entry, again and again."""
+    count = (BODY_BYTES - len(start) - len(end)) // (len(entry) + 1)
+    return start + b",".join([entry] * count) + end
+
+
+RECORDS = b'{"StreamName":"demo","Records":['
+
+
+def evil_arn(victim: Victim) -> None:
+    arn = "arn:aws" + ":kinesis:" * 36_000
+    body = json.dumps({"StreamARN": arn, "Data": "aGk=", "PartitionKey": "a"}).encode()
+    for _ in range(5):
+        api("PutRecord", body)(victim)
+
+
+def first_lines(victim: Victim) -> None:
+    """A first line that is no record and no setup, large, again and again."""
+    line = members(b'{"x":[', b"[]", b"]}")[: 13 * MIB - 2] + b"]}\n"
+    for _ in range(8):
+        with connected(victim.unix) as client:
+            client.sendall(line)
+            hear(client)
+
+
+def long_numbers(victim: Victim) -> None:
+    line = b'{"x":[' + b",".join([b'"000000000000"'] * 900_000) + b"]}\n"
+    for _ in range(8):
+        with connected(victim.unix) as client:
+            client.sendall(line)
+            hear(client)
+
+
+def unread_pipeline(request: bytes, count: int) -> Callable[[Victim], None]:
+    """Requests as fast as the daemon takes them, and no answer is read."""
+
+    def attack(victim: Victim) -> None:
+        with connected(victim.http_port) as client:
+            client.settimeout(5.0)
+            block = request * max(1, 65536 // len(request))
+            for _ in range(count * len(request) // len(block) + 1):
+                client.sendall(block)
+
+    return attack
+
+
+def scrapes(victim: Victim) -> None:
+    """Pages asked for again and again on sixteen connections."""
+    request = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(victim.admin_port)) for _ in range(16)]
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sendall(request * 4)
+        for client in clients:
+            hear(client)
+
+
+def many_headers(victim: Victim) -> None:
+    """30 KB of six-byte headers on 700 connections."""
+    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"".join(
+        b"%x:a\r\n" % number for number in range(5_000)
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(700):
+            client = stack.enter_context(connected(victim.http_port))
+            with contextlib.suppress(OSError):
+                client.sendall(head)
+
+
+def chunked(body: Callable[[socket.socket], None]) -> Callable[[Victim], None]:
+    def attack(victim: Victim) -> None:
+        with connected(victim.http_port) as client:
+            client.settimeout(5.0)
+            head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n{KINESIS}PutRecord\r\n"
+            client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            body(client)
+            hear(client)
+
+    return attack
+
+
+def trailers(client: socket.socket) -> None:
+    client.sendall(b"0\r\n")
+    for number in range(600):
+        client.sendall(b"".join(b"t%d-%d: a\r\n" % (number, each) for each in range(5_000)))
+
+
+def chunk_extensions(client: socket.socket) -> None:
+    for _ in range(300):
+        client.sendall(b"1;" + b"e=a;" * 40_000 + b"\r\na\r\n")
+
+
+def tiny_chunks(client: socket.socket) -> None:
+    for _ in range(100):
+        client.sendall(b"1\r\na\r\n" * 20_000)
+
+
+def bogus_names(victim: Victim) -> None:
+    """A hundred streams that do not exist, on the promises that nobody waits for."""
+    for number in range(100):
+        for acknowledge in ("accepted", "stored"):
+            body = json.dumps({"StreamName": f"bogus{number}", "Data": "aGk=", "PartitionKey": "a"})
+            head = f"{KINESIS}PutRecord\r\nX-Kdaemon-Acknowledge: {acknowledge}\r\n"
+            post(victim.http_port, "/", head, body.encode())
+
+
+def silent_connections(victim: Victim) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(1_100):
+            stack.enter_context(connected(victim.http_port))
+
+
+ATTACKS: dict[str, Callable[[Victim], None]] = {
+    "H1 an ARN of 324 KB": evil_arn,
+    "H2 lines: x": lines_of(b"x\n"),
+    "H2 lines: {}": lines_of(b"{}\n"),
+    "H2 lines: blank": lines_of(b"\n"),
+    "H2 lines: 1": lines_of(b"1\n"),
+    "H2 lines: the shortest record": lines_of(b'{"data":""}\n'),
+    "H2 lines: good ones": lines_of(b'{"data":"%s"}\n' % (b"a" * 180)),
+    "H2 records: {}": api("PutRecords", members(RECORDS, b"{}", b"]}")),
+    "H2 records: null": api("PutRecords", members(RECORDS, b"null", b"]}")),
+    "H2 records: good and too many": api(
+        "PutRecords", members(RECORDS, b'{"Data":"","PartitionKey":"a"}', b"]}")
+    ),
+    "H2 an unknown member": api("PutRecords", members(b'{"X":[', b"[]", b"]}")),
+    "H15 deep": api("PutRecords", b"[" * BODY_BYTES),
+    "H7 first lines": first_lines,
+    "H7 first lines of texts": long_numbers,
+    "H3 requests, no answer read": unread_pipeline(
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400_000
+    ),
+    "H3 broken bodies, no answer read": unread_pipeline(
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        + f"{KINESIS}PutRecords\r\nContent-Length: {MIB}\r\n\r\n".encode()
+        + b"[" * MIB,
+        100,
+    ),
+    "H8 scrapes": scrapes,
+    "H4 headers": many_headers,
+    "H4 trailers": chunked(trailers),
+    "H4 chunk extensions": chunked(chunk_extensions),
+    "H4 tiny chunks": chunked(tiny_chunks),
+    "H6 streams that do not exist": bogus_names,
+    "H9 silent connections": silent_connections,
+}
+"""By the row of the cases that it stands for."""

@@ -1,0 +1,59 @@
+"""One client harms neither the others nor the daemon: each attack at its full size, with little
+memory.
+
+The limit stands for a container's: `VmHWM`, the most that was ever resident, is looked at, because
+a limit of address space counts what threads and the allocator only reserve.
+"""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.contract.endpoints import Endpoint, entry
+from tests.kit.attacks import ATTACKS, MIB, Victim
+from tests.process.conftest import Run
+from tests.process.harness import Daemon
+
+CONTAINER_BYTES = 512 * MIB
+
+
+def peak_bytes(daemon: Daemon) -> int:
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def put_one(daemon: Daemon) -> None:
+    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    answer = endpoint.put("PutRecords", StreamName="demo", Records=[entry(b"x", "k")])
+    assert answer.members["FailedRecordCount"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_no_attack_ends_the_daemon_or_stops_the_others(run: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "k.sock")
+    daemon = run(
+        {
+            "listen.unix": path,
+            "spool.directory": str(tmp_path / "spool"),
+            "sandbox.streams": ["demo", *(f"s{number}" for number in range(20))],
+        }
+    )
+    admin_port = int(daemon.address("admin").rpartition(":")[2])
+    victim = Victim(daemon.port, admin_port, path)
+    put_one(daemon)
+    for name, attack in ATTACKS.items():
+        attacker = threading.Thread(target=attack, args=(victim,), name=name)
+        attacker.start()
+        while attacker.is_alive():
+            put_one(daemon)
+            status, _ = daemon.page("/livez")
+            assert status == 200, name
+            attacker.join(0.05)
+        assert daemon.is_alive, name
+        assert peak_bytes(daemon) < CONTAINER_BYTES, f"{name}: {peak_bytes(daemon) / MIB:.0f} MiB"
+    put_one(daemon)
+    metrics = daemon.wait_settled()
+    assert all(metrics.left_over(stream) == 0 for stream in metrics.streams)
+    assert metrics.total("kdaemon_client_handler_failures_total") == 0
