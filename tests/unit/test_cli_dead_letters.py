@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,11 +19,12 @@ from kdaemon.cli import cli
 from kdaemon.cli.shown import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
+from kdaemon.system import SystemClock
 from tests.process.harness import environment, get, running, wait_for
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
-NOW_MS = int(time.time() * 1000)
+NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z: what the commands run here take for now
 DEADLINE_S = 20.0
 
 
@@ -32,6 +32,12 @@ DEADLINE_S = 20.0
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("KDAEMON_", "XDG_", "RUNTIME_"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages do not depend on how long the suite takes."""
+    monkeypatch.setattr(SystemClock, "wall_seconds", lambda: NOW_MS / 1000)
 
 
 @pytest.fixture
