@@ -2,6 +2,7 @@
 
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
     spool.db.new, spool.db.ready           one that is being made, and is made; not yet in use
+    spool.db.copy                          of a damaged one with its log, while it is salvaged
     spool.lock                             held (flock) while a daemon has the spool; its pid
     spool.reserve                          space set aside for deletions on a full disk
     spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
@@ -15,15 +16,17 @@ import fcntl
 import grp
 import os
 import pwd
+import shutil
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.log import apply_frames
 from kdaemon.spool.schema import APPLICATION_ID
 
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
@@ -154,6 +157,7 @@ class Place:
         try:
             for suffix in ("", "-wal", "-shm", "-journal"):  # of a start that was cut off
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
+            Path(self.database_path + ".copy").unlink(missing_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 fill(str(path))
@@ -164,6 +168,20 @@ class Place:
             self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
+
+    @contextlib.contextmanager
+    def copied(self, frames: tuple[int, ...]) -> Iterator[str]:
+        """A copy of the database with these frames of its log in it, for as long as the block
+        lasts; the log is left alone. Raises OSError.
+        """
+        path = Path(self.database_path + ".copy")
+        try:
+            path.touch(0o600, exist_ok=False)
+            shutil.copyfile(self.database_path, path)
+            apply_frames(self.database_path + "-wal", frames, str(path))
+            yield str(path)
+        finally:
+            path.unlink(missing_ok=True)
 
     def put(self) -> None:
         """Gives what was made its name: it is whole and on disk, so that there is a database or

@@ -130,6 +130,9 @@ class Spool:
         self._tell_set_aside()
         if self._store.warning is not None:
             log.warning("the spool's directory", extra={"fields": {"why": self._store.warning}})
+        if self._store.mended_count:
+            fields = {"bytes": self._store.mended_count}
+            log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
         if self._store.is_emptied:
             log.error("the spool's database was found empty: what it held is gone")
 

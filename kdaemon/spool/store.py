@@ -18,7 +18,8 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
-from kdaemon.spool.place import Found, Place, size_bytes
+from kdaemon.spool.log import LogState, mend_log
+from kdaemon.spool.place import Found, Place, directory_error, size_bytes
 from kdaemon.spool.rows import backlogs, look_over, read_frames, stream_keys, verify
 from kdaemon.spool.salvage import salvage
 from kdaemon.spool.values import (
@@ -79,6 +80,7 @@ class Store:
         self._has_reserve = False
         # A damaged database that `open` or a later call put aside: say so loudly, then set to None.
         self.salvage: Salvage | None = None
+        self.mended_count = 0  # damaged bytes of the log that `open` made right again
         self._database = self._begin()
         self.letters = Letters(self._database)
 
@@ -271,8 +273,9 @@ class Store:
 
     def _begin(self) -> Database:
         found = self._place.look()
-        if found is Found.DAMAGED:
-            return self._renewed()
+        log = self._mended_log()
+        if found is Found.DAMAGED or log.lost:
+            return self._renewed(lost=log.lost)
         try:
             return self._opened(found)
         except SpoolError as error:
@@ -281,6 +284,15 @@ class Store:
             if error.kind == "corrupt":
                 return self._renewed()
             raise
+
+    def _mended_log(self) -> LogState:
+        path = self._place.database_path + "-wal"
+        try:
+            log = mend_log(path)
+        except OSError as error:
+            raise directory_error(path, error) from error
+        self.mended_count = log.mended_count
+        return log
 
     def _opened(self, found: Found) -> Database:
         if found is Found.NOTHING:
@@ -299,9 +311,10 @@ class Store:
         self._has_reserve = self._place.take_reserve()
         return database
 
-    def _renewed(self, damaged: Database | None = None) -> Database:
+    def _renewed(self, damaged: Database | None = None, *, lost: tuple[int, ...] = ()) -> Database:
         """A new database in the place of a damaged one, with what can be read of that. The old one
         stays in its place until the new one is made, so that one cut off in this begins again.
+        `lost`: frames of its log that SQLite would not read by itself.
         """
         saved = Salvage("", 0, 0, 0, "it cannot be opened")
 
@@ -311,13 +324,16 @@ class Store:
             # Of an empty database SQLite would delete the log.
             if size_bytes(self._place.database_path, with_log=False) == 0:
                 return
-            new = Database(path, is_owner=True)
-            with contextlib.closing(new), contextlib.suppress(SpoolError):
-                old = Database(
-                    self._place.database_path, is_owner=False, mode="ro", is_damaged=True
-                )
-                with contextlib.closing(old):
-                    saved = salvage(old, new, self._letters_bytes_max)
+            with contextlib.closing(Database(path, is_owner=True)) as new:
+                if lost:
+                    with (
+                        contextlib.suppress(OSError, SpoolError),  # no room for a copy
+                        self._place.copied(lost) as copy,
+                    ):
+                        saved = self._salvaged(copy, "ro&immutable=1", new)
+                        return
+                with contextlib.suppress(SpoolError):
+                    saved = self._salvaged(self._place.database_path, "ro", new)
 
         self._place.make(fill)
         if damaged is not None:
@@ -326,6 +342,11 @@ class Store:
         self._place.put()
         self.salvage = replace(saved, path=path)
         return self._opened(Found.SPOOL)
+
+    def _salvaged(self, path: str, mode: str, new: Database) -> Salvage:
+        old = Database(path, is_owner=False, mode=mode, is_damaged=True)
+        with contextlib.closing(old):
+            return salvage(old, new, self._letters_bytes_max)
 
     def _mending(self, call: Callable[[], T]) -> T:
         """Runs a call; on a damaged database mends it and runs it again. A connection that failed

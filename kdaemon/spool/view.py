@@ -13,6 +13,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import Letters
+from kdaemon.spool.log import is_log_whole
 from kdaemon.spool.place import database_path, directory_error, holder_pid, size_bytes
 from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
 from kdaemon.spool.values import Backlog, ReadBack, Verification
@@ -28,6 +29,8 @@ class StoreView:
         if not Path(directory).is_dir():
             raise SpoolError("directory", directory, "no such directory: look at spool.directory")
         self.holder_pid = holder_pid(directory)
+        if self.holder_pid is None:
+            _refuse_damaged_log(self._path + "-wal")
         self._database = _opened(self._path)
         self.letters = Letters(self._database)
 
@@ -53,6 +56,16 @@ class StoreView:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _refuse_damaged_log(path: str) -> None:
+    """SQLite would read a part of it, and delete it when we close, as the last who had it open."""
+    try:
+        is_whole = is_log_whole(path)
+    except OSError as error:
+        raise directory_error(path, error) from error
+    if not is_whole:
+        raise SpoolError("corrupt", path, "the log of the database is damaged: look at the disk")
 
 
 def _opened(path: str) -> Database:
