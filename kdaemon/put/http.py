@@ -4,7 +4,7 @@ One request at a time, of NDJSON, each answered in full before the next: simpler
 socket (`unix.py`), whose totals and blocks it shares. Goes where it was told and nowhere else: no
 redirect, no proxy; what answers is read as it is, up to a bound.
 Invariant: a record is sent again only after an answer that says that nothing of its request was
-taken and that it may be asked again (503, 429), or that names other lines as the reason (400).
+taken, and that it may be sent again (503, 429) or that names other lines as the reason (400).
 """
 
 import asyncio
@@ -36,6 +36,8 @@ SHOWN_CHARACTERS_MAX = 300  # of what an answer says, in an error
 
 PROMISES = ("accepted", "stored", "delivered")  # from the weakest
 
+# What the daemon says of a line that it cannot read, or that breaks a limit (`wire/lines.py`).
+_CODES_OF_LINES = frozenset({"ValidationException", "SerializationException"})
 _ASK_AGAIN = frozenset({429, 503})
 
 
@@ -142,8 +144,11 @@ class HttpPut:
             if response.status != 400 or not refusal.rejected or refusal.acknowledged:
                 raise PutError(f"the daemon refuses: {_told(response, refusal)}")
             # Nothing of it was taken, because of these lines; the others may go without them.
-            part = self._without(part, refusal.rejected)
+            left = self._without(part, refusal.rejected)
             self._on_progress()
+            if not left.lines and _is_of_request(refusal):
+                raise PutError(f"the daemon refuses: {_told(response, refusal)}")
+            part = left
 
     async def _post_patiently(
         self, session: aiohttp.ClientSession, url: URL, body: bytes
@@ -249,6 +254,14 @@ class HttpPut:
             f"the daemon failed: {_told(response, refusal)}; of {self._totals.open} records nobody "
             "knows what was taken, and they are not sent again"
         )
+
+
+def _is_of_request(refusal: _Refusal) -> bool:
+    """Whether all lines were rejected for what they have in common: no spool, a promise that the
+    stream cannot give. The next request would hear the same.
+    """
+    codes = {each.code for each in refusal.rejected}
+    return codes == {refusal.code} and not codes & _CODES_OF_LINES
 
 
 def _number(part: Block, rejected: _Rejected) -> int | None:

@@ -201,6 +201,28 @@ async def test_a_request_that_is_refused_whole_settles_its_lines_and_the_next_go
     assert put.totals.reasons == ["line 1: Bad: no", "line 2: Bad: no", "line 3: Bad"]
 
 
+async def test_what_is_refused_for_all_lines_alike_is_not_asked_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon without a spool refuses `stored`."""
+    monkeypatch.setattr("kdaemon.put.unix.BLOCK_RECORDS_MAX", 2)
+    code, text = "InvalidArgumentException", "There is no spool to store in"
+    refused = {
+        "__type": code,
+        "message": text,
+        "acknowledged": 0,
+        "rejected": [bad(1, text, code), bad(2, None, code)],
+        "rejected_count": 2,
+    }
+    daemon = Scripted([{"status": 400, "json": refused}])
+    put = Put(tmp_path)
+    async with http_daemon(daemon) as endpoint:
+        with pytest.raises(PutError, match=f"refuses: HTTP 400 {code}: There is no spool"):
+            await put.to(endpoint)
+    assert daemon.asked == [["a", "b"]]
+    assert put.counts == (2, 0, 2, 0)
+
+
 async def test_lines_that_were_refused_for_others_go_without_them(tmp_path: Path) -> None:
     refused = {"__type": "V", "message": "m", "acknowledged": 0, "rejected": [bad(2)]}
     daemon = Scripted([{"status": 400, "json": refused}, {"json": {"acknowledged": 2}}])
