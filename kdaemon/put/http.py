@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from kdaemon.base.redact import masked_url
 from kdaemon.put.unix import Block, PutError, Totals
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
@@ -304,12 +305,9 @@ def _endpoint(text: str) -> tuple[URL, str]:
 
 
 def _masked(address: str) -> str:
-    """Without what stands before an `@`: it may hold a password."""
-    scheme, separator, rest = address.partition("://")
-    if not separator:
-        scheme, rest = "", address
-    _, at, place = rest.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at else ''}{place}"[:SHOWN_CHARACTERS_MAX]
+    """Without a password; also where there is no scheme. Bounded."""
+    start = "" if "//" in address else "//"
+    return masked_url(start + address).removeprefix(start)[:SHOWN_CHARACTERS_MAX]
 
 
 def _split(block: Block) -> list[Block]:
