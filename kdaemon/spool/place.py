@@ -105,7 +105,7 @@ class Place:
         drop SQLite's locks (POSIX locks belong to the process).
         """
         path = self.database_path
-        for beside in (path + "-wal", path + "-shm"):
+        for beside in (path + "-wal", path + "-shm", str(self._reserve_path)):
             if Path(beside).is_dir():
                 raise SpoolError(
                     "foreign", beside, "a directory in the place of a file of ours: move it away"

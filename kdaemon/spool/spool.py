@@ -16,9 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from types import MethodType
 from typing import TypeVar
-from weakref import WeakMethod
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
@@ -115,8 +113,8 @@ class Spool:
         self._timer: asyncio.TimerHandle | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._probe_at_ns = 0
-        # A full disk may see no commit for hours, and sessions that come, wait and go.
-        self._room_waiters: dict[Callable[[], Callable[[], None] | None], None] = {}
+        # In the order in which they asked; each once, for a full disk may see no commit for hours.
+        self._room_waiters: dict[Callable[[], None], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self.trouble: SpoolError | None = None  # why nothing can be stored now
@@ -208,10 +206,9 @@ class Spool:
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk; however often it
-        was asked meanwhile, and not if the object whose method this is has gone.
+        was asked meanwhile. Keeps who asked: a session whose client has gone may still have lines.
         """
-        is_method = isinstance(callback, MethodType)
-        self._room_waiters[WeakMethod(callback) if is_method else lambda: callback] = None
+        self._room_waiters[callback] = None
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """The dead records of a settled frame that is not in the spool (`accepted`)."""
@@ -322,9 +319,7 @@ class Spool:
             self._failed(batch, error)
         waiters, self._room_waiters = self._room_waiters, {}
         for waiter in waiters:
-            callback = waiter()
-            if callback is not None:
-                callback()
+            waiter()
         if self._pending:
             self._commit()
         elif not self._owed.is_empty and self.trouble is None:

@@ -314,15 +314,16 @@ def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_
     store.close()
 
 
-@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+@pytest.mark.parametrize("name", ["spool.db-wal", "spool.db-shm", "spool.reserve"])
 def test_a_directory_in_the_place_of_a_file_beside_it_is_told(
-    small: Path, tmp_path: Path, suffix: str
+    small: Path, tmp_path: Path, name: str
 ) -> None:
     spool = Path(shutil.copytree(small, tmp_path / "spool"))
-    (spool / f"spool.db{suffix}").mkdir()
-    with pytest.raises(SpoolError, match=f"spool.db{suffix}: a directory in the place"):
+    (spool / name).unlink(missing_ok=True)
+    (spool / name).mkdir()
+    with pytest.raises(SpoolError, match=f"{name}: a directory in the place"):
         open_store(spool)
-    (spool / f"spool.db{suffix}").rmdir()
+    (spool / name).rmdir()
     store = open_store(spool)
     assert len(stored_ids(store)) == 3
     store.close()
