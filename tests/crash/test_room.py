@@ -1,5 +1,6 @@
 """Stored frames find their way into memory, however little room there is."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -12,15 +13,21 @@ THROTTLED = {"kind": "throttle", "calls": None}
 
 
 def put(daemon: Daemon, stream: str, count: int, acknowledge: str) -> bool:
-    """One request of `count` records; whether all of them were acknowledged."""
-    line = json.dumps({"data": "x" * DATA_BYTES})
+    """One PutRecords of `count` records, which is one frame; whether all were acknowledged."""
+    entry = {"Data": base64.b64encode(bytes(DATA_BYTES)).decode(), "PartitionKey": "k"}
     connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
     with contextlib.closing(connection):
-        headers = {"X-Kdaemon-Acknowledge": acknowledge}
-        body = "\n".join([line] * count)
-        connection.request("POST", f"/v1/streams/{stream}/records", body, headers)
-        answer = json.loads(connection.getresponse().read())
-    return bool(answer.get("acknowledged") == count)
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": "Kinesis_20131202.PutRecords",
+            "X-Kdaemon-Acknowledge": acknowledge,
+        }
+        entries = [{**entry, "PartitionKey": f"k{number}"} for number in range(count)]
+        body = json.dumps({"StreamName": stream, "Records": entries})
+        connection.request("POST", "/", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    return response.status == 200 and answer["FailedRecordCount"] == 0
 
 
 def wait_delivered(daemon: Daemon, stream: str, count: int) -> None:
@@ -47,9 +54,9 @@ def test_a_stream_that_found_no_memory_goes_on_when_others_leave_it_some(tmp_pat
     settings: dict[str, object] = {
         "spool.directory": str(tmp_path / "spool"),
         "sandbox.streams": ["busy", "small"],
-        "memory_bytes_max": 8 * MIB,
+        "memory_bytes_max": 12 * MIB,  # a quarter of it for bodies that arrive
         "default.request_bytes_max": 2 * MIB,
-        "default.buffer_bytes_max": 8 * MIB,
+        "streams.busy.buffer_bytes_max": 12 * MIB,  # listed: the others may not take all there is
         "streams.small.buffer_bytes_max": 4 * MIB,
     }
     with running(tmp_path, settings) as daemon:
