@@ -37,11 +37,13 @@ Sums = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """`mended_count`: bytes that were damaged and are right again. `lost`: frames of commits that
-    SQLite would not read, those before them too; none: it reads all that is there.
+    """`mended_count`: bytes that were damaged and are right again. `read`: frames that SQLite reads
+    up to the last commit. `lost`: frames of commits that it would not read, and those before them;
+    none: it reads all that is there.
     """
 
     mended_count: int
+    read: tuple[int, ...]
     lost: tuple[int, ...]
 
 
@@ -55,7 +57,7 @@ def mend_log(path: str) -> LogState:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return LogState(0, ())
+        return LogState(0, (), ())
     try:
         return _Log(fd).mend()
     finally:
@@ -91,7 +93,8 @@ def apply_frames(path: str, frames: tuple[int, ...], database_path: str) -> None
             page, after_commit, *_ = _HEAD.unpack_from(raw)
             page_count = after_commit or page_count
             os.pwrite(database.fileno(), raw[_HEAD.size :], (page - 1) * PAGE_BYTES)
-        os.ftruncate(database.fileno(), page_count * PAGE_BYTES)
+        if page_count:
+            os.ftruncate(database.fileno(), page_count * PAGE_BYTES)
 
 
 class _Log:
@@ -105,19 +108,21 @@ class _Log:
 
     def mend(self) -> LogState:
         lost: list[int] = []
+        committed = 0
         if self._frame_count and self._has_our_pages():
             sums = self._mend_header()
             at = 0
             while at < self._frame_count and sums is not None:
                 sums = self._mend_frame(at, sums)
                 at += sums is not None
+                committed = at if sums and self._frame(at - 1)[0][1] else committed
             # Where one byte is damaged for certain, and its place is not, it was no power loss.
             commits_min = 1 if self._is_certain else 2
             lost = self._behind(at, commits_min) if at < self._frame_count else []
             lost = [*range(at), *lost] if lost else []
         if self._mended_count:
             os.fsync(self._fd)
-        return LogState(self._mended_count, tuple(lost))
+        return LogState(self._mended_count, tuple(range(committed)), tuple(lost))
 
     def _has_our_pages(self) -> bool:
         """Of another size, there is nothing to be said of them; nor of a damaged size."""

@@ -27,10 +27,11 @@ from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.log import apply_frames
-from kdaemon.spool.schema import APPLICATION_ID
+from kdaemon.spool.schema import APPLICATION_ID, PAGE_BYTES
 
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
+_PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in it
 _HEADER_BYTES = 100
 _WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
 
@@ -170,15 +171,19 @@ class Place:
             raise directory_error(self.database_path, error) from error
 
     @contextlib.contextmanager
-    def copied(self, frames: tuple[int, ...]) -> Iterator[str]:
+    def copied(self, frames: tuple[int, ...], model: str | None) -> Iterator[str]:
         """A copy of the database with these frames of its log in it, for as long as the block
-        lasts; the log is left alone. Raises OSError.
+        lasts; the log is left alone. `model`: a new database, whose first page (the head and the
+        schema) the copy gets in the place of a damaged one. Raises OSError.
         """
         path = Path(self.database_path + ".copy")
         try:
             path.touch(0o600, exist_ok=False)
             shutil.copyfile(self.database_path, path)
-            apply_frames(self.database_path + "-wal", frames, str(path))
+            if frames:
+                apply_frames(self.database_path + "-wal", frames, str(path))
+            if model is not None:
+                _put_first_page(model, path)
             yield str(path)
         finally:
             path.unlink(missing_ok=True)
@@ -243,6 +248,18 @@ class Place:
         with contextlib.suppress(OSError):
             self._reserve_path.unlink()
         return had
+
+
+def _put_first_page(model: str, copy: Path) -> None:
+    """Tables are made in one order, and their roots stay where they are: the schema of one spool is
+    that of another. The list of free pages is left out; who only reads needs none.
+    """
+    with Path(model).open("rb") as file:
+        first = bytearray(file.read(PAGE_BYTES))
+    page_count = copy.stat().st_size // PAGE_BYTES
+    struct.pack_into(">3I", first, _PAGE_COUNT_AT, page_count, 0, 0)
+    with copy.open("r+b") as file:
+        file.write(first)
 
 
 def database_path(directory: str) -> str:

@@ -291,7 +291,7 @@ class Store:
             log = mend_log(path)
         except OSError as error:
             raise directory_error(path, error) from error
-        self.mended_count = log.mended_count
+        self.mended_count += log.mended_count
         return log
 
     def _opened(self, found: Found) -> Database:
@@ -325,10 +325,11 @@ class Store:
             if size_bytes(self._place.database_path, with_log=False) == 0:
                 return
             with contextlib.closing(Database(path, is_owner=True)) as new:
-                if lost:
+                model = None if self._has_whole_schema() else path
+                if lost or model:
                     with (
                         contextlib.suppress(OSError, SpoolError),  # no room for a copy
-                        self._place.copied(lost) as copy,
+                        self._place.copied(lost or self._mended_log().read, model) as copy,
                     ):
                         saved = self._salvaged(copy, "ro&immutable=1", new)
                         return
@@ -342,6 +343,14 @@ class Store:
         self._place.put()
         self.salvage = replace(saved, path=path)
         return self._opened(Found.SPOOL)
+
+    def _has_whole_schema(self) -> bool:
+        """Of the database that stands in its place, as far as SQLite reads it."""
+        with contextlib.suppress(SpoolError):
+            old = Database(self._place.database_path, is_owner=False, mode="ro")
+            with contextlib.closing(old), old.reading() as connection:
+                return schema.is_whole(connection)
+        return False
 
     def _salvaged(self, path: str, mode: str, new: Database) -> Salvage:
         old = Database(path, is_owner=False, mode=mode, is_damaged=True)

@@ -300,6 +300,44 @@ def test_a_bit_that_flips_anywhere_ends_in_no_traceback_and_nothing_is_lost_sile
         assert kind_of(partial(start, spool, where)) in {None, "version"}, where
 
 
+@pytest.mark.parametrize("kind", ["a letter", "no text", "the head", "all of it"])
+@pytest.mark.parametrize("has_log", [True, False])
+def test_with_a_damaged_schema_every_row_is_saved_and_the_old_file_is_kept(
+    small: Path, tmp_path: Path, kind: str, *, has_log: bool
+) -> None:
+    """The schema of one spool is that of another."""
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    if has_log:  # as a kill leaves it
+        store = open_store(spool)
+        append(store, 6)
+        copy = Path(shutil.copytree(spool, tmp_path / "killed"))
+        store.close()
+        spool = copy
+        (spool / "spool.db-shm").unlink()
+    content = (spool / "spool.db").read_bytes()
+    if kind == "a letter":
+        content = content.replace(b"CREATE TABLE frame", b"CREATE TABME frame")
+    elif kind == "no text":
+        content = content.replace(b"record_count", b"record\xc0count")
+    elif kind == "the head":
+        content = b"SQLite formaT 3" + content[15:]
+    else:
+        content = bytes(PAGE_BYTES) + content[PAGE_BYTES:]
+    (spool / "spool.db").write_bytes(content)
+    store = open_store(spool)
+    assert store.salvage is not None
+    assert (store.salvage.frame_count, store.salvage.letter_count) == (5 + has_log, 2)
+    assert store.salvage.problem is None
+    aside = Path(store.salvage.path)
+    # SQLite may have put its log into it.
+    assert has_log or aside.read_bytes()[PAGE_BYTES:] == content[PAGE_BYTES:]
+    assert len(stored_ids(store)) == 3 + has_log
+    assert store.verify().is_sound
+    assert not list(spool.glob("*.copy"))
+    append(store, store.next_id)
+    store.close()
+
+
 def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_path: Path) -> None:
     spool = Path(shutil.copytree(small, tmp_path / "spool"))
     (spool / "spool.db").unlink()
