@@ -41,6 +41,7 @@ def stalled(directory: Path, log_format: str, *, is_blocking: bool) -> Iterator[
     settings = {
         "log.format": log_format,
         "drain.deadline_ms": 200,
+        "send.control_calls_per_second": 100,  # 95 streams are looked for
         "streams.listed.acknowledge": "accepted",  # which the service does not know
     }
     config = write_config(directory, settings)
