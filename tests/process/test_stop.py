@@ -69,7 +69,7 @@ def test_in_the_lame_duck_clients_are_served_and_readiness_is_off(run: Run) -> N
 
 def test_what_was_accepted_is_delivered_before_the_end(run: Run) -> None:
     with sandbox() as service:
-        daemon = run({"default.linger_ms": 10_000}, service=service)
+        daemon = run({"default.linger_ms": 10_000, "default.deadline_ms": 20_000}, service=service)
         daemon.inject({"kind": "latency", "latency_ms": 500, "calls": 1})
         for _ in range(5):  # the first call is out; the rest gathers for company
             put(daemon, 100, **ACCEPTED)
