@@ -129,6 +129,7 @@ class HttpProtocol(asyncio.Protocol):
             if read_to < len(data):
                 self._unread, self._read_to = data, read_to
                 self._turn.begin()
+                self._turn.spend(read_to)
                 self._pump()
                 return
             if reader.owes_continue:

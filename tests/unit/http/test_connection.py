@@ -4,7 +4,7 @@ import asyncio
 import gc
 import itertools
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,66 +19,13 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX
 from tests.unit.door.fakes import FakeTransport
+from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
-HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 POST = (
     b"POST /a/b?c=d HTTP/1.1\r\nHost: localhost\r\n"
     b"X-Amz-Target: T\r\nContent-Length: 5\r\n\r\nhello"
 )
-GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n"
-
-
-class Harness:
-    """One connection whose requests wait until the test answers them (or are echoed at once)."""
-
-    def __init__(
-        self, limits: HttpLimits | None = None, *, echoes: bool = False, hub: HttpHub | None = None
-    ) -> None:
-        self.requests: list[HttpRequest] = []
-        self.bodies: list[bytes] = []
-        self.headers: list[dict[bytes, bytes]] = []
-        self.echoes = echoes
-        self.hub = hub or HttpHub(limits or HttpLimits())
-        self.protocol = HttpProtocol(self.handle, hub=self.hub)
-        self.transport = FakeTransport()
-        self.transport.protocol = self.protocol
-        self.protocol.connection_made(self.transport)
-
-    def handle(self, request: HttpRequest) -> None:
-        self.requests.append(request)
-        self.bodies.append(request.body)
-        self.headers.append(request.headers)
-        if self.echoes:
-            request.respond(200, request.body)
-
-    def feed(self, data: bytes) -> bytes:
-        self.protocol.data_received(data)
-        return self.transport.take()
-
-    def lose(self) -> None:
-        self.protocol.connection_lost(None)
-
-
-def statuses(answers: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
-
-
-@pytest.fixture
-async def harness() -> AsyncIterator[Callable[..., Harness]]:
-    made: list[Harness] = []
-
-    def make(*args: Any, **kwargs: Any) -> Harness:
-        made.append(Harness(*args, **kwargs))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.lose()
-        await one.hub.aclose(0)
-
-
-Make = Callable[..., Harness]
 
 
 async def test_a_request_reaches_the_handler_whole(harness: Make) -> None:

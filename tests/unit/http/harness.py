@@ -1,0 +1,50 @@
+"""One HTTP connection on a transport in memory, for the tests of the room."""
+
+import re
+from collections.abc import Callable
+
+from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.request import HttpRequest
+from tests.unit.door.fakes import FakeTransport
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class Harness:
+    """One connection whose requests wait until the test answers them (or are echoed at once)."""
+
+    def __init__(
+        self, limits: HttpLimits | None = None, *, echoes: bool = False, hub: HttpHub | None = None
+    ) -> None:
+        self.requests: list[HttpRequest] = []
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[bytes, bytes]] = []
+        self.echoes = echoes
+        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.protocol = HttpProtocol(self.handle, hub=self.hub)
+        self.transport = FakeTransport()
+        self.transport.protocol = self.protocol
+        self.protocol.connection_made(self.transport)
+
+    def handle(self, request: HttpRequest) -> None:
+        self.requests.append(request)
+        self.bodies.append(request.body)
+        self.headers.append(request.headers)
+        if self.echoes:
+            request.respond(200, request.body)
+
+    def feed(self, data: bytes) -> bytes:
+        self.protocol.data_received(data)
+        return self.transport.take()
+
+    def lose(self) -> None:
+        self.protocol.connection_lost(None)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+Make = Callable[..., Harness]

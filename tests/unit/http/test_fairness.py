@@ -1,0 +1,245 @@
+"""No client makes the others wait, and none keeps the others out."""
+
+import asyncio
+
+import pytest
+
+from kdaemon.base.memory import ByteBudget
+from kdaemon.http.arrivals import GRACE_TICKS, Arrival, Arrivals
+from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.request import HttpRequest
+from kdaemon.http.turns import BYTES_MAX, PIECES_MAX, TIME_NS_MAX, Turn
+from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
+
+# --- turns
+
+
+async def test_a_connection_that_pipelines_does_its_part_and_others_have_their_turn(
+    harness: Make,
+) -> None:
+    greedy, other = harness(echoes=True), harness(echoes=True)
+    greedy.protocol.data_received(GET * 1000)
+    assert len(greedy.requests) == PIECES_MAX
+    assert not greedy.transport.reads()
+    assert statuses(other.feed(GET)) == [200]
+    turns = 1
+    while len(greedy.requests) < 1000:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns == -(-1000 // PIECES_MAX)
+    await asyncio.sleep(0)
+    assert greedy.transport.reads()
+    assert statuses(greedy.transport.take()) == [200] * 1000
+
+
+async def test_input_is_bounded_in_bytes_a_turn(harness: Make) -> None:
+    one = harness(echoes=True)
+    request = HEAD + b"Content-Length: 10000\r\n\r\n" + bytes(10_000)
+    one.protocol.data_received(request * 25)
+    assert len(one.requests) <= BYTES_MAX // 10_000 + 1
+
+
+async def test_a_read_that_filled_its_turn_is_the_last_of_it(harness: Make) -> None:
+    """A loop may read 32 times in a turn while each read is full."""
+    one = harness(echoes=True)
+    one.protocol.data_received(HEAD + b"Content-Length: 500000\r\n\r\n" + bytes(250_000))
+    assert not one.transport.reads()
+    await asyncio.sleep(0)
+    assert one.transport.reads()
+    one.protocol.data_received(bytes(250_000))
+    assert one.bodies == [bytes(500_000)]
+
+
+async def test_a_slow_request_is_the_last_of_its_turn(harness: Make) -> None:
+    now_ns = [0]
+    one = harness(hub=HttpHub(HttpLimits(), now_ns=lambda: now_ns[0]))
+
+    def handle(request: HttpRequest) -> None:
+        one.requests.append(request)
+        now_ns[0] += TIME_NS_MAX
+        request.respond(200, b"")
+
+    one.protocol._handler = handle
+    one.protocol.data_received(GET * 5)
+    for count in range(2, 6):
+        assert len(one.requests) == count
+        await asyncio.sleep(0)
+
+
+async def test_a_lost_connection_does_nothing_in_its_next_turn(harness: Make) -> None:
+    one = harness(echoes=True)
+    one.protocol.data_received(GET * 1000)
+    one.lose()
+    await asyncio.sleep(0)
+    assert len(one.requests) == PIECES_MAX
+
+
+async def test_a_turn_goes_on_once_for_each_pass() -> None:
+    calls: list[int] = []
+    turn = Turn(lambda: calls.append(1), lambda: 0)
+    turn.begin()
+    assert all(turn.spend(1) for _ in range(PIECES_MAX - 1))
+    assert not turn.spend(1)
+    turn.pass_on()
+    turn.pass_on()
+    assert turn.is_over
+    await asyncio.sleep(0)
+    assert (calls, turn.is_over) == ([1], False)
+    assert not turn.spend(BYTES_MAX)
+    turn.pass_on()
+    turn.close()
+    await asyncio.sleep(0)
+    assert calls == [1]
+
+
+# --- what is arriving
+
+HALF = HEAD + b"Content-Length: 1000\r\n\r\n"
+
+
+def sharing(harness: Make, byte_count: int, count: int) -> list[Harness]:
+    arrivals = Arrivals(ByteBudget(byte_count))
+    return [harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(count)]
+
+
+def sweep(connections: list[Harness], times: int = 1) -> None:
+    for _ in range(times):
+        for one in connections:
+            one.hub.sweep()
+
+
+async def test_the_first_byte_that_is_kept_is_charged(harness: Make) -> None:
+    (one,) = sharing(harness, 10_000, 1)
+    one.feed(HALF + b"a")
+    assert one.hub.bodies.bytes_taken == 1
+    one.feed(b"bc")
+    assert one.hub.bodies.bytes_taken == 3
+
+
+async def test_a_head_that_takes_more_than_one_read_is_charged(harness: Make) -> None:
+    (one,) = sharing(harness, 10_000, 1)
+    one.feed(HALF[:30])
+    assert one.hub.bodies.bytes_taken == 30
+    one.feed(HALF[30:] + bytes(1000))
+    assert [len(body) for body in one.bodies] == [1000]
+    one.requests[0].respond(200, b"")
+    assert one.hub.bodies.bytes_taken == 0
+
+
+async def test_who_stalls_goes_before_who_comes(harness: Make) -> None:
+    stalled, *others = sharing(harness, 2000, 3)
+    stalled.feed(HALF + bytes(999))
+    sweep([stalled, *others], 3)
+    others[0].feed(HALF + bytes(600))
+    others[1].feed(HALF + bytes(600))
+    answer = stalled.transport.take()
+    assert statuses(answer) == [503]
+    assert b"Retry-After: 1\r\n" in answer
+    for one in others:
+        one.feed(bytes(400))
+        assert [len(body) for body in one.bodies] == [1000]
+        one.requests[0].drop_body()
+    assert stalled.hub.bodies.bytes_taken == 0
+
+
+async def test_five_that_hold_everything_keep_nobody_out(harness: Make) -> None:
+    *greedy, newcomer = sharing(harness, 5000, 6)
+    for one in greedy:
+        one.feed(HALF + bytes(999))
+    newcomer.feed(HALF + bytes(100))
+    newcomer.feed(bytes(900))
+    assert len(newcomer.bodies) == 1
+    refused = [one for one in greedy if statuses(one.transport.take()) == [503]]
+    assert len(refused) == 1
+
+
+async def test_one_largest_body_can_arrive_when_nothing_else_does(harness: Make) -> None:
+    (one,) = sharing(harness, 1000, 1)
+    for _ in range(10):
+        one.feed(HALF[: len(HALF) * (not one.hub.bodies.bytes_taken)] + bytes(100))
+    assert [len(body) for body in one.bodies] == [1000]
+
+
+async def test_memory_that_records_hold_makes_nobody_go(harness: Make) -> None:
+    """Where the whole is full, and not the part of the bodies, the newcomer waits."""
+    memory = ByteBudget(2000)
+    arrivals = Arrivals(ByteBudget(1000, memory))
+    first, second = (harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(2))
+    first.feed(HALF + bytes(100))
+    memory.take(1900)
+    answer = second.feed(HALF + bytes(100))
+    assert statuses(answer) == [503]
+    assert b"Retry-After: 1\r\n" in answer
+    assert not first.transport.has_ended()
+    memory.give(1900)
+
+
+async def test_a_body_must_come_at_a_least_speed_after_its_grace(harness: Make) -> None:
+    slow, fast = sharing(harness, 1_000_000, 2)
+    for one in (slow, fast):
+        one.feed(HEAD + b"Content-Length: 900000\r\n\r\n")
+    for _ in range(GRACE_TICKS + 3):
+        slow.protocol.data_received(b"x")
+        fast.protocol.data_received(bytes(3000))
+        sweep([slow, fast])
+    assert statuses(slow.transport.take()) == [408]
+    assert slow.hub.counters.timed_out["body"] == 1
+    assert not fast.transport.has_ended()
+
+
+def test_ranks_put_the_stalled_first_then_the_large_then_the_slow() -> None:
+    arrivals = Arrivals(ByteBudget(8000))
+    gone: list[str] = []
+    made = {}
+    for name, size in (("small", 100), ("large", 3000), ("slow", 50), ("stalled", 10)):
+        made[name] = Arrival(arrivals, lambda name=name: gone.append(name))  # type: ignore[misc]
+        assert made[name].grow(size)
+        if name == "stalled":
+            made[name].tick()
+            made[name].tick()
+    newcomer = Arrival(arrivals, lambda: gone.append("newcomer"))
+    for expected in (["stalled"], ["stalled", "large"]):
+        assert newcomer.grow(arrivals.budget.free_bytes + 1)
+        assert gone == expected
+    newcomer.release()
+    assert arrivals.budget.bytes_taken == 150
+
+
+# --- places
+
+
+async def test_all_listeners_share_their_places(harness: Make) -> None:
+    places = Places(2)
+    hubs = [HttpHub(HttpLimits(), places=places) for _ in range(2)]
+    made = [harness(hub=hubs[at % 2]) for at in range(3)]
+    assert [one.transport.is_closed for one in made] == [False, False, True]
+    assert hubs[0].counters.refused["connections"] == 1
+    made[0].lose()
+    assert not harness(hub=hubs[1]).transport.is_closed
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, count: int) -> None:
+    places = Places(count)
+    hub = HttpHub(HttpLimits(), places=places)
+    gone: list[int] = []
+
+    class Silent:
+        def __init__(self, name: int) -> None:
+            self.name = name
+
+        def check_time(self, tick: int) -> None: ...
+        def close_if_idle(self) -> None: ...
+        def reset(self) -> None:
+            gone.append(self.name)
+            hub.detach(self)
+
+    for name in range(count):
+        assert hub.attach(Silent(name), is_silent=True)
+    one = harness(hub=hub)
+    assert gone == [0]
+    assert not one.transport.is_closed
+    assert (places.taken, hub.counters.open) == (count, count)
+    assert hub.counters.refused["connections"] == 1
+    for silent in tuple(places.silent):
+        hub.detach(silent)
