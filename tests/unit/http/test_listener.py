@@ -1,7 +1,9 @@
-"""The Unix socket: its file, and both protocols behind it, over real sockets on both loops."""
+"""Listeners: the socket file, and what is spoken, over real sockets on both loops."""
 
 import asyncio
+import errno
 import json
+import logging
 import os
 import socket
 import stat
@@ -16,10 +18,12 @@ import uvloop
 
 from kdaemon.door.door import Door
 from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
-from kdaemon.http.hub import HttpLimits
-from kdaemon.http.listener import ListenerError
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.listener import ListenerError, bind_tcp
+from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import HttpServer, serve_unix
+from kdaemon.http.server import HttpServer, serve_http, serve_unix
+from kdaemon.http.server import serve as serve_sockets
 from tests.unit.door.fakes import FakeDoor
 
 Run = Callable[[Any], Any]
@@ -270,3 +274,211 @@ def test_a_file_that_is_not_ours_any_more_is_not_removed(run: Run, path: str) ->
         await second.aclose()
 
     run(main())
+
+
+def trouble(server: HttpServer) -> str | None:
+    return server.trouble
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_was_taken_away_is_made_again(run: Run, path: str, is_replaced: bool) -> None:
+    async def main() -> None:
+        server = await serve(path)
+        kept_reader, kept = await asyncio.open_unix_connection(path)
+        kept.write(b'{"stream":"s"}\n')
+        Path(path).unlink()
+        if is_replaced:
+            with socket.socket(socket.AF_UNIX) as stale:
+                stale.bind(path)
+        async with asyncio.timeout(10):
+            while not server.counters.rebound:
+                await asyncio.sleep(0.05)
+            assert await ask(path, b'{"data":"a","stream":"s"}', ends=True)
+            kept.write(b'{"data":"b"}\n')
+            assert await kept_reader.readline() == b'{"acknowledged":1}\n'
+        assert stat.S_IMODE(os.lstat(path).st_mode) == 0o660
+        assert server.trouble is None
+        kept.close()
+        await kept.wait_closed()
+        await server.aclose()
+        assert not Path(path).exists()
+
+    run(main())
+
+
+def test_a_path_that_others_took_is_told_and_had_again_when_they_go(run: Run, path: str) -> None:
+    async def main() -> None:
+        server = await serve(path)
+        Path(path).unlink()
+        other = await serve(path)
+        async with asyncio.timeout(10):
+            while trouble(server) is None:
+                server.check()
+                await asyncio.sleep(0.01)
+            assert "in use" in str(trouble(server))
+            await other.aclose()
+            while trouble(server) is not None:
+                server.check()
+                await asyncio.sleep(0.01)
+            assert await ask(path, b'{"data":"a","stream":"s"}', ends=True)
+        await server.aclose()
+
+    run(main())
+
+
+def test_a_directory_that_is_gone_is_told(run: Run, path: str) -> None:
+    async def main() -> None:
+        directory = Path(path).parent / "run"
+        directory.mkdir()
+        server = await serve(str(directory / "s"))
+        (directory / "s").unlink()
+        directory.rmdir()
+        async with asyncio.timeout(10):
+            while trouble(server) is None:
+                server.check()
+                await asyncio.sleep(0.01)
+            assert str(directory) in str(trouble(server))
+            directory.mkdir()
+            while trouble(server) is not None:
+                server.check()
+                await asyncio.sleep(0.01)
+        await server.aclose()
+
+    run(main())
+
+
+async def test_another_users_stale_socket_is_an_error_in_words(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+
+    def forbid(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", forbid)
+        with pytest.raises(ListenerError, match=f"{path}.*belongs to uid .* as that user"):
+            await serve(path)
+    assert os.path.lexists(path)
+
+
+async def test_a_socket_that_may_not_be_tried_is_an_error_in_words(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda self, path: errno.EACCES)
+    with pytest.raises(ListenerError, match="belongs to another user"):
+        await serve(path)
+
+
+# --- any bound socket, and what is spoken on it
+
+
+async def serve_tcp(door: FakeDoor) -> HttpServer:
+    door.settles_at_once = asyncio.get_running_loop().call_soon
+    lines = partial(NdjsonSession, cast(Door, door))
+    hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"))
+    return await serve_sockets(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
+
+
+async def ask_tcp(server: HttpServer, sent: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(sent)
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def test_lines_are_spoken_on_tcp_too(run: Run) -> None:
+    async def main() -> None:
+        door = FakeDoor()
+        server = await serve_tcp(door)
+        line = b'{"data":"a","stream":"s"}\n'
+        for sent in (line, b"\n" + line, b" " + line):
+            assert await ask_tcp(server, sent) == b'{"acknowledged":1}\n'
+        http = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+        assert (await ask_tcp(server, http)).endswith(b"\r\n\r\nhi")
+        assert b"https" in await ask_tcp(server, b"\x16\x03\x01\x02\x00\x01\x00")
+        assert (await ask_tcp(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))[3] == 4
+        await server.aclose()
+        assert server.counters.open == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", [b"patch", b"post", b"0", b"!", b"~x"])
+def test_a_page_cannot_pass_for_lines_on_tcp(run: Run, method: bytes) -> None:
+    """A browser lets a page choose a method in lower case, and does not change it."""
+
+    async def main() -> None:
+        door = FakeDoor()
+        server = await serve_tcp(door)
+        body = b'{"data":"a","stream":"s"}\n'
+        sent = method + b" / HTTP/1.1\r\nHost: x.example\r\nContent-Length: 26\r\n\r\n" + body
+        assert (await ask_tcp(server, sent)).startswith(b"HTTP/1.1 4")
+        assert not door.submitted
+        await server.aclose()
+
+    run(main())
+
+
+def test_without_lines_everything_is_http(run: Run) -> None:
+    async def main() -> None:
+        server = await serve_http(echo, "127.0.0.1", 0)
+        answer = await ask_tcp(server, b'{"data":"a","stream":"s"}\n')
+        assert answer.startswith(b"HTTP/1.1 400")
+        await server.aclose()
+
+    run(main())
+
+
+def test_who_says_nothing_is_cut_off_in_time(run: Run, path: str) -> None:
+    async def main() -> None:
+        limits = HttpLimits(idle_timeout_s=0.02, sweep_interval_s=0.01)
+        server = await serve(path, limits=limits)
+        assert await ask(path) == b""
+        assert server.counters.timed_out["idle"] == 1
+        await server.aclose()
+
+    run(main())
+
+
+def test_a_name_is_bound_at_all_its_addresses_on_one_port() -> None:
+    socks = bind_tcp("localhost", 0)
+    assert len({sock.getsockname()[1] for sock in socks}) == 1
+    for sock in socks:
+        sock.close()
+
+
+def test_an_address_in_use_is_an_oserror_and_leaks_nothing() -> None:
+    first = bind_tcp("127.0.0.1", 0)
+    first[0].listen()
+    with pytest.raises(OSError, match="in use"):
+        bind_tcp("127.0.0.1", first[0].getsockname()[1])
+    first[0].close()
+
+
+async def test_want_of_descriptors_is_counted_and_told_once(
+    path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await serve(path)
+    real = os.open
+
+    def none_left(*_: Any, **__: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    caplog.set_level(logging.INFO, "kdaemon.http")
+    monkeypatch.setattr(os, "open", none_left)
+    for _ in range(3):
+        server.hub.sweep()
+    monkeypatch.setattr(os, "open", real)
+    server.hub.sweep()
+    assert server.counters.refused["descriptors"] == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "LimitNOFILE" in caplog.text
+    await server.aclose()
