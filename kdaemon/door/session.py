@@ -24,6 +24,7 @@ from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
 from kdaemon.door.block import Block
 from kdaemon.door.door import CLIENT_GONE, WAITED_FOR, Admission, Door
+from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
@@ -91,7 +92,7 @@ class NdjsonSession(asyncio.Protocol):
         self._acknowledge: Acknowledge | None = None
         self._is_set_up = False  # the first line was read
         self._buffer = LineBuffer()
-        self._charged_bytes = 0  # what of the shared budget its line without an end holds
+        self._arrival: Arrival | None = None  # what its line without an end holds of all memory
         self._next_line = 1
         self._rounds: deque[_Round] = deque()
         self._unsettled_bytes = 0
@@ -134,6 +135,7 @@ class NdjsonSession(asyncio.Protocol):
         buffer.feed(data)
         if not held_bytes or buffer.has_lines:
             self._since_tick = self._hub.tick  # a line begins
+            self._release_arrival()
         self._weigh_partial()
         self._pump()
 
@@ -165,22 +167,31 @@ class NdjsonSession(asyncio.Protocol):
     def _weigh_partial(self) -> None:
         """Holds the line that has no end to its limit and to what all of them may take."""
         size = self._buffer.partial_bytes
-        if size <= self._charged_bytes:
-            self._hub.bodies.give(self._charged_bytes - size)
-            self._charged_bytes = size
-        elif size > self._line_bytes_max:
+        if not size:
+            return
+        if size > self._line_bytes_max:
             text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
             self._refuse_partial("body_too_large", VALIDATION, text)
-        elif self._hub.bodies.take(size - self._charged_bytes):
-            self._charged_bytes = size
-        else:
+            return
+        if self._arrival is None:
+            self._arrival = Arrival(self._hub.arrivals, self._evicted)
+        if not self._arrival.grow(size - self._arrival.charged_bytes):
+            self._evicted()
+
+    def _evicted(self) -> None:
+        """There is no room for a line of this size, or others who are faster need it."""
+        if self._state is State.READING:
             text = "Too many long lines are arriving at once; send this one again later."
             self._refuse_partial("bodies_full", "ServiceUnavailableException", text)
 
     def _release_partial(self) -> None:
         self._buffer.drop_partial()
-        self._hub.bodies.give(self._charged_bytes)
-        self._charged_bytes = 0
+        self._release_arrival()
+
+    def _release_arrival(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.release()
 
     def _refuse_partial(self, reason: str, code: str, text: str) -> None:
         """Refuses the line that has no end, after those before it, and ends the connection."""
@@ -445,7 +456,12 @@ class NdjsonSession(asyncio.Protocol):
         elif self._state is State.LINGERING or self._state is State.CLOSED:
             if ticks > hub.linger_ticks_max:
                 self.reset()
-        elif self._buffer.partial_bytes and self._is_reading and ticks > hub.body_ticks_max:
+        elif not self._buffer.partial_bytes or not self._is_reading:
+            return
+        elif ticks <= hub.body_ticks_max:
+            if self._arrival is not None:
+                self._arrival.tick()  # a line may pause, and goes first where room is needed
+        else:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
             rejected = Rejected(self._partial_line, "RequestTimeoutException", text)

@@ -23,7 +23,6 @@ ONCE = frozenset(
         b"content-length",
         b"transfer-encoding",
         b"content-type",
-        b"content-encoding",
         b"expect",
         b"origin",
         b"sec-fetch-site",
@@ -84,15 +83,21 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
     return RequestLine(name, path, query, protocol == b"HTTP/1.0", authority)
 
 
-def doubled(head: bytes) -> bytes | None:
-    """A header that may stand once in a head and stands there more often; None: there is none."""
-    seen = set()
-    for line in head.split(b"\r\n")[1:]:
-        name = line.partition(b":")[0].lower()
-        if name in ONCE and name in seen:
-            return name
-        seen.add(name)
-    return None
+def join_headers(head: bytes) -> dict[bytes, bytes] | Refusal:
+    """The headers of a head in which some name came more than once: their values are one list (RFC
+    9110, 5.3), but for those that may stand once.
+    """
+    headers: dict[bytes, bytes] = {}
+    for line in head[:-4].split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip()
+        if name not in headers:
+            headers[name] = value
+        elif name in ONCE:
+            return malformed(f"it has more than one {name.decode('latin-1')} header")
+        else:
+            headers[name] += b", " + value
+    return headers
 
 
 def is_chunked(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool | Refusal:

@@ -60,8 +60,8 @@ class HttpRequest:
     """One whole request. The handler answers it with `respond`, once, now or later, in any order.
 
     `path`, `query`: as they came, percent signs kept. `headers`: names in lower case, values
-    without blanks around them; of a name that came twice, the last value. `body`: as it came, no
-    content coding undone.
+    without blanks around them; of a name that came twice, both values, as a list. `body`: as it
+    came, no content coding undone.
 
     A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
     and may set `on_gone`: called once if the client goes away before its answer was given. That is

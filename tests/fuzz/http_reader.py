@@ -33,7 +33,8 @@ class Heard:
 def by_h11(data: bytes) -> Heard:
     """What h11 reads, every request answered, until it refuses, or the client is done.
 
-    Empty lines before a request are taken away: h11 refuses them, RFC 9112 (2.2) has them skipped.
+    Two things are done for it. Empty lines before a request are taken away: h11 refuses them, and
+    RFC 9112 (2.2) has them skipped. A client of HTTP/1.0 may keep its connection, which h11 ends.
     """
     heard = Heard()
     while True:
@@ -49,26 +50,34 @@ def by_h11(data: bytes) -> Heard:
             return heard
         if seen is None:
             return heard
-        heard.requests.append(seen)
+        keeps_1_0, method, body = seen
+        heard.requests.append((method, body))
         # 400, because a 2xx answer to CONNECT would make a tunnel of the rest
         connection.send(h11.Response(status_code=400, headers=[("content-length", "0")]))
         connection.send(h11.EndOfMessage())
-        if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+        is_kept = connection.our_state is h11.DONE and connection.their_state is h11.DONE
+        if not is_kept and not keeps_1_0:
             return heard
         data = connection.trailing_data[0]
 
 
-def _one_by_h11(connection: h11.Connection) -> Seen | None:
-    """The next request; None: there is none. Raises RemoteProtocolError."""
-    method, body = "", bytearray()
+def _one_by_h11(connection: h11.Connection) -> tuple[bool, str, bytes] | None:
+    """Whether the next request keeps HTTP/1.0 going, its method and body; None: there is none.
+    Raises RemoteProtocolError.
+    """
+    method, body, keeps_1_0 = "", bytearray(), False
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):
             method = event.method.decode()
+            values = [value.lower() for name, value in event.headers if name == b"connection"]
+            words = {word.strip() for word in b",".join(values).split(b",")}
+            is_kept = b"keep-alive" in words and b"close" not in words
+            keeps_1_0 = event.http_version == b"1.0" and is_kept
         elif isinstance(event, h11.Data):
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
-            return method, bytes(body)
+            return keeps_1_0, method, bytes(body)
         else:
             return None
 

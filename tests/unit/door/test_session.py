@@ -13,6 +13,7 @@ from kdaemon.base.record import RecordResult
 from kdaemon.door import session
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
+from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
@@ -451,6 +452,31 @@ async def test_long_lines_share_a_budget(harness: Make) -> None:
     (refused,) = await one.feed(SETUP + b"x" * 51)
     assert (refused["rejected"], refused["code"]) == (2, "ServiceUnavailableException")
     assert one.hub.counters.refused["bodies_full"] == 1
+
+
+async def test_half_lines_that_stall_keep_nobody_out(harness: Make) -> None:
+    """Lines and bodies hold one budget, on all listeners, and who stalls goes first."""
+    stalled = harness(HttpLimits(bodies_bytes_max=1200))
+    await stalled.feed(SETUP + b'{"data":"b"}\n' + b"x" * 900)
+    for _ in range(3):
+        stalled.hub.sweep()
+    newcomer = Arrival(stalled.hub.arrivals, lambda: None)
+    assert newcomer.grow(800)
+    stalled.door.submitted[0].settle()
+    refused, acknowledged = sorted(await stalled.told(), key=len, reverse=True)
+    assert refused["code"] == "ServiceUnavailableException"
+    assert acknowledged == {"acknowledged": 1}
+    assert stalled.transport.has_ended()
+    newcomer.release()
+    assert stalled.hub.bodies.bytes_taken == 0
+
+
+async def test_a_line_that_is_whole_holds_nothing_of_the_next(harness: Make) -> None:
+    one = harness(HttpLimits(bodies_bytes_max=1200))
+    await one.feed(SETUP + b'{"data":"' + b"x" * 800)
+    assert one.hub.bodies.bytes_taken > 800
+    await one.feed(b'"}\n{"da')
+    assert one.hub.bodies.bytes_taken == 4
 
 
 async def test_half_a_line_for_ever_is_cut_off_and_an_idle_session_is_not(harness: Make) -> None:

@@ -204,6 +204,21 @@ async def test_identity_is_no_content_coding(
     assert one.headers[0].get(b"content-encoding") == seen
 
 
+@pytest.mark.parametrize("step", [1, 10_000])
+async def test_a_name_that_came_twice_is_a_list(harness: Make, step: int) -> None:
+    one = harness(echoes=True)
+    sent = (
+        HEAD + b"Connection: close\r\nAccept: a\r\nconnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"accept: b\r\nContent-Encoding: gzip\r\nContent-Encoding: Identity\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    answers = b"".join(one.feed(sent[at : at + step]) for at in range(0, len(sent), step))
+    assert statuses(answers + one.feed(GET)) == [200]
+    assert b"Connection: close" in answers
+    headers = one.headers[0]
+    assert (headers[b"accept"], headers[b"content-encoding"]) == (b"a, b", b"gzip")
+
+
 # --- bounds
 
 
@@ -257,3 +272,24 @@ async def test_nothing_of_a_head_is_kept_after_its_use(harness: Make) -> None:
     assert not reader._raw_headers
     assert not reader._headers
     assert not one.requests[0].headers
+
+
+async def test_headers_are_counted_while_they_arrive(harness: Make) -> None:
+    """Or 32 KiB of the smallest headers would be a megabyte of objects for each connection."""
+    one = harness()
+    sent = GET[:-2] + b"".join(b"%x:\r\n" % number for number in range(5000))
+    one.feed(sent[:40])
+    assert statuses(one.feed(sent[40:])) == [431]
+    assert not one.protocol._reader._raw_headers
+
+
+async def test_what_a_large_head_said_is_not_kept_for_the_next(harness: Make) -> None:
+    one = harness(echoes=True)
+    names = b"".join(b"%b-%d: 1\r\n" % (b"n" * 200, number) for number in range(50))
+    for sent in (GET[:-2] + names + b"\r\n", GET.replace(b"/", b"/" + b"p" * 9000, 1)):
+        assert statuses(one.feed(sent)) == [200]
+        reader = one.protocol._reader
+        kept = (*reader._names, *reader._lower_names, reader._line_bytes)
+        assert sum(map(len, kept)) < 10
+        assert not reader._line.path.strip("/")
+        assert statuses(one.feed(GET)) == [200]

@@ -378,7 +378,7 @@ async def test_a_socket_that_may_not_be_tried_is_an_error_in_words(
 
 async def serve_tcp(door: FakeDoor) -> HttpServer:
     door.settles_at_once = asyncio.get_running_loop().call_soon
-    lines = partial(NdjsonSession, cast(Door, door))
+    lines = partial(NdjsonSession, cast("Door", door))
     hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"))
     return await serve_sockets(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
 
