@@ -439,6 +439,10 @@ class NdjsonSession(asyncio.Protocol):
         self._move(State.CLOSED)
         self._transport.abort()
 
+    def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - the hub's words
+        """Below 0: a client that keeps its session may have nothing to say for hours."""
+        return -1
+
     def close_if_idle(self) -> None:
         """Takes no more input; what was read is settled and told, then the connection ends."""
         if self._state is State.READING:

@@ -20,7 +20,7 @@ from typing import Any
 
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.reader import Phase, RequestReader
-from kdaemon.http.refusals import Refusal, timed_out
+from kdaemon.http.refusals import Refusal, malformed, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
 from kdaemon.http.turns import BYTES_MAX, Turn
@@ -28,6 +28,14 @@ from kdaemon.http.turns import BYTES_MAX, Turn
 # Answers gathered during one read are written when they reach this, so that the transport's own
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
 GATHERED_BYTES_MAX = 64 * 1024
+
+
+ANSWER_START = b"HTTP/1.1 "  # of every answer that rendering.py makes
+
+# When to look whether a client that sends no more is gone: on one machine the answer of its kernel
+# is there at once. Later it is looked for at each sweep. Our choice, 2026-11-28.
+PROBE_S = 0.02
+TCP_CLOSE = 7  # tcpi_state of Linux (include/net/tcp_states.h)
 
 
 class State(Enum):
@@ -61,6 +69,7 @@ class HttpProtocol(asyncio.Protocol):
         "_handler",
         "_has_eof",
         "_is_feeding",
+        "_is_probed",
         "_is_reading",
         "_is_writing_paused",
         "_pending",
@@ -91,6 +100,7 @@ class HttpProtocol(asyncio.Protocol):
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
         self._is_feeding = False
+        self._is_probed = False
         self._is_reading = True
         self._is_writing_paused = False
         self._has_eof = False
@@ -150,8 +160,8 @@ class HttpProtocol(asyncio.Protocol):
         self._has_eof = True
         if self._unread is None:
             self._reader.finish()
-        for request in tuple(self._pending):
-            self._tell_gone(request)
+        if self._pending:
+            self._probe()
         return bool(self._pending or self._unread) and self._state is State.OPEN
 
     def pause_writing(self) -> None:
@@ -177,7 +187,7 @@ class HttpProtocol(asyncio.Protocol):
                 text = "kdaemon failed to handle this request; its log says why."
                 request.respond(500, error_body("InternalFailure", text))
         if self._has_eof and request.answer is None:
-            self._tell_gone(request)
+            self._probe()
 
     def refuse(self, refusal: Refusal) -> None:
         """Answers an error after what is still owed, and closes. Counted by its reason."""
@@ -186,6 +196,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def refuse_http_2(self) -> None:
         """Tells an HTTP/2 client in its own frames, so that its error names cause and remedy."""
+        if self._pending:  # it has spoken HTTP/1.1 until now
+            self.refuse(malformed("a connection does not change to HTTP/2"))
+            return
         self.hub.counters.refused["http2"] += 1
         self._gather(http_2_goodbye())
         self._write_gathered()
@@ -305,8 +318,30 @@ class HttpProtocol(asyncio.Protocol):
             answers = gathered[0] if len(gathered) == 1 else b"".join(gathered)
             gathered.clear()
             self._gathered_bytes = 0
+            if self._is_probed:
+                self._is_probed = False
+                answers = answers[len(ANSWER_START) :]
             if self._state is State.OPEN:
                 self._transport.write(answers)
+
+    # --- a client that sends no more
+
+    def _probe(self) -> None:
+        """Finds out whether a client that sends no more still reads: a client that ran out of
+        patience and closed its socket looks the same. Its kernel resets the connection when
+        something is sent, so the bytes that every answer begins with are sent ahead of it.
+        """
+        if self._is_probed or self._is_writing_paused or self._state is not State.OPEN:
+            return
+        self._write_gathered()
+        self._is_probed = True
+        self._transport.write(ANSWER_START)
+        asyncio.get_running_loop().call_later(PROBE_S, self._look_for_client)
+
+    def _look_for_client(self) -> None:
+        """Ends a connection whose client has gone. A loop does not look while nothing is read."""
+        if self._state is State.OPEN and self._pending and is_reset(self._transport):
+            self.reset()
 
     # --- the end
 
@@ -361,9 +396,17 @@ class HttpProtocol(asyncio.Protocol):
         self._move(State.CLOSED)
         reset_transport(self._transport)
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._reader.phase is Phase.IDLE and not self._pending and self._unread is None
+
+    def idle_ticks(self, tick: int) -> int:
+        """How long it is between requests; below 0: it is not."""
+        return tick - self._reader.since_tick if self._is_idle else -1
+
     def close_if_idle(self) -> None:
         """Closes a connection that is between requests and owed nothing."""
-        if self._reader.phase is Phase.IDLE and not self._pending and self._unread is None:
+        if self._is_idle:
             self._reader.end()
             self._move(State.CLOSED)
             self._transport.close()
@@ -379,8 +422,10 @@ class HttpProtocol(asyncio.Protocol):
         elif self._state is not State.OPEN:
             if ticks > hub.linger_ticks_max:
                 self.reset()
+        elif self._is_probed:
+            self._look_for_client()
         elif phase is Phase.IDLE:
-            if ticks > hub.idle_ticks_max and not self._pending and self._unread is None:
+            if ticks > hub.idle_ticks_max and self._is_idle:
                 hub.counters.timed_out["idle"] += 1
                 self.close_if_idle()
         elif not self._is_reading:
@@ -407,3 +452,12 @@ def reset_transport(transport: Any) -> None:
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def is_reset(transport: Any) -> bool:
+    """Whether the other side has reset a TCP connection. False for what is not TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return False  # there a write fails at once
+    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state == TCP_CLOSE

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from kdaemon.base.limits import MIB
@@ -17,6 +18,8 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS
+
+LOOKED_AT_MAX = 64  # connections that are compared to find one that is used least
 
 TIME_OUTS = ("head", "body", "idle", "write")
 
@@ -62,6 +65,10 @@ class Connection(Protocol):
     """What the hub asks of a connection."""
 
     def check_time(self, tick: int) -> None: ...
+    def idle_ticks(self, tick: int) -> int:
+        """How long it is between requests, and may be closed for others; below 0: it is not."""
+        ...
+
     def close_if_idle(self) -> None: ...
     def reset(self) -> None: ...
 
@@ -140,9 +147,9 @@ class HttpHub:
     def attach(self, connection: Connection, *, is_silent: bool = False) -> bool:
         """A connection is made. False: it is one too many, counted, and must be dropped.
 
-        `is_silent`: it may lose its place to another one until `heard`.
+        `is_silent`: it may lose its place to another one until it is handed over.
         """
-        if not self.places.take():
+        if not self.places.take() and not (self._drop_idle() and self.places.take()):
             self.counters.refused["connections"] += 1
             return False
         if is_silent:
@@ -154,9 +161,18 @@ class HttpHub:
             self._arm()
         return True
 
-    def heard(self, connection: Connection) -> None:
-        """It has sent something: its place is its own."""
-        self.places.silent.pop(connection, None)
+    def _drop_idle(self) -> bool:
+        """Makes a place of a connection that is kept between requests and used least, so that who
+        only keeps connections open keeps nobody out.
+        """
+        some = islice(self._connections, LOOKED_AT_MAX)
+        connection = max(some, key=lambda each: each.idle_ticks(self.tick), default=None)
+        if connection is None or connection.idle_ticks(self.tick) < 1:
+            return False
+        self.counters.refused["connections"] += 1
+        self.detach(connection)
+        connection.close_if_idle()
+        return True
 
     def detach(self, connection: Connection) -> None:
         """A connection is lost. One that was never attached changes nothing."""

@@ -64,10 +64,8 @@ class HttpRequest:
     came, no content coding undone.
 
     A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
-    and may set `on_gone`: called once if the client goes away before its answer was given. That is
-    when the connection is lost, or when the client says that it sends no more (a client that ran
-    out of patience looks so). `respond` may still be called then: a client that only closed its
-    sending side reads the answer.
+    and may set `on_gone`: called once if the client goes away before its answer was given. A client
+    that only closed its sending side has not gone: it reads the answer.
     """
 
     __slots__ = (

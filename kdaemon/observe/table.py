@@ -232,6 +232,8 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
     Metric("kdaemon_client_connections_refused_total", _C,
            "Client connections refused, or ended for what they sent.",
            lambda h: h.refused, label="reason"),
+    Metric("kdaemon_client_rebinds_total", _C,
+           "Times that the socket file was gone and was made again.", lambda h: h.rebound),
     Metric("kdaemon_client_timeouts_total", _C,
            "Client connections cut off because a part took too long.",
            lambda h: h.timed_out, label="part"),

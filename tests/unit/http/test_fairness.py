@@ -229,6 +229,9 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
             self.name = name
 
         def check_time(self, tick: int) -> None: ...
+        def idle_ticks(self, tick: int) -> int:
+            return -1
+
         def close_if_idle(self) -> None: ...
         def reset(self) -> None:
             gone.append(self.name)
@@ -243,3 +246,17 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
     assert hub.counters.refused["connections"] == 1
     for silent in tuple(places.silent):
         hub.detach(silent)
+
+
+async def test_who_only_keeps_a_connection_loses_it_to_who_comes(harness: Make) -> None:
+    hub = HttpHub(HttpLimits(), places=Places(3))
+    busy, kept, used = (harness(hub=hub, echoes=at > 0) for at in range(3))
+    for one in (busy, kept, used):
+        one.feed(GET)
+    hub.sweep()
+    used.feed(GET)
+    newcomer = harness(hub=hub)
+    assert not newcomer.transport.is_closed
+    assert [one.transport.is_closed for one in (busy, kept, used)] == [False, True, False]
+    assert harness(hub=hub).transport.is_closed, "nobody is idle for a second"
+    assert hub.counters.open == 3

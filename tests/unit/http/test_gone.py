@@ -1,11 +1,16 @@
 """A handler that answers later hears once that its client has gone, and never after its answer."""
 
 import asyncio
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
 
+from kdaemon.http.connection import ANSWER_START, PROBE_S
 from kdaemon.http.request import HttpRequest
+from kdaemon.http.server import serve_http, serve_unix
 from tests.unit.http.harness import GET, HEAD, Make, statuses
 
 
@@ -26,17 +31,19 @@ async def test_a_lost_connection_is_told_for_each_request_that_is_owed(harness: 
     assert told == [one.requests[0], one.requests[2]]
 
 
-async def test_an_end_is_told_once_and_the_answer_still_goes_out(harness: Make) -> None:
+async def test_an_end_alone_is_no_going_and_the_answer_goes_out_whole(harness: Make) -> None:
     one, told = harness(), list[HttpRequest]()
-    one.feed(GET)
-    watch(one.requests[0], told)
+    one.feed(GET * 2)
+    for request in one.requests:
+        watch(request, told)
     assert one.protocol.eof_received(), "the connection stays half open"
-    assert told == one.requests
-    assert not one.requests[0].is_gone
-    one.requests[0].respond(200, b"")
-    assert statuses(one.transport.take()) == [200]
+    for request in one.requests:
+        request.respond(200, b"hello")
+    answers = one.transport.take()
+    assert statuses(answers) == [200, 200]
+    assert answers.count(b"hello") == 2
     one.lose()
-    assert told == one.requests
+    assert not told
 
 
 async def test_it_may_be_answered_out_of_the_call(harness: Make) -> None:
@@ -44,9 +51,8 @@ async def test_it_may_be_answered_out_of_the_call(harness: Make) -> None:
     one.feed(GET * 2)
     for request in one.requests:
         request.on_gone = lambda request=request: request.respond(503, b"")
-    one.protocol.eof_received()
-    assert statuses(one.transport.take()) == [503, 503]
-    assert one.transport.is_closed
+    one.lose()
+    assert not one.transport.written
 
 
 async def test_nobody_is_told_after_the_answer(harness: Make) -> None:
@@ -59,24 +65,18 @@ async def test_nobody_is_told_after_the_answer(harness: Make) -> None:
     assert not told
 
 
-async def test_a_request_that_is_read_after_the_end_is_told_at_once(harness: Make) -> None:
-    one, told = harness(), list[HttpRequest]()
-
-    def handle(request: HttpRequest) -> None:
-        one.requests.append(request)
-        watch(request, told)
-
-    one.protocol._handler = handle
+async def test_requests_that_are_read_after_the_end_are_answered_whole(harness: Make) -> None:
+    one = harness()
     one.protocol.data_received(GET * 100)  # more than one turn takes
     one.protocol.eof_received()
-    while len(one.requests) < 100:
-        before = len(one.requests)
-        for request in one.requests:
-            if request.answer is None:
-                request.respond(200, b"")
+    answered = 0
+    while answered < 100:
+        for request in one.requests[answered:]:
+            request.respond(200, b"")
+            answered += 1
         await asyncio.sleep(0)
-        assert len(one.requests) > before
-    assert len(told) == 100
+    assert statuses(one.transport.take()) == [200] * 100
+    assert one.transport.is_closed
 
 
 async def test_a_connection_that_we_end_is_told_too(harness: Make) -> None:
@@ -123,3 +123,60 @@ async def test_the_charge_of_a_body_ends_with_its_request(harness: Make, ends_by
         one.lose()
     assert request.body == b""
     assert one.hub.bodies.bytes_taken == 0
+
+
+# --- real sockets
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    def run_in_loop(main: Any) -> Any:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main)
+
+    return run_in_loop
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("closes", ["both sides", "its sending side"])
+def test_who_closed_and_who_only_sends_no_more_are_told_apart(
+    run: Callable[[Any], Any], kind: str, closes: str
+) -> None:
+    async def main() -> None:
+        requests: list[HttpRequest] = []
+        told = asyncio.Event()
+
+        def handle(request: HttpRequest) -> None:
+            request.on_gone = told.set
+            requests.append(request)
+
+        with tempfile.TemporaryDirectory() as directory:
+            if kind == "tcp":
+                server = await serve_http(handle, "127.0.0.1", 0)
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            else:
+                server = await serve_unix(handle, f"{directory}/s")
+                reader, writer = await asyncio.open_unix_connection(f"{directory}/s")
+            writer.write(GET)
+            async with asyncio.timeout(10):
+                while not requests:
+                    await asyncio.sleep(0.01)
+                if closes == "both sides":
+                    writer.close()
+                    await told.wait()
+                    assert requests[0].is_gone
+                else:
+                    writer.write_eof()
+                    start = await reader.readexactly(len(ANSWER_START))
+                    server.hub.sweep()
+                    await asyncio.sleep(3 * PROBE_S)
+                    assert not told.is_set()
+                    requests[0].respond(200, b"hello")
+                    answer = start + await reader.read()
+                    assert statuses(answer) == [200]
+                    assert answer.endswith(b"\r\n\r\nhello")
+                    writer.close()
+                await writer.wait_closed()
+            await server.aclose()
+
+    run(main())
