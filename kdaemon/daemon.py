@@ -94,8 +94,7 @@ class Daemon:
         self._doors: list[HttpServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
         self._memory = ByteBudget(config.memory_bytes_max)
-        bodies = ByteBudget(config.memory_bytes_max // BODIES_FRACTION, self._memory)
-        self._arrivals = Arrivals(bodies)
+        self._arrivals = Arrivals(ByteBudget(_bodies_bytes_max(config), self._memory))
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
@@ -374,6 +373,12 @@ async def _listen(
         return await serve_sockets(bind_tcp(address.host, address.port), handler, hub, lines=lines)
     except OSError as error:
         raise _cannot_listen(key, address, error) from error
+
+
+def _bodies_bytes_max(config: Config) -> int:
+    """What is arriving may hold a part of all memory, and the largest body fits in any case."""
+    largest = min(HttpLimits().body_bytes_max, config.memory_bytes_max)
+    return max(config.memory_bytes_max // BODIES_FRACTION, largest)
 
 
 def _connections_max(config: Config, open_files_max: int) -> int:

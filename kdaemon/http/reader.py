@@ -130,7 +130,8 @@ class RequestReader:
         self._sink: Any = sink
         self._hub = hub
         self._head_bytes_max = hub.limits.head_bytes_max
-        self._body_bytes_max = hub.limits.body_bytes_max
+        # What could never arrive is refused for good, and not told to come again later.
+        self._body_bytes_max = min(hub.limits.body_bytes_max, hub.bodies.bytes_max)
         self._raw_headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []  # of the body of an ordinary request
         # The parser calls these two straight in C: no Python frame for a header or a piece of a
@@ -167,8 +168,10 @@ class RequestReader:
         self._ordinary = data
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:  # not one whole request: begin again, with care
-            self._ordinary = None
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _NotOrdinaryError):
+                raise  # a defect of ours: what was handed over must not be read again
+            self._ordinary = None  # not one whole request: begin again, with care
             self._renew()
             return self._feed_with_care(data, at)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -309,9 +312,9 @@ class RequestReader:
                 refusal = refusals.head_too_large(limits.head_bytes_max)
             elif len(headers) > limits.headers_max:
                 refusal = refusals.too_many_headers(limits.headers_max)
-            elif byte_count > limits.body_bytes_max:
+            elif byte_count > self._body_bytes_max:
                 found = f"its Content-Length is {byte_count}"
-                refusal = refusals.body_too_large(limits.body_bytes_max, found)
+                refusal = refusals.body_too_large(self._body_bytes_max, found)
             else:
                 refusal = self._examine(headers)
         if refusal is not None:
@@ -371,6 +374,11 @@ class RequestReader:
 
     def _read_head(self, data: bytes, at: int) -> int:
         head, held_bytes = self._head, len(self._head)
+        if head == b"\r" and data.startswith(b"\n", at):  # an empty line, cut in two
+            head.clear()
+            self.phase = _IDLE
+            self._renew()
+            return self._feed_with_care(data, at + 1)
         limit = self._hub.limits.head_bytes_max
         stop = at + limit + 4 - held_bytes
         head += data[at:stop] if held_bytes else data[at : _end_of_head(data, at, stop)]
@@ -429,8 +437,8 @@ class RequestReader:
             return
         self.since_tick = self._hub.tick
         if is_in_chunks:
-            self._body = ChunkedBody(self._hub.limits.body_bytes_max)
-            if not self._hub.limits.body_bytes_max:
+            self._body = ChunkedBody(self._body_bytes_max)
+            if not self._body_bytes_max:
                 self._refuse(refusals.body_too_large(0, ""))
         elif byte_count:
             self._body_bytes = byte_count

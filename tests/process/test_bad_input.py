@@ -258,9 +258,8 @@ def test_a_client_that_never_reads_its_answers_is_not_served_for_ever(daemon: Da
         assert daemon.rss_bytes() - before < SPARE_BYTES
 
 
-def test_a_client_that_never_reads_refusals_of_its_lines_is_not_read_for_ever(
-    daemon: Daemon,
-) -> None:
+def test_a_client_that_never_reads_refusals_of_its_lines_takes_no_memory(daemon: Daemon) -> None:
+    """Refusals are told in few words, however many lines there are, or the client is not read."""
     before = daemon.rss_bytes()
     sent = 0
     with socket.socket(socket.AF_UNIX) as client:
@@ -269,7 +268,6 @@ def test_a_client_that_never_reads_refusals_of_its_lines_is_not_read_for_ever(
         with contextlib.suppress(TimeoutError, ConnectionError):
             while sent < 100 * MIB:
                 sent += client.send(b"nonsense\n" * 1000)
-        assert sent < 100 * MIB, "everything was read"
         assert daemon.rss_bytes() - before < SPARE_BYTES
 
 
@@ -361,5 +359,5 @@ def test_what_no_stream_can_be_called_becomes_no_stream(daemon: Daemon, name: st
         ) as connection:
             connection.request("POST", path, b'{"data": "x"}')
             response = connection.getresponse()
-            assert (response.status, b"ValidationException" in response.read()) == (404, True)
+            assert (response.status, b"ValidationException" in response.read()) == (400, True)
     assert name not in daemon.metrics().streams

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 import pytest
 import uvloop
 from hypothesis import given, settings
@@ -385,6 +386,21 @@ async def test_a_handler_that_fails_is_a_500_and_the_connection_goes_on(harness:
     assert one.hub.counters.handler_failures == 1
     one.protocol._handler = one.handle
     assert statuses(one.feed(GET)) == [200]
+
+
+async def test_a_defect_of_ours_ends_the_connection_and_repeats_nothing(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = harness()
+
+    def fail(self: HttpProtocol, request: HttpRequest) -> None:
+        one.requests.append(request)
+        raise SystemError("out of the connection's own code")
+
+    monkeypatch.setattr(HttpProtocol, "take", fail)
+    with pytest.raises(httptools.HttpParserCallbackError):
+        one.protocol.data_received(POST)
+    assert len(one.requests) == 1
 
 
 # --- time, by ticks of the sweep

@@ -160,6 +160,14 @@ async def test_one_largest_body_can_arrive_when_nothing_else_does(harness: Make)
     assert [len(body) for body in one.bodies] == [1000]
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 1001\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n"]
+)
+async def test_what_could_never_arrive_is_refused_for_good(harness: Make, framing: bytes) -> None:
+    (one,) = sharing(harness, 1000, 1)
+    assert statuses(one.feed(HEAD + framing)) == [413]
+
+
 async def test_memory_that_records_hold_makes_nobody_go(harness: Make) -> None:
     """Where the whole is full, and not the part of the bodies, the newcomer waits."""
     memory = ByteBudget(2000)
