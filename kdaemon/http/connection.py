@@ -12,8 +12,6 @@ Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler 
 """
 
 import asyncio
-import socket
-import struct
 from collections import deque
 from enum import Enum
 from typing import Any
@@ -23,6 +21,7 @@ from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import Refusal, malformed, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
+from kdaemon.http.transports import is_reset, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -35,7 +34,6 @@ ANSWER_START = b"HTTP/1.1 "  # of every answer that rendering.py makes
 # When to look whether a client that sends no more is gone: on one machine the answer of its kernel
 # is there at once. Later it is looked for at each sweep. Our choice, 2026-11-28.
 PROBE_S = 0.02
-TCP_CLOSE = 7  # tcpi_state of Linux (include/net/tcp_states.h)
 
 
 class State(Enum):
@@ -444,20 +442,3 @@ class HttpProtocol(asyncio.Protocol):
     def _time_out(self, what: str, part: str, limit: str) -> None:
         self.hub.counters.timed_out[what] += 1
         self._end_with(timed_out(part, limit))
-
-
-def reset_transport(transport: Any) -> None:
-    """Drops a connection with a reset where it is TCP, so that its client sees an error at once."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
-
-def is_reset(transport: Any) -> bool:
-    """Whether the other side has reset a TCP connection. False for what is not TCP."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
-        return False  # there a write fails at once
-    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    return state == TCP_CLOSE

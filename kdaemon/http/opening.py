@@ -14,9 +14,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kdaemon.http.connection import HttpProtocol, reset_transport
+from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.request import HttpHandler
+from kdaemon.http.transports import reset_transport
 
 UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
 # All that a method may begin with (token, RFC 9110, 5.6.2)

@@ -19,17 +19,8 @@ import httptools
 from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
-from kdaemon.http.head import (
-    BROWSER,
-    ODD,
-    RARE,
-    RequestLine,
-    is_chunked,
-    is_last,
-    join_headers,
-    read_request_line,
-    tidy_content_encoding,
-)
+from kdaemon.http.head import is_chunked, join_headers
+from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import Charge, HttpRequest, RequestOwner
@@ -37,10 +28,6 @@ from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 # What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
 CHUNKED_BYTES_AT_ONCE = 16 * 1024
-
-# What a head says is kept for the next one, unless the head is larger. SDKs send less than 2 KiB,
-# or 4 with a session token. Ours, 2026-11-28: 10,000 idle connections keep 40 MiB at most.
-KEPT_HEAD_BYTES_MAX = 4 * 1024
 
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
 HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
@@ -64,7 +51,6 @@ class Phase(Enum):
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE, _HEAD, _BODY, _ENDED = Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.ENDED
 _NO_HEADERS: dict[bytes, bytes] = {}  # nobody writes to it
-_UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
 
 
 class _NotOrdinaryError(Exception):
@@ -95,20 +81,12 @@ class RequestReader:
         "_body",
         "_body_bytes",
         "_body_bytes_max",
-        "_closes",
-        "_good_host",
         "_head",
         "_head_bytes_max",
         "_headers",
+        "_heads",
         "_hub",
         "_is_head_whole",
-        "_is_odd",
-        "_is_rare",
-        "_is_special",
-        "_line",
-        "_line_bytes",
-        "_lower_names",
-        "_names",
         "_ordinary",
         "_parser",
         "_pieces",
@@ -144,16 +122,8 @@ class RequestReader:
         self._headers = _NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: nothing of it is here yet
         self._body_bytes = 0  # of a body by length
-        self._closes = False
-        # A client sends the same line, names and host each time: what they mean is worked out once.
-        self._line_bytes = b"\0"
-        self._line = _UNKNOWN_LINE
-        self._names: tuple[bytes, ...] = ()
-        self._lower_names: tuple[bytes, ...] = ()
-        self._is_odd = False
-        self._is_rare = False
-        self._is_special = False  # more is to be done when this request is handed over
-        self._good_host: bytes | None = None
+        bounds = HeadBounds(self._head_bytes_max, hub.limits.headers_max, self._body_bytes_max)
+        self._heads = Heads(hub.gate, bounds)
         self._parser: Any = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes, at: int = 0) -> int:
@@ -206,7 +176,7 @@ class RequestReader:
         self._headers = _NO_HEADERS
         self._raw_headers.clear()
         self._pieces.clear()
-        self._forget()
+        self._heads.forget()
         if self.arrival is not None:
             self.arrival.release()
             self.arrival = None
@@ -223,12 +193,12 @@ class RequestReader:
         if data is None:
             self._is_head_whole = True
             return  # `_feed_with_care` goes on when the parser returns
-        raw = self._raw_headers
+        raw, heads = self._raw_headers, self._heads
         names = tuple(raw)
-        if names != self._names:
-            self._learn_names(names)
+        if names != heads.names:
+            heads.learn_names(names)
         # `strict` would cost as much as three headers; a name has a value.
-        headers = dict(zip(self._lower_names, map(_strip, raw.values())))  # noqa: B905
+        headers = dict(zip(heads.lower_names, map(_strip, raw.values())))  # noqa: B905
         raw.clear()
         length = headers.get(b"content-length")
         byte_count = 0 if length is None else int(length)  # only digits pass the parser
@@ -245,13 +215,13 @@ class RequestReader:
                 if end + byte_count < len(data) or data.count(b"\n", 0, end) != len(headers) + 2:
                     raise _NotOrdinaryError
         if (
-            self._is_rare
-            or headers.get(b"host", b"") != self._good_host
-            or not data.startswith(self._line_bytes)
+            heads.is_rare
+            or headers.get(b"host", b"") != heads.good_host
+            or not data.startswith(heads.line_bytes)
             or byte_count > self._body_bytes_max
             or end > self._head_bytes_max
         ):
-            if self._is_odd:
+            if heads.is_odd:
                 raise _NotOrdinaryError
             self._begin(data, end, headers, byte_count)
         else:  # as the one before
@@ -265,12 +235,13 @@ class RequestReader:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._is_special:
+        heads = self._heads
+        if heads.is_special:
             self._hand_over(body, None)
             return
         self.phase = _IDLE
         self.since_tick = self._hub.tick
-        line, headers, sink = self._line, self._headers, self._sink
+        line, headers, sink = heads.line, self._headers, self._sink
         self._headers = _NO_HEADERS
         sink.take(
             HttpRequest(
@@ -278,84 +249,17 @@ class RequestReader:
             )
         )
 
-    # --- a head
-
-    def _learn_names(self, names: tuple[bytes, ...]) -> None:
-        """Names that the head before did not have."""
-        self._names = names
-        self._lower_names = tuple(map(bytes.lower, names))
-        self._is_odd = not ODD.isdisjoint(self._lower_names)
-        self._is_rare = (
-            self._is_odd
-            or not RARE.isdisjoint(self._lower_names)
-            or len(names) > self._hub.limits.headers_max
-        )
-
-    def _forget(self) -> None:
-        """What was learnt of heads: a large one would be held as long as its connection."""
-        self._is_special = False
-        self._names = self._lower_names = ()
-        self._is_odd = self._is_rare = False
-        self._line_bytes, self._line = b"\0", _UNKNOWN_LINE
-        self._good_host = None
-
     def _begin(
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
     ) -> None:
         """A head is read, which begins `data`: its request is let in, or refused."""
-        limits = self._hub.limits
-        refusal = None
-        if not data.startswith(self._line_bytes):
-            refusal = self._learn_line(data)
-        if refusal is None:
-            if head_bytes > limits.head_bytes_max:
-                refusal = refusals.head_too_large(limits.head_bytes_max)
-            elif len(headers) > limits.headers_max:
-                refusal = refusals.too_many_headers(limits.headers_max)
-            elif byte_count > self._body_bytes_max:
-                found = f"its Content-Length is {byte_count}"
-                refusal = refusals.body_too_large(self._body_bytes_max, found)
-            else:
-                refusal = self._examine(headers)
+        refusal = self._heads.judge(data, head_bytes, headers, byte_count)
         if refusal is not None:
             self._refuse(refusal)
             return
-        is_bulky = head_bytes > KEPT_HEAD_BYTES_MAX
-        self._is_special = is_bulky or self._closes or self.owes_continue
+        self.owes_continue = self._heads.expects_continue
         self._headers = headers
         self.phase = _BODY
-
-    def _learn_line(self, data: bytes) -> Refusal | None:
-        end = data.find(b"\r\n")
-        line = read_request_line(data[:end])
-        if isinstance(line, Refusal):
-            return line
-        self._line_bytes, self._line = data[: end + 2], line
-        self._good_host = None
-        return None
-
-    def _examine(self, headers: dict[bytes, bytes]) -> Refusal | None:
-        """Everything that a head may say and an ordinary one does not say anew."""
-        line, host = self._line, headers.get(b"host")
-        if host is None or host != self._good_host or not BROWSER.isdisjoint(headers):
-            refusal = self._hub.gate.refusal(line, headers)
-            if refusal is not None:
-                return refusal
-        connection = headers.get(b"connection")
-        if line.is_http_1_0:
-            self._closes = is_last(connection, is_http_1_0=True)
-        else:
-            self._good_host = host or None  # None: looked at each time
-            if connection is not None and connection != b"keep-alive":
-                self._closes = is_last(connection, is_http_1_0=False)
-        if b"content-encoding" in headers:
-            tidy_content_encoding(headers)
-        expectation = headers.get(b"expect")
-        if expectation is not None:
-            if expectation.lower() != b"100-continue":
-                return refusals.EXPECTATION
-            self.owes_continue = not line.is_http_1_0
-        return None
 
     # --- with care: the end of each part is known before the next is read
 
@@ -411,11 +315,11 @@ class RequestReader:
         if not is_head_whole:
             self._refuse_malformed("its head is none", head[:HTTP_2_BYTES])
             return
-        names = tuple(self._raw_headers)
-        if names != self._names:
-            self._learn_names(names)
+        heads, names = self._heads, tuple(self._raw_headers)
+        if names != heads.names:
+            heads.learn_names(names)
         values = map(_strip, self._raw_headers.values())
-        headers = dict(zip(self._lower_names, values, strict=True))
+        headers = dict(zip(heads.lower_names, values, strict=True))
         self._renew()
         count = head.count(b"\n") - 2
         if count > self._hub.limits.headers_max:
@@ -431,7 +335,7 @@ class RequestReader:
         self._begin(head, len(head), headers, byte_count)
         if self.phase is not _BODY:
             return
-        is_in_chunks = is_chunked(headers, is_http_1_0=self._line.is_http_1_0)
+        is_in_chunks = is_chunked(headers, is_http_1_0=heads.line.is_http_1_0)
         if isinstance(is_in_chunks, Refusal):
             self._refuse(is_in_chunks)
             return
@@ -508,13 +412,13 @@ class RequestReader:
         if self.arrival is not None:  # of a head that took more than one read
             self.arrival.release()
             self.arrival = None
-        line, closes = self._line, self._closes
+        line, closes = self._heads.line, self._heads.closes
         self.phase = _ENDED if closes else _IDLE
         self.since_tick = self._hub.tick
         headers, self._headers = self._headers, _NO_HEADERS
         keeps_1_0 = line.is_http_1_0 and not closes
-        if self._is_special:
-            self._forget()
+        if self._heads.is_special:
+            self._heads.forget()
         self._sink.take(
             HttpRequest(
                 self._sink,

@@ -552,3 +552,12 @@ def test_an_endpoint_whose_port_is_none_is_told_by_name(port: str) -> None:
 )
 def test_an_endpoint_with_port_path_or_address_is_taken(url: str) -> None:
     assert load_config(text=f"endpoint_url = '{url}'").endpoint_url == url
+
+
+def test_names_of_the_listeners_are_names_without_ports() -> None:
+    loaded = load_config(text="[listen]\nhosts = ['kdaemon', 'Kd.internal']")
+    assert loaded.listen.hosts == ("kdaemon", "Kd.internal")
+    for wrong in ("'a:80'", "'http://a'", "''", "'a b'"):
+        (problem,) = problems(f"[listen]\nhosts = [{wrong}]")
+        assert "listen.hosts" in problem
+        assert "host names without ports" in problem

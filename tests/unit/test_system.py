@@ -86,3 +86,16 @@ except OSError:
     print("an error")
 """
     assert run(script).stdout == "an error\n"
+
+
+@pytest.mark.parametrize("soft", [100, 300])
+def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(soft: int) -> None:
+    code = f"""
+import resource
+from kdaemon.system import raise_open_files_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, 300))
+assert raise_open_files_limit() == 300
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, 300)
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr

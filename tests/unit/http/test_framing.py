@@ -288,8 +288,7 @@ async def test_what_a_large_head_said_is_not_kept_for_the_next(harness: Make) ->
     names = b"".join(b"%b-%d: 1\r\n" % (b"n" * 200, number) for number in range(50))
     for sent in (GET[:-2] + names + b"\r\n", GET.replace(b"/", b"/" + b"p" * 9000, 1)):
         assert statuses(one.feed(sent)) == [200]
-        reader = one.protocol._reader
-        kept = (*reader._names, *reader._lower_names, reader._line_bytes)
-        assert sum(map(len, kept)) < 10
-        assert not reader._line.path.strip("/")
+        heads = one.protocol._reader._heads
+        assert sum(map(len, (*heads.names, *heads.lower_names, heads.line_bytes))) < 10
+        assert not heads.line.path.strip("/")
         assert statuses(one.feed(GET)) == [200]

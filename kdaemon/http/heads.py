@@ -1,0 +1,138 @@
+"""What the heads of one connection mean: worked out once, because a client sends the same line,
+names and host each time.
+
+Pure, beside head.py, which says what one head means. Knows no parser, body or socket.
+Invariants: nothing is taken for granted that could differ from the head before (the reader compares
+line, names and host, and asks here whenever one differs); nothing large is kept between requests.
+Where it sits: reader.py owns one for each connection.
+"""
+
+from dataclasses import dataclass
+
+from kdaemon.http import refusals
+from kdaemon.http.head import (
+    BROWSER,
+    ODD,
+    RARE,
+    RequestLine,
+    is_last,
+    read_request_line,
+    tidy_content_encoding,
+)
+from kdaemon.http.origin import Gate
+from kdaemon.http.refusals import Refusal
+
+# What a head says is kept for the next one, unless the head is larger. SDKs send less than 2 KiB,
+# or 4 with a session token. Ours, 2026-11-28: 10,000 idle connections keep 40 MiB at most.
+KEPT_HEAD_BYTES_MAX = 4 * 1024
+
+_UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBounds:
+    head_bytes_max: int
+    headers_max: int
+    body_bytes_max: int
+
+
+class Heads:
+    """`line_bytes`, `names`, `good_host`: of the head before. `line`, `lower_names`: their meaning.
+
+    `is_odd`: its names lead the parser astray. `is_rare`: its values must be looked at each time.
+    `is_special`: more is to be done when this request is handed over: the connection `closes`, the
+    client `expects_continue`, or what was learnt is to be forgotten.
+    """
+
+    __slots__ = (
+        "_bounds",
+        "_gate",
+        "closes",
+        "expects_continue",
+        "good_host",
+        "is_odd",
+        "is_rare",
+        "is_special",
+        "line",
+        "line_bytes",
+        "lower_names",
+        "names",
+    )
+
+    def __init__(self, gate: Gate, bounds: HeadBounds) -> None:
+        self._gate = gate
+        self._bounds = bounds
+        self.closes = False
+        self.expects_continue = False
+        self.forget()
+
+    def forget(self) -> None:
+        """A large head would be held as long as its connection."""
+        self.is_special = False
+        self.names: tuple[bytes, ...] = ()
+        self.lower_names: tuple[bytes, ...] = ()
+        self.is_odd = self.is_rare = False
+        self.line_bytes, self.line = b"\0", _UNKNOWN_LINE
+        self.good_host: bytes | None = None
+
+    def learn_names(self, names: tuple[bytes, ...]) -> None:
+        """Names that the head before did not have."""
+        self.names = names
+        self.lower_names = lower_names = tuple(map(bytes.lower, names))
+        self.is_odd = not ODD.isdisjoint(lower_names)
+        is_rare = self.is_odd or not RARE.isdisjoint(lower_names)
+        self.is_rare = is_rare or len(names) > self._bounds.headers_max
+
+    def judge(
+        self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
+    ) -> Refusal | None:
+        """Why the request is not let in whose head begins `data`; None: it is."""
+        bounds = self._bounds
+        if not data.startswith(self.line_bytes):
+            refusal = self._learn_line(data)
+            if refusal is not None:
+                return refusal
+        if head_bytes > bounds.head_bytes_max:
+            return refusals.head_too_large(bounds.head_bytes_max)
+        if len(headers) > bounds.headers_max:
+            return refusals.too_many_headers(bounds.headers_max)
+        if byte_count > bounds.body_bytes_max:
+            found = f"its Content-Length is {byte_count}"
+            return refusals.body_too_large(bounds.body_bytes_max, found)
+        self.expects_continue = False
+        refusal = self._examine(headers)
+        is_bulky = head_bytes > KEPT_HEAD_BYTES_MAX
+        self.is_special = is_bulky or self.closes or self.expects_continue
+        return refusal
+
+    def _learn_line(self, data: bytes) -> Refusal | None:
+        end = data.find(b"\r\n")
+        line = read_request_line(data[:end])
+        if isinstance(line, Refusal):
+            return line
+        self.line_bytes, self.line = data[: end + 2], line
+        self.good_host = None
+        return None
+
+    def _examine(self, headers: dict[bytes, bytes]) -> Refusal | None:
+        """Everything that a head may say and an ordinary one does not say anew."""
+        line, host = self.line, headers.get(b"host")
+        if host is None or host != self.good_host or not BROWSER.isdisjoint(headers):
+            refusal = self._gate.refusal(line, headers)
+            if refusal is not None:
+                return refusal
+        connection = headers.get(b"connection")
+        if line.is_http_1_0:
+            self.closes = is_last(connection, is_http_1_0=True)
+        else:
+            self.good_host = host or None  # None: looked at each time
+            if connection is not None and connection != b"keep-alive":
+                self.closes = is_last(connection, is_http_1_0=False)
+        if b"content-encoding" in headers:
+            tidy_content_encoding(headers)
+        expectation = headers.get(b"expect")
+        if expectation is not None:
+            if expectation.lower() != b"100-continue":
+                return refusals.EXPECTATION
+            self.expects_continue = not line.is_http_1_0
+        return None
