@@ -22,7 +22,7 @@ PART_OF_BUDGET = 8
 BYTES_PER_TICK_MIN = 2 * 1024
 GRACE_TICKS = 10  # a tick is a sweep of the listener: a second
 
-STALLED_TICKS = 2  # without a byte for so long, a body is the first to go
+STALLED_TICKS = 2  # without a byte for so long, all are equally stalled
 LOOKED_AT_MAX = 64  # arrivals that are compared to find the slowest
 
 
@@ -77,10 +77,10 @@ class Arrival:
             self._pool.budget.give(self.charged_bytes)
             self.charged_bytes = 0
 
-    def rank(self) -> tuple[bool, bool, int]:
+    def rank(self) -> tuple[int, bool, int]:
         """The lowest goes first: who stalls, who holds more than a part, who is slow."""
         return (
-            self._stalled_ticks < STALLED_TICKS,
+            -min(self._stalled_ticks, STALLED_TICKS),
             self.charged_bytes <= self._pool.part_bytes,
             self._recent_bytes,
         )

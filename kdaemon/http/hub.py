@@ -80,11 +80,12 @@ class Places:
     the oldest of them goes, so that who only connects keeps nobody out.
     """
 
-    __slots__ = ("connections_max", "silent", "taken")
+    __slots__ = ("connections_max", "is_starved", "silent", "taken")
 
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
         self.taken = 0
+        self.is_starved = False  # it was told that no file descriptor is left
         self.silent: dict[Connection, HttpHub] = {}
 
     def take(self) -> bool:

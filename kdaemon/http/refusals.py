@@ -12,7 +12,7 @@ from kdaemon.http.request import Answer, Headers, error_body
 
 REFUSALS = (
     "connections",  # over connections_max
-    "descriptors",  # the process had no file descriptor left for a new connection
+    "descriptors",  # no file descriptor was left for a newcomer: once a second while that is so
     "malformed",  # not HTTP/1.1, or its framing is in doubt
     "http2",  # the HTTP/2 preface
     "head_too_large",

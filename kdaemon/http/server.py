@@ -52,7 +52,6 @@ class HttpServer:
         self._file = file
         self._servers: list[asyncio.Server] = []
         self._is_closing = False
-        self._is_starved = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         hub.on_sweep = self._check_descriptors
@@ -117,15 +116,15 @@ class HttpServer:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             self.counters.refused["descriptors"] += 1
-            if not self._is_starved:
-                self._is_starved = True
+            if not self.hub.places.is_starved:
+                self.hub.places.is_starved = True
                 log.warning(
                     "no file descriptor is left: new connections are dropped until one is free;"
                     " raise the limit of open files (ulimit -n, LimitNOFILE)"
                 )
             return
-        if self._is_starved:
-            self._is_starved = False
+        if self.hub.places.is_starved:
+            self.hub.places.is_starved = False
             log.info("file descriptors are free again")
 
     async def _bind_again(self, file: SocketFile) -> None:
