@@ -83,10 +83,10 @@ class RequestReader:
         "_body_bytes_max",
         "_head",
         "_head_bytes_max",
+        "_head_count",
         "_headers",
         "_heads",
         "_hub",
-        "_is_head_whole",
         "_ordinary",
         "_parser",
         "_pieces",
@@ -118,7 +118,7 @@ class RequestReader:
         self.on_body = self._pieces.append
         self._ordinary: bytes | None = None  # a read that is taken for one whole request
         self._head = bytearray()  # of a head that is not whole
-        self._is_head_whole = False
+        self._head_count = 0  # ends that the parser saw in it
         self._headers = _NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: nothing of it is here yet
         self._body_bytes = 0  # of a body by length
@@ -191,7 +191,7 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         data = self._ordinary
         if data is None:
-            self._is_head_whole = True
+            self._head_count += 1
             return  # `_feed_with_care` goes on when the parser returns
         raw, heads = self._raw_headers, self._heads
         names = tuple(raw)
@@ -291,14 +291,16 @@ class RequestReader:
         piece = bytes(head[held_bytes : end if is_ended else len(head)])
         try:
             self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass  # declined: the head is used as any other, and the body is read by its framing
+        except httptools.HttpParserUpgrade as offer:
+            # Declined: the head is used as any other, and the body is read by its framing.
+            if offer.args[0] != len(piece):
+                self._head_count = 0
         except httptools.HttpParserError as error:
             self._refuse_malformed(error, bytes(head[:HTTP_2_BYTES]))
             return len(data)
         if is_ended:
             self._use_head(bytes(head[:end]))
-        elif self._is_head_whole:
+        elif self._head_count:
             self._refuse(refusals.malformed("its head does not end with an empty line"))
         elif len(head) > limit:
             self._refuse(refusals.head_too_large(limit))
@@ -310,9 +312,9 @@ class RequestReader:
 
     def _use_head(self, head: bytes) -> None:
         """A head is whole: its framing decides how the body is read."""
-        is_head_whole, self._is_head_whole = self._is_head_whole, False
+        head_count, self._head_count = self._head_count, 0
         self._head = bytearray()
-        if not is_head_whole:
+        if head_count != 1:  # the parser sees the end elsewhere, or another head in this one
             self._refuse_malformed("its head is none", head[:HTTP_2_BYTES])
             return
         heads, names = self._heads, tuple(self._raw_headers)
@@ -353,7 +355,7 @@ class RequestReader:
         """A parser that has seen nothing."""
         self._raw_headers.clear()
         self._pieces.clear()
-        self._is_head_whole = False
+        self._head_count = 0
         self._parser = httptools.HttpRequestParser(self)
 
     # --- a body that is not whole in one read

@@ -2,7 +2,8 @@
 
 `one_input` takes whatever a fuzzer makes, cuts it into reads by its own first bytes, and raises
 only on a defect: an exception out of the connection, a request that h11 (an HTTP/1.1 of others)
-does not see in the same bytes, a body that differs, a budget or a place that leaks.
+does not see in the same bytes, a body that differs, another outcome where reads are cut elsewhere,
+a budget or a place that leaks.
 """
 
 import asyncio
@@ -134,4 +135,5 @@ def one_input(data: bytes) -> None:
     )
     edges = [0, *cuts, len(sent)]
     reads = [sent[a:b] for a, b in itertools.pairwise(edges)]
-    check([read for read in reads if read])
+    cut = check([read for read in reads if read])
+    assert cut == check([sent] if sent else []), "where reads are cut changes what is heard"

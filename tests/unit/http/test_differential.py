@@ -161,6 +161,21 @@ def test_a_byte_that_is_wrong_never_makes_another_body(sent: bytes, data: st.Dat
     check([bytes(noisy)])
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        # found by noise: a request line of HTTP/0.9 whose end the parser sees elsewhere
+        b"CONNECT a\n\r\nPOST / HTTP/1.0\r\nA: b\r\nContent-Length::\nPOST / HTTP/1.0\r\n\r\nab",
+        b"GET /a\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        b"\n\n\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.0\r\nConnection: close\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0",
+    ],
+)
+def test_what_noise_has_found(sent: bytes) -> None:
+    for cut in range(len(sent)):
+        check([each for each in (sent[:cut], sent[cut:]) if each])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_is_no_defect(seed: int) -> None:
     dice = random.Random(seed)
