@@ -94,7 +94,9 @@ class Daemon:
         self._doors: list[HttpServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
         self._memory = ByteBudget(config.memory_bytes_max)
-        self._arrivals = Arrivals(ByteBudget(_bodies_bytes_max(config), self._memory))
+        self._arrivals = Arrivals(
+            ByteBudget(_bodies_bytes_max(config), self._memory), HttpLimits().body_bytes_max
+        )
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness

@@ -37,12 +37,14 @@ class Arrival:
         "_stalled_ticks",
         "charged_bytes",
         "evict",
+        "reserved_bytes",
     )
 
     def __init__(self, pool: "Arrivals", evict: Callable[[], None]) -> None:
         self._pool = pool
         self.evict: Callable[[], None] | None = evict
         self.charged_bytes = 0
+        self.reserved_bytes = 0  # of these: out of the reserve
         self._arrived_bytes = 0
         self._recent_bytes = 0  # halved at each tick
         self._age_ticks = 0
@@ -74,8 +76,8 @@ class Arrival:
         """Gives the charge back. Twice is nothing."""
         self.arrived()
         if self.charged_bytes:
-            self._pool.budget.give(self.charged_bytes)
-            self.charged_bytes = 0
+            self._pool.give(self.charged_bytes - self.reserved_bytes, self.reserved_bytes)
+            self.charged_bytes = self.reserved_bytes = 0
 
     def rank(self) -> tuple[int, bool, int]:
         """The lowest goes first: who stalls, who holds more than a part, who is slow."""
@@ -87,10 +89,15 @@ class Arrival:
 
 
 class Arrivals:
-    """All requests that are arriving. `budget` may be shared with others who take and give."""
+    """All requests that are arriving. `budget` may be shared with others who take and give.
 
-    def __init__(self, budget: ByteBudget) -> None:
+    `reserve_bytes`: beside the budget, for when all memory is full of records that wait for the
+    service: a request must be able to arrive to be told so, by the door, in the service's words.
+    """
+
+    def __init__(self, budget: ByteBudget, reserve_bytes: int = 0) -> None:
         self.budget = budget
+        self._reserve = ByteBudget(reserve_bytes)
         self.part_bytes = budget.bytes_max // PART_OF_BUDGET
         self._open: dict[Arrival, None] = {}  # the one that had no byte for longest is the first
 
@@ -101,7 +108,10 @@ class Arrivals:
         budget = self.budget
         while not budget.take(byte_count):
             if budget.bytes_taken + byte_count <= budget.bytes_max:
-                return False  # all memory is full, with records that wait for the service
+                if not self._reserve.take(byte_count):
+                    return False
+                newcomer.reserved_bytes += byte_count
+                return True
             slowest = min((*islice(self._open, LOOKED_AT_MAX), newcomer), key=Arrival.rank)
             evict, held_bytes = slowest.evict, slowest.charged_bytes
             slowest.release()
@@ -109,6 +119,10 @@ class Arrivals:
                 return False
             evict()
         return True
+
+    def give(self, byte_count: int, reserved_bytes: int) -> None:
+        self.budget.give(byte_count)
+        self._reserve.give(reserved_bytes)
 
     def forget(self, arrival: Arrival) -> None:
         self._open.pop(arrival, None)

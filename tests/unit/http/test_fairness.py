@@ -182,6 +182,26 @@ async def test_memory_that_records_hold_makes_nobody_go(harness: Make) -> None:
     memory.give(1900)
 
 
+async def test_a_request_can_arrive_to_be_told_that_memory_is_full(harness: Make) -> None:
+    memory = ByteBudget(2000)
+    arrivals = Arrivals(ByteBudget(1000, memory), reserve_bytes=1000)
+    first, second = (harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(2))
+    memory.take(1900)
+    for sent in (HALF + bytes(100), bytes(500)):
+        first.feed(sent)
+    assert statuses(second.feed(HALF + bytes(900))) == [503], "the reserve is bounded"
+    first.feed(bytes(400))
+    assert [len(body) for body in first.bodies] == [1000]
+    first.requests[0].respond(400, b"")
+    assert (memory.bytes_taken, arrivals.budget.bytes_taken) == (1900, 0)
+    memory.give(1900)
+    assert not second.bodies
+    third = harness(hub=HttpHub(HttpLimits(), arrivals=arrivals))
+    third.feed(HALF + bytes(900))
+    third.feed(bytes(100))
+    assert len(third.bodies) == 1
+
+
 async def test_a_body_must_come_at_a_least_speed_after_its_grace(harness: Make) -> None:
     slow, fast = sharing(harness, 1_000_000, 2)
     for one in (slow, fast):
