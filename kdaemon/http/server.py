@@ -131,6 +131,7 @@ class HttpServer:
         """The socket file is gone, or another one stands there."""
         try:
             sock = file.bind()
+            sock.listen(LISTEN_BACKLOG)  # at once: clients are there already
         except ListenerError as error:
             if self.trouble is None:
                 log.warning("the socket file is gone and cannot be made again: %s", error)

@@ -164,6 +164,51 @@ def test_one_connection_that_pipelines_does_not_make_others_wait(daemon: Daemon)
         assert other.recv(65536).startswith(b"HTTP/1.1 ")
 
 
+PUT = b'{"StreamName":"demo","PartitionKey":"k","Data":"aGk="}'
+PUT_RECORD = (
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
+    b"X-Amz-Target: Kinesis_20131202.PutRecord\r\nContent-Length: %d\r\n\r\n%b" % (len(PUT), PUT)
+)
+
+
+@pytest.mark.parametrize("listener", ["http", "unix"])
+@pytest.mark.parametrize("is_gone", [True, False], ids=["closed", "half closed"])
+def test_what_a_client_left_is_withdrawn_and_who_only_sends_no_more_is_served(
+    daemon: Daemon, listener: str, is_gone: bool
+) -> None:
+    """An SDK that ran out of patience tries again: what it left would be written twice."""
+    rejected = daemon.counted("kdaemon_records_rejected_total")
+    delivered = daemon.counted("kdaemon_records_delivered_total")
+    throttled = daemon.counted("kdaemon_records_throttled_total")
+    daemon.inject({"kind": "throttle", "calls": None})
+    try:
+        with connect(daemon, listener) as client:
+            client.sendall(PUT_RECORD)
+            wait_for(
+                lambda: daemon.counted("kdaemon_records_throttled_total") > throttled or None,
+                "the service to throttle",
+            )
+            if is_gone:
+                client.close()
+                wait_for(
+                    lambda: daemon.counted("kdaemon_records_rejected_total") > rejected or None,
+                    "the record to be withdrawn",
+                )
+            else:
+                client.shutdown(socket.SHUT_WR)
+            daemon.clear_faults()
+            if not is_gone:
+                answer = b""
+                while piece := client.recv(65536):
+                    answer += piece
+                assert statuses(answer) == [200]
+        daemon.wait_settled()
+        assert daemon.counted("kdaemon_records_delivered_total") == delivered + (not is_gone)
+        assert daemon.counted("kdaemon_records_rejected_total") == rejected + is_gone
+    finally:
+        daemon.clear_faults()
+
+
 # --- a daemon of its own
 
 
@@ -171,7 +216,8 @@ def test_a_socket_file_that_was_removed_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "k.sock"
     with running(tmp_path, {"listen.unix": str(path)}) as daemon:
         path.unlink()
-        wait_for(lambda: path.exists() or None, "the socket file")
+        name = "kdaemon_client_rebinds_total"
+        wait_for(lambda: daemon.counted(name, listener="unix") or None, "the socket file")
         line = b'{"stream":"demo","data":"a"}'
         assert json.loads(exchange(daemon, "unix", line)) == {"acknowledged": 1}
         path.unlink()
