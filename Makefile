@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 QUICK := $(addprefix tests/unit/,base http wire door route pace pack settle test_engine*.py test_config.py)
 
-.PHONY: run quick test lint types unit demo bench crash lock clean
+.PHONY: run quick test lint types unit demo bench crash fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -42,6 +42,18 @@ bench: $(VENV)/dev
 # Kill the daemon under load, again and again, and recount. KILLS (200), SEED.
 crash: $(VENV)/dev
 	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+
+# Inputs without end at every reader (tests/fuzz). MINUTES for each target (1), TARGET, SEED, INPUTS.
+fuzz: $(VENV)/dev $(VENV)/atheris
+	PYTHONPATH=$(VENV)/atheris $(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS),--minutes $(or $(MINUTES),1)) \
+	  $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+
+# Beside the environment, not in it: there is a build of it for CPython 3.11 on Linux only.
+$(VENV)/atheris: tests/fuzz/requirements.txt $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	  --upgrade --target $@ -r tests/fuzz/requirements.txt \
+	  || echo "no atheris for this Python: inputs will be random ones"
+	mkdir -p $@ && touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'

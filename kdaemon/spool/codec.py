@@ -54,7 +54,7 @@ def decode_records(payload: bytes) -> list[Record]:
     """The records of a payload, in order. Raises CorruptFrame."""
     try:
         stored = _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptFrame("the payload is no list of records") from error
     return [Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]
 

@@ -366,14 +366,17 @@ def _is_sound_block(block: bytes, lines: list[_Line]) -> bool:
 
     A field that is a text has four quotes of its own; all others stand within a text, escaped.
     """
-    keys = [line.partition_key for line in lines]
-    hash_keys = [line.explicit_hash_key for line in lines]
-    streams = [line.stream for line in lines]
-    field_count = 4 * len(lines) - keys.count(None) - hash_keys.count(None) - streams.count(None)
-    quote_count = 4 * field_count
+    columns = (
+        [line.data for line in lines],
+        [line.data_base64 for line in lines],
+        [line.partition_key for line in lines],
+        [line.explicit_hash_key for line in lines],
+        [line.stream for line in lines],
+    )
+    null_count = sum([column.count(None) for column in columns])
+    quote_count = 4 * (len(columns) * len(lines) - null_count)
     if b"\\" in block:
-        texts = [line.data for line in lines if line.data is not None]
-        texts += [key for key in keys if key is not None]
+        texts = [text for line in lines for text in (line.data, line.partition_key) if text]
         quote_count += "".join(texts).count('"')
         if b"u0022" in block:  # a quote that is written without one
             return False

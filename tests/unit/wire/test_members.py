@@ -138,7 +138,16 @@ def test_a_name_that_is_no_text_is_refused_or_ignored(name: bytes) -> None:
         (b'{"data":"x","stream":"a","stream":"b"}', "stream"),
     ],
 )
-@pytest.mark.parametrize("others", [b'{"data":"other"}\n', b'{"data":"say \\"x\\""}\n', b"bad\n"])
+@pytest.mark.parametrize(
+    "others",
+    [
+        b'{"data":"other"}\n',
+        b"{}\n",
+        b'{"partition_key":"k"}\n',
+        b'{"data":"say \\"x\\""}\n',
+        b"bad\n",
+    ],
+)
 def test_a_line_names_each_field_once(line: bytes, field: str, others: bytes) -> None:
     parsed = parse_lines(others + line + b"\n" + others)
     (rejected,) = (each for each in parsed.rejected if each.line == 2)

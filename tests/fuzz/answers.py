@@ -1,0 +1,112 @@
+"""What a service, or something in its place, answers: success and error.
+
+The first byte of an input chooses the status and the operation, the rest is the body.
+"""
+
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.record import Record
+from kdaemon.send.answers import MESSAGE_CHARACTERS_MAX, Headers, error_answer
+from kdaemon.send.client import ClientSettings, PutAnswer, ServiceClient
+from kdaemon.wire.put import ApiError, encode_put_record, encode_put_records, status_of
+
+SEEDS = [
+    b'\x00{"FailedRecordCount":0,"Records":[{"SequenceNumber":"7","ShardId":"shardId-0"}]}',
+    b'\x00{"FailedRecordCount":1,"Records":[{"ErrorCode":"InternalFailure","ErrorMessage":"Why"}]}',
+    b'\x00{"Records":[{"SequenceNumber":"","ShardId":"","ErrorCode":"ThrottlingException"}]}',
+    b"\x00",
+    b'\x01{"StreamDescriptionSummary":{"OpenShardCount":1}}',
+    b'\x02{"__type":"ResourceNotFoundException","message":"Stream s under account 0 not found."}',
+    b'\x02{"__type":"com.amazon#ValidationException","Message":"Value \'k\' at \'data\' failed"}',
+    b"\x03<html><body>503 Service Unavailable</body></html>",
+]
+TOKENS = [
+    *(b'"Records":', b'"SequenceNumber":', b'"ShardId":', b'"ErrorCode":', b'"ErrorMessage":'),
+    *(b'"__type":', b'"message":', b'"Message":', b'"code":', b"null", b"[]", b"{}", b"1e999"),
+    *(b'"', b",", b":", b"{", b"}", b"[", b"]", b"Value ", b"' at '", b" is not a valid 128 bit"),
+    *(b"Specified value was ", b"' can not be converted", b"\\u0000", b"\\ud800", b"#"),
+]
+_STATUSES = (200, 200, 400, 503)
+
+
+class _Canned(ServiceClient):
+    """A client whose calls are answered with the same bytes."""
+
+    __slots__ = ("body",)
+
+    def __init__(self) -> None:
+        super().__init__(ClientSettings(endpoint_url="http://none", is_anonymous=True), None)  # type: ignore[arg-type]  # no call leaves
+        self.body = b""
+
+    async def _call(
+        self, operation: str, arn: str | None, request: object, bytes_max: int
+    ) -> tuple[bytes, Headers]:
+        return self.body, {}
+
+
+_client = _Canned()
+_TARGET = StreamTarget("s")
+
+
+def _result_of(call: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the client waits for something")
+
+
+def one_input(data: bytes) -> None:
+    choice, body = (data[0] if data else 0) % 4, data[1:]
+    status = _STATUSES[choice]
+    if status != 200:
+        text = body[:80].decode("latin-1")
+        for headers in (
+            {},
+            {"x-amzn-ErrorType": text},
+            {"Content-Type": text, "x-amz-retry-after": text},
+            {"Location": text},
+        ):
+            for code in (status, 302):
+                _check_error(error_answer(code, body, headers), code)
+        return
+    _client.body = body
+    try:
+        if choice == 0:
+            answer = _result_of(_client.put_records(_TARGET, [Record(b"x", "k")]))
+            _check_results(answer)
+        else:
+            found = _result_of(_client.call("DescribeStreamSummary", {}, _TARGET))
+            assert isinstance(found, dict)
+    except ServiceError as error:
+        assert error.code in {"UnreadableAnswer", "Http200"}
+        assert error.was_sent
+        assert len(error.message) <= 2 * MESSAGE_CHARACTERS_MAX
+
+
+def _check_error(error: ServiceError, status: int) -> None:
+    assert error.status == status
+    assert error.was_sent
+    assert 0 < len(error.code) <= 100
+    assert error.code.isascii()
+    assert len(error.message) <= MESSAGE_CHARACTERS_MAX
+    assert "\n" not in error.message
+
+
+def _check_results(answer: PutAnswer) -> None:
+    """Whatever they are, a client can be told of them."""
+    results, encryption = answer.records, answer.encryption_type
+    encoded = msgspec.json.decode(encode_put_records(results, encryption or "NONE"))
+    assert encoded["FailedRecordCount"] == sum(not each.is_delivered for each in results)
+    refusal = status_of(results) if results else None
+    assert (refusal is None) == (not results or any(each.is_delivered for each in results))
+    for result in results[:3]:
+        try:
+            encode_put_record(result)
+        except ApiError:
+            assert not result.is_delivered

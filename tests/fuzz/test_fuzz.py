@@ -1,0 +1,21 @@
+"""Each fuzz target over its seeds and some thousand inputs made of them: the same ones each time.
+
+`make fuzz` goes on from there.
+"""
+
+import pytest
+
+from tests.fuzz import engine, targets
+from tests.fuzz.mutate import Mutator
+
+INPUTS = 4_000  # of each target: about a second
+
+
+@pytest.mark.parametrize("name", targets.target_names())
+def test_no_input_breaks_a_promise(name: str) -> None:
+    assert engine.run_random(targets.load(name), seed=8, input_count=INPUTS, seconds=None) == INPUTS
+
+
+def test_inputs_are_the_same_for_the_same_seed() -> None:
+    first, second = (Mutator(3, [b"abc", b"xyz"], [b"t"]) for _ in range(2))
+    assert [first.next() for _ in range(50)] == [second.next() for _ in range(50)]
