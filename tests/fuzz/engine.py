@@ -6,6 +6,7 @@ the input, so that it can become a test.
 
 import base64
 import importlib.util
+import random
 import resource
 import sys
 import tempfile
@@ -106,11 +107,25 @@ def run_atheris(name: str, seed: int, input_count: int | None, seconds: float | 
             f"-dict={tokens}",
             f"-artifact_prefix={directory}/",
             "-print_final_stats=1",
-            "-verbosity=1",
+            "-verbosity=0",
         ]
         options += [] if seconds is None else [f"-max_total_time={max(1, int(seconds))}"]
         options += [] if input_count is None else [f"-runs={input_count}"]
-        atheris.Setup([sys.argv[0], *options, str(corpus)], _shown_on_failure(target.one_input))
+        build = getattr(target, "build", None)
+        if build is not None:
+            # Every other input is built, the rest are libFuzzer's own changes to what is known.
+            def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+                dice = random.Random(seed)
+                made: bytes = (
+                    build(dice) if dice.randrange(2) else atheris.Mutate(data, len(data) or 1)
+                )
+                return made[:max_size]
+
+            more = {"custom_mutator": mutate}
+        else:
+            more = {}
+        command = [sys.argv[0], *options, str(corpus)]
+        atheris.Setup(command, _shown_on_failure(target.one_input), **more)
         atheris.Fuzz()
 
 
