@@ -1,4 +1,4 @@
-"""NDJSON, the daemon's own wire form: one JSON object a line in, answer lines out. Pure.
+"""NDJSON, the daemon's own wire form: lines of one JSON object each. Pure.
 
 A record line: {"data": text} or {"data_base64": base64}, and if wanted "partition_key",
 "explicit_hash_key" and "stream". A record without a key gets the empty one, which asks the engine
@@ -8,7 +8,7 @@ must not become a record without one; so does a field that is there twice.
 
 Invariant: every line that is not blank becomes one record or one rejection, never both or neither;
 what is kept and told of rejections is bounded, whatever came.
-Where it sits: a connection's bytes, in blocks -> here -> the door.
+Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejections.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,37 @@ from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
 from kdaemon.wire.line_buffer import BYTE_ORDER_MARK
 from kdaemon.wire.members import repeated_in_line
 from kdaemon.wire.put import PutLimits
-from kdaemon.wire.refusals import Refusal, echo
+from kdaemon.wire.refusals import echo
+from kdaemon.wire.rejections import (
+    NUMBERED_MAX,
+    Answer,
+    Problems,
+    Rejected,
+    encode_acknowledged,
+    encode_answer,
+    encode_refused_answer,
+    encode_rejected,
+)
+
+__all__ = [
+    "FULL",
+    "NOTHING_TAKEN",
+    "Answer",
+    "Lines",
+    "Parsed",
+    "Problems",
+    "Rejected",
+    "Setup",
+    "encode_acknowledged",
+    "encode_answer",
+    "encode_refused_answer",
+    "encode_rejected",
+    "held_bytes_bound",
+    "parse_lines",
+    "parse_setup",
+    "refuse_oversized",
+    "refused_at_once",
+]
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
@@ -38,8 +68,6 @@ FULL = "ProvisionedThroughputExceededException"  # there is no room now
 NOTHING_TAKEN = "No room now: nothing was taken."
 
 REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
-EXPLAINED_MAX = 10  # rejections that are explained, of one request or connection; ours, 2026-11-28
-NUMBERED_MAX = 1_000  # rejections whose lines are told, of the same; ours, 2026-11-28
 SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 2026-11-28
 
 LINE_BYTES_MIN = len(b'{"data":""}')  # nothing shorter is a record
@@ -52,59 +80,6 @@ SETUP_FIELDS = (
     "A first line without data sets the connection and has only `stream` (a name) and "
     '`acknowledge` ("delivered", "stored", "accepted" or "none").'
 )
-
-
-class Rejected(msgspec.Struct, gc=False, omit_defaults=True):
-    """One refused line: its number from 1, the service's word for the reason, a text for people
-    (None: enough were explained).
-    """
-
-    line: int
-    code: str
-    message: str | None = None
-
-
-class Problems:
-    """The refused lines of one request or connection, in bounded memory.
-
-    `count`: all of them. `rejected`: the first NUMBERED_MAX, of which the first EXPLAINED_MAX have
-    a text.
-    """
-
-    __slots__ = ("count", "rejected")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.rejected: list[Rejected] = []
-
-    @property
-    def is_hopeless(self) -> bool:
-        """There are more than anybody reads: the sender is better told to stop."""
-        return self.count > NUMBERED_MAX
-
-    @property
-    def wants_text(self) -> bool:
-        """The next one is worth an explanation."""
-        return self.count < EXPLAINED_MAX
-
-    def add(self, line: int, code: str, message: str | None) -> None:
-        if self.count < NUMBERED_MAX:
-            self.rejected.append(Rejected(line, code, message if self.wants_text else None))
-        self.count += 1
-
-    def extend(self, rejected: list[Rejected]) -> None:
-        for each in rejected:
-            self.add(each.line, each.code, each.message)
-
-
-class Answer(msgspec.Struct):
-    """What HTTP answers to a body of lines: how many records were acknowledged, how many lines were
-    not, and which, as far as they are told.
-    """
-
-    acknowledged: int
-    rejected: list[Rejected]
-    rejected_count: int
 
 
 class Lines(msgspec.Struct):
@@ -148,7 +123,6 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_setup = msgspec.json.Decoder(Setup).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class _Glance(msgspec.Struct):
@@ -277,34 +251,6 @@ def refused_at_once(numbers: list[int], results: list[RecordResult | None]) -> l
         for number, result in zip(numbers, results, strict=True)
         if result is not None
     ]
-
-
-def encode_acknowledged(count: int) -> bytes:
-    """`count`: records acknowledged on this connection so far, in the order of their lines."""
-    return b'{"acknowledged":%d}\n' % count
-
-
-def encode_rejected(rejected: Rejected) -> bytes:
-    """One line that was refused, or whose record was not delivered."""
-    answer: dict[str, object] = {"rejected": rejected.line, "code": rejected.code}
-    if rejected.message is not None:
-        answer["message"] = rejected.message
-    return _encode(answer) + b"\n"
-
-
-def encode_answer(acknowledged: int, problems: Problems) -> bytes:
-    """What HTTP answers to a body of lines."""
-    rejected = sorted(problems.rejected, key=lambda each: each.line)
-    return _encode(Answer(acknowledged, rejected, problems.count))
-
-
-def encode_refused_answer(refusal: Refusal, problems: Problems) -> bytes:
-    """What HTTP answers to a body of which nothing was taken: the service's form of an error, and
-    the lines as above.
-    """
-    rejected = sorted(problems.rejected, key=lambda each: each.line)
-    answer = {"__type": refusal.code, "message": refusal.message, "acknowledged": 0}
-    return _encode({**answer, "rejected": rejected, "rejected_count": problems.count})
 
 
 def _collect(

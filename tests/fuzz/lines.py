@@ -13,8 +13,6 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.wire.line_buffer import BYTE_ORDER_MARK, LineBuffer
 from kdaemon.wire.lines import (
-    EXPLAINED_MAX,
-    NUMBERED_MAX,
     Parsed,
     Problems,
     encode_answer,
@@ -23,6 +21,7 @@ from kdaemon.wire.lines import (
     parse_lines,
     parse_setup,
 )
+from kdaemon.wire.rejections import EXPLAINED_MAX, NUMBERED_MAX
 from tests.fuzz.json_text import TEXTS, Pairs, write
 
 _LINES = [

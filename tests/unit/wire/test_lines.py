@@ -15,8 +15,6 @@ from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.wire.lines import (
-    EXPLAINED_MAX,
-    NUMBERED_MAX,
     SERIALIZATION,
     SETUP_BYTES_MAX,
     VALIDATION,
@@ -33,6 +31,7 @@ from kdaemon.wire.lines import (
     refuse_oversized,
 )
 from kdaemon.wire.put import ApiError, PutLimits, parse_put_record, parse_put_records
+from kdaemon.wire.rejections import EXPLAINED_MAX, NUMBERED_MAX
 
 
 def only(block: bytes) -> Lines:

@@ -1,0 +1,87 @@
+"""Around a body of the Kinesis API: its operation, and what a request is named by. Pure.
+
+Reading looks at method, content type and X-Amz-Target, in the service's order; the path is ignored,
+and so is who signed. Knows nothing of bodies but whether there is one.
+Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders -> the connection.
+"""
+
+from enum import Enum
+
+from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse
+
+CBOR_ONLY_JSON = (
+    "This endpoint reads application/x-amz-json-1.1, not CBOR. Switch the SDK to JSON: Java v2: "
+    "-Daws.cborEnabled=false"
+)
+
+
+class Operation(Enum):
+    PUT_RECORD = "PutRecord"
+    PUT_RECORDS = "PutRecords"
+
+
+_JSON = Encoding.JSON.value
+_PREFIX = b"Kinesis_20131202."
+_OPERATIONS = {_PREFIX + operation.value.encode(): operation for operation in Operation}
+
+
+def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Operation:
+    """Which operation a request asks for. Header names in lower case.
+
+    Raises ApiError with the service's answer, in its order: method, empty body, content type,
+    target. The path is ignored, and so is who signed.
+    """
+    operation = _OPERATIONS.get(headers.get(b"x-amz-target", b""))
+    if operation and body and method == "POST" and headers.get(b"content-type") == _JSON:
+        return operation
+    if method != "POST":
+        text = "Unable to determine service/operation name to be authorized"
+        refusal = refuse("AccessDeniedException", text, status=403)
+        raise ApiError(refusal, Encoding.XML, record_count=1 if body else 0)
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not body:
+        if operation is None:
+            raise _unknown_operation(headers)
+        raise api_error("SerializationException", "The request has no body.", record_count=0)
+    if content_type == Encoding.CBOR.value:
+        raise ApiError(refuse("SerializationException", CBOR_ONLY_JSON), Encoding.CBOR)
+    if content_type != _JSON:
+        is_plain = content_type == Encoding.PLAIN_JSON.value
+        refusal = refuse("UnknownOperationException", None, status=404)
+        raise ApiError(refusal, Encoding.PLAIN_JSON if is_plain else Encoding.XML)
+    if operation is None:
+        raise _unknown_operation(headers)
+    return operation
+
+
+def _unknown_operation(headers: dict[bytes, bytes]) -> ApiError:
+    text = "The X-Amz-Target header must be Kinesis_20131202.PutRecord or .PutRecords here."
+    if headers.get(b"x-amz-target", b"").startswith(_PREFIX):
+        text += " For other operations ask the service itself."
+    return api_error("UnknownOperationException", text, record_count=0)
+
+
+class AnswerHeaders:
+    """The two headers by which a request can be named to support.
+
+    x-amzn-RequestId has the form of a UUID (version 4), x-amz-id-2 of base64; neither is random:
+    both are the process's prefix (64 bits that tell it from others) and the request's number.
+    """
+
+    __slots__ = ("_extended", "_number", "_request_id")
+
+    def __init__(self, prefix: int) -> None:
+        unique = b"%016x" % (prefix & 0xFFFFFFFFFFFFFFFF)
+        parts = (unique[:8], unique[8:12], unique[12:15], unique[13:16])
+        self._request_id = b"%b-%b-4%b-a%b-" % parts
+        self._extended = b"kdaemon+" + unique
+        self._number = 0
+
+    def next(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of one more request."""
+        self._number += 1
+        number = b"%012x" % self._number
+        return (
+            (b"x-amzn-RequestId", self._request_id + number),
+            (b"x-amz-id-2", self._extended + number),
+        )

@@ -1,0 +1,250 @@
+"""A PutRecord(s) request that could be read, and what it may hold. Pure.
+
+The constraints of the API that the decoder does not check, and the limits of a stream, each with
+the service's refusal. Knows no bytes of a body, no stream's state, no queue.
+
+Invariant: a check changes nothing, and its refusal says how many records were refused with it.
+Where it sits: `put.py`, then the door once the stream is known.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import msgspec
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.limits import (
+    HASH_KEY_MAX,
+    MIB,
+    RECORD_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    SPREAD_KEY_BYTES,
+)
+from kdaemon.base.names import is_stream_name, parse_arn
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.wire.explain import (
+    HASH_KEY_DIGITS_MAX,
+    HASH_KEY_MUST,
+    SEQUENCE_NUMBER_DIGITS_MAX,
+    SEQUENCE_NUMBER_MUST,
+    hash_key_error,
+    is_decimal,
+    stream_problems,
+)
+from kdaemon.wire.refusals import (
+    VALIDATION_ERRORS_MAX,
+    ApiError,
+    api_error,
+    constraint,
+    echo,
+    validation_error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutLimits:
+    """What a request to one stream may hold. Bytes are data + partition key in UTF-8, summed."""
+
+    record_bytes_max: int = RECORD_BYTES_MAX
+    request_bytes_max: int = REQUEST_BYTES_MAX
+    partition_key_bytes_max: int | None = None  # UTF-8; Yandex counts bytes (256), AWS characters
+    is_stream_name_free: bool = False  # Yandex: names are paths and not held to AWS's pattern
+    keyless_bytes: int = SPREAD_KEY_BYTES  # what a missing key counts
+
+
+class PutRequest(msgspec.Struct):
+    """A PutRecords request, or a PutRecord request with its one record.
+
+    `sizes`: bytes of data + partition key (UTF-8), same length and order as `records`.
+    At least one of `stream_name` and `stream_arn` is there; where both are they name the same
+    stream. `keyless_count`: how many records came without a key; their key is empty here. Only a
+    stream that is AUTO takes them: see `require_keys`. `is_single`: the request is a PutRecord.
+    """
+
+    stream_name: str | None
+    stream_arn: str | None
+    records: list[Record]
+    sizes: list[int]
+    is_dry_run: bool
+    sequence_number_for_ordering: str | None = None
+    keyless_count: int = 0
+    is_single: bool = False
+
+    refused_count: ClassVar[int] = 0  # one invalid record refuses the whole request
+
+    @property
+    def depends_on_kind(self) -> bool:
+        """Whether it matters to the request if the stream is AUTO."""
+        return self.keyless_count > 0 or self.sequence_number_for_ordering is not None
+
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
+        """Why a stream that is AUTO, or is not, does not take the request; None: it does."""
+        try:
+            (refuse_ordering if is_auto else require_keys)(self)
+        except ApiError as error:
+            return refused_by(error)
+        return None
+
+    def hold_to(self, limits: PutLimits) -> Refused | None:
+        """Why a stream with these limits does not take the request; None: it does."""
+        try:
+            check_sizes(self, limits)
+        except ApiError as error:
+            return refused_by(error)
+        return None
+
+    @property
+    def stream(self) -> str:
+        """The stream's name, taken from the ARN where there is one."""
+        if self.stream_arn is not None:
+            return _stream_of_arn(self.stream_arn)
+        assert self.stream_name is not None
+        return self.stream_name
+
+
+def check(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+    """Holds a request that could be read to the constraints of the API and to its limits."""
+    name = request.stream_name
+    if (
+        hash_keys
+        or name is None
+        or request.sequence_number_for_ordering is not None
+        or request.stream_arn is not None
+        or limits.is_stream_name_free
+        or not is_stream_name(name)
+    ):
+        _check_members(request, limits, hash_keys)
+    request_bytes = sum(request.sizes)
+    if (
+        request_bytes > limits.record_bytes_max
+        or request_bytes > limits.request_bytes_max
+        or limits.partition_key_bytes_max is not None
+    ):
+        check_sizes(request, limits)
+
+
+def _check_members(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+    name, arn = request.stream_name, request.stream_arn
+    problems = [
+        *islice(_hash_key_problems(request, hash_keys), VALIDATION_ERRORS_MAX),
+        *_ordering_problems(request.sequence_number_for_ordering),
+        *stream_problems(name, arn, is_stream_name_free=limits.is_stream_name_free),
+    ]
+    if problems:
+        raise error_of(request, validation_error(problems))
+    for key in hash_keys:
+        if key is not None and int(key) > HASH_KEY_MAX:
+            raise error_of(request, hash_key_error(key))
+    if name is not None and arn is not None and name not in (arn, _stream_of_arn(arn)):
+        text = (
+            f"StreamARN names the stream {echo(_stream_of_arn(arn))}, and StreamName "
+            f"{echo(name)}; give one of the two, or the same stream."
+        )
+        raise error_of(request, api_error("InvalidArgumentException", text))
+
+
+def _hash_key_problems(request: PutRequest, hash_keys: Sequence[str | None]) -> Iterator[str]:
+    for number, key in enumerate(hash_keys, 1):
+        if key is not None and not is_decimal(key, HASH_KEY_DIGITS_MAX):
+            yield constraint(key, _path(request, number, "explicitHashKey"), HASH_KEY_MUST)
+
+
+def _ordering_problems(number: str | None) -> Iterator[str]:
+    if number is not None and not is_decimal(number, SEQUENCE_NUMBER_DIGITS_MAX):
+        yield constraint(number, "sequenceNumberForOrdering", SEQUENCE_NUMBER_MUST)
+
+
+def _path(request: PutRequest, number: int, member: str) -> str:
+    """Where a member of record `number` (from 1) stands, as the service writes it."""
+    return member if request.is_single else f"records.{number}.member.{member}"
+
+
+def error_of(request: PutRequest, error: ApiError) -> ApiError:
+    """The error of a request that could be read."""
+    error.record_count = len(request.records)
+    error.stream = request.stream_arn or request.stream_name
+    return error
+
+
+def _stream_of_arn(arn: str) -> str:
+    parsed = parse_arn(arn)
+    return arn if parsed is None else parsed.name  # Yandex: an ARN is the stream's path
+
+
+def require_keys(request: PutRequest) -> None:
+    """Raises ApiError, in the service's words, if a record has no partition key: for a stream that
+    goes by keys.
+    """
+    if not request.keyless_count:
+        return
+    problems = (
+        constraint(None, _path(request, number, "partitionKey"), "not be null")
+        for number, record in enumerate(request.records, 1)
+        if not record.partition_key
+    )
+    raise error_of(request, validation_error(list(islice(problems, VALIDATION_ERRORS_MAX))))
+
+
+def refuse_ordering(request: PutRequest) -> None:
+    """Raises ApiError if a SequenceNumberForOrdering is given: for a stream that is AUTO, where
+    there is no order to ask for [M]. AWS's text is not known.
+    """
+    if request.sequence_number_for_ordering is not None:
+        text = "SequenceNumberForOrdering is not supported for streams that distribute records."
+        raise error_of(request, api_error("InvalidArgumentException", text))
+
+
+def refused_by(error: ApiError) -> Refused:
+    """An error of the wire as the door counts it."""
+    refusal = error.refusal
+    message = refusal.message or ""
+    return Refused(RejectReason.INVALID, refusal.code, message, refusal.is_permanent)
+
+
+def check_sizes(request: PutRequest, limits: PutLimits) -> None:
+    """Holds a request to a stream's limits of size. Raises ApiError, the request unchanged.
+
+    Called by the parsers; once more by whoever then finds that this stream's limits are smaller.
+    """
+    sizes = request.sizes
+    request_bytes = sum(sizes)
+    # A request that is within the limit of one record has no record over it.
+    if request_bytes > limits.record_bytes_max or limits.partition_key_bytes_max is not None:
+        problems = list(islice(_size_problems(request, limits), VALIDATION_ERRORS_MAX))
+        if problems:
+            raise error_of(request, validation_error(problems))
+    if request_bytes > limits.request_bytes_max:
+        text = f"Records size exceeds {limits.request_bytes_max / MIB:g} MB limit"
+        raise error_of(request, api_error("InvalidArgumentException", text))
+
+
+def _size_problems(request: PutRequest, limits: PutLimits) -> Iterator[str]:
+    record_bytes_max, key_bytes_max = limits.record_bytes_max, limits.partition_key_bytes_max
+    numbered = list(enumerate(zip(request.records, request.sizes, strict=True), 1))
+    for number, (record, size) in numbered:
+        if size > record_bytes_max:
+            yield _size_problem(record, size, _path(request, number, "data"), record_bytes_max)
+    if key_bytes_max is not None:
+        for number, (record, size) in numbered:
+            if size - len(record.data) > key_bytes_max:
+                must = f"have no more than {key_bytes_max} bytes in UTF-8"
+                path = _path(request, number, "partitionKey")
+                yield constraint(record.partition_key, path, must)
+
+
+def _size_problem(record: Record, size: int, path: str, size_max: int) -> str:
+    """AWS's text of 2025-12 for data over the limit; ours where it is the key that makes it too
+    much.
+    """
+    if len(record.data) > size_max:
+        must, why = size_max, "."
+    else:
+        must = size_max - (size - len(record.data))
+        why = f" (of the {size_max} bytes of a record its partition key takes the rest)."
+    return (
+        f"Value at '{path}' failed to satisfy constraint: "
+        f"Member must have length less than or equal to {must}{why}"
+    )
