@@ -11,7 +11,7 @@ what is kept and told of rejections is bounded, whatever came.
 Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejections.py`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -285,6 +285,8 @@ def _collect(
         key_bytes = len(key) if key.isascii() else len(key.encode())
         if key:
             spare -= _WITH_KEY + key_bytes
+        if spare >= _SPARE_MIN and line.data is not None:
+            spare -= line.data.count('"')  # each is escaped, which takes a byte
         if spare >= _SPARE_MIN:  # only a line longer than its values can hold a field twice
             if is_proven is None:
                 is_proven = prove()
@@ -312,20 +314,23 @@ def _is_sound_block(block: bytes, lines: list[_Line]) -> bool:
 
     A field that is a text has four quotes of its own; all others stand within a text, escaped.
     """
-    columns = (
-        [line.data for line in lines],
-        [line.data_base64 for line in lines],
-        [line.partition_key for line in lines],
+    datas = [line.data for line in lines]
+    keys = [line.partition_key for line in lines]
+    columns: list[Sequence[str | bytes | None]] = [
+        datas,
+        keys,
         [line.explicit_hash_key for line in lines],
         [line.stream for line in lines],
-    )
+    ]
+    if None in datas:  # else a second form of the data is one too many anyway
+        columns.append([line.data_base64 for line in lines])
     null_count = sum([column.count(None) for column in columns])
     quote_count = 4 * (len(columns) * len(lines) - null_count)
     if b"\\" in block:
-        texts = [text for line in lines for text in (line.data, line.partition_key) if text]
-        quote_count += "".join(texts).count('"')
         if b"u0022" in block:  # a quote that is written without one
             return False
+        for texts in (datas, keys):
+            quote_count += "".join(filter(None, texts)).count('"')
     return block.count(b'"') == quote_count
 
 
