@@ -20,6 +20,21 @@ from tests.unit.door.fakes import FakeTransport
 
 LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
 
+_HEAD = b" / HTTP/1.1\r\nHost: a\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+SEEDS = [
+    b"\x00GET" + _HEAD + b"\r\n",
+    b"\x00POST" + _HEAD + b"Content-Length: 2\r\n\r\n{}GET" + _HEAD + b"\r\n",
+    b"\x01\x00\x30POST" + _HEAD + _CHUNKED + b"\r\n2;x=y\r\n{}\r\n0\r\n\r\n",
+    b"\x00POST" + _HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
+]
+TOKENS = [
+    *(b"\r\n", b"\r\n\r\n", b"\n", b":", b" ", b"\t", b"\0", b"GET ", b"POST ", b" HTTP/1.1"),
+    *(b"Host: a\r\n", b"Content-Length: 2\r\n", b"Content-Length: +2\r\n", b"0\r\n\r\n", _CHUNKED),
+    *(b"Transfer-Encoding: gzip, chunked\r\n", b"Expect: 100-continue\r\n", b"CONNECT "),
+    *(b"Connection: close\r\n", b"2\r\n{}\r\n", b"ffffffffffffffff\r\n", _HEAD),
+]
+
 Seen = tuple[str, bytes]  # method and body
 
 
