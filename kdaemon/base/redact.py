@@ -119,7 +119,9 @@ SECRETS = Redactor()
 
 def masked_url(url: str) -> str:
     """`url` without who calls: `http://***@host:80/`. Also where no URL parser would take it."""
-    return re.sub(r"//.*@", f"//{HIDDEN}@", url, count=1, flags=re.DOTALL)
+    before, slashes, rest = url.partition("//")
+    _, at, host = rest.rpartition("@")
+    return f"{before}{slashes}{HIDDEN}@{host}" if at else url
 
 
 def _ways_of_writing(secrets: tuple[str, ...]) -> tuple[str, ...]:
