@@ -17,6 +17,7 @@ import msgspec
 from kdaemon.base.limits import KIB
 
 NAMED_BYTES_MAX = 64 * KIB  # of a text that is read in plain Python to name the member; ours
+QUOTES_MAX = 4 * 8  # of seven members, where a line has five names at most; an even number
 SOME_MEMBER = "a member"
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -43,8 +44,11 @@ def repeated_in_request(body: bytes, *, is_single: bool) -> str | None:
 
 
 def repeated_in_line(line: bytes) -> str | None:
-    """The same for an object that has texts and nulls only: it is taken apart at its quotes."""
-    parts = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    """The same for an object that has texts and nulls only: it is taken apart at its quotes.
+
+    Not further than need be: more members than there are names have one of them twice.
+    """
+    parts = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', QUOTES_MAX)
     names = Counter(
         _plain(inside)
         for inside, after in zip(parts[1::2], parts[2::2], strict=True)
