@@ -145,7 +145,8 @@ def shown(text: str) -> str:
     if _BAD_HASH_KEY in text:
         *parts, rest = text.split(_BAD_HASH_KEY)
         text = _BAD_HASH_KEY.join((*map(_without_last_word, parts), rest))
-    return printable(text.strip().split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX])
+    line = text.strip().split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX]
+    return printable(line)[:MESSAGE_CHARACTERS_MAX]  # an escaped character takes several
 
 
 def _without(text: str, start: str, end: re.Pattern[str], plain: str) -> str:

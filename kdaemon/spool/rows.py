@@ -67,7 +67,11 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
     """
     if not schema.is_whole(connection):
         raise schema.damage("its tables are not as kdaemon makes them")
-    stream_keys(connection)
+    for name, key in stream_keys(connection).items():
+        # A name that its index lacks would be written again, under another key, and not be read.
+        by_name = "SELECT key FROM stream INDEXED BY stream_name WHERE name = ?"
+        if connection.execute(by_name, (name,)).fetchall() != [(key,)]:
+            raise schema.damage(f"stream {name} cannot be found by its name")
     lost = connection.execute(
         "SELECT name FROM stream s WHERE frame_count <>"
         " (SELECT count(*) FROM frame INDEXED BY frame_stream WHERE stream = s.key)"

@@ -499,6 +499,30 @@ def test_a_damaged_name_of_a_stream_is_read_from_its_second_copy(spool: Path) ->
     store.close()
 
 
+def test_a_name_that_its_index_lacks_is_found_at_the_start(tmp_path: Path) -> None:
+    """Else what is written of the stream from then on stands under a second key, and is not read:
+    lost, though it was acknowledged.
+    """
+    path = tmp_path / "spool.db"
+    open_store(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        select = "SELECT rootpage FROM sqlite_master WHERE name = 'stream_name'"
+        (page,) = connection.execute(select).fetchone()
+    start = (page - 1) * PAGE_BYTES
+    empty = path.read_bytes()[start : start + PAGE_BYTES]
+    store = open_store(tmp_path)
+    append(store, 1, 2)
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(empty)
+    store = open_store(tmp_path)
+    assert store.salvage is not None
+    append(store, 3)
+    assert stored_ids(store) == [1, 2, 3]
+    store.close()
+
+
 def test_a_salvage_that_fills_the_disk_keeps_the_old_file_and_says_so(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
