@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz import engine, targets
 from tests.fuzz.mutate import Mutator
 
-INPUTS = 4_000  # of each target: about a second
+INPUTS = 2_500  # of each target: about a second
 
 
 @pytest.mark.parametrize("name", targets.target_names())
