@@ -23,12 +23,10 @@ IN_FLIGHT_AT_DEADLINE = RecordResult(
 )
 
 
-DOUBTFUL_AT_DEADLINE = RecordResult(
-    error_code=INTERNAL,
-    error_message="Not delivered in time: a call that failed may have written the record, and"
-    " sending it again may duplicate it.",
+DOUBTFUL = (
+    "Not delivered in time, though a call that failed may have written the record, so that sending"
+    " it again may duplicate it: "
 )
-
 WITHDRAWN = "Not delivered in time, and withdrawn: "
 
 NO_RESULTS: Mapping[int, RecordResult] = MappingProxyType({})
@@ -148,6 +146,8 @@ class FrameLedger:
         if not frame.is_abandoned:
             frame.results[index] = result
             frame.attempt_counts = {**(frame.attempt_counts or {}), index: attempt_count}
+            if len(frame.attempt_counts) == len(frame.results):  # as the service itself says it
+                frame.refusal = (result.error_code or INTERNAL, result.error_message or "")
             self._count_down(frame, 1)
 
     def give_up(self, frame: Frame, result: RecordResult, reason: DeadReason) -> None:
@@ -219,17 +219,17 @@ class FrameLedger:
         if index in flying:
             return IN_FLIGHT_AT_DEADLINE
         history = frame.history
-        if history is None:
-            return withdrawn
-        if index in history.doubtful:
-            return DOUBTFUL_AT_DEADLINE
-        failure = history.failures.get(index)
-        if failure is None:
-            return withdrawn
-        code, message = told_of_record(
-            failure.error_code or INTERNAL, failure.error_message or "", self._service
-        )
-        return RecordResult(error_code=code, error_message=WITHDRAWN + message)
+        failure = None if history is None else history.failures.get(index)
+        told = withdrawn
+        if failure is not None:
+            code, message = told_of_record(
+                failure.error_code or INTERNAL, failure.error_message or "", self._service
+            )
+            told = RecordResult(error_code=code, error_message=WITHDRAWN + message)
+        if history is not None and index in history.doubtful:
+            why = (told.error_message or "").removeprefix(WITHDRAWN)
+            told = RecordResult(error_code=INTERNAL, error_message=DOUBTFUL + why)
+        return told
 
     def take_expired(self, now_ns: int) -> list[Frame]:
         """Frames whose deadline has come, to be abandoned."""

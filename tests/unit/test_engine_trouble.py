@@ -27,7 +27,7 @@ from tests.unit.base.frames import (
 from tests.unit.engine_rig import SETTINGS, Rig, T
 
 NOT_SENT = ServiceError(Trouble.CONNECT, "", was_sent=False)
-TIMED_OUT = ServiceError(Trouble.READ_TIMEOUT, "")
+TIMED_OUT = ServiceError(Trouble.READ_TIMEOUT, "silence")
 INVALID = ServiceError("ValidationException", "no good", status=400)
 MISSING = ServiceError("ResourceNotFoundException", "Stream x not found", status=400)
 DENIED = ServiceError("AccessDeniedException", "not you", status=400)
@@ -227,7 +227,10 @@ def test_a_withdrawn_record_whose_first_call_may_have_written_it_is_told_so() ->
     rig.poll()
     assert rig.settled() == [frame, fresh]
     assert [result.error_code for result in frame.results if result] == ["InternalFailure"] * 2
-    assert "duplicate" in ((frame.results[0] and frame.results[0].error_message) or "")
+    assert frame.results[0] is not None
+    message = frame.results[0].error_message or ""
+    assert "duplicate" in message
+    assert "ReadTimeout: silence" in message, "and why"
     assert fresh.refusal is not None
     assert rig.counters.possible_duplicates == 2
 
@@ -282,6 +285,16 @@ def test_an_unknown_4xx_is_halved_and_the_bad_record_is_dead_with_its_code() -> 
             rig.answer(batch)
     assert rig.settled() == [frame]
     assert frame.results[2] == RecordResult(error_code="SomethingNew", error_message="odd")
+
+
+def test_a_request_of_which_every_record_is_refused_is_refused_as_a_whole() -> None:
+    rig = Rig()
+    frame = rig.put(3)
+    while (batch := rig.poll()) is not None:
+        rig.fail(batch, INVALID)
+    assert rig.settled() == [frame]
+    assert frame.refusal == (INVALID.code, INVALID.message)
+    assert rig.counters.dead[DeadReason.POISON] == 3
 
 
 def test_a_full_database_is_a_hold_with_its_words() -> None:
