@@ -59,6 +59,7 @@ class Trouble(Enum):
     TRUST = "TrustError"  # the certificates to trust cannot be read
     TLS = "TlsError"
     UNPREPARED = "RequestError"  # the request could not be made, for a reason that nobody foresaw
+    UNENCODABLE = "UnencodableRecord"  # a record cannot be written as the wire has it
     DNS = "DnsError"
     CONNECT = "ConnectError"
     CONNECT_TIMEOUT = "ConnectTimeout"

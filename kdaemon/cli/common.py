@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.errors import ConfigError, ConfigProblem, ServiceError
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -92,10 +92,20 @@ def confirm(question: str) -> None:
 
 
 def check_surroundings(config: "Config") -> None:
-    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing."""
+    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing. Reads
+    the file of certificates that they name, and no other.
+    """
     from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
 
     problems = find_problems(os.environ, config)
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle:
+        from kdaemon.send.trust import trusted  # noqa: PLC0415 - see load
+
+        try:
+            trusted(bundle)
+        except ServiceError as error:
+            problems.append(ConfigProblem("environment", "AWS_CA_BUNDLE", error.message))
     if problems:
         _exit_config(problems)
 

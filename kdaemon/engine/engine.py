@@ -35,6 +35,7 @@ from kdaemon.settle.verdict import (
     MISSING_STREAM,
     THROUGHPUT,
     UNAVAILABLE,
+    is_outage,
     judge_call,
     may_be_written,
     mends_itself,
@@ -205,7 +206,7 @@ class Engine:
         self._last_error = error.kept()
         is_hold = verdict is Verdict.HOLD
         self._flow.failed(
-            HOLD_BACKOFF if is_hold else STREAM_BACKOFF,
+            HOLD_BACKOFF if is_hold and not is_outage(error) else STREAM_BACKOFF,
             now_ns,
             self._dice,
             is_probe=batch.is_probe,

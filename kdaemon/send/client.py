@@ -295,10 +295,9 @@ class ServiceClient:
         self, route: Route, request: object, trust: ssl.SSLContext | bool, bytes_max: int
     ) -> _Answer:
         """What answers one signed POST. Raises `ServiceError`."""
-        body: Body | None = None
+        body = self._body_of(request)
         proxy = route.proxy
         try:
-            body = Body(self._encode(request), CONTENT_TYPE)
             async with self._http.request(
                 "POST",
                 route.url,
@@ -314,18 +313,29 @@ class ServiceClient:
         except ServiceError:
             raise
         except (aiohttp.ClientError, OSError) as error:
-            is_unwritten = body is None or bool(body.unwritten)
+            is_unwritten = bool(body.unwritten)
             where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
             failure = answers.failure_below_http(error, where, is_unwritten=is_unwritten)
         except Exception as error:
-            if body is not None and not body.unwritten:
+            if not body.unwritten:
                 raise  # nobody knows what became of it
             setting = "endpoint_url or the credentials" if proxy is None else f"{proxy.shown}"
             failure = _unforeseen(error, f"the request to {route.host}", setting)
         finally:
-            if body is not None:
-                body.drop()
+            body.drop()
         raise failure  # here, so that no context carries the request's headers along
+
+    def _body_of(self, request: object) -> Body:
+        try:
+            return Body(self._encode(request), CONTENT_TYPE)
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+            pass  # raised below, so that no context carries the data along
+        raise ServiceError(
+            "SerializationException",
+            "a record cannot be written as JSON (a text that is no Unicode?), and is not sent",
+            was_sent=False,
+            trouble=Trouble.UNENCODABLE,
+        )
 
     def _route(self, aws: Aws | Anonymous, operation: str, arn: str | None, keys: Keys) -> Route:
         """The prepared request; prepared anew when the keys are other ones."""

@@ -11,7 +11,6 @@ Invariant: no secret in an error or a repr, and each is registered (`base/redact
 used; a key that cannot be right is refused by the name of its setting, before it is sent anywhere.
 """
 
-import os
 import ssl
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,9 +18,9 @@ from urllib.parse import urlsplit
 from kdaemon.base.endpoint import endpoint_problem, region_problem, text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.redact import SECRETS
-from kdaemon.base.text import printable
 from kdaemon.send.request import STAMP, Canonical, Keys
 from kdaemon.send.settings import ClientSettings
+from kdaemon.send.trust import trusted
 
 TARGET_PREFIX: Final = "Kinesis_20131202"  # botocore 1.43.117's service model, 2026-11-21
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
@@ -105,7 +104,8 @@ class Aws:
         frozen = await self._credentials.get_frozen_credentials()
         if frozen != self._frozen:
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token, frozen.account_id)
-            SECRETS.register(keys.access_key, keys.secret_key, keys.token)
+            for value in (keys.access_key, keys.secret_key, keys.token):
+                SECRETS.register(value, value and value.strip())  # the one with a line break, too
             self._check(keys)
             self._frozen = frozen
             self._keys = keys
@@ -259,35 +259,10 @@ def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
     )
 
 
-def _trust_error(path: str, error: Exception) -> ServiceError:
-    """A file of certificates that cannot be used: which setting named it, and why."""
-    setting = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") == path else "the key ca_bundle"
-    if isinstance(error, ssl.SSLError):
-        try:
-            is_empty = not os.path.getsize(path)  # noqa: PTH202 - one look
-        except OSError:
-            is_empty = False
-        why = "is an empty file" if is_empty else "holds no certificate in the form PEM"
-    elif isinstance(error, OSError):
-        why = f"cannot be read ({error.strerror or type(error).__name__})"
-    else:
-        why = "is no path"
-    return ServiceError(
-        Trouble.TRUST,
-        f"{setting} names {printable(path, 300)}, which {why}: give the path of a PEM file with the"
-        " certificates to trust, or take the setting away",
-        was_sent=False,
-    )
-
-
 def _trust(ca_bundle: str | None) -> ssl.SSLContext | bool:
     """Whom to trust: `ca_bundle` alone if set, else the system's store, else botocore's."""
     if ca_bundle:
-        try:
-            return ssl.create_default_context(cafile=ca_bundle)
-        except (OSError, ValueError) as error:  # an SSLError is an OSError
-            failure = _trust_error(ca_bundle, error)
-        raise failure
+        return trusted(ca_bundle)
     paths = ssl.get_default_verify_paths()
     if paths.cafile or paths.capath:
         return True

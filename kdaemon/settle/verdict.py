@@ -184,6 +184,7 @@ _TROUBLES: dict[Trouble, Verdict] = {
     Trouble.TLS: _V.HOLD,  # an untrusted certificate does not mend itself in milliseconds
     Trouble.UNPREPARED: _V.HOLD,
     Trouble.FOREIGN: _V.HOLD,
+    Trouble.UNENCODABLE: _V.POISON,
     Trouble.DNS: _V.NOT_SENT,
     Trouble.CONNECT: _V.NOT_SENT,
     Trouble.CONNECT_TIMEOUT: _V.NOT_SENT,
@@ -219,7 +220,6 @@ _MENDING_TROUBLES = frozenset(
         Trouble.CREDENTIALS,  # an instance's or container's own refresh may have failed
         Trouble.TLS,
         Trouble.FOREIGN,
-        Trouble.PROXY,
     }
 )
 _MENDING_CODES = frozenset(_MENDING)
@@ -237,7 +237,7 @@ def judge_call(error: ServiceError, service: Service = AWS) -> Verdict:
     """The class of a call that failed whole."""
     if error.trouble is not None:
         verdict = _TROUBLES[error.trouble]
-        return verdict if error.was_sent or verdict is _V.HOLD else _V.NOT_SENT
+        return _V.NOT_SENT if verdict is _V.AMBIGUOUS and not error.was_sent else verdict
     if not error.was_sent:
         return _V.NOT_SENT
     for wording in service.wordings:
@@ -263,7 +263,14 @@ def _judge_unknown(code: str, status: int) -> Verdict:
 
 def may_be_written(error: ServiceError, verdict: Verdict) -> bool:
     """Whether a call that failed so may have written its records all the same."""
-    return verdict is _V.AMBIGUOUS or (verdict is _V.HOLD and error.status >= 500)
+    return verdict is _V.AMBIGUOUS or (verdict is _V.HOLD and is_outage(error))
+
+
+def is_outage(error: ServiceError) -> bool:
+    """Of a hold: whether it is a gateway's 5xx page, an outage, which ends by itself and is probed
+    for as one.
+    """
+    return error.status >= 500
 
 
 def mends_itself(error: ServiceError) -> bool:

@@ -166,6 +166,19 @@ def test_where_waiting_is_no_use_those_who_wait_hear_the_services_own_words_at_o
     assert rig.settled() == [patient]
 
 
+def test_a_gateways_page_in_an_outage_is_a_hold_that_is_probed_for_as_an_outage() -> None:
+    rig = Rig()
+    rig.put(2)
+    page = ServiceError("Http503", "a page", status=503, trouble=Trouble.FOREIGN)
+    rig.fail(rig.call(), page)
+    assert rig.engine.hold is page
+    assert rig.counters.calls[Verdict.HOLD] == 1
+    assert rig.counters.possible_duplicates == 2
+    rig.now_ns = T + 37_500_000
+    rig.answer(rig.call())
+    assert rig.engine.hold is None
+
+
 def test_a_hold_that_may_mend_itself_is_waited_out_until_the_deadline() -> None:
     rig = Rig()
     frame = rig.put(deadline_ns=T + 20 * SECOND)

@@ -1,5 +1,7 @@
 """What `kdaemon check` says of variables that are not kdaemon's own."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -71,6 +73,15 @@ def test_check_tells_them_and_exits_with_78(monkeypatch: pytest.MonkeyPatch) -> 
     result = CliRunner().invoke(cli, ["check"])
     assert (result.exit_code, result.stdout) == (78, "")
     assert "AWS_ACCESS_KEY_ID (variable): has a line break at its end" in result.stderr
+
+
+def test_check_tells_of_certificates_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path))
+    result = CliRunner().invoke(cli, ["check"])
+    assert result.exit_code == 78
+    assert f"AWS_CA_BUNDLE names {tmp_path}, which cannot be read" in result.stderr
 
 
 def test_a_port_that_cannot_be_is_told_of_our_own_setting_too() -> None:

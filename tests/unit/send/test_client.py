@@ -11,9 +11,12 @@ import pytest
 from aiohttp import web
 
 from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import Trouble
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import YANDEX
+from kdaemon.base.verdict import Verdict
 from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.settle.verdict import judge_call
 from tests.unit.send.scripted import (
     ARN,
     DELIVERED,
@@ -196,6 +199,16 @@ async def test_an_answer_without_end_is_not_read_to_the_end(
     error = await failure(client.put_records(ORDERS, RECORDS))
     assert error.code == "UnreadableAnswer"
     assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+
+
+async def test_a_record_that_cannot_be_written_is_refused_for_itself_and_holds_nothing_up(
+    service: ScriptedService, client: ServiceClient
+) -> None:
+    error = await failure(client.put_records(ORDERS, [*RECORDS, Record(b"", "\ud800")]))
+    assert (error.trouble, error.was_sent) == (Trouble.UNENCODABLE, False)
+    assert judge_call(error) is Verdict.POISON
+    assert (error.__context__, error.__cause__) == (None, None)
+    assert service.received == []
 
 
 # Below HTTP

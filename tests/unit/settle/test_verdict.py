@@ -320,3 +320,4 @@ def test_credentials_may_refresh_themselves_and_a_permission_does_not() -> None:
     assert mends_itself(ServiceError(Trouble.FOREIGN, ""))
     assert not mends_itself(ServiceError("AccessDeniedException", "", status=400))
     assert not mends_itself(ServiceError(Trouble.NO_CREDENTIALS, ""))
+    assert not mends_itself(ServiceError(Trouble.PROXY, ""))
