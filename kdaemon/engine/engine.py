@@ -184,14 +184,16 @@ class Engine:
             self.handle_failure(batch, error, now_ns)
             return
         self._returned(batch, now_ns)
-        self._heard(batch, now_ns)
         is_whole = self._settlement.settle(batch, results, now_ns)
         self.counters.calls[Verdict.DELIVERED if is_whole else Verdict.PARTIAL] += 1
         hold = self._settlement.hold
-        if hold is not None:  # answered, and every record refused for what somebody must mend
-            self._settlement.hold = None
-            self._flow.failed(HOLD_BACKOFF, now_ns, self._dice, is_probe=False)
-            self._begin_hold(hold, now_ns)
+        if hold is None:
+            self._heard(batch, now_ns)
+            return
+        # Answered, and every record refused for what somebody must mend.
+        self._settlement.hold = None
+        self._flow.failed(HOLD_BACKOFF, now_ns, self._dice, is_probe=batch.is_probe)
+        self._begin_hold(hold, now_ns)
 
     def handle_failure(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
         """A call that failed whole."""

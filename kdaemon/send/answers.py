@@ -111,15 +111,9 @@ def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:
     return unreadable_answer(f"HTTP 200 whose body is not a {operation} answer")
 
 
-def clean_results(body: bytes, results: list[RecordResult]) -> None:
-    """Takes out of single records' errors what must not leave; nothing of a success is touched.
-
-    `body`: of the answer; where it names no error (in any way of writing JSON), nothing is looked
-    at.
-    """
-    if b'"Error' not in body and b"\\u" not in body:
-        return
-    for result in results:
+def clean_results(results: list[RecordResult]) -> None:
+    """Takes out of single records' errors what must not leave; nothing of a success is touched."""
+    for result in [each for each in results if each.error_code or each.error_message]:
         if result.error_code:
             result.error_code = word(result.error_code) or UNREADABLE_CODE
         if result.error_message:

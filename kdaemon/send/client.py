@@ -40,6 +40,7 @@ __all__ = ["ClientSettings", "PutAnswer", "ServiceClient"]
 KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
 ANSWER_BUFFER_BYTES: Final = MIB  # ours: reading is not paused within an ordinary answer
 RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest messages known take 2.4 KiB
+LARGE_BYTES: Final = 256  # ours: of one result; one that was delivered takes some 115
 ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have so much, whatever was asked
 CONTROL_ANSWER_BYTES_MAX: Final = 2 * MIB  # ours: 1,000 shards take 0.5 MiB; 2026-11-28
 ROUTES_MAX: Final = 512  # ours: (operation, ARN) pairs that are prepared; all are dropped when full
@@ -54,6 +55,7 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
+_ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
 
 
 class _PutByName(
@@ -165,14 +167,18 @@ class ServiceClient:
         """
         body, headers = await self._put(target, records, is_dry=False)
         try:
-            if body.count(b"{") > 8 * len(records) + 64:  # before anything is made of them
+            # Before anything is made of them; only of an answer that is larger than any should be.
+            if len(body) > LARGE_BYTES * len(records) + 4 * KIB and (
+                body.count(b"{") > 8 * len(records) + 64
+            ):
                 raise answers.unreadable_answer("far more objects than records were sent")
             answer = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass  # raised below, so that no context carries the answer along
         else:
-            answers.clean_results(body, answer.records)
-            answer.encryption_type = answers.word(answer.encryption_type)
+            answers.clean_results(answer.records)
+            if answer.encryption_type not in _ENCRYPTIONS:
+                answer.encryption_type = answers.word(answer.encryption_type)
             return answer
         raise answers.no_answer("PutRecords", body, headers)
 

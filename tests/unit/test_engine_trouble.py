@@ -321,9 +321,19 @@ def test_a_full_database_is_a_hold_with_its_words() -> None:
     assert "database size exceeded" in rig.engine.hold.message
     assert rig.counters.throttled == 0
     assert rig.counters.possible_duplicates == 0
-    assert rig.poll() is None
-    rig.wait()
-    rig.answer(rig.call())
+    waits_ns = []
+    for _ in range(3):
+        began_ns = rig.now_ns
+        while rig.poll() is None:
+            rig.wait()
+        waits_ns.append(rig.now_ns - began_ns)
+        (batch,) = rig.engine._in_flight
+        rig.answer(batch, [full, full])
+    assert waits_ns == [750 * MS, 1500 * MS, 3000 * MS], "probed ever more slowly"
+    while rig.poll() is None:
+        rig.wait()
+    (batch,) = rig.engine._in_flight
+    rig.answer(batch)
     assert rig.engine.hold is None
 
 

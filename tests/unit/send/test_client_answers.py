@@ -219,7 +219,7 @@ WIDE = b"[" + b"[]," * 700_000 + b"[]]"
             WIDE,
             b'{"X":' + DEEP,
             b'{"Records":' + DEEP,
-            b'{"Records":[' + b"{}," * 500 + b"{}]}",
+            b'{"Records":[' + b"{}," * 20_000 + b"{}]}",
         ),
         *(b'{"Records":[],"EncryptionType":' + DEEP, b'{"a":' * 40_000),
     ],
