@@ -32,6 +32,7 @@ from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import EXPIRED, WITHDRAWN, FrameLedger
 from kdaemon.settle.verdict import (
+    INTERNAL,
     MISSING_STREAM,
     THROUGHPUT,
     UNAVAILABLE,
@@ -437,12 +438,15 @@ class Engine:
         """Clients stop waiting: what is queued of these frames is withdrawn."""
         in_flight = self._in_flight_of(frames)
         withdrawn = self._withdrawn(reason)
-        self.ledger.abandon(frames, in_flight, withdrawn, reason)
+        error, doubtful_code = self._last_error, INTERNAL
+        if error is not None and may_be_written(error, judge_call(error, self._settings.service)):
+            doubtful_code = told(error, self._settings.service)[0]
+        self.ledger.abandon(frames, in_flight, withdrawn, reason, doubtful_code)
         self._settlement.drop_abandoned(now_ns)
 
     def _withdrawn(self, reason: RejectReason) -> RecordResult:
         """What is told of records that the service said nothing of for themselves."""
-        error = self.unavailable or self.hold or self._last_error
+        error = self.unavailable or self._last_error or self.hold
         if error is not None:
             code, message = told(error, self._settings.service)
             is_refused = reason is not RejectReason.DEADLINE and reason is not RejectReason.DRAINING

@@ -185,14 +185,16 @@ class FrameLedger:
         in_flight: dict[Frame, set[int]],
         withdrawn: RecordResult,
         reason: RejectReason,
+        doubtful_code: str = INTERNAL,
     ) -> None:
         """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
         of the queues before anybody is told, so that a client's retry is no duplicate); what is in
         flight, by index in `in_flight`, is told as failed and may yet be a duplicate.
 
-        `withdrawn`: what is told of records of which the service said nothing for themselves. A
-        frame of which no record got through is refused as a whole, so that a client that reads
-        nothing but the status knows.
+        `withdrawn`: what is told of records of which the service said nothing for themselves.
+        `doubtful_code`: of what an earlier call may have written (InternalFailure, or as the
+        service called it). A frame of which no record got through is refused as a whole, so that a
+        client that reads nothing but the status knows.
         """
         counters = self._counters
         for frame in frames:
@@ -201,7 +203,8 @@ class FrameLedger:
             doubtful = frame.history.doubtful if frame.history is not None else _NONE
             for index, result in enumerate(frame.results):
                 if result is None:
-                    frame.results[index] = self._told(frame, index, flying, withdrawn)
+                    told = self._told(frame, index, flying, withdrawn, doubtful_code)
+                    frame.results[index] = told
             if is_whole:
                 frame.refusal = _refusal(frame)
             withdrawn_count = frame.unsettled - len(flying)
@@ -213,7 +216,12 @@ class FrameLedger:
             self._release(frame)
 
     def _told(
-        self, frame: Frame, index: int, flying: AbstractSet[int], withdrawn: RecordResult
+        self,
+        frame: Frame,
+        index: int,
+        flying: AbstractSet[int],
+        withdrawn: RecordResult,
+        doubtful_code: str,
     ) -> RecordResult:
         """What an abandoned record's client hears."""
         if index in flying:
@@ -228,7 +236,7 @@ class FrameLedger:
             told = RecordResult(error_code=code, error_message=WITHDRAWN + message)
         if history is not None and index in history.doubtful:
             why = (told.error_message or "").removeprefix(WITHDRAWN)
-            told = RecordResult(error_code=INTERNAL, error_message=DOUBTFUL + why)
+            told = RecordResult(error_code=doubtful_code, error_message=DOUBTFUL + why)
         return told
 
     def take_expired(self, now_ns: int) -> list[Frame]:

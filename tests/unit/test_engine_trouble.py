@@ -198,7 +198,8 @@ def test_a_hold_that_may_mend_itself_is_waited_out_until_the_deadline() -> None:
     [
         (ServiceError("ThrottlingException", "slow", status=400), "Provisioned"),
         (ServiceError("InternalFailure", "oh", status=500), "InternalFailure"),
-        (ServiceError("Http502", "busy", status=502), "InternalFailure"),  # it may be written
+        (ServiceError("Http502", "busy", status=502), "ServiceUnavailable"),
+        (ServiceError("ServiceUnavailable", "busy", status=503), "ServiceUnavailable"),
         (TIMED_OUT, "InternalFailure"),
         (NOT_SENT, "ServiceUnavailable"),
         (ServiceError("ExpiredToken", "old", status=400), "ExpiredToken"),
@@ -246,6 +247,20 @@ def test_a_withdrawn_record_whose_first_call_may_have_written_it_is_told_so() ->
     assert "ReadTimeout: silence" in message, "and why"
     assert fresh.refusal is not None
     assert rig.counters.possible_duplicates == 2
+
+
+def test_a_doubtful_record_is_told_so_whatever_failed_after_it() -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + SECOND)
+    rig.fail(rig.call(), TIMED_OUT)
+    rig.now_ns = T + SECOND // 2
+    rig.fail(rig.call(), NOT_SENT)
+    rig.now_ns = T + SECOND
+    rig.poll()
+    assert rig.settled() == [frame]
+    assert frame.refusal is not None
+    assert frame.refusal[0] == "InternalFailure"
+    assert "ConnectError" in frame.refusal[1], "and what failed last"
 
 
 def test_what_is_kept_of_an_error_holds_no_frames_alive() -> None:
