@@ -25,6 +25,8 @@ from kdaemon.base.text import printable
 
 ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; what is beyond is not read
 PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, searched for its title
+RESULT_TEXTS_MAX: Final = 64  # ours: different texts of one answer's records; more are not shown
+RESULT_TEXT_CHARACTERS_MAX: Final = 1024  # ours: of each of them
 TITLE_CHARACTERS_MAX: Final = 120  # ours: of a page's title, of a redirect's target
 RETRY_AFTER_NS_MAX: Final = 3_600_000_000_000.0  # ours: 1 h; the engine waits far less
 UNREADABLE_CODE: Final = "UnreadableCode"  # ours: for a record's code that cannot be repeated
@@ -112,12 +114,24 @@ def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:
 
 
 def clean_results(results: list[RecordResult]) -> None:
-    """Takes out of single records' errors what must not leave; nothing of a success is touched."""
-    for result in [each for each in results if each.error_code or each.error_message]:
-        if result.error_code:
-            result.error_code = word(result.error_code) or UNREADABLE_CODE
-        if result.error_message:
-            result.error_message = shown(result.error_message)
+    """Takes out of single records' errors what must not leave; nothing of a success is touched.
+
+    Each text once: the records of a shard that throttles are refused in the same words.
+    """
+    failed = [each for each in results if each.error_code or each.error_message]
+    codes: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for result in failed:
+        code, text = result.error_code, result.error_message
+        if code:
+            if code not in codes:
+                codes[code] = word(code) or UNREADABLE_CODE
+            result.error_code = codes[code]
+        if text:
+            if text not in texts:
+                is_many = len(texts) >= RESULT_TEXTS_MAX
+                texts[text] = "" if is_many else shown(text[:RESULT_TEXT_CHARACTERS_MAX])
+            result.error_message = texts[text]
 
 
 def word(text: object) -> str | None:

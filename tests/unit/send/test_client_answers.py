@@ -12,6 +12,7 @@ import pytest
 from multidict import CIMultiDict
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.record import RecordResult
 from kdaemon.base.redact import SECRETS
 from kdaemon.send import answers
 from kdaemon.send.client import ClientSettings, ServiceClient
@@ -163,6 +164,18 @@ async def test_a_records_error_is_cleaned_however_its_name_is_written(
     answer = await client.put_records(ORDERS, RECORDS)
     assert SECRET_KEY not in str(answer)
     assert answer.records[0].error_code == answers.UNREADABLE_CODE
+
+
+def test_many_different_texts_of_one_answer_are_not_all_looked_at() -> None:
+    results = [RecordResult(error_code=f"Code{n}", error_message=f"{n} " + "x" * 9000)
+               for n in range(500)]  # fmt: skip
+    answers.clean_results(results)
+    assert results[0].error_code == "Code0"
+    assert results[0].error_message is not None
+    assert results[0].error_message.startswith("0 xxx")
+    assert len(results[0].error_message) <= answers.MESSAGE_CHARACTERS_MAX
+    assert results[499].error_message == ""
+    assert results[499].error_code == "Code499"
 
 
 def test_a_permission_that_is_missing_is_told_with_the_arn_that_it_names() -> None:
