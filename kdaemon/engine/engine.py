@@ -198,6 +198,7 @@ class Engine:
 
     def handle_failure(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
         """A call that failed whole."""
+        error.kept()  # also where it is not: its frames hold the error and the batch, in a cycle
         self._returned(batch, now_ns)
         verdict = judge_call(error, self._settings.service)
         self.counters.calls[verdict] += 1
@@ -206,7 +207,7 @@ class Engine:
             self.freshness.stale(now_ns, Doubt.LIMITS)
             self._settlement.bisect(batch, error, now_ns)
             return
-        self._last_error = error.kept()
+        self._last_error = error
         is_hold = verdict is Verdict.HOLD
         self._flow.failed(
             HOLD_BACKOFF if is_hold and not is_outage(error) else STREAM_BACKOFF,

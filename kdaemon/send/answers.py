@@ -72,11 +72,14 @@ async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> byte
     return b"".join(blocks)
 
 
-def error_answer(status: int, body: bytes, headers: Headers) -> ServiceError:
+def error_answer(
+    status: int, body: bytes, headers: Headers, proxy: str | None = None
+) -> ServiceError:
     """The error that an answer other than 200 stands for.
 
     A body that is no JSON object (a load balancer's HTML, nothing at all) gives the code `Http` +
-    status; a web page or a redirect is somebody else's answer (`Trouble.FOREIGN`).
+    status; a web page or a redirect is somebody else's answer (`Trouble.FOREIGN`). `proxy`: the one
+    that the call went through, for people; it is named where the service did not speak itself.
     """
     fields: object = None
     try:
@@ -93,8 +96,13 @@ def error_answer(status: int, body: bytes, headers: Headers) -> ServiceError:
         code, trouble, text = None, Trouble.FOREIGN, _redirect(status, headers)
     elif code is None and status not in _PLAIN and (page := _page(body, headers)) is not None:
         trouble, text = Trouble.FOREIGN, f"HTTP {status} with {page}"
+    if status == 407:
+        trouble = Trouble.PROXY
+        text = "the proxy does not let us through (HTTP 407): see user and password in its variable"
     if not isinstance(text, str):
         text = f"the service answered HTTP {status} and did not say why"
+    if proxy is not None and code is None:
+        text = f"{text}; through the proxy {proxy}"
     return ServiceError(
         code or f"Http{status}",
         shown(text),

@@ -284,7 +284,8 @@ class ServiceClient:
                     answer = await self._exchange(route, request, aws.trust, bytes_max)
                     if answer.status == 200:
                         return answer.body, answer.headers
-                    error = answers.error_answer(*answer)
+                    through = route.proxy.shown if route.proxy else None
+                    error = answers.error_answer(*answer, through)
                     if is_second or error.code not in STALE_CREDENTIALS:
                         raise error
                     was_sent = False

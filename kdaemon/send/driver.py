@@ -255,6 +255,7 @@ class StreamDriver:
         try:
             description = await self._discovery.describe(self.target)
         except ServiceError as error:
+            error.kept()  # it goes to others, and its frames stay here
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())

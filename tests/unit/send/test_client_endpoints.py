@@ -23,6 +23,7 @@ from tests.unit.send.scripted import (
     ORDERS,
     RECORDS,
     ScriptedService,
+    answering,
     assert_signed,
     failure,
     opened,
@@ -245,6 +246,32 @@ async def test_a_proxy_that_nobody_is_asked_to_use_is_not_looked_at(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with opened(ClientSettings(endpoint_url=service.url)) as client:
         assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (407, b"", Trouble.PROXY),
+        (407, b"<html><title>Log in</title>", Trouble.PROXY),
+        (502, b"<html>", Trouble.FOREIGN),
+        (302, b"", Trouble.FOREIGN),
+        (504, b"", None),
+    ],
+)
+async def test_a_proxy_that_answers_in_the_services_place_is_named(
+    service: ScriptedService,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: bytes,
+    trouble: Trouble | None,
+) -> None:
+    monkeypatch.setenv("http_proxy", service.url.replace("//", "//me:hush-hush-hush@"))
+    service.script.append(answering(status, body))
+    async with opened(ClientSettings(endpoint_url="http://kinesis.test:4567/")) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert error.trouble is trouble
+    assert f"{service.url.replace('//', '//***@')} (http_proxy)" in error.message
+    assert "hush" not in error.message
 
 
 async def test_a_proxy_that_is_not_there_is_named(

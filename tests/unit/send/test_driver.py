@@ -1,27 +1,33 @@
 """The driver between a real engine and a real client: what wrong settings do to a stream."""
 
 import asyncio
+import gc
 
 import pytest
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
+from kdaemon.pack.batch import Batch
 from kdaemon.send.client import ClientSettings
 from kdaemon.send.driver import StreamDriver
+from kdaemon.send.request import Body
 from kdaemon.system import SystemClock, SystemDice
 from tests.unit.engine_rig import SETTINGS
 from tests.unit.send.scripted import (
     DELIVERED,
     ORDERS,
     RECORDS,
+    Answer,
     ScriptedService,
     answering_json,
     opened,
     refusal,
+    reset,
 )
 
 pytestmark = pytest.mark.usefixtures("aws_environment")
@@ -89,6 +95,39 @@ async def test_what_the_service_refuses_is_heard_with_its_type(service: Scripted
     service.script.append(refusal("KMSDisabledException", "the key is disabled"))
     frame, _ = await put(ClientSettings(endpoint_url=service.url))
     assert frame.refusal == ("KMSDisabledException", "the key is disabled")
+
+
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        (refusal("KMSDisabledException", "the key is disabled"), 1),
+        (refusal("ValidationException", "no good"), 3),  # the call, and each of its halves
+        (refusal("LimitExceededException", "slow"), 1),
+        (answering_json({"Records": []}), 1),
+        (answering_json({}), 1),
+        (reset, 1),
+    ],
+    ids=["hold", "poison", "throttle", "count", "unreadable", "reset"],
+)
+async def test_what_failed_leaves_no_batch_in_a_cycle(
+    service: ScriptedService, answer: Answer, times: int
+) -> None:
+    """A cycle that holds a batch holds its data until the collector runs."""
+    service.script.extend([answer] * times)
+    await put(ClientSettings(endpoint_url=service.url))  # what is made once is made
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        service.script.extend([answer] * times)
+        await put(ClientSettings(endpoint_url=service.url))
+        gc.collect()
+        held = [each for each in gc.garbage if isinstance(each, (Batch, ServiceError, Body))]
+        assert held == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 async def test_how_the_stream_keeps_its_records_is_the_services_last_word(
