@@ -30,7 +30,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.ledger import EXPIRED, WITHDRAWN, FrameLedger
+from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger
 from kdaemon.settle.verdict import (
     INTERNAL,
     MISSING_STREAM,
@@ -450,10 +450,8 @@ class Engine:
         error = self.unavailable or self._last_error or self.hold
         if error is not None:
             code, message = told(error, self._settings.service)
-            is_refused = reason is not RejectReason.DEADLINE and reason is not RejectReason.DRAINING
-            return RecordResult(
-                error_code=code, error_message=message if is_refused else WITHDRAWN + message
-            )
+            text = message if reason in REFUSED else WITHDRAWN + message
+            return RecordResult(error_code=code, error_message=text)
         if reason is RejectReason.DRAINING:
             return RecordResult(
                 error_code=UNAVAILABLE, error_message=f"{WITHDRAWN}kdaemon is stopping."

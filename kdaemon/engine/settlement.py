@@ -92,6 +92,9 @@ class Settlement:
         for run in reversed(batch.runs):
             if reason is Verdict.AMBIGUOUS:
                 run.frame.remember().doubtful.update(run.indices)
+            if run.frame.history is not None:  # what was said of them alone is no longer the last
+                for index in run.indices:
+                    run.frame.history.failures.pop(index, None)
             self._back(run, run.indices, {reason: len(run.indices)}, now_ns)
         self._take_turns(now_ns)
 

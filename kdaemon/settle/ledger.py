@@ -29,6 +29,9 @@ DOUBTFUL = (
 )
 WITHDRAWN = "Not delivered in time, and withdrawn: "
 
+REFUSED = frozenset({RejectReason.HOLD, RejectReason.MISSING_STREAM, RejectReason.UNAVAILABLE})
+"""Reasons that are the stream's own, and are told of all its records alike."""
+
 NO_RESULTS: Mapping[int, RecordResult] = MappingProxyType({})
 
 EXPIRED = RecordResult(
@@ -197,14 +200,16 @@ class FrameLedger:
         client that reads nothing but the status knows.
         """
         counters = self._counters
+        is_refused = reason in REFUSED
         for frame in frames:
             flying = in_flight.get(frame, _NONE)
             is_whole = frame.unsettled == len(frame.results)
             doubtful = frame.history.doubtful if frame.history is not None else _NONE
             for index, result in enumerate(frame.results):
                 if result is None:
-                    told = self._told(frame, index, flying, withdrawn, doubtful_code)
-                    frame.results[index] = told
+                    frame.results[index] = self._told(
+                        frame, index, flying, withdrawn, doubtful_code, is_refused=is_refused
+                    )
             if is_whole:
                 frame.refusal = _refusal(frame)
             withdrawn_count = frame.unsettled - len(flying)
@@ -222,14 +227,18 @@ class FrameLedger:
         flying: AbstractSet[int],
         withdrawn: RecordResult,
         doubtful_code: str,
+        *,
+        is_refused: bool,
     ) -> RecordResult:
-        """What an abandoned record's client hears."""
+        """What an abandoned record's client hears. `is_refused`: for a reason that is the whole
+        stream's, whatever was said of the record before.
+        """
         if index in flying:
             return IN_FLIGHT_AT_DEADLINE
         history = frame.history
         failure = None if history is None else history.failures.get(index)
         told = withdrawn
-        if failure is not None:
+        if failure is not None and not is_refused:
             code, message = told_of_record(
                 failure.error_code or INTERNAL, failure.error_message or "", self._service
             )

@@ -232,6 +232,21 @@ def test_what_the_service_said_of_a_record_alone_is_what_is_told_of_it() -> None
     assert frame.refusal is None, "mixed results stay a 200"
 
 
+def test_what_was_said_last_is_told_of_the_stream_or_of_the_record() -> None:
+    for error, code in ((DENIED, DENIED.code), (NOT_SENT, "ServiceUnavailable")):
+        rig = Rig()
+        frame = rig.put(2, deadline_ns=T + SECOND)
+        rig.answer(rig.call(), [failed("ThrottlingException")] * 2)
+        while (batch := rig.poll()) is None:
+            rig.wait()
+        rig.fail(batch, error)
+        rig.now_ns = T + SECOND
+        rig.poll()
+        assert rig.settled() == [frame]
+        assert frame.refusal is not None
+        assert frame.refusal[0] == code
+
+
 def test_a_withdrawn_record_whose_first_call_may_have_written_it_is_told_so() -> None:
     rig = Rig()
     frame = rig.put(2, deadline_ns=T + 20 * MS)
