@@ -231,6 +231,8 @@ class NdjsonSession(asyncio.Protocol):
         if self._has_to_tell:
             self._schedule_flush()
         self._regulate_reading()
+        if self._state is State.CLOSED and not buffer.has_lines and not self._held:
+            self._turn.close()
 
     @property
     def _has_to_tell(self) -> bool:

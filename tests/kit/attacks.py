@@ -98,6 +98,7 @@ def first_lines(victim: Victim) -> None:
     for _ in range(8):
         with connected(victim.unix) as client:
             client.sendall(line)
+            client.shutdown(socket.SHUT_WR)
             hear(client)
 
 
@@ -106,6 +107,7 @@ def long_numbers(victim: Victim) -> None:
     for _ in range(8):
         with connected(victim.unix) as client:
             client.sendall(line)
+            client.shutdown(socket.SHUT_WR)
             hear(client)
 
 
