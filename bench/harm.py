@@ -2,8 +2,8 @@
 
 A daemon with its sandbox, one quiet client (PutRecord, `delivered`, 200 a second, a connection of
 its own in a process of its own), a probe of /livez four times a second, and one attack of
-`tests/kit/attacks.py` after another. A row an attack: the quiet client's times, the worst /livez, and
-the most memory that the daemon ever held until then.
+`tests/kit/attacks.py` after another. A row an attack: the quiet client's times, the worst /livez,
+and the most memory that the daemon ever held until then.
 """
 
 import argparse
