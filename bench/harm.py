@@ -21,6 +21,8 @@ from tests.process.harness import Daemon, running
 
 RATE = 200  # requests a second of the quiet client
 PROBE_S = 0.25
+NOTHING = "nothing"  # the row to compare with
+spawn = multiprocessing.get_context("spawn")  # a fork would copy the probe's locks
 
 
 def quiet(port: int, pipe: Connection) -> None:
@@ -47,6 +49,11 @@ def quiet(port: int, pipe: Connection) -> None:
             status = 0
         told.append((began, time.monotonic() - began, status))
     pipe.send(told)
+
+
+def attack_by_name(name: str, victim: Victim) -> None:
+    """In a process of its own."""
+    ATTACKS[name](victim)
 
 
 class Probe(threading.Thread):
@@ -86,18 +93,19 @@ def main() -> None:
             victim = Victim(daemon.port, admin_port, path)
             probe = Probe(daemon)
             probe.start()
-            for name, attack in {"nothing": lambda _: time.sleep(3), **ATTACKS}.items():
-                if only not in name and name != "nothing":
-                    continue
-                ours, its = multiprocessing.Pipe()
-                client = multiprocessing.Process(target=quiet, args=(daemon.port, its))
+            for name in [NOTHING, *(each for each in ATTACKS if only in each)]:
+                ours, its = spawn.Pipe()
+                client = spawn.Process(target=quiet, args=(daemon.port, its))
                 client.start()
-                time.sleep(0.5)
+                time.sleep(2.0)
                 probe.worst_s = 0.0
                 began = time.monotonic()
-                attacker = multiprocessing.Process(target=attack, args=(victim,))
-                attacker.start()
-                attacker.join()
+                if name == NOTHING:
+                    time.sleep(3.0)
+                else:
+                    attacker = spawn.Process(target=attack_by_name, args=(name, victim))
+                    attacker.start()
+                    attacker.join()
                 ended = max(time.monotonic(), began + 1)
                 time.sleep(max(0.0, ended - time.monotonic()))
                 ours.send("stop")

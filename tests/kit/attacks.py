@@ -49,13 +49,16 @@ def hear(client: socket.socket) -> bytes:
     return answer
 
 
+def _head(path: str, head: str, body: bytes) -> bytes:
+    """Of a POST; `head`: lines of its own, each with its end."""
+    length = f"Content-Length: {len(body)}\r\n\r\n"
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{head}{length}".encode()
+
+
 def post(port: int, path: str, head: str, body: bytes) -> None:
     """One request; the beginning of its answer is read."""
     with connected(port) as client:
-        text = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
-        )
-        client.sendall(text.encode() + body)
+        client.sendall(_head(path, head, body) + body)
         hear(client)
 
 
@@ -178,11 +181,19 @@ def tiny_chunks(client: socket.socket) -> None:
 
 def bogus_names(victim: Victim) -> None:
     """A hundred streams that do not exist, on the promises that nobody waits for."""
-    for number in range(100):
-        for acknowledge in ("accepted", "stored"):
-            body = json.dumps({"StreamName": f"bogus{number}", "Data": "aGk=", "PartitionKey": "a"})
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number in range(200):
+            acknowledge = "accepted" if number % 2 else "stored"
+            record = {"StreamName": f"bogus{number // 2}", "Data": "aGk=", "PartitionKey": "a"}
+            body = json.dumps(record).encode()
             head = f"{KINESIS}PutRecord\r\nX-Kdaemon-Acknowledge: {acknowledge}\r\n"
-            post(victim.http_port, "/", head, body.encode())
+            client = stack.enter_context(connected(victim.http_port))
+            with contextlib.suppress(OSError):
+                client.sendall(_head("/", head, body) + body)
+            clients.append(client)
+        for client in clients:
+            hear(client)
 
 
 def silent_connections(victim: Victim) -> None:
