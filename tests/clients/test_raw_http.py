@@ -107,11 +107,11 @@ def test_accepted_says_so_and_invents_no_sequence_number(
     assert len(endpoint.read_stream(stream)) == 1
 
 
-def test_delivered_is_the_default_and_needs_no_header(endpoint: Endpoint, stream: str) -> None:
+def test_delivered_is_the_default_and_is_said(endpoint: Endpoint, stream: str) -> None:
     body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
     for headers in ({}, {"x_kdaemon_acknowledge": "delivered"}):
         answer = endpoint.put_raw("PutRecords", body, **headers)
-        assert "x-kdaemon-acknowledge" not in answer.headers
+        assert answer.headers["x-kdaemon-acknowledge"] == "delivered"
         assert answer.members["Records"][0]["SequenceNumber"].isdigit()
 
 

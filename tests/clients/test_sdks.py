@@ -147,10 +147,10 @@ def test_boto3_from_threads_puts_each_record_once(
             "put_records",
             {
                 "StreamName": "demo",
-                "Records": [{"Data": b"x" * (MIB - 1), "PartitionKey": "k"}] * 6,
+                "Records": [{"Data": b"x" * (MIB - 1), "PartitionKey": "k"}] * 11,
             },
             "InvalidArgumentException",
-            id="over 5 MiB",
+            id="over 10 MiB",
         ),
     ],
 )

@@ -85,8 +85,8 @@ def service(
 ) -> Iterator[Endpoint]:
     """A running service. One whose records are put elsewhere than read has two URLs."""
     if request.param == "daemon":
-        # The sandbox takes calls of 10 MiB, as AWS does; the daemon's default is 5.
-        settings = {"default.request_bytes_max": 10 * MIB}
+        # Each test makes a stream of its own, which the daemon then looks for.
+        settings = {"send.control_calls_per_second": 100}
         with running(tmp_path_factory.mktemp("daemon"), settings) as daemon:
             yield Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
         return

@@ -153,7 +153,7 @@ def test_everything_is_received_once_and_each_success_is_true(
 async def _play(clients: list[Client], outcomes: list[str]) -> None:
     service, clock = Service(list(outcomes)), FakeClock()
     service.missing = {"missing"}
-    text = "[default]\nlinger_ms = 0\ndeadline_ms = 60000\n[streams.s]"
+    text = "[default]\nlinger_ms = 0\ndeadline_ms = 3600000\n[streams.s]"
     streams = make_streams(service, text, clock=clock)
     door = Door(streams, clock)
     handler = make_handler(KinesisDoor(door, AWS, 1), NdjsonDoor(door))
@@ -161,7 +161,7 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
     sent = [_send(client, door, handler, hub) for client in clients]
     for _ in range(200):
         await asyncio.sleep(0)
-        clock.ns += 50_000_000
+        clock.ns += 500_000_000
         for driver in streams._drivers.values():
             driver._pump_soon()
     try:
@@ -173,8 +173,9 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
         for each in sent:
             _check(each, service)
     finally:
+        for each in sent:
+            each.transport.protocol.connection_lost(None)
         await streams.aclose()
-        await hub.aclose(0)
 
 
 def _send(client: Client, door: Door, handler: Any, hub: HttpHub) -> Sent:
