@@ -171,9 +171,8 @@ class ShardBudget:
         interval = self._interval
         if sent_ns < interval.since_ns:
             return  # of the time before the last decision
-        if interval.records and sent_ns - interval.last_sent_ns > IDLE_NS:
-            self._end_interval(interval.part(), now_ns)  # judged without the time of idleness
-            interval.begin(sent_ns)
+        if sent_ns - interval.last_sent_ns > IDLE_NS:
+            self._end_before_idleness(now_ns)
         if not interval.records:
             interval.since_ns = interval.quiet_since_ns = sent_ns  # the shard may have been idle
         interval.last_sent_ns = max(interval.last_sent_ns, sent_ns)
@@ -243,6 +242,22 @@ class ShardBudget:
         interval.begin(now_ns)
         self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
 
+    def _end_before_idleness(self, now_ns: int) -> None:
+        """Ends an interval in which nothing was sent lately, without the time of idleness.
+
+        No answer may come to end it: a share that waits for one does not grow, and a large record
+        in debt at a small share would keep its shard from being sent anything, for minutes.
+        """
+        interval = self._interval
+        last_sent_ns = interval.last_sent_ns
+        if interval.records:
+            self._end_interval(interval.part(), now_ns)
+        elif self._is_waiting:
+            self._end_interval(0.0, now_ns)
+        else:
+            return
+        interval.begin(last_sent_ns)  # what was sent since, and is not answered yet, is heard
+
     def keep_at_most(self, record_count: int, byte_count: int) -> None:
         """Lets go of what was saved up beyond this; after `refill`."""
         self.records.keep_at_most(record_count)
@@ -252,6 +267,8 @@ class ShardBudget:
         self.records.refill(now_ns)
         self.bytes.refill(now_ns)
         if self._may_grow:
+            if now_ns - self._interval.last_sent_ns > IDLE_NS:
+                self._end_before_idleness(now_ns)
             self._records.grow(now_ns)
             self._bytes.grow(now_ns)
 

@@ -33,8 +33,14 @@ from tests.unit.base.frames import (
 
 T = 1000 * SECOND
 DEADLINE_NS = 5 * SECOND
-CALM_STEPS_MAX = 2_500  # about twice what a full buffer of records takes that go one by one
-CALM_NS_MAX = 300 * SECOND  # a share that fell to nothing is back in less
+CALM_NS_MAX = 90 * SECOND
+"""How much longer than its rate says a backlog may take: 60 s for a share that fell to its floor to
+be whole again (`tests/unit/pace/test_budget.py` holds it to that), and 30 s for the longest backoff
+of a stream (`HOLD_BACKOFF`). What else ends meanwhile (a shard's backoff, a deadline, an aggregate
+that waits for a map) takes 5 s each, at the same time."""
+
+CALM_STEPS_A_SECOND = 100  # nobody looks again sooner than after 10 ms (`keyless.RECHECK_NS_MIN`)
+CALM_STEPS_A_RECORD = 3  # one that goes by itself: a wake-up, its answer; one to spare
 
 SETTINGS = EngineSettings(
     batch_records_max=8,
@@ -190,19 +196,35 @@ class Play:
         if self.engine.unavailable is not None:
             self.describe(describe(even_shards(2)))
         since_ns = self.now_ns
-        for _ in range(CALM_STEPS_MAX):
-            if self.engine.is_idle:
-                return
-            if self.now_ns - since_ns > CALM_NS_MAX:
-                break
+        until_ns = since_ns + self._backlog_ns() + CALM_NS_MAX
+        steps_left = (until_ns - since_ns) * CALM_STEPS_A_SECOND // SECOND
+        counters = self.engine.counters
+        steps_left += CALM_STEPS_A_RECORD * (counters.buffered + counters.in_flight)
+        while not self.engine.is_idle:
+            if self.now_ns > until_ns or steps_left <= 0:
+                raise AssertionError(self._stuck(since_ns))
+            steps_left -= 1
             if self.calls:
                 self.answer(0, ["delivered"])
             else:
                 assert self.engine.next_wakeup_ns() is not None, "records wait, and nobody wakes"
                 self.jump()
+
+    def _backlog_ns(self) -> int:
+        """How long all that is not settled takes at one shard's rate: it may all be for one."""
+        settings = self.settings
+        sizes = [size for frame in self.frames if frame not in self.told for size in frame.sizes]
+        of_records = len(sizes) * SECOND // settings.shard_records_per_second
+        of_bytes = sum(sizes) * SECOND // settings.shard_bytes_per_second
+        return max(of_records, of_bytes)
+
+    def _stuck(self, since_ns: int) -> str:
+        counters = self.engine.counters
         seconds = (self.now_ns - since_ns) / SECOND
-        buffered = self.engine.counters.buffered
-        raise AssertionError(f"not idle after {seconds:.0f} s: {buffered} records are stuck")
+        return (
+            f"not idle after {seconds:.0f} s: stuck are {counters.buffered} records in queues, "
+            f"{counters.in_flight} in calls"
+        )
 
     # What the shell does, checked
 

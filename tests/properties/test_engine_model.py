@@ -152,6 +152,25 @@ def test_a_throttle_after_a_quiet_time_does_not_stop_a_large_record_for_minutes(
     assert play.now_ns - since_ns <= 60 * SECOND
 
 
+@pytest.mark.parametrize("first_share", [1.0, 0.1])
+@pytest.mark.parametrize("throttles", range(1, 12))
+def test_a_large_record_that_is_throttled_again_and_again_is_not_stopped_for_minutes(
+    throttles: int, first_share: float
+) -> None:
+    """In debt, at a share that grows when an answer has come: none comes while it is in debt."""
+    play = Play(random.Random(0), replace(SETTINGS, first_share=first_share))
+    play.describe(describe(even_shards(1)))
+    play.put([Record(bytes(2300), "a"), Record(bytes(2300), "a")])
+    for _ in range(throttles):
+        while not play.calls:
+            play.jump()
+        play.answer(0, ["throttled"])
+    since_ns = play.now_ns
+    play.settle_down()
+    play.check_end()
+    assert play.now_ns - since_ns <= 60 * SECOND
+
+
 @pytest.mark.parametrize("then", ["AUTO", "missing"])
 def test_a_record_without_a_key_that_no_shard_was_found_for_has_one_when_the_map_is_gone(
     then: str,

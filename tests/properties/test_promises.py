@@ -133,6 +133,26 @@ def test_nor_while_its_map_is_learnt_or_changes(
         assert_within_budget(play.sent, lanes | {None} if number < first_count else lanes)
 
 
+def test_however_large_a_backlog_is_it_takes_the_time_that_its_rate_says_and_no_longer() -> None:
+    """Found by the property above, 2026-11-28, as 'stuck': five minutes' worth of records."""
+    play = play_with(0, 1)
+    for _ in range(25):
+        put(play, 60, 2400, 0)
+    play.settle_down()
+    play.check_end()
+    byte_count = sum(sum(frame.sizes) for frame in play.frames)
+    rate = SETTINGS.shard_bytes_per_second
+    assert play.now_ns - T <= byte_count * SECOND // rate
+
+
+def test_records_that_nobody_sends_are_told_from_a_backlog() -> None:
+    play = play_with(0, 1)
+    put(play, 60, 10, 0)
+    play.engine.lanes[0].blocked_until_ns = T + 3600 * SECOND
+    with pytest.raises(AssertionError, match="stuck"):
+        play.settle_down()
+
+
 @EXAMPLES
 @given(seed=SEEDS, shard_count=st.integers(1, 4), puts=PUTS, learnt_at=st.integers(0, 24))
 def test_where_nothing_fails_the_records_of_a_key_leave_in_the_order_they_came(

@@ -209,6 +209,34 @@ def test_what_was_throttled_before_an_idle_time_is_judged_all_the_same() -> None
     assert 0.2 <= budget.records_share <= 0.6
 
 
+@pytest.mark.parametrize("first_share", [1.0, 0.1, FIRST_SHARE])
+@pytest.mark.parametrize("throttles", [1, 2, 5, 20, 21, 22, 40, 80, 160])
+def test_a_share_is_whole_again_within_a_minute_though_no_answer_comes(
+    first_share: float, throttles: int
+) -> None:
+    """A large record in debt: nothing leaves before the share has grown. In all of its phases."""
+    budget = make_budget(first_share)
+    now_ns = 0
+    for _ in range(throttles):
+        now_ns += STEP_NS
+        budget.refill(now_ns)
+        budget.hear(50, 5000, 50, now_ns - ROUND_TRIP_NS, now_ns)
+    for _ in range(60):
+        now_ns += SECOND
+        budget.refill(now_ns)
+    assert (budget.records_share, budget.bytes_share) == (1.0, 1.0)
+
+
+def test_the_late_answer_of_a_call_that_left_after_the_last_one_heard_is_news() -> None:
+    budget = make_budget()
+    budget.hear(50, 5000, 50, 0, ROUND_TRIP_NS)
+    budget.refill(8 * SECOND)
+    grown = budget.records_share
+    assert grown < 1.0
+    budget.hear(50, 5000, 50, MS, 8 * SECOND)
+    assert budget.records_share < grown, "it throttled, too"
+
+
 def test_of_a_call_from_before_a_fall_nothing_is_learnt_again() -> None:
     budget = make_budget()
     now_ns = 0
