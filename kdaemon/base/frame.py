@@ -20,6 +20,8 @@ class Acknowledge(Enum):
     STORED = "stored"  # it is on disk, fsynced
     DELIVERED = "delivered"  # the service has it
 
+    __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
+
 
 class FrameHistory:
     """What befell single records of a frame on their way, by index. Most frames have none.

@@ -12,6 +12,8 @@ back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> stream
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
@@ -26,7 +28,10 @@ from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.put import PutLimits
 
-WAITED_FOR = frozenset({Acknowledge.DELIVERED, Acknowledge.STORED})
+# An attribute of an Enum costs four times a global, and these are read for every request.
+DELIVERED, STORED = Acknowledge.DELIVERED, Acknowledge.STORED
+
+WAITED_FOR = frozenset({DELIVERED, STORED})
 """Promises that are told later than they are asked for."""
 
 OnSettled = Callable[[Frame], None]
@@ -63,39 +68,32 @@ class Put(Protocol):
         ...
 
 
-class Admission:
+class Admission(msgspec.Struct):
     """Records that were taken. `frame.acknowledge` says on which promise.
 
     The client is called back once: later where the promise is in WAITED_FOR, else before `admit`
     returned. It may hear then that all were refused after all (`frame.refusal`).
     """
 
-    __slots__ = ("frame", "stream")
-
-    def __init__(self, frame: Frame, stream: Stream) -> None:
-        self.frame = frame
-        self.stream = stream
+    frame: Frame
+    stream: Stream
 
     def withdraw(self) -> None:
         """The client has gone: what it waits for, and was not sent, is not sent."""
-        if self.frame.acknowledge is Acknowledge.DELIVERED:
+        if self.frame.acknowledge is DELIVERED:
             self.stream.withdraw(self.frame)
 
 
 class _Pending(Admission):
     """Records that wait for the first word of their stream; then `admitted` stands for them."""
 
-    __slots__ = ("admitted", "is_gone")
-
-    def __init__(self, frame: Frame, stream: Stream) -> None:
-        super().__init__(frame, stream)
-        self.admitted: Admission | None = None
-        self.is_gone = False
+    admitted: Admission | None = None
+    is_gone: bool = False
 
     def withdraw(self) -> None:
         if self.admitted is not None:
             self.admitted.withdraw()
-        elif self.frame.acknowledge is Acknowledge.DELIVERED:
+        elif self.frame.acknowledge is DELIVERED:
             self.is_gone = True
 
 
@@ -134,12 +132,10 @@ class Door:
                 return None
             return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
         refused = self._hold_to_stream(stream, put, asked)
-        if refused is not None:
-            if put.refused_count:
-                stream.reject(RejectReason.INVALID, put.refused_count, 0)
-            stream.reject(refused.reason, len(put.sizes), sum(put.sizes))
-            return refused
-        taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
+        if refused is None:
+            taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
+        else:
+            taken = self._count(stream, put.sizes, refused)
         if taken is not None and put.refused_count:
             stream.reject(RejectReason.INVALID, put.refused_count, 0)
         return taken
@@ -159,7 +155,7 @@ class Door:
         stream = self._streams.find(spelling)
         if asked is None and isinstance(stream, Stream):
             asked = stream.unix_acknowledge
-        return asked is Acknowledge.DELIVERED
+        return asked is DELIVERED
 
     def when_room(self, spelling: str, callback: Callable[[], None]) -> None:
         """Calls back when `admit` is worth another try for a patient client."""
@@ -263,14 +259,17 @@ class Door:
         records, sizes = put.records, put.sizes
         if not sizes:
             return Admission(Frame([], [], acknowledge, None), stream)
-        if acknowledge is Acknowledge.DELIVERED:
+        if acknowledge is DELIVERED:
             refusal = stream.refusal()
             if refusal is not None:
                 return self._count(stream, sizes, _said(reject_reason(refusal), refusal))
-            deadline_ns = None if is_patient else self._clock.now_ns() + stream.deadline_ns
+            if is_patient:
+                frame = make_frame(records, sizes, acknowledge, on_settled, None)
+                return self._submit(stream, frame, is_patient=True)
+            deadline_ns = self._clock.now_ns() + stream.deadline_ns
             frame = make_frame(records, sizes, acknowledge, on_settled, deadline_ns)
-            return self._submit(stream, frame, is_patient=is_patient)
-        if acknowledge is Acknowledge.STORED:
+            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
+        if acknowledge is STORED:
             frame = make_frame(records, sizes, acknowledge, on_settled, None)
             return self._store(stream, frame, is_patient=is_patient)
         frame = make_frame(records, sizes, acknowledge, stream.bury_dead_of, None)
@@ -366,7 +365,7 @@ def _needs_word(stream: Stream, put: Put, acknowledge: Acknowledge) -> bool:
     client has named, to a client that does not wait for delivery; of a record that is larger than
     most streams take, to anybody.
     """
-    if acknowledge is not Acknowledge.DELIVERED and not stream.is_listed:
+    if acknowledge is not DELIVERED and not stream.is_listed:
         return True
     sizes = put.sizes
     return sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
-from kdaemon.door.door import Admission, Door
-from kdaemon.door.promise import SAID, read_acknowledge
+from kdaemon.door.door import DELIVERED, WAITED_FOR, Admission, Door
+from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.wire.put import (
     ACCEPTED,
@@ -64,7 +64,9 @@ class KinesisDoor:
             _refuse(request, error.refusal, headers, error.encoding)
             return
         spelling = put.stream_arn or put.stream_name or ""
-        asked = read_acknowledge(request.headers)
+        asked = None
+        if ACKNOWLEDGE_HEADER in request.headers:
+            asked = read_acknowledge(request.headers)
         if isinstance(asked, Refused):
             self._door.refuse_unread(spelling, len(put.sizes), sum(put.sizes))
             _refuse(request, refuse(asked.code, asked.message), headers)
@@ -79,7 +81,7 @@ class KinesisDoor:
         taken = self._door.admit(spelling, put, asked, answer)
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers)
-        elif isinstance(taken, Admission) and taken.frame.acknowledge is Acknowledge.DELIVERED:
+        elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
             request.on_gone = taken.withdraw
 
     def _dry_run(
@@ -106,8 +108,9 @@ class KinesisDoor:
         if frame.refusal is not None:
             _refuse(request, refuse(*frame.refusal), headers)
             return
-        # A record without a result is taken, and its client does not wait for more.
-        results = [ACCEPTED if result is None else result for result in frame.results]
+        results: list[RecordResult] = frame.results  # type: ignore[assignment]  # settled: no None
+        if frame.acknowledge not in WAITED_FOR:  # a record without a result is taken
+            results = [ACCEPTED if result is None else result for result in frame.results]
         refusal = status_of(results)
         if refusal is not None:
             _refuse(request, refusal, headers)

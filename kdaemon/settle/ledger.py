@@ -126,9 +126,10 @@ class FrameLedger:
 
     def _take(self, frame: Frame) -> bool:
         """The frame's memory; False, and nothing is taken, if there is not enough."""
-        if not (self.has_room(frame.held_bytes) and self._memory.take(frame.held_bytes)):
+        held_bytes = self.held_bytes + frame.held_bytes
+        if held_bytes > self._buffer_bytes_max or not self._memory.take(frame.held_bytes):
             return False
-        self.held_bytes += frame.held_bytes
+        self.held_bytes = held_bytes
         return True
 
     def _watch_age(self, frame: Frame) -> None:

@@ -19,6 +19,8 @@ class Operation(Enum):
     PUT_RECORD = "PutRecord"
     PUT_RECORDS = "PutRecords"
 
+    __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
+
 
 _JSON = Encoding.JSON.value
 _PREFIX = b"Kinesis_20131202."

@@ -18,6 +18,8 @@ ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 
 _encode = msgspec.json.Encoder().encode
 
+_PLAIN = b'{"EncryptionType":"NONE"'  # how most answers begin
+
 
 def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
     """The answer to a PutRecords request: one entry per record, in its order.
@@ -36,17 +38,19 @@ def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE"
 
 def encode_put_record(result: RecordResult, encryption: str = "NONE") -> bytes:
     """The answer to a PutRecord request. Raises ApiError if the record was not delivered."""
-    if not result.is_delivered:
+    if not result.sequence_number or result.error_code:
         raise ApiError(_refusal_of(result))
-    return b'{"EncryptionType":%b,%b' % (_encode(encryption), _encode(result)[1:])
+    start = _PLAIN if encryption == "NONE" else _encode({"EncryptionType": encryption})[:-1]
+    return b"%b,%b" % (start, _encode(result)[1:])
 
 
 def status_of(results: Sequence[RecordResult]) -> Refusal | None:
     """The refusal that a whole request gets of which nothing was delivered (or taken): clients that
     read the status alone must hear of it. None if at least one record was.
     """
-    if any(result.sequence_number and not result.error_code for result in results):
-        return None
+    for result in results:  # most often the first one is delivered
+        if result.sequence_number and not result.error_code:
+            return None
     return worst_first(map(_refusal_of, results))
 
 

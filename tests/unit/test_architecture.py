@@ -29,9 +29,8 @@ def rooms() -> dict[str, str]:
     """What is said of each room, by its name; lines that go on belong to the room above."""
     said: dict[str, str] = {}
     names: list[str] = []
-    for line in (
-        section("Rooms and walls").partition("kdaemon/\n")[2].partition("```")[0].splitlines()
-    ):
+    tree = section("Rooms and walls").partition("kdaemon/\n")[2].partition("```")[0]
+    for line in tree.splitlines():
         if line[2:3] != " ":
             names = re.findall(r"([a-z_]+)(?:/|\.py)", line[:26])
         for name in names:
@@ -79,7 +78,7 @@ def enums(path: Path) -> list[list[str]]:
             for each in node.body
             if isinstance(each, ast.Assign)
             for target in each.targets
-            if isinstance(target, ast.Name)
+            if isinstance(target, ast.Name) and not target.id.startswith("__")
         ]
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ClassDef)
