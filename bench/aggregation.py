@@ -21,7 +21,7 @@ from bench.host import Cores, choose_cores, cpu_seconds, pinned
 from bench.records import DATA_BYTES, make_records
 from bench.worker import Worker
 from kdaemon.base.record import Record
-from tests.sim.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
+from tests.kit.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
 
 AGGREGATE_BYTES = 51_200  # the daemon's default target
 PER_SECOND_TARGET = 4_500  # user records, of one shard (issue 4)

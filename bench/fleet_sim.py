@@ -5,7 +5,7 @@ one clock that jumps: no sleep, no socket, no wall clock; a run is replayed by i
 offered twice the shard's quota in all, in small frames at jittered times; what does not fit a
 daemon's buffer is refused, as a client would be. What is measured is what the service took.
 
-Knows engines and the sandbox only through `tests/sim/world.py`. `bench/fleet.py` is the command,
+Knows engines and the sandbox only through `tests/kit/world.py`. `bench/fleet.py` is the command,
 `bench/fleet_report.py` makes tables; `bench/hot_sim.py` is the same for one daemon, many shards.
 """
 
@@ -21,7 +21,7 @@ from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
 from kdaemon.sandbox.settings import Flavour, LimiterKind, SandboxSettings
-from tests.sim.world import MS, RECORD_HELD_BYTES, SECOND, SETTINGS, Client, World
+from tests.kit.world import MS, RECORD_HELD_BYTES, SECOND, SETTINGS, Client, World
 
 DEMAND = 2.0  # of the shard's quota, all daemons together
 BUFFER_NS = 2 * SECOND  # of its own demand: what a daemon holds before it refuses

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.kit.attacks import ATTACKS, MIB, Victim
-from tests.process.harness import Daemon, running
+from tests.kit.daemon import Daemon, running
 
 RATE = 200  # requests a second of the quiet client
 PROBE_S = 0.25

@@ -25,7 +25,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import LimiterKind, SandboxSettings
 from kdaemon.sandbox.shards import Shard
-from tests.sim.world import MS, SECOND, SETTINGS, STREAM, Client, World
+from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Client, World
 
 SHARDS = 64
 WARM_UP_S = 10  # simulated

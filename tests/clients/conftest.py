@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.endpoints import Endpoint
-from tests.process.harness import Daemon, running
+from tests.kit.daemon import Daemon, running
+from tests.kit.endpoints import Endpoint
 
 SHARD_COUNT = 4
 _numbers = itertools.count(1)

@@ -6,8 +6,8 @@ import json
 import socket
 from contextlib import closing
 
-from tests.contract.endpoints import Endpoint, data_of, entry
-from tests.process.harness import DEADLINE_S, Daemon
+from tests.kit.daemon import DEADLINE_S, Daemon
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 PIPELINED = 200
 

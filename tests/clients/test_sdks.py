@@ -13,8 +13,8 @@ from aiobotocore.session import get_session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.contract.endpoints import Endpoint, data_of
-from tests.process.harness import Daemon, environment
+from tests.kit.daemon import Daemon, environment
+from tests.kit.endpoints import Endpoint, data_of
 
 KEYS = {
     "region_name": "us-east-1",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of
-from tests.process.harness import DEADLINE_S, ROOT, Daemon, environment
+from tests.kit.daemon import DEADLINE_S, ROOT, Daemon, environment
+from tests.kit.endpoints import Endpoint, data_of
 
 SAMPLE = Path(__file__).parents[1] / "data" / "flights-sample.csv.gz"
 FLIGHT_COUNT = 5_000

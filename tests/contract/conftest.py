@@ -20,8 +20,8 @@ from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
 from kdaemon.system import SystemClock
 from tests.contract.differences import DIFFERENCES
-from tests.contract.endpoints import HERE, Endpoint, moto_command, process_with_port
-from tests.process.harness import running
+from tests.kit.daemon import running
+from tests.kit.endpoints import NODE, Endpoint, moto_command, process_with_port
 
 SERVICES = ("sandbox", "moto", "kinesalite", "kinesis_local")
 PRODUCER_CASES = ("tests/contract/test_produce.py", "tests/contract/test_refusals.py")
@@ -67,7 +67,7 @@ def started(name: str) -> contextlib.AbstractContextManager[int]:
     node = shutil.which("node")
     if node is None:
         pytest.skip(f"{name}: there is no node on this machine")
-    if not (HERE / "node_modules").is_dir():
+    if not (NODE / "node_modules").is_dir():
         pytest.skip(f"{name}: tests/contract/node_modules is missing; `make test` installs it")
     return process_with_port([node, NODE_SERVERS[name]])
 

@@ -11,7 +11,7 @@ from kdaemon.pack.kpl import (
     RECORD_OVERHEAD_BYTES_MAX,
     encode_aggregate,
 )
-from tests.contract.aggregates import (
+from tests.kit.aggregates import (
     node_reads,
     node_writes,
     python_reads,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 FIRST = "shardId-000000000000"
 SECOND = "shardId-000000000001"

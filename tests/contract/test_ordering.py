@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from kdaemon.sandbox.shards import hash_key_of
-from tests.contract.aggregates import python_reads
 from tests.contract.conftest import started
-from tests.contract.endpoints import Endpoint, data_of, post
-from tests.process.harness import DEADLINE_S, Daemon, running
+from tests.kit.aggregates import python_reads
+from tests.kit.daemon import DEADLINE_S, Daemon, running
+from tests.kit.endpoints import Endpoint, data_of, post
 
 RECORD_COUNT = 180
 FRAME_RECORDS = 12

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 HASH_KEY_END = 2**128
 MIB = 1024 * 1024

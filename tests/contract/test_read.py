@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 FIRST = "shardId-000000000000"
 

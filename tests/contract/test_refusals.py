@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, entry
+from tests.kit.endpoints import Endpoint, entry
 
 MIB = 1024 * 1024
 GOOD = entry(b"good", "k")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 FIRST, SECOND, THIRD = (f"shardId-{index:012d}" for index in range(3))
 KEYS = [f"key-{number}" for number in range(60)]

@@ -20,7 +20,7 @@ from tests.crash.oracle import Oracle
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
 from tests.crash.verdict import Kill, Verdict, judge_promises, judge_repeats
-from tests.process.harness import Metrics, environment, get, write_config
+from tests.kit.daemon import Metrics, environment, get, write_config
 
 STREAMS = ("orders", "clicks")
 RUN_S_MAX = 1.5  # from ready to a kill at random

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of
-from tests.process.harness import (
+from tests.kit.daemon import (
     DEADLINE_S,
     MIB,
     Daemon,
@@ -23,6 +22,7 @@ from tests.process.harness import (
     wait_for,
     write_config,
 )
+from tests.kit.endpoints import Endpoint, data_of
 
 DISK_BYTES = 48 * MIB  # 16 of them are the reserve for deletions
 HANG = {"kind": "hang", "calls": None}

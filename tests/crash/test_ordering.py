@@ -20,7 +20,7 @@ from kdaemon.system import SystemClock
 from tests.crash.clients import Client, Doors, Http, Session, UnixLines
 from tests.crash.process import Life
 from tests.crash.records import Source, number_of, read_ident, shown
-from tests.process.harness import environment, write_config
+from tests.kit.daemon import environment, write_config
 
 STREAM = "orders"
 KILLS = 4

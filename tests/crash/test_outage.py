@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.contract.endpoints import Endpoint
-from tests.process.harness import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+from tests.kit.endpoints import Endpoint
 
 MEMORY_BYTES = 16 * MIB
 PUSHED_BYTES = 4 * MEMORY_BYTES

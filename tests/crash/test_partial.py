@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
-from tests.process.harness import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
 
 RECORDS = (b"poison", b"good", b"stuck")
 LATER_S = 5  # longer than the daemon waits before it notes what is done of a frame

@@ -6,7 +6,7 @@ import http.client
 import json
 from pathlib import Path
 
-from tests.process.harness import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
 
 DATA_BYTES = 10_000
 THROTTLED = {"kind": "throttle", "calls": None}

@@ -16,7 +16,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
-from tests.unit.door.fakes import FakeTransport
+from tests.kit.doors import FakeTransport
 
 LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kdaemon.spool.store import Changes, Store
-from tests.model.disk import SQLITE_OK, attach, works
-from tests.unit.spool.stores import make_letter, new_frame, open_store, stored_ids
+from tests.kit.disk import SQLITE_OK, attach, works
+from tests.kit.stores import make_letter, new_frame, open_store, stored_ids
 
 IMAGES_MAX = 40  # a seed: each is opened, which takes some 20 ms
 

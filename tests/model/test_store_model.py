@@ -19,7 +19,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Changes, Dropped, NewFrame, Store
-from tests.unit.spool.stores import (
+from tests.kit.stores import (
     NOW_MS,
     make_letter,
     make_records,

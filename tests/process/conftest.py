@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Daemon, running
+from tests.kit.daemon import Daemon, running
 
 Run = Callable[..., Daemon]
 

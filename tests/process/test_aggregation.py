@@ -14,11 +14,11 @@ from typing import Any
 import boto3
 
 from kdaemon.base.record import Record
-from tests.contract.aggregates import python_reads
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.aggregates import python_reads
+from tests.kit.daemon import MIB, ROOT, environment, sandbox, send, wait_for
+from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.kcl import Read
 from tests.process.conftest import Run
-from tests.process.harness import MIB, ROOT, environment, sandbox, send, wait_for
-from tests.sim.kcl import Read
 
 KEYS = {
     "region_name": "us-east-1",

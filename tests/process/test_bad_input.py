@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
-from tests.process.harness import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.endpoints import Endpoint, data_of, entry
 
 HEAD = (
     "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.daemon import DEADLINE_S, Daemon, Metrics, sandbox, wait_for
+from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.process.conftest import Run
-from tests.process.harness import DEADLINE_S, Daemon, Metrics, sandbox, wait_for
 
 HEADERS = {
     "Content-Type": "application/x-amz-json-1.1",

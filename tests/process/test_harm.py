@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, entry
 from tests.kit.attacks import ATTACKS, MIB, Victim
+from tests.kit.daemon import Daemon
+from tests.kit.endpoints import Endpoint, entry
 from tests.process.conftest import Run
-from tests.process.harness import Daemon
 
 CONTAINER_BYTES = 512 * MIB
 

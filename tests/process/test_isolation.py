@@ -5,9 +5,9 @@ import json
 from contextlib import closing
 from functools import partial
 
-from tests.contract.endpoints import entry
+from tests.kit.daemon import DEADLINE_S, Daemon, wait_for
+from tests.kit.endpoints import entry
 from tests.process.conftest import Run
-from tests.process.harness import DEADLINE_S, Daemon, wait_for
 
 STUCK = [f"stuck-{number}" for number in range(6)]
 CALLS_OF_EACH = 16  # in_flight_max

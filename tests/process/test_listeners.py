@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import (
+from tests.kit.daemon import (
     DEADLINE_S,
     READY,
     Daemon,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, entry
-from tests.process.harness import DEADLINE_S, ROOT, environment, get, wait_for, write_config
+from tests.kit.daemon import DEADLINE_S, ROOT, environment, get, wait_for, write_config
+from tests.kit.endpoints import Endpoint, entry
 
 LISTENING = re.compile(r"listener\W+(\w+)\W+at\W+(http\S+?:\d+)")  # in both formats
 

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.contract.endpoints import Endpoint
-from tests.process.harness import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+from tests.kit.endpoints import Endpoint
 
 HELD_BYTES = 64 * MIB
 ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, data_of, entry
+from tests.kit.daemon import DEADLINE_S, MIB, Daemon, sandbox, started, wait_for
+from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.process.conftest import Run
-from tests.process.harness import DEADLINE_S, MIB, Daemon, sandbox, started, wait_for
 
 
 class HttpClient(threading.Thread):

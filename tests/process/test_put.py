@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.contract.endpoints import Endpoint, data_of
+from tests.kit.daemon import ROOT, Daemon, environment
+from tests.kit.endpoints import Endpoint, data_of
 from tests.process.conftest import Run
-from tests.process.harness import ROOT, Daemon, environment
 
 
 def put(daemon: Daemon, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

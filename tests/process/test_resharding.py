@@ -6,9 +6,9 @@ Splits, merges and UpdateShardCount under load are in `test_promises.py`, and wi
 
 from typing import Any
 
-from tests.contract.endpoints import Endpoint, entry
+from tests.kit.daemon import MIB, sandbox, wait_for
+from tests.kit.endpoints import Endpoint, entry
 from tests.process.conftest import Run
-from tests.process.harness import MIB, sandbox, wait_for
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/demo"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.daemon import Process, get, running, started, write_config
 from tests.process.conftest import Run
-from tests.process.harness import Process, get, running, started, write_config
 
 EXIT_CONFIG = 78
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.endpoints import Answer, Endpoint, entry
-from tests.process.conftest import Run
-from tests.process.harness import (
+from tests.kit.daemon import (
     DEADLINE_S,
     Daemon,
     Process,
@@ -23,6 +21,8 @@ from tests.process.harness import (
     wait_for,
     write_config,
 )
+from tests.kit.endpoints import Answer, Endpoint, entry
+from tests.process.conftest import Run
 
 ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}
 HANG: dict[str, object] = {"kind": "hang", "calls": None}

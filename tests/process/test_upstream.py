@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.endpoints import Endpoint, entry
-from tests.process.harness import Process, get, started, write_config
+from tests.kit.daemon import Process, get, started, write_config
+from tests.kit.endpoints import Endpoint, entry
 
 KEY = "AKIDEXAMPLE123456789"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

@@ -20,8 +20,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate
 from kdaemon.pack.lane import LaneState, Run
-from tests.sim.kcl import inner_records
-from tests.unit.base.frames import (
+from tests.kit.frames import (
     MS,
     SECOND,
     delivered,
@@ -30,6 +29,7 @@ from tests.unit.base.frames import (
     failed,
     make_frame,
 )
+from tests.kit.kcl import inner_records
 
 T = 1000 * SECOND
 DEADLINE_NS = 5 * SECOND

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.engine import EngineSettings
+from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, SETTINGS, Play
-from tests.unit.base.frames import MS, SECOND, describe, even_shards
 
 # Without the phase that explains: it runs a stuck example hundreds of times, which takes minutes.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)

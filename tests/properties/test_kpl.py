@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
 from kdaemon.base.record import Record
 from kdaemon.pack import kpl
-from tests.contract.aggregates import python_reads, python_writes, triples
+from tests.kit.aggregates import python_reads, python_writes, triples
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=150)
 

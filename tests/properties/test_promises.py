@@ -13,8 +13,8 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import EngineSettings
 from kdaemon.pace.bucket import BURST_NS
+from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import SETTINGS, Place, Play, Sent, T
-from tests.unit.base.frames import MS, SECOND, describe, even_shards
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=80)
 SEEDS = st.integers(0, 2**32)

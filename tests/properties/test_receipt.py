@@ -25,8 +25,8 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.send.client import PutAnswer
-from tests.unit.door.fakes import FakeTransport
-from tests.unit.streams.fakes import FakeClock, FakeService, make_streams
+from tests.kit.doors import FakeTransport
+from tests.kit.streams import FakeClock, FakeService, make_streams
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 OUTCOMES = ("delivered", "delivered", "delivered", "throttled", "failed", "failed and written")

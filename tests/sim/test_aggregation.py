@@ -16,7 +16,8 @@ from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
-from tests.sim.kcl import Read, inner_records, read
+from tests.kit.kcl import Read, inner_records, read
+from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 from tests.sim.test_resharding import (
     AWS_CHANGES,
     CHANGED_AT_S,
@@ -29,7 +30,6 @@ from tests.sim.test_resharding import (
     split,
     switch,
 )
-from tests.sim.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 
 SEEDS = range(2)
 JOINED = replace(SETTINGS, aggregate_bytes_max=51_200)

@@ -11,7 +11,7 @@ from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
 from kdaemon.sandbox.settings import Quota
-from tests.sim.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
+from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 
 SEEDS = range(8)
 

@@ -16,7 +16,7 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
-from tests.sim.world import (
+from tests.kit.world import (
     MS,
     SECOND,
     SETTINGS,

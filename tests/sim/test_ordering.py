@@ -17,8 +17,8 @@ from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.shards import hash_key_of
-from tests.contract.aggregates import python_reads
-from tests.sim.world import (
+from tests.kit.aggregates import python_reads
+from tests.kit.world import (
     MS,
     SECOND,
     SETTINGS,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.record import Record
+from tests.kit.world import MS, SECOND, Client, World
 from tests.sim.test_ordering import AWS, AWS_AGGREGATED, YANDEX, Way
-from tests.sim.world import MS, SECOND, Client, World
 
 
 def delivered_per_second(

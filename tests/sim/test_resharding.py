@@ -19,7 +19,7 @@ from kdaemon.base.description import StreamDescription
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
-from tests.sim.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
+from tests.kit.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
 
 SEEDS = range(2)
 PER_SECOND = 1_200  # records of all engines together: a third of what the four first shards take

@@ -20,7 +20,7 @@ from kdaemon.cli.shown import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
 from kdaemon.system import SystemClock
-from tests.process.harness import environment, get, running, wait_for
+from tests.kit.daemon import environment, get, running, wait_for
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000

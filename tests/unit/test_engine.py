@@ -7,8 +7,8 @@ import pytest
 from kdaemon.base.counters import DeadReason, FailureCode
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.verdict import Verdict
-from tests.unit.base.frames import MS, SECOND, delivered, failed, make_frame
-from tests.unit.engine_rig import SETTINGS, Rig, T
+from tests.kit.engine_rig import SETTINGS, Rig, T
+from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 
 # Credit and linger: when a batch goes
 

@@ -8,7 +8,8 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.engine.heat import BACKLOGGED_NS, StreamHeat
-from tests.unit.base.frames import (
+from tests.kit.engine_rig import SETTINGS, T
+from tests.kit.frames import (
     MS,
     SECOND,
     LoadedDice,
@@ -18,7 +19,6 @@ from tests.unit.base.frames import (
     failed,
     make_frame,
 )
-from tests.unit.engine_rig import SETTINGS, T
 
 ROOMY = replace(SETTINGS, batch_records_max=500, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(4)

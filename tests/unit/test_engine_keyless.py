@@ -11,9 +11,9 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.cli.replay import _line
 from kdaemon.engine import EngineSettings
 from kdaemon.spool.delivery import letters_of
-from tests.sim.kcl import inner_records
-from tests.unit.base.frames import MS, delivered, describe, even_shards, failed, make_frame
-from tests.unit.engine_rig import SETTINGS, Rig
+from tests.kit.engine_rig import SETTINGS, Rig
+from tests.kit.frames import MS, delivered, describe, even_shards, failed, make_frame
+from tests.kit.kcl import inner_records
 
 PLAIN = SETTINGS
 ORDERED = replace(SETTINGS, is_ordered=True)

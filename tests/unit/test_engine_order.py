@@ -13,8 +13,8 @@ from kdaemon.base.verdict import Verdict
 from kdaemon.engine import EngineSettings
 from kdaemon.engine.engine import UNAVAILABLE_RECHECK_NS
 from kdaemon.pack.batch import Batch
-from tests.unit.base.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
-from tests.unit.engine_rig import SETTINGS, Rig, T
+from tests.kit.engine_rig import SETTINGS, Rig, T
+from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
 
 NOT_SENT = ServiceError("ConnectError", "", was_sent=False)
 INVALID = ServiceError("ValidationException", "no good", status=400)

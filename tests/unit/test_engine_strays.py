@@ -12,8 +12,8 @@ from kdaemon.base.verdict import Verdict
 from kdaemon.engine.strays import STRAY_WAIT_NS, Landing, landing
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
-from tests.unit.base.frames import MS, SECOND, delivered, describe, failed, make_frame
-from tests.unit.engine_rig import SETTINGS, Rig, T
+from tests.kit.engine_rig import SETTINGS, Rig, T
+from tests.kit.frames import MS, SECOND, delivered, describe, failed, make_frame
 
 AGGREGATING = replace(SETTINGS, aggregate_bytes_max=10_000)
 MIDDLE = HASH_KEY_MAX // 2

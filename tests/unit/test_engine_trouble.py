@@ -14,7 +14,8 @@ from kdaemon.base.service import YANDEX
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
-from tests.unit.base.frames import (
+from tests.kit.engine_rig import SETTINGS, Rig, T
+from tests.kit.frames import (
     MS,
     SECOND,
     LoadedDice,
@@ -24,7 +25,6 @@ from tests.unit.base.frames import (
     failed,
     make_frame,
 )
-from tests.unit.engine_rig import SETTINGS, Rig, T
 
 NOT_SENT = ServiceError(Trouble.CONNECT, "", was_sent=False)
 TIMED_OUT = ServiceError(Trouble.READ_TIMEOUT, "silence")

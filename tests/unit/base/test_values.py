@@ -6,7 +6,7 @@ import pytest
 from kdaemon.base.errors import ConfigError, ConfigProblem, RejectedRecord, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
-from tests.unit.base.frames import make_frame
+from tests.kit.frames import make_frame
 
 
 def test_a_record_goes_onto_the_wire_under_the_names_of_the_service() -> None:

@@ -1,4 +1,4 @@
-"""A stream in memory as the gateways see it, and requests whose answers can be read."""
+"""A stream in memory as a door sees it, and requests whose answers can be read."""
 
 import json
 from collections.abc import Callable

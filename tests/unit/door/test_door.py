@@ -22,9 +22,9 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
+from tests.kit.doors import FakeTransport
+from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
-from tests.unit.door.fakes import FakeTransport
-from tests.unit.streams.fakes import DENIED, FakeClock, FakeService, make_streams, turn
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 HEADER = "x-kdaemon-acknowledge"

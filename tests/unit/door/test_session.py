@@ -17,7 +17,7 @@ from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
-from tests.unit.door.fakes import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
+from tests.kit.doors import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
 FAILED = RecordResult(error_code="InternalFailure", error_message="Why.")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
-from tests.unit.door.fakes import FakeTransport
+from tests.kit.doors import FakeTransport
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -19,7 +19,7 @@ from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX
-from tests.unit.door.fakes import FakeTransport
+from tests.kit.doors import FakeTransport
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
 POST = (

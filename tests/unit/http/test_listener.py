@@ -24,7 +24,7 @@ from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http, serve_unix
 from kdaemon.http.server import serve as serve_sockets
-from tests.unit.door.fakes import FakeDoor
+from tests.kit.doors import FakeDoor
 
 Run = Callable[[Any], Any]
 

@@ -18,7 +18,7 @@ from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.system import SystemDice
-from tests.sim.world import SETTINGS
+from tests.kit.world import SETTINGS
 
 ANSWER_WITHIN_S = 20  # on a busy machine
 

@@ -13,8 +13,8 @@ from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
 from kdaemon.observe.slices import SLICE_NS
-from tests.unit.base.frames import SECOND, LoadedDice, describe, even_shards, make_frame
-from tests.unit.engine_rig import SETTINGS, T
+from tests.kit.engine_rig import SETTINGS, T
+from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
 
 ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(3)

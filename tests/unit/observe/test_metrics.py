@@ -31,7 +31,7 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
 from kdaemon.observe.table import HOT_SHARDS_MAX, LOG, SHARD, SPOOL, TABLE, Kind
 from kdaemon.sandbox.settings import Quota
-from tests.sim.world import MS, SECOND, Faults, World, make_frame
+from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

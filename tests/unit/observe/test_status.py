@@ -26,7 +26,7 @@ from kdaemon.observe.status import (
 )
 from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.sandbox.settings import Quota
-from tests.sim.world import MS, SECOND, SETTINGS, Faults, World, make_frame
+from tests.kit.world import MS, SECOND, SETTINGS, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
 ALLOWED = {

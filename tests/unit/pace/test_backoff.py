@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.pace.backoff import HOLD_BACKOFF, SHARD_BACKOFF, STREAM_BACKOFF, Backoff
-from tests.unit.base.frames import MS, SECOND, LoadedDice
+from tests.kit.frames import MS, SECOND, LoadedDice
 
 ALL = [SHARD_BACKOFF, STREAM_BACKOFF, HOLD_BACKOFF]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdaemon.pace.adaptive import FIRST_SHARE
 from kdaemon.pace.bucket import TokenBucket
 from kdaemon.pace.budget import ShardBudget
-from tests.unit.base.frames import MS, SECOND
+from tests.kit.frames import MS, SECOND
 
 RECORDS, BYTES = 1000, 1_000_000
 STEP_NS = 50 * MS

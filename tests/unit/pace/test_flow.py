@@ -6,7 +6,7 @@ import pytest
 
 from kdaemon.pace.backoff import Backoff
 from kdaemon.pace.flow import Flow, FlowMove, FlowState
-from tests.unit.base.frames import LoadedDice
+from tests.kit.frames import LoadedDice
 
 OPEN, WAITING, PROBING = FlowState.OPEN, FlowState.WAITING, FlowState.PROBING
 SENT, SUCCEEDED, FAILED = FlowMove.SENT, FlowMove.SUCCEEDED, FlowMove.FAILED

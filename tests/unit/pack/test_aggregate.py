@@ -20,7 +20,7 @@ from kdaemon.pack.kpl import (
 )
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
-from tests.unit.base.frames import MS, make_frame
+from tests.kit.frames import MS, make_frame
 
 BYTES_MAX = 1000
 ENVELOPE_BYTES = AGGREGATE_OVERHEAD_BYTES + 2  # with keys of two characters, as `frame_of` has them

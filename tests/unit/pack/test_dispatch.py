@@ -11,7 +11,7 @@ from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import Packer
-from tests.unit.base.frames import (
+from tests.kit.frames import (
     MS,
     SECOND,
     delivered,

@@ -11,7 +11,7 @@ from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
 from kdaemon.pack.lane import Lane, Run
-from tests.unit.base.frames import make_frame
+from tests.kit.frames import make_frame
 
 Place = tuple[Frame, int]
 

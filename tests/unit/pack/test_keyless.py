@@ -13,7 +13,7 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
-from tests.unit.base.frames import MS, SECOND, make_frame
+from tests.kit.frames import MS, SECOND, make_frame
 
 LINGER_NS = 100 * MS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
-from tests.unit.base.frames import MS, SECOND, sized_frame
+from tests.kit.frames import MS, SECOND, sized_frame
 
 IDLE, READY, WAITING, RETIRED = LaneState
 FILLED, EMPTIED, HELD_BACK, DUE, RETIRE = LaneMove

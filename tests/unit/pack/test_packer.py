@@ -9,7 +9,7 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import STALE_WAITS_MAX, Packer
-from tests.unit.base.frames import MS, SECOND, sized_frame
+from tests.kit.frames import MS, SECOND, sized_frame
 
 LINGER_NS = 100 * MS
 

@@ -11,7 +11,7 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState, Run
 from kdaemon.pack.packer import Packer
-from tests.unit.base.frames import MS, sized_frame
+from tests.kit.frames import MS, sized_frame
 
 RECORDS_MAX, BYTES_MAX = 8, 2000
 

@@ -15,7 +15,7 @@ from kdaemon.route.freshness import (
     MapFreshness,
 )
 from kdaemon.route.seen import GENERATION_NS, SeenShards
-from tests.unit.base.frames import MS, SECOND, LoadedDice, delivered, failed
+from tests.kit.frames import MS, SECOND, LoadedDice, delivered, failed
 
 T = 1000 * SECOND  # a start that is not zero
 

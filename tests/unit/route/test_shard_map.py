@@ -20,7 +20,7 @@ from kdaemon.route.shard_map import (
     keyless_key,
     spread_hash_key,
 )
-from tests.unit.base.frames import even_shards
+from tests.kit.frames import even_shards
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=100)
 HASH_KEYS = st.integers(0, HASH_KEY_MAX)

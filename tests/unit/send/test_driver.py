@@ -17,7 +17,7 @@ from kdaemon.send.client import ClientSettings
 from kdaemon.send.driver import StreamDriver
 from kdaemon.send.request import Body
 from kdaemon.system import SystemClock, SystemDice
-from tests.unit.engine_rig import SETTINGS
+from tests.kit.engine_rig import SETTINGS
 from tests.unit.send.scripted import (
     DELIVERED,
     ORDERS,

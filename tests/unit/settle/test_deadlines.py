@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from kdaemon.base.frame import Frame
 from kdaemon.settle.deadlines import SWEEP_INTERVAL_NS, Deadlines
-from tests.unit.base.frames import SECOND, sized_frame
+from tests.kit.frames import SECOND, sized_frame
 
 
 def filled(*deadlines_ns: int) -> tuple[Deadlines, list[Frame]]:

@@ -9,7 +9,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger
-from tests.unit.base.frames import MS, SECOND, delivered, failed, make_frame
+from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 
 WITHDRAWN = failed("withdrawn")
 

@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.spool.letters import DeadLetter, LetterFilter, LetterTotal
 from kdaemon.spool.store import Changes, Store
-from tests.unit.spool.stores import NOW_MS, append, make_letter, open_store, open_view
+from tests.kit.stores import NOW_MS, append, make_letter, open_store, open_view
 
 ALL = LetterFilter()
 DATA_BYTES = 10

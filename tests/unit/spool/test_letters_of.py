@@ -6,8 +6,8 @@ import pytest
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.spool.delivery import letters_of
-from tests.unit.base.frames import SECOND, delivered, failed
-from tests.unit.engine_rig import SETTINGS, Rig, T
+from tests.kit.engine_rig import SETTINGS, Rig, T
+from tests.kit.frames import SECOND, delivered, failed
 
 
 @pytest.mark.parametrize("code", ["Expired", "OutsideRange", "InvalidArgumentException"])

@@ -14,7 +14,7 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import _sums, is_log_whole, mend_log
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
-from tests.unit.spool.stores import append, flip, make_letter, open_store, open_view, stored_ids
+from tests.kit.stores import append, flip, make_letter, open_store, open_view, stored_ids
 
 FRAME_BYTES = PAGE_BYTES + 24
 HEADER_BYTES = 32

@@ -9,7 +9,7 @@ import pytest
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.store import Backlog, Changes, Dropped, Store
-from tests.unit.spool.stores import (
+from tests.kit.stores import (
     NOW_MS,
     append,
     make_letter,

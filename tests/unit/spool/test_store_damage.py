@@ -21,7 +21,7 @@ from kdaemon.spool.place import Place
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
 from kdaemon.spool.writes import QUARANTINE_ROWS_MAX
-from tests.unit.spool.stores import (
+from tests.kit.stores import (
     append,
     flip,
     make_letter,

@@ -1,6 +1,6 @@
 """The disk fails: the commit in hand is refused, nothing of it is applied, and the next one may do.
 
-Faults come from below SQLite (`tests/model/disk.py`) or from the kernel (limits, small disks).
+Faults come from below SQLite (`tests/kit/disk.py`) or from the kernel (limits, small disks).
 """
 
 import resource
@@ -17,8 +17,8 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Changes, Store
-from tests.model.disk import SQLITE_OK, Disk, attach, works
-from tests.unit.spool.stores import (
+from tests.kit.disk import SQLITE_OK, Disk, attach, works
+from tests.kit.stores import (
     append,
     make_letter,
     new_frame,
@@ -231,7 +231,7 @@ from pathlib import Path
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Changes
-from tests.unit.spool.stores import append, new_frame, open_store, open_view, stored_ids
+from tests.kit.stores import append, new_frame, open_store, open_view, stored_ids
 disk = Path(sys.argv[1])
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.place import Place, strangers
-from tests.unit.spool.stores import append, open_store, open_view, stored_ids
+from tests.kit.stores import append, open_store, open_view, stored_ids
 
 is_root = os.geteuid() == 0
 

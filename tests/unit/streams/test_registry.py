@@ -12,7 +12,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import MISSING_NS, Existence
-from tests.unit.streams.fakes import DENIED, FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 
 OURS, OTHERS = "111111111111", "222222222222"
 REGION = "region = 'eu-central-1'\n"

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-HERE = Path(__file__).parent
+NODE = Path(__file__).resolve().parents[1] / "contract"  # where the packages from npm are
 DEADLINE_S = 15.0  # for a service to start or a stream to become ACTIVE; on a slow machine
 
 # kinesalite and kinesis-local want these headers to be there; nobody verifies them.
@@ -213,7 +213,7 @@ def process_with_port(command: list[str]) -> Iterator[int]:
     """
     with subprocess.Popen(
         command,
-        cwd=HERE,
+        cwd=NODE,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
-from tests.unit.base.frames import (
+from tests.kit.frames import (
     MS,
     SECOND,
     LoadedDice,

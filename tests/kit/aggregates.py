@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kdaemon.base.record import Record
-from tests.contract.endpoints import HERE
+from tests.kit.endpoints import NODE
 
 _path = list(sys.path)
 from aws_kinesis_agg.aggregator import AggRecord  # type: ignore[import-untyped]  # noqa: E402
@@ -69,12 +69,12 @@ def _node(asked: dict[str, Any]) -> Any:
     node = shutil.which("node")
     if node is None:
         pytest.skip("aws-kinesis-agg (npm): there is no node on this machine")
-    if not (HERE / "node_modules" / "aws-kinesis-agg").is_dir():
+    if not (NODE / "node_modules" / "aws-kinesis-agg").is_dir():
         pytest.skip("aws-kinesis-agg (npm) is not in tests/contract/node_modules; see `make test`")
     ran = subprocess.run(
         [node, "aggregates.js"],
         input=json.dumps(asked).encode() + b"\n",
-        cwd=HERE,
+        cwd=NODE,
         capture_output=True,
         timeout=NODE_DEADLINE_S,
     )
