@@ -155,8 +155,8 @@ class FrameLedger:
             self._count_down(frame, 1)
 
     def give_up(self, frame: Frame, result: RecordResult, reason: DeadReason) -> None:
-        """What is left of the frame is dead, and none of it is in flight. The caller takes it out
-        of the queues.
+        """What is left of the frame is dead, and none of it is in flight; a client that waits is
+        told so. The caller takes it out of the queues.
         """
         self._counters.dead[reason] += frame.unsettled
         self._counters.buffered -= frame.unsettled
@@ -164,6 +164,8 @@ class FrameLedger:
         dead.update((index, reason) for index, each in enumerate(frame.results) if each is None)
         frame.results = [result if each is None else each for each in frame.results]
         frame.is_abandoned = True
+        self._deadlines.discard(frame)
+        self._patient.pop(frame, None)
         self._ages.discard(frame)
         self._release(frame)
 

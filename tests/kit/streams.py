@@ -34,7 +34,8 @@ class FixedDice:
 
 class FakeService:
     """`missing`: names that it does not have. `arn_of`: what it tells of a stream; "" tells
-    nothing. `is_silent`: it answers no question for streams. `calls`: what was put, in order.
+    nothing. `is_silent`: it answers no question for streams; `word`: it answers when this is set.
+    `calls`: what was put, in order.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,8 @@ class FakeService:
         self.encryption_type = "NONE"
         self.is_auto = False
         self.is_silent = False
+        self.word = asyncio.Event()
+        self.word.set()
         self.is_stalled = False
         self.described: list[StreamTarget] = []
         self.calls: list[tuple[StreamTarget, list[bytes]]] = []
@@ -70,6 +73,7 @@ class FakeService:
         self.described.append(target)
         if self.is_silent:
             await asyncio.Event().wait()
+        await self.word.wait()
         if target.name in self.missing:
             raise MISSING
         if self.describe_error is not None:

@@ -356,6 +356,39 @@ async def test_a_missing_unlisted_stream_is_refused_whatever_its_client_waits_fo
     assert place.streams.memory.bytes_taken == 0
 
 
+@pytest.mark.parametrize("way", [*WAYS, "session"])
+async def test_who_waits_in_memory_for_a_stream_that_is_missing_is_told_once(
+    daemon: Make, way: str
+) -> None:
+    service = FakeService()
+    service.is_stalled, service.missing = True, {"bogus"}
+    service.word.clear()
+    place = daemon(service, "[default]\nlinger_ms = 0\nin_flight_max = 1")
+    in_flight = place.put_record("bogus", "delivered")
+    await turn()
+    if way == "session":
+        session = NdjsonSession(place.door, HttpHub(HttpLimits()))
+        session.take_over(FakeTransport())
+        session.data_received(b'{"stream":"bogus","acknowledge":"delivered"}\n{"data":"hi"}\n')
+    else:
+        queued = ask(place, way, "bogus", "delivered")
+    await turn()
+    service.word.set()
+    await turn()
+    if way != "session":
+        assert read_answer(queued).body["__type"] == "ResourceNotFoundException"
+    held_bytes = place.streams.memory.bytes_taken
+    stream = place.stream("bogus")
+    assert held_bytes == stream.engine.ledger.held_bytes > 0
+    assert in_flight.answer is None
+    place.clock.ns += 60_000_000_000  # the deadlines of both are over
+    stream.engine.handle_timeout(place.clock.ns)
+    assert stream.counters.buffered == 0
+    assert place.streams.memory.bytes_taken == 0
+    place.streams.give_up()
+    assert stream.counters.unaccounted() == 0
+
+
 async def test_before_the_service_spoke_the_memory_of_what_waits_is_taken(daemon: Make) -> None:
     place = daemon()
     place.service.is_silent = True
