@@ -127,6 +127,8 @@ class Door:
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
+        if not stream.is_listed:
+            stream.existence()  # a look-up that is too old is word of nothing any more
         if not stream.has_word and _needs_word(stream, put, acknowledge):
             if is_patient:
                 return None

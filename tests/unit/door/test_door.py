@@ -22,6 +22,7 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
+from kdaemon.streams.stream import MISSING_NS
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
@@ -354,6 +355,22 @@ async def test_a_missing_unlisted_stream_is_refused_whatever_its_client_waits_fo
     assert place.rejected("bogus") == {"missing_stream": count}
     assert place.received() == count
     assert place.streams.memory.bytes_taken == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("acknowledge", ["accepted", "none"])
+async def test_what_is_promised_nothing_waits_for_a_new_word_when_the_old_one_is_too_old(
+    daemon: Make, way: str, acknowledge: str
+) -> None:
+    place = daemon()
+    place.service.missing = {"bogus"}
+    for _ in range(3):
+        answer = await answered(ask(place, way, "bogus", acknowledge))
+        assert answer.body["__type"] == "ResourceNotFoundException"
+        place.clock.ns += MISSING_NS + 1
+    counters = place.stream("bogus").counters
+    assert counters.accepted == 0
+    assert sum(counters.dead.values()) == 0
 
 
 @pytest.mark.parametrize("way", [*WAYS, "session"])
