@@ -74,7 +74,13 @@ class Streams:
 
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: to count what cannot be read under its name."""
-        return None if spelling is None else self._by_spelling.get(spelling)
+        if spelling is None:
+            return None
+        stream = self._by_spelling.get(spelling)
+        if stream is None:  # spellings are forgotten when there are many, or the account is learnt
+            meaning = self._identities.of(spelling)
+            stream = None if meaning is None else self._streams.get(meaning.identity)
+        return stream
 
     def find_stored(self, name: str) -> Stream:
         """For the spool. Raises RejectedRecord for a stream that is not taken any more."""

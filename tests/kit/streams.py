@@ -35,7 +35,7 @@ class FixedDice:
 class FakeService:
     """`missing`: names that it does not have. `arn_of`: what it tells of a stream; "" tells
     nothing. `is_silent`: it answers no question for streams; `word`: it answers when this is set.
-    `calls`: what was put, in order.
+    `answer`: it answers calls when this is set. `calls`: what was put, in order.
     """
 
     def __init__(self) -> None:
@@ -49,6 +49,8 @@ class FakeService:
         self.is_silent = False
         self.word = asyncio.Event()
         self.word.set()
+        self.answer = asyncio.Event()
+        self.answer.set()
         self.is_stalled = False
         self.described: list[StreamTarget] = []
         self.calls: list[tuple[StreamTarget, list[bytes]]] = []
@@ -58,6 +60,7 @@ class FakeService:
         self.calls.append((target, [record.data for record in records]))
         if self.is_stalled:
             await asyncio.Event().wait()
+        await self.answer.wait()
         if target.name in self.missing:
             raise MISSING
         result = DELIVERED

@@ -496,6 +496,24 @@ async def test_clients_are_told_how_the_service_keeps_their_records(daemon: Make
     assert (await answered(ask(place, way))).body["EncryptionType"] == "KMS"
 
 
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+async def test_clients_are_told_so_while_the_account_is_learnt(daemon: Make, way: str) -> None:
+    service = FakeService()
+    service.encryption_type = "KMS"
+    service.arn_of = lambda target: (
+        f"arn:aws:kinesis:eu-central-1:111111111111:stream/{target.name}"
+    )
+    service.word.clear()
+    service.answer.clear()
+    place = daemon(service, "region = 'eu-central-1'\n[default]\nlinger_ms = 0")
+    request = ask(place, way)
+    await turn()
+    service.word.set()
+    await turn()
+    service.answer.set()
+    assert (await answered(request)).body["EncryptionType"] == "KMS"
+
+
 # H2: a body of lines that is large, or hopeless
 
 
