@@ -125,6 +125,11 @@ class StreamDriver:
         self._dry_runs.add(asking)
         asking.add_done_callback(self._dry_runs.discard)
 
+    @property
+    def is_asking(self) -> bool:
+        """A client waits for the answer to its dry run."""
+        return bool(self._dry_runs)
+
     def doubt_limits(self) -> None:
         """A record broke a limit as we know it: it may have been raised."""
         self.engine.freshness.stale(self._clock.now_ns(), Doubt.LIMITS)

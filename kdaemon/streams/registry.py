@@ -279,7 +279,12 @@ class Streams:
         idle = [
             stream
             for stream in self._drivers
-            if not stream.is_listed and stream.engine.is_idle and not stream.counters.spooled
+            if not (
+                stream.is_listed
+                or not stream.engine.is_idle
+                or stream.counters.spooled
+                or stream.is_waited_for
+            )
         ]
         if not idle:
             return False

@@ -213,6 +213,11 @@ class Stream:
             return hold
         return ServiceError(MISSING_STREAM, f"Stream {self.name} not found.", status=400)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Clients wait for word of it, or for the service's answer to a dry run."""
+        return bool(self._waiters) or self._driver.is_asking
+
     # Taking records
 
     def store(self, frame: Frame) -> Refused | None:

@@ -70,6 +70,7 @@ class FakeService:
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
         self.dry_runs.append(target)
+        await self.answer.wait()
         return ServiceError("DryRunOperationException", "It would have.", status=400)
 
     async def describe(self, target: StreamTarget) -> StreamDescription:

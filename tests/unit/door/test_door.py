@@ -406,6 +406,40 @@ async def test_who_waits_in_memory_for_a_stream_that_is_missing_is_told_once(
     assert stream.counters.unaccounted() == 0
 
 
+@pytest.mark.parametrize("way", [*WAYS, "dry run", "session"])
+async def test_a_stream_that_a_client_waits_for_keeps_its_place(daemon: Make, way: str) -> None:
+    service = FakeService()
+    service.word.clear()
+    service.answer.clear()
+    place = daemon(service, "streams_max = 2\n[default]\nlinger_ms = 0")
+    transport = FakeTransport()
+    if way == "session":
+        session = NdjsonSession(place.door, HttpHub(HttpLimits()))
+        session.take_over(transport)
+        session.data_received(b'{"stream":"new","acknowledge":"accepted"}\n{"data":"hi"}\n')
+    elif way == "dry run":
+        waiting = place.put_record("new", DryRun=True)
+    else:
+        waiting = ask(place, way, "new", "accepted")
+    await turn()
+    names = [f"s{number}" for number in range(5)]
+    assert all(isinstance(place.streams.find(name), Stream) for name in names[:1])
+    for name in names[1:]:  # the others take turns in the other place
+        place.streams.find(name)
+        await turn()
+    service.word.set()
+    service.answer.set()
+    await turn()
+    if way == "session":
+        assert transport.lines() == [{"acknowledged": 1}]
+    elif way == "dry run":
+        assert read_answer(waiting).body["__type"] == "DryRunOperationException"
+    else:
+        assert read_answer(waiting).status == 200
+    await turn()
+    assert place.streams.memory.bytes_taken == 0
+
+
 async def test_before_the_service_spoke_the_memory_of_what_waits_is_taken(daemon: Make) -> None:
     place = daemon()
     place.service.is_silent = True
