@@ -129,10 +129,25 @@ class Door:
             acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
         if not stream.is_listed:
             stream.existence()  # a look-up that is too old is word of nothing any more
-        if not stream.has_word and _needs_word(stream, put, acknowledge):
-            if is_patient:
+        if not stream.has_word:
+            needs_word = _needs_word(stream, put, acknowledge)
+            if needs_word and is_patient:
                 return None
-            return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
+            if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
+                return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
+        return self._admit_to(stream, put, asked, acknowledge, on_settled, is_patient=is_patient)
+
+    def _admit_to(
+        self,
+        stream: Stream,
+        put: Put,
+        asked: Acknowledge | None,
+        acknowledge: Acknowledge,
+        on_settled: OnSettled,
+        *,
+        is_patient: bool,
+    ) -> Admission | Refused | None:
+        """As `admit`, for a stream of which enough is known."""
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
             taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
@@ -316,7 +331,8 @@ class Door:
         on_settled: OnSettled,
     ) -> Admission | Refused:
         """Nobody has asked the service yet for this stream: its records are promised nothing before
-        the service told of it, or did not answer. Their memory is taken meanwhile.
+        the service told of it, or did not answer. Their memory is taken meanwhile. On a stream that
+        keeps order what comes behind them waits with them.
         """
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
         if not stream.memory.take(frame.held_bytes):
@@ -328,14 +344,20 @@ class Door:
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), sum(put.sizes))
                 return
-            taken = self.admit(spelling, put, asked, on_settled)
+            taken: Admission | Refused | None
+            if self._streams.find(spelling) is stream:
+                taken = self._admit_to(
+                    stream, put, asked, acknowledge, on_settled, is_patient=False
+                )
+            else:  # the account was learnt, and the spelling means another stream
+                taken = self.admit(spelling, put, asked, on_settled)
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
                 on_settled(frame)
             else:
                 pending.admitted = taken
 
-        stream.when_word(go_on)
+        stream.queue(go_on)
         return pending
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:

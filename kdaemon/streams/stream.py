@@ -9,6 +9,7 @@ client waits for, and its look-up is good for MISSING_NS.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -85,6 +86,7 @@ class Stream:
         "_driver",
         "_existence",
         "_missing_until_ns",
+        "_queue",
         "_spool",
         "_timer",
         "_waiters",
@@ -128,6 +130,7 @@ class Stream:
         self._existence = Existence.THERE if is_listed else Existence.UNSURE
         self.has_word = False  # the service told of the stream, or did not answer
         self._missing_until_ns = 0
+        self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
         self._waiters: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -164,6 +167,10 @@ class Stream:
         return self.config.when_full == "drop_oldest"
 
     @property
+    def is_ordered(self) -> bool:
+        return self.config.ordering != "none"
+
+    @property
     def has_spool(self) -> bool:
         return self._spool is not None
 
@@ -185,6 +192,8 @@ class Stream:
         if word is Word.NOT_FOUND:
             self._missing_until_ns = self._clock.now_ns() + MISSING_NS
         self._move(word)
+        while self._queue:  # whoever comes meanwhile goes behind those who are there
+            self._queue.popleft()()
         self.has_word = True
         if self._timer is not None:
             self._timer.cancel()
@@ -193,9 +202,24 @@ class Stream:
         for waiter in waiters:
             waiter()
 
+    @property
+    def has_queue(self) -> bool:
+        """Requests wait for word of the stream."""
+        return bool(self._queue)
+
+    def queue(self, go_on: Callable[[], None]) -> None:
+        """Lets a request wait for word of the stream: it goes on behind those that wait already,
+        and before any that comes when `has_word` is true.
+        """
+        self._queue.append(go_on)
+        self._expect_word()
+
     def when_word(self, callback: Callable[[], None]) -> None:
         """Calls back once, when there is word of the stream: within WORD_WAIT_S."""
         self._waiters.append(callback)
+        self._expect_word()
+
+    def _expect_word(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(WORD_WAIT_S, self.hear, Word.NO_ANSWER)
@@ -216,7 +240,7 @@ class Stream:
     @property
     def is_waited_for(self) -> bool:
         """Clients wait for word of it, or for the service's answer to a dry run."""
-        return bool(self._waiters) or self._driver.is_asking
+        return bool(self._queue or self._waiters) or self._driver.is_asking
 
     # Taking records
 
