@@ -103,6 +103,7 @@ class _Body:
         self._said: Acknowledge | None = None  # the promise of what was taken
         self._refusals: list[Refusal] = []  # of what was not, one for each kind
         self._admissions: list[Admission] = []
+        self._is_gone = False
 
     # Reading
 
@@ -119,6 +120,7 @@ class _Body:
         self._buffer.feed(body)
         self._buffer.finish()
         request.headers = {}
+        request.on_gone = self._withdraw
         self._read_on()
 
     def _reserve(self, body: bytes) -> Refused | None:
@@ -180,9 +182,6 @@ class _Body:
         if self._unread_count:
             self._door.refuse_unread(self._spelling, self._unread_count)
         self._is_admitted = True
-        waits = any(each.frame.acknowledge is Acknowledge.DELIVERED for each in self._admissions)
-        if self._open and waits:
-            self._request.on_gone = self._withdraw
         self._answer_if_settled()
 
     def _admit(self, block: Block) -> None:
@@ -200,6 +199,8 @@ class _Body:
         self._problems.extend(block.oversized)
         if isinstance(taken, Admission):
             self._admissions.append(taken)
+            if self._is_gone:
+                taken.withdraw()
             return
         assert taken is not None, "a request is told at once when there is no room"
         self._open -= 1
@@ -217,6 +218,8 @@ class _Body:
             self._reserved = None
 
     def _withdraw(self) -> None:
+        """The client has gone: what it waits for is withdrawn, and what is yet to be admitted."""
+        self._is_gone = True
         for admission in self._admissions:
             admission.withdraw()
 

@@ -8,6 +8,7 @@ API's two operations, NDJSON over HTTP, and the lines of a connection.
 import asyncio
 import base64
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -41,7 +42,22 @@ class Daemon:
         self.door = Door(self.streams, self.clock)
         traits = SERVICES["yandex" if "yandex" in text else "aws"]
         self.kinesis = KinesisDoor(self.door, traits, 1)
-        self.ndjson = NdjsonDoor(self.door)
+        self.steps: deque[Callable[[], None]] = deque()
+        self.is_stepped = False
+        self.ndjson = NdjsonDoor(self.door, self._later)
+
+    def _later(self, step: Callable[[], None]) -> None:
+        if self.is_stepped:
+            self.steps.append(step)
+        else:
+            asyncio.get_running_loop().call_soon(step)
+
+    def ndjson_step(self) -> bool:
+        """The next part of a body of lines that takes several turns. False: there is none."""
+        if self.steps:
+            self.steps.popleft()()
+            return True
+        return False
 
     def api(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> HttpRequest:
         headers = {
@@ -335,6 +351,29 @@ async def test_a_connection_of_lines_that_is_lost_takes_back_what_it_waits_for(
     session.connection_lost(None)
     await turn()
     assert place.rejected() == {"client_gone": 2}
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5, 7])
+async def test_of_lines_whose_client_goes_while_they_are_read_nothing_is_sent(
+    daemon: Make, turns: int
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0\n[streams.s]")
+    await turn()
+    place.is_stepped = True
+    lines = [b'{"data":"%b"}' % (b"x" * 1_000)] * 1_500  # in 24 blocks: six turns each
+    request = place.lines("s", "delivered", *lines)
+    assert request.on_gone is not None
+    for _ in range(turns):
+        place.ndjson_step()
+    sent = sum(len(records) for _, records in place.service.calls)
+    request.owner = None
+    request.on_gone()
+    while place.ndjson_step():
+        pass
+    await turn()
+    assert sum(len(records) for _, records in place.service.calls) == sent == 0
+    assert place.rejected() == {"client_gone": 1_500}
+    assert place.streams.memory.bytes_taken == 0
 
 
 # Unlisted streams that do not exist
