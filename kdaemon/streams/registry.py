@@ -255,12 +255,15 @@ class Streams:
         if not self._identities.learn(account, region):
             return
         self._by_spelling.clear()
+        moved: dict[Identity, Stream] = {}
         for identity, stream in list(self._streams.items()):
             arn = parse_arn(self._drivers[stream].target.arn or "")
             meaning = None if arn is None else self._identities.of(arn.text)
             if meaning is not None and meaning.identity != identity:
                 del self._streams[identity]
-                self._streams.setdefault(meaning.identity, stream)
+                moved[meaning.identity] = stream
+        for identity, stream in moved.items():  # when all have left the places that were not theirs
+            self._streams.setdefault(identity, stream)
 
     def _call_by_name(self, stream: Stream) -> None:
         """A stream that was opened by an ARN is called by its name as well, and perhaps nobody

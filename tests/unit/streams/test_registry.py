@@ -63,6 +63,23 @@ def put(stream: Stream, *data: bytes) -> None:
 # P1: one stream, whatever it is called by
 
 
+@pytest.mark.parametrize("is_ours_first", [True, False])
+async def test_two_accounts_streams_of_one_name_change_places_when_the_account_is_learnt(
+    opened: Open, is_ours_first: bool
+) -> None:
+    service = FakeService()
+    service.is_silent = True
+    streams = opened(service)
+    found(streams, arn(OTHERS, "first"))  # whose account is taken for ours
+    spellings = [arn(OURS), arn(OTHERS)] if is_ours_first else [arn(OTHERS), arn(OURS)]
+    before = {spelling: found(streams, spelling) for spelling in spellings}
+    service.account_id = OURS
+    found(streams, arn(OTHERS, "another"))
+    assert {spelling: found(streams, spelling) for spelling in spellings} == before
+    assert found(streams, "orders") is before[arn(OURS)]
+    assert len(list(streams.engines())) == 4
+
+
 @pytest.mark.parametrize("is_described", [True, False], ids=["described", "PutRecords only"])
 @pytest.mark.parametrize("spellings", [("orders", arn()), (arn(), "orders")])
 async def test_a_name_and_its_arn_lead_to_one_engine_from_the_first_record_on(
