@@ -5,6 +5,8 @@ budget may be a part of another one (what unlisted streams may hold, bodies that
 still arriving): what is taken from a part is taken from the whole as well.
 """
 
+from collections.abc import Callable
+
 
 class ByteBudget:
     """Bytes out of a fixed total, and out of `whole`, of which this budget is a part.
@@ -13,12 +15,13 @@ class ByteBudget:
     Invariant: 0 <= bytes_taken <= bytes_max, and `whole` has taken at least what its parts have.
     """
 
-    __slots__ = ("_whole", "bytes_max", "bytes_taken")
+    __slots__ = ("_waiters", "_whole", "bytes_max", "bytes_taken")
 
     def __init__(self, bytes_max: int, whole: "ByteBudget | None" = None) -> None:
         self.bytes_max = bytes_max
         self.bytes_taken = 0
         self._whole = whole
+        self._waiters: list[Callable[[], object]] = []
 
     @property
     def free_bytes(self) -> int:
@@ -39,3 +42,16 @@ class ByteBudget:
         self.bytes_taken -= byte_count
         if self._whole is not None:
             self._whole.give(byte_count)
+        elif self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def when_given(self, callback: Callable[[], object]) -> None:
+        """Calls back once, when somebody gives back of the whole, in the midst of his work: the
+        callback only plans what is to be done later.
+        """
+        if self._whole is None:
+            self._waiters.append(callback)
+        else:
+            self._whole.when_given(callback)

@@ -293,8 +293,14 @@ class Stream:
         return self.engine.ledger.has_room(held_bytes)
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Calls back once (or twice: memory, disk) when there may be room again."""
-        self._driver.when_room(callback)
+        """Calls back once (or twice: memory, disk) when there may be room again. A stream that
+        holds nothing settles nothing: what it lacks is held by others.
+        """
+        if self.engine.is_idle:
+            call_soon = asyncio.get_running_loop().call_soon
+            self.memory.when_given(lambda: call_soon(callback))
+        else:
+            self._driver.when_room(callback)
         if self._spool is not None:
             self._spool.when_room(callback)
 

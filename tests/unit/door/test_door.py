@@ -376,6 +376,37 @@ async def test_of_lines_whose_client_goes_while_they_are_read_nothing_is_sent(
     assert place.streams.memory.bytes_taken == 0
 
 
+# A connection of lines waits for room
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("acknowledge", ["delivered", "accepted"])
+async def test_lines_for_an_idle_stream_wait_for_room_that_others_hold(
+    daemon: Make, acknowledge: str, is_listed: bool
+) -> None:
+    listed = "[streams.idle]\n" if is_listed else ""
+    place = daemon(text="[default]\nlinger_ms = 0\n[streams.busy]\n" + listed)
+    place.streams.find("idle")
+    await turn()
+    place.service.answer.clear()
+    request = place.put_record("busy", "delivered")
+    await turn()
+    memory = place.stream("idle").memory
+    memory.take(memory.free_bytes)
+    session, transport = NdjsonSession(place.door, HttpHub(HttpLimits())), FakeTransport()
+    session.take_over(transport)
+    setup = json.dumps({"stream": "idle", "acknowledge": acknowledge}).encode()
+    session.data_received(setup + b'\n{"data":"hi"}\n')
+    await turn()
+    assert transport.lines() == []
+    memory.give(memory.bytes_taken // 2)  # a request's body, say
+    await turn()
+    place.service.answer.set()
+    await turn()
+    assert read_answer(request).status == 200
+    assert transport.lines() == [{"acknowledged": 1}]
+
+
 # Unlisted streams that do not exist
 
 
