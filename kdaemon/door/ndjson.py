@@ -142,7 +142,12 @@ class _Body:
                 self._give_back()
                 self._refuse_whole()
                 return
-        self._call_soon(self._read_on)
+        self._later(self._read_on)
+
+    def _later(self, step: Callable[[], None]) -> None:
+        """In a later turn of the loop; no request of this client comes between."""
+        self._request.holds_next = True
+        self._call_soon(step)
 
     def _read_block(self, block: bytes) -> None:
         parsed = parse_lines(block, self._next_line, self._spelling, self._problems)
@@ -163,6 +168,7 @@ class _Body:
         self._blocks = []
         self._buffer.clear()
         self._door.refuse_unread(self._spelling, total)
+        self._request.let_next()
         text = f"More than {self._problems.count - 1} lines cannot be read: nothing was taken."
         self._respond_refused(refuse(VALIDATION, text))
 
@@ -177,11 +183,12 @@ class _Body:
             self._position += 1
             self._admit(block)
         if self._position < len(self._blocks):
-            self._call_soon(self._admit_on)
+            self._later(self._admit_on)
             return
         if self._unread_count:
             self._door.refuse_unread(self._spelling, self._unread_count)
         self._is_admitted = True
+        self._request.let_next()
         self._answer_if_settled()
 
     def _admit(self, block: Block) -> None:

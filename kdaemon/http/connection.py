@@ -130,6 +130,7 @@ class HttpProtocol(asyncio.Protocol):
             and len(data) < BYTES_MAX
             and len(self._pending) < self._pipeline_max
             and not self._is_writing_paused
+            and not (self._pending and self._pending[-1].holds_next)
         ):
             self._is_feeding = True
             read_to = reader.feed(data)
@@ -213,7 +214,12 @@ class HttpProtocol(asyncio.Protocol):
             self._state is State.OPEN
             and not self._is_writing_paused
             and len(self._pending) < self._pipeline_max
+            and not (self._pending and self._pending[-1].holds_next)
         )
+
+    def go_on(self) -> None:
+        """The last request handed over holds the next one back no more."""
+        self._pump()
 
     def _pump(self) -> None:
         """Feeds what is unread, as far as pipeline, client and this turn of the loop allow."""

@@ -53,6 +53,10 @@ class RequestOwner(Protocol):
         """`request` has its answer; send what may leave by now."""
         ...
 
+    def go_on(self) -> None:
+        """A request holds the next one back no more."""
+        ...
+
     def reset(self) -> None: ...
 
 
@@ -65,7 +69,9 @@ class HttpRequest:
 
     A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
     and may set `on_gone`: called once if the client goes away before its answer was given. A client
-    that only closed its sending side has not gone: it reads the answer.
+    that only closed its sending side has not gone: it reads the answer. One that takes several
+    turns to take in what the request brings sets `holds_next`, and calls `let_next` when it is
+    through: the next request of the connection must not overtake.
     """
 
     __slots__ = (
@@ -74,6 +80,7 @@ class HttpRequest:
         "body_charge",
         "closes",
         "headers",
+        "holds_next",
         "is_http_1_0",
         "method",
         "on_gone",
@@ -104,6 +111,7 @@ class HttpRequest:
         self.is_http_1_0 = is_http_1_0  # and keeps the connection open, which its answer must say
         self.body_charge = body_charge  # None: the body came whole and was never kept
         self.on_gone: Callable[[], None] | None = None
+        self.holds_next = False
         self.answer: Answer | None = None
 
     @property
@@ -118,6 +126,13 @@ class HttpRequest:
         if charge is not None:
             self.body_charge = None
             charge.release()
+
+    def let_next(self) -> None:
+        """The next request of the connection may be handed over."""
+        if self.holds_next:
+            self.holds_next = False
+            if self.owner is not None:
+                self.owner.go_on()
 
     def respond(
         self,

@@ -143,6 +143,9 @@ class FakeOwner:
     def flush_answers(self, request: HttpRequest) -> None:
         pass
 
+    def go_on(self) -> None:
+        pass
+
     def reset(self) -> None:
         raise AssertionError("nobody resets here")
 

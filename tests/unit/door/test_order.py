@@ -107,3 +107,30 @@ async def test_what_comes_behind_a_large_record_waits_with_it(client: Make) -> N
     await turn()
     # The service of this test takes 1 MiB a record: the large one is refused, and not overtaken.
     assert one.sent() == [b"0001"]
+
+
+def put_lines(data: list[bytes]) -> bytes:
+    body = b"\n".join(b'{"partition_key":"k","data":"%b"}' % each for each in data)
+    return (
+        b"POST /v1/streams/s/records HTTP/1.1\r\nHost: localhost\r\n"
+        b"X-Kdaemon-Acknowledge: accepted\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+@pytest.mark.parametrize("next_way", ["lines", "api"])
+async def test_a_body_of_lines_that_takes_several_turns_is_not_overtaken(
+    client: Make, next_way: str
+) -> None:
+    one = client(LISTED)
+    await turn()
+    body, last = numbered(1_000, 1_000), b"9999"
+    behind = put_lines([last]) if next_way == "lines" else put_record(last, "accepted")
+    requests = put_lines(body) + behind * 3
+    for start in range(0, len(requests), 200_000):
+        one.protocol.data_received(requests[start : start + 200_000])
+    await turn(500)
+    sent = one.sent()
+    assert len(sent) > 50, "as many as its shard's rate allows at once"
+    assert sent == [data[:4] for data in body[: len(sent)]]
+    counters = {name: engine.counters for name, engine in one.streams.engines()}["s"]
+    assert counters.accepted == 1_003

@@ -24,6 +24,8 @@ class Owner:
         self.answered.append(request)
         self.on_answer()
 
+    def go_on(self) -> None: ...
+
     def reset(self) -> None: ...
 
 
