@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from kdaemon.base.admission import make_frame
+from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes, make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -184,7 +184,7 @@ class Door:
         else:
             stream.when_room(callback)
 
-    def reserve(self, spelling: str, held_bytes: int) -> ByteBudget | Refused:
+    def reserve(self, spelling: str, byte_count: int) -> ByteBudget | Refused:
         """Takes memory for records that are still to be read: the budget to give it back to, just
         before they are admitted. Counts nothing.
         """
@@ -192,9 +192,9 @@ class Door:
         if isinstance(stream, Refused):
             return stream
         buffer_bytes_max = stream.config.buffer_bytes_max
-        if held_bytes > buffer_bytes_max:
-            return _never_fits(held_bytes, buffer_bytes_max)
-        if not (stream.has_room(held_bytes) and stream.memory.take(held_bytes)):
+        if byte_count > buffer_bytes_max:
+            return _never_fits(byte_count, buffer_bytes_max)
+        if not (stream.has_room(byte_count) and stream.memory.take(byte_count)):
             return NO_ROOM
         return stream.memory
 
@@ -223,16 +223,27 @@ class Door:
     def dry_run(
         self, spelling: str, put: Put, told: Callable[[ServiceError], None]
     ) -> Refused | None:
-        """Asks the service what would become of these records. They are refused, in every case."""
+        """Asks the service what would become of these records. They are refused, in every case;
+        until `told` hears of them, their memory is taken.
+        """
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
+        taken_bytes = held_bytes(len(put.sizes), sum(put.sizes)) + FRAME_HELD_BYTES
+        if refused is None and not stream.memory.take(taken_bytes):
+            refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
         stream.reject(reason, len(put.sizes), sum(put.sizes))
-        if refused is None:
-            stream.dry_run(put.records, told)
-        return refused
+        if refused is not None:
+            return refused
+
+        def answered(error: ServiceError) -> None:
+            stream.memory.give(taken_bytes)
+            told(error)
+
+        stream.dry_run(put.records, answered)
+        return None
 
     def encryption_type(self, spelling: str) -> str:
         """The service's last word on it."""

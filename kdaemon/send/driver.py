@@ -119,7 +119,12 @@ class StreamDriver:
         """Asks the service what would become of these records; `told` hears its answer, once."""
 
         async def ask() -> None:
-            told(await self._client.dry_run(self.target, records))
+            try:
+                error = await self._client.dry_run(self.target, records)
+            except Exception:
+                log.exception("a dry run broke", extra={"fields": {"stream": self.target.name}})
+                error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)
+            told(error)
 
         asking = self._loop.create_task(ask())
         self._dry_runs.add(asking)

@@ -583,6 +583,29 @@ async def test_a_dry_run_is_asked_of_the_service_and_delivers_nothing(
     assert place.received() == place.rejected()["dry_run"]
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_dry_run_holds_memory_until_it_is_answered(
+    daemon: Make, breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise ValueError("a defect of ours")
+
+    place = daemon(text="memory_bytes_max = 16777216\n[default]\nbuffer_bytes_max = 8388608")
+    if breaks:
+        monkeypatch.setattr(place.service, "dry_run", broken)
+    place.service.answer.clear()
+    data = base64.b64encode(b"x" * 1_000_000).decode()
+    requests = [place.put_record(Data=data, DryRun=True) for _ in range(20)]
+    refused = [read_answer(each) for each in requests if each.answer is not None]
+    assert {each.body["__type"] for each in refused} == {THROUGHPUT}, refused[0].body
+    assert place.streams.memory.bytes_taken > 16_000_000
+    place.service.answer.set()
+    for request in requests:
+        assert (await answered(request)).status in (400, 500)
+    assert place.streams.memory.bytes_taken == 0
+    assert place.received() == 20
+
+
 async def test_yandex_has_no_dry_run(daemon: Make) -> None:
     place = daemon(text="service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'")
     answer = await answered(place.put_record("/db/s", DryRun=True))
