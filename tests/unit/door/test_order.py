@@ -13,8 +13,8 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
-from tests.unit.door.fakes import FakeTransport
-from tests.unit.streams.fakes import FakeClock, FakeService, make_streams, turn
+from tests.kit.doors import FakeTransport
+from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
 ORDERED = "[default]\nordering = 'partition_key'\nlinger_ms = 0\n"
 LISTED = ORDERED + "[streams.s]\n"
