@@ -9,7 +9,7 @@ Invariant: each record that was brought here, or that could not be read at all
 back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -130,7 +130,7 @@ class Door:
         if not stream.is_listed:
             stream.existence()  # a look-up that is too old is word of nothing any more
         if not stream.has_word:
-            needs_word = _needs_word(stream, put, acknowledge)
+            needs_word = self._needs_word(stream, spelling, put, acknowledge)
             if needs_word and is_patient:
                 return None
             if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
@@ -146,11 +146,15 @@ class Door:
         on_settled: OnSettled,
         *,
         is_patient: bool,
+        waited_ns: int = 0,
     ) -> Admission | Refused | None:
-        """As `admit`, for a stream of which enough is known."""
+        """As `admit`, for a stream of which enough is known. `waited_ns`: that its client waits
+        already.
+        """
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
-            taken = self._take(stream, put, acknowledge, on_settled, is_patient=is_patient)
+            patience_ns = None if is_patient else stream.deadline_ns - waited_ns
+            taken = self._take(stream, put, acknowledge, on_settled, patience_ns)
         else:
             taken = self._count(stream, put.sizes, refused)
         if taken is not None and put.refused_count:
@@ -173,6 +177,14 @@ class Door:
         if asked is None and isinstance(stream, Stream):
             asked = stream.unix_acknowledge
         return asked is DELIVERED
+
+    def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
+        """Whether two of these are, or may be, one stream: then its order is that of their lines,
+        whatever each of them calls it.
+        """
+        found = [self._streams.find(each) for each in spellings if each is not None]
+        streams = [each for each in found if isinstance(each, Stream)]
+        return len(set(streams)) < len(streams)
 
     def when_room(self, spelling: str, callback: Callable[[], None]) -> None:
         """Calls back when `admit` is worth another try for a patient client."""
@@ -280,21 +292,25 @@ class Door:
         put: Put,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
-        *,
-        is_patient: bool,
+        patience_ns: int | None,
     ) -> Admission | Refused | None:
-        """To memory or to disk, on this promise."""
+        """To memory or to disk, on this promise. `patience_ns`: of a client that waits for
+        delivery; None: of one that waits for ever.
+        """
+        is_patient = patience_ns is None
         records, sizes = put.records, put.sizes
-        if not sizes:
-            return Admission(Frame([], [], acknowledge, None), stream)
+        if not sizes:  # every line was refused
+            frame = Frame([], [], acknowledge, None)
+            on_settled(frame)
+            return Admission(frame, stream)
         if acknowledge is DELIVERED:
             refusal = stream.refusal()
             if refusal is not None:
                 return self._count(stream, sizes, _said(reject_reason(refusal), refusal))
-            if is_patient:
+            if patience_ns is None:
                 frame = make_frame(records, sizes, acknowledge, on_settled, None)
                 return self._submit(stream, frame, is_patient=True)
-            deadline_ns = self._clock.now_ns() + stream.deadline_ns
+            deadline_ns = self._clock.now_ns() + patience_ns
             frame = make_frame(records, sizes, acknowledge, on_settled, deadline_ns)
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         if acknowledge is STORED:
@@ -349,6 +365,7 @@ class Door:
         if not stream.memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = _Pending(frame, stream)
+        arrived_ns = self._clock.now_ns()
 
         def go_on() -> None:
             stream.memory.give(frame.held_bytes)
@@ -358,7 +375,13 @@ class Door:
             taken: Admission | Refused | None
             if self._streams.find(spelling) is stream:
                 taken = self._admit_to(
-                    stream, put, asked, acknowledge, on_settled, is_patient=False
+                    stream,
+                    put,
+                    asked,
+                    acknowledge,
+                    on_settled,
+                    is_patient=False,
+                    waited_ns=self._clock.now_ns() - arrived_ns,
                 )
             else:  # the account was learnt, and the spelling means another stream
                 taken = self.admit(spelling, put, asked, on_settled)
@@ -370,6 +393,24 @@ class Door:
 
         stream.queue(go_on)
         return pending
+
+    def _needs_word(
+        self, stream: Stream, spelling: str, put: Put, acknowledge: Acknowledge
+    ) -> bool:
+        """Whether nothing may be promised before the service told of the stream: of one that only a
+        client has named, to a client that does not wait for delivery; of a record that is larger
+        than most streams take, or has no key, or is for an ARN that may be another
+        account's, to anybody.
+        """
+        if acknowledge is not DELIVERED and not stream.is_listed:
+            return True
+        sizes = put.sizes
+        is_large = sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
+        return (
+            is_large
+            or put.depends_on_kind
+            or (stream.is_by_name and self._streams.is_assumed(spelling))
+        )
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.reject(refused.reason, len(sizes), sum(sizes))
@@ -393,17 +434,6 @@ NO_ROOM = Refused(
     "kdaemon has no room for this stream's records now: nothing was taken. Try again later.",
     is_permanent=False,
 )
-
-
-def _needs_word(stream: Stream, put: Put, acknowledge: Acknowledge) -> bool:
-    """Whether nothing may be promised before the service told of the stream: of one that only a
-    client has named, to a client that does not wait for delivery; of a record that is larger than
-    most streams take, to anybody.
-    """
-    if acknowledge is not DELIVERED and not stream.is_listed:
-        return True
-    sizes = put.sizes
-    return sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
 
 
 def _never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:

@@ -203,7 +203,6 @@ class _Body:
         taken = self._door.admit(
             self._spelling, block, self._asked, lambda frame: self._settled(block, frame)
         )
-        self._problems.extend(block.oversized)
         if isinstance(taken, Admission):
             self._admissions.append(taken)
             if self._is_gone:
@@ -212,6 +211,7 @@ class _Body:
         assert taken is not None, "a request is told at once when there is no room"
         self._open -= 1
         self._refused = taken
+        self._problems.extend(block.oversized)
         self._refusals.append(refuse(taken.code, taken.message))
         self._reject(block, taken)
 
@@ -234,6 +234,7 @@ class _Body:
 
     def _settled(self, block: Block, frame: Frame) -> None:
         self._open -= 1
+        self._problems.extend(block.oversized)
         acknowledged, rejected = block.settled(frame)
         self._acknowledged += acknowledged
         if acknowledged:

@@ -34,6 +34,7 @@ from kdaemon.wire.lines import (
     Rejected,
     encode_acknowledged,
     encode_rejected,
+    in_runs,
     parse_lines,
     parse_setup,
 )
@@ -258,7 +259,10 @@ class NdjsonSession(asyncio.Protocol):
         if parsed.rejected_count:
             self._door.refuse_unread(self._stream, parsed.rejected_count)
             self._tell_rejected(parsed.rejected)
-        for stream, lines in parsed.by_stream.items():
+        parts = list(parsed.by_stream.items())
+        if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
+            parts = in_runs(parsed.by_stream)
+        for stream, lines in parts:
             if stream is None:
                 text = 'No stream: name it in a first line {"stream": ...} or in the line itself.'
                 self._door.refuse_unread(None, len(lines.numbers), sum(lines.sizes))
@@ -338,8 +342,6 @@ class NdjsonSession(asyncio.Protocol):
         if isinstance(taken, Refused):
             a_round.open -= 1
             self._reject_lines(block.lines, taken.code, taken.message)
-        elif not taken.frame.records:
-            a_round.open -= 1
         elif taken.frame.acknowledge in WAITED_FOR:
             byte_count = sum(block.sizes)
             a_round.byte_count += byte_count

@@ -25,7 +25,7 @@ from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.send.driver import Client, Describer, StreamDriver
 from kdaemon.streams.identity import Identities, Identity, Meaning
-from kdaemon.streams.stream import MS, Existence, Spool, Stream, Word
+from kdaemon.streams.stream import MS, Spool, Stream, Word
 
 log = logging.getLogger("kdaemon.streams")
 
@@ -71,6 +71,13 @@ class Streams:
         """The stream that this name, ARN or path means; or why nobody may write to it here."""
         stream = self._by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
+
+    def is_assumed(self, spelling: str) -> bool:
+        """Whether this is an ARN of which nobody knows yet whether the daemon's account is meant:
+        word of the stream that goes by the same name may tell.
+        """
+        meaning = self._identities.of(spelling)
+        return meaning is not None and meaning.is_assumed and parse_arn(spelling) is not None
 
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: to count what cannot be read under its name."""
@@ -273,6 +280,7 @@ class Streams:
         driver = self._drivers[stream]
         if driver.target.arn is not None and not stream.is_listed:
             driver.target = StreamTarget(driver.target.name)
+            stream.doubt()  # what was told of the ARN does not tell whose account the name has
             text = "the stream is called by its name from now on, no more by the ARN of a client"
             log.warning(text, extra={"fields": {"stream": stream.name}})
 
@@ -291,7 +299,7 @@ class Streams:
         ]
         if not idle:
             return False
-        missing = (each for each in idle if each.existence() is Existence.MISSING)
+        missing = (each for each in idle if each.was_missing)
         self._close(next(missing, idle[0]))
         return True
 

@@ -9,6 +9,7 @@ client waits for, and its look-up is good for MISSING_NS.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -27,6 +28,8 @@ from kdaemon.send.driver import StreamDriver
 from kdaemon.settle.verdict import MISSING_STREAM
 from kdaemon.wire.put import PutLimits
 
+log = logging.getLogger("kdaemon.streams")
+
 MS = 1_000_000  # nanoseconds in a millisecond
 
 MISSING_NS = 10_000_000_000
@@ -37,6 +40,10 @@ WORD_WAIT_S = 2.0
 """Seconds that a client which does not wait for delivery is held for the first word on an unlisted
 stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage none comes, and then the
 stream is taken at its name."""
+
+GO_ON_A_TURN = 64
+"""Requests that go on in one turn once there is word. Ours, 2026-11-28: 20,000 at once take 150 ms,
+in which nobody else is served."""
 
 
 class Spool(Protocol):
@@ -85,6 +92,7 @@ class Stream:
         "_clock",
         "_driver",
         "_existence",
+        "_is_going_on",
         "_missing_until_ns",
         "_queue",
         "_spool",
@@ -132,6 +140,7 @@ class Stream:
         self._missing_until_ns = 0
         self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
         self._waiters: list[Callable[[], None]] = []
+        self._is_going_on = False  # the rest of `_queue` in the next turn
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -183,24 +192,50 @@ class Stream:
         )
         if is_old and not self.is_listed:
             self._move(Word.OLD)
-            self.has_word = False
-            self._driver.ask_again()
+            self.doubt()
         return self._existence
+
+    @property
+    def was_missing(self) -> bool:
+        """When the service was last asked. Asks for nothing, as `existence` may."""
+        return self._existence is Existence.MISSING
 
     def hear(self, word: Word) -> None:
         """The service, or its silence, said something of this stream's existence."""
         if word is Word.NOT_FOUND:
             self._missing_until_ns = self._clock.now_ns() + MISSING_NS
         self._move(word)
-        while self._queue:  # whoever comes meanwhile goes behind those who are there
-            self._queue.popleft()()
-        self.has_word = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._is_going_on:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Lets those go on who waited for word, a part of them a turn: they are many if a client
+        wants it. Whoever comes meanwhile goes behind them.
+        """
+        for _ in range(min(len(self._queue), GO_ON_A_TURN)):
+            self._call(self._queue.popleft())
+        self._is_going_on = bool(self._queue)
+        if self._is_going_on:
+            asyncio.get_running_loop().call_soon(self._go_on)
+            return
+        self.has_word = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter()
+            self._call(waiter)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:  # a defect of ours: the others wait for word as well
+            log.exception("what waited for word broke", extra={"fields": {"stream": self.name}})
+
+    def doubt(self) -> None:
+        """What the service told is of another target: it is asked for anew."""
+        self.has_word = False
+        self._driver.ask_again()
 
     @property
     def has_queue(self) -> bool:
@@ -236,6 +271,11 @@ class Stream:
         if hold is not None and hold.code == MISSING_STREAM:
             return hold
         return ServiceError(MISSING_STREAM, f"Stream {self.name} not found.", status=400)
+
+    @property
+    def is_by_name(self) -> bool:
+        """The service is asked for it by its name: it is the daemon's own account's."""
+        return self._driver.target.arn is None
 
     @property
     def is_waited_for(self) -> bool:

@@ -93,6 +93,25 @@ class Lines(msgspec.Struct):
     numbers: list[int]
 
 
+def in_runs(by_stream: dict[str | None, Lines]) -> list[tuple[str | None, Lines]]:
+    """The same lines in their order, those together that follow each other and name one stream."""
+    parts = [
+        (number, stream, record, size)
+        for stream, lines in by_stream.items()
+        for number, record, size in zip(lines.numbers, lines.records, lines.sizes, strict=True)
+    ]
+    parts.sort(key=lambda part: part[0])
+    runs: list[tuple[str | None, Lines]] = []
+    for number, stream, record, size in parts:
+        if not runs or runs[-1][0] != stream:
+            runs.append((stream, Lines([], [], [])))
+        lines = runs[-1][1]
+        lines.records.append(record)
+        lines.sizes.append(size)
+        lines.numbers.append(number)
+    return runs
+
+
 class Parsed(msgspec.Struct):
     """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
     `rejected_count`: refused lines; `rejected`: those of them that are told.

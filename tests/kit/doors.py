@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -123,6 +123,10 @@ class FakeDoor:
             return Refused(RejectReason.INVALID, "InvalidArgumentException", text, True)
         return self.limits
 
+    def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
+        assert len(list(spellings)) > 1
+        return False
+
     def admit(
         self,
         stream: str,
@@ -149,7 +153,9 @@ class FakeDoor:
             if record.partition_key in self.full_keys:
                 frame.results[index] = SHARD_FULL
                 frame.unsettled -= 1
-        if records:
+        if not records:
+            on_settled(frame)
+        else:
             one = Submitted(stream, records, self.tries, frame, on_settled)
             self.submitted.append(one)
             if frame.acknowledge not in WAITED_FOR:

@@ -10,11 +10,13 @@ import base64
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from kdaemon.base.counters import RejectReason
+from kdaemon.base.frame import Frame
 from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
@@ -23,7 +25,7 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
-from kdaemon.streams.stream import MISSING_NS
+from kdaemon.streams.stream import MISSING_NS, Word
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
@@ -681,3 +683,134 @@ async def test_what_lines_may_hold_is_looked_at_before_they_are_read(daemon: Mak
     assert "buffer_bytes_max" in answer.body["message"]
     assert place.received() == 20_000
     assert place.streams.memory.bytes_taken == 0
+
+
+# Whatever is asked is answered, also where no line is left to take
+
+
+ARN = "arn:aws:kinesis:eu-central-1:%s:stream/s"
+LARGE = b'{"data":"%b"}' % (b"x" * 1_048_600)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("acknowledge", ["delivered", "accepted"])
+@pytest.mark.parametrize("is_warm", [True, False])
+async def test_lines_that_are_all_too_large_are_answered(
+    daemon: Make, is_listed: bool, acknowledge: str, is_warm: bool
+) -> None:
+    place = daemon(text="[streams.s]" if is_listed else "")
+    if is_warm:
+        await answered(place.put_record())
+    before = place.received()
+    answer = await answered(place.lines("s", acknowledge, LARGE, LARGE), 500)
+    assert answer.status == 400
+    assert [each["line"] for each in answer.body["rejected"]] == [1, 2]
+    assert place.received() == before + 2
+
+
+@pytest.mark.parametrize("acknowledge", ["delivered", "accepted"])
+@pytest.mark.parametrize("is_warm", [True, False])
+async def test_a_line_that_is_too_large_is_told_beside_those_that_were_taken(
+    daemon: Make, acknowledge: str, is_warm: bool
+) -> None:
+    place = daemon()
+    if is_warm:
+        await answered(place.put_record())
+    small = b'{"data":"hi"}'
+    answer = await answered(place.lines("s", acknowledge, small, LARGE, small), 500)
+    assert (answer.status, answer.body["acknowledged"]) == (207, 2)
+    assert [each["line"] for each in answer.body["rejected"]] == [2]
+
+
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_record_without_a_key_waits_to_hear_whether_its_stream_is_auto(
+    daemon: Make, way: str, is_listed: bool
+) -> None:
+    service = FakeService()
+    service.is_auto = True
+    place = daemon(service, "[streams.s]" if is_listed else "")
+    put = place.put_record if way == "PutRecord" else place.put_records
+    answer = await answered(put("s", PartitionKey=None))
+    assert answer.status == 200, answer.body
+
+
+@pytest.mark.parametrize("text", ["", "[streams.s]"])
+async def test_an_arn_that_may_be_anothers_waits_until_the_account_is_known(
+    daemon: Make, text: str
+) -> None:
+    service = FakeService()
+    service.arn_of = lambda target: target.arn or ARN % "111111111111"
+    service.word.clear()
+    place = daemon(service, text)
+    by_name = place.put_record("s", Data="b3Vycw==")
+    theirs = ARN % "222222222222"
+    by_arn = place.put_record("s", StreamName=None, StreamARN=theirs, Data="dGhlaXJz")
+    await turn()
+    service.word.set()
+    assert [(await answered(each)).status for each in (by_name, by_arn)] == [200, 200]
+    sent = {target.arn: data for target, data in service.calls}
+    assert sent == {None: [b"ours"], theirs: [b"theirs"]}
+
+
+async def test_an_arn_that_was_there_before_its_name_stays_another_accounts(daemon: Make) -> None:
+    service = FakeService()
+    service.arn_of = lambda target: target.arn or ARN % "111111111111"
+    place = daemon(service)
+    theirs = ARN % "222222222222"
+    by_arn = {"StreamName": None, "StreamARN": theirs, "Data": "dGhlaXJz"}
+    assert (await answered(place.put_record("s", **by_arn))).status == 200
+    assert (await answered(place.put_record("s", Data="b3Vycw=="))).status == 200
+    assert (await answered(place.put_record("s", **by_arn))).status == 200
+    assert [(target.arn, data) for target, data in service.calls] == [
+        (theirs, [b"theirs"]),
+        (None, [b"ours"]),
+        (theirs, [b"theirs"]),
+    ]
+
+
+async def test_what_waits_for_word_goes_on_a_part_at_a_time(daemon: Make) -> None:
+    service = FakeService()
+    service.word.clear()
+    place = daemon(service)
+    waiting = [place.put_record(acknowledge="accepted") for _ in range(1_000)]
+    place.stream().hear(Word.FOUND)
+    answers = [sum(each.answer is not None for each in waiting)]
+    while answers[-1] < len(waiting):
+        await asyncio.sleep(0)
+        answers.append(sum(each.answer is not None for each in waiting))
+        assert answers[-1] > answers[-2]
+    assert max(b - a for a, b in pairwise(answers)) <= 64
+
+
+async def test_the_wait_for_word_is_a_part_of_the_deadline(daemon: Make) -> None:
+    service = FakeService()
+    service.word.clear()
+    place = daemon(service, "[default]\nordering = 'partition_key'")
+    stream, start_ns = place.stream(), place.clock.ns
+    frames: list[Frame] = []
+
+    def submit(frame: Frame, is_patient: bool = False) -> bool:  # noqa: ARG001
+        frames.append(frame)
+        return True
+
+    stream.submit = submit
+    place.put_record(acknowledge="accepted")
+    place.put_record(acknowledge="delivered")
+    place.clock.ns += 1_500_000_000
+    stream.hear(Word.FOUND)
+    assert [each.deadline_ns for each in frames] == [None, start_ns + stream.deadline_ns]
+
+
+async def test_one_that_breaks_does_not_keep_the_others_from_going_on(daemon: Make) -> None:
+    service = FakeService()
+    service.word.clear()
+    place = daemon(service)
+
+    def broken() -> None:
+        raise ValueError("a defect of ours")
+
+    place.stream().queue(broken)
+    behind = place.put_record(acknowledge="accepted")
+    place.stream().hear(Word.FOUND)
+    assert (await answered(behind)).status == 200

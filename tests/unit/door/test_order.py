@@ -11,6 +11,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
+from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from tests.kit.doors import FakeTransport
@@ -134,3 +135,25 @@ async def test_a_body_of_lines_that_takes_several_turns_is_not_overtaken(
     assert sent == [data[:4] for data in body[: len(sent)]]
     counters = {name: engine.counters for name, engine in one.streams.engines()}["s"]
     assert counters.accepted == 1_003
+
+
+@pytest.mark.parametrize("acknowledge", ["delivered", "accepted"])
+async def test_lines_that_call_one_stream_by_two_names_keep_their_order(acknowledge: str) -> None:
+    service = FakeService()
+    service.account_id = "1" * 12
+    streams = make_streams(service, LISTED)
+    session = NdjsonSession(Door(streams, FakeClock()), HttpHub(HttpLimits()))
+    transport = FakeTransport()
+    transport.protocol = session
+    session.take_over(transport)
+    names = ["s", f"arn:aws:kinesis:eu-central-1:{service.account_id}:stream/s", "t"]
+    lines = [
+        b'{"stream":"%b","partition_key":"k","data":"%04d"}\n' % (names[n % 3].encode(), n)
+        for n in range(60)
+    ]
+    session.data_received(b'{"acknowledge":"%b"}\n' % acknowledge.encode() + b"".join(lines))
+    await turn(500)
+    sent = [data for target, each in service.calls if target.name == "s" for data in each]
+    assert sent == [b"%04d" % n for n in range(60) if n % 3 < 2]
+    session.connection_lost(None)
+    await streams.aclose()
