@@ -790,7 +790,7 @@ async def test_the_wait_for_word_is_a_part_of_the_deadline(daemon: Make) -> None
     stream, start_ns = place.stream(), place.clock.ns
     frames: list[Frame] = []
 
-    def submit(frame: Frame, is_patient: bool = False) -> bool:  # noqa: ARG001
+    def submit(frame: Frame, is_patient: bool = False) -> bool:
         frames.append(frame)
         return True
 
