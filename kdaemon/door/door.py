@@ -10,9 +10,6 @@ back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> stream
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
-
-import msgspec
 
 from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes, make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
@@ -21,80 +18,23 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
-from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
+from kdaemon.door.admission import (
+    CLIENT_GONE,
+    DELIVERED,
+    NO_ROOM,
+    STORED,
+    Admission,
+    OnSettled,
+    Pending,
+    Put,
+    never_fits,
+    said,
+)
 from kdaemon.door.promise import hold_to_promise
 from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.put import PutLimits
-
-# An attribute of an Enum costs four times a global, and these are read for every request.
-DELIVERED, STORED = Acknowledge.DELIVERED, Acknowledge.STORED
-
-WAITED_FOR = frozenset({DELIVERED, STORED})
-"""Promises that are told later than they are asked for."""
-
-OnSettled = Callable[[Frame], None]
-
-
-class Put(Protocol):
-    """Records that were read, in whatever form, and are to be admitted together.
-
-    `refused_count`: records that came with them and were refused by the form itself.
-    """
-
-    @property
-    def records(self) -> list[Record]: ...
-
-    @property
-    def sizes(self) -> list[int]: ...
-
-    @property
-    def refused_count(self) -> int: ...
-
-    @property
-    def depends_on_kind(self) -> bool:
-        """Whether it matters to these records if their stream is AUTO."""
-        ...
-
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
-        """Why a stream that is AUTO, or is not, does not take them."""
-        ...
-
-    def hold_to(self, limits: PutLimits) -> Refused | None:
-        """Holds the records to these limits. What the form refuses record by record leaves
-        `records` and grows `refused_count`; what it refuses whole is said.
-        """
-        ...
-
-
-class Admission(msgspec.Struct):
-    """Records that were taken. `frame.acknowledge` says on which promise.
-
-    The client is called back once: later where the promise is in WAITED_FOR, else before `admit`
-    returned. It may hear then that all were refused after all (`frame.refusal`).
-    """
-
-    frame: Frame
-    stream: Stream
-
-    def withdraw(self) -> None:
-        """The client has gone: what it waits for, and was not sent, is not sent."""
-        if self.frame.acknowledge is DELIVERED:
-            self.stream.withdraw(self.frame)
-
-
-class _Pending(Admission):
-    """Records that wait for the first word of their stream; then `admitted` stands for them."""
-
-    admitted: Admission | None = None
-    is_gone: bool = False
-
-    def withdraw(self) -> None:
-        if self.admitted is not None:
-            self.admitted.withdraw()
-        elif self.frame.acknowledge is DELIVERED:
-            self.is_gone = True
 
 
 class Door:
@@ -205,7 +145,7 @@ class Door:
             return stream
         buffer_bytes_max = stream.config.buffer_bytes_max
         if byte_count > buffer_bytes_max:
-            return _never_fits(byte_count, buffer_bytes_max)
+            return never_fits(byte_count, buffer_bytes_max)
         if not (stream.has_room(byte_count) and stream.memory.take(byte_count)):
             return NO_ROOM
         return stream.memory
@@ -270,10 +210,10 @@ class Door:
         """What the stream, as it is now, does not take of anybody."""
         unavailable = stream.unavailable
         if unavailable is not None:
-            return _said(RejectReason.UNAVAILABLE, unavailable)
+            return said(RejectReason.UNAVAILABLE, unavailable)
         missing = stream.missing()
         if missing is not None:
-            return _said(RejectReason.MISSING_STREAM, missing)
+            return said(RejectReason.MISSING_STREAM, missing)
         if put.depends_on_kind:
             refused = put.hold_to_kind(is_auto=stream.is_auto)
             if refused is not None:
@@ -306,7 +246,7 @@ class Door:
         if acknowledge is DELIVERED:
             refusal = stream.refusal()
             if refusal is not None:
-                return self._count(stream, sizes, _said(reject_reason(refusal), refusal))
+                return self._count(stream, sizes, said(reject_reason(refusal), refusal))
             if patience_ns is None:
                 frame = make_frame(records, sizes, acknowledge, on_settled, None)
                 return self._submit(stream, frame, is_patient=True)
@@ -330,7 +270,7 @@ class Door:
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         buffer_bytes_max = stream.config.buffer_bytes_max
         if frame.held_bytes > buffer_bytes_max:
-            return self._count(stream, frame.sizes, _never_fits(frame.held_bytes, buffer_bytes_max))
+            return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))
         if stream.config.when_full == "reject":
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         has_room = stream.has_room(frame.held_bytes) and stream.submit(frame, is_patient=True)
@@ -364,7 +304,7 @@ class Door:
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
         if not stream.memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
-        pending = _Pending(frame, stream)
+        pending = Pending(frame, stream)
         arrived_ns = self._clock.now_ns()
 
         def go_on() -> None:
@@ -419,34 +359,3 @@ class Door:
     def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
         counters.refuse(refused.reason, len(put.sizes) + put.refused_count, sum(put.sizes))
         return refused
-
-
-CLIENT_GONE = Refused(
-    RejectReason.CLIENT_GONE,
-    "ServiceUnavailable",
-    "The client went away before these records were admitted.",
-    is_permanent=False,
-)
-
-NO_ROOM = Refused(
-    RejectReason.FULL,
-    "ProvisionedThroughputExceededException",
-    "kdaemon has no room for this stream's records now: nothing was taken. Try again later.",
-    is_permanent=False,
-)
-
-
-def _never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:
-    return Refused(
-        RejectReason.FULL,
-        "ValidationException",
-        f"These records may take {held_bytes} bytes of memory, and the stream has"
-        f" {buffer_bytes_max} in all (buffer_bytes_max): send fewer at a time.",
-        is_permanent=True,
-    )
-
-
-def _said(reason: RejectReason, error: ServiceError) -> Refused:
-    """What the service said, with its type and its words."""
-    is_permanent = error.status < 500
-    return Refused(reason, error.code, error.message, is_permanent=is_permanent)

@@ -16,7 +16,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
-from kdaemon.door.door import DELIVERED, WAITED_FOR, Admission, Door
+from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
+from kdaemon.door.door import Door
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.wire.put import (

@@ -16,8 +16,9 @@ from urllib.parse import unquote
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
+from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
-from kdaemon.door.door import Admission, Door
+from kdaemon.door.door import Door
 from kdaemon.door.promise import SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer

@@ -22,8 +22,9 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
+from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR, Admission
 from kdaemon.door.block import Block
-from kdaemon.door.door import CLIENT_GONE, WAITED_FOR, Admission, Door
+from kdaemon.door.door import Door
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.turns import Turn

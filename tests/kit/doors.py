@@ -10,8 +10,8 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
+from kdaemon.door.admission import WAITED_FOR, Admission
 from kdaemon.door.block import Block
-from kdaemon.door.door import WAITED_FOR, Admission
 from kdaemon.streams import Stream
 from kdaemon.wire.put import PutLimits
 

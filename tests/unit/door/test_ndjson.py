@@ -9,8 +9,8 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
+from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
-from kdaemon.door.door import Admission
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.wire.lines import Lines
 from kdaemon.wire.put import PutLimits
