@@ -26,7 +26,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
-from kdaemon.door.session import NdjsonSession
+from kdaemon.door.spoken import lines_to
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
@@ -230,7 +230,7 @@ class Daemon:
             places=Places(_connections_max(config, raise_open_files_limit())),
             now_ns=self._clock.now_ns,
         )
-        lines: Lines = partial(NdjsonSession, door)
+        lines = lines_to(door)
         address = config.listen.http_address
         if address is not None:
             hub = new_hub(gate=gate_of(address.host, config.listen.hosts))

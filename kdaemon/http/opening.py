@@ -1,17 +1,21 @@
 """The first bytes of a connection decide what it speaks, on TCP and Unix sockets alike.
 
 HTTP begins with an upper-case letter (the method, or the preface of HTTP/2) or with a TLS hello,
-whose client is told what this port speaks; anything else is the lines protocol, where the listener
-has one. On TCP all that can begin a method goes to HTTP, which refuses methods that it does not
-know: a browser lets a page choose a method in lower case, and what such a page sends as a body
-would be read as lines.
-Knows no protocol beyond its first byte: the lines protocol is handed in as a factory.
-Invariant: a connection that has sent nothing costs one place, which it loses to others or in time.
+whose client is told what this port speaks; lines begin with `{`, where the listener has them;
+anything else is refused. On TCP all that can begin a method goes to HTTP, which refuses methods
+that it does not know: a browser lets a page choose a method in lower case, and what such a page
+sends as a body would be read as lines. Empty lines before either decide nothing (RFC 9112, 2.2);
+before lines, blanks and a byte order mark do not either.
+Knows no protocol beyond its first bytes: the lines protocol is handed in.
+Invariants: a connection that has sent nothing costs one place, which it loses to others or in time;
+no text of another protocol is read as lines, not even in part.
 Where it sits: socket -> Opening -> HttpProtocol or a session of lines.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kdaemon.http.connection import HttpProtocol
@@ -23,6 +27,11 @@ UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
 # All that a method may begin with (token, RFC 9110, 5.6.2)
 TOKEN = UPPER | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~")
 TLS_HELLO = 0x16  # RFC 8446, 5.1
+UNDECIDED_BYTES_MAX = 1024  # of empty lines and blanks before anything else; ours, 2026-11-28
+
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_BEFORE_LINES = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Spoken(Protocol):
@@ -36,18 +45,31 @@ class Spoken(Protocol):
     def reset(self) -> None: ...
 
 
-Lines = Callable[[HttpHub], Any]  # makes a `Spoken` that is an asyncio.Protocol
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines protocol. `speak`: makes a `Spoken` that is an asyncio.Protocol. `refuse`: counts
+    a connection's first line, of which number and problem are told, as refused; its answer.
+    """
+
+    speak: Callable[[HttpHub], Any]
+    refuse: Callable[[int, str], bytes]
 
 
 class Opening(asyncio.Protocol):
-    """A connection until its first byte; then the transport has another protocol."""
+    """A connection until its first bytes have decided; then the transport has another protocol.
 
-    __slots__ = ("_handler", "_hub", "_lines", "_since_tick", "_transport")
+    Holds what decides nothing, UNDECIDED_BYTES_MAX of it. Who is refused is read on for a moment:
+    closing with unread input would take the answer away.
+    """
+
+    __slots__ = ("_handler", "_held", "_hub", "_is_refused", "_lines", "_since_tick", "_transport")
 
     def __init__(self, handler: HttpHandler, hub: HttpHub, lines: Lines | None) -> None:
         self._handler = handler
         self._hub = hub
         self._lines = lines
+        self._held = b""
+        self._is_refused = False
         self._since_tick = hub.tick
         self._transport: Any = None
 
@@ -60,24 +82,56 @@ class Opening(asyncio.Protocol):
         self._hub.detach(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._is_refused:
             return
-        is_http = data[0] == TLS_HELLO or data[0] in (
-            TOKEN if self._hub.gate.checks_browsers else UPPER
-        )
-        protocol: Spoken
-        if is_http or self._lines is None:
-            protocol = HttpProtocol(self._handler, hub=self._hub)
+        lines, held = self._lines, self._held + data
+        before = _match_end(_BEFORE_LINES, held)
+        first = held[before : before + 1]
+        problem = None
+        if lines is None:
+            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+        elif before > UNDECIDED_BYTES_MAX:
+            problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
+        elif self._is_http(held):
+            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+        elif first == b"{":
+            self._hand_over(lines.speak(self._hub), held)
+        elif not first or _BYTE_ORDER_MARK.startswith(held):
+            self._held = held
         else:
-            protocol = self._lines(self._hub)
+            problem = 'The first line does not begin with "{": this is neither HTTP nor JSON lines'
+        if lines is not None and problem is not None:
+            number = held.count(b"\n", 0, before) + 1
+            self._refuse(lines.refuse(number, f"{problem}; the connection is closed."))
+
+    def _is_http(self, data: bytes) -> bool:
+        first = data[_match_end(_EMPTY_LINES, data) :][:1]
+        known = TOKEN if self._hub.gate.checks_browsers else UPPER
+        return bool(first) and (first[0] in known or data[0] == TLS_HELLO)
+
+    def _hand_over(self, protocol: Spoken, data: bytes) -> None:
+        self._held = b""
         self._hub.hand_over(self, protocol)
         self._transport.set_protocol(protocol)
         protocol.take_over(self._transport)
         protocol.data_received(data)
 
+    def _refuse(self, answer: bytes) -> None:
+        """Answers, and reads on until the client closes or a moment has passed."""
+        self._held = b""
+        self._is_refused = True
+        self._since_tick = self._hub.tick
+        self._hub.counters.refused["malformed"] += 1
+        self._transport.write(answer)
+        self._transport.write_eof()
+
     def check_time(self, tick: int) -> None:
-        """Cuts off a client that connects and says nothing."""
-        if tick - self._since_tick > self._hub.idle_ticks_max:
+        """Cuts off a client that connects and says nothing, or does not go when it is refused."""
+        ticks = tick - self._since_tick
+        if self._is_refused:
+            if ticks > self._hub.linger_ticks_max:
+                self.reset()
+        elif ticks > self._hub.idle_ticks_max:
             self._hub.counters.timed_out["idle"] += 1
             self._transport.close()
 
@@ -89,3 +143,9 @@ class Opening(asyncio.Protocol):
 
     def reset(self) -> None:
         reset_transport(self._transport)
+
+
+def _match_end(pattern: re.Pattern[bytes], data: bytes) -> int:
+    found = pattern.match(data)
+    assert found is not None, "it matches nothing, too"
+    return found.end()

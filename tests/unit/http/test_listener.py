@@ -9,7 +9,6 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,8 @@ import pytest
 import uvloop
 
 from kdaemon.door.door import Door
-from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
+from kdaemon.door.session import LINE_BYTES_MAX
+from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import ListenerError, bind_tcp
 from kdaemon.http.origin import gate_of
@@ -57,7 +57,7 @@ async def serve(
 ) -> HttpServer:
     door = door or FakeDoor()
     door.settles_at_once = asyncio.get_running_loop().call_soon
-    lines = partial(NdjsonSession, cast("Door", door), line_bytes_max=line_bytes_max)
+    lines = lines_to(cast("Door", door), line_bytes_max)
     return await serve_unix(echo, path, lines=lines, **kwargs)
 
 
@@ -85,7 +85,7 @@ def test_the_first_byte_tells_http_from_ndjson(run: Run, path: str) -> None:
         line = b'{"data":"a","stream":"s"}\n'
         for sent in (line, b" " + line, b"\n" + line, line[:-1]):
             assert await ask(path, sent, ends=True) == b'{"acknowledged":1}\n'
-        assert b"malformed" in await ask(path, b"\x00\xff\n", ends=True)
+        assert b"neither HTTP nor" in await ask(path, b"\x00\xff\n", ends=True)
         assert server.counters.opened == 7
         await server.aclose()
         assert server.counters.open == 0
@@ -378,7 +378,7 @@ async def test_a_socket_that_may_not_be_tried_is_an_error_in_words(
 
 async def serve_tcp(door: FakeDoor) -> HttpServer:
     door.settles_at_once = asyncio.get_running_loop().call_soon
-    lines = partial(NdjsonSession, cast("Door", door))
+    lines = lines_to(cast("Door", door))
     hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"))
     return await serve_sockets(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
 
@@ -422,6 +422,153 @@ def test_a_page_cannot_pass_for_lines_on_tcp(run: Run, method: bytes) -> None:
         sent = method + b" / HTTP/1.1\r\nHost: x.example\r\nContent-Length: 26\r\n\r\n" + body
         assert (await ask_tcp(server, sent)).startswith(b"HTTP/1.1 4")
         assert not door.submitted
+        await server.aclose()
+
+    run(main())
+
+
+EMPTY = (b"\r\n", b"\n", b"\r\n\r\n", b"\n\r\n\n", b"\r\n" * 512)
+BODY = b'{"data":"smuggled","stream":"s"}\n'
+FOREIGN = b"POST / HTTP/1.1\r\nHost: x.example\r\nContent-Length: 33\r\n\r\n" + BODY
+
+
+async def ask_in_pieces(server: HttpServer, path: str | None, sent: bytes) -> bytes:
+    """What is answered to text in two pieces, cut where its beginning ends."""
+    at = max(1, len(sent) - len(sent.lstrip()))
+    if path is None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    else:
+        reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(sent[:at])
+    await asyncio.sleep(0.01)
+    writer.write(sent[at:])
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=repr)
+def test_empty_lines_do_not_make_lines_of_a_request(run: Run, empty: bytes) -> None:
+    """They are skipped (RFC 9112, 2.2), and what follows is held to Host and Origin."""
+
+    async def main() -> None:
+        door = FakeDoor()
+        server = await serve_tcp(door)
+        assert (await ask_tcp(server, empty + FOREIGN)).startswith(b"HTTP/1.1 4")
+        assert (await ask_in_pieces(server, None, empty + FOREIGN)).startswith(b"HTTP/1.1 4")
+        assert door.data == []
+        good = FOREIGN.replace(b"x.example", b"localhost")
+        if not empty.replace(b"\r\n", b""):
+            assert (await ask_tcp(server, empty + good)).endswith(b"\r\n\r\n" + BODY)
+            assert (await ask_in_pieces(server, None, empty + good)).endswith(BODY)
+        await server.aclose()
+
+    run(main())
+
+
+def test_empty_lines_before_a_request_on_the_unix_socket(run: Run, path: str) -> None:
+    async def main() -> None:
+        door = FakeDoor()
+        server = await serve(path, door)
+        sent = b"\r\n" + FOREIGN
+        assert (await ask(path, sent)).endswith(b"\r\n\r\n" + BODY)
+        assert (await ask_in_pieces(server, path, sent)).endswith(b"\r\n\r\n" + BODY)
+        assert door.data == []
+        await server.aclose()
+
+    run(main())
+
+
+OTHERS = [
+    *(b" " + FOREIGN, b"\r\n \r\n" + FOREIGN, b"\xef\xbb\xbf" + FOREIGN, b"\t" + FOREIGN),
+    *(b"\n" * 1025 + FOREIGN, b"\n" * 1025 + BODY, b"[]\n" + BODY, b'"x"\n' + BODY),
+    *(b"\x00\xff\n" + BODY, b"\xef\xbb\n" + BODY, b"\x01\n" + BODY),
+]
+
+
+@pytest.mark.parametrize("sent", OTHERS)
+def test_no_text_of_another_protocol_is_half_taken(run: Run, path: str, sent: bytes) -> None:
+    async def main() -> None:
+        door = FakeDoor()
+        tcp, unix = await serve_tcp(door), await serve(path, door)
+        for answer in (
+            await ask_tcp(tcp, sent),
+            await ask_in_pieces(tcp, None, sent),
+            await ask(path, sent),
+            await ask_in_pieces(unix, path, sent),
+        ):
+            (told,) = map(json.loads, answer.splitlines())
+            assert told["code"] == "ValidationException"
+            assert told["rejected"] >= 1
+        assert door.data == []
+        assert door.rejected_count == 4
+        assert tcp.counters.refused["malformed"] == unix.counters.refused["malformed"] == 2
+        await tcp.aclose()
+        await unix.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [b"post / HTTP/1.1\r\n\r\n" + BODY, b"xx\n" + BODY])
+def test_on_the_unix_socket_too_lines_begin_as_lines_do(run: Run, path: str, sent: bytes) -> None:
+    async def main() -> None:
+        door = FakeDoor()
+        server = await serve(path, door)
+        assert json.loads(await ask(path, b"\n\n" + sent))["rejected"] == 3
+        assert door.data == []
+        await server.aclose()
+
+    run(main())
+
+
+def test_blanks_and_a_mark_before_lines_are_skipped_and_their_lines_counted(
+    run: Run, path: str
+) -> None:
+    async def main() -> None:
+        server = await serve(path)
+        line, mark = b'{"data":"a","stream":"s"}\n', b"\xef\xbb\xbf"
+        for before in (mark, mark + b"\r\n", b"\n \t\n", b" "):
+            for cut in range(len(before) + 1):
+                sent = before[:cut], before[cut:] + line
+                assert await ask(path, *filter(None, sent), ends=True) == b'{"acknowledged":1}\n'
+        answer = await ask(path, b"\n\n", line + b"bad\n", ends=True)
+        assert [json.loads(each).get("rejected") for each in answer.splitlines()] == [4, None]
+        await server.aclose()
+
+    run(main())
+
+
+def test_who_is_refused_and_does_not_go_is_cut_off(run: Run, path: str) -> None:
+    async def main() -> None:
+        server = await serve(path)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"nonsense\n")
+        assert b"rejected" in await reader.read()
+        writer.write(BODY)
+        for _ in range(4):
+            server.hub.sweep()
+        await asyncio.sleep(0.01)
+        assert server.counters.open == 0
+        writer.close()
+        await server.aclose()
+
+    run(main())
+
+
+def test_who_sends_only_empty_lines_says_nothing(run: Run, path: str) -> None:
+    async def main() -> None:
+        server = await serve(path, limits=HttpLimits(idle_timeout_s=1.0))
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"\r\n")
+        await asyncio.sleep(0.01)
+        for _ in range(2):
+            server.hub.sweep()
+        assert await reader.read() == b""
+        assert server.counters.timed_out["idle"] == 1
+        writer.close()
         await server.aclose()
 
     run(main())

@@ -1,0 +1,21 @@
+"""What a listener needs of the lines protocol: how to speak it, and how to refuse a beginning.
+
+Knows the door and the lines' form; no connection. Where it sits: daemon.py -> http/opening.py.
+"""
+
+from functools import partial
+
+from kdaemon.door.door import Door
+from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
+from kdaemon.http.opening import Lines
+from kdaemon.wire.lines import VALIDATION, Rejected, encode_rejected
+
+
+def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
+    """Lines whose records go to `door`."""
+
+    def refuse(number: int, text: str) -> bytes:
+        door.refuse_unread(None, 1)
+        return encode_rejected(Rejected(number, VALIDATION, text))
+
+    return Lines(partial(NdjsonSession, door, line_bytes_max=line_bytes_max), refuse)
