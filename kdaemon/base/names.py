@@ -9,7 +9,8 @@ text of a client costs more than a moment.
 
 Source: botocore 1.43.117, model kinesis/2013-12-02 (name `[a-zA-Z0-9_.-]{1,128}`, ARN
 `arn:aws.*:kinesis:.*:\d{12}:stream/\S+` up to 2,048 characters); checked 2026-11-28. That pattern
-lets through what no ARN can be: the name in an ARN is held to a name's pattern here.
+lets through what no ARN can be: the name in an ARN is held to a name's pattern here, and the
+partition to its region (botocore's partitions.json).
 """
 
 import re
@@ -24,6 +25,17 @@ _is_name = re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch
 _is_partition = re.compile(r"aws[a-z0-9-]{0,32}").fullmatch
 _is_region = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 _is_account = re.compile(r"[0-9]{12}").fullmatch
+
+
+_PARTITIONS = (  # of regions that begin so
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +58,36 @@ def is_path(text: str) -> bool:
     return 0 < len(text) <= ARN_CHARACTERS_MAX and text.isprintable() and not text.isspace()
 
 
+def partition_of(region: str) -> str:
+    """The part of AWS that a region belongs to, each with accounts of its own."""
+    return next((name for start, name in _PARTITIONS if region.startswith(start)), "aws")
+
+
 def parse_arn(text: str) -> Arn | None:
     """None if this is no ARN of a stream."""
+    found = _taken_apart(text)
+    if found is None or found[0] != partition_of(found[1].region):
+        return None
+    return found[1]
+
+
+def partition_problem(text: str) -> str | None:
+    """What is wrong with an ARN that is none because its partition is not its region's; else None.
+
+    It completes a sentence about the ARN.
+    """
+    found = _taken_apart(text)
+    if found is None:
+        return None
+    partition, arn = found
+    right = partition_of(arn.region)
+    if partition == right:
+        return None
+    return f"names the partition {partition}, and its region {arn.region} is of {right}"
+
+
+def _taken_apart(text: str) -> tuple[str, Arn] | None:
+    """The partition and the rest of what has the form of a stream's ARN."""
     if len(text) > ARN_CHARACTERS_MAX or not text.startswith("arn:"):
         return None
     parts = text.split(":", 6)
@@ -58,4 +98,4 @@ def parse_arn(text: str) -> Arn | None:
     is_stream = service == "kinesis" and kind == "stream" and is_stream_name(name)
     if not (is_stream and _is_partition(partition) and _is_region(region) and _is_account(account)):
         return None
-    return Arn(text, region, account, name)
+    return partition, Arn(text, region, account, name)

@@ -7,7 +7,7 @@ loader runs all the rules over one Config and decides which file or variable to 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kdaemon.base.names import is_stream_name
+from kdaemon.base.names import is_stream_name, partition_problem
 from kdaemon.base.service import Service
 from kdaemon.config.settings import Config, StreamConfig
 from kdaemon.config.values import Address, parse_address
@@ -226,8 +226,10 @@ def _limits_of(service: Service, at: Path, stream: StreamConfig) -> Iterator[Cla
 
 def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
     if config.traits.has_arns and not is_stream_name(stream.name):
+        problem = partition_problem(stream.name)
         yield Clash(
             (at,),
-            "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
+            problem
+            or "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
             'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
         )

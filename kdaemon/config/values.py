@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from kdaemon.base import limits
 from kdaemon.base.endpoint import endpoint_problem
-from kdaemon.base.names import parse_arn
+from kdaemon.base.names import parse_arn, partition_problem
 from kdaemon.base.service import SERVICES
 
 PORT_MAX = 65_535  # of TCP
@@ -85,7 +85,9 @@ def check_url(text: str) -> None:
 
 def check_arn(text: str) -> None:
     if text and parse_arn(text) is None:
-        raise ValueError("arn:aws:kinesis:REGION:ACCOUNT:stream/NAME")
+        problem = partition_problem(text)
+        why = f" (this {problem})" if problem is not None else ""
+        raise ValueError(f"arn:aws:kinesis:REGION:ACCOUNT:stream/NAME{why}")
 
 
 def whole(low: int, high: int, unit: str = "") -> Meta:

@@ -6,6 +6,7 @@ stored records, and after every write it is at most the setting.
 """
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
+from kdaemon.base.names import partition_of
 from kdaemon.sandbox.payload import Payload, arn, optional_arn, optional_text, refuse
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
@@ -42,7 +43,9 @@ class Catalogue:
         """AWS: a real-looking ARN. Yandex gives the name itself."""
         if self.settings.flavour is Flavour.YANDEX:
             return name
-        return f"arn:aws:kinesis:{self.settings.region}:{self.settings.account}:stream/{name}"
+        region = self.settings.region
+        where = f"{partition_of(region)}:kinesis:{region}:{self.settings.account}"
+        return f"arn:{where}:stream/{name}"
 
     def create(
         self,

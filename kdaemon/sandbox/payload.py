@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_PATTERN, KIB
-from kdaemon.base.names import ARN_PATTERN, parse_arn
+from kdaemon.base.names import ARN_PATTERN, parse_arn, partition_problem
 
 # Each of these is bounded in length and linear, as every pattern here must be: a client chooses the
 # text that is held to it.
@@ -61,6 +61,9 @@ def optional_arn(payload: Payload, member: str) -> str | None:
     """The ARN of a stream; None when it is absent."""
     value = optional_text(payload, member)
     if value is not None and parse_arn(value) is None:
+        problem = partition_problem(value)
+        if problem is not None:
+            raise refuse("ValidationException", f"{member} {problem}.")
         raise _invalid(member, f"satisfy regular expression pattern: {ARN_PATTERN}")
     return value
 

@@ -31,6 +31,7 @@ from kdaemon.base.names import (
     STREAM_NAME_CHARACTERS_MAX,
     is_stream_name,
     parse_arn,
+    partition_problem,
 )
 from kdaemon.wire.refusals import (
     VALIDATION_ERRORS_MAX,
@@ -319,7 +320,11 @@ def stream_problems(
         yield from _length(name, "streamName", length_max)
     if arn is not None:
         if not is_stream_name_free and parse_arn(arn) is None:
-            yield constraint(arn, "streamARN", f"{pattern}{ARN_PATTERN}")
+            problem = partition_problem(arn)
+            must = f"{pattern}{ARN_PATTERN}"
+            if problem is not None:
+                must = f"name the partition of its region: it {problem}"
+            yield constraint(arn, "streamARN", must)
         yield from _length(arn, "streamARN", ARN_CHARACTERS_MAX)
 
 

@@ -14,6 +14,7 @@ from kdaemon.config.values import Address, parse_address
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/clicks"
+CN_ARN = ARN.replace("aws", "aws-cn")
 MIB = 1024 * 1024
 
 
@@ -240,6 +241,7 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
             "in no request",
         ),
         ("[streams.'a b']", 'streams."a b"', "is no name of a stream"),
+        (f"[streams.'{CN_ARN}']", f'streams."{CN_ARN}"', "eu-central-1 is of aws"),
         (f"[streams.clicks]\n[streams.'{ARN}']", f'streams."{ARN}"', "is the stream clicks again"),
         ("service = 'yandex'\n[streams.a]\narn = '" + ARN + "'", "streams.a.arn", "has no ARNs"),
         (f"service = 'yandex'\n[streams.'{ARN}']", "service", "has no ARNs"),
@@ -432,6 +434,14 @@ def test_a_listed_stream_inherits_default_and_overrides_it() -> None:
 )
 def test_an_address_is_host_and_port(text: str, address: Address | None) -> None:
     assert parse_address(text) == address
+
+
+def test_an_arn_of_a_partition_that_has_not_its_region_is_refused_with_the_reason() -> None:
+    (problem,) = problems(text=f"[streams.c]\narn = '{CN_ARN}'")
+    assert "streams.c.arn" in problem
+    assert "names the partition aws-cn, and its region eu-central-1 is of aws" in problem
+    china = CN_ARN.replace("eu-central-1", "cn-north-1")
+    assert load_config(text=f"[streams.c]\narn = '{china}'").streams["c"].arn == china
 
 
 @pytest.mark.parametrize("text", ["8990", ":8990", "h:65536", "h:", "::1:80", "a b:1", "h:1/x"])

@@ -390,3 +390,17 @@ def test_the_service_halves_a_shard_of_its_own_accord(service: Service) -> None:
 def test_an_operation_that_is_not_offered_is_unknown(service: Service) -> None:
     assert refusal(service, "AddTagsToStream").code == "UnknownOperationException"
     assert refusal(service, "PutRecords").code == "UnknownOperationException"  # these come typed
+
+
+def test_an_arn_has_the_partition_of_its_region() -> None:
+    service = Service(SandboxSettings(region="cn-north-1"))
+    service.create_stream("orders", 1)
+    arn = ARN.replace("aws:kinesis:us-east-1", "aws-cn:kinesis:cn-north-1")
+    answers = (
+        call(service, "DescribeStreamSummary", StreamName="orders"),
+        call(service, "DescribeStreamSummary", StreamARN=arn),
+    )
+    assert {each["StreamDescriptionSummary"]["StreamARN"] for each in answers} == {arn}
+    error = refusal(service, "DescribeStreamSummary", StreamARN=arn.replace("aws-cn", "aws"))
+    assert error.code == "ValidationException"
+    assert "cn-north-1 is of aws-cn" in error.message

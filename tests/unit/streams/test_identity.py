@@ -30,6 +30,12 @@ def test_a_name_and_the_arn_of_our_account_and_region_are_one_stream() -> None:
     assert meant(known, arn(region="us-east-1")) == Identity("orders", OURS, "us-east-1")
 
 
+def test_an_arn_of_another_partition_is_no_stream_of_ours() -> None:
+    known = identities()
+    known.learn(OURS, "eu-central-1")
+    assert known.of(arn().replace("arn:aws:", "arn:aws-cn:")) is None
+
+
 def test_until_the_account_is_known_an_arn_of_our_region_is_taken_for_ours() -> None:
     unsure = identities()
     meaning = unsure.of(arn())

@@ -31,6 +31,7 @@ from kdaemon.wire.refusals import Encoding, Rendered, refuse, render
 
 JSON = b"application/x-amz-json-1.1"
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
+CN_ARN = ARN.replace("aws", "aws-cn")
 LIMITS = PutLimits()
 
 
@@ -212,6 +213,14 @@ ONE = "1 validation error detected: "
         (
             body(StreamARN="arn", Records=[entry()]),
             rf"{ONE}Value 'arn' at 'streamARN' {PATTERN} arn:aws.*:kinesis:.*:\d{{12}}:stream/\S+",
+        ),
+        (
+            body(StreamARN=CN_ARN, Records=[entry()]),
+            (
+                f"{ONE}Value '{CN_ARN}' at 'streamARN' failed to satisfy constraint: Member must "
+                "name the partition of its region: it names the partition aws-cn, and its region "
+                "us-east-1 is of aws"
+            ),
         ),
         (
             records(*[entry("")] * 11),
