@@ -47,7 +47,9 @@ def proxy_problem(url: str) -> str | None:
         scheme = urlsplit(url).scheme
         if scheme not in PROXY_SCHEMES:
             problem = f"has the scheme {scheme[:20]!r}, which kdaemon does not speak"
-    return None if problem is None else f"{problem}; expected http(s)://[USER:PASSWORD@]HOST[:PORT]"
+    # Not `://USER...@`: whoever shows it hides what stands there (base/redact.py).
+    expected = "expected http(s)://HOST[:PORT], where need be with USER:PASSWORD@ before HOST"
+    return None if problem is None else f"{problem}; {expected}"
 
 
 def _url_problem(url: str) -> str | None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from kdaemon.base.endpoint import endpoint_problem, proxy_problem
+from kdaemon.base.redact import SECRETS
 from kdaemon.cli import cli
-from kdaemon.config.load import load_config
+from kdaemon.config.load import KEYS, STREAM_KEYS, load_config
 from kdaemon.config.surroundings import find_problems
 
 PAIR = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -53,6 +55,32 @@ def test_what_cannot_be_used_is_told_by_name_and_not_shown(
     assert problem.startswith(f"environment: {name} (variable): ")
     for value in ("AKIDTEST", "secret", "socks5://"):
         assert value not in problem.replace("set both", "")
+
+
+@pytest.mark.parametrize(
+    "value", ["http://:1", "socks5://u:sekrit@h", "http://u:sekrit@h:99999", "http://u:sekrit@"]
+)
+def test_what_is_expected_of_a_proxy_is_told_whole_and_its_password_is_not(value: str) -> None:
+    (problem,) = problems({"ALL_PROXY": value})
+    assert problem.endswith(
+        "; expected http(s)://HOST[:PORT], where need be with USER:PASSWORD@ before HOST"
+    )
+    assert "***" not in problem
+    assert "sekrit" not in problem
+
+
+def test_no_hint_of_ours_is_taken_for_a_secret() -> None:
+    hints = [key.expected for key in (*KEYS.values(), *STREAM_KEYS.values())]
+    for url in ("", "x", "http://", "http://:1", "http://h:0", "http://h:99999", "ftp://h", "h\n"):
+        hints += [endpoint_problem(url) or "", proxy_problem(url) or ""]
+    for key in (*KEYS.values(), *STREAM_KEYS.values()):
+        for check in key.checks:
+            try:
+                check.run("http://h:99999\0")
+            except ValueError as wrong:
+                hints.append(str(wrong))
+    for hint in hints:
+        assert SECRETS.clean(f"is wrong; expected {hint}") == f"is wrong; expected {hint}"
 
 
 def test_a_setting_of_our_own_makes_the_variables_unused() -> None:
