@@ -76,8 +76,8 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
 def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     """Report everything that is wrong in a configuration; exit 78 if anything is."""
     config = load(config_path, pairs(settings))
-    check_surroundings(config)
     where = config_path or "defaults and environment"
+    check_surroundings(where, config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
     click.echo(f"{where}: ok, {count(len(config.streams), 'stream')}")

@@ -91,11 +91,13 @@ def confirm(question: str) -> None:
         sys.exit(1)
 
 
-def check_surroundings(config: "Config") -> None:
+def check_surroundings(where: str, config: "Config") -> None:
     """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing. Reads
-    the file of certificates that they name, and no other.
+    the file of certificates that they name, and the AWS files for the profile that is named.
+    `where`: the configuration comes from.
     """
     from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
+    from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - see load
 
     problems = find_problems(os.environ, config)
     bundle = os.environ.get("AWS_CA_BUNDLE")
@@ -106,6 +108,11 @@ def check_surroundings(config: "Config") -> None:
             trusted(bundle)
         except ServiceError as error:
             problems.append(ConfigProblem("environment", "AWS_CA_BUNDLE", error.message))
+    found = profile_problem(config.profile or None)
+    if found is not None:
+        variable, problem = found
+        source = "environment" if variable else where
+        problems.append(ConfigProblem(source, variable or "profile", problem))
     if problems:
         _exit_config(problems)
 

@@ -11,6 +11,7 @@ Invariant: no secret in an error or a repr, and each is registered (`base/redact
 used; a key that cannot be right is refused by the name of its setting, before it is sent anywhere.
 """
 
+import os
 import ssl
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ _KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
     ("secret_key", "the secret access key", "AWS_SECRET_ACCESS_KEY"),
     ("token", "the session token", "AWS_SESSION_TOKEN"),
 )
+_PROFILES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
 _ENDPOINT_SETTINGS: Final = (
     "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
 )
@@ -201,6 +203,37 @@ def import_libraries(*, is_anonymous: bool) -> None:
 
     if not is_anonymous:
         import aiobotocore.session  # noqa: F401, PLC0415
+
+
+def profile_problem(profile: str | None) -> tuple[str, str] | None:
+    """Why the profile that calls would use is none: the variable that names it ("": `profile`, the
+    setting, does) and what is wrong; None: nothing is. Reads the AWS files, and asks nobody.
+    """
+    variable = "" if profile else next((each for each in _PROFILES if each in os.environ), None)
+    if variable is None:
+        return None
+    from botocore.exceptions import (  # noqa: PLC0415 - see import_libraries
+        ConfigParseError,
+        ProfileNotFound,
+    )
+    from botocore.session import Session  # noqa: PLC0415 - the same
+
+    session = Session(profile=profile)
+    name = session.get_config_variable("profile")
+    files = [str(session.get_config_variable(each)) for each in ("config_file", "credentials_file")]
+    try:
+        session.get_scoped_config()
+    except ConfigParseError as error:
+        return variable, f"is {name!r}, and {error.kwargs['path']} cannot be read: correct it"
+    except ProfileNotFound:
+        looked_at = " and ".join(map(_looked_at, files))
+        return variable, f"is {name!r}, a profile that is not in {looked_at}: correct it, or add it"
+    return None
+
+
+def _looked_at(path: str) -> str:
+    path = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
+    return path if os.path.isfile(path) else f"{path} (no such file)"  # noqa: PTH113 - one look
 
 
 async def keys_of(aws: Aws | Anonymous) -> Keys:

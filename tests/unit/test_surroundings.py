@@ -116,3 +116,57 @@ def test_a_port_that_cannot_be_is_told_of_our_own_setting_too() -> None:
     result = CliRunner().invoke(cli, ["check", "--set", "endpoint_url=http://localhost:99999"])
     assert result.exit_code == 78
     assert "endpoint_url" in result.stderr
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory with AWS files of one profile each."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config").write_text("[profile one]\nregion = eu-west-1\n")
+    (tmp_path / "credentials").write_text("[two]\naws_access_key_id = a\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_profile_of_either_aws_file_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch, aws: Path, name: str
+) -> None:
+    assert aws.is_dir()
+    assert CliRunner().invoke(cli, ["check"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["check", "--set", f"profile={name}"]).exit_code == 0
+    monkeypatch.setenv("AWS_PROFILE", name)
+    assert CliRunner().invoke(cli, ["check"]).exit_code == 0
+
+
+@pytest.mark.parametrize("key", ["profile", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
+def test_check_tells_of_a_profile_that_is_in_no_aws_file(
+    monkeypatch: pytest.MonkeyPatch, aws: Path, key: str
+) -> None:
+    (aws / "credentials").unlink()
+    arguments, source = ["check"], "environment"
+    if key == "profile":
+        source = str(aws / "k.toml")
+        (aws / "k.toml").write_text("profile = 'nope'")
+        arguments += ["--config", source]
+        monkeypatch.setenv("AWS_PROFILE", "one")
+    else:
+        monkeypatch.setenv(key, "nope")
+    result = CliRunner().invoke(cli, arguments)
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == (
+        f"{source}: {key}: is 'nope', a profile that is not in {aws}/config and"
+        f" {aws}/credentials (no such file): correct it, or add it\n"
+    )
+
+
+def test_check_tells_of_an_aws_file_that_a_profile_cannot_be_read_from(
+    monkeypatch: pytest.MonkeyPatch, aws: Path
+) -> None:
+    (aws / "config").write_text("no section = 1\n")
+    monkeypatch.setenv("AWS_PROFILE", "one")
+    result = CliRunner().invoke(cli, ["check"])
+    assert result.exit_code == 78
+    assert f"AWS_PROFILE: is 'one', and {aws}/config cannot be read" in result.stderr
