@@ -20,7 +20,7 @@ from pathlib import Path
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.memory import ByteBudget
-from kdaemon.config import Config, resolve_unix_path
+from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.values import Address
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
@@ -238,17 +238,24 @@ class Daemon:
             self._doors.append(server)
             self._listeners["http"] = server.counters
             _log_listening("http", http_url(address.host, server.port))
-        path = resolve_unix_path(config.listen.unix, os.environ)
+        is_auto = config.listen.unix == "auto"
+        path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
         if path is None:
-            log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
+            problem = user_runtime_problem(os.environ, os.path.isdir) if is_auto else None
+            if problem is None:
+                log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
+            elif self._doors:
+                log.warning("no Unix socket: %s", problem)
+            else:
+                raise ListenerError(f"listen.unix: {problem}. Correct it, or set listen.unix.")
             return
         file = SocketFile(path, config.listen.unix_mode_bits)
         try:
-            _make_directory(Path(path).parent)
+            _make_directory(Path(path).parent, with_parents=not is_auto)
             sock = file.bind()
         except ListenerError as error:
             # A place that was not asked for by name, and cannot be used, is done without.
-            is_wanted = config.listen.unix != "auto" or not self._doors
+            is_wanted = not is_auto or not self._doors
             if is_wanted or isinstance(error, SocketInUseError):
                 raise
             log.warning("no Unix socket: %s", error)
@@ -415,9 +422,10 @@ def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
     )
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(directory: Path, *, with_parents: bool) -> None:
+    """`with_parents`: where the operator named the place; one that we choose is ours alone."""
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=with_parents, exist_ok=True)
     except OSError as error:
         raise ListenerError(
             f"listen.unix: cannot make the directory {directory}: {error.strerror}."

@@ -124,7 +124,7 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
     """
     from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see load
 
-    path = resolve_unix_path(config.listen.unix, os.environ)
+    path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
     if config.listen.unix != "auto":
         return (path, None) if path else (None, config.listen.http)
     for candidate in (path, system_socket):

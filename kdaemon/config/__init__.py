@@ -13,6 +13,7 @@ from kdaemon.config.settings import (
     SpoolConfig,
     StreamConfig,
     resolve_unix_path,
+    user_runtime_problem,
 )
 from kdaemon.config.values import Address
 
@@ -28,4 +29,5 @@ __all__ = [
     "SpoolConfig",
     "StreamConfig",
     "resolve_unix_path",
+    "user_runtime_problem",
 ]

@@ -7,7 +7,7 @@ bound below and every rule; nobody checks a setting twice. Names are the TOML ke
 times milliseconds, and the name says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
@@ -262,18 +262,41 @@ class Config:
         return SERVICES[self.service]
 
 
-def resolve_unix_path(unix: str, environ: Mapping[str, str]) -> str | None:
+IsDirectory = Callable[[str], bool]
+
+
+def resolve_unix_path(
+    unix: str, environ: Mapping[str, str], is_directory: IsDirectory
+) -> str | None:
     """Where the Unix socket stands; None: nowhere.
 
     `auto` is `$RUNTIME_DIRECTORY/kdaemon.sock` (systemd's; the first directory of several), else
-    `$XDG_RUNTIME_DIR/kdaemon/kdaemon.sock`, else nowhere. The directory may have to be made.
+    `$XDG_RUNTIME_DIR/kdaemon/kdaemon.sock`, else nowhere. The last directory may have to be made.
     """
     if unix != "auto":
         return unix or None
-    runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if runtime.startswith("/"):
+    runtime = _systemd_directory(environ)
+    if runtime:
         return f"{runtime.rstrip('/')}/{SOCKET_NAME}"
     user_runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if user_runtime.startswith("/"):
-        return f"{user_runtime.rstrip('/')}/kdaemon/{SOCKET_NAME}"
-    return None
+    if not user_runtime or user_runtime_problem(environ, is_directory) is not None:
+        return None
+    return f"{user_runtime.rstrip('/')}/kdaemon/{SOCKET_NAME}"
+
+
+def user_runtime_problem(environ: Mapping[str, str], is_directory: IsDirectory) -> str | None:
+    """Why XDG_RUNTIME_DIR is ignored where the socket is `auto`; None: it is not, or not set.
+
+    Whoever logs the user in makes it (XDG Base Directory Specification 0.8): we do not.
+    """
+    path = environ.get("XDG_RUNTIME_DIR", "")
+    if not path or _systemd_directory(environ):
+        return None
+    if not path.startswith("/"):
+        return f"XDG_RUNTIME_DIR is ignored: {path!r} is not an absolute path"
+    return None if is_directory(path) else f"XDG_RUNTIME_DIR is ignored: {path!r} is no directory"
+
+
+def _systemd_directory(environ: Mapping[str, str]) -> str:
+    path = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return path if path.startswith("/") else ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 import stat
@@ -231,7 +232,7 @@ def test_a_socket_file_that_was_removed_comes_back(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("kind", ["a file", "missing", "not ours"])
+@pytest.mark.parametrize("kind", ["a file", "missing", "relative", "not ours"])
 def test_a_runtime_directory_that_cannot_be_used_is_done_without(tmp_path: Path, kind: str) -> None:
     runtime = tmp_path / "run"
     if kind == "a file":
@@ -239,8 +240,11 @@ def test_a_runtime_directory_that_cannot_be_used_is_done_without(tmp_path: Path,
     elif kind == "not ours":
         (runtime / "kdaemon").mkdir(parents=True)
         (runtime / "kdaemon" / "kdaemon.sock").write_text("somebody's")
+    elif kind == "relative":
+        runtime = Path(os.path.relpath(tmp_path / "run"))
+        (tmp_path / "run").mkdir()
     else:
-        runtime = Path("/proc/nothing/here")
+        runtime = tmp_path / "run" / "user"
     config = write_config(tmp_path, {"listen.unix": "auto"})
     arguments = ["run", "--sandbox", "--config", str(config)]
     daemon = Daemon(arguments, environment(XDG_RUNTIME_DIR=str(runtime)))
@@ -249,6 +253,8 @@ def test_a_runtime_directory_that_cannot_be_used_is_done_without(tmp_path: Path,
         warnings = [line["text"] for line in daemon.log if line["level"] == "warning"]
         assert any(text.startswith("no Unix socket: ") for text in warnings), warnings
         assert get(daemon.address("admin") + "/readyz")[0] == 200
+        assert kind == "not ours" or not (runtime / "kdaemon").exists()
+        assert kind != "missing" or not (tmp_path / "run").exists()
     finally:
         daemon.close()
 

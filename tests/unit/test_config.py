@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
-from kdaemon.config import Config, resolve_unix_path
+from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
 from kdaemon.config.values import Address, parse_address
 
@@ -461,6 +461,7 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
         ("auto", {"XDG_RUNTIME_DIR": "/run/user/1/"}, "/run/user/1/kdaemon/kdaemon.sock"),
         ("auto", {}, None),
         ("auto", {"XDG_RUNTIME_DIR": "relative"}, None),
+        ("auto", {"XDG_RUNTIME_DIR": "/nonexistent/x"}, None),
         ("", {"RUNTIME_DIRECTORY": "/run/kdaemon"}, None),
         ("/srv/k.sock", {"RUNTIME_DIRECTORY": "/run/kdaemon"}, "/srv/k.sock"),
     ],
@@ -468,7 +469,30 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
 def test_the_unix_socket_stands_where_the_environment_says(
     unix: str, environ: dict[str, str], path: str | None
 ) -> None:
-    assert resolve_unix_path(unix, environ) == path
+    assert resolve_unix_path(unix, environ, exists) == path
+
+
+def exists(path: str) -> bool:
+    return not path.startswith("/nonexistent")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, None),
+        ({"XDG_RUNTIME_DIR": ""}, None),
+        ({"XDG_RUNTIME_DIR": "/run/user/1"}, None),
+        ({"XDG_RUNTIME_DIR": "x", "RUNTIME_DIRECTORY": "/run/k"}, None),
+        ({"XDG_RUNTIME_DIR": "x/y"}, "'x/y' is not an absolute path"),
+        ({"XDG_RUNTIME_DIR": "x", "RUNTIME_DIRECTORY": "k"}, "'x' is not an absolute path"),
+        ({"XDG_RUNTIME_DIR": "/nonexistent/x"}, "'/nonexistent/x' is no directory"),
+    ],
+)
+def test_a_runtime_directory_of_the_user_that_is_ignored_is_told(
+    environ: dict[str, str], words: str | None
+) -> None:
+    problem = user_runtime_problem(environ, exists)
+    assert problem == (words and f"XDG_RUNTIME_DIR is ignored: {words}")
 
 
 @pytest.mark.parametrize("path", ["k.sock", "/run/", "/" + "x" * 107])
