@@ -15,24 +15,24 @@ class ByteBudget:
     Invariant: 0 <= bytes_taken <= bytes_max, and `whole` has taken at least what its parts have.
     """
 
-    __slots__ = ("_waiters", "_whole", "bytes_max", "bytes_taken")
+    __slots__ = ("_waiters", "bytes_max", "bytes_taken", "whole")
 
     def __init__(self, bytes_max: int, whole: "ByteBudget | None" = None) -> None:
         self.bytes_max = bytes_max
         self.bytes_taken = 0
-        self._whole = whole
+        self.whole = whole
         self._waiters: list[Callable[[], object]] = []
 
     @property
     def free_bytes(self) -> int:
         """What `take` would give at most now."""
         free = self.bytes_max - self.bytes_taken
-        return free if self._whole is None else min(free, self._whole.free_bytes)
+        return free if self.whole is None else min(free, self.whole.free_bytes)
 
     def take(self, byte_count: int) -> bool:
         if self.bytes_taken + byte_count > self.bytes_max:
             return False
-        if self._whole is not None and not self._whole.take(byte_count):
+        if self.whole is not None and not self.whole.take(byte_count):
             return False
         self.bytes_taken += byte_count
         return True
@@ -40,8 +40,8 @@ class ByteBudget:
     def give(self, byte_count: int) -> None:
         assert byte_count <= self.bytes_taken, "more given back than was taken"
         self.bytes_taken -= byte_count
-        if self._whole is not None:
-            self._whole.give(byte_count)
+        if self.whole is not None:
+            self.whole.give(byte_count)
         elif self._waiters:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
@@ -51,7 +51,7 @@ class ByteBudget:
         """Calls back once, when somebody gives back of the whole, in the midst of his work: the
         callback only plans what is to be done later.
         """
-        if self._whole is None:
+        if self.whole is None:
             self._waiters.append(callback)
         else:
-            self._whole.when_given(callback)
+            self.whole.when_given(callback)

@@ -5,9 +5,10 @@ Knows the door and the lines' form; nothing of streams' state, shards or calls.
 Invariants: a record is acknowledged after all records before it on this connection were
 acknowledged or rejected; while the service is slow the connection is not read; in each turn of the
 loop it has its part of the work (`http/turns.py`), then others have theirs. When the client is
-gone, what was read is admitted all the same where the client does not wait to hear of it; where it
-does (`delivered`), what was not sent is withdrawn, because the client will send it again. Nothing a
-client sends makes its methods raise.
+gone, what was read is admitted all the same where the client does not wait to hear of it, and waits
+for room as far as there is memory to wait in; where the client does wait (`delivered`), what was
+not sent is withdrawn, because the client will send it again. Nothing a client sends makes its
+methods raise.
 
 Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settled`.
 """
@@ -18,9 +19,10 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import MIB, RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import KIB, MIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR, Admission
 from kdaemon.door.block import Block
@@ -45,6 +47,7 @@ ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; our
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
+SESSION_HELD_BYTES = 8 * KIB  # of one that waits, beside what was read; 3.4 measured, 2026-11-28
 
 
 class State(Enum):
@@ -80,7 +83,8 @@ class NdjsonSession(asyncio.Protocol):
 
     Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_held` (one
     block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
-    to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops).
+    to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops). While the client
+    is there, its place bounds what waits; then `left_behind` of all arrivals does.
     """
 
     def __init__(self, door: Door, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
@@ -100,6 +104,8 @@ class NdjsonSession(asyncio.Protocol):
         self._unsettled_bytes = 0
         self._held: deque[tuple[_Round, str, Block]] = deque()
         self._is_waiting_for_room = False
+        self._left_bytes = 0  # taken for what waits for room although the client is gone
+        self._may_wait = True  # else there was no memory for that, and the rest is refused
         self._is_pumping = False
         self._turn = Turn(self._pump, hub.now_ns)
         self._is_reading = True
@@ -235,6 +241,9 @@ class NdjsonSession(asyncio.Protocol):
         self._regulate_reading()
         if self._state is State.CLOSED and not buffer.has_lines and not self._held:
             self._turn.close()
+            if self._left_bytes:
+                self._hub.arrivals.left_behind.give(self._left_bytes)
+                self._left_bytes = 0
 
     @property
     def _has_to_tell(self) -> bool:
@@ -319,10 +328,25 @@ class NdjsonSession(asyncio.Protocol):
         while self._held:
             a_round, stream, block = self._held[0]
             if not self._submit(a_round, stream, block):
+                if self._state is State.CLOSED and not self._keep():
+                    self._may_wait = False
+                    continue
                 self._is_waiting_for_room = True
                 self._door.when_room(stream, self._room_again)
                 return False
             self._held.popleft()
+        return True
+
+    def _keep(self) -> bool:
+        """Takes memory for what waits though its client is gone. False: there is none for it."""
+        size = SESSION_HELD_BYTES + self._buffer.held_bytes
+        for _, _, block in self._held:
+            size += held_bytes(len(block.sizes), sum(block.sizes)) + FRAME_HELD_BYTES
+        more_bytes = size - self._left_bytes
+        if more_bytes > 0:  # what it needs no more is given back with the rest
+            if not self._hub.arrivals.left_behind.take(more_bytes):
+                return False
+            self._left_bytes = size
         return True
 
     def _room_again(self) -> None:
@@ -331,8 +355,12 @@ class NdjsonSession(asyncio.Protocol):
 
     def _submit(self, a_round: _Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
-        if self._state is State.CLOSED and self._door.is_waited_for(stream, self._acknowledge):
+        if self._state is State.CLOSED and (
+            not self._may_wait or self._door.is_waited_for(stream, self._acknowledge)
+        ):
             self._door.refuse(stream, CLIENT_GONE, len(block.sizes), sum(block.sizes))
+            if block.oversized:  # by a try that found no room, and so counted nothing
+                self._door.refuse_unread(stream, len(block.oversized))
             a_round.open -= 1
             return True
         callback = partial(self._settled, a_round, block)

@@ -99,6 +99,9 @@ class Arrivals:
         self.budget = budget
         self._reserve = ByteBudget(reserve_bytes)
         self.part_bytes = budget.bytes_max // PART_OF_BUDGET
+        # What arrived, and its client closed before there was room for it: beside the budget, of
+        # the same whole, so that clients who come and go neither stop others nor fill the memory.
+        self.left_behind = ByteBudget(self.part_bytes, budget.whole)
         self._open: dict[Arrival, None] = {}  # the one that had no byte for longest is the first
 
     def make_room(self, newcomer: Arrival, byte_count: int) -> bool:

@@ -36,6 +36,11 @@ class LineBuffer:
         return self._lines.count(b"\n", self._start)
 
     @property
+    def held_bytes(self) -> int:
+        """What it keeps of whole lines; those that were taken stay until the last one is."""
+        return len(self._lines)
+
+    @property
     def partial_bytes(self) -> int:
         """Size of the line that has no end yet."""
         return len(self._partial)

@@ -17,6 +17,7 @@ import pytest
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Frame
+from kdaemon.base.limits import MIB
 from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
@@ -32,6 +33,7 @@ from tests.unit.door.fake_streams import Answer, make_request, read_answer
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 HEADER = "x-kdaemon-acknowledge"
+YANDEX = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'"
 
 
 class Daemon:
@@ -409,6 +411,33 @@ async def test_lines_for_an_idle_stream_wait_for_room_that_others_hold(
     assert transport.lines() == [{"acknowledged": 1}]
 
 
+@pytest.mark.parametrize("has_room_to_wait", [True, False])
+async def test_each_line_of_a_client_that_left_is_counted_once(
+    daemon: Make, has_room_to_wait: bool
+) -> None:
+    place = daemon(text=f"{YANDEX}\n[streams.s]\n[streams.t]")
+    await turn()
+    memory = place.streams.memory
+    taken_bytes = memory.free_bytes
+    memory.take(taken_bytes)
+    hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 8_000))
+    session = NdjsonSession(place.door, hub)
+    session.take_over(FakeTransport())
+    long_key = '{"data":"a","partition_key":"%s"}\n' % ("\u00e9" * 200)
+    lines = [long_key.encode(), b"broken\n\n", b'{"data":"a"}\n' * 9_000]
+    lines.append(b'{"stream":"t","data":"b"}\n' * 3)
+    session.data_received(b'{"stream":"s","acknowledge":"accepted"}\n' + b"".join(lines))
+    session.connection_lost(None)
+    await turn()
+    assert (hub.arrivals.left_behind.bytes_taken > 0) is has_room_to_wait
+    memory.give(taken_bytes)
+    await turn(100)
+    assert place.received() == 9_005
+    assert hub.arrivals.left_behind.bytes_taken == 0
+    gone = {} if has_room_to_wait else {"client_gone": 9_000}
+    assert place.rejected() == {"invalid": 2, **gone}
+
+
 # Unlisted streams that do not exist
 
 
@@ -609,7 +638,7 @@ async def test_a_dry_run_holds_memory_until_it_is_answered(
 
 
 async def test_yandex_has_no_dry_run(daemon: Make) -> None:
-    place = daemon(text="service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'")
+    place = daemon(text=YANDEX)
     answer = await answered(place.put_record("/db/s", DryRun=True))
     assert (answer.status, answer.body["__type"]) == (400, "InvalidArgumentException")
     assert place.service.dry_runs == []

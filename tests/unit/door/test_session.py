@@ -35,9 +35,11 @@ class Harness:
         *,
         record_limits: PutLimits | None = None,
         line_bytes_max: int = 1000,
+        hub: HttpHub | None = None,
+        door: FakeDoor | None = None,
     ) -> None:
-        self.hub = HttpHub(limits or HttpLimits())
-        self.door = FakeDoor(record_limits)
+        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.door = door or FakeDoor(record_limits)
         self.transport = FakeTransport()
         self.session = NdjsonSession(cast("Door", self.door), self.hub, line_bytes_max)
         self.transport.protocol = self.session
@@ -377,6 +379,39 @@ async def test_what_was_read_of_a_client_that_did_not_wait_is_admitted_when_it_i
     one.door.make_room()
     assert one.door.data == [b"a"]
     assert one.door.gone_count == 0
+
+
+async def test_what_waits_for_room_without_its_client_is_bounded_and_charged(
+    harness: Make,
+) -> None:
+    hub = HttpHub(HttpLimits(bodies_bytes_max=4_000_000))
+    door = FakeDoor()
+    door.has_room = False
+    for _ in range(100):
+        one = harness(hub=hub, door=door)
+        await one.feed(b'{"stream":"s","acknowledge":"accepted"}\n' + line("x" * 40_000) * 3)
+        one.lose()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert 0 < door.gone_count < 300
+    assert 0 < hub.arrivals.left_behind.bytes_taken <= 500_000
+    door.make_room()
+    await asyncio.sleep(0)
+    assert len(door.data) + door.gone_count == 300
+    assert hub.arrivals.left_behind.bytes_taken == 0
+
+
+async def test_what_arrives_is_not_kept_out_by_what_was_left_behind(harness: Make) -> None:
+    one = harness(HttpLimits(bodies_bytes_max=100_000))
+    one.door.has_room = False
+    await one.feed(b'{"stream":"s","acknowledge":"none"}\n' + line("a"))
+    one.lose()
+    assert one.hub.arrivals.left_behind.bytes_taken > 0
+    newcomer = Arrival(one.hub.arrivals, lambda: None)
+    assert newcomer.grow(100_000)
+    newcomer.release()
+    one.door.make_room()
+    assert one.door.data == [b"a"]
 
 
 async def test_what_a_client_waits_for_is_withdrawn_when_it_is_gone(harness: Make) -> None:
