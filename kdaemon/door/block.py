@@ -4,6 +4,7 @@ A `Put` whose lines are refused one by one: of a block only the bad line is refu
 over HTTP and by the connections of lines. Knows no stream and no connection.
 """
 
+from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -33,6 +34,12 @@ class Block:
     @property
     def refused_count(self) -> int:
         return len(self.oversized)
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that its frame takes, as it is now."""
+        sizes = self.lines.sizes
+        return held_bytes(len(sizes), sum(sizes)) + FRAME_HELD_BYTES
 
     depends_on_kind = False  # a line without a key asks kdaemon to choose the shard
 

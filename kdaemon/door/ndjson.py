@@ -2,7 +2,8 @@
 
 A body is read in blocks and admitted in blocks, a few in each turn of the loop, so that a large one
 does not hold up other clients. All of it is read before any of it is admitted: a body that nobody
-can make sense of is refused whole, and what it would hold in memory is taken before it is read.
+can make sense of is refused whole. What it may hold in memory is taken before it is read; each
+block's part is given back just before the block is admitted, so that no other takes its room.
 
 Invariant: every line that is not blank is received once and counted once, and the answer is true:
 200 if all were taken, 207 if some were not, and where none was, a status that says so.
@@ -13,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote
 
+from kdaemon.base.admission import FRAME_HELD_BYTES
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
@@ -90,7 +92,7 @@ class _Body:
         self._door = door
         self._call_soon = call_soon
         self._reserved: ByteBudget | None = None  # where memory was taken for what is not admitted
-        self._reserved_bytes = 0
+        self._reserved_bytes = 0  # of it, what was not given back
         self._buffer = LineBuffer()
         self._next_line = 1
         self._problems = Problems()
@@ -127,6 +129,7 @@ class _Body:
     def _reserve(self, body: bytes) -> Refused | None:
         """Takes the memory that the lines may hold, by their number and their size alone."""
         held_bytes = held_bytes_bound(len(body), body.count(b"\n"))
+        held_bytes += FRAME_HELD_BYTES * _more_blocks_max(len(body))
         reserved = self._door.reserve(self._spelling, held_bytes)
         if isinstance(reserved, Refused):
             return reserved
@@ -140,7 +143,7 @@ class _Body:
                 return
             self._read_block(self._buffer.take_block())
             if self._problems.is_hopeless:
-                self._give_back()
+                self._give_back(self._reserved_bytes)
                 self._refuse_whole()
                 return
         self._later(self._read_on)
@@ -178,10 +181,11 @@ class _Body:
     def _admit_on(self) -> None:
         if self._position == 0:
             self._request.drop_body()
-            self._give_back()
+            self._give_back(self._reserved_bytes - sum(each.held_bytes for each in self._blocks))
             self._unread_count = self._problems.count
         for block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
             self._position += 1
+            self._give_back(block.held_bytes)
             self._admit(block)
         if self._position < len(self._blocks):
             self._later(self._admit_on)
@@ -220,10 +224,10 @@ class _Body:
         for number in block.lines.numbers:
             self._problems.add(number, refused.code, refused.message)
 
-    def _give_back(self) -> None:
+    def _give_back(self, byte_count: int) -> None:
         if self._reserved is not None:
-            self._reserved.give(self._reserved_bytes)
-            self._reserved = None
+            self._reserved_bytes -= byte_count
+            self._reserved.give(byte_count)
 
     def _withdraw(self) -> None:
         """The client has gone: what it waits for is withdrawn, and what is yet to be admitted."""
@@ -284,6 +288,13 @@ def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = 
         status, headers = 503, RETRY_AFTER
     body = encode_refused_answer(refusal, problems or Problems())
     request.respond(status, body, content_type=JSON, headers=headers)
+
+
+def _more_blocks_max(byte_count: int) -> int:
+    """How many blocks a body may have beside its first: two that follow each other are longer
+    together than BLOCK_BYTES.
+    """
+    return 2 * byte_count // BLOCK_BYTES
 
 
 def _line_count(body: bytes) -> int:

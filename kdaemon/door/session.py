@@ -19,7 +19,6 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import KIB, MIB, RECORD_BYTES_MAX_AWS
@@ -340,8 +339,7 @@ class NdjsonSession(asyncio.Protocol):
     def _keep(self) -> bool:
         """Takes memory for what waits though its client is gone. False: there is none for it."""
         size = SESSION_HELD_BYTES + self._buffer.held_bytes
-        for _, _, block in self._held:
-            size += held_bytes(len(block.sizes), sum(block.sizes)) + FRAME_HELD_BYTES
+        size += sum(block.held_bytes for _, _, block in self._held)
         more_bytes = size - self._left_bytes
         if more_bytes > 0:  # what it needs no more is given back with the rest
             if not self._hub.arrivals.left_behind.take(more_bytes):

@@ -714,6 +714,44 @@ async def test_what_lines_may_hold_is_looked_at_before_they_are_read(daemon: Mak
     assert place.streams.memory.bytes_taken == 0
 
 
+async def test_what_lines_may_hold_is_kept_for_them_until_each_block_is_admitted(
+    daemon: Make,
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0\n[streams.s]")
+    await turn()
+    place.service.is_stalled = True
+    place.is_stepped = True
+    lines = [b'{"data":"%b"}' % (b"x" * 1_000)] * 1_500  # in 24 blocks: six turns each
+    request = place.lines("s", "accepted", *lines)
+    memory = place.streams.memory
+    others_bytes = 0
+    while True:  # others take all that is free, in every turn
+        free_bytes = memory.free_bytes
+        assert memory.take(free_bytes)
+        others_bytes += free_bytes
+        if not place.ndjson_step():
+            break
+    answer = read_answer(request)
+    assert (answer.status, answer.body["acknowledged"]) == (200, 1_500)
+    memory.give(others_bytes)
+    assert memory.bytes_taken == place.stream().engine.ledger.held_bytes
+
+
+@pytest.mark.parametrize("line_bytes", [11, 600, 65_000, 70_000])
+async def test_the_memory_of_lines_is_given_back_whatever_blocks_they_make(
+    daemon: Make, line_bytes: int
+) -> None:
+    place = daemon(text="[default]\nlinger_ms = 0\n[streams.s]")
+    await turn()
+    place.service.is_stalled = True
+    long = b'{"data":"%b"}' % (b"x" * (line_bytes - 11))
+    short = b'{"data":"","partition_key":"k"}'
+    count = 1_000_000 // line_bytes // 2
+    answer = await answered(place.lines("s", "accepted", *[short, long] * count))
+    assert (answer.status, answer.body["acknowledged"]) == (200, 2 * count)
+    assert place.streams.memory.bytes_taken == place.stream().engine.ledger.held_bytes
+
+
 # Whatever is asked is answered, also where no line is left to take
 
 
