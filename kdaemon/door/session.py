@@ -15,6 +15,7 @@ Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settle
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -77,6 +78,21 @@ class _Round:
         self.admissions: list[Admission] = []  # of its frames that the client waits for
 
 
+class _Waker:
+    """What is told of room on behalf of a session. A stream that has none keeps whom it is to tell:
+    of a session that is over it keeps this alone.
+    """
+
+    __slots__ = ("go_on",)
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self.go_on: Callable[[], None] | None = go_on
+
+    def __call__(self) -> None:
+        if self.go_on is not None:
+            self.go_on()
+
+
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
@@ -103,6 +119,7 @@ class NdjsonSession(asyncio.Protocol):
         self._unsettled_bytes = 0
         self._held: deque[tuple[_Round, str, Block]] = deque()
         self._is_waiting_for_room = False
+        self._waker = _Waker(self._room_again)
         self._left_bytes = 0  # taken for what waits for room although the client is gone
         self._may_wait = True  # else there was no memory for that, and the rest is refused
         self._is_pumping = False
@@ -240,6 +257,7 @@ class NdjsonSession(asyncio.Protocol):
         self._regulate_reading()
         if self._state is State.CLOSED and not buffer.has_lines and not self._held:
             self._turn.close()
+            self._waker.go_on = None
             if self._left_bytes:
                 self._hub.arrivals.left_behind.give(self._left_bytes)
                 self._left_bytes = 0
@@ -331,7 +349,7 @@ class NdjsonSession(asyncio.Protocol):
                     self._may_wait = False
                     continue
                 self._is_waiting_for_room = True
-                self._door.when_room(stream, self._room_again)
+                self._door.when_room(stream, self._waker)
                 return False
             self._held.popleft()
         return True

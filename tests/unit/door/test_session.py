@@ -1,6 +1,7 @@
 """One NDJSON connection against a transport and an intake in memory."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -399,6 +400,28 @@ async def test_what_waits_for_room_without_its_client_is_bounded_and_charged(
     await asyncio.sleep(0)
     assert len(door.data) + door.gone_count == 300
     assert hub.arrivals.left_behind.bytes_taken == 0
+
+
+@pytest.mark.parametrize("word", ["delivered", "accepted"])
+async def test_a_stream_without_room_keeps_nothing_of_a_client_that_was_refused_and_left(
+    word: str,
+) -> None:
+    hub, door = HttpHub(HttpLimits(bodies_bytes_max=1_000)), FakeDoor()
+    door.has_room = False
+    session = NdjsonSession(cast("Door", door), hub)
+    hub.attach(session)
+    session.take_over(FakeTransport())
+    session.data_received(f'{{"stream":"s","acknowledge":"{word}"}}\n'.encode() + line("a"))
+    session.connection_lost(None)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert door.gone_count == 1
+    left = weakref.ref(session)
+    del session
+    assert left() is None
+    door.make_room()
+    assert door.data == []
+    await hub.aclose(0)
 
 
 async def test_what_arrives_is_not_kept_out_by_what_was_left_behind(harness: Make) -> None:
