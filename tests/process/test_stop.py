@@ -302,18 +302,25 @@ def test_what_hangs_when_everything_is_done_is_left_by_another_signal(tmp_path: 
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Whoever reads a pipe that nobody writes to (here: the AWS libraries, their configuration)
-    cannot be interrupted.
+    """Whoever waits for a program that does not end (here: the AWS libraries, for the one that
+    tells the credentials) cannot be interrupted.
     """
-    fifo = tmp_path / "aws"
+    fifo, aws = tmp_path / "pipe", tmp_path / "aws"
     os.mkfifo(fifo)
+    aws.write_text(f"[default]\ncredential_process = cat {fifo}\n")
+    no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     given = {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1", "drain.deadline_ms": 100}
     config = write_config(tmp_path, given)
-    with started(["run", "--config", str(config)], AWS_CONFIG_FILE=str(fifo)) as process:
-        process.wait_log("ready")
-        url = process.address("http")
-        body = json.dumps({"StreamName": "demo", "Records": [entry(b"x", "k")]}).encode()
-        endpoint = Endpoint("daemon", url=url, put_url=url)
-        assert endpoint.put_raw("PutRecords", body, **ACCEPTED).status == 200
-        assert process.stop() == 1
-        assert process.log[-1]["fields"] == {"delivered": 0, "undelivered": 1}
+    try:
+        with started(
+            ["run", "--config", str(config)], AWS_CONFIG_FILE=str(aws), **no_keys
+        ) as process:
+            process.wait_log("ready")
+            url = process.address("http")
+            body = json.dumps({"StreamName": "demo", "Records": [entry(b"x", "k")]}).encode()
+            endpoint = Endpoint("daemon", url=url, put_url=url)
+            assert endpoint.put_raw("PutRecords", body, **ACCEPTED).status == 200
+            assert process.stop() == 1
+            assert process.log[-1]["fields"] == {"delivered": 0, "undelivered": 1}
+    finally:
+        os.close(os.open(fifo, os.O_RDWR))  # ends that program
