@@ -17,7 +17,7 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_arn
+from kdaemon.base.names import parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
@@ -322,12 +322,15 @@ def _missing(stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
 
 
 def _no_name(spelling: str, service: Service) -> Refused:
-    expected = "1-128 letters, digits, `_`, `.` and `-`, or an ARN"
+    expected = (
+        "1-128 letters, digits, `_`, `.` and `-`, or an ARN" if service.has_arns else "a path"
+    )
+    problem = partition_problem(spelling) if service.has_arns else None
+    text = f"expected {expected}" if problem is None else f"this ARN {problem}"
     return Refused(
         RejectReason.UNLISTED,
         "ValidationException",
-        f"This is no name or ARN of a stream ({len(spelling)} characters; not shown): expected"
-        f" {expected if service.has_arns else 'a path'}.",
+        f"This is no name or ARN of a stream ({len(spelling)} characters; not shown): {text}.",
         is_permanent=True,
     )
 

@@ -313,3 +313,9 @@ async def test_a_missing_listed_stream_keeps_what_was_accepted(opened: Open) -> 
     await turn()
     assert orders.counters.buffered == 1
     assert orders.missing() is None
+
+
+async def test_an_arn_of_the_wrong_partition_is_refused_and_says_so(opened: Open) -> None:
+    answer = refused(opened(FakeService()), arn().replace("arn:aws:", "arn:aws-cn:"))
+    assert answer.is_permanent
+    assert "partition aws-cn" in answer.message
