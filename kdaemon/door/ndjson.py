@@ -254,6 +254,7 @@ class _Body:
     def _answer_if_settled(self) -> None:
         if self._open:
             return
+        self._admissions.clear()  # their frames know this body, and no collector shall be needed
         if self._acknowledged:
             assert self._said is not None
             status = 207 if self._problems.count else 200

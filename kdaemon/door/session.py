@@ -406,6 +406,8 @@ class NdjsonSession(asyncio.Protocol):
     def _settled(self, a_round: _Round, block: Block, frame: Frame) -> None:
         """What became of a block: later where the client waits for it, else at once."""
         a_round.open -= 1
+        if not a_round.open:  # its frames know it, and no collector shall be needed to part them
+            a_round.admissions.clear()
         acknowledged, rejected = block.settled(frame)
         if frame.acknowledge in WAITED_FOR:
             a_round.rejected += rejected

@@ -7,6 +7,7 @@ API's two operations, NDJSON over HTTP, and the lines of a connection.
 
 import asyncio
 import base64
+import gc
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -881,3 +882,27 @@ async def test_one_that_breaks_does_not_keep_the_others_from_going_on(daemon: Ma
     behind = place.put_record(acknowledge="accepted")
     place.stream().hear(Word.FOUND)
     assert (await answered(behind)).status == 200
+
+
+async def test_what_is_settled_leaves_no_cycle_behind(daemon: Make) -> None:
+    place = daemon()
+    session, transport = NdjsonSession(place.door, HttpHub(HttpLimits())), FakeTransport()
+    transport.protocol = session
+    session.take_over(transport)
+
+    async def put_all() -> None:
+        session.data_received(b'{"stream":"s","data":"a"}\n' * 3)
+        for way in WAYS:
+            assert (await answered(ask(place, way))).status == 200
+        await turn(50)
+
+    await put_all()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(each, Frame) for each in gc.get_objects())
+        await put_all()
+        assert sum(isinstance(each, Frame) for each in gc.get_objects()) == before
+    finally:
+        gc.enable()
+    session.connection_lost(None)
