@@ -68,6 +68,6 @@ class Block:
                 result.error_message or "The record was not delivered.",
             )
             for number, result in zip(numbers, frame.results, strict=True)
-            if result is not None and not result.is_delivered
+            if result is not None and (result.error_code or not result.sequence_number)
         ]
         return len(numbers) - len(rejected), rejected
