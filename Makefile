@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-QUICK := $(addprefix tests/unit/,base http wire door route pace pack settle test_engine*.py test_config.py)
+QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
 .PHONY: run quick test lint types unit demo bench crash fuzz lock clean
 
