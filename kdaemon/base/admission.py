@@ -25,6 +25,11 @@ def held_bytes(record_count: int, byte_count: int) -> int:
     return byte_count + RECORD_HELD_BYTES * record_count
 
 
+def frame_held_bytes(record_count: int, byte_count: int) -> int:
+    """The same with their frame's own: what is taken of a budget for one frame."""
+    return held_bytes(record_count, byte_count) + FRAME_HELD_BYTES
+
+
 def make_frame(
     records: list[Record],
     sizes: list[int],
@@ -37,7 +42,7 @@ def make_frame(
     `deadline_ns`: when its client stops waiting; None if nobody waits or it waits for ever.
     """
     frame = Frame(records, sizes, acknowledge, on_settled)
-    # As `held_bytes` says, without the call: this is done for every request.
+    # As `frame_held_bytes` says, without the calls: this is done for every request.
     frame.held_bytes = sum(sizes) + RECORD_HELD_BYTES * len(records) + FRAME_HELD_BYTES
     frame.deadline_ns = deadline_ns
     return frame

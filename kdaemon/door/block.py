@@ -4,7 +4,7 @@ A `Put` whose lines are refused one by one: of a block only the bad line is refu
 over HTTP and by the connections of lines. Knows no stream and no connection.
 """
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
+from kdaemon.base.admission import frame_held_bytes
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -39,7 +39,7 @@ class Block:
     def held_bytes(self) -> int:
         """The memory that its frame takes, as it is now."""
         sizes = self.lines.sizes
-        return held_bytes(len(sizes), sum(sizes)) + FRAME_HELD_BYTES
+        return frame_held_bytes(len(sizes), sum(sizes))
 
     depends_on_kind = False  # a line without a key asks kdaemon to choose the shard
 

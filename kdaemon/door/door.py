@@ -11,7 +11,7 @@ back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> stream
 
 from collections.abc import Callable, Iterable
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes, make_frame
+from kdaemon.base.admission import frame_held_bytes, make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -182,7 +182,7 @@ class Door:
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
-        taken_bytes = held_bytes(len(put.sizes), sum(put.sizes)) + FRAME_HELD_BYTES
+        taken_bytes = frame_held_bytes(len(put.sizes), sum(put.sizes))
         if refused is None and not stream.memory.take(taken_bytes):
             refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
@@ -308,6 +308,7 @@ class Door:
         arrived_ns = self._clock.now_ns()
 
         def go_on() -> None:
+            """There is word: the records are admitted, or refused after all."""
             stream.memory.give(frame.held_bytes)
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), sum(put.sizes))

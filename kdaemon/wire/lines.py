@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, held_bytes
+from kdaemon.base.admission import frame_held_bytes
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import (
@@ -25,9 +25,8 @@ from kdaemon.base.limits import (
     PARTITION_KEY_CHARACTERS_MAX,
     SPREAD_KEY_BYTES,
 )
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import Record
 from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
-from kdaemon.wire.line_buffer import BYTE_ORDER_MARK
 from kdaemon.wire.members import repeated_in_line
 from kdaemon.wire.put import PutLimits
 from kdaemon.wire.refusals import echo
@@ -43,8 +42,6 @@ from kdaemon.wire.rejections import (
 )
 
 __all__ = [
-    "FULL",
-    "NOTHING_TAKEN",
     "Answer",
     "Lines",
     "Parsed",
@@ -59,13 +56,10 @@ __all__ = [
     "parse_lines",
     "parse_setup",
     "refuse_oversized",
-    "refused_at_once",
 ]
 
 SERIALIZATION = "SerializationException"  # it cannot be read
 VALIDATION = "ValidationException"  # it can be read, and breaks a limit
-FULL = "ProvisionedThroughputExceededException"  # there is no room now
-NOTHING_TAKEN = "No room now: nothing was taken."
 
 REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
 SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 2026-11-28
@@ -165,18 +159,13 @@ def parse_lines(
     first_line: int = 1,
     stream: str | None = None,
     problems: Problems | None = None,
-    *,
-    is_start: bool = False,
 ) -> Parsed:
     """Reads whole lines; the last one may lack its newline.
 
     `first_line`: the number of the block's first line. `stream`: that of lines which name none.
-    `problems`: those of the blocks before, to which this block's are added. `is_start`: the block
-    begins its request, where a byte order mark may stand. Sizes are not judged here: see
-    `refuse_oversized`.
+    `problems`: those of the blocks before, to which this block's are added. Sizes are not judged
+    here: see `refuse_oversized`.
     """
-    if is_start and block.startswith(BYTE_ORDER_MARK):
-        block = block[len(BYTE_ORDER_MARK) :]
     if problems is None:
         problems = Problems()
     if block.isspace():
@@ -233,7 +222,7 @@ def held_bytes_bound(byte_count: int, line_count: int) -> int:
     shortest = LINE_BYTES_MIN + 1
     record_count = min(line_count + 1, (byte_count + 1) // shortest)
     # A key that is missing counts as many bytes as it will have, which any line has to spare.
-    return held_bytes(record_count, byte_count) + FRAME_HELD_BYTES
+    return frame_held_bytes(record_count, byte_count)
 
 
 def refuse_oversized(lines: Lines, limits: PutLimits) -> list[Rejected]:
@@ -259,17 +248,6 @@ def refuse_oversized(lines: Lines, limits: PutLimits) -> list[Rejected]:
     if rejected:
         lines.records, lines.sizes, lines.numbers = kept.records, kept.sizes, kept.numbers
     return rejected
-
-
-def refused_at_once(numbers: list[int], results: list[RecordResult | None]) -> list[Rejected]:
-    """Of a frame that was just taken: the lines whose records were not, their shard's queue being
-    full. `results`: those of the frame, same length and order as `numbers`.
-    """
-    return [
-        Rejected(number, result.error_code or FULL, result.error_message or NOTHING_TAKEN)
-        for number, result in zip(numbers, results, strict=True)
-        if result is not None
-    ]
 
 
 def _collect(

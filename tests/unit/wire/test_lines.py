@@ -14,6 +14,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
+from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import (
     SERIALIZATION,
     SETUP_BYTES_MAX,
@@ -310,7 +311,9 @@ def test_what_lines_hold_is_within_what_they_are_charged(line: bytes, count: int
 
 def test_a_byte_order_mark_is_left_out_at_the_start_and_only_there() -> None:
     line = b'\xef\xbb\xbf{"data":"a"}\n'
-    parsed = parse_lines(line + line, is_start=True)
+    buffer = LineBuffer()
+    buffer.feed(line + line)
+    parsed = parse_lines(buffer.take_block())
     assert parsed.by_stream[None].numbers == [1]
     assert [each.line for each in parsed.rejected] == [2]
     assert parse_lines(line).rejected_count == 1
