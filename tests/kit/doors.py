@@ -12,6 +12,9 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import WAITED_FOR, Admission
 from kdaemon.door.block import Block
+from kdaemon.door.door import Door
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.streams import Stream
 from kdaemon.wire.put import PutLimits
 
@@ -195,3 +198,11 @@ class FakeDoor:
 UNKNOWN = Refused(
     RejectReason.UNLISTED, "ResourceNotFoundException", "Stream unknown is not known.", True
 )
+
+
+def open_session(door: Door, hub: HttpHub | None = None) -> tuple[NdjsonSession, FakeTransport]:
+    """A connection of lines at `door`, on a transport in memory."""
+    session, transport = NdjsonSession(door, hub or HttpHub(HttpLimits())), FakeTransport()
+    transport.protocol = session
+    session.take_over(transport)
+    return session, transport

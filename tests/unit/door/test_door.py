@@ -23,12 +23,11 @@ from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import MISSING_NS, Word
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import open_session
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
 
@@ -344,10 +343,7 @@ async def test_a_connection_of_lines_that_is_lost_takes_back_what_it_waits_for(
 ) -> None:
     place = daemon(text="[default]\nlinger_ms = 1000\nin_flight_max = 1")
     place.service.is_stalled = True
-    session = NdjsonSession(place.door, HttpHub(HttpLimits()))
-    transport = FakeTransport()
-    transport.protocol = session
-    session.take_over(transport)
+    session, _ = open_session(place.door)
     session.data_received(b'{"stream":"s","data":"a"}\n')
     await turn()
     session.data_received(b'{"stream":"s","data":"b"}\n{"stream":"s","data":"c"}\n')
@@ -398,8 +394,7 @@ async def test_lines_for_an_idle_stream_wait_for_room_that_others_hold(
     await turn()
     memory = place.stream("idle").memory
     memory.take(memory.free_bytes)
-    session, transport = NdjsonSession(place.door, HttpHub(HttpLimits())), FakeTransport()
-    session.take_over(transport)
+    session, transport = open_session(place.door)
     setup = json.dumps({"stream": "idle", "acknowledge": acknowledge}).encode()
     session.data_received(setup + b'\n{"data":"hi"}\n')
     await turn()
@@ -422,8 +417,7 @@ async def test_each_line_of_a_client_that_left_is_counted_once(
     taken_bytes = memory.free_bytes
     memory.take(taken_bytes)
     hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 8_000))
-    session = NdjsonSession(place.door, hub)
-    session.take_over(FakeTransport())
+    session, _ = open_session(place.door, hub)
     long_key = '{"data":"a","partition_key":"%s"}\n' % ("\u00e9" * 200)
     lines = [long_key.encode(), b"broken\n\n", b'{"data":"a"}\n' * 9_000]
     lines.append(b'{"stream":"t","data":"b"}\n' * 3)
@@ -486,8 +480,7 @@ async def test_who_waits_in_memory_for_a_stream_that_is_missing_is_told_once(
     in_flight = place.put_record("bogus", "delivered")
     await turn()
     if way == "session":
-        session = NdjsonSession(place.door, HttpHub(HttpLimits()))
-        session.take_over(FakeTransport())
+        session, _ = open_session(place.door)
         session.data_received(b'{"stream":"bogus","acknowledge":"delivered"}\n{"data":"hi"}\n')
     else:
         queued = ask(place, way, "bogus", "delivered")
@@ -514,10 +507,8 @@ async def test_a_stream_that_a_client_waits_for_keeps_its_place(daemon: Make, wa
     service.word.clear()
     service.answer.clear()
     place = daemon(service, "streams_max = 2\n[default]\nlinger_ms = 0")
-    transport = FakeTransport()
     if way == "session":
-        session = NdjsonSession(place.door, HttpHub(HttpLimits()))
-        session.take_over(transport)
+        session, transport = open_session(place.door)
         session.data_received(b'{"stream":"new","acknowledge":"accepted"}\n{"data":"hi"}\n')
     elif way == "dry run":
         waiting = place.put_record("new", DryRun=True)
@@ -886,9 +877,7 @@ async def test_one_that_breaks_does_not_keep_the_others_from_going_on(daemon: Ma
 
 async def test_what_is_settled_leaves_no_cycle_behind(daemon: Make) -> None:
     place = daemon()
-    session, transport = NdjsonSession(place.door, HttpHub(HttpLimits())), FakeTransport()
-    transport.protocol = session
-    session.take_over(transport)
+    session, _ = open_session(place.door)
 
     async def put_all() -> None:
         session.data_received(b'{"stream":"s","data":"a"}\n' * 3)

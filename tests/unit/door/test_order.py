@@ -11,10 +11,9 @@ from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
-from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import FakeTransport, open_session
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
 ORDERED = "[default]\nordering = 'partition_key'\nlinger_ms = 0\n"
@@ -142,10 +141,7 @@ async def test_lines_that_call_one_stream_by_two_names_keep_their_order(acknowle
     service = FakeService()
     service.account_id = "1" * 12
     streams = make_streams(service, LISTED)
-    session = NdjsonSession(Door(streams, FakeClock()), HttpHub(HttpLimits()))
-    transport = FakeTransport()
-    transport.protocol = session
-    session.take_over(transport)
+    session, _ = open_session(Door(streams, FakeClock()))
     names = ["s", f"arn:aws:kinesis:eu-central-1:{service.account_id}:stream/s", "t"]
     lines = [
         b'{"stream":"%b","partition_key":"k","data":"%04d"}\n' % (names[n % 3].encode(), n)
