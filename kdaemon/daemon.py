@@ -53,6 +53,7 @@ from kdaemon.system import (
     SystemClock,
     SystemDice,
     bound_malloc,
+    calm_collector,
     on_signals,
     raise_open_files_limit,
 )
@@ -125,6 +126,7 @@ class Daemon:
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._spool.recover(streams.find_stored, streams.is_listed)
         self.takes_records = True
+        calm_collector()
         await self._start_doors(make_handler(kinesis, NdjsonDoor(door)), door)
         self._readiness.started()
         self._notifier.ready()

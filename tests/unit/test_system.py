@@ -99,3 +99,15 @@ assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, 300)
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_was_there_at_the_start_is_not_looked_at_by_the_collector_again() -> None:
+    script = """
+import gc, kdaemon.system
+kept = [[] for _ in range(5_000)]
+kdaemon.system.calm_collector()
+before = gc.get_stats()[0]["collections"]
+young = [[] for _ in range(5_000)]
+print(gc.get_freeze_count() > 5_000, gc.get_stats()[0]["collections"] - before)
+"""
+    assert run(script).stdout == "True 0\n"
