@@ -43,6 +43,6 @@ def make_frame(
     """
     frame = Frame(records, sizes, acknowledge, on_settled)
     # As `frame_held_bytes` says, without the calls: this is done for every request.
-    frame.held_bytes = sum(sizes) + RECORD_HELD_BYTES * len(records) + FRAME_HELD_BYTES
+    frame.held_bytes = frame.byte_count + RECORD_HELD_BYTES * len(records) + FRAME_HELD_BYTES
     frame.deadline_ns = deadline_ns
     return frame

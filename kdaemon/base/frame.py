@@ -45,7 +45,8 @@ class Frame:
 
     `results` has the same length and order as `records`; an entry is None until its record is
     settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
-    as the service counts them. `held_bytes` is what the frame takes from the memory budget.
+    as the service counts them, and `byte_count` their sum. `held_bytes` is what the frame takes
+    from the memory budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
     `history`: what befell single records (None: nothing did).
@@ -57,6 +58,7 @@ class Frame:
         "accepted_ns",
         "acknowledge",
         "attempt_counts",
+        "byte_count",
         "deadline_ns",
         "held_bytes",
         "history",
@@ -78,6 +80,7 @@ class Frame:
     ) -> None:
         self.records = records
         self.sizes = sizes
+        self.byte_count = sum(sizes)
         self.results: list[RecordResult | None] = [None] * len(records)
         self.unsettled = len(records)
         self.acknowledge = acknowledge

@@ -40,6 +40,11 @@ class Put(Protocol):
     def sizes(self) -> list[int]: ...
 
     @property
+    def byte_count(self) -> int:
+        """The sum of `sizes`."""
+        ...
+
+    @property
     def refused_count(self) -> int: ...
 
     @property

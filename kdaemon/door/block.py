@@ -32,6 +32,10 @@ class Block:
         return self.lines.sizes
 
     @property
+    def byte_count(self) -> int:
+        return sum(self.lines.sizes)
+
+    @property
     def refused_count(self) -> int:
         return len(self.oversized)
 

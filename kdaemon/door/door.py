@@ -67,7 +67,7 @@ class Door:
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
-        if not stream.is_listed:
+        if stream.was_missing:
             stream.existence()  # a look-up that is too old is word of nothing any more
         if not stream.has_word:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
@@ -182,11 +182,11 @@ class Door:
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
-        taken_bytes = frame_held_bytes(len(put.sizes), sum(put.sizes))
+        taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
         if refused is None and not stream.memory.take(taken_bytes):
             refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
-        stream.reject(reason, len(put.sizes), sum(put.sizes))
+        stream.reject(reason, len(put.sizes), put.byte_count)
         if refused is not None:
             return refused
 
@@ -211,14 +211,14 @@ class Door:
         unavailable = stream.unavailable
         if unavailable is not None:
             return said(RejectReason.UNAVAILABLE, unavailable)
-        missing = stream.missing()
+        missing = stream.missing() if stream.was_missing else None
         if missing is not None:
             return said(RejectReason.MISSING_STREAM, missing)
         if put.depends_on_kind:
             refused = put.hold_to_kind(is_auto=stream.is_auto)
             if refused is not None:
                 return refused
-        byte_count = sum(put.sizes)
+        byte_count = put.byte_count
         is_large = byte_count > stream.record_bytes_max or stream.key_bytes_max is not None
         if is_large or byte_count > stream.config.request_bytes_max:
             refused = put.hold_to(stream.limits)
@@ -311,7 +311,7 @@ class Door:
             """There is word: the records are admitted, or refused after all."""
             stream.memory.give(frame.held_bytes)
             if pending.is_gone:
-                self.refuse(spelling, CLIENT_GONE, len(put.sizes), sum(put.sizes))
+                self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
                 return
             taken: Admission | Refused | None
             if self._streams.find(spelling) is stream:
@@ -358,5 +358,5 @@ class Door:
         return refused
 
     def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
-        counters.refuse(refused.reason, len(put.sizes) + put.refused_count, sum(put.sizes))
+        counters.refuse(refused.reason, len(put.sizes) + put.refused_count, put.byte_count)
         return refused

@@ -69,7 +69,7 @@ class KinesisDoor:
         if ACKNOWLEDGE_HEADER in request.headers:
             asked = read_acknowledge(request.headers)
         if isinstance(asked, Refused):
-            self._door.refuse_unread(spelling, len(put.sizes), sum(put.sizes))
+            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
             _refuse(request, refuse(asked.code, asked.message), headers)
             return
         # Parsed: while the request waits, its records are all that is held of it.
@@ -90,7 +90,7 @@ class KinesisDoor:
     ) -> None:
         """The service's own word on what would become of the records."""
         if not self._service.answers_dry_run:
-            self._door.refuse_unread(spelling, len(put.sizes), sum(put.sizes))
+            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
             text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
             _refuse(request, refuse("InvalidArgumentException", text), headers)
             return

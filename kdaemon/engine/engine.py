@@ -46,6 +46,9 @@ from kdaemon.settle.verdict import (
 
 EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
 
+# An attribute of an Enum costs four times a global, and this is read for every request.
+_OPEN = FlowState.OPEN
+
 UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: is a stream that we may not write to as it was?
 
 
@@ -133,7 +136,7 @@ class Engine:
         """
         if is_patient and not self.ledger.has_room(frame.held_bytes):
             return False
-        byte_count = sum(frame.sizes)
+        byte_count = frame.byte_count
         runs = self._dispatcher.route(frame, byte_count)
         full = self._crowded(frame, runs)
         if not full:
@@ -172,7 +175,7 @@ class Engine:
         """Takes in a frame that stands in the spool, counted there; False if there is no room."""
         if not self.ledger.admit_spooled(frame):
             return False
-        self._dispatcher.queue(self._dispatcher.route(frame, sum(frame.sizes)), now_ns)
+        self._dispatcher.queue(self._dispatcher.route(frame, frame.byte_count), now_ns)
         return True
 
     def handle_results(self, batch: Batch, results: list[RecordResult], now_ns: int) -> None:
@@ -385,7 +388,7 @@ class Engine:
         """Those of a new frame's runs that are refused for their shard. In an outage all wait
         alike, and where there is one lane, it may have everything.
         """
-        if len(self._packer.lanes) == 1 or self._flow.state is not FlowState.OPEN:
+        if len(self._packer.lanes) == 1 or self._flow.state is not _OPEN:
             return []
         return crowded(frame, runs, self.ledger)
 
@@ -426,7 +429,7 @@ class Engine:
     def _heard(self, batch: Batch, now_ns: int) -> None:
         """The service took the call as ours. An older call says nothing of a stream on hold."""
         self._flow.succeeded(is_probe=batch.is_probe)
-        if self._flow.state is not FlowState.OPEN:
+        if self._flow.state is not _OPEN:
             return
         self._last_error = None
         if self.hold is None:

@@ -46,6 +46,8 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# An attribute of an Enum costs four times a global, and these are read for every request.
+_OPEN, _ENDED = State.OPEN, Phase.ENDED
 _MOVES = {
     State.OPEN: {State.LINGERING, State.CLOSED},
     State.LINGERING: {State.CLOSED},
@@ -91,7 +93,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport: Any = None
         self._reader = RequestReader(self, self.hub)
         self._turn = Turn(self._pump, self.hub.now_ns)
-        self._state = State.OPEN
+        self._state = _OPEN
         self._pending: deque[HttpRequest] = deque()
         self._unread: bytes | None = None
         self._read_to = 0
@@ -123,7 +125,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
-        if reader.phase is Phase.ENDED:
+        if reader.phase is _ENDED:
             return  # nothing more is taken from this client
         if (
             self._unread is None
@@ -161,7 +163,7 @@ class HttpProtocol(asyncio.Protocol):
             self._reader.finish()
         if self._pending:
             self._probe()
-        return bool(self._pending or self._unread) and self._state is State.OPEN
+        return bool(self._pending or self._unread) and self._state is _OPEN
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -211,7 +213,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _may_feed(self) -> bool:
         return (
-            self._state is State.OPEN
+            self._state is _OPEN
             and not self._is_writing_paused
             and len(self._pending) < self._pipeline_max
             and not (self._pending and self._pending[-1].holds_next)
@@ -228,7 +230,7 @@ class HttpProtocol(asyncio.Protocol):
         self._is_feeding = True
         reader = self._reader
         while self._unread is not None and self._may_feed():
-            if reader.phase is Phase.ENDED:
+            if reader.phase is _ENDED:
                 self._unread = None
                 break
             data, at = self._unread, self._read_to
@@ -250,7 +252,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client go."""
-        wants = self._reader.phase is Phase.ENDED or not (
+        wants = self._reader.phase is _ENDED or not (
             self._is_writing_paused
             or self._unread is not None
             or self._turn.is_over
@@ -308,7 +310,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""
-        if not self._pending and self._state is State.OPEN:
+        if not self._pending and self._state is _OPEN:
             self._reader.owes_continue = False
             self._gather(CONTINUE)
 
@@ -325,7 +327,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._is_probed:
                 self._is_probed = False
                 answers = answers[len(ANSWER_START) :]
-            if self._state is State.OPEN:
+            if self._state is _OPEN:
                 self._transport.write(answers)
 
     # --- a client that sends no more
@@ -335,7 +337,7 @@ class HttpProtocol(asyncio.Protocol):
         patience and closed its socket looks the same. Its kernel resets the connection when
         something is sent, so the bytes that every answer begins with are sent ahead of it.
         """
-        if self._is_probed or self._is_writing_paused or self._state is not State.OPEN:
+        if self._is_probed or self._is_writing_paused or self._state is not _OPEN:
             return
         self._write_gathered()
         self._is_probed = True
@@ -344,7 +346,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _look_for_client(self) -> None:
         """Ends a connection whose client has gone. A loop does not look while nothing is read."""
-        if self._state is State.OPEN and self._pending and is_reset(self._transport):
+        if self._state is _OPEN and self._pending and is_reset(self._transport):
             self.reset()
 
     # --- the end
@@ -383,7 +385,7 @@ class HttpProtocol(asyncio.Protocol):
         """
         self._reader.end()
         self._drop_requests()
-        if self._state is not State.OPEN:
+        if self._state is not _OPEN:
             return
         self._reader.since_tick = self.hub.tick
         if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
@@ -423,7 +425,7 @@ class HttpProtocol(asyncio.Protocol):
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1
                 self.reset()
-        elif self._state is not State.OPEN:
+        elif self._state is not _OPEN:
             if ticks > hub.linger_ticks_max:
                 self.reset()
         elif self._is_probed:

@@ -206,7 +206,8 @@ class RequestReader:
         if (
             end < 4
             or not data.endswith(HEAD_END, 0, end)
-            or data.count(b"\n", 0, end) != len(headers) + 2
+            # As many lines as headers, and two. Deleting is faster than `count` is.
+            or end - len(data[:end].replace(b"\n", b"")) != len(headers) + 2
         ):
             # Not one whole request: maybe its head alone, or with a part of its body.
             end = len(data)

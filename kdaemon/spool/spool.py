@@ -174,7 +174,7 @@ class Spool:
             if now_ns < self._probe_at_ns:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
-        byte_count = sum(frame.sizes)
+        byte_count = frame.byte_count
         if not target.drops_oldest and self._is_full(byte_count, is_listed=is_listed):
             return False  # without a look at the records
         payload = encode_records(frame.records)

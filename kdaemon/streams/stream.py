@@ -109,6 +109,7 @@ class Stream:
         "memory",
         "submit",
         "unix_acknowledge",
+        "was_missing",
     )
 
     def __init__(
@@ -136,6 +137,7 @@ class Stream:
         self._driver = driver
         self._clock = clock
         self._existence = Existence.THERE if is_listed else Existence.UNSURE
+        self.was_missing = False  # when the service was last asked
         self.has_word = False  # the service told of the stream, or did not answer
         self._missing_until_ns = 0
         self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
@@ -194,11 +196,6 @@ class Stream:
             self._move(Word.OLD)
             self.doubt()
         return self._existence
-
-    @property
-    def was_missing(self) -> bool:
-        """When the service was last asked. Asks for nothing, as `existence` may."""
-        return self._existence is Existence.MISSING
 
     def hear(self, word: Word) -> None:
         """The service, or its silence, said something of this stream's existence."""
@@ -265,7 +262,7 @@ class Stream:
 
     def missing(self) -> ServiceError | None:
         """Why nobody's records are taken: an unlisted stream that the service does not have."""
-        if self.is_listed or self.existence() is not Existence.MISSING:
+        if not self.was_missing or self.is_listed or self.existence() is not Existence.MISSING:
             return None
         hold = self.engine.hold
         if hold is not None and hold.code == MISSING_STREAM:
@@ -357,6 +354,7 @@ class Stream:
 
     def _move(self, word: Word) -> None:
         self._existence = _NEXT.get((self._existence, word), self._existence)
+        self.was_missing = self._existence is Existence.MISSING
 
 
 NO_ROOM_ON_DISK = Refused(

@@ -58,7 +58,8 @@ class PutLimits:
 class PutRequest(msgspec.Struct):
     """A PutRecords request, or a PutRecord request with its one record.
 
-    `sizes`: bytes of data + partition key (UTF-8), same length and order as `records`.
+    `sizes`: bytes of data + partition key (UTF-8), same length and order as `records`;
+    `byte_count`: their sum.
     At least one of `stream_name` and `stream_arn` is there; where both are they name the same
     stream. `keyless_count`: how many records came without a key; their key is empty here. Only a
     stream that is AUTO takes them: see `require_keys`. `is_single`: the request is a PutRecord.
@@ -68,6 +69,7 @@ class PutRequest(msgspec.Struct):
     stream_arn: str | None
     records: list[Record]
     sizes: list[int]
+    byte_count: int
     is_dry_run: bool
     sequence_number_for_ordering: str | None = None
     keyless_count: int = 0
@@ -117,7 +119,7 @@ def check(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None
         or not is_stream_name(name)
     ):
         _check_members(request, limits, hash_keys)
-    request_bytes = sum(request.sizes)
+    request_bytes = request.byte_count
     if (
         request_bytes > limits.record_bytes_max
         or request_bytes > limits.request_bytes_max
@@ -209,8 +211,7 @@ def check_sizes(request: PutRequest, limits: PutLimits) -> None:
 
     Called by the parsers; once more by whoever then finds that this stream's limits are smaller.
     """
-    sizes = request.sizes
-    request_bytes = sum(sizes)
+    request_bytes = request.byte_count
     # A request that is within the limit of one record has no record over it.
     if request_bytes > limits.record_bytes_max or limits.partition_key_bytes_max is not None:
         problems = list(islice(_size_problems(request, limits), VALIDATION_ERRORS_MAX))

@@ -168,7 +168,14 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
     else:
         sizes = _wide_sizes(records, limits)
     request = PutRequest(
-        wire.StreamName, wire.StreamARN, records, sizes, wire.DryRun is True, None, keyless_count
+        wire.StreamName,
+        wire.StreamARN,
+        records,
+        sizes,
+        sum(sizes),
+        wire.DryRun is True,
+        None,
+        keyless_count,
     )
     hash_keys: list[str | None] = []
     if keyless_count or not _is_ordinary(body, wire, keys):
@@ -210,11 +217,13 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     data, key, hash_key = wire.Data, wire.PartitionKey, wire.ExplicitHashKey
     ordering = wire.SequenceNumberForOrdering
     key_bytes = len(key) if key.isascii() else len(key.encode())
+    byte_count = len(data) + (key_bytes or limits.keyless_bytes)
     request = PutRequest(
         wire.StreamName,
         wire.StreamARN,
         [Record(data, key, hash_key)],
-        [len(data) + (key_bytes or limits.keyless_bytes)],
+        [byte_count],
+        byte_count,
         wire.DryRun is True,
         ordering,
         0 if key else 1,
@@ -260,7 +269,7 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> None
     spare = _count_colons(body) - member_count
     if not spare:
         return
-    if len(body) - sum(request.sizes) * 4 // 3 > SPARE_BYTES_MAX:
+    if len(body) - request.byte_count * 4 // 3 > SPARE_BYTES_MAX:
         text = f"The body has more than {SPARE_BYTES_MAX} bytes beyond its records."
         raise error_of(request, api_error("SerializationException", text))
     if b"\\" not in body:  # nothing is escaped: what was read is what was written

@@ -16,7 +16,6 @@ from kdaemon.config import StreamConfig
 from kdaemon.door.door import Door
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Streams
-from kdaemon.streams.stream import Existence
 from kdaemon.wire.put import PutLimits
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
@@ -39,6 +38,7 @@ class FakeStream:
         self.is_auto = False
         self.is_listed = True
         self.has_word = True
+        self.was_missing = False
         self.has_spool = True
         self.key_bytes_max: int | None = None
         self.encryption_type = "NONE"
@@ -53,12 +53,6 @@ class FakeStream:
     @property
     def limits(self) -> PutLimits:
         return PutLimits(self.record_bytes_max, self.config.request_bytes_max)
-
-    def existence(self) -> Existence:
-        return Existence.THERE
-
-    def missing(self) -> ServiceError | None:
-        return None
 
     def refusal(self) -> ServiceError | None:
         return self.hold

@@ -104,7 +104,7 @@ def test_one_record_is_a_request_of_one() -> None:
         LIMITS,
     )
     assert request == PutRequest(
-        None, ARN, [Record(b"hi", "a")], [3], True, "7", keyless_count=0, is_single=True
+        None, ARN, [Record(b"hi", "a")], [3], 3, True, "7", keyless_count=0, is_single=True
     )
     assert request.stream == "s"
 
