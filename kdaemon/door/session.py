@@ -15,19 +15,20 @@ Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settle
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import Any
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import KIB, MIB, RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
-from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR, Admission
+from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR
 from kdaemon.door.block import Block
+from kdaemon.door.departed import LeftBehind, Waker
 from kdaemon.door.door import Door
-from kdaemon.http.arrivals import Arrival
+from kdaemon.door.rounds import Round, Rounds
+from kdaemon.door.unfinished import NO_ROOM, UnfinishedLine, Unfit
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
@@ -35,19 +36,15 @@ from kdaemon.wire.lines import (
     VALIDATION,
     Lines,
     Rejected,
-    encode_acknowledged,
     encode_rejected,
     in_runs,
     parse_lines,
     parse_setup,
 )
 
-ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
 # The largest record in base64, with room for its key and field names. A text in which every
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
-UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
-SESSION_HELD_BYTES = 8 * KIB  # of one that waits, beside what was read; 3.4 measured, 2026-11-28
 
 
 class State(Enum):
@@ -65,47 +62,17 @@ _MOVES = {
 }
 
 
-class _Round:
-    """One block of lines: told to the client when it and all before it is settled."""
-
-    __slots__ = ("acknowledged", "admissions", "byte_count", "open", "rejected")
-
-    def __init__(self) -> None:
-        self.open = 0  # frames that wait to be submitted or settled
-        self.acknowledged = 0  # records that will be told as acknowledged
-        self.byte_count = 0
-        self.rejected: list[Rejected] = []  # taken in, and not delivered
-        self.admissions: list[Admission] = []  # of its frames that the client waits for
-
-
-class _Waker:
-    """What is told of room on behalf of a session. A stream that has none keeps whom it is to tell:
-    of a session that is over it keeps this alone.
-    """
-
-    __slots__ = ("go_on",)
-
-    def __init__(self, go_on: Callable[[], None]) -> None:
-        self.go_on: Callable[[], None] | None = go_on
-
-    def __call__(self) -> None:
-        if self.go_on is not None:
-            self.go_on()
-
-
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
     Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_held` (one
     block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
-    to be settled; at most ROUNDS_MAX and UNSETTLED_BYTES_MAX, then reading stops). While the client
-    is there, its place bounds what waits; then `left_behind` of all arrivals does.
+    to be settled; when they are full, reading stops).
     """
 
     def __init__(self, door: Door, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self._door = door
         self._hub = hub
-        self._line_bytes_max = line_bytes_max
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
@@ -113,22 +80,18 @@ class NdjsonSession(asyncio.Protocol):
         self._acknowledge: Acknowledge | None = None
         self._is_set_up = False  # the first line was read
         self._buffer = LineBuffer()
-        self._arrival: Arrival | None = None  # what its line without an end holds of all memory
+        self._unfinished = UnfinishedLine(self._buffer, hub.arrivals, line_bytes_max)
         self._next_line = 1
-        self._rounds: deque[_Round] = deque()
-        self._unsettled_bytes = 0
-        self._held: deque[tuple[_Round, str, Block]] = deque()
+        self._rounds = Rounds()
+        self._held: deque[tuple[Round, str, Block]] = deque()
         self._is_waiting_for_room = False
-        self._waker = _Waker(self._room_again)
-        self._left_bytes = 0  # taken for what waits for room although the client is gone
-        self._may_wait = True  # else there was no memory for that, and the rest is refused
+        self._waker = Waker(self._room_again)
+        self._left_behind = LeftBehind(hub.arrivals.left_behind)  # when the client is gone
         self._is_pumping = False
         self._turn = Turn(self._pump, hub.now_ns)
         self._is_reading = True
         self._is_writing_paused = False
         self._is_flush_due = False
-        self._acknowledged = 0  # records, told or about to be told
-        self._told = 0
         self._last_words = b""  # why the connection ends
         self._has_eof = False
         self._since_tick = hub.tick
@@ -143,10 +106,8 @@ class NdjsonSession(asyncio.Protocol):
         """The client is gone, and nobody is told any more."""
         self._move(State.CLOSED)
         self._hub.detach(self)
-        self._release_partial()
-        for a_round in self._rounds:
-            for admission in a_round.admissions:
-                admission.withdraw()
+        self._unfinished.drop()
+        self._rounds.withdraw()
         self._is_waiting_for_room = False  # what is not waited for any more needs no room
         self._pump()
 
@@ -159,8 +120,10 @@ class NdjsonSession(asyncio.Protocol):
         buffer.feed(data)
         if not held_bytes or buffer.has_lines:
             self._since_tick = self._hub.tick  # a line begins
-            self._release_arrival()
-        self._weigh_partial()
+            self._unfinished.ended()
+        unfit = self._unfinished.weigh(self._evicted)
+        if unfit is not None:
+            self._refuse_unfinished(unfit)
         self._pump()
 
     def eof_received(self) -> bool:
@@ -168,7 +131,7 @@ class NdjsonSession(asyncio.Protocol):
         self._has_eof = True
         if self._state is State.READING:
             self._buffer.finish()
-            self._release_partial()
+            self._unfinished.drop()
             self._move(State.ENDED)
             self._pump()
         elif self._state is State.LINGERING:
@@ -186,41 +149,18 @@ class NdjsonSession(asyncio.Protocol):
         self._since_tick = self._hub.tick
         self._pump()
 
-    # --- lines that have no end yet
-
-    def _weigh_partial(self) -> None:
-        """Holds the line that has no end to its limit and to what all of them may take."""
-        size = self._buffer.partial_bytes
-        if not size:
-            return
-        if size > self._line_bytes_max:
-            text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
-            self._refuse_partial("body_too_large", VALIDATION, text)
-            return
-        if self._arrival is None:
-            self._arrival = Arrival(self._hub.arrivals, self._evicted)
-        if not self._arrival.grow(size - self._arrival.charged_bytes):
-            self._evicted()
+    # --- a line that has no end yet
 
     def _evicted(self) -> None:
-        """There is no room for a line of this size, or others who are faster need it."""
+        """Others need its room."""
         if self._state is State.READING:
-            text = "Too many long lines are arriving at once; send this one again later."
-            self._refuse_partial("bodies_full", "ServiceUnavailableException", text)
+            self._refuse_unfinished(NO_ROOM)
 
-    def _release_partial(self) -> None:
-        self._buffer.drop_partial()
-        self._release_arrival()
-
-    def _release_arrival(self) -> None:
-        arrival, self._arrival = self._arrival, None
-        if arrival is not None:
-            arrival.release()
-
-    def _refuse_partial(self, reason: str, code: str, text: str) -> None:
+    def _refuse_unfinished(self, unfit: Unfit) -> None:
         """Refuses the line that has no end, after those before it, and ends the connection."""
-        self._hub.counters.refused[reason] += 1
-        self._end_with(Rejected(self._partial_line, code, text), self._buffer.partial_bytes)
+        self._hub.counters.refused[unfit.reason] += 1
+        rejected = Rejected(self._partial_line, unfit.code, unfit.text)
+        self._end_with(rejected, self._unfinished.byte_count)
 
     @property
     def _partial_line(self) -> int:
@@ -229,7 +169,7 @@ class NdjsonSession(asyncio.Protocol):
     def _end_with(self, rejected: Rejected, byte_count: int) -> None:
         """Takes nothing more; what came before is settled and told first."""
         self._door.refuse_unread(self._stream, 1, byte_count)
-        self._release_partial()
+        self._unfinished.drop()
         self._last_words = encode_rejected(rejected)
         if self._state is State.READING:
             self._move(State.ENDED)
@@ -258,31 +198,25 @@ class NdjsonSession(asyncio.Protocol):
         if self._state is State.CLOSED and not buffer.has_lines and not self._held:
             self._turn.close()
             self._waker.go_on = None
-            if self._left_bytes:
-                self._hub.arrivals.left_behind.give(self._left_bytes)
-                self._left_bytes = 0
+            self._left_behind.release()
 
     @property
     def _has_to_tell(self) -> bool:
         """A block is settled, or the connection is to end and owes nothing any more."""
         if self._rounds:
-            return not self._rounds[0].open
+            return self._rounds.has_answer
         return self._state is State.ENDED and not self._buffer.has_lines and not self._held
 
     def _may_parse(self) -> bool:
         """A client that is gone is owed nothing, so nothing of it holds its lines back but room."""
-        return self._state is State.CLOSED or not (
-            self._is_writing_paused
-            or len(self._rounds) >= ROUNDS_MAX
-            or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
-        )
+        return self._state is State.CLOSED or not (self._is_writing_paused or self._rounds.is_full)
 
     def _parse_block(self, block: bytes) -> None:
         if not self._is_set_up and self._read_setup(block):
             return
         parsed = parse_lines(block, self._next_line, self._stream)
         self._next_line += parsed.line_count
-        a_round = _Round()
+        a_round = Round()
         if parsed.rejected_count:
             self._door.refuse_unread(self._stream, parsed.rejected_count)
             self._tell_rejected(parsed.rejected)
@@ -297,7 +231,7 @@ class NdjsonSession(asyncio.Protocol):
             else:
                 a_round.open += 1
                 self._held.append((a_round, stream, Block(lines)))
-        self._rounds.append(a_round)
+        self._rounds.begin(a_round)
         if parsed.rejected_count > len(parsed.rejected):
             self._give_up(parsed.rejected_count)
 
@@ -307,7 +241,7 @@ class NdjsonSession(asyncio.Protocol):
         self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
         self._door.refuse_unread(self._stream, self._buffer.line_count)
         self._buffer.clear()
-        self._release_partial()
+        self._unfinished.drop()
         if self._state is State.READING:
             self._move(State.ENDED)
 
@@ -346,7 +280,6 @@ class NdjsonSession(asyncio.Protocol):
             a_round, stream, block = self._held[0]
             if not self._submit(a_round, stream, block):
                 if self._state is State.CLOSED and not self._keep():
-                    self._may_wait = False
                     continue
                 self._is_waiting_for_room = True
                 self._door.when_room(stream, self._waker)
@@ -356,28 +289,22 @@ class NdjsonSession(asyncio.Protocol):
 
     def _keep(self) -> bool:
         """Takes memory for what waits though its client is gone. False: there is none for it."""
-        size = SESSION_HELD_BYTES + self._buffer.held_bytes
-        size += sum(block.held_bytes for _, _, block in self._held)
-        more_bytes = size - self._left_bytes
-        if more_bytes > 0:  # what it needs no more is given back with the rest
-            if not self._hub.arrivals.left_behind.take(more_bytes):
-                return False
-            self._left_bytes = size
-        return True
+        held_bytes = sum(block.held_bytes for _, _, block in self._held)
+        return self._left_behind.keep(self._buffer.held_bytes + held_bytes)
 
     def _room_again(self) -> None:
         self._is_waiting_for_room = False
         self._pump()
 
-    def _submit(self, a_round: _Round, stream: str, block: Block) -> bool:
+    def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
         if self._state is State.CLOSED and (
-            not self._may_wait or self._door.is_waited_for(stream, self._acknowledge)
+            not self._left_behind.may_wait or self._door.is_waited_for(stream, self._acknowledge)
         ):
-            self._door.refuse(stream, CLIENT_GONE, len(block.sizes), sum(block.sizes))
+            self._door.refuse(stream, CLIENT_GONE, len(block.sizes), block.byte_count)
             if block.oversized:  # by a try that found no room, and so counted nothing
                 self._door.refuse_unread(stream, len(block.oversized))
-            a_round.open -= 1
+            a_round.close_one()
             return True
         callback = partial(self._settled, a_round, block)
         taken = self._door.admit(stream, block, self._acknowledge, callback, is_patient=True)
@@ -385,13 +312,10 @@ class NdjsonSession(asyncio.Protocol):
             return False
         self._tell_rejected(block.oversized)
         if isinstance(taken, Refused):
-            a_round.open -= 1
+            a_round.close_one()
             self._reject_lines(block.lines, taken.code, taken.message)
         elif taken.frame.acknowledge in WAITED_FOR:
-            byte_count = sum(block.sizes)
-            a_round.byte_count += byte_count
-            a_round.admissions.append(taken)
-            self._unsettled_bytes += byte_count
+            self._rounds.admitted(a_round, taken, block.byte_count)
             block.lines.records = []  # the frame has them; only the numbers are needed from here on
         return True
 
@@ -403,11 +327,9 @@ class NdjsonSession(asyncio.Protocol):
         if rejected:
             self._write(b"".join(map(encode_rejected, rejected)))
 
-    def _settled(self, a_round: _Round, block: Block, frame: Frame) -> None:
+    def _settled(self, a_round: Round, block: Block, frame: Frame) -> None:
         """What became of a block: later where the client waits for it, else at once."""
-        a_round.open -= 1
-        if not a_round.open:  # its frames know it, and no collector shall be needed to part them
-            a_round.admissions.clear()
+        a_round.close_one()
         acknowledged, rejected = block.settled(frame)
         if frame.acknowledge in WAITED_FOR:
             a_round.rejected += rejected
@@ -445,18 +367,9 @@ class NdjsonSession(asyncio.Protocol):
     def _flush(self) -> None:
         """Tells what is settled, in order; ends the connection when nothing more is owed."""
         self._is_flush_due = False
-        answers: list[bytes] = []
-        while self._rounds and not self._rounds[0].open:
-            a_round = self._rounds.popleft()
-            self._unsettled_bytes -= a_round.byte_count
-            self._acknowledged += a_round.acknowledged
-            a_round.rejected.sort(key=lambda rejected: rejected.line)
-            answers += map(encode_rejected, a_round.rejected)
-        if self._acknowledged > self._told:
-            self._told = self._acknowledged
-            answers.append(encode_acknowledged(self._told))
+        answers = self._rounds.take_answers()
         if answers:
-            self._write(b"".join(answers))
+            self._write(answers)
         self._pump()
         if self._has_to_tell and not self._rounds:
             self._finish()
@@ -497,7 +410,7 @@ class NdjsonSession(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """Takes no more input; what was read is settled and told, then the connection ends."""
         if self._state is State.READING:
-            self._release_partial()
+            self._unfinished.drop()
             self._move(State.ENDED)
             self._pump()
 
@@ -511,13 +424,12 @@ class NdjsonSession(asyncio.Protocol):
         elif self._state is State.LINGERING or self._state is State.CLOSED:
             if ticks > hub.linger_ticks_max:
                 self.reset()
-        elif not self._buffer.partial_bytes or not self._is_reading:
+        elif not self._unfinished.byte_count or not self._is_reading:
             return
         elif ticks <= hub.body_ticks_max:
-            if self._arrival is not None:
-                self._arrival.tick()  # a line may pause, and goes first where room is needed
+            self._unfinished.tick()
         else:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
             rejected = Rejected(self._partial_line, "RequestTimeoutException", text)
-            self._end_with(rejected, self._buffer.partial_bytes)
+            self._end_with(rejected, self._unfinished.byte_count)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon import daemon
-from kdaemon.door import ndjson, session
+from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
 from kdaemon.send import control
@@ -112,8 +112,8 @@ BOUNDS = [
     ("blocks of 64 KiB, 4 a turn", ndjson.BLOCKS_A_TURN, 4),
     ("10 explained, 1,000 named", rejections.EXPLAINED_MAX, 10),
     ("10 explained, 1,000 named", rejections.NUMBERED_MAX, 1_000),
-    ("256 blocks, 8 MiB", session.ROUNDS_MAX, 256),
-    ("256 blocks, 8 MiB", session.UNSETTLED_BYTES_MAX, 8 * MIB),
+    ("256 blocks, 8 MiB", rounds.ROUNDS_MAX, 256),
+    ("256 blocks, 8 MiB", rounds.UNSETTLED_BYTES_MAX, 8 * MIB),
     ("the memory budget; 2 s", stream.WORD_WAIT_S, 2.0),
     ("10,000 spellings", registry.SPELLINGS_MAX, 10_000),
     ("half of it for unlisted streams", registry.UNLISTED_PART, 2),

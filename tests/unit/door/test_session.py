@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import RecordResult
-from kdaemon.door import session
+from kdaemon.door import rounds
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.arrivals import Arrival
@@ -287,7 +287,7 @@ async def test_room_that_is_gone_again_is_waited_for_again(harness: Make) -> Non
 async def test_too_many_unsettled_blocks_stop_the_reading(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "ROUNDS_MAX", 3)
+    monkeypatch.setattr(rounds, "ROUNDS_MAX", 3)
     one = harness()
     await one.feed(SETUP)
     for text in "abc":
@@ -301,7 +301,7 @@ async def test_too_many_unsettled_blocks_stop_the_reading(
 async def test_too_many_unsettled_bytes_stop_the_reading(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "UNSETTLED_BYTES_MAX", 10)
+    monkeypatch.setattr(rounds, "UNSETTLED_BYTES_MAX", 10)
     one = harness()
     await one.feed(SETUP + line("a" * 10))
     assert not one.transport.reads()

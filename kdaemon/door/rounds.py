@@ -1,0 +1,89 @@
+"""What a connection of lines was read of, and is owed an answer: in the order in which it came.
+
+Knows how answers look; no stream, no connection. Invariants: a record is acknowledged after all
+records before it on its connection were acknowledged or rejected; each is told once.
+Where it sits: session.py begins a round for each block, tells what became of its frames, and writes
+the answers.
+"""
+
+from collections import deque
+
+from kdaemon.base.limits import MIB
+from kdaemon.door.admission import Admission
+from kdaemon.wire.lines import Rejected, encode_acknowledged, encode_rejected
+
+ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
+UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
+
+
+class Round:
+    """One block of lines: told to the client when it and all before it is settled."""
+
+    __slots__ = ("acknowledged", "admissions", "byte_count", "open", "rejected")
+
+    def __init__(self) -> None:
+        self.open = 0  # frames that wait to be submitted or settled
+        self.acknowledged = 0  # records that will be told as acknowledged
+        self.byte_count = 0
+        self.rejected: list[Rejected] = []  # taken in, and not delivered
+        self.admissions: list[Admission] = []  # of its frames that the client waits for
+
+    def close_one(self) -> None:
+        """One of its frames is settled, or was refused."""
+        self.open -= 1
+        if not self.open:  # its frames know it, and no collector shall be needed to part them
+            self.admissions.clear()
+
+
+class Rounds:
+    """Of one connection: at most ROUNDS_MAX, of UNSETTLED_BYTES_MAX, or it `is_full`."""
+
+    __slots__ = ("_acknowledged", "_rounds", "_told", "_unsettled_bytes")
+
+    def __init__(self) -> None:
+        self._rounds: deque[Round] = deque()
+        self._unsettled_bytes = 0
+        self._acknowledged = 0  # records, told or about to be told
+        self._told = 0
+
+    def __bool__(self) -> bool:
+        """Something is owed."""
+        return bool(self._rounds)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._rounds) >= ROUNDS_MAX or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
+
+    @property
+    def has_answer(self) -> bool:
+        """The oldest round is settled."""
+        return bool(self._rounds) and not self._rounds[0].open
+
+    def begin(self, a_round: Round) -> None:
+        self._rounds.append(a_round)
+
+    def admitted(self, a_round: Round, admission: Admission, byte_count: int) -> None:
+        """Records of the round for which the client waits."""
+        a_round.byte_count += byte_count
+        a_round.admissions.append(admission)
+        self._unsettled_bytes += byte_count
+
+    def withdraw(self) -> None:
+        """The client has gone: what it waits for, and was not sent, is not sent."""
+        for a_round in self._rounds:
+            for admission in a_round.admissions:
+                admission.withdraw()
+
+    def take_answers(self) -> bytes:
+        """What can be told now, in order; nothing, if nothing is new."""
+        answers: list[bytes] = []
+        while self.has_answer:
+            a_round = self._rounds.popleft()
+            self._unsettled_bytes -= a_round.byte_count
+            self._acknowledged += a_round.acknowledged
+            a_round.rejected.sort(key=lambda rejected: rejected.line)
+            answers += map(encode_rejected, a_round.rejected)
+        if self._acknowledged > self._told:
+            self._told = self._acknowledged
+            answers.append(encode_acknowledged(self._told))
+        return b"".join(answers)
