@@ -130,9 +130,7 @@ class _Form:
 
 _FORMS = {
     Operation.PUT_RECORDS: _Form(parse_put_records, encode_put_records),
-    Operation.PUT_RECORD: _Form(
-        parse_put_record, lambda results, encryption: encode_put_record(results[0], encryption)
-    ),
+    Operation.PUT_RECORD: _Form(parse_put_record, encode_put_record),
 }
 
 

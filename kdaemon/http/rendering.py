@@ -55,9 +55,8 @@ def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> byt
     `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.
     """
     body = answer.body
-    extra = b""
-    for pair in answer.headers:
-        extra += b"%b: %b\r\n" % pair
+    headers = answer.headers
+    extra = b"%b: %b\r\n" * len(headers) % sum(headers, ())  # one format for all
     if closes:
         extra += b"Connection: close\r\n"
     elif keeps_1_0:

@@ -138,7 +138,7 @@ def _put_record(
     (result,), held_until_ns = service.take_record(stream, record, now_ns, fault)
     if not result.is_delivered:
         return refusal(refusal_of(result), held_until_ns)
-    return Reply(200, encode_put_record(result), JSON, held_until_ns)
+    return Reply(200, encode_put_record([result]), JSON, held_until_ns)
 
 
 def _limits(service: Service) -> PutLimits:

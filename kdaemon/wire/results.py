@@ -36,8 +36,11 @@ def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE"
     )
 
 
-def encode_put_record(result: RecordResult, encryption: str = "NONE") -> bytes:
-    """The answer to a PutRecord request. Raises ApiError if the record was not delivered."""
+def encode_put_record(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """The answer to a PutRecord request, whose one result is given. Raises ApiError if the record
+    was not delivered.
+    """
+    (result,) = results
     if not result.sequence_number or result.error_code:
         raise ApiError(_refusal_of(result))
     start = _PLAIN if encryption == "NONE" else _encode({"EncryptionType": encryption})[:-1]

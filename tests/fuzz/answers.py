@@ -107,6 +107,6 @@ def _check_results(answer: PutAnswer) -> None:
     assert (refusal is None) == (not results or any(each.is_delivered for each in results))
     for result in results[:3]:
         try:
-            encode_put_record(result)
+            encode_put_record([result])
         except ApiError:
             assert not result.is_delivered

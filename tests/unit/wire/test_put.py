@@ -522,7 +522,7 @@ def test_an_answer_has_one_entry_a_record_and_counts_the_failed() -> None:
 
 
 def test_a_single_answer_is_flat() -> None:
-    answer = json.loads(encode_put_record(RecordResult("7", "shardId-000000000001")))
+    answer = json.loads(encode_put_record([RecordResult("7", "shardId-000000000001")]))
     assert answer == {
         "EncryptionType": "NONE",
         "SequenceNumber": "7",
@@ -536,7 +536,7 @@ def test_a_single_answer_is_flat() -> None:
 )
 def test_a_single_record_that_failed_is_an_error(code: str, status: int) -> None:
     with pytest.raises(ApiError) as caught:
-        encode_put_record(RecordResult(error_code=code, error_message="Why."))
+        encode_put_record([RecordResult(error_code=code, error_message="Why.")])
     answer = rendered(caught.value)
     assert answer.status == status
     assert json.loads(answer.body) == {"__type": code, "message": "Why."}
