@@ -23,11 +23,16 @@ class ByteBudget:
         self.whole = whole
         self._waiters: list[Callable[[], object]] = []
 
-    @property
     def free_bytes(self) -> int:
         """What `take` would give at most now."""
         free = self.bytes_max - self.bytes_taken
-        return free if self.whole is None else min(free, self.whole.free_bytes)
+        return free if self.whole is None else min(free, self.whole.free_bytes())
+
+    def has_room(self, byte_count: int) -> bool:
+        """Whether `take` would give so much now."""
+        return byte_count <= self.bytes_max - self.bytes_taken and (
+            self.whole is None or self.whole.has_room(byte_count)
+        )
 
     def take(self, byte_count: int) -> bool:
         if self.bytes_taken + byte_count > self.bytes_max:

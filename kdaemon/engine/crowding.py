@@ -3,22 +3,21 @@ memory of the others. Part of the engine; pure.
 """
 
 from kdaemon.base.admission import held_bytes
-from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.pack.lane import Run
 from kdaemon.settle.ledger import FrameLedger
 
-CROWDED_PART = 0.5
-"""A shard's queue may hold this part of the memory that is still free, so that one hot shard fills
-a third of a stream's buffer at most, and ten of them five sixths (dynamic thresholds, Choudhury and
-Hahne 1998)."""
+CROWDED_PARTS = 2
+"""A shard's queue may hold one of so many parts of the memory that is still free: one hot shard
+fills a third of a stream's buffer at most, and ten of them five sixths (dynamic thresholds,
+Choudhury and Hahne 1998)."""
 
 
-def crowded(frame: Frame, runs: list[Run], ledger: FrameLedger) -> list[Run]:
-    """Those of a new frame's runs for whose shard there is no room."""
-    room = int(ledger.free_bytes() * CROWDED_PART)
-    if ledger.held_bytes + frame.held_bytes <= room:
-        return []  # all of it on one shard would still be little enough
+def crowded(runs: list[Run], ledger: FrameLedger) -> list[Run]:
+    """Those of a new frame's runs for whose shard there is no room: none while the ledger is calm
+    in CROWDED_PARTS.
+    """
+    room = ledger.free_bytes() // CROWDED_PARTS
     return [
         run
         for run in runs

@@ -17,7 +17,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.crowding import crowded, shard_full
+from kdaemon.engine.crowding import CROWDED_PARTS, crowded, shard_full
 from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
@@ -138,7 +138,7 @@ class Engine:
             return False
         byte_count = frame.byte_count
         runs = self._dispatcher.route(frame, byte_count)
-        full = self._crowded(frame, runs)
+        full = [] if self.ledger.is_calm(frame.held_bytes, CROWDED_PARTS) else self._crowded(runs)
         if not full:
             if not self.ledger.admit(frame, byte_count, now_ns):
                 return False
@@ -384,13 +384,13 @@ class Engine:
 
     # Refuse
 
-    def _crowded(self, frame: Frame, runs: list[Run]) -> list[Run]:
+    def _crowded(self, runs: list[Run]) -> list[Run]:
         """Those of a new frame's runs that are refused for their shard. In an outage all wait
         alike, and where there is one lane, it may have everything.
         """
         if len(self._packer.lanes) == 1 or self._flow.state is not _OPEN:
             return []
-        return crowded(frame, runs, self.ledger)
+        return crowded(runs, self.ledger)
 
     def _why_unavailable(self) -> ServiceError | None:
         """A service-managed stream can keep neither order nor aggregates."""

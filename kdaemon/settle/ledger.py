@@ -67,14 +67,21 @@ class FrameLedger:
 
     def has_room(self, held_bytes: int) -> bool:
         """Whether a frame of this size would be admitted now."""
-        return (
-            self.held_bytes + held_bytes <= self._buffer_bytes_max
-            and held_bytes <= self._memory.free_bytes
+        return self.held_bytes + held_bytes <= self._buffer_bytes_max and self._memory.has_room(
+            held_bytes
         )
+
+    def is_calm(self, held_bytes: int, parts: int) -> bool:
+        """Whether all that is held with this frame would be one of so many parts of what is free,
+        or less.
+        """
+        asked_bytes = parts * (self.held_bytes + held_bytes)
+        is_small = asked_bytes <= self._buffer_bytes_max - self.held_bytes
+        return is_small and self._memory.has_room(asked_bytes)
 
     def free_bytes(self) -> int:
         """How much memory frames may still take."""
-        return min(self._buffer_bytes_max - self.held_bytes, self._memory.free_bytes)
+        return min(self._buffer_bytes_max - self.held_bytes, self._memory.free_bytes())
 
     def admit(
         self,

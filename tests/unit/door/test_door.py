@@ -393,7 +393,7 @@ async def test_lines_for_an_idle_stream_wait_for_room_that_others_hold(
     request = place.put_record("busy", "delivered")
     await turn()
     memory = place.stream("idle").memory
-    memory.take(memory.free_bytes)
+    memory.take(memory.free_bytes())
     session, transport = open_session(place.door)
     setup = json.dumps({"stream": "idle", "acknowledge": acknowledge}).encode()
     session.data_received(setup + b'\n{"data":"hi"}\n')
@@ -414,7 +414,7 @@ async def test_each_line_of_a_client_that_left_is_counted_once(
     place = daemon(text=f"{YANDEX}\n[streams.s]\n[streams.t]")
     await turn()
     memory = place.streams.memory
-    taken_bytes = memory.free_bytes
+    taken_bytes = memory.free_bytes()
     memory.take(taken_bytes)
     hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 8_000))
     session, _ = open_session(place.door, hub)
@@ -718,7 +718,7 @@ async def test_what_lines_may_hold_is_kept_for_them_until_each_block_is_admitted
     memory = place.streams.memory
     others_bytes = 0
     while True:  # others take all that is free, in every turn
-        free_bytes = memory.free_bytes
+        free_bytes = memory.free_bytes()
         assert memory.take(free_bytes)
         others_bytes += free_bytes
         if not place.ndjson_step():

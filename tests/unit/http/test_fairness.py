@@ -227,7 +227,7 @@ def test_ranks_put_the_stalled_first_then_the_large_then_the_slow() -> None:
             made[name].tick()
     newcomer = Arrival(arrivals, lambda: gone.append("newcomer"))
     for expected in (["stalled"], ["stalled", "large"]):
-        assert newcomer.grow(arrivals.budget.free_bytes + 1)
+        assert newcomer.grow(arrivals.budget.free_bytes() + 1)
         assert gone == expected
     newcomer.release()
     assert arrivals.budget.bytes_taken == 150

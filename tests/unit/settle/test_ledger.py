@@ -82,6 +82,15 @@ def test_there_is_as_much_room_as_the_smaller_of_both_budgets_has() -> None:
         assert ledger.free_bytes() == 300
 
 
+def test_a_ledger_is_calm_while_all_it_would_hold_is_a_part_of_what_is_free() -> None:
+    for buffer_bytes, memory_bytes in ((1000, 400), (400, 1000)):
+        ledger, _, _ = make(buffer_bytes, memory_bytes)
+        admit(ledger, frame_of(1))
+        assert ledger.is_calm(50, 2)
+        assert not ledger.is_calm(51, 2)
+        assert not ledger.is_calm(1, 3)
+
+
 @pytest.mark.parametrize(("buffer_bytes", "memory_bytes"), [(250, 10_000), (10_000, 250)])
 def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
     buffer_bytes: int, memory_bytes: int
