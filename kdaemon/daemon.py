@@ -442,6 +442,7 @@ def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
         region=config.region or None,
         endpoint_url=config.endpoint_url or None,
         profile=config.profile or None,
+        account_id=config.account_id or None,
         connect_timeout_s=config.send.connect_timeout_ms / 1000,
         read_timeout_s=config.send.read_timeout_ms / 1000,
         call_timeout_s=config.send.call_timeout_ms / 1000,

@@ -1,4 +1,5 @@
-"""What a stream is to those who route and those who send: its name, its shards, its limits.
+"""What a stream is to those who route and those who send: its name, its shards, its limits; and who
+sends.
 
 Values only: learned by `send/discovery.py`, read by `route/` and by the shell around the engine.
 Knows nothing of how they were learned.
@@ -20,6 +21,14 @@ class StreamTarget:
     name: str
     arn: str | None = None
     is_listed: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose calls the daemon makes, and where: account and region; "" where that is not known."""
+
+    account: str = ""
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

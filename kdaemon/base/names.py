@@ -55,6 +55,11 @@ def is_stream_name(text: str) -> bool:
     return len(text) <= STREAM_NAME_CHARACTERS_MAX and _is_name(text) is not None
 
 
+def is_account(text: str) -> bool:
+    """Whether this is the id of an AWS account."""
+    return _is_account(text) is not None
+
+
 def is_path(text: str) -> bool:
     """Whether Yandex can have a stream of this name: a path, or the last part of one."""
     return 0 < len(text) <= ARN_CHARACTERS_MAX and text.isprintable() and not text.isspace()
@@ -63,6 +68,12 @@ def is_path(text: str) -> bool:
 def partition_of(region: str) -> str:
     """The part of AWS that a region belongs to, each with accounts of its own."""
     return next((name for start, name in _PARTITIONS if region.startswith(start)), "aws")
+
+
+def arn_of(name: str, account: str, region: str) -> Arn:
+    """The ARN of a stream: there is one way to write it."""
+    text = f"arn:{partition_of(region)}:kinesis:{region}:{account}:stream/{name}"
+    return Arn(text, region, account, name)
 
 
 def parse_arn(text: str) -> Arn | None:

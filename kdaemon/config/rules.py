@@ -31,6 +31,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
         *_exposed(config),
         *_same_address(config),
         *_useless(config),
+        *_account(config),
         *_too_many(config, listed),
         *_timeouts(config),
         *_spool(config),
@@ -89,6 +90,14 @@ def _useless(config: Config) -> Iterator[Clash]:
             (("accept_unlisted",),),
             "is false, and no stream is listed, so that no record could be accepted: "
             "add a [streams.NAME], or set it to true",
+        )
+
+
+def _account(config: Config) -> Iterator[Clash]:
+    if config.account_id and not config.traits.has_arns:
+        yield Clash(
+            (("account_id",), ("service",)),
+            f"is for ARNs, and {config.traits.title} has none: leave it out",
         )
 
 

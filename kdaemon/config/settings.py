@@ -15,6 +15,7 @@ from typing import Annotated
 from kdaemon.base import limits
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.values import (
+    AccountId,
     Acknowledgement,
     Address,
     AgeOrOff,
@@ -240,6 +241,9 @@ class Config:
     endpoint_url: Url = ""
     # A profile of the AWS configuration files; "": as AWS_PROFILE says.
     profile: Text = ""
+    # The AWS account of the credentials: an ARN of it is another spelling of the stream's name.
+    # "": as the credentials, STS or the service tell.
+    account_id: AccountId = ""
     # Take records for streams that have no [streams.NAME].
     accept_unlisted: Flag = True
     # Streams in use at one time, listed or not; records for one more are refused.

@@ -11,11 +11,13 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from kdaemon.base.endpoint import endpoint_problem, proxy_problem, region_problem, text_problem
 from kdaemon.base.errors import ConfigProblem
+from kdaemon.base.names import is_account
 from kdaemon.config.settings import Config
 
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ENDPOINTS = ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL")  # the first that is set counts
+STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # where the account is asked for
 
 
 def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProblem]:
@@ -37,6 +39,11 @@ def _keys(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str
     if len(given) == 1:
         missing = KEYS[1] if given[0] == KEYS[0] else KEYS[0]
         yield missing, f"is not set, and {given[0]} is: set both or neither"
+    account = environ.get("AWS_ACCOUNT_ID")
+    if account and not is_account(account):
+        yield "AWS_ACCOUNT_ID", f"is {account!r}; expected the 12 digits of an account"
+    elif account and config.account_id not in {"", account}:
+        yield "AWS_ACCOUNT_ID", f"is {account}, and account_id is {config.account_id}: correct one"
 
 
 def _endpoint(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str]]:
@@ -45,12 +52,17 @@ def _endpoint(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str,
         problem = region_problem(region)
         if problem is not None:
             yield "AWS_DEFAULT_REGION", problem
-    if config.endpoint_url or environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true":
+    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true":
         return
     name = next((name for name in ENDPOINTS if environ.get(name)), None)
-    problem = endpoint_problem(environ[name]) if name else None
-    if name and problem is not None:
-        yield name, problem
+    names = [
+        None if config.endpoint_url else name,
+        STS_ENDPOINT if config.traits.has_arns else None,
+    ]
+    for name in names:
+        problem = endpoint_problem(environ[name]) if name and environ.get(name) else None
+        if name and problem is not None:
+            yield name, problem
 
 
 def _url(environ: Mapping[str, str], config: Config) -> str:

@@ -130,6 +130,9 @@ Arn = Annotated[str, Meta(description="an ARN in quotes"), Check(check_arn)]
 Region = Annotated[
     str, Meta(pattern=r"^[a-z0-9-]*$", description='a region, such as "eu-central-1", or ""')
 ]
+AccountId = Annotated[
+    str, Meta(pattern=r"^([0-9]{12})?$", description='the 12 digits of an account in quotes, or ""')
+]
 ServiceName = Annotated[Literal["aws", "yandex"], _words(*SERVICES)]
 Acknowledgement = Annotated[
     Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")

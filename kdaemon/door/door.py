@@ -17,6 +17,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import (
@@ -62,6 +63,22 @@ class Door:
         there is no room for it now, and nothing was counted; `when_room` says when to come again.
         """
         stream = self._streams.find(spelling)
+        return self._admit(stream, spelling, put, asked, on_settled, is_patient=is_patient)
+
+    def _admit(
+        self,
+        stream: Stream | Refused,
+        spelling: str,
+        put: Put,
+        asked: Acknowledge | None,
+        on_settled: OnSettled,
+        *,
+        is_patient: bool,
+        waited_ns: int = 0,
+    ) -> Admission | Refused | None:
+        """As `admit`, for what was found by the spelling. `waited_ns`: that its client waits
+        already.
+        """
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         acknowledge = asked
@@ -74,8 +91,12 @@ class Door:
             if needs_word and is_patient:
                 return None
             if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
-                return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
-        return self._admit_to(stream, put, asked, acknowledge, on_settled, is_patient=is_patient)
+                return self._wait_for_word(
+                    stream, spelling, put, asked, acknowledge, on_settled, waited_ns
+                )
+        return self._admit_to(
+            stream, put, asked, acknowledge, on_settled, is_patient=is_patient, waited_ns=waited_ns
+        )
 
     def _admit_to(
         self,
@@ -88,9 +109,7 @@ class Door:
         is_patient: bool,
         waited_ns: int = 0,
     ) -> Admission | Refused | None:
-        """As `admit`, for a stream of which enough is known. `waited_ns`: that its client waits
-        already.
-        """
+        """As `_admit`, for a stream of which enough is known."""
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
             patience_ns = None if is_patient else stream.deadline_ns - waited_ns
@@ -194,7 +213,8 @@ class Door:
             stream.memory.give(taken_bytes)
             told(error)
 
-        stream.dry_run(put.records, answered)
+        arn = parse_arn(spelling)
+        stream.dry_run(put.records, answered, None if arn is None else arn.text)
         return None
 
     def encryption_type(self, spelling: str) -> str:
@@ -296,6 +316,7 @@ class Door:
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
+        waited_ns: int,
     ) -> Admission | Refused:
         """Nobody has asked the service yet for this stream: its records are promised nothing before
         the service told of it, or did not answer. Their memory is taken meanwhile. On a stream that
@@ -305,7 +326,7 @@ class Door:
         if not stream.memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = Pending(frame, stream)
-        arrived_ns = self._clock.now_ns()
+        arrived_ns = self._clock.now_ns() - waited_ns
 
         def go_on() -> None:
             """There is word: the records are admitted, or refused after all."""
@@ -313,8 +334,10 @@ class Door:
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
                 return
+            waited_ns = self._clock.now_ns() - arrived_ns
             taken: Admission | Refused | None
-            if self._streams.find(spelling) is stream:
+            meant = self._streams.meant(spelling)
+            if meant is stream:
                 taken = self._admit_to(
                     stream,
                     put,
@@ -322,10 +345,12 @@ class Door:
                     acknowledge,
                     on_settled,
                     is_patient=False,
-                    waited_ns=self._clock.now_ns() - arrived_ns,
+                    waited_ns=waited_ns,
                 )
-            else:  # the account was learnt, and the spelling means another stream
-                taken = self.admit(spelling, put, asked, on_settled)
+            else:  # an ARN, which is not this stream's
+                taken = self._admit(
+                    meant, spelling, put, asked, on_settled, is_patient=False, waited_ns=waited_ns
+                )
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
                 on_settled(frame)
@@ -340,18 +365,14 @@ class Door:
     ) -> bool:
         """Whether nothing may be promised before the service told of the stream: of one that only a
         client has named, to a client that does not wait for delivery; of a record that is larger
-        than most streams take, or has no key, or is for an ARN that may be another
+        than most streams take, or has no key, or stands in line by an ARN that may be another
         account's, to anybody.
         """
         if acknowledge is not DELIVERED and not stream.is_listed:
             return True
         sizes = put.sizes
         is_large = sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
-        return (
-            is_large
-            or put.depends_on_kind
-            or (stream.is_by_name and self._streams.is_assumed(spelling))
-        )
+        return is_large or put.depends_on_kind or (stream.is_line and spelling != stream.name)
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.reject(refused.reason, len(sizes), sum(sizes))

@@ -10,13 +10,15 @@ single calls and not the daemon; whatever breaks before the first byte of a body
 """
 
 import asyncio
+import re
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
 import msgspec
 
-from kdaemon.base.description import StreamTarget
+from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record, RecordResult
@@ -24,6 +26,9 @@ from kdaemon.send import answers
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import (
     CONTENT_TYPE,
+    GET_CALLER_IDENTITY,
+    STS_CONTENT_TYPE,
+    STS_QUESTION,
     Anonymous,
     Aws,
     canonical,
@@ -55,6 +60,7 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
+_account_in = re.compile(rb"<Account>([0-9]{12})</Account>").search  # in STS's answer
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
 
 
@@ -106,7 +112,10 @@ class ServiceClient:
     then fails as not sent. A cancelled call closes its connection, and its outcome is unknown.
     """
 
-    __slots__ = ("_aws", "_decode", "_encode", "_http", "_loading", "_routes", "_settings")
+    __slots__ = (
+        *("_access_key", "_aws", "_decode", "_encode", "_http", "_loading", "_routes", "_settings"),
+        "on_new_keys",
+    )
 
     def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         """Use `open`."""
@@ -117,6 +126,8 @@ class ServiceClient:
         self._aws: Aws | Anonymous | None = None  # None: not found yet
         self._loading: asyncio.Task[None] | None = None
         self._routes: dict[tuple[str, str | None], Route] = {}
+        self._access_key = ""  # of the last route that was prepared
+        self.on_new_keys: Callable[[Caller], None] | None = None
 
     @classmethod
     async def open(cls, settings: ClientSettings) -> Self:
@@ -154,10 +165,27 @@ class ServiceClient:
     def __repr__(self) -> str:
         return f"<ServiceClient of {self._settings.service.name}>"
 
-    @property
-    def account_id(self) -> str | None:
-        """The account that calls, as far as its credentials say so; None: not known (yet)."""
-        return None if self._aws is None else self._aws.account_id
+    async def caller(self) -> Caller:
+        """Whose credentials these are, and where they call: as their source says, else as the
+        setting says, else as STS says, if there is one to ask. Raises `ServiceError`.
+        """
+        if self._aws is None:
+            await self.refresh_credentials()
+        aws = self._aws
+        assert aws is not None
+        await keys_of(aws)
+        account = aws.account_id or self._settings.account_id
+        if account is None and aws.may_ask_sts:
+            account = await self._ask_sts()
+        return Caller(account or "", aws.region or "")
+
+    async def _ask_sts(self) -> str:
+        """No permission is needed for that, and none can be taken away. A string of digits."""
+        body, _ = await self._call(GET_CALLER_IDENTITY, None, STS_QUESTION, ANSWER_BYTES_MIN)
+        found = _account_in(body)
+        if found is None:
+            raise answers.unreadable_answer(f"{GET_CALLER_IDENTITY} names no account")
+        return found[1].decode()
 
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
         """One PutRecords call; its results as the service gave them. Raises `ServiceError`.
@@ -267,8 +295,8 @@ class ServiceClient:
     ) -> tuple[bytes, answers.Headers]:
         """One call, and one more if its credentials were stale. Returns the 200's body and head.
 
-        `request`: what its body encodes. The bytes are made for each exchange and gone once they
-        are written: calls that wait for a slow service hold their records, and no copy of them.
+        `request`: what its body encodes, or the body. The bytes are made for each exchange and gone
+        once they are written: calls that wait for a slow service hold no copy of their records.
         """
         was_sent = False
         try:
@@ -333,6 +361,8 @@ class ServiceClient:
         raise failure  # here, so that no context carries the request's headers along
 
     def _body_of(self, request: object) -> Body:
+        if isinstance(request, bytes):
+            return Body(request, STS_CONTENT_TYPE)
         try:
             return Body(self._encode(request), CONTENT_TYPE)
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
@@ -359,9 +389,18 @@ class ServiceClient:
                 if len(self._routes) >= ROUTES_MAX:
                     self._routes.clear()
                 self._routes[operation, arn] = route
+                self._note(aws, keys)
                 return route
             raise failure
         return route
+
+    def _note(self, aws: Aws | Anonymous, keys: Keys) -> None:
+        """Tells of keys that are used for the first time."""
+        if keys.access_key == self._access_key:
+            return
+        self._access_key = keys.access_key
+        if self.on_new_keys is not None:
+            self.on_new_keys(Caller(aws.account_id or "", aws.region or ""))
 
     @staticmethod
     def _prepared(aws: Aws | Anonymous, operation: str, arn: str | None, keys: Keys) -> Route:

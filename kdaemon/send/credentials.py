@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import endpoint_problem, region_problem, text_problem
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
 from kdaemon.send.request import STAMP, Canonical, Keys
 from kdaemon.send.settings import ClientSettings
@@ -28,6 +29,9 @@ CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
 DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all others are "control"
     {"PutRecords", "PutRecord", "GetRecords", "GetShardIterator", "SubscribeToShard"}
 )
+GET_CALLER_IDENTITY: Final = "GetCallerIdentity"  # of STS, not of Kinesis
+STS_CONTENT_TYPE: Final = "application/x-www-form-urlencoded; charset=utf-8"  # its model: query
+STS_QUESTION: Final = b"Action=GetCallerIdentity&Version=2011-06-15"  # the same, 2026-11-28
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
@@ -49,8 +53,9 @@ class Aws:
     """
 
     __slots__ = (
-        *("_account_id_mode", "_credentials", "_endpoint_url", "_frozen", "_keys", "_region"),
-        *("_rules", "_session", "_use_dualstack", "_use_fips", "trust"),
+        *("_account_id_mode", "_credentials", "_endpoint_url", "_frozen", "_keys"),
+        *("_rules", "_session", "_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
+        *("region", "trust"),
     )
     uses_proxies: Final = True
 
@@ -64,26 +69,34 @@ class Aws:
         if settings.region:  # for STS too, when a role is assumed
             session.set_config_variable("region", settings.region)
         variable = session.get_config_variable
-        endpoint_url = settings.endpoint_url
-        if not endpoint_url and not variable("ignore_configured_endpoint_urls"):
-            endpoint_url = ConfiguredEndpointProvider(
-                session.full_config, session.get_scoped_config(), "kinesis"
-            ).provide()
+        is_ignored = variable("ignore_configured_endpoint_urls")
+
+        def configured(service: str) -> str | None:
+            files = session.full_config, session.get_scoped_config()
+            return None if is_ignored else ConfiguredEndpointProvider(*files, service).provide()
+
+        endpoint_url = settings.endpoint_url or configured("kinesis")
         region = variable("region")
         if settings.service.region is not None:  # one that is meant for AWS would be refused
             region = settings.region or settings.service.region
         endpoint_url = endpoint_url or settings.service.endpoint_url
         loader = session.get_component("data_loader")
-        self._rules = EndpointProvider(
-            loader.load_service_model("kinesis", "endpoint-rule-set-1"),
-            loader.load_data("partitions"),
-        )
+
+        def rules(service: str) -> EndpointProvider:
+            model = loader.load_service_model(service, "endpoint-rule-set-1")
+            return EndpointProvider(model, loader.load_data("partitions"))
+
+        self._rules = rules("kinesis")
+        has_accounts = settings.service.has_arns
+        self._sts_url = configured("sts") if has_accounts else None
+        # A Kinesis at an address of its own may be none of AWS's, and has perhaps no internet.
+        self._sts_rules: Any = rules("sts") if has_accounts and not endpoint_url else None
         self._session = session
         self._credentials: Any = None
         self._frozen: Any = None
         self._keys = ANONYMOUS_KEYS  # replaced by the first `keys`
         self._endpoint_url = endpoint_url
-        self._region = region
+        self.region = region
         self._use_fips = bool(variable("use_fips_endpoint"))
         self._use_dualstack = bool(variable("use_dualstack_endpoint"))
         self._account_id_mode = variable("account_id_endpoint_mode")
@@ -130,13 +143,19 @@ class Aws:
     @property
     def account_id(self) -> str | None:
         """Whose credentials these are, where their source says so."""
-        return self._keys.account_id
+        account = self._keys.account_id
+        return account if account and is_account(account) else None
+
+    @property
+    def may_ask_sts(self) -> bool:
+        """Whether there is an STS that can tell whose they are."""
+        return bool(self.region and (self._sts_url or self._sts_rules))
 
     def endpoint(self, operation: str, arn: str | None) -> tuple[str, str]:
         """URL and region for a call: a stream that is named by its ARN lives in the ARN's region,
         whatever is configured. Raises `ServiceError` (NoRegion, EndpointError), not sent.
         """
-        region = (arn or ":::").split(":")[3] or self._region
+        region = (arn or ":::").split(":")[3] or self.region
         if not region:
             raise ServiceError(
                 Trouble.NO_REGION,
@@ -151,20 +170,23 @@ class Aws:
                 f"the region {problem}: see the key `region`, AWS_DEFAULT_REGION and the profile",
                 was_sent=False,
             )
-        if self._endpoint_url:
-            return usable_url(self._endpoint_url), region
+        is_sts = operation == GET_CALLER_IDENTITY
+        url = self._sts_url if is_sts else self._endpoint_url
+        if url:
+            return usable_url(url), region
         known = {
             "StreamARN": arn,
             "AccountId": self._keys.account_id,
             "AccountIdEndpointMode": self._account_id_mode,
+            "OperationType": "data" if operation in DATA_OPERATIONS else "control",
         }
         try:
-            resolved = self._rules.resolve_endpoint(
+            rules = self._sts_rules if is_sts else self._rules
+            resolved = rules.resolve_endpoint(
                 Region=region,
                 UseFIPS=self._use_fips,
                 UseDualStack=self._use_dualstack,
-                OperationType="data" if operation in DATA_OPERATIONS else "control",
-                **{name: value for name, value in known.items() if value},
+                **({} if is_sts else {name: value for name, value in known.items() if value}),
             )
         except Exception as error:  # noqa: BLE001 - of many kinds, all of them configuration
             raise ServiceError(
@@ -176,16 +198,15 @@ class Aws:
 class Anonymous:
     """A stand-in for `Aws` where nobody checks signatures: no AWS library but the signer."""
 
-    __slots__ = ("_endpoint",)
+    __slots__ = ("_endpoint", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
     trust: Final = True
     account_id: Final = ANONYMOUS_ACCOUNT
+    may_ask_sts: Final = False
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._endpoint = (
-            usable_url(settings.endpoint_url or ""),
-            settings.region or ANONYMOUS_REGION,
-        )
+        self.region = settings.region or ANONYMOUS_REGION
+        self._endpoint = (usable_url(settings.endpoint_url or ""), self.region)
 
     async def keys(self) -> Keys:
         return ANONYMOUS_KEYS
@@ -275,20 +296,23 @@ def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
     from botocore.auth import EMPTY_SHA256_HASH, SigV4Auth  # noqa: PLC0415 - see import_libraries
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - the same
 
-    headers = {
-        "Content-Type": CONTENT_TYPE,
-        "X-Amz-Target": f"{TARGET_PREFIX}.{operation}",
-        "X-Amz-Date": STAMP,
-    }
+    if operation == GET_CALLER_IDENTITY:
+        service = "sts"
+        headers = {"Content-Type": STS_CONTENT_TYPE, "X-Amz-Date": STAMP}
+    else:
+        service = "kinesis"
+        target = f"{TARGET_PREFIX}.{operation}"
+        headers = {"Content-Type": CONTENT_TYPE, "X-Amz-Target": target, "X-Amz-Date": STAMP}
     if keys.token:
         headers["X-Amz-Security-Token"] = keys.token
-    auth = SigV4Auth(keys, "kinesis", region)
+    auth = SigV4Auth(keys, service, region)
     request = AWSRequest("POST", url, headers=headers, data=b"")
     signed = auth.headers_to_sign(request)
     return Canonical(
         text=auth.canonical_request(request).removesuffix(EMPTY_SHA256_HASH),
         signed_names=auth.signed_headers(signed),
         headers=headers | {"Host": signed["host"]},
+        service=service,
     )
 
 

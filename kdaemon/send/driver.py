@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Clock
@@ -28,10 +28,10 @@ log = logging.getLogger("kdaemon.send")
 class Client(Protocol):
     """How a batch reaches the service (`send/client.py`)."""
 
-    @property
-    def account_id(self) -> str | None:
-        """The account of the credentials, where it is known."""
-        ...
+    on_new_keys: Callable[[Caller], None] | None
+    """Hears whose keys the calls are signed with from now on, as far as they tell."""
+
+    async def caller(self) -> Caller: ...
 
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer: ...
 
@@ -115,12 +115,17 @@ class StreamDriver:
         if not self._is_pump_due:
             self._pump_soon()
 
-    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
-        """Asks the service what would become of these records; `told` hears its answer, once."""
+    def dry_run(
+        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None = None
+    ) -> None:
+        """Asks the service what would become of these records; `told` hears its answer, once.
+        `arn`: by which the client called the stream, and so by which the service is asked.
+        """
+        target = self.target if arn is None else StreamTarget(self.target.name, arn)
 
         async def ask() -> None:
             try:
-                error = await self._client.dry_run(self.target, records)
+                error = await self._client.dry_run(target, records)
             except Exception:
                 log.exception("a dry run broke", extra={"fields": {"stream": self.target.name}})
                 error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)

@@ -35,12 +35,14 @@ class Canonical:
     """What SigV4 signs, for an empty body sent at `STAMP`, in botocore's words.
 
     `text`: the canonical request up to the body's hash. `signed_names`: as in the header
-    Authorization. `headers`: those that are signed (their date is replaced).
+    Authorization. `headers`: those that are signed (their date is replaced). `service`: as the
+    signature's scope has it.
     """
 
     text: str = field(repr=False)
     signed_names: str
     headers: dict[str, str] = field(repr=False)
+    service: str = "kinesis"
 
 
 class Route:
@@ -51,8 +53,8 @@ class Route:
 
     __slots__ = (
         *("host", "keys", "proxy", "url"),
-        *("_authorization", "_day", "_head", "_headers", "_key", "_region", "_scope", "_tail"),
-        "_signed_names",
+        *("_authorization", "_day", "_head", "_headers", "_key", "_region", "_scope", "_service"),
+        *("_signed_names", "_tail"),
     )
 
     def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
@@ -64,6 +66,7 @@ class Route:
         self._headers = canonical.headers
         self._signed_names = canonical.signed_names
         self._region = region
+        self._service = canonical.service
         self._day = ""  # of what follows; no day yet
         self._scope = ""
         self._key = b""
@@ -91,7 +94,7 @@ class Route:
 
     def _begin_day(self, day: str) -> None:
         """Derives the key of a UTC day, given as 20261121."""
-        self._scope = f"{day}/{self._region}/kinesis/aws4_request"
+        self._scope = f"{day}/{self._region}/{self._service}/aws4_request"
         key = f"AWS4{self.keys.secret_key}".encode()
         for part in self._scope.split("/"):
             key = hmac.digest(key, part.encode(), "sha256")

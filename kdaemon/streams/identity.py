@@ -2,11 +2,12 @@
 
 A stream has one engine, and so one pace and one order, whatever its clients call it by. Pure.
 
-A name means the stream of the daemon's own account and region. An ARN of this account and region
-means the same stream. The daemon learns its account from its credentials, or from the ARN that the
-service tells of a stream that was asked for by name. Until then the first account that an ARN names
-is taken for the daemon's own (`is_assumed`): two engines for one stream would send twice its quota
-and lose its order. At Yandex a short name stands below the database that the endpoint's path names.
+A name means the stream of the daemon's own account and region. An ARN means the same stream only
+where both are known and are the ARN's. Until then an ARN is a stream of its own, which is sent by
+its ARN, so that the service judges whose it is; `twin` says which stream it may turn out to be.
+A stream that is listed by its ARN is that ARN's stream whatever becomes known, and its name means
+it, too. At Yandex a path names the database, so nothing is left to learn: a short name stands below
+the database that the endpoint's path names, and any other path is another stream.
 """
 
 from dataclasses import dataclass
@@ -18,19 +19,13 @@ from kdaemon.config import Config, StreamConfig
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One stream. `account` and `region`: empty for the daemon's own. `name`: at Yandex a path."""
+    """One stream. `account` and `region`: of its ARN; empty where it is sent by its name, which is
+    the daemon's own. `name`: at Yandex a path.
+    """
 
     name: str
     account: str = ""
     region: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a spelling means. `is_assumed`: nobody knows yet whether the ARN's account is ours."""
-
-    identity: Identity
-    is_assumed: bool = False
 
 
 class Identities:
@@ -41,24 +36,51 @@ class Identities:
         self._has_arns = config.traits.has_arns
         self._database = urlsplit(config.endpoint_url).path.strip("/")
         self._account = ""
-        self._assumed_account = ""  # of the first ARN that was seen while `_account` is not known
         self._region = config.region
         self._listed: dict[Identity, StreamConfig] = {}
-        self._list()
+        for name, stream in config.streams.items():
+            meant = self.of(name)
+            assert meant is not None, "a loaded Config lists only what can be a stream"
+            self._listed[meant] = stream
 
-    def of(self, spelling: str) -> Meaning | None:
+    @property
+    def is_known(self) -> bool:
+        """Whether the daemon's own account and region are."""
+        return bool(self._account and self._region)
+
+    def of(self, spelling: str) -> Identity | None:
         """None: the service can have no stream of this name. It must then not become a label, a log
         line or an engine, whoever asks for it.
         """
         if not self._has_arns:
             is_one = is_path(spelling) and spelling.strip("/ ")
-            return Meaning(Identity(self._path(spelling))) if is_one else None
+            return Identity(self._path(spelling)) if is_one else None
         if is_stream_name(spelling):
-            listed = self._config.streams.get(spelling)
-            arn = parse_arn(listed.arn) if listed is not None and listed.arn else None
-            return Meaning(Identity(spelling)) if arn is None else self._of_arn(arn)
+            return self._of_name(spelling)
         arn = parse_arn(spelling)
-        return None if arn is None else self._of_arn(arn)
+        if arn is None:
+            return None
+        is_ours = self.is_known and self._may_be_ours(arn)
+        return Identity(arn.name) if is_ours else _of_arn(arn)
+
+    def twin(self, arn: Arn) -> Identity | None:
+        """The stream of the daemon's own that this ARN may mean; None: it does not, or it is known
+        whether it does.
+        """
+        if self.is_known or not self._may_be_ours(arn):
+            return None
+        return Identity(arn.name)
+
+    def stored(self, name: str) -> Identity | None:
+        """Of a stream as the spool has it: what was stored by an ARN is sent by this ARN, and what
+        was stored by a name by the name, whatever became known or was listed since.
+        """
+        if not self._has_arns:
+            return self.of(name)
+        arn = parse_arn(name)
+        if arn is not None:
+            return _of_arn(arn)
+        return Identity(name) if is_stream_name(name) else None
 
     def listed(self, identity: Identity) -> StreamConfig | None:
         """The settings of [streams.NAME], if there is one for this stream."""
@@ -66,23 +88,23 @@ class Identities:
 
     def learn(self, account: str, region: str) -> bool:
         """The daemon's own account and region; "" where that is not known. True if that is news:
-        what spellings mean may have changed.
+        what ARNs mean may have changed.
         """
         before = self._account, self._region
         self._account = account or self._account
         self._region = region or self._region
-        if (self._account, self._region) == before:
-            return False
-        self._list()
-        return True
+        return (self._account, self._region) != before
 
-    def _of_arn(self, arn: Arn) -> Meaning:
+    def _of_name(self, name: str) -> Identity:
+        listed = self._config.streams.get(name)
+        arn = parse_arn(listed.arn) if listed is not None and listed.arn else None
+        return Identity(name) if arn is None else _of_arn(arn)
+
+    def _may_be_ours(self, arn: Arn) -> bool:
+        """As far as is known, and as the listed streams tell."""
         is_here = arn.region == self._region or not self._region
-        if is_here and not self._account and not self._assumed_account:
-            self._assumed_account = arn.account
-        if is_here and arn.account == (self._account or self._assumed_account):
-            return Meaning(Identity(arn.name), is_assumed=not (self._account and self._region))
-        return Meaning(Identity(arn.name, arn.account, arn.region))
+        is_here = is_here and (arn.account == self._account or not self._account)
+        return is_here and _of_arn(arn) not in self._listed and not self._of_name(arn.name).account
 
     def _path(self, spelling: str) -> str:
         parts = [part for part in spelling.split("/") if part]
@@ -91,10 +113,6 @@ class Identities:
         is_full = spelling.startswith("/") or bool(self._database)
         return ("/" if is_full else "") + "/".join(parts)
 
-    def _list(self) -> None:
-        listed: dict[Identity, StreamConfig] = {}
-        for name, config in self._config.streams.items():
-            meaning = self.of(name)
-            assert meaning is not None, "a loaded Config lists only what can be a stream"
-            listed[meaning.identity] = config
-        self._listed = listed
+
+def _of_arn(arn: Arn) -> Identity:
+    return Identity(arn.name, arn.account, arn.region)

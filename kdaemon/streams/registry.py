@@ -1,11 +1,15 @@
 """The registry of streams: finds or opens the one engine of a stream, bounded in number.
 
 What a client calls a stream by becomes an identity first (`identity.py`); the same identity is the
-same engine. Listed streams are open from the start and stay open; their slots, half of the memory
-and their place in the queue of control calls are theirs, whatever is asked for besides. Unlisted
-streams share what is left: `streams_max` bounds them all, and for one more an idle one is closed,
-one that turned out not to exist first. What a closed stream has counted is kept in `closed`, so
-that totals never fall.
+same engine, and an engine is sent under one name or ARN for all its life. An ARN may mean a stream
+by name only once the account is known (`owner.py`): what was opened for it before keeps its records
+until it is idle, so that none overtakes them, and is then closed.
+
+Listed streams are open from the start and stay open; their slots, half of the memory and their
+place in the queue of control calls are theirs, whatever is asked for besides. Unlisted streams
+share what is left: `streams_max` bounds them all, and for one more an idle one is closed, one that
+turned out not to exist first. What a closed stream has counted is kept in `closed`, so that totals
+never fall.
 """
 
 import asyncio
@@ -14,17 +18,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_arn, partition_problem
+from kdaemon.base.names import arn_of, parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.send.driver import Client, Describer, StreamDriver
-from kdaemon.streams.identity import Identities, Identity, Meaning
+from kdaemon.streams.identity import Identities, Identity
+from kdaemon.streams.owner import Owner
 from kdaemon.streams.stream import MS, Spool, Stream, Word
 
 log = logging.getLogger("kdaemon.streams")
@@ -59,6 +64,9 @@ class Streams:
         self._clock = clock
         self._dice = dice
         self._identities = Identities(config)
+        self._owner = Owner(client.caller, self._caller_told, self._end_lines)
+        self._keys_account = ""  # of the keys in use, as far as they tell
+        client.on_new_keys = self._new_keys
         self._by_spelling: dict[str, Stream] = {}
         self._streams: dict[Identity, Stream] = {}
         self._drivers: dict[Stream, StreamDriver] = {}
@@ -66,18 +74,12 @@ class Streams:
         self._is_draining = False
         self.door = StreamCounters()  # records refused before their stream was known
         self.closed = StreamCounters()  # what streams have counted that are closed
+        self._learn(Caller(config.account_id))
 
     def find(self, spelling: str) -> Stream | Refused:
         """The stream that this name, ARN or path means; or why nobody may write to it here."""
         stream = self._by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
-
-    def is_assumed(self, spelling: str) -> bool:
-        """Whether this is an ARN of which nobody knows yet whether the daemon's account is meant:
-        word of the stream that goes by the same name may tell.
-        """
-        meaning = self._identities.of(spelling)
-        return meaning is not None and meaning.is_assumed and parse_arn(spelling) is not None
 
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: to count what cannot be read under its name."""
@@ -85,21 +87,22 @@ class Streams:
             return None
         stream = self._by_spelling.get(spelling)
         if stream is None:  # spellings are forgotten when there are many, or the account is learnt
-            meaning = self._identities.of(spelling)
-            stream = None if meaning is None else self._streams.get(meaning.identity)
+            identity = self._identities.of(spelling)
+            stream = None if identity is None else self._streams.get(identity)
         return stream
 
     def find_stored(self, name: str) -> Stream:
         """For the spool. Raises RejectedRecord for a stream that is not taken any more."""
-        found = self.find(name)
+        identity = self._identities.stored(name)
+        found = self._at(identity) if identity is not None else _no_name(name, self._config.traits)
         if isinstance(found, Refused):
             raise RejectedRecord(found.code, found.message)
         return found
 
     def is_listed(self, name: str) -> bool:
-        """Whether the configuration names the stream that this means."""
-        meaning = self._identities.of(name)
-        return meaning is not None and self._identities.listed(meaning.identity) is not None
+        """Whether the configuration names the stream that the spool has under this name."""
+        identity = self._identities.stored(name)
+        return identity is not None and self._identities.listed(identity) is not None
 
     def open_listed(self) -> None:
         """Opens every stream that the configuration names, so that its shards are known and its
@@ -142,6 +145,7 @@ class Streams:
             driver.give_up()
 
     async def aclose(self) -> None:
+        await self._owner.aclose()
         for stream in self._drivers:
             stream.close()
         await asyncio.gather(*(driver.aclose() for driver in self._drivers.values()))
@@ -149,77 +153,62 @@ class Streams:
 
     # Finding
 
-    def _resolve(self, spelling: str) -> Stream | Refused:
-        meaning = self._identities.of(spelling)
-        if meaning is not None and meaning.is_assumed and self._client.account_id:
-            self._learn(self._client.account_id, "")
-            meaning = self._identities.of(spelling)
-        if meaning is None:
+    def meant(self, spelling: str) -> Stream | Refused:
+        """As `find`, as far as it is known now: for requests whose wait for the account is over."""
+        identity = self._identities.of(spelling)
+        if identity is None:
             return _no_name(spelling, self._config.traits)
-        stream = self._streams.get(meaning.identity)
-        config = self._identities.listed(meaning.identity)
-        if config is not None and meaning.is_assumed and spelling != config.arn:
-            refused = self._hold_to_listed(spelling, config, stream)
-            if refused is not None:
-                return refused
-        if stream is None:
-            opened = self._open(spelling, meaning, config)
-            if isinstance(opened, Refused):
-                return opened
-            stream = opened
-        elif parse_arn(spelling) is None:
-            self._call_by_name(stream)
-        if len(self._by_spelling) >= SPELLINGS_MAX:
-            self._by_spelling.clear()
-        self._by_spelling[spelling] = stream
-        return stream
+        by_arn = self._identities.stored(spelling)
+        old = self._streams.get(by_arn) if by_arn is not None and by_arn.account else None
+        if old is not None and by_arn != identity:  # opened before the account was known
+            if not old.is_idle:
+                return old
+            self._close(old)
+        return self._at(identity)
 
-    def _hold_to_listed(
-        self, spelling: str, config: StreamConfig, stream: Stream | None
-    ) -> Refused | None:
-        """An ARN of a listed stream's name, while nobody knows the daemon's own account: it is
-        taken only where any stream is. It may be another account's.
-        """
-        if parse_arn(spelling) is None or self._config.accept_unlisted:
+    def _resolve(self, spelling: str) -> Stream | Refused:
+        found = self._line(spelling) or self.meant(spelling)
+        if isinstance(found, Stream) and not found.is_line:
+            identity = self._identities.of(spelling)
+            if identity is not None and self._streams.get(identity) is found:
+                if len(self._by_spelling) >= SPELLINGS_MAX:
+                    self._by_spelling.clear()
+                self._by_spelling[spelling] = found
+        return found
+
+    def _line(self, spelling: str) -> Stream | Refused | None:
+        """The stream in whose line a request by this ARN has to stand; None: in none."""
+        arn = parse_arn(spelling) if self._config.traits.has_arns else None
+        if arn is None:
             return None
-        is_asking = stream is not None and not stream.has_word
-        return Refused(
-            RejectReason.UNLISTED,
-            "ServiceUnavailable" if is_asking else "ResourceNotFoundException",
-            f"kdaemon does not know its own account{' yet' if is_asking else ''}, and this ARN of"
-            f" stream {config.name} is not in its configuration: call the stream by its name, or"
-            " list it by its ARN.",
-            is_permanent=not is_asking,
-        )
+        twin = self._identities.twin(arn)
+        if twin is not None and self._owner.ask():
+            found = self._at(twin)
+            if isinstance(found, Stream):
+                found.begin_line()
+            return found
+        stream = self._streams.get(Identity(arn.name))  # others may stand there still
+        return stream if stream is not None and stream.is_line else None
 
-    def _open(
-        self, spelling: str, meaning: Meaning, listed: StreamConfig | None
-    ) -> Stream | Refused:
-        identity = meaning.identity
+    def _at(self, identity: Identity) -> Stream | Refused:
+        stream = self._streams.get(identity)
+        return stream if stream is not None else self._open(identity)
+
+    def _open(self, identity: Identity) -> Stream | Refused:
+        listed = self._identities.listed(identity)
         if listed is None and not self._config.accept_unlisted:
-            return Refused(
-                RejectReason.UNLISTED,
-                "ResourceNotFoundException",
-                f"Stream {spelling} is not listed in kdaemon's configuration: add [streams.NAME],"
-                " or set accept_unlisted = true.",
-                is_permanent=True,
-            )
+            return self._not_listed(identity)
         if len(self._drivers) >= self._config.streams_max and not self._close_an_idle_one():
             return Refused(
                 RejectReason.SLOTS,
                 "LimitExceededException",
                 f"kdaemon has {self._config.streams_max} streams in use (streams_max): stream"
-                f" {spelling} is not taken now.",
+                f" {identity.name} is not taken now.",
                 is_permanent=False,
             )
-        config = listed
-        if config is None:
-            # An ARN of the daemon's own account is the same as the name; one that may be another's
-            # is sent as the client wrote it.
-            is_by_arn = meaning.is_assumed or identity.account
-            arn = spelling if is_by_arn and parse_arn(spelling) is not None else ""
-            config = replace(self._config.default, name=identity.name, arn=arn)
-        name = self._name_sent(config, identity)
+        config = listed or self._unlisted_config(identity)
+        # A listed name as it is written; at Yandex the whole path, whatever it was called by.
+        name = config.name if self._config.traits.has_arns else identity.name
         target = StreamTarget(name, config.arn or None, is_listed=listed is not None)
         memory = self.memory if listed is not None else self._unlisted_memory
         settings = _engine_settings(config, self._config.traits)
@@ -235,17 +224,40 @@ class Streams:
             is_listed=listed is not None,
         )
         driver.on_described = lambda description: self._described(stream, driver, description)
-        driver.on_missing = lambda error: _missing(stream, driver, error)
-        driver.on_no_answer = lambda: stream.hear(Word.NO_ANSWER)
+        driver.on_missing = lambda error: self._missing(stream, driver, error)
+        driver.on_no_answer = lambda: self._hear(stream, Word.NO_ANSWER)
         if self._is_draining:
             driver.begin_drain()
         self._drivers[stream] = driver
         self._streams[identity] = stream
         return stream
 
-    def _name_sent(self, config: StreamConfig, identity: Identity) -> str:
-        """A listed name as it is written; at Yandex the whole path, whatever it was called by."""
-        return config.name if self._config.traits.has_arns else identity.name
+    def _unlisted_config(self, identity: Identity) -> StreamConfig:
+        """[default]'s; of an ARN that may be the listed stream of the same name, that stream's, so
+        that it keeps its promises and its order. But no aggregates: another account's readers may
+        not take them apart.
+        """
+        if not identity.account:
+            return replace(self._config.default, name=identity.name)
+        arn = arn_of(identity.name, identity.account, identity.region)
+        twin = self._identities.twin(arn)
+        listed = None if twin is None else self._identities.listed(twin)
+        if listed is not None:
+            return replace(listed, arn=arn.text, aggregation="none")
+        return replace(self._config.default, name=identity.name, arn=arn.text)
+
+    def _not_listed(self, identity: Identity) -> Refused:
+        text = (
+            f"Stream {identity.name} is not listed in kdaemon's configuration: add [streams.NAME],"
+            " or set accept_unlisted = true."
+        )
+        if identity.account:
+            arn = arn_of(identity.name, identity.account, identity.region)
+            text = f"Stream {arn.text} is not listed in kdaemon's configuration: list it by its ARN"
+            text += ", or set accept_unlisted = true."
+            if self._identities.twin(arn) is not None:
+                text += " If it is kdaemon's own account's, set account_id, which is not known."
+        return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)
 
     # What the service tells
 
@@ -254,49 +266,62 @@ class Streams:
     ) -> None:
         arn = parse_arn(description.stream_arn or "")
         if arn is not None and driver.target.arn is None:
-            self._learn(arn.account, arn.region)
-        stream.hear(Word.FOUND)
+            self._learn(Caller(arn.account, arn.region))
+        self._hear(stream, Word.FOUND)
 
-    def _learn(self, account: str, region: str) -> None:
-        """The daemon's own account and region: what was assumed so far is put right."""
-        if not self._identities.learn(account, region):
-            return
-        self._by_spelling.clear()
-        moved: dict[Identity, Stream] = {}
-        for identity, stream in list(self._streams.items()):
-            arn = parse_arn(self._drivers[stream].target.arn or "")
-            meaning = None if arn is None else self._identities.of(arn.text)
-            if meaning is not None and meaning.identity != identity:
-                del self._streams[identity]
-                moved[meaning.identity] = stream
-        for identity, stream in moved.items():  # when all have left the places that were not theirs
-            self._streams.setdefault(identity, stream)
+    def _missing(self, stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
+        """The service has no such stream. Nothing is kept for one that nobody listed."""
+        self._hear(stream, Word.NOT_FOUND)
+        if not stream.is_listed:
+            driver.give_up_missing(error)
 
-    def _call_by_name(self, stream: Stream) -> None:
-        """A stream that was opened by an ARN is called by its name as well, and perhaps nobody
-        knows whose account the ARN has. The name is the daemon's own: no client's ARN may lead the
-        records of others to another account.
+    def _hear(self, stream: Stream, word: Word) -> None:
+        stream.hear(word)
+        self._look_for_silence()
+
+    # Whose the daemon's calls are
+
+    def _new_keys(self, caller: Caller) -> None:
+        """The calls are signed with other keys. What they tell is news only if it is new: what the
+        service told weighs more than a variable.
         """
-        driver = self._drivers[stream]
-        if driver.target.arn is not None and not stream.is_listed:
-            driver.target = StreamTarget(driver.target.name)
-            stream.doubt()  # what was told of the ARN does not tell whose account the name has
-            text = "the stream is called by its name from now on, no more by the ARN of a client"
-            log.warning(text, extra={"fields": {"stream": stream.name}})
+        if caller.account and caller.account != self._keys_account:
+            self._learn(caller)
+        elif not caller.account:
+            self._owner.ask_again()
+        self._keys_account = caller.account
+
+    def _caller_told(self, caller: Caller) -> None:
+        """Credentials and STS said what they know."""
+        self._learn(caller)
+        self._look_for_silence()
+
+    def _learn(self, caller: Caller) -> None:
+        """The daemon's own account and region, as far as they are told."""
+        if self._identities.learn(caller.account, caller.region):
+            self._by_spelling.clear()
+            wanted = self._config.account_id
+            if wanted and caller.account not in {"", wanted}:
+                log.error("account_id is wrong: kdaemon calls as account %s", caller.account)
+        if self._identities.is_known:
+            self._owner.told()
+
+    def _look_for_silence(self) -> None:
+        """Nobody is left who could tell the account: no request needs to wait for it."""
+        if self._owner.is_asking and self._owner.has_answered:
+            lines = [stream for stream in self._drivers if stream.is_line]
+            if all(stream.is_heard for stream in lines):
+                self._owner.give_up()
+
+    def _end_lines(self) -> None:
+        for stream in list(self._drivers):
+            if stream.is_line:
+                stream.end_line()
 
     # Closing
 
     def _close_an_idle_one(self) -> bool:
-        idle = [
-            stream
-            for stream in self._drivers
-            if not (
-                stream.is_listed
-                or not stream.engine.is_idle
-                or stream.counters.spooled
-                or stream.is_waited_for
-            )
-        ]
+        idle = [each for each in self._drivers if not each.is_listed and each.is_idle]
         if not idle:
             return False
         missing = (each for each in idle if each.was_missing)
@@ -312,13 +337,6 @@ class Streams:
         closing = asyncio.get_running_loop().create_task(driver.aclose())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-
-
-def _missing(stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
-    """The service has no such stream. Nothing is kept for one that nobody listed."""
-    stream.hear(Word.NOT_FOUND)
-    if not stream.is_listed:
-        driver.give_up_missing(error)
 
 
 def _no_name(spelling: str, service: Service) -> Refused:

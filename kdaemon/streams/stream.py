@@ -6,6 +6,9 @@ the stream is there at all, and the way to the disk. Knows nothing of requests o
 Whether an unlisted stream is there is asked before anything is promised for it: nobody wrote its
 name but a client. `Existence` says what is known. A missing one is refused at once, whatever its
 client waits for, and its look-up is good for MISSING_NS.
+
+While nobody knows the daemon's own account (`owner.py`), requests by an ARN stand in the line of
+the stream that goes by the same name: behind those that came before them by whatever spelling.
 """
 
 import asyncio
@@ -92,6 +95,7 @@ class Stream:
         "_clock",
         "_driver",
         "_existence",
+        "_is_account_asked",
         "_is_going_on",
         "_missing_until_ns",
         "_queue",
@@ -104,6 +108,8 @@ class Stream:
         "deadline_ns",
         "engine",
         "has_word",
+        "is_heard",
+        "is_line",
         "is_listed",
         "key_bytes_max",
         "memory",
@@ -138,7 +144,10 @@ class Stream:
         self._clock = clock
         self._existence = Existence.THERE if is_listed else Existence.UNSURE
         self.was_missing = False  # when the service was last asked
-        self.has_word = False  # the service told of the stream, or did not answer
+        self.is_heard = False  # the service told of the stream, or did not answer
+        self.has_word = False  # the same, and nobody waits any more to hear so
+        self.is_line = False  # for requests by ARNs, which perhaps mean another stream
+        self._is_account_asked = False  # which they wait for
         self._missing_until_ns = 0
         self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
         self._waiters: list[Callable[[], None]] = []
@@ -202,23 +211,38 @@ class Stream:
         if word is Word.NOT_FOUND:
             self._missing_until_ns = self._clock.now_ns() + MISSING_NS
         self._move(word)
+        self.is_heard = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._is_going_on:
+        if not (self._is_going_on or self._is_account_asked):
+            self._go_on()
+
+    def begin_line(self) -> None:
+        """Requests by an ARN wait here until the account is known, or nobody tells."""
+        self.is_line = self._is_account_asked = True
+        self.has_word = False
+
+    def end_line(self) -> None:
+        """They need not wait for the account any more."""
+        self._is_account_asked = False
+        if self.is_heard and not self._is_going_on:
             self._go_on()
 
     def _go_on(self) -> None:
         """Lets those go on who waited for word, a part of them a turn: they are many if a client
         wants it. Whoever comes meanwhile goes behind them.
         """
+        if self._is_account_asked:  # since the last turn
+            self._is_going_on = False
+            return
         for _ in range(min(len(self._queue), GO_ON_A_TURN)):
             self._call(self._queue.popleft())
         self._is_going_on = bool(self._queue)
         if self._is_going_on:
             asyncio.get_running_loop().call_soon(self._go_on)
             return
-        self.has_word = True
+        self.has_word, self.is_line = True, False
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             self._call(waiter)
@@ -230,8 +254,8 @@ class Stream:
             log.exception("what waited for word broke", extra={"fields": {"stream": self.name}})
 
     def doubt(self) -> None:
-        """What the service told is of another target: it is asked for anew."""
-        self.has_word = False
+        """What the service told is too old: it is asked anew."""
+        self.has_word = self.is_heard = False
         self._driver.ask_again()
 
     @property
@@ -270,9 +294,9 @@ class Stream:
         return ServiceError(MISSING_STREAM, f"Stream {self.name} not found.", status=400)
 
     @property
-    def is_by_name(self) -> bool:
-        """The service is asked for it by its name: it is the daemon's own account's."""
-        return self._driver.target.arn is None
+    def is_idle(self) -> bool:
+        """Nothing of it is queued, in flight or on disk, and nobody waits for it."""
+        return self.engine.is_idle and not self.counters.spooled and not self.is_waited_for
 
     @property
     def is_waited_for(self) -> bool:
@@ -318,9 +342,13 @@ class Stream:
         """The client of this frame has gone: what is queued of it is not sent."""
         self._driver.withdraw(frame)
 
-    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
-        """Asks the service what would become of these records; `told` hears its answer once."""
-        self._driver.dry_run(records, told)
+    def dry_run(
+        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None
+    ) -> None:
+        """Asks the service what would become of these records; `told` hears its answer once.
+        `arn`: by which the client called the stream; None: by its name.
+        """
+        self._driver.dry_run(records, told, arn)
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Calls back once when something has settled."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.description import Caller, OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
@@ -35,11 +35,18 @@ class FixedDice:
 class FakeService:
     """`missing`: names that it does not have. `arn_of`: what it tells of a stream; "" tells
     nothing. `is_silent`: it answers no question for streams; `word`: it answers when this is set.
-    `answer`: it answers calls when this is set. `calls`: what was put, in order.
+    `answer`: it answers calls when this is set. `calls`: what was put, in order. `account_id`:
+    what credentials or STS tell when `sts` is set; None: they do not know, or fail by `sts_error`.
     """
 
     def __init__(self) -> None:
         self.account_id: str | None = None
+        self.region = "eu-central-1"
+        self.sts = asyncio.Event()
+        self.sts.set()
+        self.sts_error: ServiceError | None = None
+        self.asked_count = 0  # of questions for the account
+        self.on_new_keys: Callable[[Caller], None] | None = None
         self.missing: set[str] = set()
         self.arn_of: Callable[[StreamTarget], str] = lambda _: ""
         self.describe_error: ServiceError | None = None
@@ -55,6 +62,13 @@ class FakeService:
         self.described: list[StreamTarget] = []
         self.calls: list[tuple[StreamTarget, list[bytes]]] = []
         self.dry_runs: list[StreamTarget] = []
+
+    async def caller(self) -> Caller:
+        self.asked_count += 1
+        await self.sts.wait()
+        if self.sts_error is not None:
+            raise self.sts_error
+        return Caller(self.account_id or "", self.region)
 
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
         self.calls.append((target, [record.data for record in records]))

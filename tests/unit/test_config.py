@@ -595,3 +595,24 @@ def test_names_of_the_listeners_are_names_without_ports() -> None:
         (problem,) = problems(f"[listen]\nhosts = [{wrong}]")
         assert "listen.hosts" in problem
         assert "host names without ports" in problem
+
+
+# The account
+
+
+@pytest.mark.parametrize("value", ["1", "12345678901a", "1234567890123", "mine", "\uff11" * 12])
+def test_an_account_has_12_digits(value: str) -> None:
+    (problem,) = problems(environ={"KDAEMON_ACCOUNT_ID": value})
+    assert problem.endswith('expected the 12 digits of an account in quotes, or ""')
+
+
+def test_an_account_keeps_its_zeros_and_stands_in_quotes() -> None:
+    assert load_config(environ={"KDAEMON_ACCOUNT_ID": "001234567890"}).account_id == "001234567890"
+    assert load_config(text="account_id = '001234567890'").account_id == "001234567890"
+    (problem,) = problems("account_id = 123456789012")
+    assert "in quotes" in problem
+
+
+def test_a_service_without_arns_has_no_account() -> None:
+    (problem,) = problems("service = 'yandex'\naccount_id = '123456789012'")
+    assert problem.startswith("k.toml: account_id: is for ARNs")

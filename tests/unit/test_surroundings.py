@@ -170,3 +170,28 @@ def test_check_tells_of_an_aws_file_that_a_profile_cannot_be_read_from(
     result = CliRunner().invoke(cli, ["check"])
     assert result.exit_code == 78
     assert f"AWS_PROFILE: is 'one', and {aws}/config cannot be read" in result.stderr
+
+
+OURS, OTHERS = "111111111111", "222222222222"
+
+
+@pytest.mark.parametrize(
+    ("environ", "text", "words"),
+    [
+        ({"AWS_ACCOUNT_ID": "mine"}, "", "AWS_ACCOUNT_ID (variable): is 'mine'; expected the 12"),
+        ({"AWS_ACCOUNT_ID": OURS}, f"account_id = '{OTHERS}'", f"account_id is {OTHERS}"),
+        ({"AWS_ENDPOINT_URL_STS": "x"}, "", "AWS_ENDPOINT_URL_STS (variable): names no host"),
+    ],
+)
+def test_what_would_lead_to_a_wrong_account_is_told(
+    environ: dict[str, str], text: str, words: str
+) -> None:
+    (problem,) = problems(PAIR | environ, text)
+    assert words in problem
+
+
+def test_what_tells_the_account_rightly_or_is_not_used_is_no_problem() -> None:
+    assert problems(PAIR | {"AWS_ACCOUNT_ID": OURS}, f"account_id = '{OURS}'") == []
+    assert problems({"AWS_ACCOUNT_ID": "mine"}, "profile = 'p'") == []
+    yandex = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1'"
+    assert problems({"AWS_ENDPOINT_URL_STS": "x"}, yandex) == []

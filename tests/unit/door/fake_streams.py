@@ -60,7 +60,9 @@ class FakeStream:
     def withdraw(self, frame: Frame) -> None:
         self.withdrawn.append(frame)
 
-    def dry_run(self, records: list[Record], told: Callable[[ServiceError], None]) -> None:
+    def dry_run(
+        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None
+    ) -> None:
         told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:

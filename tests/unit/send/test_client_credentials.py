@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kdaemon.base.description import Caller
 from kdaemon.base.errors import Trouble
-from kdaemon.sandbox.settings import ACCOUNT as SANDBOX_ACCOUNT
 from kdaemon.send import client as client_module
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws
@@ -175,20 +175,6 @@ async def test_a_bundle_that_cannot_be_used_is_named_with_its_path(
     assert ("empty" in error.message) is (kind == "empty")
 
 
-async def test_the_account_is_known_where_the_credentials_say_so(
-    service: ScriptedService, container: ScriptedService
-) -> None:
-    container.script.append(lent("AKIDONE", 600))
-    async with opened(ClientSettings(endpoint_url=service.url)) as client:
-        accounts = [client.account_id]
-        await client.put_records(ORDERS, RECORDS)
-        accounts.append(client.account_id)
-    assert accounts == [None, "123456789012"]
-    async with opened(ClientSettings(endpoint_url=service.url, is_anonymous=True)) as client:
-        await client.put_records(ORDERS, RECORDS)
-        assert client.account_id == SANDBOX_ACCOUNT
-
-
 @pytest.fixture
 async def container(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch
@@ -211,6 +197,14 @@ def lent(access_key: str, minutes: float) -> Answer:
             "Expiration": expiration.isoformat(),
         }
     )
+
+
+async def test_the_account_is_known_where_the_credentials_say_so(
+    service: ScriptedService, container: ScriptedService
+) -> None:
+    container.script.append(lent("AKIDONE", 600))
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        assert await client.caller() == Caller("123456789012", "eu-west-1")
 
 
 async def test_credentials_near_their_expiry_are_refreshed_before_the_call(

@@ -7,6 +7,7 @@ import pytest
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.description import Caller
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -63,37 +64,88 @@ def put(stream: Stream, *data: bytes) -> None:
 # P1: one stream, whatever it is called by
 
 
-@pytest.mark.parametrize("is_ours_first", [True, False])
-async def test_two_accounts_streams_of_one_name_change_places_when_the_account_is_learnt(
-    opened: Open, is_ours_first: bool
-) -> None:
-    service = FakeService()
-    service.is_silent = True
-    streams = opened(service)
-    found(streams, arn(OTHERS, "first"))  # whose account is taken for ours
-    spellings = [arn(OURS), arn(OTHERS)] if is_ours_first else [arn(OTHERS), arn(OURS)]
-    before = {spelling: found(streams, spelling) for spelling in spellings}
-    service.account_id = OURS
-    found(streams, arn(OTHERS, "another"))
-    assert {spelling: found(streams, spelling) for spelling in spellings} == before
-    assert found(streams, "orders") is before[arn(OURS)]
-    assert len(list(streams.engines())) == 4
+async def asked(streams: Streams, spelling: str) -> Stream:
+    """What a spelling means once nobody is asked for the account any more."""
+    streams.find(spelling)
+    await turn()
+    return found(streams, spelling)
 
 
-@pytest.mark.parametrize("is_described", [True, False], ids=["described", "PutRecords only"])
+@pytest.mark.parametrize("way", ["described", "STS", "setting", "keys"])
 @pytest.mark.parametrize("spellings", [("orders", arn()), (arn(), "orders")])
 async def test_a_name_and_its_arn_lead_to_one_engine_from_the_first_record_on(
-    opened: Open, spellings: tuple[str, str], is_described: bool
+    opened: Open, spellings: tuple[str, str], way: str
 ) -> None:
     service = FakeService()
-    service.describe_error = None if is_described else DENIED
-    service.arn_of = lambda _: arn() if is_described else ""
-    streams = opened(service)
+    service.describe_error = None if way == "described" else DENIED
+    service.arn_of = lambda _: arn() if way == "described" else ""
+    service.account_id = OURS if way == "STS" else None
+    streams = opened(service, f"account_id = '{OURS}'\n" if way == "setting" else "")
+    if way == "keys":
+        assert service.on_new_keys is not None
+        service.on_new_keys(Caller(OURS, "eu-central-1"))
     first = found(streams, spellings[0])
     assert found(streams, spellings[1]) is first
     await turn()
     assert found(streams, spellings[0]) is found(streams, spellings[1]) is first
     assert len(list(streams.engines())) == 1
+
+
+@pytest.mark.parametrize("spellings", [("orders", arn()), (arn(), "orders")])
+async def test_while_nobody_tells_the_account_a_name_and_an_arn_are_two(
+    opened: Open, spellings: tuple[str, str]
+) -> None:
+    service = FakeService()
+    service.describe_error = DENIED
+    streams = opened(service)
+    first, second = [await asked(streams, each) for each in spellings]
+    assert first is not second
+    assert found(streams, spellings[0]) is first
+
+
+async def test_a_stream_that_holds_records_is_found_by_its_arn_until_it_is_idle(
+    opened: Open,
+) -> None:
+    service = FakeService()
+    service.describe_error = DENIED
+    streams = opened(service, "[default]\nlinger_ms = 0")
+    by_arn = await asked(streams, arn())
+    service.answer.clear()
+    put(by_arn, b"a")
+    await turn()
+    assert service.on_new_keys is not None
+    service.on_new_keys(Caller(OURS, "eu-central-1"))
+    assert found(streams, arn()) is by_arn
+    assert found(streams, "orders") is not by_arn
+    service.answer.set()
+    await turn()
+    assert found(streams, arn()) is found(streams, "orders") is not by_arn
+    assert len(list(streams.engines())) == 1
+    assert streams.closed.delivered == 1
+
+
+async def test_what_the_spool_has_by_an_arn_is_sent_by_it_and_goes_first(opened: Open) -> None:
+    service = FakeService()
+    service.account_id = OURS
+    streams = opened(service, "[streams.orders]")
+    stored = streams.find_stored(arn())
+    assert stored.name == arn(), "the spool finds its rows by this name"
+    stored.counters.spooled += 1  # as the spool does
+    assert await asked(streams, arn()) is stored
+    assert found(streams, "orders") is streams.find_stored("orders") is not stored
+    stored.counters.spooled -= 1
+    assert found(streams, arn()) is found(streams, "orders")
+
+
+async def test_what_the_spool_has_by_a_name_stays_ours_when_the_name_is_listed_as_anothers(
+    opened: Open,
+) -> None:
+    streams = opened(FakeService(), f"[streams.'{arn(OTHERS)}']")
+    stored = streams.find_stored("orders")
+    stored.counters.spooled += 1
+    assert stored.name == "orders"
+    assert found(streams, "orders").name == arn(OTHERS)
+    stored.counters.spooled -= 1
 
 
 async def test_a_stream_whose_account_is_known_is_called_by_its_name(opened: Open) -> None:
@@ -111,7 +163,7 @@ async def test_another_accounts_stream_is_another_stream_and_is_called_by_its_ar
     service = FakeService()
     service.account_id = OURS
     streams = opened(service)
-    foreign = found(streams, arn(OTHERS))
+    foreign = await asked(streams, arn(OTHERS))
     assert foreign is not found(streams, "orders")
     put(foreign, b"a")
     await turn()
@@ -122,28 +174,25 @@ async def test_no_clients_arn_leads_the_records_of_others_to_another_account(ope
     service = FakeService()
     service.describe_error = DENIED  # nobody ever learns whose account it is
     streams = opened(service)
-    put(found(streams, arn(OTHERS)), b"theirs")
-    await turn()
-    put(found(streams, "orders"), b"ours")
-    await turn()
+    for spelling, data in ((arn(OTHERS), b"theirs"), ("orders", b"ours"), (arn(OTHERS), b"theirs")):
+        put(await asked(streams, spelling), data)
+        await turn()
     assert [(target.arn, data) for target, data in service.calls] == [
         (arn(OTHERS), [b"theirs"]),
         (None, [b"ours"]),
+        (arn(OTHERS), [b"theirs"]),
     ]
 
 
-async def test_what_was_assumed_of_an_arn_is_put_right_when_the_service_tells_the_account(
-    opened: Open,
-) -> None:
+async def test_a_thousand_accounts_of_one_name_take_no_more_than_their_places(opened: Open) -> None:
     service = FakeService()
-    service.arn_of = lambda target: target.arn or arn(OURS, target.name)
-    streams = opened(service)
-    foreign = found(streams, arn(OTHERS))  # before anything is known
-    found(streams, "clicks")
-    await turn()  # described by name: the account is OURS
-    assert found(streams, arn(OTHERS)) is foreign
-    assert found(streams, "orders") is not foreign
-    assert found(streams, arn(OURS)) is found(streams, "orders")
+    service.describe_error = DENIED
+    streams = opened(service, "streams_max = 4\n[streams.orders]")
+    for number in range(1000):
+        streams.find(arn(f"{number:012d}"))
+        await turn(2)
+    assert found(streams, "orders").is_listed
+    assert len(list(streams.engines())) <= 4
 
 
 # H10: only ARNs that are configured or learnt
@@ -155,10 +204,8 @@ async def test_where_only_listed_streams_are_taken_a_foreign_arn_of_their_name_i
     service = FakeService()
     service.arn_of = lambda target: arn(OURS, target.name)
     streams = opened(service, "accept_unlisted = false\n[streams.orders]")
-    before = refused(streams, arn(OURS))
-    assert (before.code, before.is_permanent) == ("ServiceUnavailable", False)
-    await turn()
-    assert found(streams, arn(OURS)) is found(streams, "orders")
+    assert refused(streams, arn(OTHERS, "clicks")).is_permanent
+    assert await asked(streams, arn(OURS)) is found(streams, "orders")
     after = refused(streams, arn(OTHERS))
     assert (after.reason, after.code) == (RejectReason.UNLISTED, "ResourceNotFoundException")
     assert len(list(streams.engines())) == 1
@@ -170,10 +217,12 @@ async def test_an_account_that_cannot_be_learnt_leaves_arns_of_listed_names_refu
     service = FakeService()
     service.describe_error = DENIED
     streams = opened(service, "accept_unlisted = false\n[streams.orders]")
+    streams.find(arn(OURS))
     await turn()
     answer = refused(streams, arn(OURS))
     assert (answer.code, answer.is_permanent) == ("ResourceNotFoundException", True)
     assert "list it by its ARN" in answer.message
+    assert "account_id" in answer.message
 
 
 # H6: what is listed is never crowded out

@@ -1,0 +1,161 @@
+"""Whether the daemon knows its own account, and who is asked for it.
+
+An ARN is another spelling of a name only if its account is the daemon's. Nobody needs to know that
+before a client calls a stream by an ARN that may be one, so nothing is asked before. Then requests
+by such ARNs wait, ASK_WAIT_S at most, until the account is told: by the credentials, by STS, or by
+what the service says of the stream of the same name. If nobody tells, each ARN is a stream of its
+own; STS is asked on in the background, and whoever tells later is believed.
+
+Knows no stream and no request; `registry.py` says what follows. Invariant: whoever waits for
+`ended` waits ASK_WAIT_S at most, and once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from kdaemon.base.description import Caller
+from kdaemon.base.errors import ServiceError
+
+log = logging.getLogger("kdaemon.streams")
+
+ASK_WAIT_S = 2.0
+"""Seconds that requests by ARN wait for the account. Ours, 2026-11-28: as long as for the first
+word of a stream; credentials and STS take a tenth of a second."""
+
+ASK_AGAIN_FIRST_S = 1.0  # ours, 2026-11-28: seconds to the second question; doubles each time
+ASK_AGAIN_MAX_S = 60.0  # ours: an STS that becomes reachable is found within a minute
+
+
+class Knowledge(Enum):
+    """Of the daemon's own account and region."""
+
+    UNASKED = "unasked"  # no client called a stream by an ARN that may be ours
+    ASKING = "asking"
+    KNOWN = "known"
+    UNKNOWN = "unknown"  # nobody told in time
+
+
+class Event(Enum):
+    """What moves it."""
+
+    ASKED = "asked"
+    TOLD = "told"
+    SILENT = "silent"
+
+
+_NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
+    (Knowledge.UNASKED, Event.ASKED): Knowledge.ASKING,
+    (Knowledge.UNASKED, Event.TOLD): Knowledge.KNOWN,
+    (Knowledge.ASKING, Event.TOLD): Knowledge.KNOWN,
+    (Knowledge.ASKING, Event.SILENT): Knowledge.UNKNOWN,
+    (Knowledge.UNKNOWN, Event.TOLD): Knowledge.KNOWN,
+    (Knowledge.KNOWN, Event.TOLD): Knowledge.KNOWN,
+}
+
+
+class Owner:
+    """`find`: asks credentials and STS; raises `ServiceError` where asking again may help. `tell`:
+    hears what they say, "" for what they do not know. `ended`: requests need not wait any more.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Caller]],
+        tell: Callable[[Caller], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._find = find
+        self._tell = tell
+        self._ended = ended
+        self._state = Knowledge.UNASKED
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._why = "the credentials do not tell it, and there is no STS to ask"
+        self.has_answered = False  # credentials and STS, or they failed once
+
+    @property
+    def is_asking(self) -> bool:
+        return self._state is Knowledge.ASKING
+
+    def ask(self) -> bool:
+        """Whether requests by ARN wait for an answer; the first one asks."""
+        if self._state is Knowledge.UNASKED:
+            self._move(Event.ASKED)
+            self._timer = asyncio.get_running_loop().call_later(ASK_WAIT_S, self.give_up)
+            self._start()
+        return self.is_asking
+
+    def ask_again(self) -> None:
+        """The keys are new ones: perhaps another account's. What is known holds until it is told
+        otherwise.
+        """
+        if self._state in (Knowledge.KNOWN, Knowledge.UNKNOWN):
+            self._start()
+
+    def told(self) -> None:
+        """Account and region are known, whoever told them."""
+        was_asking = self.is_asking
+        self._stop()
+        self._move(Event.TOLD)
+        if was_asking:
+            self._end()
+
+    def give_up(self) -> None:
+        """Nobody told in time, or nobody is left who could."""
+        if not self.is_asking:
+            return
+        self._move(Event.SILENT)
+        log.warning(
+            "kdaemon does not know its own account (%s): a stream that clients call by ARN is"
+            " sent by its ARN, apart from the stream that they call by its name, and shares"
+            " neither order nor pace with it. Set account_id, or list the stream by its ARN.",
+            self._why,
+        )
+        self._end()
+
+    async def aclose(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _start(self) -> None:
+        self._stop()
+        self._task = asyncio.get_running_loop().create_task(self._ask(), name="account")
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _ask(self) -> None:
+        wait_s = ASK_AGAIN_FIRST_S
+        while True:
+            caller = await self._answer()
+            self.has_answered = True
+            self._tell(caller or Caller())
+            if caller is not None:
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, ASK_AGAIN_MAX_S)
+
+    async def _answer(self) -> Caller | None:
+        try:
+            return await self._find()
+        except ServiceError as error:
+            self._why = error.message
+        except Exception:
+            log.exception("asking for the account broke")
+        return None
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ended()
+
+    def _move(self, event: Event) -> None:
+        self._state = _NEXT[self._state, event]
