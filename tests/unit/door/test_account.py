@@ -5,111 +5,32 @@ account, a call by ARN that of the ARN's. It answers PutRecords, and describes n
 """
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
-from kdaemon.base.service import AWS
-from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
-from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.routes import make_handler
-from kdaemon.door.session import NdjsonSession
-from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.streams import Stream, owner
-from tests.kit.doors import FakeTransport
-from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
+from tests.kit.accounts import (
+    OTHERS,
+    OURS,
+    THIRD,
+    WAYS,
+    Place,
+    arn,
+    bytes_of,
+    http_bytes,
+    is_success,
+)
+from tests.kit.streams import DENIED, FakeService, make_streams, turn
 
-OURS, OTHERS, THIRD = "111111111111", "222222222222", "333333333333"
-REGION = "region = 'eu-central-1'\n"
 FAST = "[default]\nlinger_ms = 0\n"
 ORDERED = "[default]\nlinger_ms = 0\nordering = 'partition_key'\n"
-WAYS = ["PutRecord", "PutRecords", "lines", "session"]
 ACKNOWLEDGES = ["delivered", "accepted"]
-
-
-def arn(account: str, name: str = "s") -> str:
-    return f"arn:aws:kinesis:eu-central-1:{account}:stream/{name}"
-
-
-class Place:
-    """A daemon's doors; `ours`: the account of its credentials, whoever knows that."""
-
-    def __init__(self, text: str, service: FakeService, ours: str = OURS) -> None:
-        self.service, self.ours = service, ours
-        self.clock = FakeClock()
-        self.streams = make_streams(service, REGION + text, clock=self.clock)
-        self.door = Door(self.streams, self.clock)
-        self.handler = make_handler(KinesisDoor(self.door, AWS, 1), NdjsonDoor(self.door))
-        self.hub = HttpHub(HttpLimits())
-        self.clients: list[FakeTransport] = []
-
-    def put(self, way: str, spelling: str, *data: bytes, asked: str = "delivered") -> FakeTransport:
-        """One request on a connection of its own."""
-        transport = FakeTransport()
-        protocol: Any
-        if way == "session":
-            protocol = NdjsonSession(self.door, self.hub)
-            protocol.take_over(transport)
-        else:
-            protocol = HttpProtocol(self.handler, hub=self.hub)
-            protocol.connection_made(transport)
-        transport.protocol = protocol
-        self.clients.append(transport)
-        protocol.data_received(_bytes_of(way, spelling, list(data), asked))
-        return transport
-
-    def written(self) -> dict[str, list[bytes]]:
-        """What each account's stream got, in order."""
-        found: dict[str, list[bytes]] = {}
-        for target, data in self.service.calls:
-            parsed = parse_arn(target.arn or "")
-            found.setdefault(self.ours if parsed is None else parsed.account, []).extend(data)
-        return found
-
-    def engines(self) -> list[str]:
-        return sorted(name for name, _ in self.streams.engines())
-
-    def stream(self, spelling: str) -> Stream:
-        found = self.streams.meant(spelling)
-        assert isinstance(found, Stream), found
-        return found
-
-
-def _bytes_of(way: str, spelling: str, data: list[bytes], asked: str) -> bytes:
-    lines = b"".join(b'{"partition_key":"k","data":"%b"}\n' % each for each in data)
-    if way == "session":
-        setup = {"stream": spelling, "acknowledge": asked}
-        return json.dumps(setup).encode() + b"\n" + lines
-    if way == "lines":
-        return _http(f"/v1/streams/{quote(spelling, safe='')}/records", "", asked, lines)
-    entries: list[dict[str, Any]] = [
-        {"Data": base64.b64encode(each).decode(), "PartitionKey": "k"} for each in data
-    ]
-    named = {"StreamName" if parse_arn(spelling) is None else "StreamARN": spelling}
-    members = entries[0] if way == "PutRecord" else {"Records": entries}
-    head = f"Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202.{way}\r\n"
-    return _http("/", head, asked, json.dumps(named | members).encode())
-
-
-def _http(path: str, head: str, asked: str, body: bytes) -> bytes:
-    head += f"X-Kdaemon-Acknowledge: {asked}\r\nContent-Length: {len(body)}\r\n"
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode() + body
-
-
-def is_success(client: FakeTransport) -> bool:
-    heard = bytes(client.written)
-    return heard.startswith((b"HTTP/1.1 200", b'{"acknowledged":'))
-
 
 Make = Callable[..., Place]
 
@@ -275,11 +196,7 @@ async def test_by_whatever_spelling_a_connections_records_keep_their_order(
         if number == told_at:
             one.service.sts.set()
         spelling = names[number % len(names)]
-        if way == "session":
-            line = {"stream": spelling, "partition_key": "k", "data": each.decode()}
-            client.protocol.data_received(json.dumps(line).encode() + b"\n")
-        else:
-            client.protocol.data_received(_bytes_of(way, spelling, [each], "accepted"))
+        client.protocol.data_received(bytes_of(way, spelling, [each], "accepted"))
         if number % 3 == 0:
             await turn(2)
     one.service.sts.set()
@@ -301,11 +218,7 @@ async def test_of_many_that_wait_none_is_overtaken_while_they_go_on(
     for each in data[200:]:
         await asyncio.sleep(0)
         one.put("PutRecord", arn(account), each, asked="accepted")
-    for _ in range(40):
-        await turn(20)
-        one.clock.ns += 1_000_000_000
-        for driver in one.streams._drivers.values():
-            driver._pump_soon()
+    await one.settle()
     assert one.written() == {account: data}
 
 
@@ -435,7 +348,7 @@ async def test_a_dry_run_is_asked_under_the_spelling_of_the_client(
         "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202.PutRecord\r\n"
     )
     client = one.put("PutRecord", "s", b"a")
-    client.protocol.data_received(_http("/", head, "delivered", json.dumps(body).encode()))
+    client.protocol.data_received(http_bytes("/", head, "delivered", json.dumps(body).encode()))
     await turn(60)
     assert [each.arn for each in one.service.dry_runs] == [None if spelling == "s" else spelling]
 
