@@ -222,6 +222,25 @@ async def test_of_many_that_wait_none_is_overtaken_while_they_go_on(
     assert one.written() == {account: data}
 
 
+async def test_an_arn_waits_for_its_account_behind_many_that_go_on_already(place: Make) -> None:
+    one = place(ORDERED, account=OURS)
+    one.service.sts.clear()
+    one.service.word.clear()
+    data = [b"%04d" % each for each in range(201)]
+    for each in data[:200]:
+        one.put("PutRecord", "s", each, asked="accepted")
+    one.service.word.set()
+    while one.stream("s").counters.accepted == 0:
+        await asyncio.sleep(0)
+    assert one.stream("s").has_queue
+    one.put("PutRecord", arn(OURS), data[200], asked="accepted")
+    await turn(60)
+    one.service.sts.set()
+    await one.settle()
+    assert one.written() == {OURS: data}
+    assert one.engines() == ["s"]
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_was_opened_for_an_arn_keeps_its_order_when_the_account_is_learnt_late(
     place: Make, way: str
