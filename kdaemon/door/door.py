@@ -63,22 +63,6 @@ class Door:
         there is no room for it now, and nothing was counted; `when_room` says when to come again.
         """
         stream = self._streams.find(spelling)
-        return self._admit(stream, spelling, put, asked, on_settled, is_patient=is_patient)
-
-    def _admit(
-        self,
-        stream: Stream | Refused,
-        spelling: str,
-        put: Put,
-        asked: Acknowledge | None,
-        on_settled: OnSettled,
-        *,
-        is_patient: bool,
-        waited_ns: int = 0,
-    ) -> Admission | Refused | None:
-        """As `admit`, for what was found by the spelling. `waited_ns`: that its client waits
-        already.
-        """
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         acknowledge = asked
@@ -91,12 +75,8 @@ class Door:
             if needs_word and is_patient:
                 return None
             if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
-                return self._wait_for_word(
-                    stream, spelling, put, asked, acknowledge, on_settled, waited_ns
-                )
-        return self._admit_to(
-            stream, put, asked, acknowledge, on_settled, is_patient=is_patient, waited_ns=waited_ns
-        )
+                return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
+        return self._admit_to(stream, put, asked, acknowledge, on_settled, is_patient=is_patient)
 
     def _admit_to(
         self,
@@ -109,7 +89,9 @@ class Door:
         is_patient: bool,
         waited_ns: int = 0,
     ) -> Admission | Refused | None:
-        """As `_admit`, for a stream of which enough is known."""
+        """As `admit`, for a stream of which enough is known. `waited_ns`: that its client waits
+        already.
+        """
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
             patience_ns = None if is_patient else stream.deadline_ns - waited_ns
@@ -316,7 +298,7 @@ class Door:
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
-        waited_ns: int,
+        waited_ns: int = 0,
     ) -> Admission | Refused:
         """Nobody has asked the service yet for this stream: its records are promised nothing before
         the service told of it, or did not answer. Their memory is taken meanwhile. On a stream that
@@ -337,7 +319,9 @@ class Door:
             waited_ns = self._clock.now_ns() - arrived_ns
             taken: Admission | Refused | None
             meant = self._streams.meant(spelling)
-            if meant is stream:
+            if isinstance(meant, Refused):
+                taken = self._refuse_all(self._streams.door, put, meant)
+            elif meant is stream:
                 taken = self._admit_to(
                     stream,
                     put,
@@ -347,10 +331,8 @@ class Door:
                     is_patient=False,
                     waited_ns=waited_ns,
                 )
-            else:  # an ARN, which is not this stream's
-                taken = self._admit(
-                    meant, spelling, put, asked, on_settled, is_patient=False, waited_ns=waited_ns
-                )
+            else:  # it was called by an ARN, and that is another stream's
+                taken = self._admit_to_other(meant, spelling, put, asked, on_settled, waited_ns)
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
                 on_settled(frame)
@@ -359,6 +341,29 @@ class Door:
 
         stream.queue(go_on)
         return pending
+
+    def _admit_to_other(
+        self,
+        stream: Stream,
+        spelling: str,
+        put: Put,
+        asked: Acknowledge | None,
+        on_settled: OnSettled,
+        waited_ns: int,
+    ) -> Admission | Refused | None:
+        """As `admit`, for records that stood in the line of another stream until it was known whose
+        ARN they were sent to.
+        """
+        acknowledge = asked or stream.acknowledge
+        if not stream.has_word:
+            needs_word = self._needs_word(stream, spelling, put, acknowledge)
+            if needs_word or (stream.has_queue and stream.is_ordered):
+                return self._wait_for_word(
+                    stream, spelling, put, asked, acknowledge, on_settled, waited_ns
+                )
+        return self._admit_to(
+            stream, put, asked, acknowledge, on_settled, is_patient=False, waited_ns=waited_ns
+        )
 
     def _needs_word(
         self, stream: Stream, spelling: str, put: Put, acknowledge: Acknowledge

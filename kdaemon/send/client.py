@@ -10,7 +10,6 @@ single calls and not the daemon; whatever breaks before the first byte of a body
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self
@@ -31,6 +30,7 @@ from kdaemon.send.credentials import (
     STS_QUESTION,
     Anonymous,
     Aws,
+    account_in,
     canonical,
     credentials_error,
     import_libraries,
@@ -60,7 +60,6 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
-_account_in = re.compile(rb"<Account>([0-9]{12})</Account>").search  # in STS's answer
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
 
 
@@ -180,12 +179,16 @@ class ServiceClient:
         return Caller(account or "", aws.region or "")
 
     async def _ask_sts(self) -> str:
-        """No permission is needed for that, and none can be taken away. A string of digits."""
-        body, _ = await self._call(GET_CALLER_IDENTITY, None, STS_QUESTION, ANSWER_BYTES_MIN)
-        found = _account_in(body)
-        if found is None:
-            raise answers.unreadable_answer(f"{GET_CALLER_IDENTITY} names no account")
-        return found[1].decode()
+        """The account. No permission is needed for that, and none can be taken away."""
+        try:
+            body, _ = await self._call(GET_CALLER_IDENTITY, None, STS_QUESTION, ANSWER_BYTES_MIN)
+        except ServiceError as error:
+            error.message = f"STS: {error.message}"
+            raise
+        account = account_in(body)
+        if account is None:
+            raise answers.unreadable_answer("STS names no account")
+        return account
 
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
         """One PutRecords call; its results as the service gave them. Raises `ServiceError`.

@@ -12,6 +12,7 @@ used; a key that cannot be right is refused by the name of its setting, before i
 """
 
 import os
+import re
 import ssl
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all oth
 GET_CALLER_IDENTITY: Final = "GetCallerIdentity"  # of STS, not of Kinesis
 STS_CONTENT_TYPE: Final = "application/x-www-form-urlencoded; charset=utf-8"  # its model: query
 STS_QUESTION: Final = b"Action=GetCallerIdentity&Version=2011-06-15"  # the same, 2026-11-28
+_account_in: Final = re.compile(rb"<Account>([0-9]{12})</Account>").search  # of its answer
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
@@ -289,6 +291,12 @@ def usable_url(url: str) -> str:
             was_sent=False,
         )
     return url if urlsplit(url).path else f"{url}/"
+
+
+def account_in(answer: bytes) -> str | None:
+    """Whose keys STS says they are; None: it does not."""
+    found = _account_in(answer)
+    return None if found is None else found[1].decode()
 
 
 def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:

@@ -60,16 +60,20 @@ class Identities:
         arn = parse_arn(spelling)
         if arn is None:
             return None
-        is_ours = self.is_known and self._may_be_ours(arn)
+        is_ours = self.is_known and self.may_be_ours(arn)
         return Identity(arn.name) if is_ours else _of_arn(arn)
 
     def twin(self, arn: Arn) -> Identity | None:
         """The stream of the daemon's own that this ARN may mean; None: it does not, or it is known
         whether it does.
         """
-        if self.is_known or not self._may_be_ours(arn):
-            return None
-        return Identity(arn.name)
+        return Identity(arn.name) if not self.is_known and self.may_be_ours(arn) else None
+
+    def may_be_ours(self, arn: Arn) -> bool:
+        """As far as is known, and as the listed streams tell."""
+        is_here = arn.region == self._region or not self._region
+        is_here = is_here and (arn.account == self._account or not self._account)
+        return is_here and _of_arn(arn) not in self._listed and not self._of_name(arn.name).account
 
     def stored(self, name: str) -> Identity | None:
         """Of a stream as the spool has it: what was stored by an ARN is sent by this ARN, and what
@@ -95,16 +99,14 @@ class Identities:
         self._region = region or self._region
         return (self._account, self._region) != before
 
+    def forget(self) -> None:
+        """What was learnt is of other keys."""
+        self._account, self._region = "", self._config.region
+
     def _of_name(self, name: str) -> Identity:
         listed = self._config.streams.get(name)
         arn = parse_arn(listed.arn) if listed is not None and listed.arn else None
         return Identity(name) if arn is None else _of_arn(arn)
-
-    def _may_be_ours(self, arn: Arn) -> bool:
-        """As far as is known, and as the listed streams tell."""
-        is_here = arn.region == self._region or not self._region
-        is_here = is_here and (arn.account == self._account or not self._account)
-        return is_here and _of_arn(arn) not in self._listed and not self._of_name(arn.name).account
 
     def _path(self, spelling: str) -> str:
         parts = [part for part in spelling.split("/") if part]

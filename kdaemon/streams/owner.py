@@ -43,6 +43,7 @@ class Event(Enum):
     ASKED = "asked"
     TOLD = "told"
     SILENT = "silent"
+    FORGOTTEN = "forgotten"  # the keys are new ones, and nobody used what was known
 
 
 _NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
@@ -52,6 +53,7 @@ _NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
     (Knowledge.ASKING, Event.SILENT): Knowledge.UNKNOWN,
     (Knowledge.UNKNOWN, Event.TOLD): Knowledge.KNOWN,
     (Knowledge.KNOWN, Event.TOLD): Knowledge.KNOWN,
+    (Knowledge.KNOWN, Event.FORGOTTEN): Knowledge.UNASKED,
 }
 
 
@@ -74,6 +76,7 @@ class Owner:
         self._timer: asyncio.TimerHandle | None = None
         self._why = "the credentials do not tell it, and there is no STS to ask"
         self.has_answered = False  # credentials and STS, or they failed once
+        self.is_used = False  # a client called a stream by an ARN that is, or may be, ours
 
     @property
     def is_asking(self) -> bool:
@@ -87,12 +90,17 @@ class Owner:
             self._start()
         return self.is_asking
 
-    def ask_again(self) -> None:
-        """The keys are new ones: perhaps another account's. What is known holds until it is told
-        otherwise.
+    def doubt(self) -> bool:
+        """The keys are new ones, perhaps another account's. True: what is known is forgotten, since
+        nobody used it. What is in use holds until it is told otherwise, and is asked for.
         """
-        if self._state in (Knowledge.KNOWN, Knowledge.UNKNOWN):
+        if not self.is_used:
+            if self._state is Knowledge.KNOWN:
+                self._move(Event.FORGOTTEN)
+            return True
+        if not self.is_asking:
             self._start()
+        return False
 
     def told(self) -> None:
         """Account and region are known, whoever told them."""

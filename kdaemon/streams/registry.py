@@ -181,6 +181,8 @@ class Streams:
         arn = parse_arn(spelling) if self._config.traits.has_arns else None
         if arn is None:
             return None
+        if self._identities.may_be_ours(arn):
+            self._owner.is_used = True
         twin = self._identities.twin(arn)
         if twin is not None and self._owner.ask():
             found = self._at(twin)
@@ -285,11 +287,14 @@ class Streams:
         """The calls are signed with other keys. What they tell is news only if it is new: what the
         service told weighs more than a variable.
         """
-        if caller.account and caller.account != self._keys_account:
-            self._learn(caller)
-        elif not caller.account:
-            self._owner.ask_again()
+        is_news = caller.account != self._keys_account
         self._keys_account = caller.account
+        if caller.account:
+            self._learn(caller if is_news else Caller())
+        elif self._owner.doubt():
+            self._identities.forget()
+            self._by_spelling.clear()
+            self._learn(Caller(self._config.account_id, caller.region))
 
     def _caller_told(self, caller: Caller) -> None:
         """Credentials and STS said what they know."""

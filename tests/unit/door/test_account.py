@@ -292,6 +292,38 @@ async def test_when_the_keys_become_another_accounts_its_arn_is_the_name_and_the
     assert one.engines() == [arn(OURS), "s"]
 
 
+async def test_what_nobody_used_is_forgotten_with_its_keys_and_asked_for_when_it_is(
+    place: Make,
+) -> None:
+    one = place(FAST)
+    one.service.describe_error = None
+    one.service.arn_of = lambda target: target.arn or arn(OURS, target.name)
+    one.put("PutRecord", "s", b"a")
+    await turn(60)
+    one.ours = one.service.account_id = OTHERS
+    assert one.service.on_new_keys is not None
+    one.service.on_new_keys(Caller("", "eu-central-1"))
+    await turn(60)
+    assert one.service.asked_count == 0, "nobody needs to know"
+    one.service.describe_error = DENIED
+    one.service.calls.clear()
+    for spelling in (arn(OURS), arn(OTHERS)):
+        one.put("PutRecord", spelling, spelling.encode())
+        await turn(60)
+    assert one.written() == {each: [arn(each).encode()] for each in (OURS, OTHERS)}
+    assert one.service.asked_count == 1
+
+
+async def test_a_setting_outlives_the_keys(place: Make) -> None:
+    one = place(f"account_id = '{OURS}'\n" + FAST)
+    assert one.service.on_new_keys is not None
+    one.service.on_new_keys(Caller("", "eu-central-1"))
+    one.put("PutRecord", arn(OURS), b"a")
+    await turn(60)
+    assert one.engines() == ["s"]
+    assert one.service.asked_count == 0
+
+
 async def test_new_keys_whose_account_nobody_tells_leave_what_is_known(place: Make) -> None:
     one = place(FAST, account=OURS)
     one.put("PutRecord", arn(OURS), b"a")
