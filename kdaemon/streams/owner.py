@@ -74,7 +74,7 @@ class Owner:
         self._state = Knowledge.UNASKED
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._why = "the credentials do not tell it, and there is no STS to ask"
+        self._why = "nobody told it in time"
         self.has_answered = False  # credentials and STS, or they failed once
         self.is_used = False  # a client called a stream by an ARN that is, or may be, ours
 
@@ -105,7 +105,8 @@ class Owner:
     def told(self) -> None:
         """Account and region are known, whoever told them."""
         was_asking = self.is_asking
-        self._stop()
+        if self._state is not Knowledge.KNOWN:  # else the question is for other keys
+            self._stop()
         self._move(Event.TOLD)
         if was_asking:
             self._end()
@@ -152,11 +153,17 @@ class Owner:
 
     async def _answer(self) -> Caller | None:
         try:
-            return await self._find()
+            caller = await self._find()
         except ServiceError as error:
             self._why = error.message
         except Exception:
             log.exception("asking for the account broke")
+        else:
+            if not caller.region:
+                self._why = "no region is set"
+            elif not caller.account:
+                self._why = "the credentials do not tell it, and there is no STS to ask"
+            return caller
         return None
 
     def _end(self) -> None:

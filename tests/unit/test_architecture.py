@@ -12,7 +12,7 @@ from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
 from kdaemon.send import control
-from kdaemon.streams import registry, stream
+from kdaemon.streams import owner, registry, stream
 from kdaemon.wire import line_buffer, rejections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +115,7 @@ BOUNDS = [
     ("256 blocks, 8 MiB", rounds.ROUNDS_MAX, 256),
     ("256 blocks, 8 MiB", rounds.UNSETTLED_BYTES_MAX, 8 * MIB),
     ("the memory budget; 2 s", stream.WORD_WAIT_S, 2.0),
+    ("the memory budget; 2 s, once in a run", owner.ASK_WAIT_S, 2.0),
     ("10,000 spellings", registry.SPELLINGS_MAX, 10_000),
     ("half of it for unlisted streams", registry.UNLISTED_PART, 2),
     ("for unlisted streams 64", control.UNLISTED_WAITING_MAX, 64),

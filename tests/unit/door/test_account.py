@@ -142,7 +142,9 @@ async def test_where_sts_fails_or_is_silent_the_wait_ends_and_the_doubt_is_told_
     assert "account_id" in told
 
 
-async def test_a_silent_sts_holds_nobody_for_ever(place: Make) -> None:
+async def test_a_silent_sts_holds_nobody_for_ever(
+    place: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     one = place(FAST + "[streams.s]", account=OURS)
     one.service.sts.clear()
     client = one.put("PutRecord", arn(OTHERS), b"a")
@@ -154,6 +156,7 @@ async def test_a_silent_sts_holds_nobody_for_ever(place: Make) -> None:
     await turn(60)
     assert is_success(client)
     assert one.written() == {OTHERS: [b"a"]}
+    assert "own account (nobody told it in time)" in caplog.text
 
 
 async def test_a_failing_sts_is_asked_again_until_it_answers(
@@ -290,6 +293,24 @@ async def test_when_the_keys_become_another_accounts_its_arn_is_the_name_and_the
         await turn(60)
     assert one.written() == {OURS: [arn(OURS).encode()], OTHERS: [arn(OTHERS).encode(), b"s"]}
     assert one.engines() == [arn(OURS), "s"]
+
+
+async def test_an_old_answer_does_not_end_the_question_for_new_keys(place: Make) -> None:
+    one = place(FAST + "[streams.s]", account=OURS)
+    one.put("PutRecord", arn(OURS), b"a")
+    await turn(60)
+    one.service.sts.clear()
+    one.ours = one.service.account_id = OTHERS
+    assert one.service.on_new_keys is not None
+    one.service.on_new_keys(Caller("", "eu-central-1"))
+    await turn(60)
+    one.streams._learn(Caller(OURS, "eu-central-1"))  # by a look-up with the old ones
+    one.service.sts.set()
+    await turn(60)
+    one.service.calls.clear()
+    one.put("PutRecord", arn(OURS), b"b")
+    await turn(60)
+    assert one.written() == {OURS: [b"b"]}
 
 
 async def test_what_nobody_used_is_forgotten_with_its_keys_and_asked_for_when_it_is(
