@@ -33,6 +33,7 @@ DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all oth
 GET_CALLER_IDENTITY: Final = "GetCallerIdentity"  # of STS, not of Kinesis
 STS_CONTENT_TYPE: Final = "application/x-www-form-urlencoded; charset=utf-8"  # its model: query
 STS_QUESTION: Final = b"Action=GetCallerIdentity&Version=2011-06-15"  # the same, 2026-11-28
+AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' too; 2026-11-28
 _account_in: Final = re.compile(rb"<Account>([0-9]{12})</Account>").search  # of its answer
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
@@ -91,8 +92,9 @@ class Aws:
         self._rules = rules("kinesis")
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
-        # A Kinesis at an address of its own may be none of AWS's, and has perhaps no internet.
-        self._sts_rules: Any = rules("sts") if has_accounts and not endpoint_url else None
+        # Where Kinesis is a stand-in, the STS on the internet is not asked.
+        may_ask = has_accounts and (not endpoint_url or _is_of_aws(endpoint_url))
+        self._sts_rules: Any = rules("sts") if may_ask else None
         self._session = session
         self._credentials: Any = None
         self._frozen: Any = None
@@ -322,6 +324,12 @@ def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
         headers=headers | {"Host": signed["host"]},
         service=service,
     )
+
+
+def _is_of_aws(url: str) -> bool:
+    if endpoint_problem(url) is not None:
+        return False
+    return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
 
 
 def _trust(ca_bundle: str | None) -> ssl.SSLContext | bool:

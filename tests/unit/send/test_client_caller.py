@@ -68,14 +68,28 @@ async def test_sts_is_not_asked_for_what_is_told_otherwise(
     assert service.received == []
 
 
-async def test_beside_an_address_of_its_own_no_sts_on_the_internet_is_asked(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("url", "may_ask"),
+    [
+        ("http://127.0.0.1:4567", False),
+        ("https://kinesis.example.com", False),
+        ("https://amazonaws.com.example.com", False),
+        ("https://vpce-1-2.kinesis.eu-west-1.vpce.amazonaws.com", True),
+        ("https://kinesis.cn-north-1.amazonaws.com.cn", True),
+    ],
+)
+@pytest.mark.parametrize("is_variable", [True, False])
+async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
+    monkeypatch: pytest.MonkeyPatch, url: str, may_ask: bool, is_variable: bool
 ) -> None:
-    async with opened(ClientSettings(endpoint_url=service.url)) as client:
-        assert await client.caller() == Caller("", "eu-west-1")
-    variables(monkeypatch, AWS_ENDPOINT_URL_KINESIS=service.url)
-    async with opened(ClientSettings()) as client:
-        assert await client.caller() == Caller("", "eu-west-1")
+    if is_variable:
+        variables(monkeypatch, AWS_ENDPOINT_URL_KINESIS=url)
+    async with opened(ClientSettings(endpoint_url=None if is_variable else url)) as client:
+        await client.refresh_credentials()
+        assert client._aws is not None
+        assert client._aws.may_ask_sts is may_ask
+        if not may_ask:
+            assert await client.caller() == Caller("", "eu-west-1")
 
 
 async def test_where_there_are_no_accounts_none_is_asked_for(
