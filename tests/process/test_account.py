@@ -30,6 +30,7 @@ class Service:
         self.sts = sts
         self.named: list[str] = []
         self.asked_count = 0
+        self.is_down = False
         self.is_over = threading.Event()
         self.url = ""
 
@@ -43,6 +44,8 @@ class Service:
             )
         if not operation.endswith(".PutRecords"):
             return 400, json.dumps({"__type": "AccessDeniedException", "message": "no"}).encode()
+        if self.is_down:
+            return 503, b"{}"
         members = json.loads(body)
         self.named.append(members.get("StreamName") or members["StreamARN"])
         result = {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
@@ -136,6 +139,30 @@ def test_what_tells_the_account_leaves_sts_unasked(
                 assert put(process, spelling).status == 200
             assert one.named == [arn(OTHERS), "demo", "demo", arn(OTHERS)]
             assert one.asked_count == 0
+            assert process.stop() == 0
+
+
+def test_what_was_stored_by_an_arn_is_delivered_by_it_when_the_account_is_known(
+    tmp_path: Path,
+) -> None:
+    stored: dict[str, Any] = {
+        "spool.directory": str(tmp_path / "spool"),
+        "default.acknowledge": "stored",
+        "default.ordering": "partition_key",
+        "drain.deadline_ms": 100,
+        "drain.lame_duck_ms": 0,
+    }
+    with service("fails") as one:
+        one.is_down = True
+        variables = {"AWS_ENDPOINT_URL_STS": one.url}
+        with daemon(tmp_path, one.url, stored, **variables) as process:
+            for spelling in (arn(OURS), "demo"):
+                assert put(process, spelling).status == 200
+            assert process.stop() == 0
+        one.is_down = False
+        with daemon(tmp_path, one.url, {**stored, "account_id": OURS}, **variables) as process:
+            wait_for(lambda: len(one.named) == 2 or None, "what was stored")
+            assert sorted(one.named) == [arn(OURS), "demo"]
             assert process.stop() == 0
 
 
