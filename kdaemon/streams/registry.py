@@ -97,6 +97,9 @@ class Streams:
         found = self._at(identity) if identity is not None else _no_name(name, self._config.traits)
         if isinstance(found, Refused):
             raise RejectedRecord(found.code, found.message)
+        if found.name != name:  # at Yandex; the spool would look for the records by the new one
+            text = f"stored as {name}, and now it is {found.name}: list it as it was, to deliver it"
+            raise RejectedRecord("ResourceNotFoundException", text)
         return found
 
     def is_listed(self, name: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.description import Caller
+from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -146,6 +147,20 @@ async def test_what_the_spool_has_by_a_name_stays_ours_when_the_name_is_listed_a
     assert stored.name == "orders"
     assert found(streams, "orders").name == arn(OTHERS)
     stored.counters.spooled -= 1
+
+
+@pytest.mark.parametrize(
+    ("listing", "name"),
+    [("", "s"), ("[streams.s]", "/region/cloud/db/s")],
+    ids=["not listed any more", "listed by another spelling since"],
+)
+async def test_what_the_spool_has_by_a_name_that_is_spelt_otherwise_now_is_told(
+    opened: Open, listing: str, name: str
+) -> None:
+    yandex = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1/region/cloud/db'\n"
+    streams = opened(FakeService(), yandex + listing)
+    with pytest.raises(RejectedRecord, match="list it as it was"):
+        streams.find_stored(name)
 
 
 async def test_a_stream_whose_account_is_known_is_called_by_its_name(opened: Open) -> None:
