@@ -25,10 +25,14 @@ class StreamTarget:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose calls the daemon makes, and where: account and region; "" where that is not known."""
+    """Whose calls the daemon makes, and where: account and region; "" where that is not known.
+
+    `is_beside_stand_in`: it is not known, and the service is not AWS's own: no STS knows it.
+    """
 
     account: str = ""
     region: str = ""
+    is_beside_stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

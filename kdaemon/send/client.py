@@ -176,7 +176,8 @@ class ServiceClient:
         account = aws.account_id or self._settings.account_id
         if account is None and aws.may_ask_sts:
             account = await self._ask_sts()
-        return Caller(account or "", aws.region or "")
+        is_untold = account is None and aws.is_beside_stand_in
+        return Caller(account or "", aws.region or "", is_untold)
 
     async def _ask_sts(self) -> str:
         """The account. No permission is needed for that, and none can be taken away."""

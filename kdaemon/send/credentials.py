@@ -58,6 +58,7 @@ class Aws:
     __slots__ = (
         *("_account_id_mode", "_credentials", "_endpoint_url", "_frozen", "_keys"),
         *("_rules", "_session", "_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
+        "is_beside_stand_in",
         *("region", "trust"),
     )
     uses_proxies: Final = True
@@ -93,8 +94,9 @@ class Aws:
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
         # Where Kinesis is a stand-in, the STS on the internet is not asked.
-        may_ask = has_accounts and (not endpoint_url or _is_of_aws(endpoint_url))
-        self._sts_rules: Any = rules("sts") if may_ask else None
+        is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
+        self._sts_rules: Any = rules("sts") if has_accounts and is_of_aws else None
+        self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
         self._session = session
         self._credentials: Any = None
         self._frozen: Any = None
@@ -207,6 +209,7 @@ class Anonymous:
     trust: Final = True
     account_id: Final = ANONYMOUS_ACCOUNT
     may_ask_sts: Final = False
+    is_beside_stand_in: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         self.region = settings.region or ANONYMOUS_REGION

@@ -4,7 +4,8 @@ An ARN is another spelling of a name only if its account is the daemon's. Nobody
 before a client calls a stream by an ARN that may be one, so nothing is asked before. Then requests
 by such ARNs wait, ASK_WAIT_S at most, until the account is told: by the credentials, by STS, or by
 what the service says of the stream of the same name. If nobody tells, each ARN is a stream of its
-own; STS is asked on in the background, and whoever tells later is believed.
+own; STS is asked on in the background, and whoever tells later is believed. Beside a stand-in for
+AWS there is no STS, and seldom more than one account: `assume` may take the client's word.
 
 Knows no stream and no request; `registry.py` says what follows. Invariant: whoever waits for
 `ended` waits ASK_WAIT_S at most, and once.
@@ -60,6 +61,7 @@ _NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
 class Owner:
     """`find`: asks credentials and STS; raises `ServiceError` where asking again may help. `tell`:
     hears what they say, "" for what they do not know. `ended`: requests need not wait any more.
+    `assume`: nobody told, and nobody will; takes an account for ours and tells it, or says False.
     """
 
     def __init__(
@@ -67,10 +69,13 @@ class Owner:
         find: Callable[[], Awaitable[Caller]],
         tell: Callable[[Caller], None],
         ended: Callable[[], None],
+        assume: Callable[[], bool],
     ) -> None:
         self._find = find
         self._tell = tell
         self._ended = ended
+        self._assume = assume
+        self._may_assume = False
         self._state = Knowledge.UNASKED
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -113,7 +118,7 @@ class Owner:
 
     def give_up(self) -> None:
         """Nobody told in time, or nobody is left who could."""
-        if not self.is_asking:
+        if not self.is_asking or (self._may_assume and self._assume()):
             return
         self._move(Event.SILENT)
         log.warning(
@@ -159,6 +164,7 @@ class Owner:
         except Exception:
             log.exception("asking for the account broke")
         else:
+            self._may_assume = caller.is_beside_stand_in
             if not caller.region:
                 self._why = "no region is set"
             elif not caller.account:

@@ -21,7 +21,7 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import arn_of, parse_arn, partition_problem
+from kdaemon.base.names import Arn, arn_of, parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
@@ -64,7 +64,8 @@ class Streams:
         self._clock = clock
         self._dice = dice
         self._identities = Identities(config)
-        self._owner = Owner(client.caller, self._caller_told, self._end_lines)
+        self._owner = Owner(client.caller, self._caller_told, self._end_lines, self._assume)
+        self._first_arn: Arn | None = None  # by which a client called what may be ours
         self._keys_account = ""  # of the keys in use, as far as they tell
         client.on_new_keys = self._new_keys
         self._by_spelling: dict[str, Stream] = {}
@@ -188,6 +189,7 @@ class Streams:
             self._owner.is_used = True
         twin = self._identities.twin(arn)
         if twin is not None and self._owner.ask():
+            self._first_arn = self._first_arn or arn
             found = self._at(twin)
             if isinstance(found, Stream):
                 found.begin_line()
@@ -313,6 +315,24 @@ class Streams:
                 log.error("account_id is wrong: kdaemon calls as account %s", caller.account)
         if self._identities.is_known:
             self._owner.told()
+
+    def _assume(self) -> bool:
+        """Beside a stand-in that describes nothing: the account that a client names is taken for
+        ours, so that a stream keeps one pace and one order. Not where only listed streams may be
+        written to: no client adds to them.
+        """
+        arn = self._first_arn
+        if arn is None or not self._config.accept_unlisted:
+            return False
+        log.warning(
+            "the service is a stand-in for AWS, and nobody tells kdaemon's own account: it is taken"
+            " to be %s, because a client calls a stream by the ARN %s. Set account_id if it is"
+            " another.",
+            arn.account,
+            arn.text,
+        )
+        self._learn(Caller(arn.account, arn.region))
+        return True
 
     def _look_for_silence(self) -> None:
         """Nobody is left who could tell the account: no request needs to wait for it."""

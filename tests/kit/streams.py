@@ -42,6 +42,7 @@ class FakeService:
     def __init__(self) -> None:
         self.account_id: str | None = None
         self.region = "eu-central-1"
+        self.is_stand_in = False
         self.sts = asyncio.Event()
         self.sts.set()
         self.sts_error: ServiceError | None = None
@@ -68,7 +69,7 @@ class FakeService:
         await self.sts.wait()
         if self.sts_error is not None:
             raise self.sts_error
-        return Caller(self.account_id or "", self.region)
+        return Caller(self.account_id or "", self.region, self.is_stand_in)
 
     async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
         self.calls.append((target, [record.data for record in records]))

@@ -124,6 +124,16 @@ def test_a_success_by_arn_was_sent_by_arn_or_the_arn_is_ours(tmp_path: Path, sts
         assert process.stop() == 0
 
 
+def test_beside_a_stand_in_a_stream_is_one_by_name_and_by_arn(tmp_path: Path) -> None:
+    with service("fails") as one, daemon(tmp_path, one.url) as process:
+        for spelling in ["demo", arn(OURS), arn(OTHERS), "demo"]:
+            assert put(process, spelling).status == 200
+        assert one.named == ["demo", "demo", arn(OTHERS), "demo"]
+        assert one.asked_count == 0
+        assert "account_id" in wait_for(lambda: find(process, "stand-in"), "the assumption")
+        assert process.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "variables"),
     [({"account_id": OURS}, {}), ({}, {"AWS_ACCOUNT_ID": OURS})],

@@ -159,6 +159,35 @@ async def test_a_silent_sts_holds_nobody_for_ever(
     assert "own account (nobody told it in time)" in caplog.text
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("text", [ORDERED, ORDERED + "[streams.s]"], ids=["unlisted", "listed"])
+@pytest.mark.parametrize("spellings", [("s", arn(OURS)), (arn(OURS), "s")], ids=["name", "ARN"])
+async def test_beside_a_stand_in_that_tells_nothing_a_stream_is_one_by_name_and_by_arn(
+    place: Make, way: str, text: str, spellings: tuple[str, str]
+) -> None:
+    one = place(text)
+    one.service.is_stand_in = True
+    expected = []
+    for number in range(6):
+        one.put(way, spellings[number % 2], b"%d" % number)
+        expected.append(b"%d" % number)
+        await turn(60)
+    one.put(way, arn(OTHERS), b"others")
+    await turn(60)
+    assert one.written() == {OURS: expected, OTHERS: [b"others"]}
+    assert one.engines() == sorted(["s", arn(OTHERS)])
+
+
+async def test_beside_a_stand_in_no_arn_adds_to_the_listed_streams(place: Make) -> None:
+    one = place("accept_unlisted = false\n" + FAST + "[streams.s]")
+    one.service.is_stand_in = True
+    client = one.put("PutRecord", arn(OTHERS), b"a")
+    await turn(60)
+    assert b"account_id" in client.written
+    assert one.written() == {}
+    assert one.engines() == ["s"]
+
+
 async def test_a_failing_sts_is_asked_again_until_it_answers(
     place: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

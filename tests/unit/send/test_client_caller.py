@@ -89,7 +89,7 @@ async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
         assert client._aws is not None
         assert client._aws.may_ask_sts is may_ask
         if not may_ask:
-            assert await client.caller() == Caller("", "eu-west-1")
+            assert await client.caller() == Caller("", "eu-west-1", is_beside_stand_in=True)
 
 
 async def test_where_there_are_no_accounts_none_is_asked_for(
