@@ -30,7 +30,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, Run
 from kdaemon.pack.packer import Packer
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger
+from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
 from kdaemon.settle.verdict import (
     INTERNAL,
     MISSING_STREAM,
@@ -441,26 +441,26 @@ class Engine:
     def _abandon(self, frames: list[Frame], reason: RejectReason, now_ns: int) -> None:
         """Clients stop waiting: what is queued of these frames is withdrawn."""
         in_flight = self._in_flight_of(frames)
-        withdrawn = self._withdrawn(reason)
-        error, doubtful_code = self._last_error, INTERNAL
-        if error is not None and may_be_written(error, judge_call(error, self._settings.service)):
-            doubtful_code = told(error, self._settings.service)[0]
-        self.ledger.abandon(frames, in_flight, withdrawn, reason, doubtful_code)
+        self.ledger.abandon(frames, in_flight, self._parting(reason), reason)
         self._settlement.drop_abandoned(now_ns)
 
-    def _withdrawn(self, reason: RejectReason) -> RecordResult:
+    def _parting(self, reason: RejectReason) -> Parting:
         """What is told of records that the service said nothing of for themselves."""
         error = self.unavailable or self._last_error or self.hold
         if error is not None:
-            code, message = told(error, self._settings.service)
+            service = self._settings.service
+            code, message = told(error, service)
             text = message if reason in REFUSED else WITHDRAWN + message
-            return RecordResult(error_code=code, error_message=text)
-        if reason is RejectReason.DRAINING:
-            return RecordResult(
-                error_code=UNAVAILABLE, error_message=f"{WITHDRAWN}kdaemon is stopping."
+            withdrawn = RecordResult(error_code=code, error_message=text)
+            is_doubtful = error is self._last_error and may_be_written(
+                error, judge_call(error, service)
             )
-        why = "its shard is at its rate, or the service does not answer"
-        return RecordResult(error_code=THROUGHPUT, error_message=WITHDRAWN + why)
+            return Parting(withdrawn, str(error), code if is_doubtful else INTERNAL)
+        if reason is RejectReason.DRAINING:
+            code, why = UNAVAILABLE, "kdaemon is stopping."
+        else:
+            code, why = THROUGHPUT, "its shard is at its rate, or the service does not answer"
+        return Parting(RecordResult(error_code=code, error_message=WITHDRAWN + why))
 
     def _expire(self, frames: list[Frame], now_ns: int) -> None:
         """Records that nobody waits for are too old; those in flight may yet be delivered."""

@@ -6,6 +6,7 @@ back once, in the call that settles or abandons it; `take_settled` hands it out 
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
@@ -21,7 +22,7 @@ IN_FLIGHT_AT_DEADLINE = RecordResult(
     error_message="Still in flight when its time was over: the outcome is unknown, and sending"
     " the record again may duplicate it.",
 )
-
+LAST_ERROR = " The last error was: "  # follows, where there was one: why it took so long
 
 DOUBTFUL = (
     "Not delivered in time, though a call that failed may have written the record, so that sending"
@@ -38,6 +39,20 @@ EXPIRED = RecordResult(
     error_code="Expired",
     error_message="Older than the stream's max_age_ms before it was delivered.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """What clients hear whose frames are abandoned, where nothing else was said of a record.
+
+    `withdrawn`: of records that were queued. `last_error`: code and message of what last failed for
+    the whole stream; empty: nothing did. `doubtful_code`: of what an earlier call may have written
+    (InternalFailure, or as the service called it).
+    """
+
+    withdrawn: RecordResult
+    last_error: str = ""
+    doubtful_code: str = INTERNAL
 
 
 class FrameLedger:
@@ -196,18 +211,14 @@ class FrameLedger:
         self,
         frames: list[Frame],
         in_flight: dict[Frame, set[int]],
-        withdrawn: RecordResult,
+        parting: Parting,
         reason: RejectReason,
-        doubtful_code: str = INTERNAL,
     ) -> None:
         """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
         of the queues before anybody is told, so that a client's retry is no duplicate); what is in
-        flight, by index in `in_flight`, is told as failed and may yet be a duplicate.
-
-        `withdrawn`: what is told of records of which the service said nothing for themselves.
-        `doubtful_code`: of what an earlier call may have written (InternalFailure, or as the
-        service called it). A frame of which no record got through is refused as a whole, so that a
-        client that reads nothing but the status knows.
+        flight, by index in `in_flight`, is told as failed and may yet be a duplicate. A frame of
+        which no record got through is refused as a whole, so that a client that reads nothing but
+        the status knows.
         """
         counters = self._counters
         is_refused = reason in REFUSED
@@ -218,7 +229,7 @@ class FrameLedger:
             for index, result in enumerate(frame.results):
                 if result is None:
                     frame.results[index] = self._told(
-                        frame, index, flying, withdrawn, doubtful_code, is_refused=is_refused
+                        frame, index, flying, parting, is_refused=is_refused
                     )
             if is_whole:
                 frame.refusal = _refusal(frame)
@@ -235,27 +246,26 @@ class FrameLedger:
         frame: Frame,
         index: int,
         flying: AbstractSet[int],
-        withdrawn: RecordResult,
-        doubtful_code: str,
+        parting: Parting,
         *,
         is_refused: bool,
     ) -> RecordResult:
-        """What an abandoned record's client hears. `is_refused`: for a reason that is the whole
-        stream's, whatever was said of the record before.
+        """What an abandoned record's client hears, always with what failed last. `is_refused`: for
+        a reason that is the whole stream's, whatever was said of the record before.
         """
-        if index in flying:
-            return IN_FLIGHT_AT_DEADLINE
         history = frame.history
-        failure = None if history is None else history.failures.get(index)
-        told = withdrawn
-        if failure is not None and not is_refused:
-            code, message = told_of_record(
-                failure.error_code or INTERNAL, failure.error_message or "", self._service
-            )
+        told, last_error = parting.withdrawn, parting.last_error
+        failure = None if history is None or is_refused else history.failures.get(index)
+        if failure is not None:
+            said = failure.error_code or INTERNAL, failure.error_message or ""
+            last_error = ": ".join(said)
+            code, message = told_of_record(*said, self._service)
             told = RecordResult(error_code=code, error_message=WITHDRAWN + message)
+        if index in flying:
+            return _in_flight(last_error)
         if history is not None and index in history.doubtful:
-            why = (told.error_message or "").removeprefix(WITHDRAWN)
-            told = RecordResult(error_code=doubtful_code, error_message=DOUBTFUL + why)
+            why = last_error or (told.error_message or "").removeprefix(WITHDRAWN)
+            return RecordResult(error_code=parting.doubtful_code, error_message=DOUBTFUL + why)
         return told
 
     def take_expired(self, now_ns: int) -> list[Frame]:
@@ -295,6 +305,13 @@ class FrameLedger:
         self.held_bytes -= frame.held_bytes
         self._memory.give(frame.held_bytes)
         self._settled.append(frame)
+
+
+def _in_flight(last_error: str) -> RecordResult:
+    if not last_error:
+        return IN_FLIGHT_AT_DEADLINE
+    text = f"{IN_FLIGHT_AT_DEADLINE.error_message}{LAST_ERROR}{last_error}"
+    return RecordResult(error_code=INTERNAL, error_message=text)
 
 
 def _refusal(frame: Frame) -> tuple[str, str]:

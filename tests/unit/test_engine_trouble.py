@@ -219,6 +219,65 @@ def test_a_frame_that_runs_out_of_time_is_refused_with_what_the_service_last_sai
     assert {result.error_code for result in frame.results if result} == {frame.refusal[0]}
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ServiceError("ExpiredTokenException", "old", status=400), "ExpiredTokenException: old"),
+        (ServiceError("ThrottlingException", "slow", status=400), "ThrottlingException: slow"),
+        (ServiceError("InternalFailure", "oh", status=500), "InternalFailure: oh"),
+        (ServiceError(Trouble.CONNECT, "nobody", was_sent=False), "ConnectError: nobody"),
+    ],
+)
+def test_what_is_in_flight_at_the_deadline_is_told_with_what_failed_before(
+    error: ServiceError, words: str
+) -> None:
+    """The outcome is unknown, whatever was said before: that is the status. Why it took so long is
+    in the text.
+    """
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + 2 * SECOND)
+    rig.fail(rig.call(), error)
+    rig.wait()
+    assert rig.call().is_probe
+    rig.now_ns = T + 2 * SECOND
+    rig.poll()
+    assert rig.settled() == [frame]
+    assert frame.refusal is not None
+    code, message = frame.refusal
+    assert code == "InternalFailure"
+    assert message.startswith("Still in flight")
+    assert message.endswith(words)
+
+
+def test_a_record_in_flight_at_the_deadline_is_told_what_was_said_of_it_alone() -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + 2 * SECOND)
+    rig.answer(rig.call(), [delivered(), failed("ThrottlingException")])
+    while rig.poll() is None:
+        rig.wait()
+    rig.now_ns = T + 2 * SECOND
+    rig.poll()
+    assert rig.settled() == [frame]
+    result = frame.results[1]
+    assert result is not None
+    assert result.error_code == "InternalFailure"
+    assert "ThrottlingException: " in (result.error_message or "")
+
+
+def test_a_doubtful_record_is_told_the_code_of_a_hold_that_followed() -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + SECOND)
+    rig.fail(rig.call(), TIMED_OUT)
+    rig.now_ns = T + SECOND // 2
+    rig.fail(rig.call(), ServiceError("ExpiredTokenException", "old", status=400))
+    rig.now_ns = T + SECOND
+    rig.poll()
+    assert rig.settled() == [frame]
+    assert frame.refusal is not None
+    assert frame.refusal[0] == "InternalFailure"
+    assert frame.refusal[1].endswith("ExpiredTokenException: old")
+
+
 def test_what_the_service_said_of_a_record_alone_is_what_is_told_of_it() -> None:
     rig = Rig()
     frame = rig.put(3, deadline_ns=T + 20 * MS)

@@ -8,7 +8,7 @@ from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger
+from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger, Parting
 from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 
 WITHDRAWN = failed("withdrawn")
@@ -170,7 +170,7 @@ def test_an_abandoned_frame_tells_each_record_what_became_of_it() -> None:
     fly(counters, 3)
     land(ledger, counters, frame, [1])
     assert ledger.take_expired(SECOND) == [frame]
-    ledger.abandon([frame], {frame: {0, 2}}, WITHDRAWN, RejectReason.DEADLINE)
+    ledger.abandon([frame], {frame: {0, 2}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
     in_flight = IN_FLIGHT_AT_DEADLINE
     assert frame.results == [in_flight, delivered(), in_flight, WITHDRAWN]
     assert frame.is_abandoned
@@ -188,7 +188,7 @@ def test_late_news_of_an_abandoned_frame_is_counted_and_changes_nothing_else() -
     admit(ledger, frame)
     fly(counters, 2)
     ledger.take_expired(SECOND)
-    ledger.abandon([frame], {frame: {0, 1}}, WITHDRAWN, RejectReason.DEADLINE)
+    ledger.abandon([frame], {frame: {0, 1}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
     told = list(frame.results)
     ledger.take_settled()
     land(ledger, counters, frame, [0], 2 * SECOND)
@@ -260,7 +260,7 @@ def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: li
             for frame, index in flying:
                 if frame in expired:
                     in_flight.setdefault(frame, set()).add(index)
-            ledger.abandon(expired, in_flight, WITHDRAWN, RejectReason.DEADLINE)
+            ledger.abandon(expired, in_flight, Parting(WITHDRAWN), RejectReason.DEADLINE)
             queued = [(frame, index) for frame, index in queued if frame not in expired]
         told += ledger.take_settled()
         assert counters.unaccounted() == 0
