@@ -298,10 +298,12 @@ async def test_where_nothing_was_delivered_the_status_says_so_with_the_services_
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_full_buffer_is_told_by_the_status(daemon: Make, way: str) -> None:
     place = daemon(text="[default]\nbuffer_bytes_max = 1048576\nlinger_ms = 0\nin_flight_max = 1")
+    await answered(place.put_record())  # the stream is known: what comes is taken at once
     place.service.is_stalled = True
     stream = place.stream()
-    while stream.has_room(100_000):
-        place.put_record(acknowledge="accepted", Data=base64.b64encode(bytes(90_000)).decode())
+    for size in (90_000, 1000):
+        while stream.has_room(size + 10_000):
+            place.put_record(acknowledge="accepted", Data=base64.b64encode(bytes(size)).decode())
     while (full := ask(place, way)).answer is None:
         pass
     answer = read_answer(full)
