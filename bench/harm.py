@@ -87,7 +87,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         path = str(Path(place) / "k.sock")
         streams = ["demo", "quiet", *(f"s{number}" for number in range(30))]
-        settings: dict[str, object] = {"listen.unix": path, "sandbox.streams": streams}
+        settings: dict[str, object] = {
+            "listen.unix": path,
+            "sandbox.streams": streams,
+            "default.deadline_ms": 5_000,  # as by default; the kit is more patient
+        }
         with running(Path(place), settings) as daemon:
             admin_port = int(daemon.address("admin").rpartition(":")[2])
             victim = Victim(daemon.port, admin_port, path)

@@ -6,8 +6,10 @@ import json
 import socket
 from contextlib import closing
 
-from tests.kit.daemon import DEADLINE_S, Daemon
+from tests.clients.conftest import SHARD_COUNT
+from tests.kit.daemon import Daemon, wait_for
 from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.patience import PATIENCE_S
 
 PIPELINED = 200
 
@@ -40,7 +42,7 @@ def read_answers(client: socket.socket, count: int) -> list[tuple[int, dict[str,
 
 
 def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
+    return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
 
 
 def test_pipelined_answers_come_in_the_order_of_their_requests(
@@ -69,7 +71,7 @@ def test_the_unix_socket_takes_the_same_requests(
 ) -> None:
     body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(daemon.address("unix"))
         client.sendall(request("PutRecords", body))
         ((status, members),) = read_answers(client, 1)
@@ -129,7 +131,7 @@ def put_lines(
     daemon: Daemon, stream: str, lines: bytes, **headers: str
 ) -> tuple[int, dict[str, object]]:
     with closing(
-        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     ) as connection:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("POST", f"/v1/streams/{stream}/records", lines, sent)
@@ -176,7 +178,11 @@ def test_lines_may_be_accepted_only(daemon: Daemon, endpoint: Endpoint, stream: 
 def test_lines_without_a_key_are_spread_over_the_shards(
     daemon: Daemon, endpoint: Endpoint, stream: str
 ) -> None:
-    put_lines(daemon, stream, b'{"partition_key": "k", "data": "first"}\n')  # the map is known
+    put_lines(daemon, stream, b'{"partition_key": "k", "data": "first"}\n')
+    wait_for(
+        lambda: daemon.counted("kdaemon_shards", stream=stream) == SHARD_COUNT or None,
+        "the map to be known",
+    )
     status, answer = put_lines(daemon, stream, b'{"data": "x"}\n' * 400)
     assert (status, answer["acknowledged"]) == (200, 400)
     counts = [len(endpoint.read_shard(stream, s["ShardId"])) for s in endpoint.shards(stream)]

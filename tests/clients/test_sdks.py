@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.kit.daemon import Daemon, environment
 from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.patience import PATIENCE_S
 
 KEYS = {
     "region_name": "us-east-1",
@@ -211,6 +212,6 @@ def test_the_aws_cli_puts_a_record(daemon: Daemon, endpoint: Endpoint, stream: s
         pytest.skip("there is no aws on this machine")
     command = [aws, "kinesis", "put-record", "--stream-name", stream, "--partition-key", "k"]
     command += ["--data", "eA==", "--endpoint-url", daemon.url, "--region", "us-east-1"]
-    done = subprocess.run(command, env=environment(), capture_output=True, timeout=60)
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert len(endpoint.read_stream(stream)) == 1

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, ROOT, Daemon, environment
+from tests.kit.daemon import ROOT, Daemon, environment
 from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.patience import PATIENCE_S
 
 SAMPLE = Path(__file__).parents[1] / "data" / "flights-sample.csv.gz"
 FLIGHT_COUNT = 5_000
@@ -20,7 +21,7 @@ FLIGHT_COUNT = 5_000
 def talk(daemon: Daemon, data: bytes) -> list[dict[str, object]]:
     """Sends everything, ends its side, and reads what the daemon says until it ends its own."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(daemon.address("unix"))
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
@@ -79,7 +80,7 @@ def test_kdaemon_put_delivers_every_flight_of_the_sample_once(
     command += ["--socket", daemon.address("unix")]
     command += ["--csv", "--partition-key-field", "tailnum", str(SAMPLE)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert f"sent {FLIGHT_COUNT:,} records, acknowledged {FLIGHT_COUNT:,}" in done.stdout
@@ -106,7 +107,7 @@ def test_kdaemon_put_to_an_unknown_stream_fails_and_says_why(daemon: Daemon) -> 
         input="a line\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     assert "ResourceNotFoundException" in done.stderr

@@ -22,6 +22,7 @@ from kdaemon.system import SystemClock
 from tests.contract.differences import DIFFERENCES
 from tests.kit.daemon import running
 from tests.kit.endpoints import NODE, Endpoint, moto_command, process_with_port
+from tests.kit.patience import PATIENCE_S
 
 SERVICES = ("sandbox", "moto", "kinesalite", "kinesis_local")
 PRODUCER_CASES = ("tests/contract/test_produce.py", "tests/contract/test_refusals.py")
@@ -49,12 +50,12 @@ def sandbox_in_a_thread() -> Iterator[int]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox", daemon=True)
     thread.start()
-    assert started.wait(10), "the sandbox did not start"
+    assert started.wait(PATIENCE_S), "the sandbox did not start"
     try:
         yield ports[0]
     finally:
         stop[0]()
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive(), "the sandbox did not stop"
 
 

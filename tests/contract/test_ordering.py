@@ -19,8 +19,9 @@ import pytest
 from kdaemon.sandbox.shards import hash_key_of
 from tests.contract.conftest import started
 from tests.kit.aggregates import python_reads
-from tests.kit.daemon import DEADLINE_S, Daemon, running
+from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, post
+from tests.kit.patience import PATIENCE_S
 
 RECORD_COUNT = 180
 FRAME_RECORDS = 12
@@ -118,7 +119,7 @@ def listening(proxy: Proxy) -> Iterator[str]:
 def put_lines(daemon: Daemon, stream: str, records: list[tuple[str, str]]) -> None:
     """One frame of (key, data), accepted."""
     lines = "\n".join(json.dumps({"partition_key": key, "data": data}) for key, data in records)
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         headers = {"X-Kdaemon-Acknowledge": "accepted"}
         connection.request("POST", f"/v1/streams/{stream}/records", lines, headers)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tests.crash.records import Source, shown
+from tests.kit.patience import PATIENCE_S
 
 RETRY_S = 0.02  # between attempts to connect
-ANSWER_S = 30.0  # no answer for so long is a complaint; a daemon that dies resets the connection
 UNANSWERED_MAX = 2_000  # records of one connection that wait for their acknowledgement
 BLOCKS = (1, 1, 5, 40, 200)  # records of one request or one write
 COMPLAINTS_MAX = 20
@@ -103,7 +103,7 @@ class Client:
             try:
                 await session.talk(reader, writer)
             except TimeoutError:
-                self.promises.complain(f"client {self.source.index}: no answer in {ANSWER_S} s")
+                self.promises.complain(f"client {self.source.index}: no answer in {PATIENCE_S} s")
             except (OSError, EOFError):
                 pass
             finally:
@@ -228,7 +228,7 @@ class Http:
             numbers = client.take_block()
             writer.write(self._lines(numbers) if self._has_lines else self._put_records(numbers))
             await writer.drain()
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(PATIENCE_S):
                 status, body = await _read_answer(reader)
             if self._has_lines:
                 self._hear_lines(numbers, status, body)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.launch import POINT_VARIABLE
+from tests.kit.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 30.0  # from start to the line `ready`; on a busy machine
-END_S = 30.0  # from a signal to the end
 LINES_MAX = 200  # of a log that a failure shows
 BAD_LEVELS = {"error", "critical"}
 
@@ -75,7 +74,7 @@ class Life:
         ready = asyncio.create_task(self.is_ready.wait())
         try:
             await asyncio.wait(
-                {ready, self._listening}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED
+                {ready, self._listening}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
             )
             assert self.is_ready.is_set() or self.has_ended, self.tell("is not ready")
             return self.is_ready.is_set()
@@ -104,7 +103,7 @@ class Life:
 
     async def end(self) -> int:
         """Waits for its end; the exit code (negative: the signal's number)."""
-        assert await self.ends_within(END_S), self.tell("does not end")
+        assert await self.ends_within(PATIENCE_S), self.tell("does not end")
         self._listening.result()
         assert self._process.returncode is not None
         return self._process.returncode

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.crash.crasher import Report
+from tests.crash.crasher import SLACK_FACTOR, Report
 from tests.crash.verdict import SETTLE_WINDOW_S, SHORT_S
 
 
@@ -31,7 +31,7 @@ def summary(report: Report) -> str:
         "- sent twice: answered earlier": f"{verdict.long_repeat_count:,}",
         "sent twice: the service did not say that it took them": f"{verdict.untold_repeat_count:,}",
         "oldest answer that a kill hid": f"{verdict.oldest_repeat_s * 1000:.0f} ms"
-        f" (allowed: {SETTLE_WINDOW_S * 1000:.0f})",
+        f" (allowed: {(SETTLE_WINDOW_S + SLACK_FACTOR * report.lag_s) * 1000:.0f})",
         "start to ready": f"median {starts[len(starts) // 2]:.2f} s, most {starts[-1]:.2f} s"
         if starts
         else "-",

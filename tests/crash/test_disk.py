@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import (
-    DEADLINE_S,
     MIB,
     Daemon,
     running,
@@ -23,6 +22,7 @@ from tests.kit.daemon import (
     write_config,
 )
 from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.patience import PATIENCE_S
 
 DISK_BYTES = 48 * MIB  # 16 of them are the reserve for deletions
 HANG = {"kind": "hang", "calls": None}
@@ -65,7 +65,7 @@ class Putter:
         data = f"{self._count}-{acknowledge}-".ljust(10_000, "x")
         body = json.dumps({"data": data, "partition_key": f"key-{self._count}"})
         headers = {"X-Kdaemon-Acknowledge": acknowledge}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request("POST", "/v1/streams/demo/records", body, headers)
             answer = connection.getresponse()

@@ -24,8 +24,9 @@ from tests.kit.daemon import environment, write_config
 
 STREAM = "orders"
 KILLS = 4
-LOAD_S = 1.0  # from ready to the kill
-DRAINED_S = 60.0  # for the last life to deliver what is left; a few seconds on an idle machine
+LOAD_S = 1.0  # from ready to the kill, at least
+LOAD_RECORDS_MIN = 300  # acknowledged in each life, before the kill
+DRAINED_S = 240.0  # for the last life to deliver what is left; a few seconds on an idle machine
 PAUSE_S = 0.02  # between two looks at what cannot be waited for
 MIB = 1024 * 1024
 SHARD_RECORDS_PER_SECOND = 2_000
@@ -111,13 +112,16 @@ def assert_in_order(log: list[int], load: Load, where: str) -> None:
             last[source.index, key] = number
 
 
-async def die(config: Path, doors: Doors) -> None:
+async def die(config: Path, doors: Doors, load: Load) -> None:
     """One life under load, and its end."""
+    promised_count = len(load.promised) + LOAD_RECORDS_MIN
     life = await Life.start(config, environment())
     try:
         assert await life.wait_ready(), life.tell("ended at its start")
         doors.http_port = life.ports["http"]
         assert not await life.ends_within(LOAD_S), life.tell("ended by itself")
+        while len(load.promised) < promised_count:
+            assert not await life.ends_within(PAUSE_S), life.tell("ended by itself")
         life.kill()
         assert await life.end() == -9
         assert not life.defects
@@ -141,7 +145,7 @@ async def deliver_the_rest(config: Path, doors: Doors, load: Load, service: Serv
         await life.aclose()
 
 
-@pytest.mark.timeout(120)  # seconds; some 12 on an idle machine with two cores
+@pytest.mark.timeout(600)  # seconds; some 12 on an idle machine with two cores
 async def test_what_is_stored_keeps_its_order_through_kills(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     quota = Quota(SHARD_RECORDS_PER_SECOND, 4 * MIB)
@@ -157,7 +161,7 @@ async def test_what_is_stored_keeps_its_order_through_kills(tmp_path: Path) -> N
         for _ in range(KILLS):
             service.clear_faults()
             service.add_faults(*FAULTS)
-            await die(config, doors)
+            await die(config, doors, load)
         service.clear_faults()
         await deliver_the_rest(config, doors, load, service)
     finally:

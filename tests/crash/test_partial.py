@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
-from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import MIB, Daemon, running, wait_for
+from tests.kit.patience import PATIENCE_S
 
 RECORDS = (b"poison", b"good", b"stuck")
-LATER_S = 5  # longer than the daemon waits before it notes what is done of a frame
 
 
 class Service(BaseHTTPRequestHandler):
@@ -80,7 +80,7 @@ def put_stored(daemon: Daemon) -> None:
     lines = "\n".join(
         json.dumps({"data": data.decode(), "partition_key": data.decode()}) for data in RECORDS
     )
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         headers = {"X-Kdaemon-Acknowledge": "stored"}
         connection.request("POST", "/v1/streams/demo/records", lines, headers)
@@ -105,7 +105,7 @@ def test_a_frame_partly_done_at_a_crash_sends_only_the_rest_and_still_buries_its
                 settled = frame.settled and settled_indices(frame.settled, len(RECORDS))
                 return settled == [RECORDS.index(b"good")] or None
 
-            wait_for(is_noted, "what is done of the frame to be noted on disk", LATER_S)
+            wait_for(is_noted, "what is done of the frame to be noted on disk")
             assert Service.taken == {b"good": 1}
             daemon.signal(signal.SIGKILL)
             assert daemon.wait() == -signal.SIGKILL

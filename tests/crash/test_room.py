@@ -6,7 +6,8 @@ import http.client
 import json
 from pathlib import Path
 
-from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import MIB, Daemon, running, wait_for
+from tests.kit.patience import PATIENCE_S
 
 DATA_BYTES = 10_000
 THROTTLED = {"kind": "throttle", "calls": None}
@@ -15,7 +16,7 @@ THROTTLED = {"kind": "throttle", "calls": None}
 def put(daemon: Daemon, stream: str, count: int, acknowledge: str) -> bool:
     """One PutRecords of `count` records, which is one frame; whether all were acknowledged."""
     entry = {"Data": base64.b64encode(bytes(DATA_BYTES)).decode(), "PartitionKey": "k"}
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         headers = {
             "Content-Type": "application/x-amz-json-1.1",

@@ -2,7 +2,8 @@
 
 A repeat (a record taken twice) must have an excuse: the service did not say that it had taken it,
 or the daemon was killed before it can have written down that it was told so. The second is judged
-by time: an answer more than SETTLE_WINDOW_S before the kill was known on disk.
+by time: an answer more than SETTLE_WINDOW_S before the kill was known on disk. A machine that is
+busy gets more of it: `slack_s`, by how late the test itself was served.
 """
 
 import math
@@ -55,19 +56,22 @@ def judge_repeats(
     repeats: Iterable[tuple[int, Call, Call]],
     calls: Iterable[Call],
     kills: Sequence[Kill],
+    slack_s: float = 0.0,
 ) -> None:
-    """Finds an excuse for each repeat. `kills` in order of time."""
+    """Finds an excuse for each repeat. `kills` in order of time. `slack_s`: added to each time that
+    is allowed.
+    """
     times = [kill.at_s for kill in kills]
     for call in calls:
-        kill = _kill_over(call, times, kills)
+        kill = _kill_over(call, times, kills, slack_s)
         if kill is not None:
             kill.exposed_count += call.record_count
     bare: list[str] = []
     for record_id, earlier, later in repeats:
-        if earlier.is_untold or record_id in earlier.untold_ids or _is_late(earlier):
+        if earlier.is_untold or record_id in earlier.untold_ids or _is_late(earlier, slack_s):
             verdict.untold_repeat_count += 1
             continue
-        kill = _kill_over(earlier, times, kills)
+        kill = _kill_over(earlier, times, kills, slack_s)
         if kill is None:
             gap_s = later.written_at - earlier.answered_at
             bare.append(f"{shown(record_id)}: taken again {gap_s:.3f} s after its answer")
@@ -81,14 +85,16 @@ def judge_repeats(
     _tell(verdict, "duplicates without an excuse", bare)
 
 
-def _is_late(call: Call) -> bool:
-    return LATE_S < call.answered_at - call.written_at < math.inf
+def _is_late(call: Call, slack_s: float) -> bool:
+    return LATE_S - slack_s < call.answered_at - call.written_at < math.inf
 
 
-def _kill_over(call: Call, times: Sequence[float], kills: Sequence[Kill]) -> Kill | None:
+def _kill_over(
+    call: Call, times: Sequence[float], kills: Sequence[Kill], slack_s: float
+) -> Kill | None:
     """The kill that may have hidden this call's answer from the daemon's disk."""
-    index = bisect_left(times, call.written_at - AFTERMATH_S)
-    if index < len(kills) and call.answered_at > times[index] - SETTLE_WINDOW_S:
+    index = bisect_left(times, call.written_at - AFTERMATH_S - slack_s)
+    if index < len(kills) and call.answered_at > times[index] - SETTLE_WINDOW_S - slack_s:
         return kills[index]
     return None
 

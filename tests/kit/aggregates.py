@@ -15,6 +15,7 @@ import pytest
 
 from kdaemon.base.record import Record
 from tests.kit.endpoints import NODE
+from tests.kit.patience import PATIENCE_S
 
 _path = list(sys.path)
 from aws_kinesis_agg.aggregator import AggRecord  # type: ignore[import-untyped]  # noqa: E402
@@ -23,8 +24,6 @@ from aws_kinesis_agg.deaggregator import (  # type: ignore[import-untyped]  # no
 )
 
 sys.path[:] = _path  # it puts itself in front, with modules named `aggregator` and `messages_pb2`
-
-NODE_DEADLINE_S = 30.0
 
 Triple = tuple[str, str | None, bytes]
 
@@ -76,7 +75,7 @@ def _node(asked: dict[str, Any]) -> Any:
         input=json.dumps(asked).encode() + b"\n",
         cwd=NODE,
         capture_output=True,
-        timeout=NODE_DEADLINE_S,
+        timeout=PATIENCE_S,
     )
     assert ran.returncode == 0, ran.stderr.decode()
     return json.loads(ran.stdout)

@@ -21,20 +21,29 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kit.patience import PATIENCE_S
+from tests.kit.template import Copy, template
+
 T = TypeVar("T")
 
-DEADLINE_S = 20.0  # for what takes a moment; on a busy machine with two cores
 ROOT = Path(__file__).resolve().parents[2]
+KDAEMON = ("-m", "kdaemon")
 READY = "ready"
 MIB = 1024 * 1024
 
-# Ports that the system chooses, and no Unix socket unless a test names one.
+# Ports that the system chooses, no Unix socket unless a test names one, and more time than a busy
+# machine needs: a record is late only where a test says when.
 LOOPBACK = {
     "listen.http": "127.0.0.1:0",
     "listen.admin": "127.0.0.1:0",
     "listen.unix": "",
     "sandbox.listen": "127.0.0.1:0",
     "drain.lame_duck_ms": 0,
+    "drain.deadline_ms": 45_000,
+    "default.deadline_ms": 45_000,  # below PATIENCE_S: a client hears why
+    "send.connect_timeout_ms": 30_000,
+    "send.read_timeout_ms": 40_000,
+    "send.call_timeout_ms": 40_000,
 }
 
 
@@ -90,6 +99,20 @@ class Metrics:
         return summed(came_in) - summed(accounted_for)
 
 
+_are_copies = True  # of the template, or else each is started from scratch
+
+
+@contextlib.contextmanager
+def from_scratch() -> Iterator[None]:
+    """What starts meanwhile is no copy of the template: for tests of a start, and of memory."""
+    global _are_copies  # noqa: PLW0603 - of this module's processes
+    before, _are_copies = _are_copies, False
+    try:
+        yield
+    finally:
+        _are_copies = before
+
+
 class Process:
     """A running `kdaemon`. Its log lines arrive through a thread."""
 
@@ -97,28 +120,35 @@ class Process:
         self,
         arguments: list[str],
         environment: Mapping[str, str],
-        program: tuple[str, ...] = ("-m", "kdaemon"),
+        program: tuple[str, ...] = KDAEMON,
     ) -> None:
         """`program`: what Python runs; another one may break something first."""
         self.lines: list[str] = []
         self._arrived = threading.Condition()
         self._has_ended = False
-        self._process = subprocess.Popen(
-            [sys.executable, *program, *arguments],
-            cwd=ROOT,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        reading, writing = os.pipe()
+        self._log_file = os.fdopen(reading, encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | Copy
+        try:
+            if program == KDAEMON and _are_copies:
+                self._process = template().start(arguments, environment, writing)
+            else:
+                self._process = subprocess.Popen(
+                    [sys.executable, *program, *arguments],
+                    cwd=ROOT,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=writing,
+                )
+        finally:
+            os.close(writing)
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, name="kdaemon's log", daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in self._log_file:
             with self._arrived:
                 self.lines.append(line.rstrip("\n"))
                 self._arrived.notify_all()
@@ -129,9 +159,8 @@ class Process:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._reader.join(DEADLINE_S)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._reader.join(PATIENCE_S)
+        self._log_file.close()
 
     # Its log
 
@@ -151,7 +180,7 @@ class Process:
             return next((line for line in self.log if line["text"] == text), None)
 
         with self._arrived:
-            self._arrived.wait_for(lambda: self._has_ended or found() is not None, DEADLINE_S)
+            self._arrived.wait_for(lambda: self._has_ended or found() is not None, PATIENCE_S)
         line = found()
         assert line is not None, f"no log line {text!r} in:\n" + "\n".join(self.lines)
         return line
@@ -168,14 +197,14 @@ class Process:
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Its exit code; fails if it does not end by itself."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             text = "\n".join(self.lines)
             raise AssertionError(f"still there after {timeout_s} s:\n{text}") from None
-        self._reader.join(DEADLINE_S)
+        self._reader.join(PATIENCE_S)
         return code
 
     @property
@@ -220,7 +249,7 @@ class Daemon(Process):
         """One metric now, summed over what the labels leave open."""
         return self.metrics().total(name, **labels)
 
-    def wait_settled(self, timeout_s: float = DEADLINE_S) -> Metrics:
+    def wait_settled(self, timeout_s: float = PATIENCE_S) -> Metrics:
         """The scrape at which nothing is buffered and nothing in flight."""
 
         def settled() -> Metrics | None:
@@ -277,7 +306,7 @@ def write_config(directory: Path, settings: Mapping[str, object]) -> Path:
 
 @contextlib.contextmanager
 def started(arguments: list[str], **more: str) -> Iterator[Process]:
-    """A `kdaemon` of these arguments, ready or not."""
+    """A `kdaemon` of these arguments, ready or not. `more`: of its environment."""
     process = Process(arguments, environment(**more))
     try:
         yield process
@@ -328,7 +357,7 @@ def send(method: str, url: str, body: str | None = None) -> tuple[int, str]:
         url, method=method, data=None if body is None else body.encode()
     )
     try:
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -337,7 +366,7 @@ def send(method: str, url: str, body: str | None = None) -> tuple[int, str]:
         return 0, ""
 
 
-def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = PATIENCE_S) -> T:
     """Asks again and again; fails by name. For what another process does."""
     until = time.monotonic() + timeout_s
     while (found := condition()) is None:

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.kit.patience import PATIENCE_S
+
 T = TypeVar("T")
 
 NODE = Path(__file__).resolve().parents[1] / "contract"  # where the packages from npm are
-DEADLINE_S = 15.0  # for a service to start or a stream to become ACTIVE; on a slow machine
 
 # kinesalite and kinesis-local want these headers to be there; nobody verifies them.
 AUTHORIZATION = {
@@ -166,7 +167,7 @@ def post(
     sent.update({name.replace("_", "-"): value for name, value in (headers or {}).items()})
     address = urllib.parse.urlsplit(url)
     assert address.hostname == "127.0.0.1", "contract tests stay on this machine"
-    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         kept = {name: value for name, value in sent.items() if value is not None}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -195,11 +196,11 @@ def data_of(record: dict[str, Any]) -> bytes:
 
 
 def wait_for(condition: Callable[[], T | None], what: str) -> T:
-    """Asks again and again; fails by name after `DEADLINE_S`. For other processes only."""
-    until = time.monotonic() + DEADLINE_S
+    """Asks again and again; fails by name after `PATIENCE_S`. For other processes only."""
+    until = time.monotonic() + PATIENCE_S
     while (found := condition()) is None:
         if time.monotonic() > until:
-            raise AssertionError(f"waited {DEADLINE_S} s in vain for {what}")
+            raise AssertionError(f"waited {PATIENCE_S} s in vain for {what}")
         time.sleep(0.01)
     return found
 
@@ -220,7 +221,7 @@ def process_with_port(command: list[str]) -> Iterator[int]:
     ) as process:
         try:
             assert process.stdout is not None
-            ready, _, _ = select.select([process.stdout], [], [], DEADLINE_S)
+            ready, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
             line = process.stdout.readline() if ready else b""
             assert line.strip().isdigit(), f"{command} did not say its port, but {line!r}"
             yield int(line)

@@ -18,6 +18,7 @@ from tests.kit.aggregates import python_reads
 from tests.kit.daemon import MIB, ROOT, environment, sandbox, send, wait_for
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.kcl import Read
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 KEYS = {
@@ -131,7 +132,7 @@ def test_stored_and_dead_letters_are_per_user_record(run: Run, tmp_path: Path) -
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     letters: list[dict[str, Any]] = [json.loads(line) for line in listed.stdout.splitlines()]

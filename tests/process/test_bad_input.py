@@ -17,13 +17,15 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, wait_for
+from tests.kit.daemon import MIB, Daemon, from_scratch, running, wait_for
 from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.patience import PATIENCE_S
 
 HEAD = (
     "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
     "X-Amz-Target: Kinesis_20131202.PutRecords\r\n"
 )
+TIMEOUT_MS = 3000  # of a head or a body; the good client's are whole in one turn or two
 IDLE_COUNT = 5_000
 IDLE_BYTES = 16 * 1024  # of one idle connection at most; 5 KiB are measured
 SPARE_BYTES = 24 * MIB  # what an allocator may keep after it held something large
@@ -34,14 +36,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("bad")
     settings = {
         "listen.unix": str(directory / "k.sock"),
-        "listen.head_timeout_ms": 1000,
-        "listen.body_timeout_ms": 1000,
-        "listen.idle_timeout_ms": 60_000,
+        "listen.head_timeout_ms": TIMEOUT_MS,
+        "listen.body_timeout_ms": TIMEOUT_MS,
+        "listen.idle_timeout_ms": 600_000,
         "sandbox.streams": ["demo"],
         "sandbox.shard_records_per_second": 100_000,
         "default.shard_records_per_second": 100_000,
     }
-    with running(directory, settings) as daemon:
+    with from_scratch(), running(directory, settings) as daemon:
         yield daemon
 
 
@@ -54,7 +56,7 @@ def endpoint(daemon: Daemon) -> Endpoint:
 def _others_are_untouched(daemon: Daemon, endpoint: Endpoint) -> Iterator[None]:
     """Around each test: another client's records arrive, all and once, and nothing is left over."""
     with contextlib.closing(
-        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     ) as other:
         put_on(other, "before")
         yield
@@ -83,7 +85,7 @@ def put_on(connection: http.client.HTTPConnection, text: str) -> None:
 
 
 def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
+    return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
 
 
 def said(client: socket.socket) -> bytes:
@@ -231,7 +233,7 @@ def test_noise_on_the_unix_socket_does_not_hurt(daemon: Daemon) -> None:
         for _ in range(dice.randrange(1, 20)):
             noise[dice.randrange(len(noise))] = dice.randrange(256)
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
-            client.settimeout(DEADLINE_S)
+            client.settimeout(PATIENCE_S)
             client.connect(daemon.address("unix"))
             client.sendall(noise)
             if number % 3 == 0:
@@ -274,7 +276,7 @@ def test_a_client_that_never_reads_refusals_of_its_lines_takes_no_memory(daemon:
 def test_a_line_without_end_is_refused(daemon: Daemon) -> None:
     before = daemon.rss_bytes()
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(daemon.address("unix"))
         with contextlib.suppress(ConnectionError):
             for _ in range(64):
@@ -285,18 +287,24 @@ def test_a_line_without_end_is_refused(daemon: Daemon) -> None:
 
 def test_bodies_that_never_end_share_one_bound(daemon: Daemon) -> None:
     """100 clients who each begin a body of 10 MiB hold a quarter of memory_bytes_max, not 1 GiB."""
-    before = daemon.rss_bytes()
+    before, cut_off_before = daemon.rss_bytes(), cut_off(daemon)
     opening = f"{HEAD}Content-Length: {10 * MIB}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(daemon)) for _ in range(100)]
         for client in clients:
-            client.settimeout(0.5)
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            with contextlib.suppress(ConnectionError):
                 client.sendall(opening + b" " * (5 * MIB))
         grown = daemon.rss_bytes() - before
-        refused = daemon.counted("kdaemon_client_connections_refused_total", reason="bodies_full")
+        # On a slow machine the time of the first is over before the last have begun.
+        wait_for(lambda: cut_off(daemon) - cut_off_before > 50 or None, "them to be cut off")
     assert grown < 64 * MIB * 1.25 + SPARE_BYTES
-    assert refused > 50
+
+
+def cut_off(daemon: Daemon) -> int:
+    """Connections that ended before their body was whole."""
+    metrics = daemon.metrics()
+    full = metrics.total("kdaemon_client_connections_refused_total", reason="bodies_full")
+    return full + metrics.total("kdaemon_client_timeouts_total", part="body")
 
 
 def test_5000_idle_connections_cost_little(daemon: Daemon) -> None:
@@ -318,7 +326,7 @@ def test_5000_idle_connections_cost_little(daemon: Daemon) -> None:
             grown = daemon.rss_bytes() - before
             assert grown < IDLE_COUNT * IDLE_BYTES
             with contextlib.closing(
-                http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+                http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
             ) as other:
                 put_on(other, "before")
                 put_on(other, "after")
@@ -345,7 +353,7 @@ def test_what_no_stream_can_be_called_becomes_no_stream(daemon: Daemon, name: st
     """Or one line would make a label of a MiB, which every sample of every scrape repeats."""
     line = json.dumps({"stream": name, "partition_key": "k", "data": "x"}).encode()
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(daemon.address("unix"))
         client.sendall(line)
         client.shutdown(socket.SHUT_WR)
@@ -355,7 +363,7 @@ def test_what_no_stream_can_be_called_becomes_no_stream(daemon: Daemon, name: st
     if len(name) < 1000:
         path = f"/v1/streams/{quote(name, safe='')}/records"
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+            http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
         ) as connection:
             connection.request("POST", path, b'{"data": "x"}')
             response = connection.getresponse()

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, Daemon, Metrics, sandbox, wait_for
+from tests.kit.daemon import Daemon, Metrics, sandbox, wait_for
 from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 HEADERS = {
@@ -55,7 +56,7 @@ class Producer(threading.Thread):
         self._dice = random.Random(seed + number)
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         sent = 0
         with closing(connection):
             while not self.is_stopped.is_set():
@@ -96,7 +97,7 @@ def producing(daemon: Daemon, stream: str, count: int) -> Iterator[list[Producer
         for producer in producers:
             producer.is_stopped.set()
         for producer in producers:
-            producer.join(DEADLINE_S)
+            producer.join(PATIENCE_S)
             assert not producer.is_alive()
 
 
@@ -115,10 +116,10 @@ def service() -> Iterator[str]:
 
 def test_every_scrape_conserves_under_load_throttles_and_faults(run: Run, service: str) -> None:
     settings: dict[str, object] = {
-        "send.connect_timeout_ms": 500,
-        "send.read_timeout_ms": 500,
-        "send.call_timeout_ms": 1000,
-        "default.deadline_ms": 4000,
+        "send.connect_timeout_ms": 2000,
+        "send.read_timeout_ms": 2000,
+        "send.call_timeout_ms": 4000,
+        "default.deadline_ms": 8000,
         "default.shard_records_per_second": 3000,  # more than there is: the service throttles
     }
     daemon = run(settings, service=service)

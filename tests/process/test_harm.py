@@ -6,16 +6,23 @@ a limit of address space counts what threads and the allocator only reserve.
 """
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kit.attacks import ATTACKS, MIB, Victim
-from tests.kit.daemon import Daemon
+from tests.kit.daemon import Daemon, from_scratch
 from tests.kit.endpoints import Endpoint, entry
 from tests.process.conftest import Run
 
 CONTAINER_BYTES = 512 * MIB
+
+
+@pytest.fixture(autouse=True)
+def _is_from_scratch() -> Iterator[None]:
+    with from_scratch():
+        yield
 
 
 def peak_bytes(daemon: Daemon) -> int:

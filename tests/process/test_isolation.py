@@ -5,8 +5,9 @@ import json
 from contextlib import closing
 from functools import partial
 
-from tests.kit.daemon import DEADLINE_S, Daemon, wait_for
+from tests.kit.daemon import Daemon, wait_for
 from tests.kit.endpoints import entry
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 STUCK = [f"stuck-{number}" for number in range(6)]
@@ -21,7 +22,7 @@ def put(daemon: Daemon, stream: str, acknowledge: str) -> dict[str, object]:
         "X-Kdaemon-Acknowledge": acknowledge,
     }
     with closing(
-        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     ) as connection:
         connection.request("POST", "/", body, headers)
         answer: dict[str, object] = json.loads(connection.getresponse().read())
@@ -33,9 +34,6 @@ def test_streams_whose_calls_all_hang_do_not_slow_another(run: Run) -> None:
         "sandbox.streams": [*STUCK, "demo"],
         "default.in_flight_max": CALLS_OF_EACH,
         "default.linger_ms": 0,
-        "default.deadline_ms": 15_000,
-        "send.read_timeout_ms": 60_000,
-        "send.call_timeout_ms": 60_000,
     }
     daemon = run(settings)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import (
-    DEADLINE_S,
     READY,
     Daemon,
     environment,
@@ -22,6 +21,7 @@ from tests.kit.daemon import (
     wait_for,
     write_config,
 )
+from tests.kit.patience import PATIENCE_S
 
 INNER = (
     b"POST /v1/streams/demo/records HTTP/1.1\r\nHost: localhost\r\n"
@@ -46,11 +46,11 @@ def connect(daemon: Daemon, listener: str) -> socket.socket:
     at = daemon.address(listener)
     if listener == "unix":
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(at)
         return client
     host, _, port = at.rpartition("/")[2].rpartition(":")
-    return socket.create_connection((host, int(port)), DEADLINE_S)
+    return socket.create_connection((host, int(port)), PATIENCE_S)
 
 
 def exchange(daemon: Daemon, listener: str, *pieces: bytes) -> bytes:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, ROOT, environment, get, wait_for, write_config
+from tests.kit.daemon import ROOT, environment, get, wait_for, write_config
 from tests.kit.endpoints import Endpoint, entry
+from tests.kit.patience import PATIENCE_S
 
 LISTENING = re.compile(r"listener\W+(\w+)\W+at\W+(http\S+?:\d+)")  # in both formats
 
@@ -37,10 +38,12 @@ class Stalled:
 
 
 @contextmanager
-def stalled(directory: Path, log_format: str, *, is_blocking: bool) -> Iterator[Stalled]:
+def stalled(
+    directory: Path, log_format: str, *, is_blocking: bool, drain_ms: int = 200
+) -> Iterator[Stalled]:
     settings = {
         "log.format": log_format,
-        "drain.deadline_ms": 200,
+        "drain.deadline_ms": drain_ms,
         "send.control_calls_per_second": 100,  # 95 streams are looked for
         "streams.listed.acknowledge": "accepted",  # which the service does not know
     }
@@ -84,14 +87,14 @@ def test_a_log_that_nobody_reads_holds_up_nothing(
         assert get(daemon.at["admin"] + "/livez") == (200, "ok\n")
         assert daemon.put("demo", "delivered") == 200
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(DEADLINE_S) == 1, "of a stream that is missing, too"
+        assert daemon.process.wait(PATIENCE_S) == 1, "of a stream that is missing, too"
 
 
 def test_with_nothing_left_over_the_end_is_0_though_nobody_reads(tmp_path: Path) -> None:
-    with stalled(tmp_path, "json", is_blocking=True) as daemon:
+    with stalled(tmp_path, "json", is_blocking=True, drain_ms=45_000) as daemon:
         assert daemon.put("demo", "accepted") == 200
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(DEADLINE_S) == 0
+        assert daemon.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
@@ -108,14 +111,14 @@ def test_without_a_standard_error_it_starts_runs_and_ends(tmp_path: Path, closed
         wait_for(lambda: path.exists() or None, "the socket")
         assert os.readlink(f"/proc/{process.pid}/fd/2") == os.devnull
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(DEADLINE_S)
+            client.settimeout(PATIENCE_S)
             client.connect(str(path))
             line = {"stream": "demo", "partition_key": "k", "data": "x"}
             client.sendall(json.dumps({"acknowledge": "stored"}).encode() + b"\n")
             client.sendall(json.dumps(line).encode() + b"\n")
             assert b'"acknowledged":1' in client.recv(4096)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -140,7 +143,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, where: str) -
     try:
         wait_for(lambda: path.exists() or None, "the socket")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()

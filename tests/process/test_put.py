@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.kit.daemon import ROOT, Daemon, environment
 from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 
@@ -20,7 +21,7 @@ def put(daemon: Daemon, file: Path, *arguments: str) -> subprocess.CompletedProc
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -3,14 +3,21 @@
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import Process, get, running, started, write_config
+from tests.kit.daemon import Process, from_scratch, get, running, started, write_config
 from tests.process.conftest import Run
 
 EXIT_CONFIG = 78
+
+
+@pytest.fixture(autouse=True)
+def _is_from_scratch() -> Iterator[None]:
+    with from_scratch():
+        yield
 
 
 def ended(process: Process) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import (
-    DEADLINE_S,
     Daemon,
     Process,
     environment,
@@ -22,10 +21,15 @@ from tests.kit.daemon import (
     write_config,
 )
 from tests.kit.endpoints import Answer, Endpoint, entry
+from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}
 HANG: dict[str, object] = {"kind": "hang", "calls": None}
+THROTTLE: dict[str, object] = {"kind": "throttle", "calls": None}
+THROUGHPUT = "ProvisionedThroughputExceededException"
+IN_FLIGHT = (500, "InternalFailure")
+DRAIN_MS = 3000  # where the deadline is met; clients are told in the last quarter of it
 
 
 def kind_of(fault: dict[str, object]) -> str:
@@ -55,7 +59,7 @@ def last_words(daemon: Daemon) -> dict[str, object]:
 
 
 def test_in_the_lame_duck_clients_are_served_and_readiness_is_off(run: Run) -> None:
-    daemon = run({"drain.lame_duck_ms": 2000})
+    daemon = run({"drain.lame_duck_ms": 300_000})
     daemon.signal()
     daemon.wait_log("draining")
     status, reason = daemon.page("/readyz")
@@ -63,7 +67,14 @@ def test_in_the_lame_duck_clients_are_served_and_readiness_is_off(run: Run) -> N
     assert "draining" in reason
     assert daemon.page("/livez")[0] == 200
     assert put(daemon, 10)["FailedRecordCount"] == 0
-    assert daemon.wait() == 0
+    daemon.signal()
+    assert daemon.wait() == 1, "a second signal ends it at once"
+
+
+def test_after_the_lame_duck_the_end_is_0_and_tells_what_was_delivered(run: Run) -> None:
+    daemon = run({"drain.lame_duck_ms": 10})
+    assert put(daemon, 10)["FailedRecordCount"] == 0
+    assert daemon.stop() == 0
     assert last_words(daemon) == {"delivered": 10, "undelivered": 0}
 
 
@@ -95,35 +106,36 @@ def test_what_is_left_at_the_drain_deadline_is_told_and_exits_with_1(
 
 
 @pytest.mark.parametrize(
-    ("fault", "refusal"),
+    ("fault", "count", "refusal"),
     [
-        (HANG, (500, "InternalFailure")),
-        ({"kind": "throttle", "calls": None}, (400, "ProvisionedThroughputExceededException")),
+        (HANG, "kdaemon_records_attempts_total", IN_FLIGHT),
+        (THROTTLE, "kdaemon_records_throttled_total", (400, THROUGHPUT)),
     ],
     ids=["hang", "throttle"],
 )
 def test_a_client_that_waits_is_answered_at_the_drain_deadline(
-    run: Run, fault: dict[str, object], refusal: tuple[int, str]
+    run: Run, fault: dict[str, object], count: str, refusal: tuple[int, str]
 ) -> None:
     """Whether its records are in flight by then or queued, and with the reason. They count as
-    undelivered.
+    undelivered. What is throttled is tried again, and may be in flight by then, too.
     """
-    daemon = run({"drain.deadline_ms": 500})
+    daemon = run({"drain.deadline_ms": DRAIN_MS})
     daemon.inject(fault)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ask, daemon, 10)
-        wait_for(lambda: daemon.counted("kdaemon_records_attempts_total") or None, "the call")
+        wait_for(lambda: daemon.counted(count) or None, "the call")
         assert daemon.stop() == 1
-        answer = waiting.result(DEADLINE_S)
-    assert answer.refusal == refusal
+        answer = waiting.result(PATIENCE_S)
+    assert answer.refusal in {refusal, IN_FLIGHT}
+    assert refusal[1] in answer.body.decode()
     assert last_words(daemon) == {"delivered": 0, "undelivered": 10}
 
 
 def test_a_session_that_waits_is_told_at_the_drain_deadline(run: Run, tmp_path: Path) -> None:
-    daemon = run({"drain.deadline_ms": 500, "listen.unix": str(tmp_path / "k.sock")})
-    daemon.inject({"kind": "throttle", "calls": None})
+    daemon = run({"drain.deadline_ms": DRAIN_MS, "listen.unix": str(tmp_path / "k.sock")})
+    daemon.inject(THROTTLE)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
+        client.settimeout(PATIENCE_S)
         client.connect(str(tmp_path / "k.sock"))
         client.sendall(b'{"stream": "demo", "partition_key": "k", "data": "x"}\n')
         wait_for(lambda: daemon.counted("kdaemon_records_attempts_total") or None, "the call")
@@ -144,7 +156,7 @@ def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(
             "X-Amz-Target: Kinesis_20131202.PutRecords\r\nX-Kdaemon-Acknowledge: accepted\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S) as client:
+        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as client:
             client.sendall(head.encode() + body[:-1])
             wait_for(
                 lambda: daemon.counted("kdaemon_client_connections", listener="http") or None,
@@ -183,7 +195,7 @@ def test_a_kept_connection_hears_close_while_the_daemon_drains(run: Run) -> None
     for it would take longer than this test waits.
     """
     daemon = run({"drain.deadline_ms": 300_000})
-    idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+    idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     with closing(idle):
         idle.request("GET", "/v1/none")
         idle.getresponse().read()
@@ -210,7 +222,7 @@ def test_the_socket_file_is_gone_after_the_end(run: Run, tmp_path: Path) -> None
     path = tmp_path / "k.sock"
     daemon = run({"listen.unix": str(path)})
     with socket.socket(socket.AF_UNIX) as idle:
-        idle.settimeout(DEADLINE_S)
+        idle.settimeout(PATIENCE_S)
         idle.connect(str(path))
         idle.sendall(b'{"stream": "demo"}\n')
         assert daemon.stop() == 0

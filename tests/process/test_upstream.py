@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import DEADLINE_S, Process, get, started, write_config
+from tests.kit.daemon import Process, get, started, write_config
 from tests.kit.endpoints import Endpoint, entry
+from tests.kit.patience import PATIENCE_S
 
 KEY = "AKIDEXAMPLE123456789"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -101,9 +102,6 @@ def daemon(directory: Path, endpoint_url: str, **variables: str) -> Iterator[Pro
     settings = {
         "endpoint_url": endpoint_url,
         "region": "eu-west-1",
-        "default.deadline_ms": 60_000,  # nobody waits for it, but for what is told at once
-        "send.read_timeout_ms": 120_000,
-        "send.call_timeout_ms": 120_000,
         "drain.deadline_ms": 100,
     }
     given = {
@@ -179,7 +177,7 @@ def test_a_client_that_comes_during_a_hold_that_may_mend_itself_hears_what_was_s
     with upstream(keeping) as url, daemon(tmp_path, url) as process:
         try:
             assert put(process, "accepted")[0][0] == 200
-            assert keeping.has_kept.wait(DEADLINE_S)
+            assert keeping.has_kept.wait(PATIENCE_S)
             told, text = put(process)
             assert told == refusal
             assert words in text

@@ -18,6 +18,7 @@ from bench.spool import payload_bytes, spool_config, wait_for_records
 from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle, table
 from bench.steady import SteadyLoad
 from kdaemon.config.load import load_config
+from tests.kit.patience import PATIENCE_S
 
 ALONE = DiskAlone(append_bytes=400_000, appends_per_s=500.0, p50_ms=1.5, p99_ms=8.0)
 
@@ -266,7 +267,7 @@ def test_a_steady_load_counts_from_when_a_record_was_due(pairs: list[Pair]) -> N
 
     def hold_all_back() -> None:
         for _, theirs in pairs:
-            theirs.settimeout(10)
+            theirs.settimeout(PATIENCE_S)
             received = b""
             while received.count(b"\n") < lines_wanted // 2 + 1:  # the setup line too
                 received += theirs.recv(65_536)

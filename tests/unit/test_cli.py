@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from kdaemon import cli as cli_module
 from kdaemon.cli import cli
+from tests.kit.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 
@@ -142,7 +143,7 @@ def test_a_wrong_configuration_is_told_before_anything_heavy_is_imported(tmp_pat
         [sys.executable, "-c", script, "run", "--config", str(path)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "78 []\n"
 
@@ -156,7 +157,7 @@ async def sandbox(*arguments: str) -> Process:
 async def test_sandbox_says_where_it_listens_and_sigterm_ends_it_with_0() -> None:
     process = await sandbox("--listen", "127.0.0.1:0", "--stream", "a", "--stream", "b")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             assert process.stderr is not None
             line = json.loads(await process.stderr.readline())
             assert line["fields"]["streams"] == "a,b"
@@ -174,7 +175,7 @@ async def test_sandbox_says_where_it_listens_and_sigterm_ends_it_with_0() -> Non
 
 async def test_sandbox_on_a_port_that_is_taken_says_so_and_exits_1() -> None:
     taken = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    async with taken, asyncio.timeout(30):
+    async with taken, asyncio.timeout(PATIENCE_S):
         address = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
         process = await sandbox("--listen", address)
         _, err = await process.communicate()
@@ -284,7 +285,7 @@ async def put(tmp_path: Path, *arguments: str, **pipes: Any) -> AsyncIterator[Pr
         **{"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | pipes,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             yield process
     finally:
         if process.returncode is None:

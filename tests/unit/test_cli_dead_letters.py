@@ -21,11 +21,11 @@ from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
 from kdaemon.system import SystemClock
 from tests.kit.daemon import environment, get, running, wait_for
+from tests.kit.patience import PATIENCE_S
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
 NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z: what the commands run here take for now
-DEADLINE_S = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_on_a_narrow_terminal_the_list_cuts_names_and_no_number(spool: Path) -> 
             [sys.executable, "-m", "kdaemon", *command],
             stdout=theirs,
             env=environment(COLUMNS="80", TERM="dumb"),
-            timeout=DEADLINE_S,
+            timeout=PATIENCE_S,
         )
         shown = os.read(ours, 100_000).decode()
     finally:
@@ -371,7 +371,7 @@ class FakeDaemon:
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(DEADLINE_S)
+        self._thread.join(PATIENCE_S)
         self._listener.close()
         if self.error is not None:
             raise self.error
@@ -629,7 +629,7 @@ def test_ctrl_c_ends_a_replay_with_what_is_known_so_far_and_130(spool: Path) -> 
     def only_first(daemon: FakeDaemon, number: int, _line: dict[str, Any]) -> bytes | None:
         if number == 2:
             return daemon.take()
-        has_ended.wait(DEADLINE_S)
+        has_ended.wait(PATIENCE_S)
         return None
 
     command = ["dead-letters", "replay", "--directory", str(spool)]
@@ -644,7 +644,7 @@ def test_ctrl_c_ends_a_replay_with_what_is_known_so_far_and_130(spool: Path) -> 
         with process:
             wait_for(lambda: True if left(spool) == [2] else None, "the first letter to go")
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=DEADLINE_S)
+            out, err = process.communicate(timeout=PATIENCE_S)
         has_ended.set()
     assert process.returncode == 130
     assert left(spool) == [2]
@@ -681,7 +681,7 @@ def test_replay_over_http_keeps_exactly_what_was_rejected(spool: Path) -> None:
         result = at("replay", spool, "--endpoint", f"127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
-        thread.join(DEADLINE_S)
+        thread.join(PATIENCE_S)
         server.server_close()
     assert result.exit_code == 1
     assert left(spool) == [1, 501, 700]

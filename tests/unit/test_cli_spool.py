@@ -26,6 +26,7 @@ from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, NewFrame, Store
 from kdaemon.system import SystemClock
 from kdaemon.wire.lines import parse_lines
+from tests.kit.patience import PATIENCE_S
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
@@ -354,7 +355,7 @@ def test_on_a_terminal_verify_shows_a_bar_with_rows(spool: Path) -> None:
             [sys.executable, "-m", "kdaemon", "spool", "verify", "--directory", str(spool)],
             stdout=subprocess.PIPE,
             stderr=theirs,
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         shown = re.sub(r"\x1b\[[\d;?]*\w", "", os.read(ours, 100_000).decode())
     finally:
@@ -481,7 +482,7 @@ def test_an_export_that_the_disk_cannot_hold_says_so_and_leaves_no_half_file(
 
     out = tmp_path / "out"
     with run_export(spool, "--output", str(out), preexec_fn=limit) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert err.decode().startswith(f"cannot write {out}: ")
     assert not out.exists()
@@ -495,7 +496,7 @@ def test_an_export_whose_reader_goes_away_ends_quietly(spool: Path) -> None:
         process.stdout.close()
         assert process.stderr is not None
         err = process.stderr.read()
-        process.wait(30)
+        process.wait(PATIENCE_S)
     assert err == b""
     assert process.returncode == 1
 

@@ -19,6 +19,7 @@ from kdaemon.put import unix as put_module
 from kdaemon.put.lines import BadLine, Form, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source
 from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks
+from tests.kit.patience import PATIENCE_S
 
 
 def formed(form: Form, *lines: bytes) -> list[Any]:
@@ -286,7 +287,7 @@ async def put_file(
     descriptor = os.open(path, os.O_RDONLY)
     try:
         source = Source(descriptor, path.name, is_gzip=path.suffix == ".gz")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await send(form_blocks(source, LineFormer(Form()), totals))
     finally:
         os.close(descriptor)
@@ -387,7 +388,7 @@ async def test_answers_are_heard_while_the_input_waits(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     totals, recorder = Totals(), Recorder()
     try:
-        async with daemon(tmp_path, recorder) as socket, asyncio.timeout(20):
+        async with daemon(tmp_path, recorder) as socket, asyncio.timeout(PATIENCE_S):
             source = Source(reading, "pipe", is_gzip=False)
             blocks = form_blocks(source, LineFormer(Form()), totals)
             sending = asyncio.create_task(UnixPut("s", "delivered", totals).send(socket, blocks))
@@ -417,7 +418,7 @@ async def test_interrupted_it_knows_what_was_sent_and_what_is_open(tmp_path: Pat
     totals = Totals()
     async with daemon(tmp_path, answer_once) as socket:
         sending = asyncio.create_task(put_unix(file, socket, totals=totals))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while totals.acknowledged < 1:
                 await asyncio.sleep(0.001)
         sending.cancel()
@@ -453,7 +454,7 @@ async def test_a_daemon_that_goes_away_ends_it_though_the_input_waits(tmp_path: 
     totals = Totals()
     try:
         blocks = form_blocks(Source(reading, "pipe", is_gzip=False), LineFormer(Form()), totals)
-        async with daemon(tmp_path, leave) as socket, asyncio.timeout(20):
+        async with daemon(tmp_path, leave) as socket, asyncio.timeout(PATIENCE_S):
             with pytest.raises(PutError, match="without an answer: 1,"):
                 await UnixPut("s", "delivered", totals).send(socket, blocks)
     finally:

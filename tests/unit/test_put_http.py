@@ -18,6 +18,7 @@ from kdaemon.put.http import HttpPut
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.put.source import Source
 from kdaemon.put.unix import PutError, Totals, form_blocks
+from tests.kit.patience import PATIENCE_S
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,7 +75,7 @@ class Put:
         descriptor = os.open(self._path, os.O_RDONLY)
         try:
             source = Source(descriptor, "x", is_gzip=False)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 blocks = form_blocks(source, LineFormer(Form()), self.totals)
                 await self._http.send(endpoint, blocks)
         finally:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.kit.patience import PATIENCE_S
+
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -13,7 +15,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

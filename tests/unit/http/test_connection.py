@@ -20,6 +20,7 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX
 from tests.kit.doors import FakeTransport
+from tests.kit.patience import PATIENCE_S
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
 POST = (
@@ -489,11 +490,11 @@ async def test_a_refused_client_that_never_closes_is_cut_off(harness: Make) -> N
 
 async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness: Make) -> None:
     one = harness(HttpLimits(sweep_interval_s=0.01))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while one.hub.tick < 2:
             await asyncio.sleep(0.01)
     one.lose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while one.hub._timer is not None:
             await asyncio.sleep(0.01)
 
@@ -612,7 +613,7 @@ async def ask(server: HttpServer, sent: bytes) -> bytes:
     """What the server says until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(sent)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -660,7 +661,7 @@ def test_connections_over_the_limit_are_dropped_and_counted(run: Callable[[Any],
         server = await serve_http(echo, "127.0.0.1", 0, HttpLimits(connections_max=1))
         _, first = await asyncio.open_connection("127.0.0.1", server.port)
         first.write(b"GET")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not server.counters.open or server.hub.places.silent:
                 await asyncio.sleep(0.01)
             reader, second = await asyncio.open_connection("127.0.0.1", server.port)
@@ -680,7 +681,7 @@ def test_closing_answers_what_is_open_then_ends(run: Callable[[Any], Any]) -> No
         server = await serve_http(requests.append, "127.0.0.1", 0)
         idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
         open_one = asyncio.create_task(ask(server, GET))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not requests or server.counters.open < 2:
                 await asyncio.sleep(0.01)
             closing = asyncio.create_task(server.aclose(10))
@@ -703,7 +704,7 @@ def test_closing_cuts_off_what_is_still_open_after_the_grace(run: Callable[[Any]
         requests: list[HttpRequest] = []
         server = await serve_http(requests.append, "127.0.0.1", 0)
         stuck = asyncio.create_task(ask(server, GET))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not requests:
                 await asyncio.sleep(0.01)
             await server.aclose(0.01)

@@ -11,6 +11,7 @@ import uvloop
 from kdaemon.http.connection import ANSWER_START
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import serve_http, serve_unix
+from tests.kit.patience import PATIENCE_S
 from tests.unit.http.harness import GET, HEAD, Make, statuses
 
 
@@ -158,7 +159,7 @@ def test_who_closed_and_who_only_sends_no_more_are_told_apart(
                 server = await serve_unix(handle, f"{directory}/s")
                 reader, writer = await asyncio.open_unix_connection(f"{directory}/s")
             writer.write(GET)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not requests:
                     await asyncio.sleep(0.01)
                 if closes == "both sides":

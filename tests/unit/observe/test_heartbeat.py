@@ -7,6 +7,7 @@ import pytest
 
 from kdaemon.observe.heartbeat import NS, STILL_NS_MAX, Heartbeat
 from kdaemon.system import SystemClock
+from tests.kit.patience import PATIENCE_S
 
 
 class Hand:
@@ -91,13 +92,13 @@ async def test_on_a_loop_it_beats_as_fast_as_an_impatient_watchdog_wants_until_s
     heart, other_heart = Heartbeat(clock, eater.feed, 0.001), Heartbeat(clock, other.feed, 0.001)
     heart.start()
     assert eater.fed == 1, "the first beat is at once"
-    await asyncio.wait_for(eater.is_full.wait(), 20)
+    await asyncio.wait_for(eater.is_full.wait(), PATIENCE_S)
     assert heart.is_alive(clock.now_ns())
     heart.stop()
     heart.stop()
     count = eater.fed
     other_heart.start()
-    await asyncio.wait_for(other.is_full.wait(), 20)
+    await asyncio.wait_for(other.is_full.wait(), PATIENCE_S)
     other_heart.stop()
     assert eater.fed == count, "another beat five times meanwhile"
 
@@ -126,6 +127,6 @@ async def test_what_is_called_at_each_beat_cannot_stop_the_heart() -> None:
     heart = Heartbeat(SystemClock(), lambda: None, 0.001, on_beat)
     heart.start()
     assert called.fed == 1, "at the first beat too"
-    await asyncio.wait_for(called.is_full.wait(), 20)
+    await asyncio.wait_for(called.is_full.wait(), PATIENCE_S)
     heart.stop()
     assert [str(error) for error in errors] == ["the second look broke"]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.observe.log_queue import BYTES_MAX, LINES_MAX, LogQueue, write_to
-
-TIMEOUT_S = 20.0  # for another thread on a busy machine
+from tests.kit.patience import PATIENCE_S
 
 
 def dropped(count: int) -> bytes:
@@ -28,7 +27,7 @@ class Reader:
 
     def write(self, line: bytes) -> None:
         self.is_asked.set()
-        assert self.may_read.wait(TIMEOUT_S)
+        assert self.may_read.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
         self.lines.append(line)
@@ -44,20 +43,20 @@ def queue(reader: Reader) -> Iterator[LogQueue]:
     queue = LogQueue(reader.write, dropped)
     yield queue
     reader.may_read.set()
-    assert queue.close(TIMEOUT_S)
+    assert queue.close(PATIENCE_S)
 
 
 def stall(queue: LogQueue, reader: Reader) -> None:
     """The thread is stuck with a first line."""
     queue.put(b"first\n")
-    assert reader.is_asked.wait(TIMEOUT_S)
+    assert reader.is_asked.wait(PATIENCE_S)
 
 
 def test_lines_come_in_order(queue: LogQueue, reader: Reader) -> None:
     reader.may_read.set()
     for number in range(100):
         queue.put(b"%d\n" % number)
-    assert queue.flush(TIMEOUT_S)
+    assert queue.flush(PATIENCE_S)
     assert reader.lines == [b"%d\n" % number for number in range(100)]
     assert queue.waiting == 0
 
@@ -71,7 +70,7 @@ def test_a_reader_that_stands_still_costs_the_oldest_lines_and_is_told_so(
     assert queue.lines_dropped == 7
     assert queue.waiting == LINES_MAX + 1
     reader.may_read.set()
-    assert queue.flush(TIMEOUT_S)
+    assert queue.flush(PATIENCE_S)
     assert reader.lines[:3] == [b"first\n", b"dropped 7\n", b"7\n"]
     assert reader.lines[-1] == b"%d\n" % (LINES_MAX + 6)
     assert reader.lines.count(b"dropped 7\n") == 1
@@ -94,10 +93,10 @@ def test_lines_that_cannot_be_written_are_counted_and_told_when_they_can(
     reader.error = error
     queue.put(b"lost\n")
     queue.put(b"lost\n")
-    assert queue.flush(TIMEOUT_S)
+    assert queue.flush(PATIENCE_S)
     reader.error = None
     queue.put(b"kept\n")
-    assert queue.flush(TIMEOUT_S)
+    assert queue.flush(PATIENCE_S)
     assert reader.lines == [b"dropped 2\n", b"kept\n"]
     assert queue.lines_dropped == 2
 
@@ -112,7 +111,7 @@ def test_the_end_waits_for_the_log_only_so_long(queue: LogQueue, reader: Reader)
 def test_the_end_writes_what_is_there(queue: LogQueue, reader: Reader) -> None:
     queue.put(b"last words\n")
     reader.may_read.set()
-    assert queue.close(TIMEOUT_S)
+    assert queue.close(PATIENCE_S)
     assert reader.lines == [b"last words\n"]
 
 
@@ -158,7 +157,7 @@ def test_a_descriptor_without_room_is_waited_for_and_every_line_is_whole(
         while len(read) < expected:
             read += os.read(pipe.reader, 65_536)
         assert read[filled:] == b"".join(lines)
-        assert queue.close(TIMEOUT_S)
+        assert queue.close(PATIENCE_S)
     flags = fcntl.fcntl(pipe.writer, fcntl.F_GETFL)
     assert bool(flags & os.O_NONBLOCK) is not is_blocking, "who shares it finds it as it was"
     pipe.close()
@@ -185,6 +184,6 @@ def test_a_full_disk_is_an_error_that_is_counted() -> None:
     with open("/dev/full", "w", closefd=True) as stream:
         queue = LogQueue(write_to(stream), dropped)
         queue.put(b"x\n")
-        assert queue.flush(TIMEOUT_S)
+        assert queue.flush(PATIENCE_S)
         assert queue.lines_dropped == 1
-        assert queue.close(TIMEOUT_S)
+        assert queue.close(PATIENCE_S)

@@ -12,6 +12,7 @@ from kdaemon.observe.notify import (
     Notifier,
     watchdog_interval_s,
 )
+from tests.kit.patience import PATIENCE_S
 
 PID = 4321
 
@@ -22,7 +23,7 @@ class Manager:
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(address)
-        self._socket.settimeout(20)
+        self._socket.settimeout(PATIENCE_S)
 
     def received(self) -> list[str]:
         """The assignments of the next datagram."""

@@ -17,12 +17,13 @@ from kdaemon.sandbox.server import UNPARSABLE, SandboxServer, WallClock
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
+from tests.kit.clock import jump
+from tests.kit.patience import PATIENCE_S
 
 JSON = "application/x-amz-json-1.1"
 DATA = base64.b64encode(b"hello").decode()
 PUT: dict[str, Any] = {"StreamName": "orders", "Records": [{"Data": DATA, "PartitionKey": "k"}] * 3}
 NAMED = {"StreamName": "orders"}
-DEADLINE_S = 10.0
 
 
 class Sandbox:
@@ -59,7 +60,7 @@ async def running(
 ) -> AsyncIterator[Sandbox]:
     server = SandboxServer(Service(settings, SystemDice(7)), clock or SystemClock())
     await server.start(port=0)
-    timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
+    timeout = aiohttp.ClientTimeout()  # none: a test may let hours pass
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             yield Sandbox(server, session)
@@ -181,23 +182,24 @@ async def test_a_fault_writes_before_it_shows_only_if_it_says_so(
 
 
 async def test_latency_delays_the_answer_and_not_the_write(sandbox: Sandbox) -> None:
-    sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=200))
-    loop = asyncio.get_running_loop()
-    start = loop.time()
+    sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=3_600_000))
     slow = asyncio.create_task(sandbox.answer("PutRecords", PUT))
+    async with asyncio.timeout(PATIENCE_S):
+        while not sandbox.service.stored("orders"):
+            await asyncio.sleep(0)
     quick = await sandbox.answer("ListStreams", {})
     assert quick["StreamNames"] == ["orders"]
+    jump(1800)
+    await sandbox.answer("ListStreams", {})
     assert not slow.done()
+    jump(1800)
     assert (await slow)["FailedRecordCount"] == 0
-    assert loop.time() - start >= 0.2
-    (arrival_ns,) = {stored.arrival_ns for stored in sandbox.service.stored("orders")}
-    assert arrival_ns < SystemClock.now_ns() - 100_000_000
 
 
 async def test_a_hang_never_answers_and_closing_ends_it(sandbox: Sandbox) -> None:
     sandbox.service.add_faults(Fault(kind=FaultKind.HANG, is_written=True))
     hung = asyncio.create_task(sandbox.call("PutRecords", PUT))
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not sandbox.service.stored("orders"):
             await asyncio.sleep(0)
     await sandbox.answer("ListStreams", {})
@@ -210,7 +212,7 @@ async def test_a_hang_never_answers_and_closing_ends_it(sandbox: Sandbox) -> Non
 async def test_closing_drops_delayed_answers(sandbox: Sandbox) -> None:
     sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=3_600_000))
     slow = asyncio.create_task(sandbox.call("PutRecords", PUT))
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not sandbox.service.stored("orders"):
             await asyncio.sleep(0)
     await sandbox.server.aclose()
@@ -378,7 +380,6 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
         start = loop.time()
         held = asyncio.create_task(sandbox.answer("PutRecords", five))
         await sandbox.answer("ListStreams", {})
-        assert not held.done()
         assert (await held)["FailedRecordCount"] == 0
         assert loop.time() - start >= 0.5
         start = loop.time()
@@ -402,7 +403,7 @@ async def test_closing_drops_held_answers() -> None:
         sandbox.service.create_stream("orders", 1)
         await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds
         held = asyncio.create_task(sandbox.call("PutRecords", PUT))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while sandbox.service.call_counts["PutRecords"] < 2:
                 await asyncio.sleep(0)
         await sandbox.server.aclose()

@@ -17,6 +17,8 @@ from kdaemon.base.service import YANDEX
 from kdaemon.base.verdict import Verdict
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.settle.verdict import judge_call
+from tests.kit.clock import jump
+from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
     ARN,
     DELIVERED,
@@ -273,33 +275,61 @@ async def test_an_answer_that_is_not_http_is_unreadable() -> None:
     assert (error.code, error.was_sent) == ("UnreadableAnswer", True)
 
 
+async def until_received(service: ScriptedService) -> None:
+    while not service.received:
+        await asyncio.sleep(0)
+
+
+def waits_for_a_connection(client: ServiceClient) -> bool:
+    connector = client._http.connector
+    return connector is not None and bool(connector._waiters)
+
+
 async def test_no_answer_in_time_may_have_written(service: ScriptedService) -> None:
     service.script.append(hang)
-    settings = ClientSettings(endpoint_url=service.url, read_timeout_s=0.05)
+    settings = ClientSettings(
+        endpoint_url=service.url, read_timeout_s=PATIENCE_S, call_timeout_s=2 * PATIENCE_S
+    )
     async with opened(settings) as client:
-        error = await failure(client.put_records(ORDERS, RECORDS))
+        call = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        await until_received(service)
+        jump(PATIENCE_S)
+        error = await call
         assert (error.code, error.was_sent) == ("ReadTimeout", True)
         assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
 
 
 async def test_the_whole_call_is_bounded_too(service: ScriptedService) -> None:
     service.script.append(hang)
-    settings = ClientSettings(endpoint_url=service.url, call_timeout_s=0.05)
+    settings = ClientSettings(
+        endpoint_url=service.url, read_timeout_s=2 * PATIENCE_S, call_timeout_s=PATIENCE_S
+    )
     async with opened(settings) as client:
-        await client.refresh_credentials()
-        error = await failure(client.put_records(ORDERS, RECORDS))
+        call = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        await until_received(service)
+        jump(PATIENCE_S)
+        error = await call
     assert (error.code, error.was_sent) == ("CallTimeout", True)
-    assert "0.05 s" in error.message
+    assert f"{PATIENCE_S:g} s" in error.message
 
 
 async def test_waiting_for_a_free_connection_ends_as_not_sent(service: ScriptedService) -> None:
     service.script.append(hang)
-    settings = ClientSettings(endpoint_url=service.url, connections_max=1, connect_timeout_s=0.1)
+    settings = ClientSettings(
+        endpoint_url=service.url,
+        connections_max=1,
+        connect_timeout_s=PATIENCE_S,
+        read_timeout_s=3 * PATIENCE_S,
+        call_timeout_s=3 * PATIENCE_S,
+    )
     async with opened(settings) as client:
         first = asyncio.create_task(client.put_records(ORDERS, RECORDS))
-        while not service.received:
+        await until_received(service)
+        second = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        while not waits_for_a_connection(client):
             await asyncio.sleep(0)
-        error = await failure(client.put_records(ORDERS, RECORDS))
+        jump(PATIENCE_S + 1)  # aiohttp rounds long ones up
+        error = await second
         assert (error.code, error.was_sent) == ("ConnectTimeout", False)
         first.cancel()
         await asyncio.wait([first])

@@ -14,6 +14,8 @@ from kdaemon.base.errors import Trouble
 from kdaemon.send import client as client_module
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws
+from tests.kit.clock import jump
+from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
     ACCESS_KEY,
     ORDERS,
@@ -223,9 +225,13 @@ async def test_a_search_for_credentials_is_bounded_and_ends_with_the_client(
     service: ScriptedService, container: ScriptedService
 ) -> None:
     container.script.extend([hang] * 9)
-    settings = ClientSettings(endpoint_url=service.url, call_timeout_s=0.3)
+    settings = ClientSettings(endpoint_url=service.url, call_timeout_s=PATIENCE_S)
     async with opened(settings) as client:
-        error = await failure(client.put_records(ORDERS, RECORDS))
+        call = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        while not container.received:
+            await asyncio.sleep(0)
+        jump(PATIENCE_S)
+        error = await call
         assert (error.code, error.was_sent) == ("CallTimeout", False)
         assert "credentials" in error.message
     assert len(container.received) == 1

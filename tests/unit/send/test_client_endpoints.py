@@ -18,6 +18,7 @@ from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import keys_of
 from kdaemon.send.request import Route
+from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
     ARN,
     ORDERS,
@@ -308,6 +309,10 @@ asyncio.run(main(ClientSettings(endpoint_url="http://127.0.0.1:9", is_anonymous=
 asyncio.run(main(ClientSettings()))
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert ran.stdout.splitlines() == ["[]", "['botocore']", "['aiobotocore', 'botocore']"]

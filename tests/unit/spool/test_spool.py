@@ -17,6 +17,7 @@ from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import STORED, Spool
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
+from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 
@@ -25,11 +26,11 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
     answered: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
     frame = a_frame(*data, on_settled=answered.set_result)
     assert spool.put(target, frame)
-    return await asyncio.wait_for(answered, 10)
+    return await asyncio.wait_for(answered, PATIENCE_S)
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0)
 
@@ -58,7 +59,7 @@ async def test_a_frame_is_on_disk_before_it_is_answered_and_then_delivered(tmp_p
 
         assert spool.put(target, a_frame(b"a", b"b", on_settled=answer))
         assert not seen, "not answered before the commit"
-        await asyncio.wait_for(answered.wait(), 10)
+        await asyncio.wait_for(answered.wait(), PATIENCE_S)
         assert seen == [1]
         await until(lambda: target.data == [b"a", b"b"])
         assert target.counters.unaccounted() == 0
@@ -201,7 +202,7 @@ async def test_a_full_spool_takes_nothing_until_there_is_room(tmp_path: Path) ->
         await until(lambda: len(target.frames) == taken)
         for frame in target.frames:
             target.settle(frame)
-        await asyncio.wait_for(called.wait(), 10)
+        await asyncio.wait_for(called.wait(), PATIENCE_S)
         await until(lambda: rows(tmp_path / "spool") == 0)
         assert (await stored(spool, target, big)).results == [STORED]
 
@@ -212,7 +213,7 @@ async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
         for number in range(12):
             data = b"%d" % number + bytes(200_000)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not spool.put(target, a_frame(data)):
                     await asyncio.sleep(0)
         dropped = target.counters.dropped
@@ -356,7 +357,7 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:
     """As a client that asks again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not spool.put(target, a_frame(data), is_listed=False):
             await asyncio.sleep(0)
     return True

@@ -1,0 +1,17 @@
+"""For all tests: neither the machine's speed nor who started this process decides any of them."""
+
+import signal
+
+from hypothesis import HealthCheck, settings
+
+
+def pytest_configure() -> None:
+    """A shell that starts pytest in the background has it ignore SIGINT; its children would too.
+    Hypothesis has limits of time of its own, for an example and for making one.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile(
+        "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("patient")
