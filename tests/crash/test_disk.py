@@ -26,6 +26,7 @@ from tests.kit.patience import PATIENCE_S
 
 DISK_BYTES = 48 * MIB  # 16 of them are the reserve for deletions
 HANG = {"kind": "hang", "calls": None}
+SOON_OVER = {f"send.{name}_timeout_ms": 4_000 for name in ("connect", "read", "call")}
 
 
 @contextlib.contextmanager
@@ -82,7 +83,9 @@ def test_a_full_disk_refuses_stored_and_nothing_else_until_it_has_space_again(
     with (
         small_disk(tmp_path / "disk") as disk,
         sandbox("demo") as service,
-        running(tmp_path, {"spool.directory": str(disk / "spool")}, service=service) as daemon,
+        running(
+            tmp_path, {"spool.directory": str(disk / "spool"), **SOON_OVER}, service=service
+        ) as daemon,
     ):
         putter = Putter(daemon)
         assert putter.put("stored")[0]

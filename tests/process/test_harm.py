@@ -37,7 +37,7 @@ def put_one(daemon: Daemon) -> None:
     assert answer.members["FailedRecordCount"] == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_attack_ends_the_daemon_or_stops_the_others(run: Run, tmp_path: Path) -> None:
     path = str(tmp_path / "k.sock")
     daemon = run(
