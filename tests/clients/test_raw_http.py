@@ -7,9 +7,9 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from tests.kit.daemon import Daemon, running, wait_for
+from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 PIPELINED = 200
 

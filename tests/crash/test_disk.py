@@ -18,11 +18,10 @@ from tests.kit.daemon import (
     running,
     sandbox,
     started,
-    wait_for,
     write_config,
 )
 from tests.kit.endpoints import Endpoint, data_of
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 DISK_BYTES = 48 * MIB  # 16 of them are the reserve for deletions
 HANG = {"kind": "hang", "calls": None}

@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox, wait_for
+from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox
 from tests.kit.endpoints import Endpoint
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 MEMORY_BYTES = 16 * MIB
 PUSHED_BYTES = 4 * MEMORY_BYTES

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
-from tests.kit.daemon import MIB, Daemon, running, wait_for
-from tests.kit.patience import PATIENCE_S
+from tests.kit.daemon import MIB, Daemon, running
+from tests.kit.patience import PATIENCE_S, wait_for
 
 RECORDS = (b"poison", b"good", b"stuck")
 

@@ -6,8 +6,8 @@ import http.client
 import json
 from pathlib import Path
 
-from tests.kit.daemon import MIB, Daemon, running, wait_for
-from tests.kit.patience import PATIENCE_S
+from tests.kit.daemon import MIB, Daemon, running
+from tests.kit.patience import PATIENCE_S, wait_for
 
 DATA_BYTES = 10_000
 THROTTLED = {"kind": "throttle", "calls": None}

@@ -11,17 +11,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.template import Copy, template
 
 T = TypeVar("T")
@@ -364,13 +363,3 @@ def send(method: str, url: str, body: str | None = None) -> tuple[int, str]:
             return error.code, error.read().decode()
     except (urllib.error.URLError, ConnectionError):
         return 0, ""
-
-
-def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = PATIENCE_S) -> T:
-    """Asks again and again; fails by name. For what another process does."""
-    until = time.monotonic() + timeout_s
-    while (found := condition()) is None:
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {timeout_s} s in vain for {what}")
-        time.sleep(0.01)
-    return found

@@ -12,14 +12,13 @@ import json
 import select
 import subprocess
 import sys
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 T = TypeVar("T")
 
@@ -193,16 +192,6 @@ def entry(data: bytes, key: str, explicit_hash_key: str | None = None) -> dict[s
 def data_of(record: dict[str, Any]) -> bytes:
     """The data of a record that was read."""
     return base64.b64decode(record["Data"])
-
-
-def wait_for(condition: Callable[[], T | None], what: str) -> T:
-    """Asks again and again; fails by name after `PATIENCE_S`. For other processes only."""
-    until = time.monotonic() + PATIENCE_S
-    while (found := condition()) is None:
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {PATIENCE_S} s in vain for {what}")
-        time.sleep(0.01)
-    return found
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ import boto3
 
 from kdaemon.base.record import Record
 from tests.kit.aggregates import python_reads
-from tests.kit.daemon import MIB, ROOT, environment, sandbox, send, wait_for
+from tests.kit.daemon import MIB, ROOT, environment, sandbox, send
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.kcl import Read
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 KEYS = {

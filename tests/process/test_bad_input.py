@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.kit.daemon import MIB, Daemon, from_scratch, running, wait_for
+from tests.kit.daemon import MIB, Daemon, from_scratch, running
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 HEAD = (
     "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"

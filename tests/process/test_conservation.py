@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import Daemon, Metrics, sandbox, wait_for
+from tests.kit.daemon import Daemon, Metrics, sandbox
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 HEADERS = {

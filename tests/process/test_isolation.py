@@ -5,9 +5,9 @@ import json
 from contextlib import closing
 from functools import partial
 
-from tests.kit.daemon import Daemon, wait_for
+from tests.kit.daemon import Daemon
 from tests.kit.endpoints import entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 STUCK = [f"stuck-{number}" for number in range(6)]

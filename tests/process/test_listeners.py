@@ -18,10 +18,9 @@ from tests.kit.daemon import (
     environment,
     get,
     running,
-    wait_for,
     write_config,
 )
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 INNER = (
     b"POST /v1/streams/demo/records HTTP/1.1\r\nHost: localhost\r\n"

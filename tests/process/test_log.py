@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import ROOT, environment, get, wait_for, write_config
+from tests.kit.daemon import ROOT, environment, get, write_config
 from tests.kit.endpoints import Endpoint, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 LISTENING = re.compile(r"listener\W+(\w+)\W+at\W+(http\S+?:\d+)")  # in both formats
 

@@ -5,28 +5,21 @@ the process holds what `memory_bytes_max` says. When the service is back, all of
 import base64
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox, wait_for
+from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox
 from tests.kit.endpoints import Endpoint
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 HELD_BYTES = 64 * MIB
 ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
 UNLIMITED = 10**9
 SHARD_COUNT = 4
 CONNECTION_COUNT = 4
-
-
-@pytest.fixture(autouse=True)
-def _is_from_scratch() -> Iterator[None]:
-    with from_scratch():
-        yield
 
 
 class Pusher:
@@ -110,6 +103,7 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
     }
     with (
         sandbox("demo", SHARD_COUNT, **quotas) as service,
+        from_scratch(),
         running(tmp_path, settings, service=service) as daemon,
     ):
         idle_bytes = daemon.rss_bytes()

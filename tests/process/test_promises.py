@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import MIB, Daemon, sandbox, started, wait_for
+from tests.kit.daemon import MIB, Daemon, sandbox, started
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 

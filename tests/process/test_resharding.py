@@ -6,8 +6,9 @@ Splits, merges and UpdateShardCount under load are in `test_promises.py`, and wi
 
 from typing import Any
 
-from tests.kit.daemon import MIB, sandbox, wait_for
+from tests.kit.daemon import MIB, sandbox
 from tests.kit.endpoints import Endpoint, entry
+from tests.kit.patience import wait_for
 from tests.process.conftest import Run
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/demo"

@@ -3,7 +3,6 @@
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from tests.kit.daemon import Process, from_scratch, get, running, started, write
 from tests.process.conftest import Run
 
 EXIT_CONFIG = 78
-
-
-@pytest.fixture(autouse=True)
-def _is_from_scratch() -> Iterator[None]:
-    with from_scratch():
-        yield
 
 
 def ended(process: Process) -> tuple[int, str]:
@@ -41,7 +34,7 @@ def test_a_port_in_use_is_an_error_that_names_its_key(tmp_path: Path, key: str) 
 
 def test_a_wrong_configuration_ends_with_78_and_all_its_errors(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"default.share": 2, "listen.htp": "x", "log.level": "loud"})
-    with started(["run", "--config", str(config)]) as process:
+    with from_scratch(), started(["run", "--config", str(config)]) as process:
         code, log = ended(process)
     assert code == EXIT_CONFIG
     for key in ("default.share", "listen.htp", "log.level"):
@@ -66,7 +59,8 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_path: Path) -> None:
-    daemon = run({"listen.unix": str(tmp_path / "k.sock")})
+    with from_scratch():
+        daemon = run({"listen.unix": str(tmp_path / "k.sock")})
     assert len(daemon.log) == len(daemon.lines)
     for name in ("sandbox", "admin", "http", "unix"):
         assert daemon.address(name)

@@ -17,11 +17,10 @@ from tests.kit.daemon import (
     environment,
     sandbox,
     started,
-    wait_for,
     write_config,
 )
 from tests.kit.endpoints import Answer, Endpoint, entry
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}

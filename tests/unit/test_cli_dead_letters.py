@@ -20,8 +20,8 @@ from kdaemon.cli.shown import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
 from kdaemon.system import SystemClock
-from tests.kit.daemon import environment, get, running, wait_for
-from tests.kit.patience import PATIENCE_S
+from tests.kit.daemon import environment, get, running
+from tests.kit.patience import PATIENCE_S, wait_for
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
