@@ -89,6 +89,8 @@ def run(flights: list[Flight], source: Path, via: str, threads: int) -> int:
     sandbox_port = free_port()
     extra = f'[sandbox]\nlisten = "127.0.0.1:{sandbox_port}"\nstreams = ["demo"]\n'
     extra += "[drain]\nlame_duck_ms = 0\n"  # nobody is served after the put
+    # What is in flight at its deadline is sent again by its client: on a slow machine twice there.
+    extra += "[default]\ndeadline_ms = 45000\n"
     with tempfile.TemporaryDirectory(prefix="kdaemon-demo-") as directory:
         daemon = DaemonProcess(Path(directory), extra, flags=("--sandbox",))
         with daemon:
