@@ -19,7 +19,7 @@ from tests.crash.clients import Client, Doors, Http, Session, UnixLines
 from tests.crash.oracle import Oracle
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
-from tests.crash.verdict import Kill, Verdict, judge_promises, judge_repeats
+from tests.crash.verdict import READ_TIMEOUT_S, Kill, Verdict, judge_promises, judge_repeats
 from tests.kit.daemon import Metrics, environment, get, write_config
 
 STREAMS = ("orders", "clicks")
@@ -137,7 +137,7 @@ class Crasher:
             "memory_bytes_max": 16 * MIB,
             "listen.unix": self._doors.unix_path,
             "send.connect_timeout_ms": 1000,
-            "send.read_timeout_ms": 2000,
+            "send.read_timeout_ms": int(READ_TIMEOUT_S * 1000),
             "send.call_timeout_ms": 4000,
             "send.control_calls_per_second": 50.0,
             "default.deadline_ms": 3000,
@@ -198,12 +198,16 @@ class Crasher:
     # Lives and deaths
 
     @asynccontextmanager
-    async def _living(self, point: str = "") -> AsyncIterator[Life]:
+    async def _living(
+        self, point: str = "", *, is_from_scratch: bool = False
+    ) -> AsyncIterator[Life]:
         """One life of the daemon: over, in one way or another, when the block is left."""
         if point:
             count = self._dice.randint(1, INNER_POINTS[point])
             point = f"{point}:{count}:{self._dice.randrange(2**32)}"
-        life = await Life.start(self._config, self._environment, point)
+        life = await Life.start(
+            self._config, self._environment, point, is_from_scratch=is_from_scratch
+        )
         self._life = life
         following = asyncio.create_task(self._follow(life))
         try:
@@ -245,7 +249,7 @@ class Crasher:
                 await self._kill_inside(point, point)
 
     async def _kill_after(self, most_s: float, *, is_ready: bool, point: str = "") -> None:
-        async with self._living() as life:
+        async with self._living(is_from_scratch=not is_ready) as life:
             if is_ready:
                 assert await life.wait_ready(), life.tell("ended at its start")
             assert not await life.ends_within(self._dice.uniform(0.0, most_s)), life.tell("ended")

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
@@ -13,8 +15,9 @@ from typing import Any
 
 from tests.crash.launch import POINT_VARIABLE
 from tests.kit.patience import PATIENCE_S
+from tests.kit.template import MAIN, ROOT, Copy, template
 
-ROOT = Path(__file__).resolve().parents[2]
+LOOK_S = 0.005  # between two looks for an exit code that is due
 LINES_MAX = 200  # of a log that a failure shows
 BAD_LEVELS = {"error", "critical"}
 
@@ -22,7 +25,7 @@ BAD_LEVELS = {"error", "critical"}
 class Life:
     """From one start of the daemon to its end. `point`: where it kills itself ("": nowhere)."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Copy, log: asyncio.StreamReader) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
         self.defects: list[str] = []  # log lines with a stack
         self.ports: dict[str, int] = {}
@@ -30,33 +33,55 @@ class Life:
         self.started_s = time.monotonic()
         self.ready_s = 0.0  # how long it took
         self._process = process
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = asyncio.create_task(self._listen(log))
 
     @classmethod
-    async def start(cls, config: Path, environment: Mapping[str, str], point: str = "") -> "Life":
-        """`point`: NAME:COUNT:SEED, as `launch.py` reads it."""
-        module = "tests.crash.launch" if point else "kdaemon"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, "run", "--config", str(config)),
-            cwd=ROOT,
-            env={**environment, POINT_VARIABLE: point},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**20,
+    async def start(
+        cls,
+        config: Path,
+        environment: Mapping[str, str],
+        point: str = "",
+        *,
+        is_from_scratch: bool = False,
+    ) -> "Life":
+        """`point`: NAME:COUNT:SEED, as `launch.py` reads it. `is_from_scratch`: no copy of the
+        template, whose start would be over at once.
+        """
+        arguments = ["run", "--config", str(config)]
+        given = {**environment, POINT_VARIABLE: point}
+        reading, writing = os.pipe()
+        process: subprocess.Popen[bytes] | Copy
+        try:
+            if is_from_scratch:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "kdaemon", *arguments],
+                    cwd=ROOT,
+                    env=given,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=writing,
+                )
+            else:
+                module = "tests.crash.launch" if point else MAIN
+                process = template().start(arguments, given, writing, module)
+        finally:
+            os.close(writing)
+        log = asyncio.StreamReader(limit=2**20)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(log), os.fdopen(reading, "rb")
         )
-        return cls(process)
+        return cls(process, log)
 
-    async def _listen(self) -> None:
-        assert self._process.stderr is not None
-        async for raw in self._process.stderr:
+    async def _listen(self, log: asyncio.StreamReader) -> None:
+        async for raw in log:
             text = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(text)
             try:
                 self._hear(json.loads(text))
             except ValueError:
                 continue
-        await self._process.wait()
+        while self._process.poll() is None:  # its log has ended, so it has, or nearly
+            await asyncio.sleep(LOOK_S)
 
     def _hear(self, line: dict[str, Any]) -> None:
         if line["text"] == "listening":
@@ -85,7 +110,7 @@ class Life:
 
     @property
     def has_ended(self) -> bool:
-        return self._process.returncode is not None
+        return self._process.poll() is not None
 
     def kill(self) -> None:
         """SIGKILL, if it is still there."""

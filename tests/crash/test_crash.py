@@ -14,7 +14,7 @@ from tests.crash.summary import summary
 KILLS = len(POINTS) + 1  # each point once; one of them kills twice
 
 
-@pytest.mark.timeout(900)  # seconds; some 40 on an idle machine with two cores
+@pytest.mark.timeout(900)  # seconds; some 20 on an idle machine with two cores
 async def test_what_was_acknowledged_survives_kills_at_every_point(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     crasher = Crasher(tmp_path, seed)

@@ -145,7 +145,7 @@ async def deliver_the_rest(config: Path, doors: Doors, load: Load, service: Serv
         await life.aclose()
 
 
-@pytest.mark.timeout(600)  # seconds; some 12 on an idle machine with two cores
+@pytest.mark.timeout(600)  # seconds; some 8 on an idle machine with two cores
 async def test_what_is_stored_keeps_its_order_through_kills(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     quota = Quota(SHARD_RECORDS_PER_SECOND, 4 * MIB)

@@ -24,11 +24,12 @@ def call_of(written_s: float, answered_s: float, *, is_untold: bool = False) -> 
     return call
 
 
-def repeat_of(earlier: Call) -> Verdict:
+def repeat_of(earlier: Call, slack_s: float = 0.0) -> Verdict:
     """The verdict on record 7, taken by this call and by one long after the kill."""
     verdict = Verdict()
     later = call_of(KILL_S + 5, KILL_S + 5.1)
-    judge_repeats(verdict, [(7, earlier, later)], [earlier, later], [Kill("random", KILL_S)])
+    kills = [Kill("random", KILL_S)]
+    judge_repeats(verdict, [(7, earlier, later)], [earlier, later], kills, slack_s)
     return verdict
 
 
@@ -66,8 +67,12 @@ def test_an_answer_shortly_before_the_kill_excuses_a_repeat_and_an_older_one_doe
     excused = repeat_of(call_of(at_s - 0.1, at_s + 0.01))
     assert (excused.problems, excused.long_repeat_count, excused.exposed_count) == ([], 1, 1)
     assert math.isclose(excused.oldest_repeat_s, SETTLE_WINDOW_S - 0.01)
-    bare = repeat_of(call_of(at_s - 0.1, at_s - 0.01))
+    older = call_of(at_s - 0.1, at_s - 0.01)
+    bare = repeat_of(older)
     assert bare.problems[0].startswith("duplicates without an excuse: 1: 0.7: taken again")
+    assert repeat_of(older, slack_s=0.02).problems == [], "on a machine that is busy"
+    much_older = call_of(at_s - 1.2, at_s - 1.1)
+    assert len(repeat_of(much_older, slack_s=1.0).problems) == 1, "and no excuse for all"
 
 
 def test_no_answer_before_the_kill_excuses_a_repeat_however_old_the_call() -> None:

@@ -20,6 +20,7 @@ second (`spool/spool.py`), a commit takes its time, and the machine has others t
 
 SHORT_S = 0.2  # a whole frame's deletion is on disk by then, unless the disk is slow
 AFTERMATH_S = 0.25  # calls that were on their way when the process died are read up to then
+READ_TIMEOUT_S = 2.0  # the daemon's
 LATE_S = 1.0  # an answer so long after the write may have missed the daemon's read timeout
 SHOWN_MAX = 10
 
@@ -58,8 +59,8 @@ def judge_repeats(
     kills: Sequence[Kill],
     slack_s: float = 0.0,
 ) -> None:
-    """Finds an excuse for each repeat. `kills` in order of time. `slack_s`: added to each time that
-    is allowed.
+    """Finds an excuse for each repeat. `kills` in order of time. `slack_s`: what is allowed for the
+    way from an answer to the disk, beside SETTLE_WINDOW_S; the way of an answer is half as long.
     """
     times = [kill.at_s for kill in kills]
     for call in calls:
@@ -86,7 +87,8 @@ def judge_repeats(
 
 
 def _is_late(call: Call, slack_s: float) -> bool:
-    return LATE_S - slack_s < call.answered_at - call.written_at < math.inf
+    late_s = min(LATE_S, READ_TIMEOUT_S - slack_s / 2)
+    return late_s < call.answered_at - call.written_at < math.inf
 
 
 def _kill_over(

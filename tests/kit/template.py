@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+MAIN = "kdaemon.__main__"
 REQUEST_BYTES_MAX = 1 << 20
 FILES = 4  # of a request: the three standard ones, and where the exit code is told
 
@@ -83,11 +84,19 @@ class Template:
         self._ours.close()
         self._process.wait()
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], stderr: int) -> Copy:
+    def start(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        stderr: int,
+        module: str = MAIN,
+    ) -> Copy:
         """`kdaemon` with these arguments, in the root of the project; it hears and says nothing but
-        on `stderr`.
+        on `stderr`. `module`: whose `main` runs; another one may break something first.
         """
-        request = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+        request = json.dumps(
+            {"module": module, "arguments": arguments, "environment": dict(environment)}
+        ).encode()
         assert len(request) < REQUEST_BYTES_MAX
         ours, theirs = socket.socketpair()
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -121,8 +130,6 @@ def _import_everything() -> None:
 
 def _become(request: dict[str, Any], files: list[int]) -> None:
     """In the copy: what a process has that was started by itself. Does not return."""
-    from kdaemon.__main__ import main
-
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -135,7 +142,7 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
         sys.argv = ["kdaemon", *request["arguments"]]
         random.seed()
         gc.enable()
-        main()
+        importlib.import_module(request["module"]).main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
