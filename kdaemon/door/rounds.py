@@ -9,7 +9,7 @@ the answers.
 from collections import deque
 
 from kdaemon.base.limits import MIB
-from kdaemon.door.admission import Admission
+from kdaemon.door.admission import DELIVERED, Admission
 from kdaemon.wire.lines import Rejected, encode_acknowledged, encode_rejected
 
 ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
@@ -58,6 +58,15 @@ class Rounds:
     def has_answer(self) -> bool:
         """The oldest round is settled."""
         return bool(self._rounds) and not self._rounds[0].open
+
+    @property
+    def wait_for_delivery(self) -> bool:
+        """The client is owed word of records that go through memory alone."""
+        return any(
+            each.frame.acknowledge is DELIVERED
+            for a_round in self._rounds
+            for each in a_round.admissions
+        )
 
     def begin(self, a_round: Round) -> None:
         self._rounds.append(a_round)

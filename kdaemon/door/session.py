@@ -30,6 +30,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.door.unfinished import NO_ROOM, UnfinishedLine, Unfit
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.transports import Presence, presence
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import (
@@ -45,6 +46,8 @@ from kdaemon.wire.lines import (
 # The largest record in base64, with room for its key and field names. A text in which every
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
+ANSWER_START = b"{"  # of every answer that rejections.py makes
+PROBE_S = 0.02  # as in http/connection.py
 
 
 class State(Enum):
@@ -94,6 +97,8 @@ class NdjsonSession(asyncio.Protocol):
         self._is_flush_due = False
         self._last_words = b""  # why the connection ends
         self._has_eof = False
+        self._is_probed = False  # ANSWER_START was sent ahead of the next answer
+        self._is_gone = False  # the client does not read any more; its last lines may be unread
         self._since_tick = hub.tick
 
     # --- the transport's calls
@@ -107,6 +112,10 @@ class NdjsonSession(asyncio.Protocol):
         self._move(State.CLOSED)
         self._hub.detach(self)
         self._unfinished.drop()
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        self._is_gone = True
         self._rounds.withdraw()
         self._is_waiting_for_room = False  # what is not waited for any more needs no room
         self._pump()
@@ -134,10 +143,36 @@ class NdjsonSession(asyncio.Protocol):
             self._unfinished.drop()
             self._move(State.ENDED)
             self._pump()
+            self._look_for_client()
         elif self._state is State.LINGERING:
             self._move(State.CLOSED)
             self._transport.close()
         return True
+
+    # --- a client that may have gone
+
+    def _look_for_client(self) -> None:
+        """Withdraws what a client waits for that has gone. Over TCP one that closed looks like one
+        that sends no more, until something is sent: so the byte that every answer begins with goes
+        ahead.
+        """
+        if self._is_gone or self._is_writing_paused or not self._is_waited_for:
+            return
+        client = presence(self._transport)
+        if client is Presence.GONE:
+            self._withdraw()
+        elif client is Presence.SENDS_NO_MORE and not self._is_probed:
+            self._is_probed = True
+            self._transport.write(ANSWER_START)
+            self._loop.call_later(PROBE_S, self._look_for_client)
+
+    @property
+    def _is_waited_for(self) -> bool:
+        """The client is owed word of a delivery."""
+        return self._state in (State.READING, State.ENDED) and (
+            self._rounds.wait_for_delivery
+            or any(self._door.is_waited_for(held[1], self._acknowledge) for held in self._held)
+        )
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -298,7 +333,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
-        if self._state is State.CLOSED and (
+        if self._is_gone and (
             not self._left_behind.may_wait or self._door.is_waited_for(stream, self._acknowledge)
         ):
             self._door.refuse(stream, CLIENT_GONE, len(block.sizes), block.byte_count)
@@ -375,7 +410,10 @@ class NdjsonSession(asyncio.Protocol):
             self._finish()
 
     def _write(self, answers: bytes) -> None:
-        if self._state in (State.READING, State.ENDED):
+        if self._state in (State.READING, State.ENDED) and not self._is_gone:
+            if self._is_probed:
+                self._is_probed = False
+                answers = answers[len(ANSWER_START) :]
             self._transport.write(answers)
 
     def _finish(self) -> None:
@@ -383,7 +421,8 @@ class NdjsonSession(asyncio.Protocol):
         if self._last_words:
             self._write(self._last_words)
         self._since_tick = self._hub.tick
-        if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
+        is_over = self._has_eof or self._is_gone
+        if is_over or self._transport.is_closing() or not self._transport.can_write_eof():
             self._move(State.CLOSED)
             self._transport.close()
         else:
@@ -424,7 +463,9 @@ class NdjsonSession(asyncio.Protocol):
         elif self._state is State.LINGERING or self._state is State.CLOSED:
             if ticks > hub.linger_ticks_max:
                 self.reset()
-        elif not self._unfinished.byte_count or not self._is_reading:
+        elif self._state is State.ENDED or not self._is_reading:
+            self._look_for_client()
+        elif not self._unfinished.byte_count:
             return
         elif ticks <= hub.body_ticks_max:
             self._unfinished.tick()

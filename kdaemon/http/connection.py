@@ -21,7 +21,7 @@ from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import Refusal, malformed, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
-from kdaemon.http.transports import is_reset, reset_transport
+from kdaemon.http.transports import Presence, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -346,8 +346,13 @@ class HttpProtocol(asyncio.Protocol):
 
     def _look_for_client(self) -> None:
         """Ends a connection whose client has gone. A loop does not look while nothing is read."""
-        if self._state is _OPEN and self._pending and is_reset(self._transport):
+        if self._state is not _OPEN or not self._pending:
+            return
+        client = presence(self._transport)
+        if client is Presence.GONE:
             self.reset()
+        elif client is Presence.SENDS_NO_MORE:
+            self._probe()
 
     # --- the end
 
@@ -428,7 +433,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._state is not _OPEN:
             if ticks > hub.linger_ticks_max:
                 self.reset()
-        elif self._is_probed:
+        elif self._pending and (self._has_eof or not self._is_reading):
             self._look_for_client()
         elif phase is Phase.IDLE:
             if ticks > hub.idle_ticks_max and self._is_idle:

@@ -1,13 +1,23 @@
-"""What asyncio's transports do not say or do: a TCP connection that was reset, and resetting one.
+"""What asyncio's transports do not say or do: whether the other side is there, and a TCP reset.
 
-Knows sockets, and nothing of what is spoken. Where it sits: below connection.py and opening.py.
+A loop sees nothing of a connection that it does not read: who ended its sending side, and who is
+not read for a while, may go unnoticed. Knows sockets, and nothing of what is spoken.
+Where it sits: below connection.py, opening.py and the session of lines.
 """
 
+import select
 import socket
 import struct
+from enum import Enum
 from typing import Any
 
-TCP_CLOSE = 7  # tcpi_state of Linux (include/net/tcp_states.h)
+
+class Presence(Enum):
+    """Of the other side, as far as this side's kernel knows."""
+
+    THERE = "there"
+    SENDS_NO_MORE = "sends no more"  # it may read on; over TCP it may also be gone
+    GONE = "gone"  # it closed a Unix socket, or has reset a TCP connection
 
 
 def reset_transport(transport: Any) -> None:
@@ -18,10 +28,19 @@ def reset_transport(transport: Any) -> None:
     transport.abort()
 
 
-def is_reset(transport: Any) -> bool:
-    """Whether the other side has reset a TCP connection. False for what is not TCP."""
+def presence(transport: Any) -> Presence:
+    """Asks the kernel, without reading. What is no socket is there."""
     sock = transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
-        return False  # there a write fails at once
-    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    return state == TCP_CLOSE
+    if sock is None:
+        return Presence.THERE
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return Presence.GONE
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)  # the two others are told unasked
+    events = 0
+    for _, found in poll.poll(0):
+        events |= found
+    if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+        return Presence.GONE
+    return Presence.SENDS_NO_MORE if events & select.POLLRDHUP else Presence.THERE

@@ -1,6 +1,7 @@
 """A handler that answers later hears once that its client has gone, and never after its answer."""
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -178,5 +179,64 @@ def test_who_closed_and_who_only_sends_no_more_are_told_apart(
                     writer.close()
                 await writer.wait_closed()
             await server.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("how", ["after it closed its sending side", "while it is not read"])
+def test_who_goes_unseen_is_found_by_a_sweep(
+    run: Callable[[Any], Any], kind: str, how: str
+) -> None:
+    """A loop sees nothing of a connection whose input has ended, or that is not read because as
+    many of its requests wait as may.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        requests: list[HttpRequest] = []
+        told: list[HttpRequest] = []
+
+        def handle(request: HttpRequest) -> None:
+            watch(request, told)
+            requests.append(request)
+
+        with tempfile.TemporaryDirectory() as directory:
+            if kind == "tcp":
+                server = await serve_http(handle, "127.0.0.1", 0)
+                client = socket.create_connection(("127.0.0.1", server.port))
+            else:
+                server = await serve_unix(handle, f"{directory}/s")
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(f"{directory}/s")
+            pipeline_max = server.hub.limits.pipeline_max
+            is_read = how != "while it is not read"
+            count = 2 if is_read else pipeline_max
+            client.send(GET * (count if is_read else count + 1))
+            try:
+                async with asyncio.timeout(10):
+                    while len(requests) < count:
+                        await asyncio.sleep(0.01)
+                    if is_read:
+                        client.shutdown(socket.SHUT_WR)
+                        (connection,) = server.hub._connections
+                        while not connection._has_eof:  # type: ignore[attr-defined]
+                            await asyncio.sleep(0.01)
+                        requests[0].respond(200, b"hello")  # what was sent ahead is used up
+                        client.setblocking(False)
+                        answer = b""
+                        while not answer.endswith(b"hello"):
+                            answer += await loop.sock_recv(client, 4096)
+                        server.hub.sweep()
+                        await asyncio.sleep(0.05)
+                        assert not told
+                    client.close()
+                    owed = [each for each in requests if each.answer is None]
+                    while told != owed:
+                        server.hub.sweep()
+                        await asyncio.sleep(0.01)
+            finally:
+                client.close()
+                await server.aclose()
 
     run(main())

@@ -1,0 +1,167 @@
+"""A client of lines that has gone is told from one that sends no more: real sockets, both loops."""
+
+import asyncio
+import socket
+import struct
+import tempfile
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from kdaemon.door.door import Door
+from kdaemon.door.session import NdjsonSession
+from kdaemon.door.spoken import lines_to
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.listener import SocketFile, bind_tcp
+from kdaemon.http.server import HttpServer, serve
+from tests.kit.doors import FakeDoor
+
+SETUP = b'{"stream":"s","acknowledge":"delivered"}\n'
+LINES = b'{"data":"one"}\n{"data":"two"}\n'
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    def run_in_loop(main: Any) -> Any:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main)
+
+    return run_in_loop
+
+
+class Rig:
+    """A listener of lines in front of a door that settles nothing by itself, and one client."""
+
+    def __init__(self, kind: str, directory: str) -> None:
+        self.kind = kind
+        self.door = FakeDoor()
+        self.hub = HttpHub(HttpLimits())
+        self.path = f"{directory}/s"
+        self.server: HttpServer
+        self.client: socket.socket
+
+    async def start(self) -> None:
+        lines = lines_to(cast("Door", self.door))
+        if self.kind == "tcp":
+            socks = bind_tcp("127.0.0.1", 0)
+            self.server = await serve(socks, lambda _: None, self.hub, lines=lines)
+            self.client = socket.create_connection(("127.0.0.1", self.server.port))
+        else:
+            file = SocketFile(self.path, 0o600)
+            socks = [file.bind()]
+            self.server = await serve(socks, lambda _: None, self.hub, lines=lines, file=file)
+            self.client = socket.socket(socket.AF_UNIX)
+            self.client.connect(self.path)
+        self.client.setblocking(False)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def until_gone(self) -> None:
+        """The hub looks once a second; here it looks at once, again and again."""
+
+        def is_gone() -> bool:
+            self.hub.sweep()
+            return len(self.door.withdrawn) == len(self.door.submitted)
+
+        await self.until(is_gone)
+
+    async def read_all(self) -> bytes:
+        loop, found = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(10):
+            while piece := await loop.sock_recv(self.client, 4096):
+                found += piece
+        return found
+
+    async def aclose(self) -> None:
+        self.client.close()
+        await self.server.aclose()
+
+
+async def close(rig: Rig) -> None:
+    rig.client.close()
+
+
+async def close_later(rig: Rig) -> None:
+    """Closes its sending side first, and the rest once that was seen."""
+    rig.client.shutdown(socket.SHUT_WR)
+    sessions = [each for each in rig.hub._connections if isinstance(each, NdjsonSession)]
+    await rig.until(lambda: sessions[0]._has_eof)
+    rig.hub.sweep()
+    rig.client.close()
+
+
+async def reset(rig: Rig) -> None:
+    rig.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    rig.client.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("goes", [close, close_later, reset])
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
+def test_what_a_client_waited_for_is_withdrawn_when_it_goes(
+    run: Callable[[Any], Any], kind: str, goes: Callable[[Rig], Any], is_read: bool
+) -> None:
+    if goes is close_later and not is_read:
+        pytest.skip("nobody sees that it closed its sending side")
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            rig = Rig(kind, directory)
+            await rig.start()
+            rig.client.send(SETUP + LINES)
+            await rig.until(lambda: rig.door.submitted)
+            if not is_read:  # no room for what comes next: the connection is not read
+                rig.door.has_room = False
+                rig.client.send(LINES)
+                await rig.until(lambda: rig.door.waiting)
+            await goes(rig)
+            await rig.until_gone()
+            await rig.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_only_sends_no_more_is_told_all(run: Callable[[Any], Any], kind: str) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            rig = Rig(kind, directory)
+            await rig.start()
+            rig.client.send(SETUP + LINES)
+            await rig.until(lambda: rig.door.submitted)
+            rig.client.send(LINES)
+            await rig.until(lambda: len(rig.door.submitted) == 2)
+            rig.client.shutdown(socket.SHUT_WR)
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+                rig.hub.sweep()
+            assert not rig.door.withdrawn
+            rig.door.submitted[0].settle()
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+                rig.hub.sweep()
+            rig.door.submitted[1].settle()
+            assert await rig.read_all() == b'{"acknowledged":2}\n{"acknowledged":4}\n'
+            await rig.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("word", ["accepted", "none"])
+def test_who_waits_for_nothing_is_sent_nothing_ahead(run: Callable[[Any], Any], word: str) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            rig = Rig("tcp", directory)
+            await rig.start()
+            rig.client.send(b'{"stream":"s","acknowledge":"%b"}\n' % word.encode() + LINES)
+            rig.client.shutdown(socket.SHUT_WR)
+            told = b'{"acknowledged":2}\n' if word == "accepted" else b""
+            assert await rig.read_all() == told
+            await rig.aclose()
+
+    run(main())
