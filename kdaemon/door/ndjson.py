@@ -56,14 +56,12 @@ class NdjsonDoor:
 
     def handle(self, request: HttpRequest) -> None:
         """One request of lines, all for the stream that the path names."""
-        if request.method != "POST":
-            refusal = refuse("MethodNotAllowed", "Records are put with POST.", status=405)
-            _refuse(request, refusal)
-            return
         spelling = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
         coding = request.headers.get(b"content-encoding", b"").strip().lower()
         asked = read_acknowledge(request.headers)
-        if coding not in (b"", b"identity"):
+        if request.method != "POST":
+            refusal = refuse("MethodNotAllowed", "Records are put with POST.", status=405)
+        elif coding not in (b"", b"identity"):
             text = "Send the lines as they are, uncoded."
             refusal = refuse("UnsupportedMediaType", text, status=415)
         elif isinstance(asked, Refused):
@@ -71,6 +69,16 @@ class NdjsonDoor:
         else:
             _Body(request, spelling, asked, self._door, self._call_soon).read()
             return
+        self._refuse_unread(request, spelling, refusal)
+
+    def handle_nowhere(self, request: HttpRequest) -> None:
+        """A request for a path that is no stream's: what it brings is lines, as far as one can
+        tell.
+        """
+        text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
+        self._refuse_unread(request, None, refuse("NotFound", text, status=404))
+
+    def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
         self._door.refuse_unread(spelling, _line_count(request.body), len(request.body))
         _refuse(request, refusal)
 

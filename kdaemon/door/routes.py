@@ -2,7 +2,7 @@
 
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonDoor
-from kdaemon.http.request import HttpHandler, HttpRequest, error_body
+from kdaemon.http.request import HttpHandler, HttpRequest
 
 
 def make_handler(kinesis: KinesisDoor, ndjson: NdjsonDoor) -> HttpHandler:
@@ -19,7 +19,6 @@ def make_handler(kinesis: KinesisDoor, ndjson: NdjsonDoor) -> HttpHandler:
         elif path.startswith(PATH_PREFIX) and path.endswith(PATH_SUFFIX):
             put_lines(request)
         else:
-            text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
-            request.respond(404, error_body("NotFound", text), content_type=b"application/json")
+            ndjson.handle_nowhere(request)
 
     return handle

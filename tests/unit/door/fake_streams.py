@@ -153,9 +153,11 @@ class Answer:
     body: Any = field(repr=False)
 
 
-def make_request(path: str, headers: dict[str, str], body: bytes) -> HttpRequest:
+def make_request(
+    path: str, headers: dict[str, str], body: bytes, method: str = "POST"
+) -> HttpRequest:
     raw = {name.lower().encode(): value.encode() for name, value in headers.items()}
-    return HttpRequest(FakeOwner(), "POST", path, "", raw, body, False, False)
+    return HttpRequest(FakeOwner(), method, path, "", raw, body, False, False)
 
 
 def read_answer(request: HttpRequest) -> Answer:
