@@ -109,6 +109,7 @@ def error_answer(
         status=status,
         trouble=trouble,
         retry_after_ns=_retry_after_ns(headers),
+        is_nameless=code is None,
     )
 
 

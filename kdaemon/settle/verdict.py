@@ -248,17 +248,17 @@ def judge_call(error: ServiceError, service: Service = AWS) -> Verdict:
         return _V.POISON
     verdict = _CALL_CODES.get(error.code) or _STATUSES.get(status) or _V.AMBIGUOUS
     if verdict is _V.AMBIGUOUS and 400 <= status < 500 and error.code not in _CALL_CODES:
-        return _judge_unknown(error.code, status)
+        return _judge_unknown(error)
     return verdict
 
 
-def _judge_unknown(code: str, status: int) -> Verdict:
+def _judge_unknown(error: ServiceError) -> Verdict:
     """Of a 4xx with a code in no table."""
-    if status == 408:
+    if error.status == 408:
         return _V.AMBIGUOUS
-    if code == f"Http{status}" and status != 400:
+    if error.is_nameless and error.status != 400:
         return _V.HOLD  # not in the service's form: somebody else refuses
-    return _V.HOLD if _SPEAKS_OF_ACCESS.search(code) else _V.POISON
+    return _V.HOLD if _SPEAKS_OF_ACCESS.search(error.code) else _V.POISON
 
 
 def may_be_written(error: ServiceError, verdict: Verdict) -> bool:
@@ -289,7 +289,7 @@ def told(error: ServiceError, service: Service = AWS) -> tuple[str, str]:
     ServiceUnavailable, so that the client's SDK tries again.
     """
     verdict = judge_call(error, service)
-    is_own = error.trouble is not None or error.code.startswith("Http")
+    is_own = error.trouble is not None or error.is_nameless
     if verdict is _V.THROTTLED:
         return THROUGHPUT, error.message or error.code
     if is_own:

@@ -198,7 +198,7 @@ def test_a_hold_that_may_mend_itself_is_waited_out_until_the_deadline() -> None:
     [
         (ServiceError("ThrottlingException", "slow", status=400), "Provisioned"),
         (ServiceError("InternalFailure", "oh", status=500), "InternalFailure"),
-        (ServiceError("Http502", "busy", status=502), "ServiceUnavailable"),
+        (ServiceError("Http502", "busy", status=502, is_nameless=True), "ServiceUnavailable"),
         (ServiceError("ServiceUnavailable", "busy", status=503), "ServiceUnavailable"),
         (TIMED_OUT, "InternalFailure"),
         (NOT_SENT, "ServiceUnavailable"),

@@ -84,6 +84,11 @@ CLOCK_SKEW = "Signature expired: 20261121T100000Z is now earlier than 20261121T1
 OWN_DEADLINE = "Request hasn't been completed by deadline"
 
 
+def nameless(status: int, message: str = "") -> ServiceError:
+    """An answer that has no code."""
+    return ServiceError(f"Http{status}", message, status=status, is_nameless=True)
+
+
 @pytest.mark.parametrize(("code", "verdict"), ROWS)
 @pytest.mark.parametrize("status", [400, 500])
 @pytest.mark.parametrize("service", [AWS, YANDEX])
@@ -114,7 +119,7 @@ def test_a_call_is_judged_as_the_page_says_whatever_its_status(
     ],
 )
 def test_an_answer_without_a_code_is_judged_by_its_status(status: int, verdict: Verdict) -> None:
-    assert judge_call(ServiceError(f"Http{status}", "", status=status)) is verdict
+    assert judge_call(nameless(status)) is verdict
 
 
 @pytest.mark.parametrize("code", ["RequestEntityTooLargeException", "Whatever", "AccessDenied"])
@@ -266,8 +271,15 @@ def test_a_missing_stream_is_held() -> None:
         (ServiceError("InternalFailure", "oh", status=500), "InternalFailure", "oh"),
         (ServiceError("Aborted", "oh", status=400), "InternalFailure", "Aborted: oh"),
         (ServiceError("Unavailable", "x", status=503), "ServiceUnavailable", "Unavailable: x"),
-        (ServiceError("Http500", "x", status=500), "InternalFailure", "Http500: x"),
-        (ServiceError("Http502", "x", status=502), "ServiceUnavailable", "Http502: x"),
+        (nameless(500, "x"), "InternalFailure", "Http500: x"),
+        (nameless(502, "x"), "ServiceUnavailable", "Http502: x"),
+        # Codes of a service that begin as, or are, our own words for an answer without a code.
+        (
+            ServiceError("HttpMethodNotAllowed", "use POST", status=405),
+            "HttpMethodNotAllowed",
+            "use POST",
+        ),
+        (ServiceError("Http404", "odd", status=404), "Http404", "odd"),
         (
             ServiceError("Http503", "a page", status=503, trouble=Trouble.FOREIGN),
             "ServiceUnavailable",
