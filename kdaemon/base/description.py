@@ -51,10 +51,12 @@ class StreamDescription:
     `shards`: the open shards by `first_hash_key`, never empty; None: unknown. `record_bytes_max`:
     data + partition key of one record, in bytes; None: unknown. `is_auto`: the service itself
     spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
-    `stream_arn`: the ARN, where the service has such a thing.
+    `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
+    for how it keeps the records (NONE, KMS).
     """
 
     shards: tuple[OpenShard, ...] | None
     record_bytes_max: int | None
     is_auto: bool
     stream_arn: str | None
+    encryption_type: str | None = None

@@ -18,7 +18,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, KIB
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, Service
-from kdaemon.send.answers import unreadable_answer
+from kdaemon.send.answers import unreadable_answer, word
 from kdaemon.send.control import Ask
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
@@ -64,9 +64,13 @@ class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "Next
     next_token: str | None = None
 
 
-class _Stream(msgspec.Struct, rename={"shards": "Shards", "has_more": "HasMoreShards"}):
+class _Stream(
+    msgspec.Struct,
+    rename={"shards": "Shards", "has_more": "HasMoreShards", "encryption": "EncryptionType"},
+):
     shards: list[_Shard]
     has_more: bool = False
+    encryption: str | None = None
 
 
 class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
@@ -79,11 +83,13 @@ class _Summary(
         "arn": "StreamARN",
         "record_kib_max": "MaxRecordSizeInKiB",
         "distribution": "RecordDistributionStrategy",
+        "encryption": "EncryptionType",
     },
 ):
     arn: str | None = None
     record_kib_max: int | None = None
     distribution: str | None = None
+    encryption: str | None = None
 
 
 class _SummaryAnswer(msgspec.Struct, rename={"summary": "StreamDescriptionSummary"}):
@@ -110,9 +116,13 @@ class Discovery:
         missing), and for what did not pass within the attempts.
         """
         if self._service.describes_shards_with_stream:
-            shards, _ = await self._if_allowed(self._describe_stream(target), target)
+            found, _ = await self._if_allowed(self._describe_stream(target), target)
             return StreamDescription(
-                _open_shards(shards), record_bytes_max=None, is_auto=False, stream_arn=None
+                _open_shards(None if found is None else found.shards),
+                record_bytes_max=None,
+                is_auto=False,
+                stream_arn=None,
+                encryption_type=None if found is None else word(found.encryption),
             )
         answer, arn = await self._if_allowed(
             self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
@@ -125,6 +135,7 @@ class Discovery:
             record_bytes_max=kib * KIB if kib else None,
             is_auto=summary.distribution == "AUTO",
             stream_arn=summary.arn or target.arn or arn or arn_again,
+            encryption_type=word(summary.encryption),
         )
 
     async def _list_shards(self, target: StreamTarget) -> list[_Shard]:
@@ -143,8 +154,8 @@ class Discovery:
             payload = {"NextToken": page.next_token}
         raise unreadable_answer(f"ListShards does not end after {PAGES_MAX} pages")
 
-    async def _describe_stream(self, target: StreamTarget) -> list[_Shard]:
-        """All pages of DescribeStream, without the shards that have children.
+    async def _describe_stream(self, target: StreamTarget) -> _Stream:
+        """All pages of DescribeStream as one, without the shards that have children.
 
         Yandex lists inactive parents as if they were open: one that is someone's parent is not.
         """
@@ -157,7 +168,8 @@ class Discovery:
                 parents = {shard.parent for shard in shards} | {
                     shard.other_parent for shard in shards
                 }
-                return [shard for shard in shards if shard.shard_id not in parents]
+                open_shards = [shard for shard in shards if shard.shard_id not in parents]
+                return _Stream(open_shards, encryption=answer.stream.encryption)
             payload["ExclusiveStartShardId"] = shards[-1].shard_id
         raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
 

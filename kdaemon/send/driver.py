@@ -283,6 +283,8 @@ class StreamDriver:
             engine.freshness.failed(self._clock.now_ns())
             self._say_no_answer()
         else:
+            if description.encryption_type is not None:
+                self.encryption_type = description.encryption_type
             engine.handle_description(description, self._clock.now_ns())
             if self.on_described is not None:
                 self.on_described(description)

@@ -99,7 +99,13 @@ class FakeService:
             raise self.describe_error
         shards = (OpenShard("shardId-0", 0, HASH_KEY_MAX),)
         arn = self.arn_of(target)
-        return StreamDescription(shards, 1 * MIB, is_auto=self.is_auto, stream_arn=arn or None)
+        return StreamDescription(
+            shards,
+            1 * MIB,
+            is_auto=self.is_auto,
+            stream_arn=arn or None,
+            encryption_type=self.encryption_type,
+        )
 
 
 def make_streams(

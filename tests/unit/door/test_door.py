@@ -23,6 +23,7 @@ from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
@@ -638,6 +639,29 @@ async def test_yandex_has_no_dry_run(daemon: Make) -> None:
     assert place.service.dry_runs == []
 
 
+# L2: requests that are for no door
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "DELETE", "FOO"])
+async def test_lines_that_come_by_another_method_are_counted(daemon: Make, method: str) -> None:
+    place = daemon(text="[streams.s]")
+    request = make_request("/v1/streams/s/records", {}, b'{"data":"a"}\n{"data":"b"}', method)
+    place.ndjson.handle(request)
+    assert read_answer(request).status == 405
+    assert (place.received(), place.rejected()) == (2, {"invalid": 2})
+
+
+@pytest.mark.parametrize("path", ["/v1/", "/v1/streams/s/record", "/v1/streams/s/records/"])
+async def test_lines_for_a_path_that_is_none_are_counted(daemon: Make, path: str) -> None:
+    place = daemon(text="[streams.s]")
+    request = make_request(path, {}, b'{"data":"a"}\n{"data":"b"}')
+    make_handler(place.kinesis, place.ndjson)(request)
+    answer = read_answer(request)
+    assert (answer.status, answer.body["__type"]) == (404, "NotFound")
+    assert place.received() == 2
+    assert told(place.streams.door.rejected) == {"invalid": 2}
+
+
 # L7: the service's word on encryption
 
 
@@ -646,6 +670,20 @@ async def test_clients_are_told_how_the_service_keeps_their_records(daemon: Make
     place = daemon(text="[default]\nlinger_ms = 0")
     place.service.encryption_type = "KMS"
     assert (await answered(ask(place, way))).body["EncryptionType"] == "KMS"
+
+
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+@pytest.mark.parametrize("acknowledge", ["accepted", "none"])
+async def test_clients_that_do_not_wait_are_told_what_the_stream_says_of_itself(
+    daemon: Make, way: str, acknowledge: str
+) -> None:
+    """The first of them is answered before any record was sent."""
+    service = FakeService()
+    service.encryption_type = "KMS"
+    service.is_stalled = True
+    place = daemon(service, "[default]\nlinger_ms = 0")
+    found = await answered(ask(place, way, acknowledge=acknowledge))
+    assert found.body["EncryptionType"] == "KMS"
 
 
 @pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])

@@ -284,6 +284,23 @@ async def test_a_stream_without_an_open_shard_has_unknown_shards() -> None:
     assert (await discovery(calls).describe(ORDERS)).shards is None
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"), [("KMS", "KMS"), ("NONE", "NONE"), ("a b", None), (None, None)]
+)
+async def test_how_a_stream_keeps_its_records_is_known_from_its_description(
+    said: str | None, expected: str | None
+) -> None:
+    fields = {} if said is None else {"EncryptionType": said}
+    calls = FakeCalls(
+        DescribeStreamSummary=[summary(**fields)],
+        ListShards=[{"Shards": [shard(0)]}],
+        DescribeStream=[{"StreamDescription": {"Shards": [shard(0)], **fields}}],
+    )
+    for service in (AWS, YANDEX):
+        description = await discovery(calls, service).describe(ORDERS)
+        assert description.encryption_type == expected
+
+
 # Yandex
 
 
