@@ -127,6 +127,10 @@ class Door:
         streams = [each for each in found if isinstance(each, Stream)]
         return len(set(streams)) < len(streams)
 
+    def is_same(self, spelling: str, other: str) -> bool:
+        """Whether two spellings certainly mean one stream."""
+        return self._streams.is_same(spelling, other)
+
     def when_room(self, spelling: str, callback: Callable[[], None]) -> None:
         """Calls back when `admit` is worth another try for a patient client."""
         stream = self._streams.find(spelling)

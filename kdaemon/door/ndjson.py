@@ -26,10 +26,12 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer
 from kdaemon.wire.lines import (
     VALIDATION,
+    Lines,
     Problems,
     encode_answer,
     encode_refused_answer,
     held_bytes_bound,
+    joined,
     parse_lines,
 )
 from kdaemon.wire.refusals import Refusal, refuse, worst_first
@@ -164,13 +166,17 @@ class _Body:
     def _read_block(self, block: bytes) -> None:
         parsed = parse_lines(block, self._next_line, self._spelling, self._problems)
         self._next_line += parsed.line_count
+        ours: list[Lines] = []
         for stream, lines in parsed.by_stream.items():
-            if stream == self._spelling:
-                self._blocks.append(Block(lines))
+            assert stream is not None, "the path names the stream of lines that name none"
+            if stream == self._spelling or self._door.is_same(stream, self._spelling):
+                ours.append(lines)
                 continue
             text = "This request is for another stream; put the record under its own path."
             for number in lines.numbers:
                 self._problems.add(number, VALIDATION, text)
+        if ours:
+            self._blocks.append(Block(joined(ours)))
 
     def _refuse_whole(self) -> None:
         """Too many lines cannot be read: nothing is taken, and the rest is not looked at."""

@@ -82,6 +82,11 @@ class Streams:
         stream = self._by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
 
+    def is_same(self, spelling: str, other: str) -> bool:
+        """Whether two spellings certainly mean one stream. Opens none."""
+        identity = self._identities.of(spelling)
+        return identity is not None and identity == self._identities.of(other)
+
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: to count what cannot be read under its name."""
         if spelling is None:

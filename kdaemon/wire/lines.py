@@ -53,6 +53,8 @@ __all__ = [
     "encode_refused_answer",
     "encode_rejected",
     "held_bytes_bound",
+    "in_runs",
+    "joined",
     "parse_lines",
     "parse_setup",
     "refuse_oversized",
@@ -104,6 +106,18 @@ def in_runs(by_stream: dict[str | None, Lines]) -> list[tuple[str | None, Lines]
         lines.sizes.append(size)
         lines.numbers.append(number)
     return runs
+
+
+def joined(parts: list[Lines]) -> Lines:
+    """Lines of one stream, whatever each of them calls it, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [
+        row for part in parts for row in zip(part.numbers, part.records, part.sizes, strict=True)
+    ]
+    rows.sort(key=lambda row: row[0])
+    numbers, records, sizes = map(list, zip(*rows, strict=True))
+    return Lines(records, sizes, numbers)
 
 
 class Parsed(msgspec.Struct):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import Process, started, wait_for, write_config
+from tests.kit.daemon import Process, started, write_config
 from tests.kit.endpoints import Answer, Endpoint, entry
+from tests.kit.patience import wait_for
 
 OURS, OTHERS = "111111111111", "222222222222"
 STS_ANSWER = b"<GetCallerIdentityResult><Account>%b</Account></GetCallerIdentityResult>"

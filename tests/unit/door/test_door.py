@@ -639,6 +639,61 @@ async def test_yandex_has_no_dry_run(daemon: Make) -> None:
     assert place.service.dry_runs == []
 
 
+# P1: lines that call the stream of their path by another spelling
+
+OWN_ARN = "arn:aws:kinesis:eu-central-1:111111111111:stream/s"
+OTHER_ARN = "arn:aws:kinesis:eu-central-1:222222222222:stream/s"
+
+
+def spelt(*spellings: str) -> list[bytes]:
+    """A line for each, which says its number and, if not "", its stream."""
+    return [
+        json.dumps({"data": f"{number}", **({"stream": name} if name else {})}).encode()
+        for number, name in enumerate(spellings)
+    ]
+
+
+async def learnt(daemon: Make, text: str = "region = 'eu-central-1'") -> Daemon:
+    """A daemon that knows its account."""
+    text = f"account_id = '111111111111'\n{text}\n[default]\nlinger_ms = 0"
+    place = daemon(text=f"{text}\nordering = 'partition_key'")
+    await answered(place.put_record())
+    return place
+
+
+@pytest.mark.parametrize("path", ["s", OWN_ARN])
+async def test_a_line_may_call_the_stream_of_its_path_as_it_likes(daemon: Make, path: str) -> None:
+    place = await learnt(daemon)
+    before = len(place.service.calls)
+    request = place.lines(path, None, *spelt("", OWN_ARN, "s", "s", OWN_ARN, ""))
+    answer = await answered(request)
+    assert (answer.status, answer.body["acknowledged"]) == (200, 6)
+    assert [data for _, call in place.service.calls[before:] for data in call] == [
+        b"%d" % number for number in range(6)
+    ]
+
+
+async def test_at_yandex_too(daemon: Make) -> None:
+    place = daemon(text=YANDEX + "\n[default]\nlinger_ms = 0")
+    answer = await answered(place.lines("s", None, *spelt("/db/s", "s", "db/s")))
+    assert (answer.status, answer.body["acknowledged"]) == (207, 2)
+    assert [each["line"] for each in answer.body["rejected"]] == [3]  # /db/db/s
+
+
+@pytest.mark.parametrize("account", ["111111111111", None])
+async def test_a_line_for_what_may_be_another_stream_is_refused(
+    daemon: Make, account: str | None
+) -> None:
+    service = FakeService()
+    service.account_id = account
+    place = daemon(service, "region = 'eu-central-1'\n[default]\nlinger_ms = 0")
+    streams = len(list(place.streams.engines()))
+    answer = await answered(place.lines("s", None, *spelt("", OTHER_ARN, "t", "", "a b")))
+    assert (answer.status, answer.body["acknowledged"]) == (207, 2)
+    assert [each["line"] for each in answer.body["rejected"]] == [2, 3, 5]
+    assert len(list(place.streams.engines())) == streams + 1, "a refused line opens no stream"
+
+
 # L2: requests that are for no door
 
 
