@@ -257,6 +257,27 @@ class ServiceClient:
             self._loading.add_done_callback(self._forget_loading)
         await asyncio.shield(self._loading)
 
+    async def _find_credentials(self) -> None:
+        """The first search. A call waits for it no longer than for a connection, and fails as not
+        sent: a record whose call may leave at any moment cannot be withdrawn, and its client would
+        hear that it may have been written. The search goes on, for the calls that follow.
+        """
+        limit_s = self._settings.connect_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.refresh_credentials()
+        except TimeoutError:
+            pass
+        else:
+            return
+        raise ServiceError(
+            Trouble.CREDENTIALS,
+            f"the search for credentials takes more than {limit_s:g} s: the endpoint of a container"
+            " or an instance, a credential process or STS does not answer; try `aws sts"
+            " get-caller-identity` as the same user and in the same environment",
+            was_sent=False,
+        )
+
     def _forget_loading(self, task: asyncio.Task[None]) -> None:
         self._loading = None
         if not task.cancelled():
@@ -308,7 +329,7 @@ class ServiceClient:
                 is_second = False
                 while True:
                     if self._aws is None:
-                        await self.refresh_credentials()
+                        await self._find_credentials()
                     aws = self._aws
                     assert aws is not None
                     route = self._route(aws, operation, arn, await keys_of(aws))

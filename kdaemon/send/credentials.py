@@ -278,12 +278,24 @@ def credentials_error(error: Exception) -> ServiceError:
     """What kept the credentials away, without what a provider printed: it can hold the secret."""
     fields = getattr(error, "kwargs", {})
     where = [f"{name} {fields[name]}" for name in ("provider", "profile", "path") if name in fields]
+    if isinstance(error, OSError) and error.filename:
+        where.append(_file_of(error))
     return ServiceError(
         Trouble.CREDENTIALS,
         f"credentials cannot be read: {', '.join([type(error).__name__, *where])}; "
         "try `aws sts get-caller-identity` as the same user and in the same environment",
         was_sent=False,
     )
+
+
+def _file_of(error: OSError) -> str:
+    """The file that cannot be read, why not, and the variable that names it, if one does."""
+    path = str(error.filename)
+    names = (
+        name for name, value in os.environ.items() if name.startswith("AWS_") and value == path
+    )
+    setting = next(names, None)
+    return f"{setting or 'file'} {path} ({error.strerror})"
 
 
 def usable_url(url: str) -> str:

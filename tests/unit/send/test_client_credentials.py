@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import Trouble
@@ -97,6 +98,27 @@ async def test_an_unknown_profile_is_named(service: ScriptedService) -> None:
         error = await failure(client.put_records(ORDERS, RECORDS))
     assert (error.code, error.was_sent) == ("CredentialsError", False)
     assert "nobody" in error.message
+
+
+@pytest.mark.parametrize("by", ["variable", "profile"])
+async def test_a_file_that_is_missing_is_named_with_its_setting(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: str
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    role, missing = "arn:aws:iam::123456789012:role/r", tmp_path / "token"
+    profile = None
+    if by == "variable":
+        monkeypatch.setenv("AWS_ROLE_ARN", role)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(missing))
+    else:
+        profile = "p"
+        text = f"[profile p]\nrole_arn = {role}\nweb_identity_token_file = {missing}\n"
+        (tmp_path / "config").write_text(text)
+    async with opened(ClientSettings(endpoint_url=service.url, profile=profile)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.code, error.was_sent) == ("CredentialsError", False)
+    assert f"{missing} (No such file or directory)" in error.message
+    assert ("AWS_WEB_IDENTITY_TOKEN_FILE" in error.message) is (by == "variable")
 
 
 async def test_what_a_credential_process_prints_stays_out_of_the_error(
@@ -236,6 +258,30 @@ async def test_a_search_for_credentials_is_bounded_and_ends_with_the_client(
         assert "credentials" in error.message
     assert len(container.received) == 1
     assert service.received == []
+
+
+async def test_a_call_waits_for_the_search_no_longer_than_for_a_connection(
+    service: ScriptedService, container: ScriptedService
+) -> None:
+    """What waits in a call cannot be withdrawn; the search goes on for the calls that follow."""
+    let_go = asyncio.Event()
+
+    async def answer_late(request: web.Request) -> web.StreamResponse:
+        await let_go.wait()
+        return await lent("AKIDLATE", 600)(request)
+
+    container.script.append(answer_late)
+    settings = ClientSettings(endpoint_url=service.url, connect_timeout_s=0.05)
+    async with opened(settings) as client:
+        for _ in range(2):
+            error = await failure(client.put_records(ORDERS, RECORDS))
+            assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
+            assert "search" in error.message
+        let_go.set()
+        await client.refresh_credentials()
+        assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+    assert len(container.received) == 1
+    assert_signed(service.received[0], service.url, access_key="AKIDLATE")
 
 
 async def test_the_sandbox_needs_no_aws_environment_and_no_proxy(
