@@ -12,6 +12,13 @@ from urllib.parse import urlsplit
 PORT_MAX: Final = 65_535
 PROXY_SCHEMES: Final = frozenset({"http", "https"})  # aiohttp 3.14 speaks no others, 2026-11-28
 
+# Of a region's own endpoint, public, private (VPC) or of an account: kinesis.REGION.amazonaws.com,
+# kinesis-fips.., 1234.data-kinesis.., .api.aws (botocore 1.43.117, endpoint rule set; 2026-11-28).
+_REGIONAL_HOST = re.compile(
+    r"(?:^|[.-])kinesis(?:-fips)?\.([a-z]{2,8}(?:-[a-z]{2,16}){1,2}-[0-9]{1,2})\."
+    r"(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)$"
+)
+
 _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
@@ -38,6 +45,16 @@ def endpoint_problem(url: str) -> str | None:
         elif parts.query or parts.fragment:
             problem = "has a query or a fragment"
     return None if problem is None else f"{problem}; {expected}"
+
+
+def region_of_endpoint(url: str) -> str | None:
+    """The region whose endpoint of AWS this is; None: that does not show."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return None
+    found = _REGIONAL_HOST.search(host.rstrip("."))
+    return None if found is None else found[1]
 
 
 def proxy_problem(url: str) -> str | None:

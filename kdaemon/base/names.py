@@ -65,6 +65,18 @@ def is_path(text: str) -> bool:
     return 0 < len(text) <= ARN_CHARACTERS_MAX and text.isprintable() and not text.isspace()
 
 
+def full_path(spelling: str, database: str) -> str:
+    """A stream's path at Yandex. `database`: below which a name stands that has no leading slash;
+    "": not known, and such a name is a path of its own.
+    """
+    parts = [part for part in spelling.split("/") if part]
+    database = database.strip("/")
+    if not spelling.startswith("/") and database:
+        parts.insert(0, database)
+    is_full = spelling.startswith("/") or bool(database)
+    return ("/" if is_full else "") + "/".join(parts)
+
+
 def partition_of(region: str) -> str:
     """The part of AWS that a region belongs to, each with accounts of its own."""
     return next((name for start, name in _PARTITIONS if region.startswith(start)), "aws")

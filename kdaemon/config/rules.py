@@ -6,8 +6,10 @@ loader runs all the rules over one Config and decides which file or variable to 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from kdaemon.base.names import is_stream_name, partition_problem
+from kdaemon.base.endpoint import region_of_endpoint
+from kdaemon.base.names import full_path, is_stream_name, parse_arn, partition_problem
 from kdaemon.base.service import Service
 from kdaemon.config.settings import Config, StreamConfig
 from kdaemon.config.values import Address, parse_address
@@ -40,7 +42,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
     for name, stream in config.streams.items():
         clashes += _stream(config, listed[name], stream)
         clashes += _stream_name(config, listed[name], stream)
-    return clashes
+    return [*clashes, *_same_stream(config, listed), *_region(config, listed)]
 
 
 def _listeners(config: Config) -> list[tuple[Path, Address]]:
@@ -242,3 +244,39 @@ def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Cla
             or "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
             'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
         )
+
+
+def _same_stream(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
+    """Tables that are spelt differently and mean one stream: one of them would say nothing."""
+    database = urlsplit(config.endpoint_url).path
+    seen: dict[str, Path] = {}
+    for name, stream in config.streams.items():
+        meant = stream.arn if config.traits.has_arns else full_path(name, database)
+        if not meant:
+            continue
+        path = listed[name]
+        other = seen.setdefault(meant, path)
+        if other != path:
+            table = f'[streams."{other[1]}"]'
+            yield Clash(
+                (path,), f"is the stream {meant} again, which {table} lists: keep one of them"
+            )
+
+
+def _region(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
+    """An endpoint of AWS serves its own region: others' streams are not there."""
+    here = region_of_endpoint(config.endpoint_url) if config.traits.has_arns else None
+    if here is None:
+        return
+    url = ("endpoint_url",)
+    if config.region and config.region != here:
+        text = f"is {config.region}, and endpoint_url is an endpoint of {here}: correct one of them"
+        yield Clash((("region",), url), text)
+    for name, stream in config.streams.items():
+        arn = parse_arn(stream.arn)
+        if arn is not None and arn.region != here:
+            yield Clash(
+                ((*listed[name], "arn"), listed[name], url),
+                f"is a stream of {arn.region}, and endpoint_url is an endpoint of {here}, where it"
+                " is not: leave endpoint_url out, or run a kdaemon for each region",
+            )

@@ -9,9 +9,15 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in types
 
-from kdaemon.base.endpoint import endpoint_problem, proxy_problem, region_problem, text_problem
+from kdaemon.base.endpoint import (
+    endpoint_problem,
+    proxy_problem,
+    region_of_endpoint,
+    region_problem,
+    text_problem,
+)
 from kdaemon.base.errors import ConfigProblem
-from kdaemon.base.names import is_account
+from kdaemon.base.names import is_account, parse_arn
 from kdaemon.config.settings import Config
 
 SOURCE = "environment"
@@ -59,10 +65,24 @@ def _endpoint(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str,
         None if config.endpoint_url else name,
         STS_ENDPOINT if config.traits.has_arns else None,
     ]
-    for name in names:
-        problem = endpoint_problem(environ[name]) if name and environ.get(name) else None
-        if name and problem is not None:
-            yield name, problem
+    for each in names:
+        problem = endpoint_problem(environ[each]) if each and environ.get(each) else None
+        if each and problem is not None:
+            yield each, problem
+        elif each and each == name and config.traits.has_arns:
+            yield from _other_regions(environ[each], each, region or "", config)
+
+
+def _other_regions(url: str, name: str, region: str, config: Config) -> Iterator[tuple[str, str]]:
+    """An endpoint of AWS serves its own region."""
+    here = region_of_endpoint(url)
+    if here is None:
+        return
+    arns = [parse_arn(stream.arn) for stream in config.streams.values()]
+    regions = {arn.region for arn in arns if arn is not None} | {config.region or region}
+    others = sorted(regions - {here, ""})
+    if others:
+        yield name, f"is an endpoint of {here}, and streams of {', '.join(others)} are not there"
 
 
 def _url(environ: Mapping[str, str], config: Config) -> str:

@@ -13,7 +13,7 @@ the database that the endpoint's path names, and any other path is another strea
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kdaemon.base.names import Arn, is_path, is_stream_name, parse_arn
+from kdaemon.base.names import Arn, full_path, is_path, is_stream_name, parse_arn
 from kdaemon.config import Config, StreamConfig
 
 
@@ -109,11 +109,7 @@ class Identities:
         return Identity(name) if arn is None else _of_arn(arn)
 
     def _path(self, spelling: str) -> str:
-        parts = [part for part in spelling.split("/") if part]
-        if not spelling.startswith("/") and self._database:
-            parts.insert(0, self._database)
-        is_full = spelling.startswith("/") or bool(self._database)
-        return ("/" if is_full else "") + "/".join(parts)
+        return full_path(spelling, self._database)
 
 
 def _of_arn(arn: Arn) -> Identity:

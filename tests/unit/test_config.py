@@ -15,6 +15,7 @@ from kdaemon.config.values import Address, parse_address
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/clicks"
 CN_ARN = ARN.replace("aws", "aws-cn")
+FAR = "endpoint_url = 'https://vpce-1-a.kinesis.us-east-1.vpce.amazonaws.com'\n"
 MIB = 1024 * 1024
 
 
@@ -243,6 +244,24 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
         ("[streams.'a b']", 'streams."a b"', "is no name of a stream"),
         (f"[streams.'{CN_ARN}']", f'streams."{CN_ARN}"', "eu-central-1 is of aws"),
         (f"[streams.clicks]\n[streams.'{ARN}']", f'streams."{ARN}"', "is the stream clicks again"),
+        (
+            f"[streams.clicks]\narn = '{ARN}'\n[streams.views]\narn = '{ARN}'",
+            "streams.views",
+            'again, which [streams."clicks"] lists',
+        ),
+        (
+            "service = 'yandex'\n[streams.'/a/b']\n[streams.'/a//b/']",
+            'streams."/a//b/"',
+            "is the stream /a/b again",
+        ),
+        (
+            "service = 'yandex'\nendpoint_url = 'https://x/a/'\n[streams.b]\n[streams.'/a/b']",
+            'streams."/a/b"',
+            "is the stream /a/b again",
+        ),
+        (f"{FAR}[streams.'{ARN}']", f'streams."{ARN}"', "is a stream of eu-central-1"),
+        (f"{FAR}[streams.c]\narn = '{ARN}'", "streams.c.arn", "an endpoint of us-east-1"),
+        (f"region = 'eu-central-1'\n{FAR}", "region", "an endpoint of us-east-1"),
         ("service = 'yandex'\n[streams.a]\narn = '" + ARN + "'", "streams.a.arn", "has no ARNs"),
         (f"service = 'yandex'\n[streams.'{ARN}']", "service", "has no ARNs"),
         (
@@ -276,6 +295,15 @@ def test_settings_that_cannot_stand_together_are_refused(text: str, key: str, pa
     first = problems(text)[0]
     assert first.startswith(f"k.toml: {key}: ")
     assert part in first
+
+
+def test_an_endpoint_of_the_streams_own_region_is_no_clash() -> None:
+    other = ARN.replace("123456789012", "210987654321")
+    load_config(
+        text="region = 'eu-central-1'\nendpoint_url = 'https://kinesis.eu-central-1.amazonaws.com'\n"
+        f"[streams.clicks]\n[streams.theirs]\narn = '{other}'"
+    )
+    load_config(text=f"endpoint_url = 'http://127.0.0.1:4566'\n[streams.'{ARN}']")
 
 
 SPOOL = "[spool]\ndirectory = '/var/lib/kdaemon'\n"

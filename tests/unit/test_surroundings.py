@@ -35,6 +35,26 @@ def test_what_can_be_used_is_no_problem(environ: dict[str, str]) -> None:
     assert problems(environ) == []
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    ("text", "is_there"),
+    [
+        ("", True),
+        ("region = 'us-east-1'", True),
+        ("region = 'eu-central-1'", False),
+        ("[streams.'arn:aws:kinesis:eu-central-1:123456789012:stream/s']", False),
+        ("[streams.s]\narn = 'arn:aws:kinesis:us-east-1:123456789012:stream/s'", True),
+        ("service = 'yandex'\nregion = 'ru-central1'", True),
+    ],
+)
+def test_an_endpoint_of_another_region_than_the_streams_is_told(
+    name: str, text: str, is_there: bool
+) -> None:
+    found = problems({name: "https://kinesis.us-east-1.amazonaws.com"}, text)
+    assert (found == []) is is_there
+    assert all(name in each and "us-east-1" in each for each in found)
+
+
 @pytest.mark.parametrize(
     ("environ", "name"),
     [

@@ -7,6 +7,7 @@ from kdaemon.base.endpoint import (
     host_port,
     http_url,
     proxy_problem,
+    region_of_endpoint,
     region_problem,
     text_problem,
 )
@@ -91,3 +92,24 @@ def test_where_a_character_stands_that_nobody_sees_is_told() -> None:
     assert text_problem("AK ID") == "has a blank at position 3 of 5"
     assert region_problem("eu-west-1") is None
     assert region_problem("eu/west") is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://kinesis.us-east-1.amazonaws.com", "us-east-1"),
+        ("https://kinesis-fips.us-gov-west-1.amazonaws.com/", "us-gov-west-1"),
+        ("https://123456789012.data-kinesis.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("https://kinesis.eu-central-1.api.aws:443/x", "eu-central-1"),
+        ("https://vpce-0a-b.kinesis.ap-southeast-2.vpce.amazonaws.com", "ap-southeast-2"),
+        ("https://KINESIS.cn-north-1.amazonaws.com.cn.", "cn-north-1"),
+        ("http://localhost:4566", None),
+        ("https://kinesis.us-east-1.amazonaws.com.evil.example", None),
+        ("https://kinesis.us-east-1.example.com", None),
+        ("https://sqs.us-east-1.amazonaws.com", None),
+        ("http://[::1", None),
+        ("", None),
+    ],
+)
+def test_an_endpoint_of_aws_tells_its_region(url: str, region: str | None) -> None:
+    assert region_of_endpoint(url) == region
