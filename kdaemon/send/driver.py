@@ -19,6 +19,7 @@ from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
+from kdaemon.route.shard_map import keyless_key
 from kdaemon.send.client import PutAnswer
 from kdaemon.settle.verdict import MISSING_STREAM
 
@@ -122,10 +123,16 @@ class StreamDriver:
         `arn`: by which the client called the stream, and so by which the service is asked.
         """
         target = self.target if arn is None else StreamTarget(self.target.name, arn)
+        asked = [  # as they would go out: the wire cannot carry a key that is missing
+            each
+            if each.partition_key
+            else Record(each.data, keyless_key(number), each.explicit_hash_key)
+            for number, each in enumerate(records)
+        ]
 
         async def ask() -> None:
             try:
-                error = await self._client.dry_run(target, records)
+                error = await self._client.dry_run(target, asked)
             except Exception:
                 log.exception("a dry run broke", extra={"fields": {"stream": self.target.name}})
                 error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)

@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 
 from kdaemon.base.counters import RejectReason
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import MIB
+from kdaemon.base.record import Record
 from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
@@ -607,6 +610,28 @@ async def test_a_dry_run_is_asked_of_the_service_and_delivers_nothing(
     assert place.service.dry_runs[-1].name == "s"
     assert place.service.calls == []
     assert place.received() == place.rejected()["dry_run"]
+
+
+@pytest.mark.parametrize("way", ["PutRecord", "PutRecords"])
+async def test_a_dry_run_of_a_record_without_a_key_is_one_that_the_service_can_read(
+    daemon: Make, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = daemon(text="[streams.s]")
+    place.service.is_auto = True
+    asked: list[Record] = []
+
+    async def dry_run(_: StreamTarget, records: list[Record]) -> ServiceError:
+        asked.extend(records)
+        return ServiceError("DryRunOperationException", "It would have.", status=400)
+
+    monkeypatch.setattr(place.service, "dry_run", dry_run)
+    await turn()
+    entry = {"Data": "aGk=", "ExplicitHashKey": "7"}
+    members = entry if way == "PutRecord" else {"Records": [entry, {**entry, "PartitionKey": "k"}]}
+    request = place.api(way, {"StreamName": "s", "DryRun": True, **members}, None)
+    assert (await answered(request)).body["__type"] == "DryRunOperationException"
+    assert all(each.partition_key and each.explicit_hash_key == "7" for each in asked)
+    assert len(asked) == (1 if way == "PutRecord" else 2)
 
 
 @pytest.mark.parametrize("breaks", [False, True])
