@@ -123,9 +123,7 @@ class Door:
         """Whether two of these are, or may be, one stream: then its order is that of their lines,
         whatever each of them calls it.
         """
-        found = [self._streams.find(each) for each in spellings if each is not None]
-        streams = [each for each in found if isinstance(each, Stream)]
-        return len(set(streams)) < len(streams)
+        return not self._streams.are_distinct(each for each in spellings if each is not None)
 
     def is_same(self, spelling: str, other: str) -> bool:
         """Whether two spellings certainly mean one stream."""

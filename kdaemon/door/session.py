@@ -308,7 +308,7 @@ class NdjsonSession(asyncio.Protocol):
         return True
 
     def _submit_held(self) -> bool:
-        """Submits what is held; False while there is no room for it."""
+        """Submits what is held. False: there is no room, or the rest is for the next turn."""
         if self._is_waiting_for_room:
             return False
         while self._held:
@@ -320,6 +320,9 @@ class NdjsonSession(asyncio.Protocol):
                 self._door.when_room(stream, self._waker)
                 return False
             self._held.popleft()
+            if self._held and not self._turn.spend(0):  # a block may name hundreds of streams
+                self._turn.pass_on()
+                return False
         return True
 
     def _keep(self) -> bool:
@@ -377,9 +380,7 @@ class NdjsonSession(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client close at the end."""
         if self._state is State.READING:
-            wants = (
-                not self._buffer.has_lines and not self._is_waiting_for_room and self._may_parse()
-            )
+            wants = not self._buffer.has_lines and not self._held and self._may_parse()
         else:
             wants = self._state is State.LINGERING
         if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():

@@ -173,10 +173,13 @@ class StreamDriver:
     async def aclose(self) -> None:
         """Cancels what is under way. What was in flight has an unknown outcome."""
         self._is_closed = True
+        self.on_described = self.on_missing = self.on_no_answer = None  # they know us: a cycle
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         describing = [self._describing] if self._describing else []
         tasks = [*self._calls, *self._dry_runs, *describing]
+        self._describing = None  # a task that was cancelled keeps the frames that it ended in
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -69,6 +69,12 @@ class Identities:
         """
         return Identity(arn.name) if not self.is_known and self.may_be_ours(arn) else None
 
+    def widest(self, spelling: str) -> Identity | None:
+        """As `of`; but an ARN that may be a stream of the daemon's own is that stream."""
+        arn = parse_arn(spelling) if self._has_arns else None
+        twin = None if arn is None else self.twin(arn)
+        return twin or self.of(spelling)
+
     def may_be_ours(self, arn: Arn) -> bool:
         """As far as is known, and as the listed streams tell."""
         is_here = arn.region == self._region or not self._region

@@ -87,6 +87,13 @@ class Streams:
         identity = self._identities.of(spelling)
         return identity is not None and identity == self._identities.of(other)
 
+    def are_distinct(self, spellings: Iterable[str]) -> bool:
+        """Whether no two of these mean one stream, or may. Opens none: there may be hundreds, of a
+        client that names what it likes.
+        """
+        identities = [each for each in map(self._identities.widest, spellings) if each is not None]
+        return len(set(identities)) == len(identities)
+
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: to count what cannot be read under its name."""
         if spelling is None:

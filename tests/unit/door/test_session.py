@@ -16,6 +16,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.turns import PIECES_MAX
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
 from tests.kit.doors import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
@@ -459,6 +460,30 @@ async def test_a_connection_has_its_part_of_a_turn_and_then_others_have_theirs(
         await asyncio.sleep(0)
     assert one.transport.reads()
     assert one.door.data == [str(number).encode() for number in range(20_000)]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_lines_for_many_streams_take_many_turns_though_they_came_in_one_block(
+    harness: Make, is_gone: bool
+) -> None:
+    one = harness()
+    block = b"".join(line("a", stream=f"s{number}") for number in range(1_000))
+    assert len(block) < line_buffer.BLOCK_BYTES
+    one.session.data_received(b'{"acknowledge":"accepted"}\n')
+    one.session.data_received(block)
+    before = len(one.door.submitted)
+    assert 0 < before <= PIECES_MAX
+    assert not one.transport.reads()
+    if is_gone:
+        one.lose()
+    while len(one.door.submitted) < 1_000:
+        await asyncio.sleep(0)
+        assert len(one.door.submitted) - before <= PIECES_MAX
+        before = len(one.door.submitted)
+    assert [each.stream for each in one.door.submitted] == [f"s{number}" for number in range(1_000)]
+    if not is_gone:
+        assert (await one.told())[-1] == {"acknowledged": 1_000}
+        assert one.transport.reads()
 
 
 async def test_a_block_of_which_little_can_be_read_ends_the_connection(harness: Make) -> None:

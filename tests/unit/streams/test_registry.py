@@ -1,6 +1,7 @@
 """One engine a stream, bounded in number; what is listed is never crowded out."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -383,3 +384,33 @@ async def test_an_arn_of_the_wrong_partition_is_refused_and_says_so(opened: Open
     answer = refused(opened(FakeService()), arn().replace("arn:aws:", "arn:aws-cn:"))
     assert answer.is_permanent
     assert "partition aws-cn" in answer.message
+
+
+async def test_a_closed_stream_leaves_nothing_to_the_collector(opened: Open) -> None:
+    service = FakeService()
+    service.missing = {f"s{number}" for number in range(5, 10)}
+    streams = opened(service, "streams_max = 1\n[default]\nlinger_ms = 0\n")
+    put(found(streams, "before"), b"a")
+    await turn()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for number in range(10):
+            put(found(streams, f"s{number}"), b"a")
+            await turn()
+        service.is_silent = True
+        for number in range(10, 20):  # closed while the service is asked for them
+            found(streams, f"s{number}")
+            await turn()
+        gc.collect()
+        assert gc.garbage == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+async def test_whether_two_names_are_one_stream_is_told_without_opening_any(opened: Open) -> None:
+    streams = opened(FakeService())
+    assert streams.are_distinct(["a", "b", arn(name="c"), "no name!", "no name!"])
+    assert not streams.are_distinct(["a", "b", arn(name="a")])
+    assert list(streams.engines()) == []
