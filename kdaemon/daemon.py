@@ -35,6 +35,7 @@ from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
+from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
@@ -98,6 +99,7 @@ class Daemon:
         self._arrivals = Arrivals(
             ByteBudget(_bodies_bytes_max(config), self._memory), HttpLimits().body_bytes_max
         )
+        self._turns = Turns(self._clock.now_ns)  # of all that clients bring
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
@@ -127,7 +129,7 @@ class Daemon:
             await self._spool.recover(streams.find_stored, streams.is_listed)
         self.takes_records = True
         calm_collector()
-        await self._start_doors(make_handler(kinesis, NdjsonDoor(door)), door)
+        await self._start_doors(make_handler(kinesis, NdjsonDoor(door, self._turns.later)), door)
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
@@ -230,7 +232,7 @@ class Daemon:
             limits,
             arrivals=self._arrivals,
             places=Places(_connections_max(config, raise_open_files_limit())),
-            now_ns=self._clock.now_ns,
+            turns=self._turns,
         )
         lines = lines_to(door)
         address = config.listen.http_address

@@ -21,7 +21,7 @@ from typing import Any
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import KIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR
 from kdaemon.door.block import Block
@@ -46,6 +46,7 @@ from kdaemon.wire.lines import (
 # The largest record in base64, with room for its key and field names. A text in which every
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
+SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
 ANSWER_START = b"{"  # of every answer that rejections.py makes
 PROBE_S = 0.02  # as in http/connection.py
 
@@ -91,7 +92,7 @@ class NdjsonSession(asyncio.Protocol):
         self._waker = Waker(self._room_again)
         self._left_behind = LeftBehind(hub.arrivals.left_behind)  # when the client is gone
         self._is_pumping = False
-        self._turn = Turn(self._pump, hub.now_ns)
+        self._turn = Turn(self._pump, hub.turns)
         self._is_reading = True
         self._is_writing_paused = False
         self._is_flush_due = False
@@ -118,12 +119,11 @@ class NdjsonSession(asyncio.Protocol):
         self._is_gone = True
         self._rounds.withdraw()
         self._is_waiting_for_room = False  # what is not waited for any more needs no room
-        self._pump()
+        self._go_on_in_turn()
 
     def data_received(self, data: bytes) -> None:
         if self._state is not State.READING:
             return
-        self._turn.begin()
         buffer = self._buffer
         held_bytes = buffer.partial_bytes
         buffer.feed(data)
@@ -133,7 +133,11 @@ class NdjsonSession(asyncio.Protocol):
         unfit = self._unfinished.weigh(self._evicted)
         if unfit is not None:
             self._refuse_unfinished(unfit)
-        self._pump()
+        elif len(data) < SMALL_BYTES and not self._turn.is_over:
+            self._turn.begin()
+            self._pump()
+        else:
+            self._go_on_in_turn()
 
     def eof_received(self) -> bool:
         """The client sends no more: its last line may lack a newline, and answers still go out."""
@@ -142,7 +146,7 @@ class NdjsonSession(asyncio.Protocol):
             self._buffer.finish()
             self._unfinished.drop()
             self._move(State.ENDED)
-            self._pump()
+            self._go_on_in_turn()
             self._look_for_client()
         elif self._state is State.LINGERING:
             self._move(State.CLOSED)
@@ -182,7 +186,7 @@ class NdjsonSession(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_writing_paused = False
         self._since_tick = self._hub.tick
-        self._pump()
+        self._go_on_in_turn()
 
     # --- a line that has no end yet
 
@@ -211,6 +215,15 @@ class NdjsonSession(asyncio.Protocol):
         self._pump()
 
     # --- handing over
+
+    def _go_on_in_turn(self) -> None:
+        """Hands over what waits, now or behind the others that wait for their turn."""
+        if self._held or self._buffer.has_lines:
+            self._turn.go_on_or_pass()
+            if self._turn.is_over:
+                self._regulate_reading()
+        else:
+            self._pump()
 
     def _pump(self) -> None:
         """Parses and submits what was read, as far as room and the client's reading allow."""
@@ -332,7 +345,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _room_again(self) -> None:
         self._is_waiting_for_room = False
-        self._pump()
+        self._go_on_in_turn()
 
     def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
@@ -406,7 +419,7 @@ class NdjsonSession(asyncio.Protocol):
         answers = self._rounds.take_answers()
         if answers:
             self._write(answers)
-        self._pump()
+        self._go_on_in_turn()
         if self._has_to_tell and not self._rounds:
             self._finish()
 

@@ -92,7 +92,7 @@ class HttpProtocol(asyncio.Protocol):
         self._pipeline_max = self.hub.limits.pipeline_max
         self._transport: Any = None
         self._reader = RequestReader(self, self.hub)
-        self._turn = Turn(self._pump, self.hub.now_ns)
+        self._turn = Turn(self._pump, self.hub.turns)
         self._state = _OPEN
         self._pending: deque[HttpRequest] = deque()
         self._unread: bytes | None = None
@@ -139,9 +139,7 @@ class HttpProtocol(asyncio.Protocol):
             self._is_feeding = False
             if read_to < len(data):
                 self._unread, self._read_to = data, read_to
-                self._turn.begin()
-                self._turn.spend(read_to)
-                self._pump()
+                self._go_on_in_turn(read_to)
                 return
             if reader.owes_continue:
                 self._continue()
@@ -153,8 +151,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._unread is not None:  # a transport may deliver once more after a pause
                 data = self._unread[self._read_to :] + data
             self._unread, self._read_to = data, 0
-            self._turn.begin()
-            self._pump()
+            self._go_on_in_turn()
 
     def eof_received(self) -> bool:
         """The client sends no more. While it is owed answers the connection stays half open."""
@@ -173,7 +170,7 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_writing_paused = False
         self._reader.since_tick = self.hub.tick
-        self._pump()
+        self._go_on_in_turn()
 
     # --- the reader's calls
 
@@ -221,7 +218,18 @@ class HttpProtocol(asyncio.Protocol):
 
     def go_on(self) -> None:
         """The last request handed over holds the next one back no more."""
-        self._pump()
+        self._go_on_in_turn()
+
+    def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
+        """Feeds what is unread, now or behind the others that wait for their turn."""
+        if self._unread is not None and not self._is_feeding:
+            self._turn.go_on_or_pass(spent_bytes)
+            if not self._turn.is_over:
+                return
+            self._write_gathered()
+            self._regulate_reading()
+        else:
+            self._pump()
 
     def _pump(self) -> None:
         """Feeds what is unread, as far as pipeline, client and this turn of the loop allow."""
@@ -306,7 +314,7 @@ class HttpProtocol(asyncio.Protocol):
             self._continue()
         self._write_gathered()
         if not self._is_reading or self._has_eof:
-            self._pump()
+            self._go_on_in_turn()
 
     def _continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""

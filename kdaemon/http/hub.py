@@ -18,6 +18,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS
+from kdaemon.http.turns import Turns
 
 LOOKED_AT_MAX = 64  # connections that are compared to find one that is used least
 
@@ -115,11 +116,11 @@ class HttpHub:
         arrivals: Arrivals | None = None,
         places: Places | None = None,
         gate: Gate | None = None,
+        turns: Turns | None = None,
         now_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`arrivals`, `places`: shared by several listeners; else the listener has its own.
-
-        `now_ns`: a clock that goes on within a turn of the loop, for turns.py.
+        """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
+        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
         """
         self.limits = limits
         if arrivals is None:
@@ -128,7 +129,7 @@ class HttpHub:
         self.bodies = arrivals.budget
         self.places = places or Places(limits.connections_max)
         self.gate = gate or Gate()
-        self.now_ns = now_ns
+        self.turns = turns or Turns(now_ns)
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0

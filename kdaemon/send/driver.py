@@ -75,7 +75,7 @@ class StreamDriver:
         self._dead_count_told = 0
         self._gone: list[Frame] = []  # their clients have gone; withdrawn together
         self._dry_runs: set[asyncio.Task[None]] = set()
-        self._room_waiters: list[Callable[[], None]] = []
+        self._room_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
 
@@ -97,7 +97,7 @@ class StreamDriver:
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once, when something has settled and there may be room again."""
-        self._room_waiters.append(callback)
+        self._room_waiters[callback] = None
 
     def withdraw(self, frame: Frame) -> None:
         """The client of this frame has gone: what is queued of it is withdrawn, soon."""
@@ -216,7 +216,7 @@ class StreamDriver:
                 except Exception:  # the others are owed their answers all the same
                     log.exception("telling of a settled frame broke")
         if settled and self._room_waiters:
-            waiters, self._room_waiters = self._room_waiters, []
+            waiters, self._room_waiters = self._room_waiters, {}
             for waiter in waiters:
                 waiter()
         if self._idle_waiters and self.engine.is_idle:

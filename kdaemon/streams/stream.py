@@ -97,6 +97,7 @@ class Stream:
         "_existence",
         "_is_account_asked",
         "_is_going_on",
+        "_memory_waiters",
         "_missing_until_ns",
         "_queue",
         "_spool",
@@ -151,6 +152,7 @@ class Stream:
         self._missing_until_ns = 0
         self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
         self._waiters: list[Callable[[], None]] = []
+        self._memory_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._is_going_on = False  # the rest of `_queue` in the next turn
         self._timer: asyncio.TimerHandle | None = None
 
@@ -251,7 +253,9 @@ class Stream:
         try:
             callback()
         except Exception:  # a defect of ours: the others wait for word as well
-            log.exception("what waited for word broke", extra={"fields": {"stream": self.name}})
+            log.exception(
+                "what waited for word or room broke", extra={"fields": {"stream": self.name}}
+            )
 
     def doubt(self) -> None:
         """What the service told is too old: it is asked anew."""
@@ -362,12 +366,19 @@ class Stream:
         holds nothing settles nothing: what it lacks is held by others.
         """
         if self.engine.is_idle:
-            call_soon = asyncio.get_running_loop().call_soon
-            self.memory.when_given(lambda: call_soon(callback))
+            if not self._memory_waiters:
+                call_soon = asyncio.get_running_loop().call_soon
+                self.memory.when_given(lambda: call_soon(self._tell_memory_waiters))
+            self._memory_waiters[callback] = None
         else:
             self._driver.when_room(callback)
         if self._spool is not None:
             self._spool.when_room(callback)
+
+    def _tell_memory_waiters(self) -> None:
+        waiters, self._memory_waiters = self._memory_waiters, {}
+        for waiter in waiters:
+            self._call(waiter)
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door; the limit that they broke may be old."""

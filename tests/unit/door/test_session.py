@@ -16,7 +16,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import HttpHub, HttpLimits
-from kdaemon.http.turns import PIECES_MAX
+from kdaemon.http.turns import ALL_TIME_NS_MAX, PIECES_MAX
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
 from tests.kit.doors import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
@@ -283,6 +283,35 @@ async def test_room_that_is_gone_again_is_waited_for_again(harness: Make) -> Non
         waiting[0]()
     assert one.door.tries == 4
     assert not one.transport.reads()
+
+
+async def test_many_sessions_that_wait_for_room_do_not_all_go_on_in_one_turn(
+    harness: Make,
+) -> None:
+    """Each is told of room: 1,000 of them held the loop for half a second."""
+    now_ns = [0]
+    door = FakeDoor()
+    hub = HttpHub(HttpLimits(), now_ns=lambda: now_ns[0])
+    door.has_room = False
+    sessions = [harness(hub=hub, door=door) for _ in range(50)]
+    for one in sessions:
+        await one.feed(SETUP + line("a"))
+    admit = door.admit
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        now_ns[0] += ALL_TIME_NS_MAX // 4
+        return admit(*args, **kwargs)
+
+    door.admit = slow  # type: ignore[method-assign]
+    door.make_room()
+    turns = 1
+    while len(door.submitted) < 50:
+        before = len(door.submitted)
+        assert before <= turns * 5
+        await asyncio.sleep(0)
+        turns += 1
+    for one in sessions:
+        one.lose()
 
 
 async def test_too_many_unsettled_blocks_stop_the_reading(

@@ -1,6 +1,7 @@
 """No client makes the others wait, and none keeps the others out."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -8,7 +9,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.http.arrivals import GRACE_TICKS, Arrival, Arrivals
 from kdaemon.http.hub import HttpHub, HttpLimits, Places
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.turns import BYTES_MAX, PIECES_MAX, TIME_NS_MAX, Turn
+from kdaemon.http.turns import ALL_TIME_NS_MAX, BYTES_MAX, PIECES_MAX, TIME_NS_MAX, Turn, Turns
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
 # --- turns
@@ -76,7 +77,7 @@ async def test_a_lost_connection_does_nothing_in_its_next_turn(harness: Make) ->
 
 async def test_a_turn_goes_on_once_for_each_pass() -> None:
     calls: list[int] = []
-    turn = Turn(lambda: calls.append(1), lambda: 0)
+    turn = Turn(lambda: calls.append(1), Turns(lambda: 0))
     turn.begin()
     assert all(turn.spend(1) for _ in range(PIECES_MAX - 1))
     assert not turn.spend(1)
@@ -90,6 +91,77 @@ async def test_a_turn_goes_on_once_for_each_pass() -> None:
     turn.close()
     await asyncio.sleep(0)
     assert calls == [1]
+
+
+async def test_all_that_wait_do_a_part_of_a_turn_together_and_in_their_order() -> None:
+    now_ns = [0]
+    done: list[int] = []
+    turns = Turns(lambda: now_ns[0])
+
+    def work(number: int) -> None:
+        done.append(number)
+        now_ns[0] += ALL_TIME_NS_MAX // 2
+
+    for number in range(10):
+        turns.later(partial(work, number))
+    assert not turns.may_go_on()
+    for count in range(2, 12, 2):
+        await asyncio.sleep(0)
+        assert len(done) == count
+    assert done == list(range(10))
+    await asyncio.sleep(0)
+    assert turns.may_go_on()
+    now_ns[0] += ALL_TIME_NS_MAX
+    assert not turns.may_go_on(), "a turn's worth was done"
+    await asyncio.sleep(0)
+    assert turns.may_go_on()
+
+
+async def test_a_defect_of_one_that_waits_holds_up_none_of_the_others() -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
+    done: list[int] = []
+    turns = Turns(lambda: 0)
+    turns.later(lambda: done.append(1 // 0))
+    turns.later(lambda: done.append(1))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert done == [1]
+    assert len(failures) == 1
+
+
+@pytest.mark.parametrize("way", ["read", "answered"])
+async def test_many_connections_with_work_left_do_not_do_it_all_in_one_turn(
+    harness: Make, way: str
+) -> None:
+    """Each with its 2 ms a turn: 1,000 of them were 2 s."""
+    now_ns = [0]
+    hub = HttpHub(HttpLimits(pipeline_max=1), now_ns=lambda: now_ns[0])
+    greedy = [harness(hub=hub) for _ in range(50)]
+    seen: list[HttpRequest] = []
+
+    def handle(request: HttpRequest) -> None:
+        seen.append(request)
+        now_ns[0] += TIME_NS_MAX // 2
+        if way == "read":
+            request.respond(200, b"")
+
+    for one in greedy:
+        one.protocol._handler = handle
+        one.protocol.data_received(GET * 9)
+    if way == "answered":
+        assert len(seen) == 50
+        for request in seen[:]:
+            request.respond(200, b"")
+    parts = ALL_TIME_NS_MAX // (TIME_NS_MAX // 2) + 2
+    assert len(seen) <= 50 + 2 * parts
+    before = len(seen)
+    await asyncio.sleep(0)
+    assert before < len(seen) <= before + 2 * parts
+    if way == "read":
+        while len(seen) < 50 * 9:
+            await asyncio.sleep(0)
+        assert all(statuses(one.transport.take()) == [200] * 9 for one in greedy)
 
 
 # --- what is arriving

@@ -414,3 +414,30 @@ async def test_whether_two_names_are_one_stream_is_told_without_opening_any(open
     assert streams.are_distinct(["a", "b", arn(name="c"), "no name!", "no name!"])
     assert not streams.are_distinct(["a", "b", arn(name="a")])
     assert list(streams.engines()) == []
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+async def test_who_waits_for_room_is_told_once_however_often_he_asked(
+    opened: Open, is_idle: bool
+) -> None:
+    """A commit, say, wakes who waits for memory too, and he asks once more."""
+    service = FakeService()
+    service.answer.clear()
+    streams = opened(service, "[default]\nlinger_ms = 0\n")
+    stream = found(streams, "s")
+    if not is_idle:
+        put(stream, b"a")
+    assert stream.engine.is_idle is is_idle
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(1)
+
+    for _ in range(3):
+        stream.when_room(tell)
+    if is_idle:
+        assert stream.memory.take(1)
+        stream.memory.give(1)
+    service.answer.set()
+    await turn()
+    assert told == [1]
