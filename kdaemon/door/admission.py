@@ -99,6 +99,14 @@ CLIENT_GONE = Refused(
     is_permanent=False,
 )
 
+GAVE_WAY = Refused(
+    RejectReason.FULL,
+    "ServiceUnavailableException",
+    "Too much waits to be taken: from this line on nothing was taken, and the connection is closed."
+    " Send these lines again later.",
+    is_permanent=False,
+)
+
 NO_ROOM = Refused(
     RejectReason.FULL,
     "ProvisionedThroughputExceededException",

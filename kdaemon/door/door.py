@@ -155,9 +155,11 @@ class Door:
 
     # Refusing
 
-    def refuse(self, spelling: str, refused: Refused, record_count: int, byte_count: int) -> None:
-        """Counts records that were not brought to `admit`, because others of the same request were
-        refused by it.
+    def refuse(
+        self, spelling: str | None, refused: Refused, record_count: int, byte_count: int
+    ) -> None:
+        """Counts records that were not brought to `admit`: because others of the same request were
+        refused by it, or because they may wait no longer. `spelling`: None where it is not known.
         """
         stream = self._streams.known(spelling)
         if stream is None:

@@ -23,12 +23,12 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX_AWS
 from kdaemon.base.refused import Refused
-from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR
+from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
 from kdaemon.door.block import Block
 from kdaemon.door.departed import LeftBehind, Waker
 from kdaemon.door.door import Door
 from kdaemon.door.rounds import Round, Rounds
-from kdaemon.door.unfinished import NO_ROOM, UnfinishedLine, Unfit
+from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.transports import Presence, presence
 from kdaemon.http.turns import Turn
@@ -84,7 +84,8 @@ class NdjsonSession(asyncio.Protocol):
         self._acknowledge: Acknowledge | None = None
         self._is_set_up = False  # the first line was read
         self._buffer = LineBuffer()
-        self._unfinished = UnfinishedLine(self._buffer, hub.arrivals, line_bytes_max)
+        self._line_bytes_max = line_bytes_max
+        self._kept = Kept(hub.arrivals)  # what has come and was not handed over
         self._next_line = 1
         self._rounds = Rounds()
         self._held: deque[tuple[Round, str, Block]] = deque()
@@ -112,7 +113,7 @@ class NdjsonSession(asyncio.Protocol):
         """The client is gone, and nobody is told any more."""
         self._move(State.CLOSED)
         self._hub.detach(self)
-        self._unfinished.drop()
+        self._drop_unfinished()
         self._withdraw()
 
     def _withdraw(self) -> None:
@@ -129,10 +130,9 @@ class NdjsonSession(asyncio.Protocol):
         buffer.feed(data)
         if not held_bytes or buffer.has_lines:
             self._since_tick = self._hub.tick  # a line begins
-            self._unfinished.ended()
-        unfit = self._unfinished.weigh(self._evicted)
-        if unfit is not None:
-            self._refuse_unfinished(unfit)
+        if buffer.partial_bytes > self._line_bytes_max:
+            text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
+            self._refuse_unfinished("body_too_large", VALIDATION, text)
         elif len(data) < SMALL_BYTES and not self._turn.is_over:
             self._turn.begin()
             self._pump()
@@ -144,7 +144,7 @@ class NdjsonSession(asyncio.Protocol):
         self._has_eof = True
         if self._state is State.READING:
             self._buffer.finish()
-            self._unfinished.drop()
+            self._drop_unfinished()
             self._move(State.ENDED)
             self._go_on_in_turn()
             self._look_for_client()
@@ -188,18 +188,59 @@ class NdjsonSession(asyncio.Protocol):
         self._since_tick = self._hub.tick
         self._go_on_in_turn()
 
-    # --- a line that has no end yet
+    # --- what has come and was not handed over
+
+    def _weigh(self) -> None:
+        """Holds it to what all clients together may have arriving. It is a line that has no end
+        yet, and lines for which there is no room, or no turn.
+        """
+        if self._state is State.CLOSED:
+            return  # then it is charged to what clients left behind
+        buffer = self._buffer
+        size = buffer.partial_bytes + sum(block.held_bytes for _, _, block in self._held)
+        if buffer.has_lines:
+            size += buffer.held_bytes
+        if not self._kept.weigh(size, self._evicted):
+            self._evicted()
 
     def _evicted(self) -> None:
-        """Others need its room."""
-        if self._state is State.READING:
-            self._refuse_unfinished(NO_ROOM)
+        """There is no memory for it, or others who are faster need it."""
+        if self._held or self._buffer.has_lines:
+            self._give_way()
+        elif self._state is State.READING:
+            text = "Too many long lines are arriving at once; send this one again later."
+            self._refuse_unfinished("bodies_full", "ServiceUnavailableException", text)
 
-    def _refuse_unfinished(self, unfit: Unfit) -> None:
+    def _give_way(self) -> None:
+        """Refuses what waits, and ends the connection."""
+        self._hub.counters.refused["bodies_full"] += 1
+        first_line = self._next_line
+        for a_round, stream, block in self._held:
+            first_line = min(first_line, *block.lines.numbers)
+            self._refuse_held(a_round, stream, block, GAVE_WAY)
+        self._held.clear()
+        self._is_waiting_for_room = False
+        self._buffer.finish()
+        while self._buffer.has_lines:
+            block_of_lines = self._buffer.take_block()
+            count = block_of_lines.count(b"\n") + (not block_of_lines.endswith(b"\n"))
+            self._door.refuse(self._stream, GAVE_WAY, count, len(block_of_lines))
+        self._kept.release()
+        self._last_words = encode_rejected(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
+        if self._state is State.READING:
+            self._move(State.ENDED)
+        self._pump()
+
+    def _drop_unfinished(self) -> None:
+        """The line that has no end yet is not waited for any more."""
+        self._buffer.drop_partial()
+        self._kept.release()
+
+    def _refuse_unfinished(self, reason: str, code: str, text: str) -> None:
         """Refuses the line that has no end, after those before it, and ends the connection."""
-        self._hub.counters.refused[unfit.reason] += 1
-        rejected = Rejected(self._partial_line, unfit.code, unfit.text)
-        self._end_with(rejected, self._unfinished.byte_count)
+        self._hub.counters.refused[reason] += 1
+        rejected = Rejected(self._partial_line, code, text)
+        self._end_with(rejected, self._buffer.partial_bytes)
 
     @property
     def _partial_line(self) -> int:
@@ -208,7 +249,7 @@ class NdjsonSession(asyncio.Protocol):
     def _end_with(self, rejected: Rejected, byte_count: int) -> None:
         """Takes nothing more; what came before is settled and told first."""
         self._door.refuse_unread(self._stream, 1, byte_count)
-        self._unfinished.drop()
+        self._drop_unfinished()
         self._last_words = encode_rejected(rejected)
         if self._state is State.READING:
             self._move(State.ENDED)
@@ -221,6 +262,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._held or self._buffer.has_lines:
             self._turn.go_on_or_pass()
             if self._turn.is_over:
+                self._weigh()
                 self._regulate_reading()
         else:
             self._pump()
@@ -240,6 +282,8 @@ class NdjsonSession(asyncio.Protocol):
             self._parse_block(block)
             has_turn = self._turn.spend(len(block))
         self._is_pumping = False
+        if self._held or buffer.has_lines or buffer.partial_bytes or not self._kept.is_empty:
+            self._weigh()
         if self._has_to_tell:
             self._schedule_flush()
         self._regulate_reading()
@@ -289,7 +333,7 @@ class NdjsonSession(asyncio.Protocol):
         self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
         self._door.refuse_unread(self._stream, self._buffer.line_count)
         self._buffer.clear()
-        self._unfinished.drop()
+        self._drop_unfinished()
         if self._state is State.READING:
             self._move(State.ENDED)
 
@@ -352,10 +396,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._is_gone and (
             not self._left_behind.may_wait or self._door.is_waited_for(stream, self._acknowledge)
         ):
-            self._door.refuse(stream, CLIENT_GONE, len(block.sizes), block.byte_count)
-            if block.oversized:  # by a try that found no room, and so counted nothing
-                self._door.refuse_unread(stream, len(block.oversized))
-            a_round.close_one()
+            self._refuse_held(a_round, stream, block, CLIENT_GONE)
             return True
         callback = partial(self._settled, a_round, block)
         taken = self._door.admit(stream, block, self._acknowledge, callback, is_patient=True)
@@ -369,6 +410,13 @@ class NdjsonSession(asyncio.Protocol):
             self._rounds.admitted(a_round, taken, block.byte_count)
             block.lines.records = []  # the frame has them; only the numbers are needed from here on
         return True
+
+    def _refuse_held(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
+        """Counts a block that is not brought to the door, or was brought in vain."""
+        self._door.refuse(stream, refused, len(block.sizes), block.byte_count)
+        if block.oversized:  # by a try that found no room, and so counted nothing
+            self._door.refuse_unread(stream, len(block.oversized))
+        a_round.close_one()
 
     def _reject_lines(self, lines: Lines, code: str, message: str) -> None:
         self._tell_rejected([Rejected(line, code, message) for line in lines.numbers])
@@ -463,13 +511,14 @@ class NdjsonSession(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """Takes no more input; what was read is settled and told, then the connection ends."""
         if self._state is State.READING:
-            self._unfinished.drop()
+            self._drop_unfinished()
             self._move(State.ENDED)
             self._pump()
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that stops in the middle of a line or does not read its answers."""
         ticks, hub = tick - self._since_tick, self._hub
+        self._kept.tick()
         if self._is_writing_paused:
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1
@@ -479,12 +528,10 @@ class NdjsonSession(asyncio.Protocol):
                 self.reset()
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()
-        elif not self._unfinished.byte_count:
+        elif not self._buffer.partial_bytes:
             return
-        elif ticks <= hub.body_ticks_max:
-            self._unfinished.tick()
-        else:
+        elif ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
             rejected = Rejected(self._partial_line, "RequestTimeoutException", text)
-            self._end_with(rejected, self._unfinished.byte_count)
+            self._end_with(rejected, self._buffer.partial_bytes)

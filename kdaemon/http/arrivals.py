@@ -88,6 +88,43 @@ class Arrival:
         )
 
 
+class Kept:
+    """What one connection has that was not handed over, as it grows and shrinks."""
+
+    __slots__ = ("_arrival", "_pool")
+
+    def __init__(self, pool: "Arrivals") -> None:
+        self._pool = pool
+        self._arrival: Arrival | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self._arrival is None
+
+    def weigh(self, byte_count: int, evict: Callable[[], None]) -> bool:
+        """Holds it to what all clients together may have arriving. False: there is no room for it.
+        `evict`: told when others need its room.
+        """
+        if self._arrival is not None and byte_count < self._arrival.charged_bytes:
+            self.release()
+        if not byte_count:
+            return True
+        if self._arrival is None:
+            self._arrival = Arrival(self._pool, evict)
+        return self._arrival.grow(byte_count - self._arrival.charged_bytes)
+
+    def tick(self) -> None:
+        """One sweep later. It may wait for long, and goes first where room is needed."""
+        if self._arrival is not None:
+            self._arrival.tick()
+
+    def release(self) -> None:
+        """Gives all back. Twice is nothing."""
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.release()
+
+
 class Arrivals:
     """All requests that are arriving. `budget` may be shared with others who take and give.
 

@@ -16,9 +16,10 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
+from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.reader import Phase, RequestReader
-from kdaemon.http.refusals import Refusal, malformed, timed_out
+from kdaemon.http.refusals import BODIES_FULL, Refusal, malformed, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
 from kdaemon.http.transports import Presence, presence, reset_transport
@@ -72,6 +73,7 @@ class HttpProtocol(asyncio.Protocol):
         "_is_probed",
         "_is_reading",
         "_is_writing_paused",
+        "_kept",
         "_pending",
         "_pipeline_max",
         "_read_to",
@@ -97,6 +99,7 @@ class HttpProtocol(asyncio.Protocol):
         self._pending: deque[HttpRequest] = deque()
         self._unread: bytes | None = None
         self._read_to = 0
+        self._kept = Kept(self.hub.arrivals)  # `_unread`, of all memory
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
         self._is_feeding = False
@@ -226,6 +229,7 @@ class HttpProtocol(asyncio.Protocol):
             self._turn.go_on_or_pass(spent_bytes)
             if not self._turn.is_over:
                 return
+            self._weigh_unread()
             self._write_gathered()
             self._regulate_reading()
         else:
@@ -249,6 +253,8 @@ class HttpProtocol(asyncio.Protocol):
                 self._turn.pass_on()
                 break
         self._is_feeding = False
+        if self._unread is not None or not self._kept.is_empty:
+            self._weigh_unread()
         if reader.owes_continue:
             self._continue()
         self._write_gathered()
@@ -257,6 +263,17 @@ class HttpProtocol(asyncio.Protocol):
             if not self._pending:
                 self._close()
         self._regulate_reading()
+
+    def _weigh_unread(self) -> None:
+        """What a client sent ahead is kept until its turn comes, and counts as what arrives."""
+        byte_count = 0 if self._unread is None else len(self._unread)
+        if not self._kept.weigh(byte_count, self._refuse_unread):
+            self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """There is no memory for it, or others who are faster need it."""
+        if self._unread is not None and self._reader.phase is not Phase.ENDED:
+            self.refuse(BODIES_FULL)
 
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client go."""
@@ -279,6 +296,7 @@ class HttpProtocol(asyncio.Protocol):
         """The last answer of this connection, after those that are owed."""
         self._reader.end()
         self._unread = None
+        self._kept.release()
         request = HttpRequest(self, "", "", "", {}, b"", closes=True, is_http_1_0=False)
         request.answer = answer
         self._pending.append(request)
@@ -381,6 +399,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _drop_requests(self) -> None:
         self._unread = None
+        self._kept.release()
         dropped = tuple(self._pending)
         self._pending.clear()
         for request in dropped:
@@ -434,6 +453,7 @@ class HttpProtocol(asyncio.Protocol):
         """Cuts off a client that takes longer than its phase allows. Called by every sweep."""
         hub, phase = self.hub, self._reader.phase
         ticks = tick - self._reader.since_tick
+        self._kept.tick()
         if self._is_writing_paused:
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1

@@ -10,7 +10,7 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
-from kdaemon.door.admission import WAITED_FOR, Admission
+from kdaemon.door.admission import GAVE_WAY, WAITED_FOR, Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
@@ -115,6 +115,7 @@ class FakeDoor:
         self.waiting: list[Callable[[], None]] = []
         self.rejected_count = 0
         self.gone_count = 0
+        self.gave_way_count = 0
         self.withdrawn: list[Frame] = []
         self.tries = 0
 
@@ -183,9 +184,14 @@ class FakeDoor:
         for callback in waiting:
             callback()
 
-    def refuse(self, stream: str, refused: Refused, record_count: int, byte_count: int) -> None:
-        assert refused.reason is RejectReason.CLIENT_GONE
-        self.gone_count += record_count
+    def refuse(
+        self, stream: str | None, refused: Refused, record_count: int, byte_count: int
+    ) -> None:
+        if refused.reason is RejectReason.CLIENT_GONE:
+            self.gone_count += record_count
+        else:
+            assert refused is GAVE_WAY
+            self.gave_way_count += record_count
 
     def refuse_unread(self, stream: str | None, record_count: int, byte_count: int = 0) -> None:
         self.rejected_count += record_count

@@ -422,7 +422,7 @@ async def test_each_line_of_a_client_that_left_is_counted_once(
     memory = place.streams.memory
     taken_bytes = memory.free_bytes()
     memory.take(taken_bytes)
-    hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 8_000))
+    hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 4 * MIB))
     session, _ = open_session(place.door, hub)
     long_key = '{"data":"a","partition_key":"%s"}\n' % ("\u00e9" * 200)
     lines = [long_key.encode(), b"broken\n\n", b'{"data":"a"}\n' * 9_000]

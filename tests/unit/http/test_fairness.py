@@ -169,6 +169,32 @@ async def test_many_connections_with_work_left_do_not_do_it_all_in_one_turn(
 HALF = HEAD + b"Content-Length: 1000\r\n\r\n"
 
 
+async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> None:
+    """Each may send a read (256 KiB) ahead of its answer: 10,000 connections were 2.5 GB."""
+    arrivals = Arrivals(ByteBudget(1_000_000))
+    hub = HttpHub(HttpLimits(pipeline_max=1), arrivals=arrivals)
+    clients = [harness(hub=hub) for _ in range(10)]
+    ahead = GET * (250_000 // len(GET))
+    for one in clients:
+        one.protocol.data_received(ahead)
+        held = sum(len(each.protocol._unread or b"") for each in clients)
+        assert held <= arrivals.budget.bytes_taken <= 1_000_000
+    refused = [one for one in clients if one.protocol._unread is None]
+    assert len(refused) == 6
+    for one in refused:  # and what was handed over is answered first
+        one.requests[0].respond(200, b"")
+        assert statuses(one.transport.take()) == [200, 503]
+    kept = next(one for one in clients if one not in refused)
+    for number in range(len(ahead) // len(GET)):
+        kept.requests[number].respond(200, b"")
+        await asyncio.sleep(0)
+    assert kept.protocol._unread is None
+    assert statuses(kept.transport.take()) == [200] * (len(ahead) // len(GET))
+    for one in clients:
+        one.lose()
+    assert arrivals.budget.bytes_taken == 0
+
+
 def sharing(harness: Make, byte_count: int, count: int) -> list[Harness]:
     arrivals = Arrivals(ByteBudget(byte_count))
     return [harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(count)]
