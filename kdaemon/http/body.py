@@ -3,7 +3,7 @@
 Pure: bytes in, bytes of the body out. Knows the two framings, length and chunks; nothing of heads,
 budgets or sockets. Invariants: `read` never goes beyond the body's last byte, so that what follows
 is the next request and nothing else; what is not exactly a chunk is a `Refusal`; the bytes that
-frame chunks are bounded by the bytes that they frame.
+frame chunks are bounded by the bytes that they frame, and each line of them by LINE_BYTES_MAX.
 Where it sits: reader.py uses one for each body that is not whole in one read.
 """
 
@@ -15,6 +15,10 @@ from kdaemon.http.refusals import Refusal, body_too_large, malformed
 # Bytes of chunk framing that a body may have beyond as many as its own. Ours, 2026-11-28: chunks of
 # a line of text pass, chunks of a byte or endless extensions do not.
 FRAMING_BYTES_FREE = 16 * 1024
+
+# A line of chunk framing, which is kept until it ends. Ours, 2026-11-28: nobody sends extensions;
+# AWS's own, which sign a chunk, have 85 bytes.
+LINE_BYTES_MAX = 1024
 
 # chunk-size [ chunk-ext ] CRLF (RFC 9112, 7.1); an extension is skipped. Blanks before an extension
 # are "bad whitespace" (RFC 9110, 5.6.3), and h11 refuses them as well.
@@ -81,6 +85,8 @@ class ChunkedBody:
                     self._part = _Part.CONTENT_END
                 continue
             stop = data.find(b"\n", at, end) + 1 or end
+            if len(self._line) + stop - at > LINE_BYTES_MAX:
+                return malformed("an extension of a chunk is too long")
             self._line += data[at:stop]
             self._framing_bytes += stop - at
             at = stop

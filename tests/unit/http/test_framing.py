@@ -1,5 +1,6 @@
 """A request ends where its framing says, whatever else it offers; in doubt the connection ends."""
 
+import asyncio
 import itertools
 
 import pytest
@@ -252,6 +253,20 @@ async def test_chunk_framing_is_bounded_by_what_it_frames(harness: Make, sent: b
         read(data[at : at + 10_000])
     assert statuses(one.transport.take()) == [400]
     assert one.hub.bodies.bytes_taken == 0
+
+
+@pytest.mark.parametrize("line", [b"1;", b"0;", b"", b"1 "])
+async def test_a_line_of_chunk_framing_is_bounded_however_large_the_body_is(
+    harness: Make, line: bytes
+) -> None:
+    """The line is kept until it ends, and is not a part of the body, which is charged."""
+    one = harness()
+    one.feed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % 200_000)
+    end = b"\r\n" if line else b""
+    for piece in (*[bytes(50_000)] * 4, end + line, *[b" " * 300] * 3):
+        assert one.feed(piece) == b""
+        await asyncio.sleep(0)
+    assert statuses(one.feed(b" " * 300)) == [400]
 
 
 async def test_a_listener_without_bodies_refuses_them_at_once(harness: Make) -> None:
