@@ -47,6 +47,7 @@ from kdaemon.wire.lines import (
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
+PATIENCE_TICKS = 10  # of a session that has nothing to do, where all places are taken; ours
 ANSWER_START = b"{"  # of every answer that rejections.py makes
 PROBE_S = 0.02  # as in http/connection.py
 
@@ -504,9 +505,18 @@ class NdjsonSession(asyncio.Protocol):
         self._move(State.CLOSED)
         self._transport.abort()
 
-    def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - the hub's words
-        """Below 0: a client that keeps its session may have nothing to say for hours."""
-        return -1
+    def idle_ticks(self, tick: int) -> int:
+        """How long nothing whole has come, less PATIENCE_TICKS: a client that keeps its session may
+        have nothing to say for a while. Below 1: something is owed.
+        """
+        is_owed = self._rounds or self._held or self._buffer.has_lines or self._is_writing_paused
+        return 0 if is_owed else tick - self._since_tick - PATIENCE_TICKS
+
+    def leave(self) -> None:
+        """Makes place for others. All that was told is on its way."""
+        self._drop_unfinished()
+        self._move(State.CLOSED)
+        self._transport.close()
 
     def close_if_idle(self) -> None:
         """Takes no more input; what was read is settled and told, then the connection ends."""

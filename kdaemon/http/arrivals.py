@@ -79,6 +79,11 @@ class Arrival:
             self._pool.give(self.charged_bytes - self.reserved_bytes, self.reserved_bytes)
             self.charged_bytes = self.reserved_bytes = 0
 
+    @property
+    def is_stalled(self) -> bool:
+        """Nothing came for a while."""
+        return self._stalled_ticks >= STALLED_TICKS
+
     def rank(self) -> tuple[int, bool, int]:
         """The lowest goes first: who stalls, who holds more than a part, who is slow."""
         return (

@@ -439,8 +439,24 @@ class HttpProtocol(asyncio.Protocol):
         return self._reader.phase is Phase.IDLE and not self._pending and self._unread is None
 
     def idle_ticks(self, tick: int) -> int:
-        """How long it is between requests; below 0: it is not."""
-        return tick - self._reader.since_tick if self._is_idle else -1
+        """How long it is between requests, sends a part of one, or does not go: an ordinary client
+        sends a head at once. Below 1: something is owed, or arrives.
+        """
+        ticks = tick - self._reader.since_tick
+        if self._is_idle:
+            return ticks
+        if self._pending or self._unread is not None or self._is_writing_paused:
+            return 0
+        phase, arrival = self._reader.phase, self._reader.arrival
+        is_stuck = phase is not Phase.BODY or arrival is None or arrival.is_stalled
+        return ticks + (phase is Phase.HEAD) if is_stuck else 0
+
+    def leave(self) -> None:
+        """Makes place for others."""
+        if self._is_idle:
+            self.close_if_idle()
+        else:
+            self.reset()
 
     def close_if_idle(self) -> None:
         """Closes a connection that is between requests and owed nothing."""

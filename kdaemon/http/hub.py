@@ -8,9 +8,9 @@ Where it sits: beside connection.py and opening.py, whose connections attach to 
 
 import asyncio
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 from kdaemon.base.limits import MIB
@@ -67,7 +67,13 @@ class Connection(Protocol):
 
     def check_time(self, tick: int) -> None: ...
     def idle_ticks(self, tick: int) -> int:
-        """How long it is between requests, and may be closed for others; below 0: it is not."""
+        """For how long nothing whole has come, and nothing is owed: below 1, it may not be closed
+        for others.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Makes place for others, at once: it is not known to the hub any more."""
         ...
 
     def close_if_idle(self) -> None: ...
@@ -77,32 +83,37 @@ class Connection(Protocol):
 class Places:
     """How many connections may be open, over all listeners that share this.
 
-    `silent`: connections that have sent nothing yet, the oldest first: where all places are taken,
-    the oldest of them goes, so that who only connects keeps nobody out.
+    Where all places are taken, a newcomer gets that of a connection which has sent nothing yet, the
+    oldest of them (`silent`), or else of one that has nothing to do for longest, whichever listener
+    it came by: who only holds connections keeps nobody out.
     """
 
-    __slots__ = ("connections_max", "is_starved", "silent", "taken")
+    __slots__ = ("connections_max", "hubs", "is_starved", "silent", "taken")
 
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
         self.taken = 0
         self.is_starved = False  # it was told that no file descriptor is left
         self.silent: dict[Connection, HttpHub] = {}
+        self.hubs: list[HttpHub] = []
 
     def take(self) -> bool:
         """False: there is no place, and nobody to make one."""
-        if self.taken >= self.connections_max and not self._drop_silent():
+        if self.taken >= self.connections_max and not self._drop_one():
             return False
         self.taken += 1
         return True
 
-    def _drop_silent(self) -> bool:
+    def _drop_one(self) -> bool:
         for connection, hub in self.silent.items():
-            hub.counters.refused["connections"] += 1
-            hub.detach(connection)
-            connection.reset()
+            hub.drop(connection)
             return True
-        return False
+        found = [each for each in (hub.idlest() for hub in self.hubs) if each is not None]
+        if not found:
+            return False
+        _, connection, hub = max(found, key=lambda each: each[0])
+        hub.drop(connection)
+        return True
 
 
 class HttpHub:
@@ -128,13 +139,14 @@ class HttpHub:
         self.arrivals = arrivals
         self.bodies = arrivals.budget
         self.places = places or Places(limits.connections_max)
+        self.places.hubs.append(self)
         self.gate = gate or Gate()
         self.turns = turns or Turns(now_ns)
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0
         self.is_draining = False
-        self._connections: set[Connection] = set()
+        self._connections: OrderedDict[Connection, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
         self.head_ticks_max = self._ticks(limits.head_timeout_s)
@@ -151,36 +163,43 @@ class HttpHub:
 
         `is_silent`: it may lose its place to another one until it is handed over.
         """
-        if not self.places.take() and not (self._drop_idle() and self.places.take()):
+        if not self.places.take():
             self.counters.refused["connections"] += 1
             return False
         if is_silent:
             self.places.silent[connection] = self
         self.counters.opened += 1
         self.counters.open += 1
-        self._connections.add(connection)
+        self._connections[connection] = None
         if self._timer is None:
             self._arm()
         return True
 
-    def _drop_idle(self) -> bool:
-        """Makes a place of a connection that is kept between requests and used least, so that who
-        only keeps connections open keeps nobody out.
+    def idlest(self) -> "tuple[int, Connection, HttpHub] | None":
+        """Of some connections, others each time, the one that may be closed first; for how long it
+        has had nothing to do, and its hub.
         """
-        some = islice(self._connections, LOOKED_AT_MAX)
-        connection = max(some, key=lambda each: each.idle_ticks(self.tick), default=None)
-        if connection is None or connection.idle_ticks(self.tick) < 1:
-            return False
+        best: Connection | None = None
+        best_ticks = 0
+        for _ in range(min(len(self._connections), LOOKED_AT_MAX)):
+            connection = next(iter(self._connections))
+            self._connections.move_to_end(connection)
+            ticks = connection.idle_ticks(self.tick)
+            if ticks > best_ticks:
+                best, best_ticks = connection, ticks
+        return None if best is None else (best_ticks, best, self)
+
+    def drop(self, connection: Connection) -> None:
+        """Others need its place."""
         self.counters.refused["connections"] += 1
         self.detach(connection)
-        connection.close_if_idle()
-        return True
+        connection.leave()
 
     def detach(self, connection: Connection) -> None:
         """A connection is lost. One that was never attached changes nothing."""
         if connection not in self._connections:
             return
-        self._connections.discard(connection)
+        del self._connections[connection]
         self.places.silent.pop(connection, None)
         self.places.taken -= 1
         self.counters.open -= 1
@@ -190,8 +209,8 @@ class HttpHub:
     def hand_over(self, old: Connection, new: Connection) -> None:
         """The same connection goes on under another protocol."""
         self.places.silent.pop(old, None)
-        self._connections.discard(old)
-        self._connections.add(new)
+        self._connections.pop(old, None)
+        self._connections[new] = None
 
     def sweep(self) -> None:
         """One tick of time for every connection."""

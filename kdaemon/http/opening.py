@@ -41,6 +41,7 @@ class Spoken(Protocol):
     def data_received(self, data: bytes) -> None: ...
     def check_time(self, tick: int) -> None: ...
     def idle_ticks(self, tick: int) -> int: ...
+    def leave(self) -> None: ...
     def close_if_idle(self) -> None: ...
     def reset(self) -> None: ...
 
@@ -136,7 +137,10 @@ class Opening(asyncio.Protocol):
             self._transport.close()
 
     def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - places.silent has it in order
-        return -1
+        return 0
+
+    def leave(self) -> None:
+        self.reset()
 
     def close_if_idle(self) -> None:
         self._transport.close()

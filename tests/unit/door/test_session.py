@@ -13,9 +13,9 @@ from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import RecordResult
 from kdaemon.door import rounds
 from kdaemon.door.door import Door
-from kdaemon.door.session import NdjsonSession
+from kdaemon.door.session import PATIENCE_TICKS, NdjsonSession
 from kdaemon.http.arrivals import Arrival
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import HttpHub, HttpLimits, Places
 from kdaemon.http.turns import ALL_TIME_NS_MAX, PIECES_MAX
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
@@ -564,6 +564,26 @@ async def test_long_lines_share_a_budget(harness: Make) -> None:
     (refused,) = await one.feed(SETUP + b"x" * 51)
     assert (refused["rejected"], refused["code"]) == (2, "ServiceUnavailableException")
     assert one.hub.counters.refused["bodies_full"] == 1
+
+
+@pytest.mark.parametrize("sent", [b"", SETUP, SETUP + b'{"da'], ids=["nothing", "setup", "half"])
+async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
+    harness: Make, sent: bytes
+) -> None:
+    hub = HttpHub(HttpLimits(), places=Places(2))
+    door = FakeDoor()
+    waits, idle = harness(hub=hub, door=door), harness(hub=hub, door=door)
+    await waits.feed(SETUP + line("a"))
+    if sent:
+        await idle.feed(sent)
+    for _ in range(PATIENCE_TICKS):
+        hub.sweep()
+    assert not hub.places.take()
+    hub.sweep()
+    assert hub.places.take()
+    hub.places.taken -= 1
+    assert (waits.transport.is_closed, idle.transport.is_closed) == (False, True)
+    waits.lose()
 
 
 def kept_bytes(one: Harness) -> int:

@@ -359,9 +359,9 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
             return -1
 
         def close_if_idle(self) -> None: ...
-        def reset(self) -> None:
+        def reset(self) -> None: ...
+        def leave(self) -> None:
             gone.append(self.name)
-            hub.detach(self)
 
     for name in range(count):
         assert hub.attach(Silent(name), is_silent=True)
@@ -386,3 +386,58 @@ async def test_who_only_keeps_a_connection_loses_it_to_who_comes(harness: Make) 
     assert [one.transport.is_closed for one in (busy, kept, used)] == [False, True, False]
     assert harness(hub=hub).transport.is_closed, "nobody is idle for a second"
     assert hub.counters.open == 3
+
+
+async def test_the_place_of_one_that_is_idle_goes_to_a_newcomer_of_any_listener(
+    harness: Make,
+) -> None:
+    places = Places(2)
+    hubs = [HttpHub(HttpLimits(), places=places) for _ in range(2)]
+    kept = [harness(hub=hubs[0], echoes=True) for _ in range(2)]
+    for one in kept:
+        one.feed(GET)
+    hubs[0].sweep()
+    assert not harness(hub=hubs[1]).transport.is_closed
+    assert [one.transport.is_closed for one in kept].count(True) == 1
+
+
+HALF_A_HEAD = b"GET / HTTP/1.1\r\nHo"
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("sent", "leaves_after"),
+    [
+        (HALF_A_HEAD, 0),
+        (HALF, 3),
+        (HALF + b"a", 3),
+        (b"GARBAGE\r\n\r\n", 1),
+        (HEAD + b"\r\n", None),
+    ],
+    ids=["half a head", "no body", "half a body", "refused", "waits for its answer"],
+)
+async def test_who_does_not_go_on_loses_its_place_to_who_comes(
+    harness: Make, sent: bytes, leaves_after: int | None, ticks: int
+) -> None:
+    hub = HttpHub(HttpLimits(body_timeout_s=60, linger_timeout_s=60), places=Places(1))
+    one = harness(hub=hub)
+    one.feed(sent)
+    sweep([one], ticks)
+    is_dropped = not harness(hub=hub).transport.is_closed
+    if leaves_after is None:
+        assert not is_dropped
+    elif ticks >= leaves_after:
+        assert is_dropped
+        assert one.transport.is_closed
+
+
+async def test_all_connections_are_looked_at_for_one_that_is_idle(harness: Make) -> None:
+    hub = HttpHub(HttpLimits(), places=Places(200))
+    waiting = [harness(hub=hub) for _ in range(199)]
+    for one in waiting:
+        one.feed(GET)
+    idle = harness(hub=hub, echoes=True)
+    idle.feed(GET)
+    hub.sweep()
+    assert not all(harness(hub=hub).transport.is_closed for _ in range(4))
+    assert idle.transport.is_closed
