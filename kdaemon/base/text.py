@@ -6,6 +6,7 @@ Invariant: what `printable` returns holds no control character, no line break, n
 reorders or hides text, nothing that UTF-8 cannot carry, and no more characters than were asked for.
 """
 
+import codecs
 import re
 
 # Printable for Python, and yet without a glyph (Default_Ignorable_Code_Point of Unicode 15.1,
@@ -15,6 +16,9 @@ _WITHOUT_A_GLYPH = (
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 CUT = "..."  # follows what was cut off
+
+# Found now: Python opens a file to find it, and what is shown may say that none can be opened.
+_escape = codecs.getencoder("unicode_escape")
 
 _INVISIBLE = re.compile(f"[{_WITHOUT_A_GLYPH}]")
 
@@ -55,4 +59,4 @@ def printable_lines(text: str, characters_max: int) -> str:
 def _shown(character: str) -> str:
     if character.isprintable() and _INVISIBLE.match(character) is None:
         return character
-    return character.encode("unicode_escape").decode()
+    return _escape(character)[0].decode()

@@ -47,7 +47,7 @@ from kdaemon.wire.lines import (
 # character is escaped may be longer and must come as base64. Ours, 2026-11-21.
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
-PATIENCE_TICKS = 10  # of a session that has nothing to do, where all places are taken; ours
+PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
 ANSWER_START = b"{"  # of every answer that rejections.py makes
 PROBE_S = 0.02  # as in http/connection.py
 

@@ -58,8 +58,11 @@ class SocketFile:
         mode. Its directory must be there. Raises ListenerError.
         """
         path = self.path
-        _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            _remove_stale(path)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor is left, say
+            raise _cannot_make(path, error) from error
         try:
             sock.setblocking(False)
             os.fchmod(sock.fileno(), self._mode)  # Linux: the file is made with no more than this

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import unicodedata
 
@@ -54,3 +55,17 @@ def test_the_result_is_bounded(text: str) -> None:
 def test_a_stack_keeps_its_line_breaks_and_its_end() -> None:
     assert printable_lines("one\ntwo\x1b\nthree", 100) == "one\ntwo\\x1b\nthree"
     assert printable_lines("first\nthe cause", 9) == "the cause"
+
+
+def test_no_file_is_opened_to_show_a_text() -> None:
+    """It may say that no file can be opened."""
+    script = """
+import resource
+from kdaemon.base.text import printable
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+print(printable("a\\n\\x1b"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "a\\n\\x1b\n", done.stderr

@@ -182,6 +182,29 @@ def test_connections_over_the_limit_are_dropped(run: Run, path: str) -> None:
 # --- the socket file
 
 
+async def test_a_file_that_is_gone_while_no_descriptor_is_left_comes_back_later(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve(path)
+    Path(path).unlink()
+
+    def none_left(*_: Any, **__: Any) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kdaemon.http.listener.socket.socket", none_left)
+        for _ in range(2):
+            server.check()
+            await asyncio.sleep(0)
+        assert "Too many open files" in str(trouble(server))
+    server.check()
+    async with asyncio.timeout(10):
+        while trouble(server) is not None:
+            await asyncio.sleep(0)
+    assert Path(path).is_socket()
+    await server.aclose()
+
+
 def test_the_file_has_its_mode_whatever_the_umask_and_goes_with_the_server(
     run: Run, path: str
 ) -> None:
@@ -616,16 +639,16 @@ async def test_want_of_descriptors_is_counted_and_told_once(
     path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = await serve(path)
-    real = os.open
+    real = os.eventfd
 
     def none_left(*_: Any, **__: Any) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
     caplog.set_level(logging.INFO, "kdaemon.http")
-    monkeypatch.setattr(os, "open", none_left)
+    monkeypatch.setattr(os, "eventfd", none_left)
     for _ in range(3):
         server.hub.sweep()
-    monkeypatch.setattr(os, "open", real)
+    monkeypatch.setattr(os, "eventfd", real)
     server.hub.sweep()
     assert server.counters.refused["descriptors"] == 3
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
