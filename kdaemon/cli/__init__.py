@@ -28,6 +28,7 @@ from kdaemon.cli.common import (
     find_daemon,
     load,
     pairs,
+    say,
     set_option,
 )
 from kdaemon.cli.dead_letters import dead_letters as _dead_letters
@@ -80,7 +81,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     check_surroundings(where, config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
-    click.echo(f"{where}: ok, {count(len(config.streams), 'stream')}")
+    say(f"{where}: ok, {count(len(config.streams), 'stream')}")
 
 
 def _check_directory(where: str, directory: str) -> None:

@@ -1,7 +1,7 @@
 """What the commands share: exit codes, the options that name a configuration, reading it.
 
-The only thing here that prints is a configuration that cannot be used. Imports no room at the top,
-so that a wrong flag is answered at once.
+What is printed here is what `say` is given, and a configuration that cannot be used. Imports no
+room at the top, so that a wrong flag is answered at once.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from kdaemon.base.errors import ConfigError, ConfigProblem, ServiceError
+from kdaemon.base.text import printable
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -76,18 +77,23 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     return config
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """One line, whatever others named in it (a directory, a file, a stream)."""
+    click.echo(printable(text), err=err)
+
+
 def confirm(question: str) -> None:
     """Ends the command if the answer is no, or nobody can give one."""
     try:
-        is_meant = click.confirm(question, err=True)
+        is_meant = click.confirm(printable(question), err=True)
     except click.Abort as abort:
         click.echo(err=True)
         if isinstance(abort.__context__, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
-        click.echo("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
+        say("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
         sys.exit(1)
     if not is_meant:
-        click.echo("nothing is deleted", err=True)
+        say("nothing is deleted", err=True)
         sys.exit(1)
 
 

@@ -22,6 +22,7 @@ from kdaemon.cli.common import (
     count,
     find_daemon,
     load,
+    say,
 )
 from kdaemon.cli.places import directory_option, opened, output_option, spool_directory, written
 from kdaemon.cli.shown import byte_text, data_text, printable_json, read_time, time_text
@@ -141,14 +142,14 @@ def _list_table(view: "StoreView", which: "LetterFilter", limit: int) -> None:
         for letter in view.letters.select(which, newest_first=True, limit=limit)
     ]
     if not rows:
-        click.echo("no dead letters")
+        say("no dead letters")
         return
     columns = [("ID", "right"), ("DIED", "left"), ("STREAM", "rest"), ("REASON", "left")]
     columns += [("CODE", "rest"), ("ATTEMPTS", "right"), ("SIZE", "right"), ("KEY", "rest")]
     show_table(columns, rows)
     total = view.letters.count(which).letter_count
     if total > len(rows):
-        click.echo(f"{len(rows):,} of {total:,}: --limit shows more, --json all", err=True)
+        say(f"{len(rows):,} of {total:,}: --limit shows more, --json all", err=True)
 
 
 @dead_letters.command()
@@ -167,7 +168,7 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
     with opened(directory) as view:
         letter = next(view.letters.select(LetterFilter(ids=(letter_id,))), None)
     if letter is None:
-        click.echo(f"{directory}: no dead letter {letter_id}", err=True)
+        say(f"{directory}: no dead letter {letter_id}", err=True)
         sys.exit(1)
     if is_json:
         text = msgspec.json.encode(letter_fields(letter, has_data=True)).decode()
@@ -175,9 +176,9 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
         return
     fields = letter_fields(letter, has_data=False)
     if not letter.is_intact:
-        click.echo("what is stored is not what was written, and is never replayed", err=True)
+        say("what is stored is not what was written, and is never replayed", err=True)
     for name, value in fields.items():
-        click.echo(f"{name:<18} {'-' if value in {None, ''} else printable(str(value))}")
+        say(f"{name:<18} {'-' if value in {None, ''} else printable(str(value))}")
     kind, text = data_text(letter.data)
     click.echo(f"{'data (' + kind + ')':<18} {text}")
 
@@ -210,9 +211,9 @@ def export(config_path: str | None, directory: str | None, output: str, **filter
                 damaged += not letter.is_intact
                 on_progress(done, max(done, total))
     text = f"exported {count(done, 'dead letter')}"
-    click.echo(text if output == "-" else f"{text}: {output}", err=True)
+    say(text if output == "-" else f"{text}: {output}", err=True)
     if damaged:
-        click.echo(f"{damaged:,} of them are damaged: `is_intact` says which", err=True)
+        say(f"{damaged:,} of them are damaged: `is_intact` says which", err=True)
         sys.exit(1)
 
 
@@ -240,14 +241,12 @@ def purge(
         total = view.letters.count(which)
         counted = f"{count(total.letter_count, 'dead letter')} ({byte_text(total.byte_count)})"
         if is_dry_run or not total.letter_count:
-            click.echo(f"would delete {counted}" if is_dry_run else "no dead letters")
+            say(f"would delete {counted}" if is_dry_run else "no dead letters")
             return
         if not is_confirmed:
             confirm(f"{directory}: delete {counted} for good?")
         deleted = view.letters.delete(which)
-    click.echo(
-        f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})"
-    )
+    say(f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})")
 
 
 @dead_letters.command()
@@ -294,9 +293,9 @@ def replay(
         if is_dry_run or not by_stream:
             for stream in by_stream:
                 letters = count(counts[stream], "dead letter")
-                click.echo(f"would send {letters} to {printable(stream)}")
+                say(f"would send {letters} to {printable(stream)}")
             if not by_stream:
-                click.echo("no dead letters")
+                say("no dead letters")
             return
         if socket is None and endpoint is None:
             socket, endpoint = find_daemon(load(config_path, []), SYSTEM_SOCKET)
@@ -320,7 +319,7 @@ def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way",
                 on_progress(replayed.deleted + replayed.rejected, total)
 
             def tell(line: str) -> None:
-                click.echo(printable(line), err=True)
+                say(line, err=True)
 
             asyncio.run(replay_letters(view.letters, by_stream, way, replayed, show, tell))
     except KeyboardInterrupt:
@@ -334,18 +333,18 @@ def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way",
 def _summarise(replayed: "Replayed", total: int, acknowledge: str) -> None:
     """Reasons and problems on standard error, the counts on standard output."""
     for reason in replayed.reasons:
-        click.echo(f"rejected: {printable(reason)}", err=True)
+        say(f"rejected: {reason}", err=True)
     if replayed.rejected > len(replayed.reasons):
-        click.echo(f"rejected: and {replayed.rejected - len(replayed.reasons):,} more", err=True)
+        say(f"rejected: and {replayed.rejected - len(replayed.reasons):,} more", err=True)
     if replayed.damaged:
         letters = count(replayed.damaged, "dead letter")
-        click.echo(f"not sent: {letters} not as written (damaged)", err=True)
+        say(f"not sent: {letters} not as written (damaged)", err=True)
     for problem in replayed.problems:
-        click.echo(printable(problem), err=True)
+        say(problem, err=True)
     if replayed.open:
         text = "may have been taken or not, and is kept"
-        click.echo(f"without an answer: {count(replayed.open, 'record')}; each {text}", err=True)
-    click.echo(
+        say(f"without an answer: {count(replayed.open, 'record')}; each {text}", err=True)
+    say(
         f"sent {replayed.sent:,} of {count(total, 'dead letter')}: "
         f"{replayed.deleted:,} {acknowledge} and deleted, {replayed.rejected:,} rejected and kept"
     )

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import click
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.base.text import printable
-from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load
+from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load, say
 from kdaemon.cli.shown import printable_json
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def spool_directory(directory: str | None, config_path: str | None) -> str:
     if directory is None:
         directory = load(config_path, []).spool.directory
     if not directory:
-        click.echo(
+        say(
             f"{config_path or 'defaults and environment'}: no spool: spool.directory is not set; "
             "set it there or in KDAEMON_SPOOL_DIRECTORY, or name the spool with --directory",
             err=True,
@@ -78,7 +77,7 @@ def held(directory: str) -> Iterator["Store"]:
         ) as store,
     ):
         if store.set_aside is not None:
-            click.echo(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
+            say(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
         yield store
 
 
@@ -90,12 +89,12 @@ def _told(directory: str) -> Iterator[None]:
         if isinstance(error.__cause__, PermissionError):
             _exit_permission(directory)
         hint = _HINTS.get(error.kind, "")
-        click.echo(printable(f"{error}{hint}"), err=True)
+        say(f"{error}{hint}", err=True)
         sys.exit(EXIT_CONFIG if error.kind in _CONFIG_KINDS else 1)
     except PermissionError:
         _exit_permission(directory)
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -104,7 +103,7 @@ def _exit_permission(directory: str) -> NoReturn:
         owner = Path(directory).owner()
     except (OSError, KeyError):
         owner = "its owner"
-    click.echo(
+    say(
         f"{directory}: permission denied: run this as {owner} (sudo -u {owner} kdaemon ...)",
         err=True,
     )
@@ -150,10 +149,10 @@ def written(path: str) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise  # the reader has seen enough; click ends it quietly
     except FileExistsError:
-        click.echo(f"{path}: exists, and is not overwritten: remove it or name another", err=True)
+        say(f"{path}: exists, and is not overwritten: remove it or name another", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f"cannot write {name}: {error.strerror or error}", err=True)
+        say(f"cannot write {name}: {error.strerror or error}", err=True)
         sys.exit(1)
 
 

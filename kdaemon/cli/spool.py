@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from kdaemon.base.text import printable
-from kdaemon.cli.common import config_option, confirm, count
+from kdaemon.cli.common import config_option, confirm, count, say
 from kdaemon.cli.places import (
     daemon_text,
     directory_option,
@@ -73,9 +73,9 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
         }
         click.echo(json.dumps(found))
         return
-    click.echo(f"{directory}: {byte_text(size_bytes)} on disk, {daemon_text(pid)}")
+    say(f"{directory}: {byte_text(size_bytes)} on disk, {daemon_text(pid)}")
     for path in aside:
-        click.echo(f"a damaged database stands aside: {path}")
+        say(f"a damaged database stands aside: {path}")
     _show_streams(streams)
 
 
@@ -83,7 +83,7 @@ def _show_streams(streams: list[dict[str, str | int | None]]) -> None:
     from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
 
     if not streams:
-        click.echo("nothing is stored")
+        say("nothing is stored")
         return
     rows = []
     for each in streams:
@@ -130,8 +130,8 @@ def verify(config_path: str | None, directory: str | None) -> None:
     if found.corrupt_letter_count:
         told.append(f"{count(found.corrupt_letter_count, 'dead letter')}: not what was written")
     for line in told:
-        click.echo(f"{directory}: {line}", err=True)
-    click.echo(
+        say(f"{directory}: {line}", err=True)
+    say(
         f"{directory}: {count(found.frame_count, 'frame')} with "
         f"{count(found.record_count, 'sound record')}, "
         f"{count(found.letter_count, 'dead letter')}, {found.quarantine_count:,} in quarantine, "
@@ -140,7 +140,7 @@ def verify(config_path: str | None, directory: str | None) -> None:
     if not found.is_sound:
         if found.problems or found.corrupt_count:
             text = "puts damaged frames into quarantine and delivers the rest"
-            click.echo(f"The daemon {text}; look at the disk (dmesg).", err=True)
+            say(f"The daemon {text}; look at the disk (dmesg).", err=True)
         sys.exit(1)
 
 
@@ -171,7 +171,7 @@ def export(
     with opened(directory) as view:
         is_held = view.holder_pid is not None
         if is_held and not is_allowed:
-            click.echo(
+            say(
                 f"{directory}: {daemon_text(view.holder_pid)} and delivers these records: stop it, "
                 "or export all the same with --while-running",
                 err=True,
@@ -187,13 +187,13 @@ def export(
     text = f"exported {count(exported.record_count, 'record')}"
     if exported.settled_count:
         text += f", left out {exported.settled_count:,} known to be settled"
-    click.echo(text if output == "-" else f"{text}: {Path(output)}", err=True)
+    say(text if output == "-" else f"{text}: {Path(output)}", err=True)
     if is_held or holder_pid(directory) is not None:
         text = "records may have been delivered, or been added, meanwhile"
-        click.echo(f"a daemon runs on the spool: {text}", err=True)
+        say(f"a daemon runs on the spool: {text}", err=True)
     if exported.corrupt_count:
         frames = count(exported.corrupt_count, "damaged frame")
-        click.echo(f"left out {frames}: `kdaemon spool verify` names them", err=True)
+        say(f"left out {frames}: `kdaemon spool verify` names them", err=True)
         sys.exit(1)
 
 
@@ -227,24 +227,24 @@ def drop(
         quarantine_count = take_census(view).quarantine.get(stream, 0)
         pid = view.holder_pid
     if backlog is None and not quarantine_count:
-        click.echo(f"nothing is stored of {name}")
+        say(f"nothing is stored of {name}")
         return
     records, frames, size = (
         (backlog.record_count, backlog.frame_count, backlog.byte_count) if backlog else (0, 0, 0)
     )
     counted = _drop_text(name, records, frames, size, quarantine_count)
     if is_dry_run:
-        click.echo(f"would delete {counted}")
+        say(f"would delete {counted}")
         return
     if pid is not None:
-        click.echo(f"{directory}: {daemon_text(pid)}: stop it before anything is deleted", err=True)
+        say(f"{directory}: {daemon_text(pid)}: stop it before anything is deleted", err=True)
         sys.exit(1)
     if not is_confirmed:
         confirm(f"{directory}: delete {counted} for good?")
     with held(directory) as store, progress("records") as on_progress:
         gone = store.drop_stream(stream, lambda done: on_progress(done, max(done, records)))
     counts = (gone.record_count, gone.frame_count, gone.byte_count, gone.quarantine_count)
-    click.echo(f"deleted {_drop_text(name, *counts)}")
+    say(f"deleted {_drop_text(name, *counts)}")
 
 
 def _drop_text(stream: str, records: int, frames: int, size: int, quarantine_count: int) -> str:

@@ -252,7 +252,7 @@ def _convert(setting: Setting, key: Key) -> object:
 
 def _read_file(text: str, source: str, loader: _Loader) -> Iterator[Setting]:
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin so
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
         line = found[1] if found else str(max(1, len(text.splitlines())))

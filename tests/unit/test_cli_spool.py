@@ -615,3 +615,35 @@ def test_drop_makes_no_spool(tmp_path: Path) -> None:
     result = at("drop", tmp_path / "none", "--stream", "a", "--yes")
     assert result.exit_code == 78
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("spool", "status"),
+        ("spool", "verify"),
+        ("spool", "drop", "--stream", "s"),
+        ("spool", "export", "-o", "{place}/out"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "1"),
+        ("dead-letters", "purge"),
+        ("dead-letters", "export", "-o", "{place}/out"),
+        ("check",),
+    ],
+)
+def test_a_place_of_any_name_is_printed_without_what_moves_a_terminal(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    place = tmp_path / "a\x1b[31m\u202e\x9b\x07"
+    place.mkdir()
+    open_store(place / "spool").close()
+    config = place / "k.toml"
+    config.write_text("")
+    words = [word.format(place=place) for word in command]
+    options = ["--config", str(config)]
+    if len(words) > 1:
+        options += ["--directory", str(place / "spool")]
+    for _ in range(2):  # the second time its output exists
+        done = CliRunner().invoke(cli, [*words, *options], input="n\n")
+        assert done.output
+        assert not set(done.output) & set("\x1b\u202e\x9b\x07"), done.output

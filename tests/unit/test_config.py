@@ -36,6 +36,10 @@ def test_the_example_loads_to_exactly_the_defaults() -> None:
     assert load_config(text=EXAMPLE.read_text()) == Config() == load_config()
 
 
+def test_a_byte_order_mark_before_the_first_key_says_nothing() -> None:
+    assert load_config(text="\ufeffstreams_max = 7").streams_max == 7
+
+
 def test_the_example_sets_every_key() -> None:
     document = tomllib.loads(EXAMPLE.read_text())
     stated: set[tuple[str, ...]] = {(name,) for name in document if name not in TABLES}
