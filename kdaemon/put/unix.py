@@ -198,20 +198,27 @@ class UnixPut:
                 self._has_room.set()
         except OSError:
             return  # reset: told as what is open
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, msgspec.DecodeError, RecursionError) as error:
             raise PutError("what answers there is no kdaemon: its answer cannot be read") from error
 
     def _hear(self, line: bytes) -> None:
         answer = msgspec.json.decode(line, type=_Answer)
+        totals = self._totals
         if answer.acknowledged is not None:
-            self._totals.acknowledged = answer.acknowledged
+            if not 0 <= answer.acknowledged - totals.acknowledged <= totals.open:
+                raise PutError(
+                    "what answers there is no kdaemon: it acknowledges other records than were sent"
+                )
+            totals.acknowledged = answer.acknowledged
         elif answer.rejected == 1:
             raise PutError(f"the daemon refuses: {answer.code}: {answer.message}")
         elif answer.rejected is not None:
+            if not totals.open and self._acknowledge != "none":
+                raise PutError("what answers there is no kdaemon: it rejects lines without an end")
             number = None
-            if len(self._totals.reasons) < REASONS_MAX:
+            if len(totals.reasons) < REASONS_MAX:
                 number = self._file_line(answer.rejected)
-            self._totals.reject(number, f"{answer.code}: {answer.message}", is_sent=True)
+            totals.reject(number, f"{answer.code}: {answer.message}", is_sent=True)
 
     def _file_line(self, session: int) -> int | None:
         drifts = list(self._drifts)

@@ -475,9 +475,24 @@ async def test_a_stream_that_the_daemon_refuses_ends_it_with_the_reason(tmp_path
             await put_unix(file, socket)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400\n", b"\xff\n", b"x" * 100_000 + b"\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400\n",
+        b"\xff\n",
+        b"x" * 100_000 + b"\n",
+        b'{"a":' * 10_000 + b"\n",
+        b'{"acknowledged":-1}\n',
+        b'{"acknowledged":2}\n',
+        b'{"acknowledged":1}\n{"acknowledged":0}\n',
+        b'{"rejected":2,"code":"X"}\n' * 2,
+        b'{"rejected":2,"code":"X"}\n{"acknowledged":1}\n',
+    ],
+)
 async def test_whatever_answers_that_is_no_daemon_is_told(tmp_path: Path, answer: bytes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):  # the setup, and a record
+            await reader.readline()
         writer.write(answer)
         await reader.read()
 
