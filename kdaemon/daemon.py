@@ -1,8 +1,9 @@
 """The composition root: builds every room, passes each what it needs, runs it, drains it. No logic.
 
-Start: listeners are bound before the service is asked anything. Stop: SIGTERM (or SIGINT, SIGQUIT)
-turns readiness off, clients are served for a short lame-duck time, then listening ends, what is
-buffered is delivered up to a deadline, and the last line says what was delivered and what was not.
+Start: listeners are bound before the service is asked anything. Stop: SIGTERM (or another of
+`system.ENDING`) turns readiness off, clients are served for a short lame-duck time, then listening
+ends, what is buffered is delivered up to a deadline, and the last line says what was delivered and
+what was not.
 A second signal ends it at once, and so does the first before a door is open. The end takes the sum
 of the two times of [drain] at most, and what is closed then has CLOSE_TIMEOUT_S.
 """

@@ -29,8 +29,11 @@ YOUNG_OBJECTS_MAX = 10_000
 are a few dozen requests that wait for the service: it looked at each of them several times, for 4 %
 of a single request's instructions. Ours, 2026-11-28."""
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)  # each asks for the same end
-IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU)
+"""Each asks for the same end: LXC stops a container by SIGPWR, and SIGXCPU says that the CPU time
+which a limit grants (`ulimit -t`) is used up."""
+
+IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO)
 """Signals that tools send to daemons for what this one does not do (read the configuration anew,
 open log files anew, print statistics), and whose default is to end the process."""
 
@@ -109,8 +112,9 @@ def end_by_signal() -> None:
     the process at once with 0 (nothing was taken yet), and those of IGNORED are ignored. A signal
     for which somebody has decided already (`nohup`, a profiler) is left to them.
     """
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGQUIT, _end)
+    for number in ENDING:
+        if number != signal.SIGINT:  # Python's own, which is the same
+            signal.signal(number, _end)
     for number in IGNORED:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)

@@ -232,7 +232,7 @@ def test_the_socket_file_is_gone_after_the_end(run: Run, tmp_path: Path) -> None
 # Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO])
 @pytest.mark.parametrize("command", ["run", "sandbox"])
 def test_signals_that_mean_nothing_here_are_ignored_and_told(
     command: str, number: signal.Signals, run: Run
@@ -251,7 +251,9 @@ def test_signals_that_mean_nothing_here_are_ignored_and_told(
         assert process.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGQUIT, signal.SIGINT, signal.SIGTERM, signal.SIGPWR, signal.SIGXCPU]
+)
 def test_each_signal_that_asks_for_the_end_drains(run: Run, number: signal.Signals) -> None:
     daemon = run()
     put(daemon, 10, **ACCEPTED)

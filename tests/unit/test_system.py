@@ -19,7 +19,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU])
 def test_a_signal_before_anything_is_taken_ends_the_process_with_0(number: signal.Signals) -> None:
     script = f"""
 import os, kdaemon.system
@@ -31,7 +31,7 @@ print("still there")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO])
 def test_a_signal_that_means_nothing_is_ignored_from_the_beginning(number: signal.Signals) -> None:
     script = f"""
 import os, kdaemon.system
@@ -113,3 +113,19 @@ young = [[] for _ in range(5_000)]
 print(gc.get_freeze_count() > 5_000, gc.get_stats()[0]["collections"] - before)
 """
     assert run(script).stdout == "True 0\n"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["check"], ["put", "--help"]])
+def test_a_standard_output_that_is_full_is_an_error_in_words(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "kdaemon", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    text = "kdaemon: standard output cannot be written: No space left on device\n"
+    assert done.stderr == text
