@@ -117,7 +117,7 @@ print(gc.get_freeze_count() > 5_000, gc.get_stats()[0]["collections"] - before)
 
 @pytest.mark.parametrize("command", [["--help"], ["check"], ["put", "--help"]])
 def test_a_standard_output_that_is_full_is_an_error_in_words(command: list[str]) -> None:
-    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+    with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "kdaemon", *command],
             stdin=subprocess.DEVNULL,
