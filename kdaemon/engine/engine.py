@@ -441,7 +441,7 @@ class Engine:
     def _abandon(self, frames: list[Frame], reason: RejectReason, now_ns: int) -> None:
         """Clients stop waiting: what is queued of these frames is withdrawn."""
         in_flight = self._in_flight_of(frames)
-        self.ledger.abandon(frames, in_flight, self._parting(reason), reason)
+        self.ledger.abandon(frames, in_flight, self._parting(reason), reason, self._recall(frames))
         self._settlement.drop_abandoned(now_ns)
 
     def _parting(self, reason: RejectReason) -> Parting:
@@ -481,6 +481,21 @@ class Engine:
                 if run.frame in asked:
                     in_flight.setdefault(run.frame, set()).update(run.indices)
         return in_flight
+
+    def _recall(self, frames: list[Frame]) -> dict[Frame, set[int]]:
+        """Calls with records of these frames that have not left (no connection yet, no credentials)
+        do not leave any more; what else is in them is sent again. The records, by index.
+        """
+        asked = set(frames)
+        recalled: dict[Frame, set[int]] = {}
+        for batch in self._in_flight:
+            if batch.has_left:
+                continue
+            for run in batch.runs:
+                if run.frame in asked:
+                    batch.is_recalled = True
+                    recalled.setdefault(run.frame, set()).update(run.indices)
+        return recalled
 
     def _refuse_waiting(self, reason: RejectReason, now_ns: int) -> None:
         """Nothing can be sent until somebody acts: clients that wait hear why."""

@@ -47,11 +47,16 @@ class Draft:
 class Batch:
     """`record_count`: of clients. `byte_count`: data + partition keys, as sent. `is_probe`: the one
     call of a stream that is coming back.
+
+    `has_left`: the service may have seen it; whoever calls says when (`leave`). Until then it can
+    be recalled (`is_recalled`): clients of it wait no more, and are told that it was not sent.
     """
 
     __slots__ = (
         "byte_count",
+        "has_left",
         "is_probe",
+        "is_recalled",
         "paid",
         "record_count",
         "records",
@@ -84,4 +89,11 @@ class Batch:
                 self.records += [of_frame[index] for index in run.indices]
             self.record_count = len(self.records)
         self.is_probe = False
+        self.has_left = True
+        self.is_recalled = False
         self.sent_ns = 0
+
+    def leave(self) -> bool:
+        """The first byte is about to be written. False: it must not be any more."""
+        self.has_left = not self.is_recalled
+        return self.has_left

@@ -63,6 +63,10 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
 
 
+def _always() -> bool:
+    return True
+
+
 class _PutByName(
     msgspec.Struct,
     gc=False,
@@ -191,13 +195,20 @@ class ServiceClient:
             raise answers.unreadable_answer("STS names no account")
         return account
 
-    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
+    async def put_records(
+        self,
+        target: StreamTarget,
+        records: list[Record],
+        leave: Callable[[], bool] = _always,
+    ) -> PutAnswer:
         """One PutRecords call; its results as the service gave them. Raises `ServiceError`.
+
+        `leave`: asked before the first byte of a body is written; False: it is not.
 
         Not more than two HTTP requests: the second only where the credentials of the first were
         refused as stale, within the same timeout.
         """
-        body, headers = await self._put(target, records, is_dry=False)
+        body, headers = await self._put(target, records, leave, is_dry=False)
         try:
             # Before anything is made of them; only of an answer that is larger than any should be.
             if len(body) > LARGE_BYTES * len(records) + 4 * KIB and (
@@ -219,7 +230,7 @@ class ServiceClient:
         it would take them. Not for services without `answers_dry_run`.
         """
         try:
-            await self._put(target, records, is_dry=True)
+            await self._put(target, records, _always, is_dry=True)
         except ServiceError as error:
             return error.kept()
         return ServiceError(
@@ -304,7 +315,12 @@ class ServiceClient:
         return target.arn if self._settings.service.has_arns else None
 
     async def _put(
-        self, target: StreamTarget, records: list[Record], *, is_dry: bool
+        self,
+        target: StreamTarget,
+        records: list[Record],
+        leave: Callable[[], bool],
+        *,
+        is_dry: bool,
     ) -> tuple[bytes, answers.Headers]:
         arn = self._arn_of(target)
         request: object = (
@@ -313,10 +329,15 @@ class ServiceClient:
             else _PutByArn(arn, records, is_dry)
         )
         bytes_max = ANSWER_BYTES_MIN + RESULT_BYTES_MAX * len(records)
-        return await self._call("PutRecords", arn, request, bytes_max)
+        return await self._call("PutRecords", arn, request, bytes_max, leave)
 
     async def _call(
-        self, operation: str, arn: str | None, request: object, bytes_max: int
+        self,
+        operation: str,
+        arn: str | None,
+        request: object,
+        bytes_max: int,
+        leave: Callable[[], bool] = _always,
     ) -> tuple[bytes, answers.Headers]:
         """One call, and one more if its credentials were stale. Returns the 200's body and head.
 
@@ -334,7 +355,7 @@ class ServiceClient:
                     assert aws is not None
                     route = self._route(aws, operation, arn, await keys_of(aws))
                     was_sent = True
-                    answer = await self._exchange(route, request, aws.trust, bytes_max)
+                    answer = await self._exchange(route, request, aws.trust, bytes_max, leave)
                     if answer.status == 200:
                         return answer.body, answer.headers
                     through = route.proxy.shown if route.proxy else None
@@ -352,10 +373,15 @@ class ServiceClient:
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 
     async def _exchange(
-        self, route: Route, request: object, trust: ssl.SSLContext | bool, bytes_max: int
+        self,
+        route: Route,
+        request: object,
+        trust: ssl.SSLContext | bool,
+        bytes_max: int,
+        leave: Callable[[], bool],
     ) -> _Answer:
         """What answers one signed POST. Raises `ServiceError`."""
-        body = self._body_of(request)
+        body = self._body_of(request, leave)
         proxy = route.proxy
         try:
             async with self._http.request(
@@ -376,6 +402,9 @@ class ServiceClient:
             is_unwritten = bool(body.unwritten)
             where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
             failure = answers.failure_below_http(error, where, is_unwritten=is_unwritten)
+            if body.is_recalled:
+                text = f"{where}: nothing was sent while the client waited"
+                failure = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
         except Exception as error:
             if not body.unwritten:
                 raise  # nobody knows what became of it
@@ -385,11 +414,11 @@ class ServiceClient:
             body.drop()
         raise failure  # here, so that no context carries the request's headers along
 
-    def _body_of(self, request: object) -> Body:
+    def _body_of(self, request: object, leave: Callable[[], bool]) -> Body:
         if isinstance(request, bytes):
-            return Body(request, STS_CONTENT_TYPE)
+            return Body(request, STS_CONTENT_TYPE, leave)
         try:
-            return Body(self._encode(request), CONTENT_TYPE)
+            return Body(self._encode(request), CONTENT_TYPE, leave)
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             pass  # raised below, so that no context carries the data along
         raise ServiceError(

@@ -34,7 +34,11 @@ class Client(Protocol):
 
     async def caller(self) -> Caller: ...
 
-    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer: ...
+    async def put_records(
+        self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
+    ) -> PutAnswer:
+        """`leave`: asked before the first byte is written; False: it must not be."""
+        ...
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError: ...
 
@@ -199,6 +203,7 @@ class StreamDriver:
             gone, self._gone = self._gone, []
             engine.handle_clients_gone(gone, now_ns)
         while (batch := engine.poll_batch(now_ns)) is not None:
+            batch.has_left = False
             call = self._loop.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -244,7 +249,7 @@ class StreamDriver:
     async def _call(self, batch: Batch) -> None:
         engine = self.engine
         try:
-            answer = await self._client.put_records(self.target, batch.records)
+            answer = await self._client.put_records(self.target, batch.records, batch.leave)
         except ServiceError as error:
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())

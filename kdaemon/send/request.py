@@ -7,6 +7,7 @@ changes none of them.
 """
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -106,6 +107,10 @@ class Route:
         self._day = day
 
 
+def _never() -> bool:
+    return False
+
+
 class Body(aiohttp.payload.BytesPayload):
     """Bytes of any size as a request body, kept until they are written.
 
@@ -113,9 +118,12 @@ class Body(aiohttp.payload.BytesPayload):
     (the transport sends it in pieces), and a PutRecords call may be 13 MB.
     """
 
-    def __init__(self, body: bytes, content_type: str) -> None:
+    def __init__(self, body: bytes, content_type: str, leave: Callable[[], bool]) -> None:
+        """`leave`: asked before the body is written; False: it is not, and the request fails."""
         aiohttp.payload.Payload.__init__(self, body, content_type=content_type)
         self._size = len(body)
+        self._leave = leave
+        self.is_recalled = False
 
     @property
     def unwritten(self) -> bytes:
@@ -125,11 +133,15 @@ class Body(aiohttp.payload.BytesPayload):
     def drop(self) -> None:
         """Forgets what was not written: a failed connection may be kept by an error for long."""
         self._value = b""
+        self._leave = _never
 
     async def write_with_length(
         self,
         writer: aiohttp.abc.AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002 - aiohttp's signature; it is the whole body
     ) -> None:
+        if not self._leave():
+            self.is_recalled = True
+            raise ConnectionAbortedError("recalled")
         body, self._value = self._value, b""
         await writer.write(body)

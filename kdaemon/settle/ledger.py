@@ -213,10 +213,12 @@ class FrameLedger:
         in_flight: dict[Frame, set[int]],
         parting: Parting,
         reason: RejectReason,
+        recalled: Mapping[Frame, AbstractSet[int]] = MappingProxyType({}),
     ) -> None:
         """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
         of the queues before anybody is told, so that a client's retry is no duplicate); what is in
-        flight, by index in `in_flight`, is told as failed and may yet be a duplicate. A frame of
+        flight, by index in `in_flight`, is told as failed and may yet be a duplicate. Of these, the
+        `recalled` are in calls that have not left, and will not: told as withdrawn. A frame of
         which no record got through is refused as a whole, so that a client that reads nothing but
         the status knows.
         """
@@ -224,12 +226,13 @@ class FrameLedger:
         is_refused = reason in REFUSED
         for frame in frames:
             flying = in_flight.get(frame, _NONE)
+            doubted = flying - recalled.get(frame, _NONE)
             is_whole = frame.unsettled == len(frame.results)
             doubtful = frame.history.doubtful if frame.history is not None else _NONE
             for index, result in enumerate(frame.results):
                 if result is None:
                     frame.results[index] = self._told(
-                        frame, index, flying, parting, is_refused=is_refused
+                        frame, index, doubted, parting, is_refused=is_refused
                     )
             if is_whole:
                 frame.refusal = _refusal(frame)
@@ -237,7 +240,7 @@ class FrameLedger:
             counters.buffered -= withdrawn_count
             counters.rejected[reason] += withdrawn_count
             # Those of doubtful outcome were counted when they were queued again.
-            counters.possible_duplicates += len(flying - doubtful)
+            counters.possible_duplicates += len(doubted - doubtful)
             frame.is_abandoned = True
             self._release(frame)
 

@@ -43,9 +43,7 @@ class _Canned(ServiceClient):
         super().__init__(ClientSettings(endpoint_url="http://none", is_anonymous=True), None)  # type: ignore[arg-type]  # no call leaves
         self.body = b""
 
-    async def _call(
-        self, operation: str, arn: str | None, request: object, bytes_max: int
-    ) -> tuple[bytes, Headers]:
+    async def _call(self, *_arguments: object, **_more: object) -> tuple[bytes, Headers]:
         return self.body, {}
 
 

@@ -71,7 +71,10 @@ class FakeService:
             raise self.sts_error
         return Caller(self.account_id or "", self.region, self.is_stand_in)
 
-    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
+    async def put_records(
+        self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
+    ) -> PutAnswer:
+        assert leave()
         self.calls.append((target, [record.data for record in records]))
         if self.is_stalled:
             await asyncio.Event().wait()

@@ -8,6 +8,7 @@ can be held against what each client was told.
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -40,9 +41,12 @@ class Service(FakeService):
         self.outcomes = outcomes
         self.written: list[bytes] = []
 
-    async def put_records(self, target: StreamTarget, records: list[Record]) -> PutAnswer:
+    async def put_records(
+        self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
+    ) -> PutAnswer:
+        assert leave()
         if target.name in self.missing:
-            return await super().put_records(target, records)
+            return await super().put_records(target, records, leave)
         results = []
         for record in records:
             outcome = self.outcomes.pop(0) if self.outcomes else "delivered"

@@ -654,3 +654,49 @@ def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() ->
         assert len(fill(lively)) == 5, "what it settled, it has again"
     assert memory.bytes_taken == 1500
     assert stalled.counters.unaccounted() == lively.counters.unaccounted() == 0
+
+
+# A call that has not left: no connection yet, no credentials
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_what_is_in_a_call_that_has_not_left_is_withdrawn(goes: bool) -> None:
+    """By its deadline, or because its client went away; what else the call holds is sent again."""
+    rig = Rig()
+    frame, other = rig.put(2, deadline_ns=T + 20 * MS), rig.put(deadline_ns=T + 20 * SECOND)
+    batch = rig.call()
+    batch.has_left = False
+    if goes:
+        rig.engine.handle_clients_gone([frame], rig.now_ns)
+    else:
+        rig.now_ns = T + 20 * MS
+        rig.poll()
+    assert rig.settled() == [frame]
+    assert frame.refusal is not None
+    assert "withdrawn" in frame.refusal[1]
+    assert rig.counters.possible_duplicates == 0
+    assert not batch.leave(), "the call must not be made any more"
+    rig.fail(batch, NOT_SENT)
+    rejected = sum(rig.counters.rejected.values())
+    assert (rejected, rig.counters.buffered, rig.counters.in_flight) == (2, 1, 0)
+    while (again := rig.poll()) is None:
+        rig.wait()
+    assert again.record_count == 1
+    rig.answer(again)
+    assert rig.settled() == [other]
+    assert rig.counters.possible_duplicates == 0
+
+
+def test_what_is_in_a_call_that_has_left_may_be_a_duplicate() -> None:
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + 20 * MS)
+    batch = rig.call()
+    batch.has_left = False
+    assert batch.leave()
+    rig.now_ns = T + 20 * MS
+    rig.poll()
+    assert frame.refusal is not None
+    assert frame.refusal[0] == "InternalFailure"
+    assert rig.counters.possible_duplicates == 2
+    rig.answer(batch)
+    assert rig.counters.delivered == 2

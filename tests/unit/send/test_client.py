@@ -409,3 +409,13 @@ async def test_no_text_of_a_failure_holds_a_secret_or_data(
     (route,) = client._routes.values()
     assert SECRET_KEY not in repr(route.keys)
     assert TOKEN not in repr(route.keys)
+
+
+async def test_a_call_that_is_recalled_is_not_written(
+    service: ScriptedService, client: ServiceClient
+) -> None:
+    await client.put_records(ORDERS, RECORDS, lambda: True)
+    error = await failure(client.put_records(ORDERS, RECORDS, lambda: False))
+    assert (error.trouble, error.was_sent) == (Trouble.CONNECT_TIMEOUT, False)
+    await client.put_records(ORDERS, RECORDS)
+    assert len(service.received) == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 
 import pytest
 
@@ -137,3 +138,32 @@ async def test_how_the_stream_keeps_its_records_is_the_services_last_word(
     frame, driver = await put(ClientSettings(endpoint_url=service.url))
     assert driver.encryption_type == "KMS"
     assert all(result is not None and result.is_delivered for result in frame.results)
+
+
+async def test_a_call_that_finds_no_connection_is_recalled_with_its_clients(
+    service: ScriptedService,
+) -> None:
+    """Who listens and does not speak TLS lets calls hang before they are written."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    clock = SystemClock()
+    engine = Engine(SETTINGS, ByteBudget(2**30), SystemDice(7), clock.now_ns())
+    async with opened(ClientSettings(endpoint_url=url)) as client:
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        told = asyncio.get_running_loop().create_future()
+        frame = make_frame(
+            [Record(each.data, each.partition_key) for each in RECORDS],
+            [9, 2],
+            Acknowledge.DELIVERED,
+            told.set_result,
+            clock.now_ns() + 200_000_000,
+        )
+        assert driver.submit(frame)
+        await told
+        assert engine.counters.in_flight == 2
+        assert engine.counters.possible_duplicates == 0
+        assert frame.refusal is not None
+        assert "withdrawn" in frame.refusal[1]
+        await driver.aclose()
+    listener.close()
+    assert service.received == []
