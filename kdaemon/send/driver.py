@@ -21,7 +21,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key
 from kdaemon.send.client import PutAnswer
-from kdaemon.settle.verdict import MISSING_STREAM
+from kdaemon.settle.verdict import MISSING_STREAM, UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
 
@@ -121,10 +121,15 @@ class StreamDriver:
             self._pump_soon()
 
     def dry_run(
-        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None = None
+        self,
+        records: list[Record],
+        told: Callable[[ServiceError], None],
+        timeout_s: float,
+        arn: str | None = None,
     ) -> None:
-        """Asks the service what would become of these records; `told` hears its answer, once.
-        `arn`: by which the client called the stream, and so by which the service is asked.
+        """Asks the service what would become of these records; `told` hears its answer, once, or
+        after `timeout_s` that there is none. `arn`: by which the client called the stream, and so
+        by which the service is asked.
         """
         target = self.target if arn is None else StreamTarget(self.target.name, arn)
         asked = [  # as they would go out: the wire cannot carry a key that is missing
@@ -136,7 +141,11 @@ class StreamDriver:
 
         async def ask() -> None:
             try:
-                error = await self._client.dry_run(target, asked)
+                async with asyncio.timeout(timeout_s):
+                    error = await self._client.dry_run(target, asked)
+            except TimeoutError:
+                text = f"The service did not answer a dry run within {timeout_s:g} s."
+                error = ServiceError(UNAVAILABLE, text, status=503)
             except Exception:
                 log.exception("a dry run broke", extra={"fields": {"stream": self.target.name}})
                 error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)

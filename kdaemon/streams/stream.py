@@ -352,7 +352,7 @@ class Stream:
         """Asks the service what would become of these records; `told` hears its answer once.
         `arn`: by which the client called the stream; None: by its name.
         """
-        self._driver.dry_run(records, told, arn)
+        self._driver.dry_run(records, told, self.deadline_ns / 1e9, arn)
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Calls back once when something has settled."""

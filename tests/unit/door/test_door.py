@@ -657,6 +657,20 @@ async def test_a_dry_run_holds_memory_until_it_is_answered(
     assert place.received() == 20
 
 
+async def test_a_dry_run_that_is_not_answered_is_told_so_at_the_streams_deadline(
+    daemon: Make,
+) -> None:
+    """SDKs lose patience before a call to the service does."""
+    place = daemon(text="[default]\nlinger_ms = 1\ndeadline_ms = 20")
+    place.service.answer.clear()
+    request = place.put_record(DryRun=True)
+    while request.answer is None:
+        await asyncio.sleep(0.01)
+    answer = read_answer(request)
+    assert (answer.status, answer.body["__type"]) == (503, "ServiceUnavailable")
+    assert place.streams.memory.bytes_taken == 0
+
+
 async def test_yandex_has_no_dry_run(daemon: Make) -> None:
     place = daemon(text=YANDEX)
     answer = await answered(place.put_record("/db/s", DryRun=True))
