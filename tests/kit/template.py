@@ -49,7 +49,9 @@ class Copy:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._told], [], [], timeout)[0]:
+            poller = select.poll()  # select() knows no descriptor above 1023
+            poller.register(self._told, select.POLLIN)
+            if not poller.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired("kdaemon", timeout or 0.0)
             status = self._told.recv(64)
             self._told.close()
