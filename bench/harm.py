@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.kit.attacks import ATTACKS, MIB, Victim
-from tests.kit.daemon import Daemon, running
+from tests.kit.daemon import Daemon, from_scratch, running
 
 RATE = 200  # requests a second of the quiet client
 PROBE_S = 0.25
@@ -92,7 +92,7 @@ def main() -> None:
             "sandbox.streams": streams,
             "default.deadline_ms": 5_000,  # as by default; the kit is more patient
         }
-        with running(Path(place), settings) as daemon:
+        with from_scratch(), running(Path(place), settings) as daemon:
             admin_port = int(daemon.address("admin").rpartition(":")[2])
             victim = Victim(daemon.port, admin_port, path)
             probe = Probe(daemon)
