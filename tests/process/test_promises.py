@@ -61,11 +61,15 @@ class Session(threading.Thread):
 
     def __init__(self, path: str, acknowledge: str) -> None:
         super().__init__(name=f"session-{acknowledge}", daemon=True)
-        self.promised: list[str] = []
+        self._acknowledged = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
         self._socket.connect(path)
         self._setup = json.dumps({"stream": "demo", "acknowledge": acknowledge}) + "\n"
+
+    @property
+    def promised(self) -> list[str]:
+        return [f"{self.name}-{number}" for number in range(self._acknowledged)]
 
     def run(self) -> None:
         reader = threading.Thread(target=self._read, daemon=True)
@@ -80,12 +84,10 @@ class Session(threading.Thread):
         self._socket.close()
 
     def _read(self) -> None:
-        acknowledged = 0
         with contextlib.suppress(OSError), self._socket.makefile("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    acknowledged = json.loads(line)["acknowledged"]
-        self.promised = [f"{self.name}-{number}" for number in range(acknowledged)]
+                    self._acknowledged = json.loads(line)["acknowledged"]
 
 
 def test_what_was_acknowledged_under_load_is_delivered_after_sigterm(
@@ -112,6 +114,7 @@ def test_what_was_acknowledged_under_load_is_delivered_after_sigterm(
             lambda: daemon.counted("kdaemon_records_delivered_total") > 3000 or None,
             "the load to flow",
         )
+        wait_for(lambda: all(client.promised for client in clients) or None, "each to be promised")
         code = daemon.stop()
         for client in clients:
             client.join(PATIENCE_S)
