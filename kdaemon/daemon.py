@@ -124,7 +124,7 @@ class Daemon:
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         await self._start_admin()
         door = Door(streams, self._clock)
-        kinesis = KinesisDoor(door, config.traits, secrets.randbits(64))
+        kinesis = KinesisDoor(door, config.traits, secrets.randbits(64), self._turns.later)
         streams.open_listed()
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._spool.recover(streams.find_stored, streams.is_listed)

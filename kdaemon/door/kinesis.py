@@ -1,6 +1,7 @@
 """The Kinesis API behind HTTP: a request to `admit`, and what came of it back to an answer.
 
 Knows the wire form and the door; nothing of streams, shards, calls or sockets.
+A large body is read in steps, one a turn of the loop.
 Invariant: every request is answered once: refused, at once (`accepted`), or when its frame settles
 or its time is over. A 200 says that at least one record is what its promise says. Where none is,
 the status says so, with the type that the service gave: a client that looks at nothing else must
@@ -16,12 +17,15 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
+from kdaemon.base.steps import Steps
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
+from kdaemon.http.turns import Later, soon, work_in_turns
 from kdaemon.wire.put import (
     ACCEPTED,
+    AT_ONCE_BYTES_MAX,
     AnswerHeaders,
     Operation,
     PutLimits,
@@ -31,6 +35,8 @@ from kdaemon.wire.put import (
     parse_put_record,
     parse_put_records,
     read_envelope,
+    read_put_record,
+    read_put_records,
     status_of,
 )
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
@@ -41,9 +47,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 class KinesisDoor:
     """Answers the Kinesis API: PutRecord and PutRecords."""
 
-    def __init__(self, door: Door, service: Service, process_id: int) -> None:
-        """`process_id`: 64 bits that tell this process's request ids from another's."""
+    def __init__(self, door: Door, service: Service, process_id: int, later: Later = soon) -> None:
+        """`process_id`: 64 bits that tell this process's request ids from another's. `later`: how
+        the rest of a large request comes to its turn.
+        """
         self._door = door
+        self._later = later
         self._service = service
         self._answer_headers = AnswerHeaders(process_id)
         # The stream is known only after parsing: parse by the widest limits; `admit` has its own.
@@ -59,11 +68,33 @@ class KinesisDoor:
         headers = self._answer_headers.next()
         try:
             form = _FORMS[read_envelope(request.method, request.headers, request.body)]
+            if len(request.body) > AT_ONCE_BYTES_MAX:
+                work_in_turns(request, self._read(request, form, headers), self._later)
+                return
             put = form.parse(request.body, self._widest)
         except ApiError as error:
-            self._door.refuse_unread(error.stream, error.record_count)
-            _refuse(request, error.refusal, headers, error.encoding)
+            self._refuse_unread(request, error, headers)
             return
+        self._admit(request, form, put, headers)
+
+    def _read(self, request: HttpRequest, form: "_Form", headers: Headers) -> Steps[None]:
+        """A request whose body is large."""
+        try:
+            put = yield from form.read(request.body, self._widest)
+        except ApiError as error:
+            self._refuse_unread(request, error, headers)
+            return
+        yield
+        self._admit(request, form, put, headers)
+
+    def _refuse_unread(self, request: HttpRequest, error: ApiError, headers: Headers) -> None:
+        self._door.refuse_unread(error.stream, error.record_count)
+        _refuse(request, error.refusal, headers, error.encoding)
+
+    def _admit(
+        self, request: HttpRequest, form: "_Form", put: PutRequest, headers: Headers
+    ) -> None:
+        """A request that could be read."""
         spelling = put.stream_arn or put.stream_name or ""
         asked = None
         if ACKNOWLEDGE_HEADER in request.headers:
@@ -83,7 +114,10 @@ class KinesisDoor:
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
-            request.on_gone = taken.withdraw
+            if request.is_gone:  # while its large body was read
+                taken.withdraw()
+            else:
+                request.on_gone = taken.withdraw
 
     def _dry_run(
         self, request: HttpRequest, spelling: str, put: PutRequest, headers: Headers
@@ -125,12 +159,13 @@ class _Form:
     """What differs between the two operations."""
 
     parse: Callable[[bytes, PutLimits], PutRequest]
+    read: Callable[[bytes, PutLimits], Steps[PutRequest]]  # a large body, in steps
     encode: Callable[[list[RecordResult], str], bytes]
 
 
 _FORMS = {
-    Operation.PUT_RECORDS: _Form(parse_put_records, encode_put_records),
-    Operation.PUT_RECORD: _Form(parse_put_record, encode_put_record),
+    Operation.PUT_RECORDS: _Form(parse_put_records, read_put_records, encode_put_records),
+    Operation.PUT_RECORD: _Form(parse_put_record, read_put_record, encode_put_record),
 }
 
 

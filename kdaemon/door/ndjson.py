@@ -10,7 +10,6 @@ Invariant: every line that is not blank is received once and counted once, and t
 Where it sits: http/ -> here -> door.py.
 """
 
-import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -18,21 +17,25 @@ from kdaemon.base.admission import FRAME_HELD_BYTES
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
+from kdaemon.base.steps import Steps
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
 from kdaemon.door.promise import SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
+from kdaemon.http.turns import Later, soon
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer
 from kdaemon.wire.lines import (
+    AT_ONCE_BYTES_MAX,
     VALIDATION,
     Lines,
+    Parsed,
     Problems,
     encode_answer,
     encode_refused_answer,
     held_bytes_bound,
     joined,
-    parse_lines,
+    read_lines,
 )
 from kdaemon.wire.refusals import Refusal, refuse, worst_first
 
@@ -42,19 +45,17 @@ PATH_SUFFIX = "/records"
 RETRY_AFTER = ((b"Retry-After", b"1"),)  # seconds: shards are paced by the second
 
 BLOCKS_A_TURN = 4
-"""Blocks of one body that are read, or admitted, before other clients have their turn. Ours,
-2026-11-28: 256 KiB, some 2 ms."""
-
-CallSoon = Callable[[Callable[[], None]], object]
+"""Blocks of one body that are read, or admitted, before other clients have their turn; fewer of
+those that are one long line. Ours, 2026-11-28: 256 KiB, some 2 ms."""
 
 
 class NdjsonDoor:
     """A handler of HTTP requests of lines."""
 
-    def __init__(self, door: Door, call_soon: CallSoon | None = None) -> None:
-        """`call_soon`: runs a function in a later turn of the loop; by default the loop's own."""
+    def __init__(self, door: Door, later: Later = soon) -> None:
+        """`later`: how the rest of a large body comes to its turn."""
         self._door = door
-        self._call_soon = call_soon or (lambda step: asyncio.get_running_loop().call_soon(step))
+        self._later = later
 
     def handle(self, request: HttpRequest) -> None:
         """One request of lines, all for the stream that the path names."""
@@ -69,7 +70,7 @@ class NdjsonDoor:
         elif isinstance(asked, Refused):
             refusal = refuse(asked.code, asked.message)
         else:
-            _Body(request, spelling, asked, self._door, self._call_soon).read()
+            _Body(request, spelling, asked, self._door, self._later).read()
             return
         self._refuse_unread(request, spelling, refusal)
 
@@ -94,16 +95,17 @@ class _Body:
         spelling: str,
         asked: Acknowledge | None,
         door: Door,
-        call_soon: CallSoon,
+        later: Later,
     ) -> None:
         self._request = request
         self._spelling = spelling
         self._asked = asked
         self._door = door
-        self._call_soon = call_soon
+        self._later = later
         self._reserved: ByteBudget | None = None  # where memory was taken for what is not admitted
         self._reserved_bytes = 0  # of it, what was not given back
         self._buffer = LineBuffer()
+        self._steps: Steps[Parsed] | None = None  # of a block that takes several turns
         self._next_line = 1
         self._problems = Problems()
         self._unread_count = 0  # lines that could not be read; counted when the stream is known
@@ -134,7 +136,10 @@ class _Body:
         self._buffer.finish()
         request.headers = {}
         request.on_gone = self._withdraw
-        self._read_on()
+        if len(body) > AT_ONCE_BYTES_MAX:  # to look at its size was this turn's work
+            self._go_on_later(self._read_on)
+        else:
+            self._read_on()
 
     def _reserve(self, body: bytes) -> Refused | None:
         """Takes the memory that the lines may hold, by their number and their size alone."""
@@ -147,24 +152,38 @@ class _Body:
         return None
 
     def _read_on(self) -> None:
+        byte_count = 0
         for _ in range(BLOCKS_A_TURN):
-            if not self._buffer.has_lines:
-                self._admit_on()
-                return
-            self._read_block(self._buffer.take_block())
+            steps = self._steps
+            if steps is None:
+                if not self._buffer.has_lines:
+                    self._admit_on()
+                    return
+                block = self._buffer.take_block()
+                byte_count += len(block)
+                steps = read_lines(block, self._next_line, self._spelling, self._problems)
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._steps = None
+                self._take(end.value)
+            else:
+                self._steps = steps
+                break
             if self._problems.is_hopeless:
                 self._give_back(self._reserved_bytes)
                 self._refuse_whole()
                 return
-        self._later(self._read_on)
+            if byte_count > BLOCKS_A_TURN * BLOCK_BYTES:
+                break
+        self._go_on_later(self._read_on)
 
-    def _later(self, step: Callable[[], None]) -> None:
+    def _go_on_later(self, step: Callable[[], None]) -> None:
         """In a later turn of the loop; no request of this client comes between."""
         self._request.holds_next = True
-        self._call_soon(step)
+        self._later(step)
 
-    def _read_block(self, block: bytes) -> None:
-        parsed = parse_lines(block, self._next_line, self._spelling, self._problems)
+    def _take(self, parsed: Parsed) -> None:
         self._next_line += parsed.line_count
         ours: list[Lines] = []
         for stream, lines in parsed.by_stream.items():
@@ -202,7 +221,7 @@ class _Body:
             self._give_back(block.held_bytes)
             self._admit(block)
         if self._position < len(self._blocks):
-            self._later(self._admit_on)
+            self._go_on_later(self._admit_on)
             return
         if self._unread_count:
             self._door.refuse_unread(self._spelling, self._unread_count)

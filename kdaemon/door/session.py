@@ -21,8 +21,9 @@ from typing import Any
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import KIB, RECORD_BYTES_MAX_AWS
+from kdaemon.base.limits import KIB
 from kdaemon.base.refused import Refused
+from kdaemon.base.steps import Steps
 from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
 from kdaemon.door.block import Block
 from kdaemon.door.departed import LeftBehind, Waker
@@ -34,18 +35,17 @@ from kdaemon.http.transports import Presence, presence
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import (
+    LINE_BYTES_MAX,
     VALIDATION,
     Lines,
+    Parsed,
     Rejected,
     encode_rejected,
     in_runs,
-    parse_lines,
     parse_setup,
+    read_lines,
 )
 
-# The largest record in base64, with room for its key and field names. A text in which every
-# character is escaped may be longer and must come as base64. Ours, 2026-11-21.
-LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
 PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
 ANSWER_START = b"{"  # of every answer that rejections.py makes
@@ -70,7 +70,8 @@ _MOVES = {
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
-    Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_held` (one
+    Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_steps` (of
+    the block that is being parsed, where it is one long line), `_held` (one
     block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
     to be settled; when they are full, reading stops).
     """
@@ -86,6 +87,8 @@ class NdjsonSession(asyncio.Protocol):
         self._is_set_up = False  # the first line was read
         self._buffer = LineBuffer()
         self._line_bytes_max = line_bytes_max
+        self._steps: Steps[Parsed] | None = None  # of a long line, which takes several turns
+        self._step_bytes = 0  # of that line
         self._kept = Kept(hub.arrivals)  # what has come and was not handed over
         self._next_line = 1
         self._rounds = Rounds()
@@ -199,6 +202,7 @@ class NdjsonSession(asyncio.Protocol):
             return  # then it is charged to what clients left behind
         buffer = self._buffer
         size = buffer.partial_bytes + sum(block.held_bytes for _, _, block in self._held)
+        size += self._step_bytes
         if buffer.has_lines:
             size += buffer.held_bytes
         if not self._kept.weigh(size, self._evicted):
@@ -206,7 +210,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _evicted(self) -> None:
         """There is no memory for it, or others who are faster need it."""
-        if self._held or self._buffer.has_lines:
+        if self._held or self._has_lines:
             self._give_way()
         elif self._state is State.READING:
             text = "Too many long lines are arriving at once; send this one again later."
@@ -221,6 +225,9 @@ class NdjsonSession(asyncio.Protocol):
             self._refuse_held(a_round, stream, block, GAVE_WAY)
         self._held.clear()
         self._is_waiting_for_room = False
+        if self._steps is not None:
+            self._door.refuse(self._stream, GAVE_WAY, 1, self._step_bytes)
+            self._end_steps()
         self._buffer.finish()
         while self._buffer.has_lines:
             block_of_lines = self._buffer.take_block()
@@ -245,7 +252,7 @@ class NdjsonSession(asyncio.Protocol):
 
     @property
     def _partial_line(self) -> int:
-        return self._next_line + self._buffer.line_count
+        return self._next_line + self._buffer.line_count + (self._steps is not None)
 
     def _end_with(self, rejected: Rejected, byte_count: int) -> None:
         """Takes nothing more; what came before is settled and told first."""
@@ -260,7 +267,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _go_on_in_turn(self) -> None:
         """Hands over what waits, now or behind the others that wait for their turn."""
-        if self._held or self._buffer.has_lines:
+        if self._held or self._has_lines:
             self._turn.go_on_or_pass()
             if self._turn.is_over:
                 self._weigh()
@@ -273,22 +280,19 @@ class NdjsonSession(asyncio.Protocol):
         if self._is_pumping or self._turn.is_over:
             return
         self._is_pumping = True
-        buffer = self._buffer
         has_turn = True
-        while self._submit_held() and buffer.has_lines and self._may_parse():
+        while self._submit_held() and self._has_lines and self._may_parse():
             if not has_turn:
                 self._turn.pass_on()
                 break
-            block = buffer.take_block() if self._is_set_up else buffer.take_line()
-            self._parse_block(block)
-            has_turn = self._turn.spend(len(block))
+            has_turn = self._read_some()
         self._is_pumping = False
-        if self._held or buffer.has_lines or buffer.partial_bytes or not self._kept.is_empty:
+        if self._held or self._has_lines or self._buffer.partial_bytes or not self._kept.is_empty:
             self._weigh()
         if self._has_to_tell:
             self._schedule_flush()
         self._regulate_reading()
-        if self._state is State.CLOSED and not buffer.has_lines and not self._held:
+        if self._state is State.CLOSED and not self._has_lines and not self._held:
             self._turn.close()
             self._waker.go_on = None
             self._left_behind.release()
@@ -298,16 +302,42 @@ class NdjsonSession(asyncio.Protocol):
         """A block is settled, or the connection is to end and owes nothing any more."""
         if self._rounds:
             return self._rounds.has_answer
-        return self._state is State.ENDED and not self._buffer.has_lines and not self._held
+        return self._state is State.ENDED and not self._has_lines and not self._held
+
+    @property
+    def _has_lines(self) -> bool:
+        """Some were read from the client, and are not parsed, or not to the end."""
+        return self._steps is not None or self._buffer.has_lines
 
     def _may_parse(self) -> bool:
         """A client that is gone is owed nothing, so nothing of it holds its lines back but room."""
         return self._state is State.CLOSED or not (self._is_writing_paused or self._rounds.is_full)
 
-    def _parse_block(self, block: bytes) -> None:
-        if not self._is_set_up and self._read_setup(block):
-            return
-        parsed = parse_lines(block, self._next_line, self._stream)
+    def _read_some(self) -> bool:
+        """Parses the next block, or goes one step on with a long line. False: this turn is over."""
+        steps, byte_count = self._steps, 0
+        if steps is None:
+            buffer = self._buffer
+            block = buffer.take_block() if self._is_set_up else buffer.take_line()
+            byte_count = len(block)
+            if not self._is_set_up and self._read_setup(block):
+                return self._turn.spend(byte_count)
+            steps = read_lines(block, self._next_line, self._stream)
+        try:
+            next(steps)
+        except StopIteration as end:
+            self._end_steps()
+            self._take(end.value)
+            return self._turn.spend(byte_count)
+        if self._steps is None:
+            self._steps, self._step_bytes = steps, byte_count
+        return False
+
+    def _end_steps(self) -> None:
+        self._steps, self._step_bytes = None, 0
+
+    def _take(self, parsed: Parsed) -> None:
+        """Tells what is refused of a block, and holds the rest for the door."""
         self._next_line += parsed.line_count
         a_round = Round()
         if parsed.rejected_count:
@@ -442,7 +472,7 @@ class NdjsonSession(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client close at the end."""
         if self._state is State.READING:
-            wants = not self._buffer.has_lines and not self._held and self._may_parse()
+            wants = not self._has_lines and not self._held and self._may_parse()
         else:
             wants = self._state is State.LINGERING
         if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():
@@ -509,7 +539,7 @@ class NdjsonSession(asyncio.Protocol):
         """How long nothing whole has come, less PATIENCE_TICKS: a client that keeps its session may
         have nothing to say for a while. Below 1: something is owed.
         """
-        is_owed = self._rounds or self._held or self._buffer.has_lines or self._is_writing_paused
+        is_owed = self._rounds or self._held or self._has_lines or self._is_writing_paused
         return 0 if is_owed else tick - self._since_tick - PATIENCE_TICKS
 
     def leave(self) -> None:

@@ -6,9 +6,9 @@ Knows the door and the lines' form; no connection. Where it sits: daemon.py -> h
 from functools import partial
 
 from kdaemon.door.door import Door
-from kdaemon.door.session import LINE_BYTES_MAX, NdjsonSession
+from kdaemon.door.session import NdjsonSession
 from kdaemon.http.opening import Lines
-from kdaemon.wire.lines import VALIDATION, Rejected, encode_rejected
+from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION, Rejected, encode_rejected
 
 
 def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:

@@ -1,8 +1,8 @@
 """Each connection's part of a turn of the event loop, so that no client makes the others wait.
 
 About: how much work a connection may do before others have their turn, how much all of them
-together do in one turn, and who goes on in the next. Knows no protocol: HTTP spends requests, a
-session of lines spends blocks.
+together do in one turn, and who goes on in the next; and a request that is worked on in steps, one
+a turn. Knows no protocol: HTTP spends requests, a session of lines spends blocks.
 Invariants: `go_on` is called once for each `pass_on`, in a later turn of the loop, and never after
 `close`; who waits goes on in the order of waiting; however many wait, a turn of the loop does
 ALL_TIME_NS_MAX of their work and one part more, so that whoever sends one request is answered soon.
@@ -13,6 +13,9 @@ its transport must not be read.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+
+from kdaemon.base.steps import Steps
+from kdaemon.http.request import HttpRequest, error_body
 
 # What one connection does in a turn. Ours, 2026-11-28.
 PIECES_MAX = 64  # requests, or blocks of lines
@@ -127,3 +130,42 @@ class Turn:
         if self._go_on is not None:
             self.begin()
             self._go_on()
+
+
+Later = Callable[[Callable[[], None]], object]
+"""Calls back in a later turn of the loop: `Turns.later`, or `soon`."""
+
+
+def soon(callback: Callable[[], None]) -> None:
+    """In the next turn, whoever else waits."""
+    asyncio.get_running_loop().call_soon(callback)
+
+
+def work_in_turns(request: HttpRequest, steps: Steps[None], later: Later) -> None:
+    """Does the first step now and each other one in a later turn of the loop; the next request of
+    the connection is not handed over before the last one. The steps answer the request, and go on
+    when its client has gone: its records are there.
+    """
+    request.holds_next = True
+    charge, request.body_charge = request.body_charge, None  # until the body is not needed
+
+    def end() -> None:
+        if charge is not None:
+            charge.release()
+        request.let_next()
+
+    def step() -> None:
+        try:
+            next(steps)
+        except StopIteration:
+            end()
+        except Exception:
+            if request.answer is None:
+                text = "kdaemon failed to handle this request; its log says why."
+                request.respond(500, error_body("InternalFailure", text))
+            end()
+            raise
+        else:
+            later(step)
+
+    step()

@@ -125,7 +125,10 @@ def count_records(body: bytes) -> tuple[int, str | None]:
         seen = _glance(body)
     except UNREADABLE:
         return 1, None
-    return len(seen.Records) or 1, seen.StreamARN or seen.StreamName
+    stream = seen.StreamARN or seen.StreamName
+    if stream is not None and len(stream) > ARN_CHARACTERS_MAX:
+        stream = None  # it is nobody's
+    return len(seen.Records) or 1, stream
 
 
 _Problems = Callable[[dict[str, Any], bool], Iterator[str]]

@@ -22,7 +22,7 @@ from kdaemon.base.limits import (
     REQUEST_BYTES_MAX,
     SPREAD_KEY_BYTES,
 )
-from kdaemon.base.names import is_stream_name, parse_arn
+from kdaemon.base.names import ARN_CHARACTERS_MAX, is_stream_name, parse_arn
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.wire.explain import (
@@ -167,7 +167,8 @@ def _path(request: PutRequest, number: int, member: str) -> str:
 def error_of(request: PutRequest, error: ApiError) -> ApiError:
     """The error of a request that could be read."""
     error.record_count = len(request.records)
-    error.stream = request.stream_arn or request.stream_name
+    stream = request.stream_arn or request.stream_name
+    error.stream = stream if stream is None or len(stream) <= ARN_CHARACTERS_MAX else None
     return error
 
 

@@ -6,6 +6,8 @@ to spread it. A first line without data sets a connection: {"stream", "acknowled
 only the bad line is refused. A field that is not known refuses its line: a misspelt partition key
 must not become a record without one; so does a field that is there twice.
 
+A line of more than AT_ONCE_BYTES_MAX is read in steps, so that its client holds nobody up.
+
 Invariant: every line that is not blank becomes one record or one rejection, never both or neither;
 what is kept and told of rejections is bounded, whatever came.
 Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejections.py`.
@@ -22,12 +24,16 @@ from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     KIB,
+    MIB,
     PARTITION_KEY_CHARACTERS_MAX,
+    RECORD_BYTES_MAX_AWS,
     SPREAD_KEY_BYTES,
 )
+from kdaemon.base.names import ARN_CHARACTERS_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.steps import Steps
 from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
-from kdaemon.wire.members import repeated_in_line
+from kdaemon.wire.members import LONG_LINE_REST_MAX, repeated_in_line, repeated_in_long_line
 from kdaemon.wire.put import PutLimits
 from kdaemon.wire.refusals import echo
 from kdaemon.wire.rejections import (
@@ -42,6 +48,7 @@ from kdaemon.wire.rejections import (
 )
 
 __all__ = [
+    "LINE_BYTES_MAX",
     "Answer",
     "Lines",
     "Parsed",
@@ -57,6 +64,7 @@ __all__ = [
     "joined",
     "parse_lines",
     "parse_setup",
+    "read_lines",
     "refuse_oversized",
 ]
 
@@ -65,6 +73,22 @@ VALIDATION = "ValidationException"  # it can be read, and breaks a limit
 
 REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
 SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 2026-11-28
+
+LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * KIB
+"""The largest record in base64, with room for its key and field names. A text in which every
+character is escaped may be longer and must come as base64. Ours, 2026-11-21."""
+
+AT_ONCE_BYTES_MAX = MIB
+"""A longer line is weighed first, and then read in steps. Ours, 2026-11-28: whatever one of this
+size holds is read within 6 ms."""
+
+WEIGHT_MAX = 16 * MIB
+ESCAPE_WEIGHT = 8
+"""What a long line may cost: a byte weighs 1, and an escape as much as reading it takes longer.
+Ours, 2026-11-28: the worst of this weight takes 18 ms in its longest step; 10 MiB of text in which
+every 13th character is escaped are below it, and so are 1.7 MiB in which each one is."""
+
+FIELD_QUOTES_MAX = 4 * 5  # that no escape stands before: of five fields, all texts
 
 LINE_BYTES_MIN = len(b'{"data":""}')  # nothing shorter is a record
 
@@ -145,7 +169,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         Annotated[str, msgspec.Meta(min_length=1, max_length=PARTITION_KEY_CHARACTERS_MAX)] | None
     ) = None
     explicit_hash_key: str | None = None
-    stream: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=ARN_CHARACTERS_MAX)] | None = None
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -200,6 +224,62 @@ def parse_lines(
         _collect(numbered, stream, by_stream, problems, lambda: _is_sound_block(block, lines))
     rejected = problems.rejected[told_before:]
     return Parsed(by_stream, rejected, problems.count - count_before, len(raw))
+
+
+def read_lines(
+    block: bytes,
+    first_line: int = 1,
+    stream: str | None = None,
+    problems: Problems | None = None,
+) -> Steps[Parsed]:
+    """As `parse_lines`, in steps where the block is one long line."""
+    if len(block) <= AT_ONCE_BYTES_MAX or 0 <= block.find(b"\n") < len(block) - 1:
+        return parse_lines(block, first_line, stream, problems)
+    if problems is None:
+        problems = Problems()
+    by_stream: dict[str | None, Lines] = {}
+    count_before, told_before = problems.count, len(problems.rejected)
+    text = block.removesuffix(b"\n")
+    if not text.isspace():
+        problem = _weigh(text)
+        if problem is None:
+            yield
+            for numbered in list(_read_each([text], first_line, problems)):
+                yield  # first what was read is compared with its text, then it is taken out
+                problem = _find_repeat(text)
+                if problem is None:
+                    yield
+                    _collect(iter([numbered]), stream, by_stream, problems, lambda: True)
+        if problem is not None:
+            problems.add(first_line, *problem)
+    rejected = problems.rejected[told_before:]
+    return Parsed(by_stream, rejected, problems.count - count_before, 1)
+
+
+def _weigh(line: bytes) -> tuple[str, str] | None:
+    """Why a long line is refused before it is read, as a code and a text."""
+    if len(line) > LINE_BYTES_MAX:
+        return VALIDATION, f"A line may have {LINE_BYTES_MAX} bytes; this has {len(line)}."
+    escape_count = line.count(b"\\")
+    if len(line) + ESCAPE_WEIGHT * escape_count > WEIGHT_MAX:
+        text = f"{escape_count} escapes are too many in a line of {len(line)} bytes"
+        return VALIDATION, f"{text}; send such data as `data_base64`."
+    if line.count(b'"') - escape_count > FIELD_QUOTES_MAX:
+        text = "There are more quotes than five fields have: one is there twice, or not known."
+        return VALIDATION, f"{text} {FIELDS}"
+    return None
+
+
+def _find_repeat(line: bytes) -> tuple[str, str] | None:
+    """The same for a long line that could be read, and has a field twice or much beside its data:
+    it has texts only, so that looking for their ends costs little.
+    """
+    try:
+        name = repeated_in_long_line(line)
+    except ValueError:
+        text = f"More than {LONG_LINE_REST_MAX} bytes stand beside the longest value."
+        return VALIDATION, f"{text} {FIELDS}"
+    return None if name is None else (VALIDATION, f"{_twice(name)} {FIELDS}")
 
 
 def parse_setup(line: bytes) -> Setup | None:
@@ -365,15 +445,18 @@ def _read_each(
         try:
             line = _decode_line(text)
         except UNREADABLE as error:
-            code = VALIDATION if isinstance(error, msgspec.ValidationError) else SERIALIZATION
-            if not problems.wants_text:
-                problems.add(number, code, None)
-            elif code is VALIDATION:
-                problems.add(number, code, f"{_reason(error)} {FIELDS}")
-            else:
-                problems.add(number, code, _reason(error))
+            problems.add(number, *_problem(error, is_explained=problems.wants_text))
         else:
             yield number, text, line
+
+
+def _problem(error: Exception, *, is_explained: bool) -> tuple[str, str | None]:
+    """The code of what the decoder found, and a text if it is wanted."""
+    code = VALIDATION if isinstance(error, msgspec.ValidationError) else SERIALIZATION
+    if not is_explained:
+        return code, None
+    reason = _reason(error)
+    return code, f"{reason} {FIELDS}" if code is VALIDATION else reason
 
 
 def _reason(error: Exception) -> str:

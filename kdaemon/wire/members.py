@@ -14,10 +14,15 @@ from collections import Counter
 
 import msgspec
 
-from kdaemon.base.limits import KIB
+from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.steps import Steps
 
+STEP_BYTES = MIB  # of records that are looked at in one step; ours, 2026-11-28
+LONG_LINE_REST_MAX = 64 * KIB  # beside the longest value: keys, names, blanks; ours, 2026-11-28
+_VALUE_START = 64  # bytes by which a value is found
 NAMED_BYTES_MAX = 64 * KIB  # of a text that is read in plain Python to name the member; ours
 QUOTES_MAX = 4 * 8  # of seven members, where a line has five names at most; an even number
+_MEMBER_BYTES = len(b'"":,')  # of a member, beside its name and value
 SOME_MEMBER = "a member"
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -25,7 +30,7 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-def repeated_in_request(body: bytes, *, is_single: bool) -> str | None:
+def repeated_in_request(body: bytes, *, is_single: bool) -> Steps[str | None]:
     """The member that a request or one of its `Records` names twice; None: each is named once.
 
     `is_single`: a PutRecord, which has no `Records`. What members that the API does not know hold
@@ -36,11 +41,39 @@ def repeated_in_request(body: bytes, *, is_single: bool) -> str | None:
     name = _repeated(body, members)
     if name is not None or records is None:
         return name
-    for record in map(bytes, _decode_list(records)):
+    is_large = len(body) > STEP_BYTES
+    if is_large:
+        yield
+    entries = _decode_list(records)
+    if is_large:
+        yield
+    seen_bytes = 0
+    for record in map(bytes, entries):
         name = _repeated(record, _decode_object(record))
         if name is not None:
             return name
+        seen_bytes += len(record)
+        if seen_bytes > STEP_BYTES:
+            seen_bytes = 0
+            yield
     return None
+
+
+def repeated_in_long_line(line: bytes) -> str | None:
+    """As `repeated_in_line`, for a line of any size and any escapes, whose longest value is all but
+    LONG_LINE_REST_MAX of it. Raises what the decoder raises; ValueError if there is more.
+
+    The longest value is cut out: what is left names all that the line does.
+    """
+    members = _decode_object(line)
+    value = bytes(max(members.values(), key=len, default=b""))
+    rest = len(line) - len(value)
+    if rest > LONG_LINE_REST_MAX:
+        raise ValueError(rest)
+    at = line.find(value[:_VALUE_START], 0, rest + _VALUE_START)
+    while not line.startswith(value, at):
+        at = line.find(value[:_VALUE_START], at + 1, rest + _VALUE_START)
+    return repeated_in_line(line[:at] + b"0" + line[at + len(value) :])
 
 
 def repeated_in_line(line: bytes) -> str | None:
@@ -64,8 +97,12 @@ def _plain(name: bytes) -> str:
 def _repeated(text: bytes, members: dict[str, msgspec.Raw]) -> str | None:
     """`members`: what the decoder keeps of the object `text`, one of each name.
 
-    Each member has one colon of its own; all others stand in its value, or in a name.
+    Each member has one colon of its own; all others stand in its value, or in a name. Where the
+    text has no room for another member, nothing is counted.
     """
+    used = sum(len(name) + len(raw) + _MEMBER_BYTES for name, raw in members.items())
+    if len(text) - used < 1 + len(b'"":0,'):
+        return None
     colons = len(members) + sum(bytes(raw).count(b":") for raw in members.values())
     if colons == text.count(b":") and not any(":" in name for name in members):
         return None

@@ -3,7 +3,8 @@
 Reading is one typed decode straight into the `Record` objects that are queued and sent; its
 constraints are checked in the same pass. Only if it fails is the body looked at again
 (`explain.py`) to say why in the service's words. As at the service, one invalid record
-refuses the whole request. Knows no stream's state, no queue, no connection; checks no signature.
+refuses the whole request. A body of more than AT_ONCE_BYTES_MAX is weighed first, then read in
+steps, and never explained. Knows no stream's state, no queue, no connection; checks no signature.
 
 Invariant: nothing of a request that is refused is taken; memory and time are in proportion to the
 size of its body.
@@ -18,15 +19,20 @@ from typing import Annotated
 
 import msgspec
 
-from kdaemon.base.limits import (
-    MIB,
-    PARTITION_KEY_CHARACTERS_MAX,
-    RECORDS_PER_CALL_MAX,
-)
+from kdaemon.base.limits import MIB, RECORDS_PER_CALL_MAX
 from kdaemon.base.record import PartitionKey, Record
-from kdaemon.wire.envelope import AnswerHeaders, Operation, read_envelope
+from kdaemon.base.steps import Steps, at_once
+from kdaemon.wire.envelope import (
+    AT_ONCE_BYTES_MAX,
+    WEIGHT_MAX,
+    AnswerHeaders,
+    Operation,
+    is_too_heavy,
+    read_envelope,
+)
 from kdaemon.wire.explain import (
     UNREADABLE,
+    count_records,
     explain_put_record,
     explain_put_records,
     reason_of,
@@ -50,6 +56,7 @@ from kdaemon.wire.results import ACCEPTED, encode_put_record, encode_put_records
 
 __all__ = [
     "ACCEPTED",
+    "AT_ONCE_BYTES_MAX",
     "AnswerHeaders",
     "ApiError",
     "Operation",
@@ -62,14 +69,12 @@ __all__ = [
     "parse_put_record",
     "parse_put_records",
     "read_envelope",
+    "read_put_record",
+    "read_put_records",
     "refuse_ordering",
     "require_keys",
     "status_of",
 ]
-
-COUNTED_BYTES_MIN = MIB
-"""A larger body is looked at before it is decoded. Ours, 2026-11-28: one of this size that is all
-records of one short member makes 8 MB of objects before their number is refused."""
 
 UNIFORM_RECORDS_MIN = 64  # with fewer, counting colons costs next to nothing; ours, 2026-11-28
 
@@ -77,10 +82,9 @@ SPARE_BYTES_MAX = MIB
 """Names, blanks, escapes and what the API does not know, in a body that has more members than it
 must have. Ours, 2026-11-28: 500 keys whose characters are all escaped take 0.75 MiB."""
 
-COLONS_MAX = RECORDS_PER_CALL_MAX * (PARTITION_KEY_CHARACTERS_MAX + 8)
-"""Colons in a body: one for each member, and those in keys. Ours, 2026-11-28: the most that 500
-records can have, whose keys are all colons, and then some; it bounds what is decoded for nothing
-when a body holds more records than a call may have."""
+COUNTED_BYTES_MAX = 4 * MIB
+"""A larger body that is too heavy counts as one record. Ours, 2026-11-28: to count the records of
+one of this size takes 11 ms at worst."""
 
 
 class _Records(msgspec.Struct):
@@ -153,14 +157,37 @@ _KEY_PROBLEM = "PartitionKey`"  # in the decoder's words when a key is missing o
 
 def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
     """Reads the body of a PutRecords request. Raises ApiError; nothing of it is taken then."""
-    if len(body) > COUNTED_BYTES_MIN:
-        _count_colons(body)
+    if len(body) > AT_ONCE_BYTES_MAX:
+        return at_once(read_put_records(body, limits))
     keyless_count = 0
     try:
         wire = _decode_records(body)
     except UNREADABLE as error:
         wire = _read_keyless_records(body, reason_of(error), limits)
         keyless_count = sum(not record.partition_key for record in wire.Records)
+    return at_once(_request_of(body, wire, keyless_count, limits))
+
+
+def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
+    """The same, in steps of a large body."""
+    yield from _weigh(body)
+    reason = ""
+    try:
+        wire = _with_empty_keys(_decode_open_records(body))
+    except UNREADABLE as error:
+        reason = reason_of(error)
+    yield
+    if reason:
+        free = limits.is_stream_name_free
+        raise explain_put_records(body, reason, is_stream_name_free=free)
+    keyless_count = sum(not record.partition_key for record in wire.Records)
+    return (yield from _request_of(body, wire, keyless_count, limits))
+
+
+def _request_of(
+    body: bytes, wire: _Records, keyless_count: int, limits: PutLimits
+) -> Steps[PutRequest]:
+    """What was read, held to everything that the decoder does not check."""
     records = wire.Records
     keys = "".join([record.partition_key for record in records])
     if keys.isascii() and not keyless_count:
@@ -181,7 +208,7 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
     if keyless_count or not _is_ordinary(body, wire, keys):
         hash_keys = [record.explicit_hash_key for record in records]
         member_count = 1 + 3 * len(records) - keyless_count - hash_keys.count(None)
-        _refuse_repeats(request, body, member_count + _head_member_count(wire))
+        yield from _refuse_repeats(request, body, member_count + _head_member_count(wire))
     check(request, limits, hash_keys)
     return request
 
@@ -210,10 +237,44 @@ def _is_ordinary(body: bytes, wire: _Records, keys: str) -> bool:
 
 def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     """Reads the body of a PutRecord request. Raises ApiError."""
+    if len(body) > AT_ONCE_BYTES_MAX:
+        return at_once(read_put_record(body, limits))
     try:
         wire = _decode_record(body)
     except UNREADABLE as error:
         wire = _read_keyless_record(body, reason_of(error), limits)
+    request, repeats = _single_request_of(body, wire, limits)
+    if repeats is not None:
+        at_once(repeats)
+    hash_key = wire.ExplicitHashKey
+    check(request, limits, () if hash_key is None else (hash_key,))
+    return request
+
+
+def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
+    """The same, in steps of a large body."""
+    yield from _weigh(body)
+    reason = ""
+    try:
+        wire = _with_empty_key(_decode_open_record(body))
+    except UNREADABLE as error:
+        reason = reason_of(error)
+    yield
+    if reason:
+        free = limits.is_stream_name_free
+        raise explain_put_record(body, reason, is_stream_name_free=free)
+    request, repeats = _single_request_of(body, wire, limits)
+    if repeats is not None:
+        yield from repeats
+    hash_key = wire.ExplicitHashKey
+    check(request, limits, () if hash_key is None else (hash_key,))
+    return request
+
+
+def _single_request_of(
+    body: bytes, wire: _Record, limits: PutLimits
+) -> tuple[PutRequest, Steps[None] | None]:
+    """What was read, and what looks for repeats where there may be some."""
     data, key, hash_key = wire.Data, wire.PartitionKey, wire.ExplicitHashKey
     ordering = wire.SequenceNumberForOrdering
     key_bytes = len(key) if key.isascii() else len(key.encode())
@@ -231,25 +292,26 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     )
     # As in `_is_ordinary`; there is none for a few blanks and one member more.
     room = len(body) - (len(data) + 2) // 3 * 4 - key_bytes - len(wire.StreamName or "")
-    if room >= _SINGLE_BYTES or not key:
-        member_count = 1 + bool(key) + (hash_key is not None) + (ordering is not None)
-        _refuse_repeats(request, body, member_count + _head_member_count(wire))
-    check(request, limits, () if hash_key is None else (hash_key,))
-    return request
+    if room < _SINGLE_BYTES and key:
+        return request, None
+    member_count = 1 + bool(key) + (hash_key is not None) + (ordering is not None)
+    return request, _refuse_repeats(request, body, member_count + _head_member_count(wire))
 
 
-def _count_colons(body: bytes) -> int:
-    """All colons of a body, of which there cannot be fewer than members. Raises ApiError if there
-    are more than any request of the API has.
-    """
-    count = body.count(b":")
-    if count > COLONS_MAX:
-        text = (
-            f"The body has {count} colons, and so more members and keys than a request of "
-            f"{RECORDS_PER_CALL_MAX} records can have."
-        )
-        raise api_error("SerializationException", text)
-    return count
+def _weigh(body: bytes) -> Steps[None]:
+    """Refuses a large body that no request can need, without reading it. Raises ApiError."""
+    if not is_too_heavy(body):
+        yield
+        return
+    text = (
+        f"The body has more than {WEIGHT_MAX} bytes beside base64, which is more than a request of "
+        f"{RECORDS_PER_CALL_MAX} records can need."
+    )
+    error = api_error("SerializationException", text)
+    if len(body) <= COUNTED_BYTES_MAX:
+        yield
+        error.record_count, error.stream = count_records(body)
+    raise error
 
 
 def _head_member_count(wire: _Records | _Record) -> int:
@@ -262,11 +324,14 @@ def _head_member_count(wire: _Records | _Record) -> int:
     )
 
 
-def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> None:
+def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Steps[None]:
     """Raises ApiError if a member is named twice. `member_count`: of those that were read; colons
     beyond one for each of them are of a text, of a member that is null or unknown, or of a repeat.
     """
-    spare = _count_colons(body) - member_count
+    is_large = len(body) > AT_ONCE_BYTES_MAX
+    if is_large:
+        yield
+    spare = body.count(b":") - member_count
     if not spare:
         return
     if len(body) - request.byte_count * 4 // 3 > SPARE_BYTES_MAX:
@@ -277,8 +342,10 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> None
         texts += [request.stream_name or "", request.stream_arn or ""]
         if spare == "".join(texts).count(":"):
             return
+    if is_large:
+        yield
     try:
-        name = repeated_in_request(body, is_single=request.is_single)
+        name = yield from repeated_in_request(body, is_single=request.is_single)
     except UNREADABLE as error:  # in what the API does not know and the decoder skips
         text = f"The body cannot be read as this operation's input: {reason_of(error)}."
         raise error_of(request, api_error("SerializationException", text)) from None
@@ -293,15 +360,11 @@ def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> _Recor
     """
     if _KEY_PROBLEM in reason:
         try:
-            wire = _decode_open_records(body)
+            open_wire = _decode_open_records(body)
         except UNREADABLE as error:
             reason = reason_of(error)
         else:
-            records = [
-                Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
-                for entry in wire.Records
-            ]
-            return _Records(records, wire.StreamName, wire.StreamARN, wire.StreamId, wire.DryRun)
+            return _with_empty_keys(open_wire)
     raise explain_put_records(body, reason, is_stream_name_free=limits.is_stream_name_free)
 
 
@@ -309,21 +372,33 @@ def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> _Record
     """The same for one record."""
     if _KEY_PROBLEM in reason:
         try:
-            wire = _decode_open_record(body)
+            open_wire = _decode_open_record(body)
         except UNREADABLE as error:
             reason = reason_of(error)
         else:
-            return _Record(
-                wire.Data,
-                wire.PartitionKey or "",
-                wire.ExplicitHashKey,
-                wire.StreamName,
-                wire.StreamARN,
-                wire.StreamId,
-                wire.DryRun,
-                wire.SequenceNumberForOrdering,
-            )
+            return _with_empty_key(open_wire)
     raise explain_put_record(body, reason, is_stream_name_free=limits.is_stream_name_free)
+
+
+def _with_empty_keys(wire: _OpenRecords) -> _Records:
+    records = [
+        Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
+        for entry in wire.Records
+    ]
+    return _Records(records, wire.StreamName, wire.StreamARN, wire.StreamId, wire.DryRun)
+
+
+def _with_empty_key(wire: _OpenRecord) -> _Record:
+    return _Record(
+        wire.Data,
+        wire.PartitionKey or "",
+        wire.ExplicitHashKey,
+        wire.StreamName,
+        wire.StreamARN,
+        wire.StreamId,
+        wire.DryRun,
+        wire.SequenceNumberForOrdering,
+    )
 
 
 def _wide_sizes(records: list[Record], limits: PutLimits) -> list[int]:

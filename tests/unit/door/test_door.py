@@ -645,8 +645,8 @@ async def test_a_dry_run_holds_memory_until_it_is_answered(
     if breaks:
         monkeypatch.setattr(place.service, "dry_run", broken)
     place.service.answer.clear()
-    data = base64.b64encode(b"x" * 1_000_000).decode()
-    requests = [place.put_record(Data=data, DryRun=True) for _ in range(20)]
+    data = base64.b64encode(b"x" * 780_000).decode()  # a body that is read at once
+    requests = [place.put_record(Data=data, DryRun=True) for _ in range(24)]
     refused = [read_answer(each) for each in requests if each.answer is not None]
     assert {each.body["__type"] for each in refused} == {THROUGHPUT}, refused[0].body
     assert place.streams.memory.bytes_taken > 16_000_000
@@ -654,7 +654,7 @@ async def test_a_dry_run_holds_memory_until_it_is_answered(
     for request in requests:
         assert (await answered(request)).status in (400, 500)
     assert place.streams.memory.bytes_taken == 0
-    assert place.received() == 20
+    assert place.received() == 24
 
 
 async def test_a_dry_run_that_is_not_answered_is_told_so_at_the_streams_deadline(

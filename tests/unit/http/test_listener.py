@@ -16,7 +16,6 @@ import pytest
 import uvloop
 
 from kdaemon.door.door import Door
-from kdaemon.door.session import LINE_BYTES_MAX
 from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import ListenerError, bind_tcp
@@ -24,6 +23,7 @@ from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http, serve_unix
 from kdaemon.http.server import serve as serve_sockets
+from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
 

@@ -1,0 +1,271 @@
+"""A large body or line is read over several turns of the loop: others are served in between, its
+own client's next request waits, and each record is counted once, whenever its client leaves.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from kdaemon.base.limits import MIB
+from kdaemon.base.service import AWS
+from kdaemon.door.door import Door
+from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.routes import make_handler
+from kdaemon.door.session import NdjsonSession
+from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.wire import put
+from tests.kit.doors import FakeTransport
+from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+
+KINESIS = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202."
+READ = 256 * 1024
+TURNS_MIN = 3  # that a text of more than a mebibyte takes
+DATA = "QUJD" * (MIB // 3 - 10)
+SMALL = {"StreamName": "s", "Data": "QUJD", "PartitionKey": "k"}
+
+
+def api(operation: str, members: dict[str, Any], acknowledge: str = "accepted") -> bytes:
+    body = json.dumps(members).encode()
+    head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n{KINESIS}{operation}\r\n"
+    asked = f"X-Kdaemon-Acknowledge: {acknowledge}\r\n"
+    return f"{head}{asked}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def lines(*texts: str) -> bytes:
+    body = "".join(f"{text}\n" for text in texts).encode()
+    head = "POST /v1/streams/s/records HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    asked = "X-Kdaemon-Acknowledge: accepted\r\n"
+    return f"{head}{asked}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+RECORD = api("PutRecord", {**SMALL, "Data": DATA})
+LARGE = {
+    "PutRecord": (RECORD, 1),
+    "PutRecords": (
+        api(
+            "PutRecords",
+            {"StreamName": "s", "Records": [{"Data": DATA[:80_000], "PartitionKey": "k"}] * 20},
+        ),
+        20,
+    ),
+    "a line": (
+        lines(
+            json.dumps({"data_base64": DATA, "partition_key": "k"}),
+            '{"data":"b","partition_key":"k"}',
+        ),
+        2,
+    ),
+}
+REFUSED = {
+    "lists": (api("PutRecords", {**SMALL, "X": [[]] * 400_000}), 1),
+    "Records of a PutRecord": (api("PutRecord", {**SMALL, "Records": [[]] * 400_000}), 1),
+    "no base64": (api("PutRecord", {**SMALL, "Data": f"{DATA}#"}), 1),
+    "an escaped line": (lines('{"data":"%s"}' % ("\\n" * 2 * MIB)), 1),
+    "a line of lists": (lines(json.dumps({"x": [[]] * 400_000})), 1),
+}
+
+
+class Place:
+    """The record listener over a service in memory."""
+
+    def __init__(self) -> None:
+        self.service = FakeService()
+        text = (
+            "[streams.s]\nacknowledge = 'accepted'\n"
+            "shard_bytes_per_second = 100_000_000\nfirst_share = 1.0"
+        )
+        self.streams = make_streams(self.service, text, clock=FakeClock())
+        self.door = Door(self.streams, FakeClock())
+        kinesis = KinesisDoor(self.door, AWS, 1)
+        self.handler = make_handler(kinesis, NdjsonDoor(self.door))
+        self.hub = HttpHub(HttpLimits())
+
+    def connect(self) -> tuple[HttpProtocol, FakeTransport]:
+        protocol, transport = HttpProtocol(self.handler, hub=self.hub), FakeTransport()
+        transport.protocol = protocol
+        protocol.connection_made(transport)
+        return protocol, transport
+
+    def counted(self) -> tuple[int, int]:
+        """Records received, and those in a counter of what became of them."""
+        received = ended = 0
+        for counters in (self.streams.door, *(each.counters for _, each in self.streams.engines())):
+            received += counters.received
+            ended += sum(counters.rejected.values()) + counters.delivered + counters.buffered
+            ended += sum(counters.dead.values()) + counters.in_flight
+        return received, ended
+
+
+async def feed(protocol: HttpProtocol, data: bytes) -> None:
+    """All of it, a read in a turn."""
+    for at in range(0, len(data), READ):
+        protocol.data_received(data[at : at + READ])
+        if at + READ < len(data):
+            await asyncio.sleep(0)
+
+
+async def turns_until_answered(transport: FakeTransport) -> int:
+    for turns in range(1_000):
+        if b"\r\n\r\n" in transport.written:
+            return turns
+        await asyncio.sleep(0)
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("name", LARGE)
+async def test_others_are_served_while_a_large_request_is_read(name: str) -> None:
+    place = Place()
+    await turn()
+    request, count = LARGE[name]
+    protocol, transport = place.connect()
+    other, others = place.connect()
+    await feed(protocol, request)
+    other.data_received(api("PutRecord", SMALL))
+    assert b" 200 OK" in others.take()
+    assert not transport.written
+    assert await turns_until_answered(transport) >= TURNS_MIN
+    assert transport.take().startswith(b"HTTP/1.1 200")
+    await turn()
+    assert place.counted() == (count + 1, count + 1)
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_large_request_is_refused_and_counted_once(name: str) -> None:
+    place = Place()
+    await turn()
+    request, count = REFUSED[name]
+    protocol, transport = place.connect()
+    await feed(protocol, request)
+    await turns_until_answered(transport)
+    assert transport.take().startswith(b"HTTP/1.1 400")
+    assert place.counted() == (count, count)
+    assert place.hub.bodies.bytes_taken == 0
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("name", LARGE)
+async def test_the_next_request_of_its_client_does_not_overtake(name: str) -> None:
+    place = Place()
+    await turn()
+    request, count = LARGE[name]
+    protocol, transport = place.connect()
+    await feed(protocol, request + api("PutRecord", {**SMALL, "Data": "bGFzdA=="}))
+    await turn(50)
+    assert transport.take().count(b"HTTP/1.1 200") == 2
+    assert place.counted() == (count + 1, count + 1)
+    sent = [data for _, batch in place.service.calls for data in batch]
+    assert sent[-1] == b"last"
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("acknowledge", ["accepted", "delivered"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_client_that_leaves_meanwhile_takes_nothing_with_it(
+    turns: int, acknowledge: str
+) -> None:
+    place = Place()
+    await turn()
+    protocol, _ = place.connect()
+    await feed(protocol, api("PutRecord", {**SMALL, "Data": DATA}, acknowledge))
+    await turn(turns)
+    protocol.connection_lost(None)
+    await turn(50)
+    assert place.counted() == (1, 1)
+    assert place.hub.bodies.bytes_taken == 0
+    assert place.streams.memory.bytes_taken == 0
+    sent = [data for _, batch in place.service.calls for data in batch]
+    assert len(sent) <= 1
+    if acknowledge == "accepted":
+        assert len(sent) == 1
+    await place.streams.aclose()
+
+
+async def test_a_defect_while_a_body_is_read_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise KeyError("a defect of ours")
+
+    place = Place()
+    await turn()
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(put, "_decode_open_record", broken)
+    protocol, transport = place.connect()
+    await feed(protocol, RECORD + api("PutRecord", SMALL))
+    await turn(20)
+    answers = transport.take()
+    assert answers.startswith(b"HTTP/1.1 500")
+    assert b"HTTP/1.1 200" in answers
+    assert isinstance(told[0]["exception"], KeyError)
+    assert place.hub.bodies.bytes_taken == 0
+    await place.streams.aclose()
+
+
+# --- sessions of lines
+
+
+def open_session(place: Place) -> tuple[NdjsonSession, FakeTransport]:
+    session, transport = NdjsonSession(place.door, place.hub), FakeTransport()
+    transport.protocol = session
+    session.take_over(transport)
+    return session, transport
+
+
+SETUP = b'{"stream":"s","acknowledge":"accepted"}\n'
+LONG = b'{"data_base64":"%b"}\n' % DATA.encode()
+
+
+@pytest.mark.parametrize("first", [SETUP, b""], ids=["later", "first"])
+async def test_a_long_line_of_a_session_takes_turns_and_keeps_its_place(first: bytes) -> None:
+    place = Place()
+    await turn()
+    session, transport = open_session(place)
+    if not first:
+        session._stream, long = None, LONG[:-2] + b',"stream":"s"}\n'
+    else:
+        long = LONG
+    session.data_received(first + long + b'{"data":"x"}\n' + b'{"data":"last","stream":"s"}\n')
+    assert not transport.reads()
+    await asyncio.sleep(0)
+    assert place.counted() == (0, 0)
+    session.eof_received()
+    await turn(50)
+    assert transport.has_ended()
+    answers = transport.lines()
+    assert answers[-1] == {"acknowledged": 3 if first else 2}
+    rejected = [each["rejected"] for each in answers if "rejected" in each]
+    assert rejected == ([] if first else [2])  # which names no stream
+    assert place.counted() == (3, 3)
+    sent = [data for _, batch in place.service.calls for data in batch]
+    assert sent[-1] == b"last"
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_session_that_is_lost_meanwhile_loses_no_record(turns: int) -> None:
+    place = Place()
+    await turn()
+    session, _ = open_session(place)
+    session.data_received(SETUP + LONG + b'{"data":"last"}\n')
+    await turn(turns)
+    session.connection_lost(None)
+    await turn(50)
+    assert place.counted() == (2, 2)
+    assert len(place.service.calls) > 0
+    await place.streams.aclose()
+
+
+async def test_a_line_without_an_end_behind_a_long_one_has_its_number() -> None:
+    place = Place()
+    await turn()
+    session, transport = open_session(place)
+    session.data_received(SETUP + LONG)
+    session.data_received(b'{"data":"%b' % (b"x" * 15 * MIB))
+    await turn(50)
+    assert [each.get("rejected") for each in transport.lines()] == [None, 3]
+    assert place.counted() == (2, 2)
+    await place.streams.aclose()
