@@ -66,12 +66,13 @@ class KinesisDoor:
     def handle(self, request: HttpRequest) -> None:
         """Takes one request; answers now or when its records have settled."""
         headers = self._answer_headers.next()
+        body = request.body
         try:
-            form = _FORMS[read_envelope(request.method, request.headers, request.body)]
-            if len(request.body) > AT_ONCE_BYTES_MAX:
+            form = _FORMS[read_envelope(request.method, request.headers, body)]
+            if len(body) > AT_ONCE_BYTES_MAX:
                 work_in_turns(request, self._read(request, form, headers), self._later)
                 return
-            put = form.parse(request.body, self._widest)
+            put = form.parse(body, self._widest)
         except ApiError as error:
             self._refuse_unread(request, error, headers)
             return
@@ -98,11 +99,12 @@ class KinesisDoor:
         spelling = put.stream_arn or put.stream_name or ""
         asked = None
         if ACKNOWLEDGE_HEADER in request.headers:
-            asked = read_acknowledge(request.headers)
-        if isinstance(asked, Refused):
-            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
-            _refuse(request, refuse(asked.code, asked.message), headers)
-            return
+            told = read_acknowledge(request.headers)
+            if isinstance(told, Refused):
+                self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
+                _refuse(request, refuse(told.code, told.message), headers)
+                return
+            asked = told
         # Parsed: while the request waits, its records are all that is held of it.
         request.drop_body()
         request.headers = {}

@@ -16,6 +16,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
+from kdaemon.base.steps import Steps
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.crowding import CROWDED_PARTS, crowded, shard_full
 from kdaemon.engine.heat import StreamHeat, heat_of
@@ -346,8 +347,8 @@ class Engine:
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 
-    def heat(self, now_ns: int) -> StreamHeat:
-        """How far each shard is behind. For pages and logs: it looks at all shards."""
+    def heat(self, now_ns: int) -> Steps[StreamHeat]:
+        """How far each shard is behind. For pages and logs: it looks at all shards, in steps."""
         packer, settings = self._packer, self._settings
         return heat_of(
             packer.lanes,

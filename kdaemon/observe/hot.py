@@ -5,8 +5,8 @@ in a row, answered in between and did not catch up, is named, with what to do ab
 nothing answers, and after one the queues get shorter: neither is told as heat. Knows engines and a
 clock; must not know records, and changes nothing by looking.
 Bound: what it remembers is HOT_SHARDS_MAX shards of each stream. A stream with nothing queued costs
-nothing, and a call looks at streams for SLICE_NS and one stream: where that is not enough for all,
-the next calls go on with the rest. Flow: heartbeat.py -> here -> the log.
+nothing, and a call looks for SLICE_NS and one step: where that is not enough for all, the next
+calls go on with the rest. Flow: heartbeat.py -> here -> the log.
 """
 
 import logging
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kdaemon.base.ports import Clock
+from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import BACKLOGGED_NS, ShardHeat, StreamHeat
 from kdaemon.observe.metrics import Observed
@@ -58,30 +59,36 @@ class HotWatch:
         self._clock = clock
         self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
         self._left: list[tuple[str, Engine]] = []  # of them, those that were not yet
+        self._steps: Steps[None] | None = None  # of the look at the one that is looked at
         self._looks: dict[str, _Look] = {}  # by stream
 
     def look(self) -> None:
         """Call it in the loop's thread only."""
         began_ns = self._clock.now_ns()
-        if not self._left:
+        if not self._left and self._steps is None:
             if began_ns - self._round_ns < LOOK_INTERVAL_NS:
                 return
             self._round_ns = began_ns
             self._left = list(self._observed.engines())[::-1]
             names = {name for name, _ in self._left}
             self._looks = {name: look for name, look in self._looks.items() if name in names}
-        while self._left:
-            self._look_at(*self._left.pop())
+        while self._left or self._steps is not None:
+            if self._steps is None:
+                self._steps = self._look_at(*self._left.pop())
+            try:
+                next(self._steps)
+            except StopIteration:
+                self._steps = None
             if self._clock.now_ns() - began_ns >= SLICE_NS:
                 return
 
-    def _look_at(self, name: str, engine: Engine) -> None:
+    def _look_at(self, name: str, engine: Engine) -> Steps[None]:
         now_ns = self._clock.now_ns()
         then = self._looks.get(name) or _Look(now_ns, {}, None)
         if not engine.counters.buffered:
             self._looks[name] = _Look(now_ns, {}, then.told_ns)
             return
-        heat = engine.heat(now_ns)
+        heat = yield from engine.heat(now_ns)
         behind = [
             shard for shard in heat.hottest(HOT_SHARDS_MAX) if shard.backlog_ns > BACKLOGGED_NS
         ]

@@ -3,12 +3,12 @@
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
 when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets:
 what others wrote is cleaned of secrets and made printable.
-Invariant: what the page says of a stream was read in one synchronous pass, and so was all that is
-not about streams; nothing is changed by looking. The streams follow a step each (slices.py).
+Invariant: what the page counts of a stream was read in one synchronous pass, and so was all that is
+not about streams; nothing is changed by looking. The streams follow in steps (slices.py).
 Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -144,7 +144,7 @@ class Status:
 
     def steps(self) -> Steps:
         """The page as indented JSON: a stream a step, read and written, those first that need
-        somebody, with the most records.
+        somebody, with the most records; one of many shards takes more steps.
         """
         page, engines = self._page(), sorted(self._observed.engines(), key=_urgency)
         uptime_ns = self._clock.now_ns() - self._started_ns
@@ -152,7 +152,7 @@ class Status:
         before, _, after = _json(page, b"\n").rpartition(b"[]")
         pieces: list[bytes] = []
         for name, engine in engines:
-            stream = _stream(name, engine, uptime_ns, self._clock.now_ns())
+            stream = yield from _stream(name, engine, uptime_ns, self._clock.now_ns())
             pieces.append(_json(stream, b"\n    "))
             yield
         streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
@@ -202,9 +202,11 @@ def _spool(spool: Spool) -> SpoolStatus:
     )
 
 
-def _stream(name: str, engine: Engine, uptime_ns: int, now_ns: int) -> StreamStatus:
+def _stream(
+    name: str, engine: Engine, uptime_ns: int, now_ns: int
+) -> Generator[None, None, StreamStatus]:
+    heat = yield from engine.heat(now_ns)
     counters = engine.counters
-    heat = engine.heat(now_ns)
     lanes = (*engine.lanes, heat.keyless)
     heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue]
     return StreamStatus(

@@ -6,8 +6,9 @@ import pytest
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine, EngineSettings
-from kdaemon.engine.heat import BACKLOGGED_NS, StreamHeat
+from kdaemon.engine.heat import BACKLOGGED_NS, LANES_A_STEP, StreamHeat
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import (
     MS,
@@ -20,6 +21,7 @@ from tests.kit.frames import (
     make_frame,
 )
 
+MANY = even_shards(3 * LANES_A_STEP)
 ROOMY = replace(SETTINGS, batch_records_max=500, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(4)
 
@@ -41,7 +43,7 @@ class Place:
         assert self.engine.handle_frame(make_frame(records), self.now_ns)
 
     def heat(self) -> StreamHeat:
-        return self.engine.heat(self.now_ns)
+        return at_once(self.engine.heat(self.now_ns))
 
     def seconds(self) -> list[float]:
         """How far each shard is behind, in the order of the map."""
@@ -196,3 +198,18 @@ def test_looking_refills_nothing() -> None:
     assert place.seconds() == first
     assert lane.budget.records.missing == missing
     assert lane.budget.records_share == 0.1
+
+
+def test_many_shards_are_looked_at_in_steps_as_they_were_at_its_beginning() -> None:
+    engine = Engine(ROOMY, ByteBudget(1 << 30), LoadedDice(0.5), T)
+    engine.freshness.ask(T)
+    engine.handle_description(describe(MANY), T)
+    steps = engine.heat(T)
+    next(steps)
+    engine.freshness.ask(T + SECOND)
+    engine.handle_description(describe(SHARDS), T + SECOND)  # fewer, while it is looked at them
+    for _ in range(2):
+        next(steps)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert len(end.value.value.shards) == len(MANY)

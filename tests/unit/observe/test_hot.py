@@ -11,6 +11,7 @@ from kdaemon.base.counters import StreamCounters
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
+from kdaemon.engine.heat import LANES_A_STEP
 from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
 from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
@@ -218,3 +219,24 @@ def test_many_streams_are_looked_at_in_parts(
         most = max(most, looks)
     assert most * 1_000_000 == SLICE_NS
     assert sorted(line["stream"] for line in place.told()) == names, "each of them, once"
+
+
+def test_a_look_at_many_shards_takes_several_calls(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(caplog, "s")
+    engine = place.streams["s"]
+    engine.handle_description(describe(even_shards(3 * LANES_A_STEP)), T)
+    place.put("s", 0, 5)
+    looked: list[int] = []
+
+    def now_ns() -> int:  # each step takes as long as a call may
+        looked.append(1)
+        return place.time_ns + len(looked) * SLICE_NS
+
+    place.time_ns += LOOK_INTERVAL_NS
+    place.now_ns = now_ns  # type: ignore[method-assign]
+    calls = 0
+    while place.watch._left or place.watch._steps is not None or not calls:
+        place.watch.look()
+        calls += 1
+    assert calls == 1 + 3
+    assert "s" in place.watch._looks

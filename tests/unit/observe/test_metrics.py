@@ -21,6 +21,7 @@ from kdaemon.base.counters import (
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
@@ -442,7 +443,7 @@ def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> Non
     read: list[Engine] = []
     heat = Engine.heat
 
-    def counted(engine: Engine, now_ns: int) -> StreamHeat:
+    def counted(engine: Engine, now_ns: int) -> Steps[StreamHeat]:
         read.append(engine)
         return heat(engine, now_ns)
 
