@@ -16,7 +16,7 @@ import msgspec
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
-from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.faults import FAULT_COUNT_MAX, Fault
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota
 from kdaemon.wire.explain import reason_of
@@ -58,6 +58,9 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
         return 400, _error("InvalidArgumentException", f"a body may have {CALL_BYTES_MAX} bytes")
     try:
         match method, name:
+            case "POST", "faults" if body.count(b"{") > FAULT_COUNT_MAX:
+                text = f"at most {FAULT_COUNT_MAX} faults can be queued"
+                return 400, _error("InvalidArgumentException", text)
             case "POST", "faults":
                 faults = _decode_faults(body)
                 service.add_faults(*([faults] if isinstance(faults, Fault) else faults))

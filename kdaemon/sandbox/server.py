@@ -16,16 +16,18 @@ from typing import Protocol
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Clock
+from kdaemon.base.steps import Steps, at_once
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.turns import work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.wire import Call, Reply, read_call, refusal
-from kdaemon.wire.put import AnswerHeaders, ApiError
+from kdaemon.wire.put import AT_ONCE_BYTES_MAX, AnswerHeaders, ApiError
 
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
@@ -95,11 +97,18 @@ class SandboxServer:
             )
             request.respond(status, body, content_type=scripting.JSON)
             return
-        now_ns = self._clock.now_ns()
+        if len(request.body) > AT_ONCE_BYTES_MAX:
+            work_in_turns(request, self._serve(request))
+        else:
+            at_once(self._serve(request))
+
+    def _serve(self, request: HttpRequest) -> Steps[None]:
+        """Answers a call of the service, now or later."""
         try:
-            call = read_call(
+            call = yield from read_call(
                 self.service, request.method, request.path, request.headers, request.body
             )
+            now_ns = self._clock.now_ns()
             fault = self.service.next_fault(call.operation, call.stream)
             if fault is not None:
                 self._carry_out(request, call, fault, now_ns)
@@ -107,6 +116,7 @@ class SandboxServer:
             reply = call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
             reply = refusal(error)
+        now_ns = self._clock.now_ns()
         if reply.held_until_ns > now_ns:
             held_s = (reply.held_until_ns - now_ns) / 1_000_000_000
             self._later(held_s, lambda: self._respond(request, reply))

@@ -6,7 +6,7 @@ else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, beca
 chosen in between, by operation and stream.
 
 Bounds: a body is decoded to plain values up to CONTROL_BYTES_MAX only; PutRecord(s) are bounded by
-their reader.
+their reader, and large ones are read in steps.
 
 No signature is asked for: a user with curl gets an answer where AWS says
 MissingAuthenticationToken.
@@ -20,12 +20,14 @@ import msgspec
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
+from kdaemon.base.steps import Steps
 from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
 from kdaemon.sandbox.service import Service, refusal_of
 from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.put import (
+    AT_ONCE_BYTES_MAX,
     ApiError,
     PutLimits,
     api_error,
@@ -34,6 +36,8 @@ from kdaemon.wire.put import (
     parse_put_record,
     parse_put_records,
     read_envelope,
+    read_put_record,
+    read_put_records,
 )
 from kdaemon.wire.refusals import Encoding, refuse, render
 
@@ -73,15 +77,17 @@ class Call:
 
 def read_call(
     service: Service, method: str, path: str, headers: dict[bytes, bytes], body: bytes
-) -> Call:
-    """What a request asks; header names in lower case. ApiError or ServiceError if refused."""
+) -> Steps[Call]:
+    """What a request asks; header names in lower case. ApiError or ServiceError if refused. All in
+    one step where the body has no more than AT_ONCE_BYTES_MAX.
+    """
     if service.is_yandex:
-        return _read_yandex(service, path, headers, body)
+        return (yield from _read_yandex(service, path, headers, body))
     operation = _read_operation(service, method, headers, body)
     if operation == "PutRecords":
-        return _read_put_records(service, body)
+        return (yield from _read_put_records(service, body))
     if operation == "PutRecord":
-        return _read_put_record(service, body)
+        return (yield from _read_put_record(service, body))
     return _other_call(service, operation, _payload(body))
 
 
@@ -107,8 +113,11 @@ def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], 
     raise service.unknown_operation(operation)
 
 
-def _read_put_records(service: Service, body: bytes) -> Call:
-    request = parse_put_records(body, _limits(service))
+def _read_put_records(service: Service, body: bytes) -> Steps[Call]:
+    if len(body) > AT_ONCE_BYTES_MAX:
+        request = yield from read_put_records(body, _limits(service))
+    else:
+        request = parse_put_records(body, _limits(service))
     keyless.check(service, request)
     stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
 
@@ -120,8 +129,11 @@ def _read_put_records(service: Service, body: bytes) -> Call:
     return Call("PutRecords", stream, perform)
 
 
-def _read_put_record(service: Service, body: bytes) -> Call:
-    request = parse_put_record(body, _limits(service))
+def _read_put_record(service: Service, body: bytes) -> Steps[Call]:
+    if len(body) > AT_ONCE_BYTES_MAX:
+        request = yield from read_put_record(body, _limits(service))
+    else:
+        request = parse_put_record(body, _limits(service))
     keyless.check(service, request)
     stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
 
@@ -183,10 +195,15 @@ def _payload(body: bytes) -> Payload:
     return payload
 
 
-def _read_yandex(service: Service, path: str, headers: dict[bytes, bytes], body: bytes) -> Call:
+def _read_yandex(
+    service: Service, path: str, headers: dict[bytes, bytes], body: bytes
+) -> Steps[Call]:
     operation = yandex.read_operation(headers)
     if not service.offers(operation):
         raise service.unknown_operation(operation)
+    if operation in ("PutRecords", "PutRecord") and len(body) > AT_ONCE_BYTES_MAX:
+        yandex.weigh(body)
+        yield
     if operation == "PutRecords":
         name, records = yandex.parse_put_records(body)
         return _yandex_puts(service, yandex.full_name(path, name), records)

@@ -14,6 +14,7 @@ from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORDS_PER_CALL
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload, refuse
 from kdaemon.sandbox.writes import invalid_yandex
+from kdaemon.wire.envelope import WEIGHT_MAX, is_too_heavy
 from kdaemon.wire.explain import UNREADABLE, reason_of
 from kdaemon.wire.refusals import echo
 
@@ -88,6 +89,12 @@ def read_payload(operation: str, body: bytes) -> Payload:
         if member not in allowed:
             raise refuse("InvalidArgumentException", f"Unexpected json key: {echo(member)}")
     return payload
+
+
+def weigh(body: bytes) -> None:
+    """Refuses a large body that no request can need, without reading it."""
+    if is_too_heavy(body):
+        raise invalid_yandex(f"More than {WEIGHT_MAX} bytes of the request are no data")
 
 
 def parse_put_records(body: bytes) -> tuple[str, list[Record]]:

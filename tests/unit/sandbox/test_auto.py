@@ -9,6 +9,7 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
@@ -205,7 +206,8 @@ def perform(service: Service, operation: str, members: dict[str, Any]) -> tuple[
         b"content-type": b"application/x-amz-json-1.1",
         b"x-amz-target": b"Kinesis_20131202." + operation.encode(),
     }
-    reply = read_call(service, "POST", "/", head, msgspec.json.encode(members)).perform(0, None)
+    call = at_once(read_call(service, "POST", "/", head, msgspec.json.encode(members)))
+    reply = call.perform(0, None)
     return reply.status, msgspec.json.decode(reply.body)
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.steps import at_once
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
 from kdaemon.sandbox.wire import read_call, refusal
@@ -44,7 +45,7 @@ def answer_of(
 ) -> tuple[int, bytes]:
     """As the server does it, without a server."""
     try:
-        reply = read_call(service, method, "/", head, body).perform(0, None)
+        reply = at_once(read_call(service, method, "/", head, body)).perform(0, None)
     except (ServiceError, ApiError) as error:
         reply = refusal(error)
     return reply.status, reply.body
@@ -59,7 +60,7 @@ def make_service(flavour: Flavour = Flavour.AWS) -> Service:
 def test_reading_a_call_does_nothing_until_it_is_performed() -> None:
     service = make_service()
     body = b'{"StreamName":"orders","Records":[{"Data":"eA==","PartitionKey":"k"}]}'
-    call = read_call(service, "POST", "/", headers("PutRecords"), body)
+    call = at_once(read_call(service, "POST", "/", headers("PutRecords"), body))
     assert (call.operation, call.stream) == ("PutRecords", "orders")
     assert service.stored("orders") == []
     assert json.loads(call.perform(0, None).body)["FailedRecordCount"] == 0
@@ -69,7 +70,7 @@ def test_reading_a_call_does_nothing_until_it_is_performed() -> None:
 def test_a_call_by_arn_names_its_stream_for_the_faults() -> None:
     arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
     body = json.dumps({"StreamARN": arn}).encode()
-    call = read_call(make_service(), "POST", "/", headers("ListShards"), body)
+    call = at_once(read_call(make_service(), "POST", "/", headers("ListShards"), body))
     assert call.stream == "orders"
 
 

@@ -1,0 +1,76 @@
+"""A large body holds the sandbox up no longer than the daemon: it is read over several turns."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from kdaemon.base.limits import MIB
+from kdaemon.http.connection import HttpProtocol
+from kdaemon.sandbox import scripting, yandex
+from kdaemon.sandbox.faults import FAULT_COUNT_MAX
+from kdaemon.sandbox.server import SandboxServer
+from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.system import SystemClock, SystemDice
+from tests.kit.doors import FakeTransport
+
+ENTRY = {"Data": "QUJD" * 30_000, "PartitionKey": "k"}
+
+
+def put(flavour: Flavour, *members: str) -> bytes:
+    name = "/s" if flavour is Flavour.YANDEX else "s"
+    body = json.dumps({"StreamName": name, "Records": [ENTRY] * 12})[:-1]
+    body = ",".join([body, *members]) + "}"
+    assert len(body) > MIB
+    head = "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-amz-json-1.1\r\n"
+    head += f"X-Amz-Target: Kinesis_20131202.PutRecords\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+def serve(flavour: Flavour) -> tuple[HttpProtocol, FakeTransport]:
+    quota = Quota(1_000_000, 1 << 40)
+    service = Service(SandboxSettings(flavour=flavour, quota=quota), SystemDice(7))
+    service.create_stream("/s" if flavour is Flavour.YANDEX else "s", 1, 0)
+    server = SandboxServer(service, SystemClock())
+    protocol, transport = HttpProtocol(server._on_request), FakeTransport()
+    transport.protocol = protocol
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+@pytest.mark.parametrize("flavour", Flavour)
+async def test_a_large_call_takes_several_turns(flavour: Flavour) -> None:
+    protocol, transport = serve(flavour)
+    protocol.data_received(put(flavour) + put(flavour))
+    assert not transport.written
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert transport.take().count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("flavour", Flavour)
+async def test_one_that_no_client_needs_is_refused_without_being_read(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Any] = []
+    monkeypatch.setattr(yandex, "_decode_put_records", decoded.append)
+    protocol, transport = serve(flavour)
+    protocol.data_received(put(flavour, f'"X":{json.dumps([[]] * 400_000)}'))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert transport.take().startswith(b"HTTP/1.1 400")
+    assert not decoded
+
+
+def test_more_faults_than_may_wait_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr(scripting, "_decode_faults", decoded.append)
+    service = Service(SandboxSettings(), SystemDice(7))
+    body = msgspec.json.encode([{"kind": "reset"}] * (FAULT_COUNT_MAX + 1))
+    status, answer = scripting.answer(service, "POST", "/sandbox/faults", body, 0)
+    assert status == 400
+    assert b"at most 10000 faults" in answer
+    assert not decoded
