@@ -22,7 +22,7 @@ from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve
-from kdaemon.http.turns import work_in_turns
+from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
@@ -98,7 +98,7 @@ class SandboxServer:
             request.respond(status, body, content_type=scripting.JSON)
             return
         if len(request.body) > AT_ONCE_BYTES_MAX:
-            work_in_turns(request, self._serve(request))
+            work_in_turns(request, self._serve(request), soon)
         else:
             at_once(self._serve(request))
 
