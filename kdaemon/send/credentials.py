@@ -278,7 +278,11 @@ def credentials_error(error: Exception) -> ServiceError:
     """What kept the credentials away, without what a provider printed: it can hold the secret."""
     fields = getattr(error, "kwargs", {})
     where = [f"{name} {fields[name]}" for name in ("provider", "profile", "path") if name in fields]
-    if isinstance(error, OSError) and error.filename:
+    if "cred_var" in fields:
+        where.append(f"{fields['cred_var']} is missing")
+    if type(error).__name__ == "InvalidConfigError":  # of all providers' words these alone are safe
+        where.append(SECRETS.clean(str(fields.get("error_msg"))))
+    if isinstance(error, OSError):
         where.append(_file_of(error))
     return ServiceError(
         Trouble.CREDENTIALS,
@@ -289,7 +293,11 @@ def credentials_error(error: Exception) -> ServiceError:
 
 
 def _file_of(error: OSError) -> str:
-    """The file that cannot be read, why not, and the variable that names it, if one does."""
+    """The file that cannot be read, why not, and the variable that names it, if one does. A program
+    that cannot be run is not named by who runs it.
+    """
+    if not error.filename:
+        return f"{error.strerror}: see `credential_process` of the profile"
     path = str(error.filename)
     names = (
         name for name, value in os.environ.items() if name.startswith("AWS_") and value == path

@@ -14,7 +14,7 @@ from kdaemon.base.description import Caller
 from kdaemon.base.errors import Trouble
 from kdaemon.send import client as client_module
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws
+from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws, credentials_error
 from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
@@ -119,6 +119,36 @@ async def test_a_file_that_is_missing_is_named_with_its_setting(
     assert (error.code, error.was_sent) == ("CredentialsError", False)
     assert f"{missing} (No such file or directory)" in error.message
     assert ("AWS_WEB_IDENTITY_TOKEN_FILE" in error.message) is (by == "variable")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("credential_process = /nowhere/program", "/nowhere/program"),
+        ("aws_access_key_id = AKIDTEST", "aws_secret_access_key is missing"),
+        ("role_arn = arn:aws:iam::1:role/r\nsource_profile = nobody", "nobody"),
+        ("sso_session = none\nsso_account_id = 1\nsso_role_name = r", "sso-session"),
+    ],
+)
+async def test_what_a_profile_lacks_is_named(
+    service: ScriptedService,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    named: str,
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    (tmp_path / "config").write_text(f"[profile p]\n{text}\n")
+    async with opened(ClientSettings(endpoint_url=service.url, profile="p")) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert error.trouble in (Trouble.CREDENTIALS, Trouble.NO_CREDENTIALS)
+    assert named in error.message
+    assert "AKIDTEST" not in error.message
+
+
+def test_a_program_that_cannot_be_run_is_told_though_the_loop_does_not_name_it() -> None:
+    error = credentials_error(FileNotFoundError(2, "No such file or directory"))  # as of uvloop
+    assert "No such file or directory: see `credential_process`" in error.message
 
 
 async def test_what_a_credential_process_prints_stays_out_of_the_error(
