@@ -9,7 +9,8 @@ Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders 
 from enum import Enum
 
 from kdaemon.base.limits import KIB, MIB
-from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse
+from kdaemon.wire.explain import count_records
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, api_error, refuse
 
 CBOR_ONLY_JSON = (
     "This endpoint reads application/x-amz-json-1.1, not CBOR. Switch the SDK to JSON: Java v2: "
@@ -54,22 +55,34 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
         return operation
     if method != "POST":
         text = "Unable to determine service/operation name to be authorized"
-        refusal = refuse("AccessDeniedException", text, status=403)
-        raise ApiError(refusal, Encoding.XML, record_count=1 if body else 0)
+        raise _of(body, operation, refuse("AccessDeniedException", text, status=403), Encoding.XML)
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if not body:
         if operation is None:
             raise _unknown_operation(headers)
         raise api_error("SerializationException", "The request has no body.", record_count=0)
     if content_type == Encoding.CBOR.value:
-        raise ApiError(refuse("SerializationException", CBOR_ONLY_JSON), Encoding.CBOR)
+        refusal = refuse("SerializationException", CBOR_ONLY_JSON)
+        raise _of(body, operation, refusal, Encoding.CBOR)
     if content_type != _JSON:
         is_plain = content_type == Encoding.PLAIN_JSON.value
         refusal = refuse("UnknownOperationException", None, status=404)
-        raise ApiError(refusal, Encoding.PLAIN_JSON if is_plain else Encoding.XML)
+        encoding = Encoding.PLAIN_JSON if is_plain else Encoding.XML
+        raise _of(body, operation, refusal, encoding)
     if operation is None:
         raise _unknown_operation(headers)
     return operation
+
+
+def _of(body: bytes, operation: Operation | None, refusal: Refusal, encoding: Encoding) -> ApiError:
+    """A refusal that has not looked at the body: its records are counted all the same, unless it
+    would take long to find them.
+    """
+    if not body:
+        return ApiError(refusal, encoding, record_count=0)
+    is_read = operation is not None and not is_too_heavy(body)
+    count, stream = count_records(body) if is_read else (1, None)
+    return ApiError(refusal, encoding, record_count=count, stream=stream)
 
 
 def _unknown_operation(headers: dict[bytes, bytes]) -> ApiError:

@@ -745,6 +745,31 @@ async def test_lines_that_come_by_another_method_are_counted(daemon: Make, metho
     assert (place.received(), place.rejected()) == (2, {"invalid": 2})
 
 
+@pytest.mark.parametrize(
+    ("method", "content_type", "status"),
+    [
+        ("PUT", "application/x-amz-json-1.1", 403),
+        ("POST", "text/plain", 404),
+        ("POST", "application/json", 404),
+    ],
+)
+@pytest.mark.parametrize("operation", ["PutRecord", "PutRecords"])
+async def test_requests_that_are_refused_unread_are_counted_by_their_records(
+    daemon: Make, method: str, content_type: str, status: int, operation: str
+) -> None:
+    place = daemon(text="[streams.s]")
+    record = {"Data": "aGk=", "PartitionKey": "k"}
+    members = record if operation == "PutRecord" else {"Records": [record] * 3}
+    headers = {"Content-Type": content_type, "X-Amz-Target": f"Kinesis_20131202.{operation}"}
+    body = json.dumps({"StreamName": "s", **members}).encode()
+    request = make_request("/", headers, body, method)
+    place.kinesis.handle(request)
+    assert request.answer is not None
+    assert request.answer.status == status
+    count = 1 if operation == "PutRecord" else 3
+    assert (place.received(), place.rejected()) == (count, {"invalid": count})
+
+
 @pytest.mark.parametrize("path", ["/v1/", "/v1/streams/s/record", "/v1/streams/s/records/"])
 async def test_lines_for_a_path_that_is_none_are_counted(daemon: Make, path: str) -> None:
     place = daemon(text="[streams.s]")
