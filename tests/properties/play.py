@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kdaemon.base.description import StreamDescription
-from kdaemon.base.errors import ServiceError
+from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
@@ -20,6 +20,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate
 from kdaemon.pack.lane import LaneState, Run
+from kdaemon.settle.ledger import WITHDRAWN
 from tests.kit.frames import (
     MS,
     SECOND,
@@ -54,6 +55,7 @@ SETTINGS = EngineSettings(
     first_share=1.0,
 )
 
+RECALLED = ServiceError(Trouble.CONNECT_TIMEOUT, "nothing was sent", was_sent=False)
 CALL_FAILURES = {
     # What the whole call fails with, and whether the service may have written it.
     "not sent": (ServiceError("ConnectError", "", was_sent=False), False),
@@ -154,6 +156,8 @@ class Play:
         nothing (outcomes repeat); `extra` results too many, or few.
         """
         batch = self._land(number)
+        if batch is None:
+            return
         shards: list[str | None] = []
         results: list[RecordResult] = []
         for position, runs in enumerate(runs_of_sent(batch)):
@@ -174,6 +178,8 @@ class Play:
 
     def fail(self, number: int, name: str) -> None:
         batch = self._land(number)
+        if batch is None:
+            return
         error, is_written = CALL_FAILURES[name]
         if is_written:
             self._write(places_of(batch))
@@ -329,6 +335,10 @@ class Play:
 
     def _write(self, places: list[Place]) -> None:
         self.writes.update(places)
+        for frame, index in places:
+            told = self.told[frame][index] if frame in self.told else None
+            text = (told and told.error_message) or ""
+            assert not text.startswith(WITHDRAWN), "written, and its client was told that it is not"
         for place in places:
             if place in self.keys:
                 self.written.setdefault(self.keys[place], []).append(place)
@@ -355,6 +365,7 @@ class Play:
         paid = [(lane.shard_id, *amounts) for lane, amounts in batch.paid.items()]
         assert is_half or sum(records for _, records, _ in paid) == len(batch.records)
         assert is_half or sum(byte_count for _, _, byte_count in paid) == batch.byte_count
+        batch.has_left = bool(len(self.sent) % 2)  # half of the calls find no connection at once
         self.calls.append(batch)
         self.sent.append(Sent(self.now_ns, is_half, places, paid))
 
@@ -397,8 +408,14 @@ class Play:
             assert self.settings.is_shard_atomic or not keys & seen
             seen |= keys
 
-    def _land(self, number: int) -> Batch:
-        return self.calls.pop(number % len(self.calls))
+    def _land(self, number: int) -> Batch | None:
+        """A call comes to its end; None: it was recalled, and never left."""
+        batch = self.calls.pop(number % len(self.calls))
+        if batch.has_left or batch.leave():
+            return batch
+        self.engine.handle_failure(batch, RECALLED, self.now_ns)
+        self.pump()
+        return None
 
 
 def is_keyless(record: Record) -> bool:
