@@ -7,8 +7,10 @@ damaged, it is told which frames SQLite would not read. Knows no table; sits bel
 Format: sqlite.org/fileformat2.html, section 4. Invariant: what is mended has sums that hold.
 """
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 import sys
 from array import array
@@ -39,12 +41,17 @@ Sums = tuple[int, int]
 class LogState:
     """`mended_count`: bytes that were damaged and are right again. `read`: frames that SQLite reads
     up to the last commit. `lost`: frames of commits that it would not read, and those before them;
-    none: it reads all that is there.
+    none: it reads all that is there. `is_none`: this is no log at all, and what it held is gone.
     """
 
     mended_count: int
     read: tuple[int, ...]
     lost: tuple[int, ...]
+    is_none: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.lost or self.is_none)
 
 
 def mend_log(path: str) -> LogState:
@@ -55,7 +62,7 @@ def mend_log(path: str) -> LogState:
     together by their sums were synced, so a frame that fails before them is damaged, not torn.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _opened(path, os.O_RDWR)
     except FileNotFoundError:
         return LogState(0, (), ())
     try:
@@ -67,15 +74,24 @@ def mend_log(path: str) -> LogState:
 def is_log_whole(path: str) -> bool:
     """Whether `mend_log` would find nothing to do. Changes nothing. Raises OSError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _opened(path, os.O_RDONLY)
     except FileNotFoundError:
         return True
     try:
-        return not _Log(fd).mend().lost
+        return _Log(fd).mend().is_whole
     except _WouldMendError:
         return False
     finally:
         os.close(fd)
+
+
+def _opened(path: str, mode: int) -> int:
+    """Never waits: whoever may write to the directory can put a pipe there."""
+    fd = os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return fd
 
 
 class _WouldMendError(Exception):
@@ -122,7 +138,16 @@ class _Log:
             lost = [*range(at), *lost] if lost else []
         if self._mended_count:
             os.fsync(self._fd)
-        return LogState(self._mended_count, tuple(range(committed)), tuple(lost))
+        is_none = not (committed or lost) and self._is_none()
+        return LogState(self._mended_count, tuple(range(committed)), tuple(lost), is_none)
+
+    def _is_none(self) -> bool:
+        """Whether something stands here that SQLite never wrote. It leaves what it writes in one
+        piece or zeros, where the power is lost, and begins each log with the same bytes.
+        """
+        begin = os.pread(self._fd, _HEADER.size, 0)
+        magic = int.from_bytes(begin[:4])
+        return self._frame_count > 0 and any(begin) and magic not in (_MAGIC, _MAGIC + 1)
 
     def _has_our_pages(self) -> bool:
         """Of another size, there is nothing to be said of them; nor of a damaged size."""

@@ -75,6 +75,10 @@ class Place:
             refusal, warning = strangers(directory)
             if refusal is not None:
                 raise SpoolError("directory", directory, refusal)
+            what = _kind_of_none(str(Path(directory, "spool.lock")))
+            if what:
+                text = f"its spool.lock is {what}, no file of ours: move it away"
+                raise SpoolError("foreign", directory, text)
             lock_fd = os.open(
                 Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
             )
@@ -107,9 +111,10 @@ class Place:
         """
         path = self.database_path
         for beside in (path + "-wal", path + "-shm", str(self._reserve_path)):
-            if Path(beside).is_dir():
+            what = _kind_of_none(beside)
+            if what:
                 raise SpoolError(
-                    "foreign", beside, "a directory in the place of a file of ours: move it away"
+                    "foreign", beside, f"{what} in the place of a file of ours: move it away"
                 )
         try:
             status = Path(path).lstat()
@@ -276,7 +281,8 @@ def holder_pid(directory: str) -> int | None:
     another container, say); None if nobody does.
     """
     try:
-        fd = os.open(Path(directory, "spool.lock"), os.O_RDONLY | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place holds nobody up
+        fd = os.open(Path(directory, "spool.lock"), flags)
     except OSError:
         return None
     try:
@@ -286,6 +292,20 @@ def holder_pid(directory: str) -> int | None:
     finally:
         os.close(fd)
     return None
+
+
+def _kind_of_none(path: str) -> str:
+    """What stands in the place of a file and is none, a link aside; "": a file, or nothing.
+
+    A pipe would hold up whoever opens it.
+    """
+    try:
+        mode = Path(path).lstat().st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return ""
+    return "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
 
 
 def directory_error(path: str, error: OSError) -> SpoolError:

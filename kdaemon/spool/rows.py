@@ -87,12 +87,18 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
         # Not min and max in one SELECT, which would read all of the table.
         for order in ("ASC", "DESC"):
             connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
-    totals = "next_frame_id + letter_count + letter_bytes"
-    total = connection.execute(f"SELECT typeof({totals}) FROM total").fetchall()  # noqa: S608 - our own words
-    sums = connection.execute(
-        "SELECT DISTINCT typeof(frame_count + record_count + byte_count) FROM stream"
+    totals = connection.execute(
+        "SELECT typeof(next_frame_id), typeof(letter_count), typeof(letter_bytes),"
+        " next_frame_id BETWEEN 1 AND ? FROM total",
+        (schema.ID_MAX,),
     ).fetchall()
-    if total != [("integer",)] or sums not in ([], [("integer",)]):  # text, or nothing at all
+    sums = connection.execute(
+        "SELECT DISTINCT typeof(frame_count), typeof(record_count), typeof(byte_count) FROM stream"
+    ).fetchall()
+    whole = (
+        "integer",
+    ) * 3  # not text, as one bit may make of a number, which counts as 0 in a sum
+    if totals != [(*whole, 1)] or sums not in ([], [whole]):
         raise schema.damage("its totals are missing")
     busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()

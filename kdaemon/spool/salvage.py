@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool import schema
 from kdaemon.spool.codec import CorruptFrame
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, add_letters, letter_of
@@ -18,7 +19,6 @@ from kdaemon.spool.rows import frame_of, stream_checksum
 from kdaemon.spool.values import NewFrame, Salvage
 from kdaemon.spool.writes import append_frames
 
-_ID_MAX = 2**53  # a greater one is damage: no spool lives to see it
 _BLOCK_BYTES = 4 * 1024 * 1024  # of payload, saved in one transaction
 
 
@@ -147,7 +147,7 @@ class _Salvage:
         row = None
         with suppress(sqlite3.Error):
             row = self._old.execute("SELECT next_frame_id FROM total").fetchone()
-        if row is not None and isinstance(row[0], int) and 0 < row[0] < _ID_MAX:
+        if row is not None and isinstance(row[0], int) and 0 < row[0] < schema.ID_MAX:
             with self._new.writing() as connection:
                 connection.execute("UPDATE total SET next_frame_id = max(next_frame_id, ?)", row)
 

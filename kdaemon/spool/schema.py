@@ -86,6 +86,7 @@ CREATE TABLE quarantine (
 );
 """
 
+ID_MAX = 2**53  # a greater one is damage: no spool lives to see it
 VERSION_MAX = 1_000  # beyond it, the number is damaged: no spool will ever have so many. Ours
 MIGRATIONS: tuple[str, ...] = (_CREATE,)  # step i leads from version i to i + 1
 

@@ -274,7 +274,7 @@ class Store:
     def _begin(self) -> Database:
         found = self._place.look()
         log = self._mended_log()
-        if found is Found.DAMAGED or log.lost:
+        if found is Found.DAMAGED or not log.is_whole:
             return self._renewed(lost=log.lost)
         try:
             return self._opened(found)

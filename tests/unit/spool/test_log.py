@@ -177,3 +177,24 @@ def test_a_database_of_which_nothing_is_in_the_log_needs_no_look(tmp_path: Path)
     log_of(tmp_path).write_bytes(b"short")
     assert mend_log(str(log_of(tmp_path))).lost == ()
     assert is_log_whole(str(log_of(tmp_path)))
+
+
+@pytest.mark.parametrize("content", [b"x" * 100_000, b"\x37\x7f\x06\x00" + b"x" * 100_000])
+def test_what_is_no_log_at_all_is_put_aside_and_told(spool: Path, content: bytes) -> None:
+    """SQLite takes it for a log of which nothing was committed, and says nothing."""
+    log_of(spool).write_bytes(content)
+    with pytest.raises(SpoolError, match="log of the database is damaged"):
+        open_view(spool)
+    store = open_store(spool)
+    assert store.salvage is not None
+    assert Path(store.salvage.path + "-wal").read_bytes() == content
+    store.close()
+    with contextlib.closing(open_store(spool)) as store:
+        assert store.set_aside is None, "the new database is a sound one"
+
+
+def test_zeros_where_the_power_was_lost_are_no_damage(spool: Path) -> None:
+    log_of(spool).write_bytes(bytes(100_000))
+    store = open_store(spool)
+    assert store.set_aside is None
+    store.close()

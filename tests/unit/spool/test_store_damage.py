@@ -5,6 +5,7 @@ name, and what can be read of it goes on in a new one. Nothing is deleted, nothi
 """
 
 import contextlib
+import os
 import random
 import shutil
 import sqlite3
@@ -365,6 +366,44 @@ def test_a_directory_in_the_place_of_a_file_beside_it_is_told(
     store = open_store(spool)
     assert len(stored_ids(store)) == 3
     store.close()
+
+
+@pytest.mark.parametrize("value", ["x'ff00'", "'a'", "1.5", "-1", "9223372036854775807"])
+@pytest.mark.parametrize("column", ["next_frame_id", "letter_count", "letter_bytes"])
+def test_a_total_that_is_no_number_of_ours_is_damage(
+    small: Path, tmp_path: Path, column: str, value: str
+) -> None:
+    """One bit of a row's head makes a text of a number. Otherwise: a traceback at every start."""
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    with contextlib.closing(sqlite3.connect(spool / "spool.db")) as connection, connection:
+        connection.execute(f"UPDATE total SET {column} = {value}")
+    store = open_store(spool)
+    assert len(stored_ids(store)) == 3
+    if "'" in value:
+        assert store.set_aside is not None
+    append(store, store.next_id)
+    store.close()
+    store = open_store(spool)
+    assert store.set_aside is None
+    assert len(stored_ids(store)) == 4
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["spool.db", "spool.db-wal", "spool.lock", "spool.reserve"])
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(
+    small: Path, tmp_path: Path, name: str
+) -> None:
+    """Who opens a pipe waits for the other end, for ever."""
+    spool = Path(shutil.copytree(small, tmp_path / "spool"))
+    (spool / name).unlink(missing_ok=True)
+    os.mkfifo(spool / name)
+    with pytest.raises(SpoolError, match=r"pipe|not a regular file"):
+        open_store(spool)
+    if name in ("spool.db", "spool.db-wal"):
+        with pytest.raises(SpoolError):
+            open_view(spool)
+    else:
+        open_view(spool).close()
 
 
 def test_a_database_of_a_spool_that_is_empty_is_told(small: Path, tmp_path: Path) -> None:
