@@ -27,7 +27,8 @@ def take_census(view: StoreView) -> Census:
     """Raises SpoolError."""
     with view._database.reading() as connection:  # noqa: SLF001 - the look's own connection
         letters = connection.execute(
-            "SELECT stream, count(*), sum(byte_count) FROM letter GROUP BY stream"
+            "SELECT CASE typeof(stream) WHEN 'text' THEN stream ELSE '' END,"  # else: damaged
+            " count(*), sum(byte_count) FROM letter GROUP BY 1"
         ).fetchall()
         quarantine = connection.execute(
             "SELECT coalesce(s.name, ''), count(*) FROM quarantine q"

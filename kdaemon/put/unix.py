@@ -206,9 +206,9 @@ class UnixPut:
         totals = self._totals
         if answer.acknowledged is not None:
             if not 0 <= answer.acknowledged - totals.acknowledged <= totals.open:
-                raise PutError(
-                    "what answers there is no kdaemon: it acknowledges other records than were sent"
-                )
+                is_more = answer.acknowledged > totals.acknowledged
+                what = "more records than were sent" if is_more else "fewer records than before"
+                raise PutError(f"what answers there is no kdaemon: it acknowledges {what}")
             totals.acknowledged = answer.acknowledged
         elif answer.rejected == 1:
             raise PutError(f"the daemon refuses: {answer.code}: {answer.message}")

@@ -40,12 +40,16 @@ def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
-    """Of streams that have one. Reads a few pages a stream, however much is stored."""
+    """Of streams that have one. Reads a few pages a stream, however much is stored. Raises
+    sqlite3.DatabaseError.
+    """
     found = []
     for key, name, frame_count, record_count, byte_count in connection.execute(
         "SELECT key, name, frame_count, record_count, byte_count FROM stream"
         " WHERE frame_count > 0 ORDER BY name"
     ).fetchall():
+        if not all(isinstance(each, int) for each in (frame_count, record_count, byte_count)):
+            raise schema.damage("the totals of a stream are no numbers")
         first = connection.execute(
             "SELECT id, accepted_ms FROM frame WHERE stream = ? ORDER BY id LIMIT 1", (key,)
         ).fetchone()

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -647,3 +648,35 @@ def test_a_place_of_any_name_is_printed_without_what_moves_a_terminal(
         done = CliRunner().invoke(cli, [*words, *options], input="n\n")
         assert done.output
         assert not set(done.output) & set("\x1b\u202e\x9b\x07"), done.output
+
+
+@pytest.mark.parametrize("value", ["x'ff00'", "'\x1b[31m'", "1.5", "-1", "''"])
+@pytest.mark.parametrize(
+    "column",
+    ["total.next_frame_id", "stream.frame_count", "stream.record_count", "stream.byte_count",
+     "frame.accepted_ms", "frame.record_count", "letter.stream", "letter.byte_count"],
+)  # fmt: skip
+def test_a_damaged_value_of_any_type_is_no_traceback(spool: Path, column: str, value: str) -> None:
+    """One bit of a row's head makes a text or a blob of a number."""
+    store = open_store(spool)
+    letter = DeadLetter("s", "k", None, b"a", "poison", "X", "No.", 1, NOW_MS, NOW_MS)
+    store.commit(Changes(appended=[frame(1, "s", Record(b"a", "k"))], dead=[letter]))
+    store.close()
+    table, name = column.split(".")
+    with contextlib.closing(sqlite3.connect(spool / "spool.db")) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {name} = {value}")
+    for words in (
+        ("spool", "status"),
+        ("spool", "status", "--json"),
+        ("spool", "verify"),
+        ("spool", "export", "-o", "-"),
+        ("spool", "drop", "--stream", "s", "--dry-run"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "1"),
+        ("dead-letters", "export", "-o", "-"),
+    ):
+        done = CliRunner().invoke(cli, [*words, "--directory", str(spool)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), (
+            words,
+            done.output,
+        )
