@@ -316,9 +316,13 @@ class HttpProtocol(asyncio.Protocol):
                 break
             pending.popleft()
             closes = first.closes or answer.closes or self.hub.is_draining
-            text = render(answer, closes, first.is_http_1_0, first.method != "HEAD")
+            has_body = first.method != "HEAD"
+            is_large = len(answer.body) > GATHERED_BYTES_MAX
+            text = render(answer, closes, first.is_http_1_0, has_body and not is_large)
             self._gathered.append(text)
             self._gathered_bytes += len(text)
+            if is_large and has_body:  # not copied: many may be given the same page
+                self._gather(answer.body)
             if closes:
                 self._write_gathered()
                 self._close()
@@ -347,14 +351,16 @@ class HttpProtocol(asyncio.Protocol):
     def _write_gathered(self) -> None:
         gathered = self._gathered
         if gathered:
-            answers = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            is_large = self._gathered_bytes > 2 * GATHERED_BYTES_MAX
+            pieces = list(gathered) if is_large or len(gathered) == 1 else [b"".join(gathered)]
             gathered.clear()
             self._gathered_bytes = 0
             if self._is_probed:
                 self._is_probed = False
-                answers = answers[len(ANSWER_START) :]
+                pieces[0] = pieces[0][len(ANSWER_START) :]
             if self._state is _OPEN:
-                self._transport.write(answers)
+                for piece in pieces:
+                    self._transport.write(piece)
 
     # --- a client that sends no more
 

@@ -90,6 +90,23 @@ async def test_a_burst_of_pipelined_requests_is_answered_in_one_write(harness: M
     assert one.transport.write_count == 1
 
 
+async def test_a_page_that_many_ask_for_is_not_copied_for_each(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty clients that do not read their 1.6 MB kept 200 MB."""
+    page = bytes(1_000_000)
+    for _ in range(2):
+        one = harness()
+        written: list[bytes] = []
+        monkeypatch.setattr(one.transport, "write", written.append)
+        one.feed(GET + b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for request in one.requests:
+            request.respond(200, page)
+        assert any(piece is page for piece in written)
+        assert sum(map(len, written)) < len(page) + 500
+        assert b"".join(written).count(b"Content-Length: 1000000\r\n") == 2
+
+
 async def test_a_full_pipeline_stops_reading_and_goes_on_when_answers_leave(harness: Make) -> None:
     one = harness(HttpLimits(pipeline_max=4))
     one.feed(GET * 10)
