@@ -137,7 +137,7 @@ async def daemon() -> AsyncIterator[Make]:
         await each.streams.aclose()
 
 
-async def answered(request: HttpRequest, turns: int = 50) -> Answer:
+async def answered(request: HttpRequest, turns: int = 200) -> Answer:
     for _ in range(turns):
         if request.answer is not None:
             break

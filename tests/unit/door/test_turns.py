@@ -10,6 +10,7 @@ import pytest
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.service import AWS
+from kdaemon.door import ndjson
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
@@ -18,6 +19,8 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.wire import put
+from kdaemon.wire.line_buffer import BLOCK_BYTES
+from kdaemon.wire.lines import read_lines
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
@@ -202,6 +205,49 @@ async def test_a_defect_while_a_body_is_read_is_answered(monkeypatch: pytest.Mon
     assert b"HTTP/1.1 200" in answers
     assert isinstance(told[0]["exception"], KeyError)
     assert place.hub.bodies.bytes_taken == 0
+    await place.streams.aclose()
+
+
+SHORT = '{"data":"","partition_key":"k"}'
+
+
+@pytest.mark.parametrize("text", [SHORT, f'{{"data":"{"a" * 180}"}}', f'{{"data":"{DATA}"}}'])
+async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []  # bytes in each turn
+    counted: list[int] = []  # lines
+    admitted: list[int] = []
+    place = Place()
+    await turn()
+    admit = place.door.admit
+
+    def reading(block: bytes, *rest: Any) -> Any:
+        read[-1] += len(block)
+        counted[-1] += block.count(b"\n")
+        return read_lines(block, *rest)
+
+    def admitting(spelling: str, block: Any, *rest: Any) -> Any:
+        admitted[-1] += len(block.sizes)
+        return admit(spelling, block, *rest)
+
+    monkeypatch.setattr(ndjson, "read_lines", reading)
+    monkeypatch.setattr(place.door, "admit", admitting)
+    protocol, transport = place.connect()
+    request = lines(*[text] * (3 * MIB // len(text)))
+    for data in [request[at : at + READ] for at in range(0, len(request), READ)] + [b""] * 400:
+        read.append(0)
+        counted.append(0)
+        admitted.append(0)
+        if data:
+            protocol.data_received(data)
+        await asyncio.sleep(0)
+    assert transport.take().startswith(b"HTTP/1.1 ")
+    block = 2 * BLOCK_BYTES + len(text)  # what the last one of a turn may have beyond
+    assert 0 < max(read) <= ndjson.BLOCKS_A_TURN * BLOCK_BYTES + block
+    assert 0 < max(counted) <= ndjson.LINES_A_TURN + block // len(text)
+    assert max(admitted) <= ndjson.LINES_A_TURN + block // len(text)
+    assert sum(counted) == 3 * MIB // len(text)
     await place.streams.aclose()
 
 
