@@ -307,11 +307,12 @@ def _weigh(body: bytes) -> Steps[None]:
         f"The body has more than {WEIGHT_MAX} bytes beside base64, which is more than a request of "
         f"{RECORDS_PER_CALL_MAX} records can need."
     )
-    error = api_error("SerializationException", text)
+    record_count, stream = 1, None
     if len(body) <= COUNTED_BYTES_MAX:
         yield
-        error.record_count, error.stream = count_records(body)
-    raise error
+        record_count, stream = count_records(body)
+    # No name is given to it: the error knows this frame, and so the body.
+    raise api_error("SerializationException", text, record_count=record_count, stream=stream)
 
 
 def _head_member_count(wire: _Records | _Record) -> int:

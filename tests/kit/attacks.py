@@ -85,6 +85,33 @@ def members(start: bytes, entry: bytes, end: bytes) -> bytes:
     return start + b",".join([entry] * count) + end
 
 
+def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], None]:
+    """Five bodies that are filled with one text, made when they are sent."""
+
+    def attack(victim: Victim) -> None:
+        body = start + unit * ((BODY_BYTES - len(start) - len(end)) // len(unit)) + end
+        for _ in range(5):
+            api(operation, body)(victim)
+
+    return attack
+
+
+def one_line(start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], None]:
+    """The same as one line: over HTTP, and as first and as a later line of a session."""
+
+    def attack(victim: Victim) -> None:
+        line = start + unit * ((13 * MIB - len(start) - len(end)) // len(unit)) + end + b"\n"
+        for _ in range(2):
+            post(victim.http_port, "/v1/streams/demo/records", "", line)
+            for before in (b"", b'{"stream":"demo"}\n'):
+                with connected(victim.unix) as client:
+                    client.sendall(before + line)
+                    client.shutdown(socket.SHUT_WR)
+                    hear(client)
+
+    return attack
+
+
 RECORDS = b'{"StreamName":"demo","Records":['
 
 
@@ -216,6 +243,23 @@ ATTACKS: dict[str, Callable[[Victim], None]] = {
         "PutRecords", members(RECORDS, b'{"Data":"","PartitionKey":"a"}', b"]}")
     ),
     "H2 an unknown member": api("PutRecords", members(b'{"X":[', b"[]", b"]}")),
+    "H2 depth in an unknown member": of(
+        "PutRecord", b'{"X":[', b"[" * 900 + b"]" * 900 + b",", b"0]}"
+    ),
+    "H2 lists in Records of a PutRecord": of("PutRecord", b'{"Records":[', b"[],", b"0]}"),
+    "H2 escapes in a name": of("PutRecords", b'{"StreamName":"', b"\\n", b'"}'),
+    "H2 escapes in keys": of(
+        "PutRecords", RECORDS, b'{"Data":"","PartitionKey":"%b"},' % (b'\\"' * 256), b"0]}"
+    ),
+    "H2 a member again and again": of("PutRecord", b"{", b'"Data":"",', b'"StreamName":"demo"}'),
+    "H2 blanks": of("PutRecords", RECORDS, b" ", b"0]}"),
+    "H2 a long number": of("PutRecords", b'{"StreamName":', b"1", b"}"),
+    "H2 broken at the end": of(
+        "PutRecords", RECORDS, b'{"Data":"%b","PartitionKey":"a"},' % (b"QUJD" * 8_000), b"0]}"
+    ),
+    "H2 a line: a field again and again": one_line(b"{", b'"data":"",', b'"data":""}'),
+    "H2 a line: escapes, twice": one_line(b'{"data":"","data":"', b'\\"', b'"}'),
+    "H2 a line: emoji": one_line(b'{"data":"', "a😀".encode(), b'"}'),
     "H15 deep": api("PutRecords", b"[" * BODY_BYTES),
     "H7 first lines": first_lines,
     "H7 first lines of texts": long_numbers,

@@ -3,7 +3,9 @@ own client's next request waits, and each record is counted once, whenever its c
 """
 
 import asyncio
+import gc
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -148,6 +150,28 @@ async def test_a_large_request_is_refused_and_counted_once(name: str) -> None:
     assert transport.take().startswith(b"HTTP/1.1 400")
     assert place.counted() == (count, count)
     assert place.hub.bodies.bytes_taken == 0
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("name", [*LARGE, *REFUSED])
+async def test_no_collector_is_needed_to_free_a_large_request(name: str) -> None:
+    place = Place()
+    await turn()
+    request, _ = LARGE.get(name) or REFUSED[name]
+    protocol, transport = place.connect()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            await feed(protocol, request)
+            await turn(50)
+            assert transport.take()
+        place.service.calls.clear()  # the records, as the service has them
+        assert tracemalloc.get_traced_memory()[0] < MIB // 2
+    finally:
+        tracemalloc.stop()
+        gc.enable()
     await place.streams.aclose()
 
 

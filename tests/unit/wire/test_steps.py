@@ -4,7 +4,10 @@ Counted in bytes that are handed to a parser between two turns, so that the mach
 matter.
 """
 
+import contextlib
+import gc
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +160,21 @@ LARGE = {
     "a number": filled(b'{"StreamName":', b"1", b"}"),
     "a long name": filled(b'{"StreamName":"', b"a", b'","Data":"","PartitionKey":"k"}'),
 }
+
+
+@pytest.mark.parametrize("way", READERS)
+@pytest.mark.parametrize("name", [*HEAVY, *LARGE])
+def test_no_collector_is_needed_to_free_a_body(name: str, way: str) -> None:
+    body = filled(*HEAVY[name]) if name in HEAVY else LARGE[name]
+    gc.collect()
+    gc.disable()
+    try:
+        references = sys.getrefcount(body)
+        with contextlib.suppress(ApiError):
+            at_once(READERS[way](body, LIMITS))
+        assert sys.getrefcount(body) == references
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("way", READERS)
