@@ -136,8 +136,7 @@ class _Body:
                 self._door.refuse(self._spelling, refused, _line_count(body), len(body))
                 _refuse(request, refuse(refused.code, refused.message))
                 return
-        self._buffer.feed(body)
-        self._buffer.finish()
+        self._buffer.feed_all(body)
         request.headers = {}
         request.on_gone = self._withdraw
         if len(body) > AT_ONCE_BYTES_MAX:  # to look at its size was this turn's work

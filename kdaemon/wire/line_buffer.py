@@ -53,10 +53,15 @@ class LineBuffer:
             return
         lines = data if end == len(data) else data[:end]
         if self._partial:
-            lines = bytes(self._partial) + lines
+            self._partial += lines  # it may be large: of it one copy is made
+            lines = bytes(self._partial)
             self._partial = bytearray()
         self._append(lines)
         self._partial += data[end:]
+
+    def feed_all(self, data: bytes) -> None:
+        """All input at once; its last line may lack its newline. Nothing is copied."""
+        self._append(data)
 
     def finish(self) -> None:
         """There is no more to come: the line that has no end ends here."""

@@ -239,14 +239,14 @@ def read_lines(
         problems = Problems()
     by_stream: dict[str | None, Lines] = {}
     count_before, told_before = problems.count, len(problems.rejected)
-    text = block.removesuffix(b"\n")
-    if not text.isspace():
-        problem = _weigh(text)
+    yield  # it was put together in this turn
+    if not block.isspace():
+        problem = _weigh(block)
         if problem is None:
             yield
-            for numbered in list(_read_each([text], first_line, problems)):
+            for numbered in list(_read_each([block], first_line, problems)):
                 yield  # first what was read is compared with its text, then it is taken out
-                problem = _find_repeat(text)
+                problem = _find_repeat(block)
                 if problem is None:
                     yield
                     _collect(iter([numbered]), stream, by_stream, problems, lambda: True)
