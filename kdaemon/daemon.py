@@ -360,7 +360,8 @@ async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
         closing.result()
         return
     closing.cancel()
-    log.warning("not all could be closed: something waits for a disk, or for a thread")
+    text = "not all could be closed: something waits for a disk, or for a thread"
+    log.warning(text, extra={"is_last": True})
 
 
 async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:

@@ -9,7 +9,8 @@ A line of one call site opens a window. In it, the site is shown once for each o
 streams (`fields` has a `stream`; none is one, too); further lines are counted. When the window
 ends, a line for each stream says how often it was repeated, and one line speaks for all other
 streams. `extra={"is_always_shown": True}` exempts a line, and `extra={"is_last": True}` ends all
-windows before it: what it says is said last.
+windows before it: what it says is said last. After it, errors are still shown, and other last words
+(the end itself may go wrong); what else rooms say while they are closed is not.
 
 Knows nothing of what the rooms do, and never waits: log_queue.py writes. Bound: one window for each
 call site; no window holds an exception, or an object of who logged. Other libraries are heard from
@@ -133,6 +134,7 @@ class LogHandler(logging.Handler):
         self._windows: dict[_Site, _Window] = {}  # by ends_ns, because all are equally long
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_timer_set = False
+        self._is_over = False  # the last words were said
         self._guard = threading.RLock()  # the windows: lines come from any thread, timers from one
         self.queue = LogQueue(write_to(stream), self._dropped_line)
 
@@ -145,6 +147,9 @@ class LogHandler(logging.Handler):
         try:
             with self._guard:
                 is_last = getattr(record, "is_last", False)
+                if self._is_over and not is_last and record.levelno < logging.ERROR:
+                    return
+                self._is_over |= is_last
                 self.end_windows(all_of_them=is_last)
                 if is_last or getattr(record, "is_always_shown", False) or self._is_shown(record):
                     self._put(read_record(record, with_stack=True))

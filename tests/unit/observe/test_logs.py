@@ -208,6 +208,21 @@ async def test_the_loop_tells_of_repeats_though_no_line_follows(
     assert lines(out)[1]["repeated"] == 1
 
 
+def test_after_the_last_words_nothing_but_errors_and_other_last_words(
+    handler: LogHandler, out: io.StringIO
+) -> None:
+    """A call that was out when the end was told fails while the daemon closes: no line may make an
+    operator, or who reads the last line, miss what was left.
+    """
+    log.info("stopped", extra={"is_last": True})
+    log.warning("a call failed")
+    assert [line["text"] for line in lines(out)] == ["stopped"]
+    log.error("a defect")
+    log.warning("not all could be closed", extra={"is_last": True})
+    texts = [line["text"] for line in lines(out)]
+    assert texts == ["stopped", "a defect", "not all could be closed"]
+
+
 def test_other_libraries_are_heard_from_warning_up_even_at_debug(
     out: io.StringIO, clock: FakeClock
 ) -> None:
