@@ -8,7 +8,7 @@ record.
 from collections.abc import Callable
 from enum import Enum
 
-from kdaemon.base.counters import DeadReason
+from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.record import Record, RecordResult
 
 
@@ -28,16 +28,18 @@ class FrameHistory:
 
     `doubtful`: an earlier call may have written them. `failures`: what the service last said of
     them alone. `unknown_counts`: how often that was a code which nobody knows. `dead_reasons`: why
-    those are dead that the service did not refuse.
+    those are dead that the service did not refuse. `reject_reason`: of those that were in flight
+    when their client was told no: what they count as if they come back.
     """
 
-    __slots__ = ("dead_reasons", "doubtful", "failures", "unknown_counts")
+    __slots__ = ("dead_reasons", "doubtful", "failures", "reject_reason", "unknown_counts")
 
     def __init__(self) -> None:
         self.doubtful: set[int] = set()
         self.failures: dict[int, RecordResult] = {}
         self.unknown_counts: dict[int, int] = {}
         self.dead_reasons: dict[int, DeadReason] = {}
+        self.reject_reason = RejectReason.DEADLINE
 
 
 class Frame:

@@ -11,7 +11,7 @@ the counters say which.
 from collections import deque
 from collections.abc import Iterator
 
-from kdaemon.base.counters import RejectReason, StreamCounters, failure_code
+from kdaemon.base.counters import StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Dice
@@ -104,10 +104,9 @@ class Settlement:
         """
         runs = [run for run in batch.runs if not run.frame.is_abandoned]
         count = sum(len(run.indices) for run in runs)
-        self._counters.rejected[RejectReason.DEADLINE] += batch.record_count - count
         for run in batch.runs:
             if run.frame.is_abandoned:
-                self._leave(run, run.indices)
+                self._reject(run, run.indices)
         if count == 1:
             refused = RecordResult(error_code=error.code, error_message=error.message)
             self._bury(runs[0], runs[0].indices[0], refused)
@@ -348,8 +347,7 @@ class Settlement:
         frame = run.frame
         count = len(indices)
         if frame.is_abandoned:
-            counters.rejected[RejectReason.DEADLINE] += count
-            self._leave(run, indices)
+            self._reject(run, indices)
             return
         counters.buffered += count
         for reason, reason_count in reasons.items():
@@ -370,6 +368,12 @@ class Settlement:
             self._dispatcher.queue_again(again, now_ns)
         else:
             self._packer.push_front(again, now_ns)
+
+    def _reject(self, run: Run, indices: list[int]) -> None:
+        """They came back, and their client was told no while they were out."""
+        reason = run.frame.remember().reject_reason
+        self._counters.rejected[reason] += len(indices)
+        self._leave(run, indices)
 
     def _bury(self, run: Run, index: int, result: RecordResult) -> None:
         self._ledger.bury(run.frame, index, result, run.attempt_count + 1)

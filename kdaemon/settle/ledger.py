@@ -236,6 +236,8 @@ class FrameLedger:
                     )
             if is_whole:
                 frame.refusal = _refusal(frame)
+            if flying:
+                frame.remember().reject_reason = reason
             withdrawn_count = frame.unsettled - len(flying)
             counters.buffered -= withdrawn_count
             counters.rejected[reason] += withdrawn_count

@@ -559,6 +559,35 @@ def test_a_call_that_fails_after_its_frame_was_abandoned_sends_nothing_again(
     assert rig.counters.rejected[RejectReason.DEADLINE] == 3
 
 
+@pytest.mark.parametrize(
+    "reason", [RejectReason.DEADLINE, RejectReason.DRAINING, RejectReason.CLIENT_GONE]
+)
+@pytest.mark.parametrize("answer", ["a call that failed", "a refusal", "a record that failed"])
+def test_what_comes_back_after_its_client_was_told_no_counts_as_what_it_was_told_for(
+    reason: RejectReason, answer: str
+) -> None:
+    """Or a drain would end well though a client that waited was given up."""
+    rig = Rig()
+    frame = rig.put(2, deadline_ns=T + SECOND)
+    batch = rig.call()
+    if reason is RejectReason.DRAINING:
+        rig.engine.give_up(T)
+    elif reason is RejectReason.CLIENT_GONE:
+        rig.engine.handle_clients_gone([frame], T)
+    else:
+        rig.now_ns = T + SECOND
+        rig.poll()
+    assert rig.settled() == [frame]
+    if answer == "a call that failed":
+        rig.fail(batch, TIMED_OUT)
+    elif answer == "a refusal":
+        rig.fail(batch, INVALID)
+    else:
+        rig.answer(batch, [failed("ThrottlingException")] * 2)
+    assert rig.counters.rejected[reason] == 2
+    assert rig.engine.is_idle
+
+
 def test_giving_up_answers_those_who_wait_and_keeps_the_rest() -> None:
     rig = Rig()
     rig.fail((rig.put(), rig.call())[1], NOT_SENT)
