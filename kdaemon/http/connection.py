@@ -350,17 +350,19 @@ class HttpProtocol(asyncio.Protocol):
 
     def _write_gathered(self) -> None:
         gathered = self._gathered
-        if gathered:
-            is_large = self._gathered_bytes > 2 * GATHERED_BYTES_MAX
-            pieces = list(gathered) if is_large or len(gathered) == 1 else [b"".join(gathered)]
-            gathered.clear()
-            self._gathered_bytes = 0
-            if self._is_probed:
-                self._is_probed = False
-                pieces[0] = pieces[0][len(ANSWER_START) :]
-            if self._state is _OPEN:
-                for piece in pieces:
+        if not gathered:
+            return
+        if self._is_probed:
+            self._is_probed = False
+            gathered[0] = gathered[0][len(ANSWER_START) :]
+        if self._state is _OPEN:
+            if len(gathered) > 1 and self._gathered_bytes <= 2 * GATHERED_BYTES_MAX:
+                self._transport.write(b"".join(gathered))
+            else:
+                for piece in gathered:
                     self._transport.write(piece)
+        gathered.clear()
+        self._gathered_bytes = 0
 
     # --- a client that sends no more
 
