@@ -29,6 +29,10 @@ from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
 CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
+# Of a Content-Length. The parser bounds its value, and passes any number of zeros before it; Python
+# makes no number of more than 4,300. As h11 has it, 2026-11-28: 2**64 has 20.
+LENGTH_DIGITS_MAX = 20
+
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
 HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
 HTTP_2_BYTES = len(HTTP_2)
@@ -201,7 +205,12 @@ class RequestReader:
         headers = dict(zip(heads.lower_names, map(_strip, raw.values())))  # noqa: B905
         raw.clear()
         length = headers.get(b"content-length")
-        byte_count = 0 if length is None else int(length)  # only digits pass the parser
+        if length is None:
+            byte_count = 0
+        elif len(length) <= LENGTH_DIGITS_MAX:
+            byte_count = int(length)  # only digits pass the parser
+        else:
+            raise _NotOrdinaryError
         end = len(data) - byte_count
         if (
             end < 4
@@ -334,7 +343,12 @@ class RequestReader:
                 self._refuse(joined)
                 return
             headers = joined
-        byte_count = int(headers.get(b"content-length", b"0"))
+        length = headers.get(b"content-length", b"0")
+        if len(length) > LENGTH_DIGITS_MAX:
+            text = f"its Content-Length has {len(length)} digits"
+            self._refuse(refusals.malformed(text))
+            return
+        byte_count = int(length)
         self._begin(head, len(head), headers, byte_count)
         if self.phase is not _BODY:
             return

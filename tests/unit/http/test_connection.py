@@ -304,6 +304,20 @@ async def test_a_bad_request_gets_an_error_that_sdks_can_read_and_the_connection
     assert not one.feed(GET)
 
 
+@pytest.mark.parametrize("digit_count", [21, 4_301, 9_000])  # Python reads 4,300 of them at most
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_length_of_many_digits_is_refused(
+    harness: Make, digit_count: int, is_cut: bool
+) -> None:
+    one = harness()
+    sent = HEAD + b"Content-Length: " + b"2".zfill(digit_count) + b"\r\n\r\n{}"
+    cut_at = len(HEAD) + 100 if is_cut else len(sent)
+    answer = one.feed(sent[:cut_at]) + one.feed(sent[cut_at:])
+    assert statuses(answer) == [400]
+    assert b"digits" in answer
+    assert not one.requests
+
+
 async def test_an_error_goes_after_the_answers_that_are_owed(harness: Make) -> None:
     one = harness(HttpLimits(pipeline_max=2))
     assert not one.feed(GET * 3 + b"\x00\x01")
