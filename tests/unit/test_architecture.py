@@ -13,7 +13,7 @@ from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
 from kdaemon.send import control
 from kdaemon.streams import owner, registry, stream
-from kdaemon.wire import line_buffer, rejections
+from kdaemon.wire import envelope, line_buffer, lines, rejections
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "kdaemon"
@@ -108,8 +108,14 @@ BOUNDS = [
     ("64 requests or blocks, 64 KiB, 2 ms", turns.BYTES_MAX, 64 * 1024),
     ("64 requests or blocks, 64 KiB, 2 ms", turns.TIME_NS_MAX, 2_000_000),
     ("a connection's requests without an answer | 64 ", hub.HttpLimits().pipeline_max, 64),
-    ("blocks of 64 KiB, 4 a turn", line_buffer.BLOCK_BYTES, 64 * 1024),
-    ("blocks of 64 KiB, 4 a turn", ndjson.BLOCKS_A_TURN, 4),
+    ("together 4 ms of a turn", turns.ALL_TIME_NS_MAX, 4_000_000),
+    ("a Kinesis body over 1 MiB | 768 KiB", envelope.AT_ONCE_BYTES_MAX, MIB),
+    ("a Kinesis body over 1 MiB | 768 KiB", envelope.WEIGHT_MAX, 768 * 1024),
+    ("8 for each escape: 16 MiB", lines.ESCAPE_WEIGHT, 8),
+    ("8 for each escape: 16 MiB", lines.WEIGHT_MAX, 16 * MIB),
+    ("in blocks of 64 KiB, 4 blocks", line_buffer.BLOCK_BYTES, 64 * 1024),
+    ("4 blocks or 2,000 lines a turn", ndjson.BLOCKS_A_TURN, 4),
+    ("4 blocks or 2,000 lines a turn", ndjson.LINES_A_TURN, 2_000),
     ("10 explained, 1,000 named", rejections.EXPLAINED_MAX, 10),
     ("10 explained, 1,000 named", rejections.NUMBERED_MAX, 1_000),
     ("256 blocks, 8 MiB", rounds.ROUNDS_MAX, 256),
