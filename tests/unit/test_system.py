@@ -129,3 +129,33 @@ def test_a_standard_output_that_is_full_is_an_error_in_words(command: list[str])
     assert done.returncode == 1
     text = "kdaemon: standard output cannot be written: No space left on device\n"
     assert done.stderr == text
+
+
+def test_threads_reserve_no_addresses_each() -> None:
+    """A limit of address space (`ulimit -v`) counts what is only reserved."""
+    script = """
+import threading
+from pathlib import Path
+from kdaemon.system import bound_malloc
+
+def reserved_mib():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * 4096 >> 20
+
+bound_malloc()
+together = threading.Barrier(9)
+
+def work():
+    held = [bytearray(100_000) for _ in range(10)]
+    together.wait()
+    together.wait()
+
+threading.stack_size(256 * 1024)
+before = reserved_mib()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+together.wait()
+print(reserved_mib() - before < 200)
+together.wait()
+"""
+    assert run(script).stdout == "True\n"
