@@ -205,7 +205,8 @@ class NdjsonSession(asyncio.Protocol):
         size += self._step_bytes
         if buffer.has_lines:
             size += buffer.held_bytes
-        if not self._kept.weigh(size, self._evicted):
+        waits = size > buffer.partial_bytes
+        if not self._kept.weigh(size, self._evicted, waits=waits):
             self._evicted()
 
     def _evicted(self) -> None:

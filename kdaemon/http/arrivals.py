@@ -27,7 +27,9 @@ LOOKED_AT_MAX = 64  # arrivals that are compared to find the slowest
 
 
 class Arrival:
-    """One request that is arriving. `evict`: told when others need its room."""
+    """One request that is arriving. `evict`: told when others need its room. `waits`: it has come,
+    and waits for its turn or for room: it goes before those that arrive.
+    """
 
     __slots__ = (
         "_age_ticks",
@@ -38,6 +40,7 @@ class Arrival:
         "charged_bytes",
         "evict",
         "reserved_bytes",
+        "waits",
     )
 
     def __init__(self, pool: "Arrivals", evict: Callable[[], None]) -> None:
@@ -45,6 +48,7 @@ class Arrival:
         self.evict: Callable[[], None] | None = evict
         self.charged_bytes = 0
         self.reserved_bytes = 0  # of these: out of the reserve
+        self.waits = False
         self._arrived_bytes = 0
         self._recent_bytes = 0  # halved at each tick
         self._age_ticks = 0
@@ -85,9 +89,9 @@ class Arrival:
         return self._stalled_ticks >= STALLED_TICKS
 
     def rank(self) -> tuple[int, bool, int]:
-        """The lowest goes first: who stalls, who holds more than a part, who is slow."""
+        """The lowest goes first: who waits or stalls, who holds more than a part, who is slow."""
         return (
-            -min(self._stalled_ticks, STALLED_TICKS),
+            -STALLED_TICKS if self.waits else -min(self._stalled_ticks, STALLED_TICKS),
             self.charged_bytes <= self._pool.part_bytes,
             self._recent_bytes,
         )
@@ -106,9 +110,9 @@ class Kept:
     def is_empty(self) -> bool:
         return self._arrival is None
 
-    def weigh(self, byte_count: int, evict: Callable[[], None]) -> bool:
+    def weigh(self, byte_count: int, evict: Callable[[], None], *, waits: bool) -> bool:
         """Holds it to what all clients together may have arriving. False: there is no room for it.
-        `evict`: told when others need its room.
+        `evict`: told when others need its room. `waits`: all of a request is there.
         """
         if self._arrival is not None and byte_count < self._arrival.charged_bytes:
             self.release()
@@ -116,6 +120,7 @@ class Kept:
             return True
         if self._arrival is None:
             self._arrival = Arrival(self._pool, evict)
+        self._arrival.waits = waits
         return self._arrival.grow(byte_count - self._arrival.charged_bytes)
 
     def tick(self) -> None:
