@@ -267,7 +267,8 @@ class HttpProtocol(asyncio.Protocol):
     def _weigh_unread(self) -> None:
         """What a client sent ahead is kept until its turn comes, and counts as what arrives."""
         byte_count = 0 if self._unread is None else len(self._unread)
-        if not self._kept.weigh(byte_count, self._refuse_unread, waits=True):
+        waits = bool(self._pending)  # else it only waits for its turn
+        if not self._kept.weigh(byte_count, self._refuse_unread, waits=waits):
             self._refuse_unread()
 
     def _refuse_unread(self) -> None:

@@ -169,6 +169,32 @@ async def test_many_connections_with_work_left_do_not_do_it_all_in_one_turn(
 HALF = HEAD + b"Content-Length: 1000\r\n\r\n"
 
 
+async def test_what_waits_for_its_turn_does_not_give_way_to_what_waits_for_an_answer(
+    harness: Make,
+) -> None:
+    now_ns = [0]
+    arrivals = Arrivals(ByteBudget(1_000_000))
+    hub = HttpHub(HttpLimits(pipeline_max=1), arrivals=arrivals, now_ns=lambda: now_ns[0])
+    ahead = [harness(hub=hub) for _ in range(3)]
+    for one in ahead:
+        one.protocol.data_received(GET * (250_000 // len(GET)))
+    await asyncio.sleep(0)
+    assert hub.turns.may_go_on()
+    now_ns[0] += ALL_TIME_NS_MAX
+    body = harness(hub=hub, echoes=True)
+    body.protocol.data_received(HEAD + b"Content-Length: 500000\r\n\r\n" + bytes(200_000))
+    assert body.protocol._unread is not None
+    last = harness(hub=hub)
+    last.protocol.data_received(GET * (400_000 // len(GET)))
+    assert body.protocol._unread is not None
+    assert None in [one.protocol._unread for one in ahead]
+    await asyncio.sleep(0)
+    body.protocol.data_received(bytes(300_000))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert body.bodies == [bytes(500_000)]
+
+
 async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> None:
     """Each may send a read (256 KiB) ahead of its answer: 10,000 connections were 2.5 GB."""
     arrivals = Arrivals(ByteBudget(1_000_000))
