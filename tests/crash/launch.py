@@ -134,10 +134,10 @@ def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
 
     original = ServiceClient.put_records
 
-    async def wrapped(client: Any, target: Any, records: Any) -> Any:
+    async def wrapped(client: Any, *arguments: Any) -> Any:
         if not is_after:
             countdown.pass_by()
-        results = await original(client, target, records)
+        results = await original(client, *arguments)
         if is_after:
             countdown.pass_by()
         return results

@@ -1,5 +1,6 @@
 """A member that is named twice is refused, at every reader, however it is written."""
 
+import base64
 import json
 from typing import Any
 
@@ -56,6 +57,20 @@ def test_a_request_names_each_member_once(body: bytes, member: str) -> None:
     refusal = caught.value.refusal
     assert refusal.code == "SerializationException"
     assert f"The member {member} is there twice" in (refusal.message or "")
+
+
+@pytest.mark.parametrize("count", [5, 63, 64, 65, 500])
+def test_a_second_value_that_is_as_long_as_an_encoders_blanks_is_found(count: int) -> None:
+    """A body with the length of Python's, which writes a blank behind each colon and comma."""
+    blanks = 4 * count + 2
+    lost = b'"Data":"%b",' % base64.b64encode(b"x" * ((blanks - 11) // 4 * 3))
+    spare = blanks - 1 - len(lost)  # one blank is in the head
+    entries = [ENTRY] * (count - 1) + [b"{%b%b%b" % (lost, b" " * spare, ENTRY[1:])]
+    body = b'{"StreamName": "s","Records":[%b]}' % b",".join(entries)
+    assert len(body) == len(json.dumps(json.loads(body.replace(lost, b""))).encode())
+    with pytest.raises(ApiError) as caught:
+        parse_put_records(body, LIMITS)
+    assert "The member Data is there twice" in (caught.value.refusal.message or "")
 
 
 @pytest.mark.parametrize(
