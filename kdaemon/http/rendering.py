@@ -33,20 +33,17 @@ REASONS = {
     505: b"HTTP Version Not Supported",
 }
 
-# (status, content type) -> all of an answer's head before the length. Both come from code, never
-# from a client, so the table stays as small as the code.
-_heads: dict[tuple[int, bytes], bytes] = {}
+# (status, content type, number of headers) -> an answer with places for its length, those headers
+# and its body. All three come from code, never from a client, so the table stays small.
+_forms: dict[tuple[int, bytes, int], bytes] = {}
 
 
-def _head(status: int, content_type: bytes) -> bytes:
+def _form(status: int, content_type: bytes, header_count: int) -> bytes:
     reason = REASONS.get(status, b"Status")
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % (
-        status,
-        reason,
-        content_type,
-    )
-    _heads[status, content_type] = head
-    return head
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, reason, content_type)
+    form = head + b"Content-Length: %d\r\n" + b"%b: %b\r\n" * header_count + b"\r\n%b"
+    _forms[status, content_type, header_count] = form
+    return form
 
 
 def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> bytes:
@@ -54,21 +51,18 @@ def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> byt
 
     `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.
     """
-    body = answer.body
-    headers = answer.headers
-    extra = b"%b: %b\r\n" * len(headers) % sum(headers, ())  # one format for all
+    body, headers = answer.body, answer.headers
     if closes:
-        extra += b"Connection: close\r\n"
+        headers += (_CLOSE,)
     elif keeps_1_0:
-        extra += b"Connection: keep-alive\r\n"
-    return b"%b%d\r\n%b\r\n%b" % (
-        _heads.get((answer.status, answer.content_type))
-        or _head(answer.status, answer.content_type),
-        len(body),
-        extra,
-        body if has_body else b"",
-    )
+        headers += (_KEEP,)
+    key = answer.status, answer.content_type, len(headers)
+    form = _forms.get(key) or _form(*key)
+    return form % (len(body), *sum(headers, ()), body if has_body else b"")
 
+
+_CLOSE = (b"Connection", b"close")
+_KEEP = (b"Connection", b"keep-alive")
 
 SWITCH_TO_HTTP_1_1 = (
     "This port speaks HTTP/1.1, and the client opened with HTTP/2. Switch the SDK to HTTP/1.1: "
