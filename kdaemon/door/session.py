@@ -31,7 +31,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.transports import Presence, presence
+from kdaemon.http.transports import Presence, Probe, presence
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import (
@@ -49,7 +49,6 @@ from kdaemon.wire.lines import (
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
 PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
 ANSWER_START = b"{"  # of every answer that rejections.py makes
-PROBE_S = 0.02  # as in http/connection.py
 
 
 class State(Enum):
@@ -103,7 +102,7 @@ class NdjsonSession(asyncio.Protocol):
         self._is_flush_due = False
         self._last_words = b""  # why the connection ends
         self._has_eof = False
-        self._is_probed = False  # ANSWER_START was sent ahead of the next answer
+        self._probe = Probe(ANSWER_START)
         self._is_gone = False  # the client does not read any more; its last lines may be unread
         self._since_tick = hub.tick
 
@@ -169,10 +168,8 @@ class NdjsonSession(asyncio.Protocol):
         client = presence(self._transport)
         if client is Presence.GONE:
             self._withdraw()
-        elif client is Presence.SENDS_NO_MORE and not self._is_probed:
-            self._is_probed = True
-            self._transport.write(ANSWER_START)
-            self._loop.call_later(PROBE_S, self._look_for_client)
+        elif client is Presence.SENDS_NO_MORE and not self._probe.is_out:
+            self._probe.send(self._transport, self._look_for_client)
 
     @property
     def _is_waited_for(self) -> bool:
@@ -505,10 +502,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _write(self, answers: bytes) -> None:
         if self._state in (State.READING, State.ENDED) and not self._is_gone:
-            if self._is_probed:
-                self._is_probed = False
-                answers = answers[len(ANSWER_START) :]
-            self._transport.write(answers)
+            self._transport.write(self._probe.rest_of(answers))
 
     def _finish(self) -> None:
         """All is settled. Closing with unread input would take the answers away from the client."""

@@ -22,7 +22,7 @@ from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, malformed, timed_out
 from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
-from kdaemon.http.transports import Presence, presence, reset_transport
+from kdaemon.http.transports import Presence, Probe, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -31,10 +31,6 @@ GATHERED_BYTES_MAX = 64 * 1024
 
 
 ANSWER_START = b"HTTP/1.1 "  # of every answer that rendering.py makes
-
-# When to look whether a client that sends no more is gone: on one machine the answer of its kernel
-# is there at once. Later it is looked for at each sweep. Our choice, 2026-11-28.
-PROBE_S = 0.02
 
 
 class State(Enum):
@@ -70,12 +66,12 @@ class HttpProtocol(asyncio.Protocol):
         "_handler",
         "_has_eof",
         "_is_feeding",
-        "_is_probed",
         "_is_reading",
         "_is_writing_paused",
         "_kept",
         "_pending",
         "_pipeline_max",
+        "_probe",
         "_read_to",
         "_reader",
         "_state",
@@ -103,7 +99,7 @@ class HttpProtocol(asyncio.Protocol):
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
         self._is_feeding = False
-        self._is_probed = False
+        self._probe = Probe(ANSWER_START)
         self._is_reading = True
         self._is_writing_paused = False
         self._has_eof = False
@@ -162,7 +158,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._unread is None:
             self._reader.finish()
         if self._pending:
-            self._probe()
+            self._send_probe()
         return bool(self._pending or self._unread) and self._state is _OPEN
 
     def pause_writing(self) -> None:
@@ -188,7 +184,7 @@ class HttpProtocol(asyncio.Protocol):
                 text = "kdaemon failed to handle this request; its log says why."
                 request.respond(500, error_body("InternalFailure", text))
         if self._has_eof and request.answer is None:
-            self._probe()
+            self._send_probe()
 
     def refuse(self, refusal: Refusal) -> None:
         """Answers an error after what is still owed, and closes. Counted by its reason."""
@@ -353,9 +349,8 @@ class HttpProtocol(asyncio.Protocol):
         gathered = self._gathered
         if not gathered:
             return
-        if self._is_probed:
-            self._is_probed = False
-            gathered[0] = gathered[0][len(ANSWER_START) :]
+        if self._probe.is_out:
+            gathered[0] = self._probe.rest_of(gathered[0])
         if self._state is _OPEN:
             if len(gathered) > 1 and self._gathered_bytes <= 2 * GATHERED_BYTES_MAX:
                 self._transport.write(b"".join(gathered))
@@ -367,17 +362,11 @@ class HttpProtocol(asyncio.Protocol):
 
     # --- a client that sends no more
 
-    def _probe(self) -> None:
-        """Finds out whether a client that sends no more still reads: a client that ran out of
-        patience and closed its socket looks the same. Its kernel resets the connection when
-        something is sent, so the bytes that every answer begins with are sent ahead of it.
-        """
-        if self._is_probed or self._is_writing_paused or self._state is not _OPEN:
-            return
-        self._write_gathered()
-        self._is_probed = True
-        self._transport.write(ANSWER_START)
-        asyncio.get_running_loop().call_later(PROBE_S, self._look_for_client)
+    def _send_probe(self) -> None:
+        """Finds out whether the client still reads."""
+        if not (self._probe.is_out or self._is_writing_paused or self._state is not _OPEN):
+            self._write_gathered()
+            self._probe.send(self._transport, self._look_for_client)
 
     def _look_for_client(self) -> None:
         """Ends a connection whose client has gone. A loop does not look while nothing is read."""
@@ -387,7 +376,7 @@ class HttpProtocol(asyncio.Protocol):
         if client is Presence.GONE:
             self.reset()
         elif client is Presence.SENDS_NO_MORE:
-            self._probe()
+            self._send_probe()
 
     # --- the end
 

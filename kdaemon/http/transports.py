@@ -5,9 +5,11 @@ not read for a while, may go unnoticed. Knows sockets, and nothing of what is sp
 Where it sits: below connection.py, opening.py and the session of lines.
 """
 
+import asyncio
 import select
 import socket
 import struct
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -44,3 +46,34 @@ def presence(transport: Any) -> Presence:
     if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
         return Presence.GONE
     return Presence.SENDS_NO_MORE if events & select.POLLRDHUP else Presence.THERE
+
+
+# When to look whether a client that sends no more is gone: on one machine the answer of its kernel
+# is there at once. Later it is looked for at each sweep. Our choice, 2026-11-28.
+PROBE_S = 0.02
+
+
+class Probe:
+    """Finds out whether a client that sends no more still reads: one that ran out of patience and
+    closed its socket looks the same. Its kernel resets the connection when something is sent, so
+    the bytes that every answer begins with are sent ahead of it.
+    """
+
+    __slots__ = ("_start", "is_out")
+
+    def __init__(self, answer_start: bytes) -> None:
+        self._start = answer_start
+        self.is_out = False  # of the next answer, this much is sent
+
+    def send(self, transport: Any, look: Callable[[], None]) -> None:
+        """`look`: is called when the client's kernel had time to answer."""
+        self.is_out = True
+        transport.write(self._start)
+        asyncio.get_running_loop().call_later(PROBE_S, look)
+
+    def rest_of(self, answer: bytes) -> bytes:
+        """What is still to be sent of the next answer."""
+        if not self.is_out:
+            return answer
+        self.is_out = False
+        return answer[len(self._start) :]
