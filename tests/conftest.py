@@ -1,5 +1,6 @@
 """For all tests: neither the machine's speed nor who started this process decides any of them."""
 
+import gc
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -15,3 +16,9 @@ def pytest_configure() -> None:
         "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not look at the tests themselves, time and again."""
+    gc.collect()
+    gc.freeze()
