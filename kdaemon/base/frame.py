@@ -65,6 +65,7 @@ class Frame:
         "held_bytes",
         "history",
         "is_abandoned",
+        "is_tried",
         "on_settled",
         "records",
         "refusal",
@@ -93,6 +94,7 @@ class Frame:
         self.is_abandoned = (
             False  # its client was told the outcome; what is in flight is not sent again
         )
+        self.is_tried = False  # some of it came back from a call
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None

@@ -12,7 +12,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
-from kdaemon.base.frame import Frame
+from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
@@ -464,10 +464,13 @@ class Engine:
         return Parting(RecordResult(error_code=code, error_message=WITHDRAWN + why))
 
     def _expire(self, frames: list[Frame], now_ns: int) -> None:
-        """Records that nobody waits for are too old; those in flight may yet be delivered."""
+        """Records that nobody waits for are too old; those in flight may yet be delivered. What was
+        stored is tried once before: its age comes from a clock that somebody may have set.
+        """
         in_flight = self._in_flight_of(frames)
         for frame in frames:
-            if frame in in_flight:
+            is_new = not frame.is_tried and frame.unsettled == len(frame.results)
+            if frame in in_flight or (is_new and frame.acknowledge is Acknowledge.STORED):
                 self.ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
             else:
                 self.ledger.give_up(frame, EXPIRED, DeadReason.EXPIRED)

@@ -349,6 +349,7 @@ class Settlement:
         if frame.is_abandoned:
             self._reject(run, indices)
             return
+        frame.is_tried = True
         counters.buffered += count
         for reason, reason_count in reasons.items():
             counters.retries[reason] += reason_count

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
@@ -24,6 +25,12 @@ from kdaemon.send.client import PutAnswer
 from kdaemon.settle.verdict import MISSING_STREAM, UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
+
+DEAD_WORDS = {
+    DeadReason.POISON: "the service refuses them for themselves",
+    DeadReason.EXPIRED: "they are older than the stream's max_age_ms",
+    DeadReason.MISSING_STREAM: "their stream does not exist",
+}
 
 
 class Client(Protocol):
@@ -76,7 +83,7 @@ class StreamDriver:
         self._timer_ns = 0
         self._is_pump_due = False
         self._is_closed = False
-        self._dead_count_told = 0
+        self._dead_told = dict.fromkeys(DeadReason, 0)
         self._gone: list[Frame] = []  # their clients have gone; withdrawn together
         self._dry_runs: set[asyncio.Task[None]] = set()
         self._room_waiters: dict[Callable[[], None], None] = {}  # each once, in order
@@ -254,6 +261,7 @@ class StreamDriver:
     def _on_timer(self) -> None:
         self._timer = None
         self._pump()
+        self._tell_dead()  # of what grew too old
 
     async def _call(self, batch: Batch) -> None:
         engine = self.engine
@@ -281,13 +289,12 @@ class StreamDriver:
         return {"stream": self.target.name, "code": error.code, "error": error.message}
 
     def _tell_dead(self) -> None:
-        dead_count = sum(self.engine.counters.dead.values())
-        if dead_count != self._dead_count_told:
-            log.error(
-                "records are dead: the service refuses them for themselves",
-                extra={"fields": {"stream": self.target.name, "dead": dead_count}},
-            )
-            self._dead_count_told = dead_count
+        """Each reason has its own line, with how many there are by now."""
+        for reason, count in self.engine.counters.dead.items():
+            if count != self._dead_told[reason]:
+                fields = {"stream": self.target.name, "reason": reason.value, "dead": count}
+                log.error("records are dead: %s", DEAD_WORDS[reason], extra={"fields": fields})
+                self._dead_told[reason] = count
 
     async def _describe(self) -> None:
         engine = self.engine
