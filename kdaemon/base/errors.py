@@ -114,7 +114,7 @@ class ServiceError(Exception):
 
 
 SpoolErrorKind = Literal[
-    "full", "io", "read_only", "busy", "version", "directory", "foreign", "corrupt"
+    "full", "io", "read_only", "busy", "version", "directory", "foreign", "corrupt", "gone"
 ]
 
 
@@ -124,7 +124,8 @@ class SpoolError(Exception):
     `kind`: `full` (no space), `io` (the device failed a read, write or fsync), `read_only`,
     `busy` (another process holds the spool), `version` (a newer kdaemon wrote it), `directory`
     (missing, no directory, not ours, not writable), `foreign` (a file in the spool's place that is
-    none of ours), `corrupt` (the database's structure is damaged: `Store.repair` mends it).
+    none of ours), `corrupt` (the database's structure is damaged: `Store.repair` mends it), `gone`
+    (files were deleted, moved or replaced while the spool is open).
     `path`: what it is about.
     """
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.schema import configure, damage
+from kdaemon.spool.standing import Files
 
 # Primary result codes of SQLite [sqlite.org/rescode.html].
 _PRIMARY = 0xFF
@@ -55,16 +56,21 @@ class Database:
         self._is_owner = is_owner
         self._mode = mode
         self._is_damaged = is_damaged
+        self.files: Files | None = None  # looked after, if set: see `standing.py`
         self.connection = self._connect()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: durable when the block is left, undone when it raises."""
-        connection = self.connection
+        connection, files = self.connection, self.files
+        if files is not None:
+            files.check()
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
+            if files is not None:
+                files.note_log()
         except sqlite3.Error as error:
             self._undo()
             raise spool_error(self.path, error) from error
@@ -81,7 +87,15 @@ class Database:
             raise spool_error(self.path, error) from error
 
     def reopen(self) -> None:
-        """A new connection, for an old one may hold on to a file that is gone."""
+        """A new connection in the place of one that is in doubt, which is kept if there is none."""
+        old, self.connection = self.connection, self._connect()
+        with suppress(sqlite3.Error):
+            old.close()
+
+    def reconnect(self) -> None:
+        """Closes, then opens: SQLite begins a new log and a new index. SpoolError: nothing is open
+        then, and each call fails (`io`) until `reopen` succeeds.
+        """
         self.close()
         self.connection = self._connect()
 
@@ -118,18 +132,17 @@ def spool_error(path: str, error: sqlite3.Error) -> SpoolError:
     """What an error of SQLite means, and what to do about it."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    if isinstance(error, sqlite3.ProgrammingError):  # a connection that is closed: see `reconnect`
+        return SpoolError("io", path, f"{error}: it is opened again")
     match code & _PRIMARY:
         case sqlite3.SQLITE_FULL:
             return _full(path)
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if _is_disk_full(path):
             return _full(path)
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if _is_read_only(path):
+            return _read_only(path, name)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return SpoolError(
-                "read_only",
-                path,
-                f"cannot be written ({name}): remount the disk for writing, or look at the file's "
-                "mode",
-            )
+            return _read_only(path, name)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return SpoolError(
                 "busy", path, f"another process keeps it locked ({name}): see who with fuser {path}"
@@ -147,10 +160,23 @@ def _full(path: str) -> SpoolError:
     return SpoolError("full", path, f"no space left on the disk: free some in {Path(path).parent}")
 
 
+def _read_only(path: str, name: str) -> SpoolError:
+    text = f"cannot be written ({name}): remount the disk for writing, or look at the file's mode"
+    return SpoolError("read_only", path, text)
+
+
 def _is_disk_full(path: str) -> bool:
     """A full disk makes SQLite fail in places where it cannot say so (its shared memory)."""
     try:
         return os.statvfs(Path(path).parent).f_bavail == 0
+    except OSError:
+        return False
+
+
+def _is_read_only(path: str) -> bool:
+    """Of files that were open before, SQLite says only that writing fails."""
+    try:
+        return bool(os.statvfs(Path(path).parent).f_flag & os.ST_RDONLY)
     except OSError:
         return False
 

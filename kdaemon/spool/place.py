@@ -5,7 +5,9 @@
     spool.db.copy                          of a damaged one with its log, while it is salvaged
     spool.lock                             held (flock) while a daemon has the spool; its pid
     spool.reserve                          space set aside for deletions on a full disk
+    spool.probe                            for an instant: whether a full disk has space again
     spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
+    spool.db-wal.foreign-<UTC time>        what stood in the place of an open log; as above
 
 Knows nothing of tables. Invariant: nothing here deletes or overwrites what may hold a record.
 """
@@ -35,9 +37,13 @@ _PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in
 _HEADER_BYTES = 100
 _WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
 
+MIB = 1024 * 1024
 # Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
 # then can deletions go on, and with them the disk empty again.
 RESERVE_BYTES = 16 * 1024 * 1024
+# What must be free before a full disk is called one with space again, unless a frame proves it: a
+# commit of the largest size. Less, and the disk would be full again at once. Ours, 2026-11-28.
+PROBE_BYTES = 8 * 1024 * 1024
 # Someone who only looks whether a spool is held takes the lock for an instant; wait for that.
 _LOCK_TRIES = 5
 _LOCK_WAIT_S = 0.02
@@ -70,29 +76,39 @@ class Place:
         `directory`, `busy`, `full`, `io`, `read_only`.
         """
         directory = str(Path(directory).absolute())
-        try:
-            _make_directory(directory)
-            refusal, warning = strangers(directory)
-            if refusal is not None:
-                raise SpoolError("directory", directory, refusal)
-            what = _kind_of_none(str(Path(directory, "spool.lock")))
-            if what:
-                text = f"its spool.lock is {what}, no file of ours: move it away"
-                raise SpoolError("foreign", directory, text)
-            lock_fd = os.open(
-                Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
-            )
-        except OSError as error:
-            raise directory_error(directory, error) from error
-        try:
-            _lock(lock_fd, directory)
-            was_spool = os.fstat(lock_fd).st_size > 0
-        except BaseException:
-            os.close(lock_fd)
-            raise
-        place = cls(directory, lock_fd, was_spool=was_spool)
+        lock_fd, warning = _claimed(directory)
+        place = cls(directory, lock_fd, was_spool=os.fstat(lock_fd).st_size > 0)
         place.warning = warning
         return place
+
+    def claim_again(self, device: int) -> None:
+        """Takes the directory that stands in the place of ours, or makes one, on the same disk:
+        `device`, or nothing is touched. SpoolError as for `claim`.
+        """
+        try:
+            try:
+                found = os.stat(self.directory).st_dev  # noqa: PTH116 - its siblings are os's, too
+            except FileNotFoundError:
+                found = Path(self.directory).parent.stat().st_dev
+            if found != device:
+                text = "another disk stands there: mount the spool's own again"
+                raise SpoolError("directory", self.directory, text)
+            if self._has_lock():
+                return
+        except OSError as error:
+            raise directory_error(self.directory, error) from error
+        lock_fd, self.warning = _claimed(self.directory)
+        os.close(self._lock_fd)
+        self._lock_fd = lock_fd
+        self.sign()
+
+    def _has_lock(self) -> bool:
+        """Whether the lock that we hold is the one that another process would meet."""
+        try:
+            status = Path(self.directory, "spool.lock").lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(status, os.fstat(self._lock_fd))
 
     def sign(self) -> None:
         """Writes our pid into the lock: a spool stands here now, and we hold it."""
@@ -230,6 +246,57 @@ class Place:
             raise directory_error(self.database_path, error) from error
         return aside
 
+    def set_log_aside(self, now_ms: int) -> None:
+        """Renames what stands in the place of the log, for it is not what SQLite has open. Closing
+        the database would delete it.
+        """
+        stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        log = Path(self.database_path + "-wal")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                log.rename(f"{log}.foreign-{stamp}")
+            self._sync()
+        except OSError as error:
+            raise directory_error(self.database_path, error) from error
+
+    def lack(self) -> SpoolError:
+        """What is told while there is no reserve."""
+        path, reserve_mib = self.directory, RESERVE_BYTES // MIB
+        total_bytes = free_bytes = 0
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(path)
+            total_bytes = disk.f_blocks * disk.f_frsize
+            free_bytes = disk.f_bavail * disk.f_frsize
+        least_mib = (RESERVE_BYTES + PROBE_BYTES) // MIB
+        if 0 < total_bytes < RESERVE_BYTES + PROBE_BYTES:
+            text = (
+                f"the disk has {total_bytes // MIB} MiB in all, and the spool needs {least_mib}"
+                f" MiB at least ({reserve_mib} MiB in reserve for deletions, and a commit):"
+                " take a larger disk, or set another spool.directory"
+            )
+        else:
+            text = (
+                f"no space left on the disk but for deletions ({free_bytes // MIB} MiB are free,"
+                f" and the spool keeps {reserve_mib} MiB in reserve): free {least_mib} MiB,"
+                " or inodes, or raise the quota"
+            )
+        return SpoolError("full", path, text)
+
+    def has_room(self) -> bool:
+        """Whether the disk has space for a commit of the largest size, beside the reserve."""
+        path = Path(self.directory, "spool.probe")
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(path, flags, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, PROBE_BYTES)
+            finally:
+                os.close(fd)
+                path.unlink()
+        except OSError:
+            return False
+        return True
+
     def take_reserve(self) -> bool:
         """Whether `RESERVE_BYTES` are set aside on disk now."""
         if _size(str(self._reserve_path)) >= RESERVE_BYTES:
@@ -253,6 +320,30 @@ class Place:
         with contextlib.suppress(OSError):
             self._reserve_path.unlink()
         return had
+
+
+def _claimed(directory: str) -> tuple[int, str | None]:
+    """The lock of a directory, held, and what is to be said of the directory."""
+    try:
+        _make_directory(directory)
+        refusal, warning = strangers(directory)
+        if refusal is not None:
+            raise SpoolError("directory", directory, refusal)
+        what = _kind_of_none(str(Path(directory, "spool.lock")))
+        if what:
+            text = f"its spool.lock is {what}, no file of ours: move it away"
+            raise SpoolError("foreign", directory, text)
+        lock_fd = os.open(
+            Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
+        )
+    except OSError as error:
+        raise directory_error(directory, error) from error
+    try:
+        _lock(lock_fd, directory)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return lock_fd, warning
 
 
 def _put_first_page(model: str, copy: Path) -> None:

@@ -27,9 +27,11 @@ def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
     failure of the new one (a full disk) ends it, and is told in `problem`.
     """
     work = _Salvage(old, new, letters_bytes_max)
+    cut_off_by: SpoolError | None = None
     try:
         work.run()
     except SpoolError as error:
+        cut_off_by = error
         work.problems.append(error.message)
     return Salvage(
         old.path,
@@ -37,6 +39,7 @@ def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
         work.record_count,
         work.letter_count,
         "; ".join(work.problems) or None,
+        cut_off_by,
     )
 
 

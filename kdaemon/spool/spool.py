@@ -36,7 +36,7 @@ from kdaemon.spool.delivery import (
 )
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
-from kdaemon.spool.store import Changes, NewFrame, Store
+from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -44,6 +44,9 @@ COMMIT_BYTES_MAX = 8 * 1024 * 1024  # of payload in one transaction: bounds the 
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
+CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
+LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
+TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
 UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
@@ -66,11 +69,11 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """After a commit: pages in use, files as they are, letters that made room for newer ones."""
+    """After a commit: pages in use, files as they are, and what the commit says of itself."""
 
     live_bytes: int
     file_bytes: int
-    letters_dropped: int
+    committed: Committed
 
 
 class SpoolCounters:
@@ -80,6 +83,7 @@ class SpoolCounters:
         self.live_bytes = 0  # as of the last commit
         self.file_bytes = 0
         self.commit_failures = 0
+        self.restorations = 0  # of files that were taken away
         self.letters_dropped = 0
         self.commit_duration_ns = Histogram(LATENCY_BOUNDS_NS)
         self.commit_frames = Histogram(BATCH_RECORDS_BOUNDS)
@@ -112,7 +116,11 @@ class Spool:
         self._is_giving_back = False
         self._timer: asyncio.TimerHandle | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
         self._probe_at_ns = 0
+        self._letters_told = 0  # of the dropped ones, those in the log
+        self._tell_letters_ns = 0
+        self._clock_ahead_ms = self._ahead_ms()
         # In the order in which they asked; each once, for a full disk may see no commit for hours.
         self._room_waiters: dict[Callable[[], None], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
@@ -126,6 +134,8 @@ class Spool:
         self._next_id = self._store.next_id
         self._delivery = Delivery(self._store, self._thread, self._loop, self._clock, self._owed)
         self._tell_set_aside()
+        if self._store.lack is not None:  # not only when the first client asks
+            self._failed([], self._store.lack)
         if self._store.warning is not None:
             log.warning("the spool's directory", extra={"fields": {"why": self._store.warning}})
         if self._store.mended_count:
@@ -141,11 +151,16 @@ class Spool:
         RejectedRecord for a stream that the configuration no longer takes: its frames stay.
         `is_listed`: whether the configuration names the stream.
         """
-        sizes = await self._in_thread(lambda: self._measure(0))
+        sizes = await self._in_thread(lambda: self._measure(Committed(0)))
         self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
         for stored in await self._in_thread(self._store.backlogs):
             row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
+            age_ms = self._delivery.now_ms() - stored.oldest_ms
             fields = {"stream": stored.stream, "records": stored.record_count}
+            if age_ms < -CLOCK_JUMP_MS:
+                text = "records in the spool are from the future: the clock was set back"
+                behind = {**fields, "by_seconds": -age_ms // 1000}
+                log.warning(text, extra={"fields": behind})
             try:
                 target = find(stored.stream)
             except RejectedRecord as error:
@@ -153,7 +168,8 @@ class Spool:
                 log.warning(text, extra={"fields": {**fields, "why": error.message}})
                 self._delivery.unlisted_bytes += row_bytes
                 continue
-            log.info("records found in the spool", extra={"fields": fields})
+            found = {**fields, "oldest_seconds": max(0, age_ms // 1000)}
+            log.info("records found in the spool", extra={"fields": found})
             self._delivery.frame_count += stored.frame_count
             target.counters.recovered += stored.record_count
             target.counters.spooled += stored.record_count
@@ -162,6 +178,7 @@ class Spool:
             self._delivery.add(lane, 0, row_bytes)
             self._delivery.read_on(lane)
         self._progress_timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._note_progress)
+        self._look_timer = self._loop.call_later(LOOK_INTERVAL_S, self._look)
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
@@ -245,8 +262,9 @@ class Spool:
     async def aclose(self) -> None:
         """Commits what is owed, if the disk lets us, and closes the store."""
         self.begin_drain()
-        if self._progress_timer is not None:
-            self._progress_timer.cancel()
+        for timer in (self._progress_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         self._delivery.note_progress()
         while self._is_committing or (
             (self._pending or not self._owed.is_empty) and not self.trouble
@@ -284,7 +302,8 @@ class Spool:
                     one.frame_id, one.lane.target.name, len(one.frame.records), now_ms, one.payload
                 )
                 for one in batch
-            ]
+            ],
+            probes=None if self.trouble is None else self.trouble.kind,
         )
         self._owed.take_into(changes)
         self._is_committing = True
@@ -294,10 +313,10 @@ class Spool:
         commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
 
     def _commit_in_thread(self, changes: Changes) -> _Sizes:
-        return self._measure(self._store.commit(changes).letters_dropped)
+        return self._measure(self._store.commit(changes))
 
-    def _measure(self, letters_dropped: int) -> _Sizes:
-        return _Sizes(self._store.live_bytes, self._store.size_bytes, letters_dropped)
+    def _measure(self, committed: Committed) -> _Sizes:
+        return _Sizes(self._store.live_bytes, self._store.size_bytes, committed)
 
     def _committed(
         self,
@@ -322,17 +341,19 @@ class Spool:
             waiter()
         if self._pending:
             self._commit()
-        elif not self._owed.is_empty and self.trouble is None:
+        elif self.trouble is not None:
+            self._probe_later()
+        elif not self._owed.is_empty:
             self._commit_soon()
 
     def _succeeded(self, batch: list[_Pending], sizes: _Sizes, began_ns: int) -> None:
         counters = self.counters
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
         counters.commit_frames.observe(len(batch))
-        counters.letters_dropped += sizes.letters_dropped
         counters.live_bytes, counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        # On a full disk deletions still pass (the store keeps a reserve): only a frame proves room.
-        if self.trouble is not None and (batch or self.trouble.kind != "full"):
+        self._tell_letters_dropped(sizes.committed.letters_dropped)
+        # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
+        if self.trouble is not None and sizes.committed.has_proved:
             log.warning("the spool takes frames again")
             self.trouble = None
         self._tell_set_aside()
@@ -350,11 +371,11 @@ class Spool:
         """Nothing of the commit was applied: frames are refused, what was owed is owed still."""
         self.counters.commit_failures += 1
         trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
-        if self.trouble is None:
+        if self.trouble is None or self.trouble.kind != trouble.kind:  # another cause, another word
             log.error("the spool takes no frames", extra={"fields": {"why": str(trouble)}})
         self.trouble = trouble
         self._probe_at_ns = self._clock.now_ns() + int(PROBE_INTERVAL_S * 1e9)
-        self._timer = self._loop.call_later(PROBE_INTERVAL_S, self._commit)
+        self._probe_later()
         refused = [*batch, *self._pending]
         for pending in self._pending:
             self._memory.give(pending.frame.held_bytes)
@@ -372,6 +393,41 @@ class Spool:
             if frame.on_settled is not None:
                 frame.on_settled(frame)
 
+    def _probe_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(PROBE_INTERVAL_S, self._commit)
+
+    def _look(self) -> None:
+        """An idle daemon, too, says that its files are gone; in trouble, the probe looks."""
+        self._tell_clock()
+        if self.trouble is None and not self._is_committing:
+            look = self._loop.run_in_executor(self._thread, self._store.look)
+            look.add_done_callback(self._looked)
+        self._look_timer = self._loop.call_later(LOOK_INTERVAL_S, self._look)
+
+    def _ahead_ms(self) -> int:
+        """The time of day less the time that only goes on."""
+        return int(self._clock.wall_seconds() * 1000) - self._clock.now_ns() // 1_000_000
+
+    def _tell_clock(self) -> None:
+        """A clock that was set makes what is stored older, or younger, than it is."""
+        ahead_ms = self._ahead_ms()
+        jump_ms = ahead_ms - self._clock_ahead_ms
+        self._clock_ahead_ms = ahead_ms
+        if abs(jump_ms) >= CLOCK_JUMP_MS:
+            fields = {"by_seconds": jump_ms // 1000}
+            text = "the clock was set: what is stored counts as so much older (max_age_ms)"
+            log.warning(text, extra={"fields": fields})
+
+    def _looked(self, look: "asyncio.Future[None]") -> None:
+        if look.cancelled():
+            return
+        error = look.exception()
+        if error is None:
+            self._tell_set_aside()
+        elif self.trouble is None and not self._is_committing:  # else a commit meets the same
+            self._failed([], error)
+
     def _give_back(self) -> None:
         """Space that settled frames left, a little at a time, while nobody waits for the disk."""
         free_bytes = self.counters.file_bytes - self.counters.live_bytes
@@ -382,7 +438,7 @@ class Spool:
 
     def _give_back_in_thread(self) -> _Sizes:
         self._store.give_back(GIVE_BACK_PAGES)
-        return self._measure(0)
+        return self._measure(Committed(0))
 
     def _given_back(self, give: "asyncio.Future[_Sizes]") -> None:
         self._is_giving_back = False
@@ -406,6 +462,22 @@ class Spool:
                 "the spool's database was damaged: a new one is begun", extra={"fields": fields}
             )
             self._store.set_aside = None
+        if self._store.restored is not None:
+            self.counters.restorations += 1
+            text = "files of the spool were taken away, and are made again"
+            log.error(text, extra={"fields": {"what": self._store.restored}})
+            self._store.restored = None
+
+    def _tell_letters_dropped(self, count: int) -> None:
+        """Each is counted; a line a minute at most says so, with the number since the last."""
+        self.counters.letters_dropped += count
+        now_ns = self._clock.now_ns()
+        if self.counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
+            fields = {"letters": self.counters.letters_dropped - self._letters_told}
+            text = "dead letters are dropped for newer ones: export them, or raise"
+            log.error("%s spool.letters_bytes_max", text, extra={"fields": fields})
+            self._letters_told = self.counters.letters_dropped
+            self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._thread, call)

@@ -12,9 +12,10 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
-from kdaemon.base.errors import SpoolError
+from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
@@ -22,6 +23,7 @@ from kdaemon.spool.log import LogState, mend_log
 from kdaemon.spool.place import Found, Place, directory_error, size_bytes
 from kdaemon.spool.rows import backlogs, look_over, read_frames, stream_keys, verify
 from kdaemon.spool.salvage import salvage
+from kdaemon.spool.standing import CUT_LOG, DATABASE, LOCK, LOG, Files, gone
 from kdaemon.spool.values import (
     Backlog,
     Changes,
@@ -42,6 +44,7 @@ from kdaemon.spool.writes import (
     oldest_frames,
     quarantine,
     remove_frames,
+    write_something,
 )
 
 __all__ = [
@@ -81,6 +84,9 @@ class Store:
         # A damaged database that `open` or a later call put aside: say so loudly, then set to None.
         self.salvage: Salvage | None = None
         self.mended_count = 0  # damaged bytes of the log that `open` made right again
+        # What was made again of files that were taken away: say so loudly, then set to None.
+        self.restored: str | None = None
+        self._files: Files
         self._database = self._begin()
         self.letters = Letters(self._database)
 
@@ -121,6 +127,11 @@ class Store:
         return self._place.warning
 
     @property
+    def lack(self) -> SpoolError | None:
+        """Why no frame can be stored before the disk has more space; None: one can be tried."""
+        return None if self._has_reserve else self._place.lack()
+
+    @property
     def is_emptied(self) -> bool:
         """Whether the database was there and empty, so that all that it held is gone."""
         return self._place.is_emptied
@@ -156,26 +167,34 @@ class Store:
     def commit(self, changes: Changes) -> Committed:
         """Applies all of it in one transaction, on disk when this returns, or nothing of it.
 
-        SpoolError: full, io, read_only, busy. The store stays usable: the same call succeeds when
-        the disk does. On a full disk changes without `appended` go through a reserve, so that
+        SpoolError: full, io, read_only, busy, gone. The store stays usable: the same call succeeds
+        when the disk does. On a full disk changes without `appended` go through a reserve, so that
         settled frames can be deleted and make room: after `full`, commit the rest without them.
         """
-        if changes.appended and not self._has_reserve:
+        if (changes.appended or changes.probes is not None) and not self._has_reserve:
             self._has_reserve = self._place.take_reserve()
-            if not self._has_reserve:
-                raise SpoolError(
-                    "full",
-                    self._place.database_path,
-                    "no space left on the disk but for deletions: free some",
-                )
+            lack = self.lack
+            if lack is not None and changes.appended:
+                raise lack
         try:
-            return self._mending(lambda: self._apply(changes))
+            committed = self._mending(lambda: self._apply(changes))
         except SpoolError as error:
             if error.kind != "full" or changes.appended or not self._place.free_reserve():
                 raise
             self._has_reserve = False
             self._checkpoint("PASSIVE")
-            return self._mending(lambda: self._apply(changes))
+            committed = self._mending(lambda: self._apply(changes))
+        self.look()  # where it went must be where the next start looks
+        return committed
+
+    def look(self) -> None:
+        """Whether the files are where they were; what was taken away is made again if it can be:
+        see `restored`. SpoolError: gone, and what else kept it from that.
+        """
+        try:
+            self._files.check()
+        except SpoolError as error:
+            self._restore(error)
 
     def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
         """Frames of a stream with ids above `after_id`, in order, up to about `byte_count_max`
@@ -309,6 +328,7 @@ class Store:
             raise
         self._place.sign()
         self._has_reserve = self._place.take_reserve()
+        self._files = database.files = Files(self._place.directory)
         return database
 
     def _renewed(self, damaged: Database | None = None, *, lost: tuple[int, ...] = ()) -> Database:
@@ -361,11 +381,14 @@ class Store:
         """Runs a call; on a damaged database mends it and runs it again. A connection that failed
         several times is opened anew first, for it may hold on to a file that is gone.
         """
-        if self._failure_count >= _FAILURES_BEFORE_REOPEN:
+        if self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
             self._database.reopen()
         try:
             result = call()
         except SpoolError as error:
+            if error.kind == "gone":
+                self._restore(error)
+                return call()
             if error.kind == "corrupt":
                 if self._repair_count == _REPAIRS_MAX:
                     raise
@@ -376,6 +399,64 @@ class Store:
             raise
         self._failure_count = 0
         return result
+
+    def _restore(self, error: SpoolError) -> None:
+        """Makes again what was taken away, from what is still open; raises `error` if it cannot."""
+        taken = self._files.taken()
+        if error.kind != "gone" or not taken:
+            if taken:
+                raise error
+            return  # it was put back
+        try:
+            self._place.claim_again(self._files.device)
+            if DATABASE in taken:
+                self._make_again()
+            elif taken != [LOCK]:
+                self._begin_log(taken)
+            self._files.note()
+        except SpoolError as obstacle:
+            if obstacle.kind in ("full", "io", "read_only"):
+                raise
+            text = f"{' and '.join(taken)} cannot be made again: {obstacle.message}"
+            raise gone(self._place.directory, text) from obstacle
+        self.restored = f"{' and '.join(taken)} in {self._place.directory}"
+        if CUT_LOG in taken:
+            self.restored += ": what had been in it and not in the database is lost"
+
+    def _make_again(self) -> None:
+        """A new database in the place of one that is not there any more but still open."""
+        saved: Salvage | None = None
+
+        def fill(path: str) -> None:
+            nonlocal saved
+            _make_tables(path)
+            with contextlib.closing(Database(path, is_owner=True)) as new:
+                saved = salvage(self._database, new, self._letters_bytes_max)
+            if saved.cut_off_by is not None:
+                raise saved.cut_off_by
+
+        if Path(self._place.database_path).exists():
+            raise SpoolError("foreign", self._place.database_path, "another file is in its place")
+        self._place.set_aside(self._wall_ms())  # a log without its database is nothing for the new
+        self._place.make(fill)
+        self._place.put()
+        old, self._database = self._database, self._opened(Found.SPOOL)
+        old.close()
+        self.letters = Letters(self._database)
+
+    def _begin_log(self, taken: list[str]) -> None:
+        """The database is there, its log or the index of it is not, or not whole. Nobody else may
+        have it open meanwhile: two logs, or two indexes, of one database would ruin it.
+        """
+        if CUT_LOG not in taken:
+            if LOG in taken:
+                self._place.set_log_aside(self._wall_ms())
+            with self._database.reading() as connection:  # copies the log; fails unless alone
+                connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        self._database.reconnect()
+        with self._database.reading() as connection:
+            schema.begin(connection, self._database.path)
+            look_over(connection, self._database.path)  # a read: it makes the log and the index
 
     # What calls do
 
@@ -389,7 +470,15 @@ class Store:
                 remove_frames(connection, changes.settled)
             if changes.dead:
                 letters_dropped = add_letters(connection, changes.dead, self._letters_bytes_max)
-        return Committed(letters_dropped)
+            if changes.probes is not None:
+                write_something(connection)
+        return Committed(letters_dropped, bool(changes.appended) or self._is_over(changes.probes))
+
+    def _is_over(self, probed: SpoolErrorKind | None) -> bool:
+        """Whether a trouble of this kind is, now that a commit without frames has written."""
+        if probed == "full":
+            return self._has_reserve and self._place.has_room()
+        return probed is not None
 
     def _read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
         with self._database.reading() as connection:
@@ -405,6 +494,7 @@ class Store:
         """Copies the log into the database. Failing is no error: the log keeps what it has."""
         with contextlib.suppress(sqlite3.Error):
             self._database.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+        self._files.note_log()
 
 
 def _make_tables(path: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.base.record import Record
 from kdaemon.spool.letters import DeadLetter
 
@@ -38,20 +39,25 @@ class Changes:
     """What one commit does, all or nothing.
 
     `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), in the
-    place of what was known. An id that is not stored is no error in either.
+    place of what was known. An id that is not stored is no error in either. `probes`: the
+    trouble whose end is looked for: something is written in any case.
     """
 
     appended: list[NewFrame] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     progress: list[tuple[int, bytes]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    probes: SpoolErrorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What else a commit did: `letters_dropped` older letters made room for the new ones."""
+    """What else a commit did: `letters_dropped` older letters made room for the new ones.
+    `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe can tell.
+    """
 
     letters_dropped: int
+    has_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,7 @@ class Verification:
 class Salvage:
     """A damaged database put aside, and what was saved out of it. `path`: where it is now.
     `problem`: why not everything was, in words; None: every row that can be read was.
+    `cut_off_by`: what the new database failed with, before all was copied.
     """
 
     path: str
@@ -138,3 +145,4 @@ class Salvage:
     record_count: int
     letter_count: int
     problem: str | None
+    cut_off_by: SpoolError | None = None

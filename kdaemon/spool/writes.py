@@ -84,6 +84,12 @@ def note_progress(connection: sqlite3.Connection, progress: list[tuple[int, byte
     )
 
 
+def write_something(connection: sqlite3.Connection) -> None:
+    """Makes the transaction one that writes, and leaves nothing."""
+    connection.execute("INSERT INTO progress VALUES (-1, x'00')")
+    connection.execute("DELETE FROM progress WHERE id = -1")
+
+
 def quarantine(
     connection: sqlite3.Connection, key: int, ids: list[int], now_ms: int
 ) -> tuple[int, int]:

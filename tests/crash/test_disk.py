@@ -5,6 +5,7 @@ and a directory that is really taken.
 import contextlib
 import http.client
 import json
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -108,8 +109,46 @@ def test_a_full_disk_refuses_stored_and_nothing_else_until_it_has_space_again(
         wait_for(lambda: daemon.page("/readyz")[0] == 200 or None, "readiness")
         daemon.wait_settled()
         assert daemon.stop() == 0
-        stored = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-        found = Counter(data_of(record).decode() for record in stored)
+        found = stored_texts(service)
+        assert [text[:20] for text in putter.kept if text not in found] == []
+
+
+def stored_texts(service: str) -> Counter[str]:
+    endpoint = Endpoint("sandbox", url=service, put_url=service)
+    return Counter(data_of(record).decode() for record in endpoint.read_stream("demo"))
+
+
+def test_a_spool_whose_directory_is_deleted_keeps_its_promises_through_a_kill(
+    tmp_path: Path,
+) -> None:
+    spool = tmp_path / "spool"
+    settings = {"spool.directory": str(spool), **SOON_OVER}
+    with sandbox("demo") as service:
+        with running(tmp_path, settings, service=service) as daemon:
+            putter = Putter(daemon)
+            daemon.inject(HANG)  # so that what is stored stays
+            assert putter.put("stored")[0]
+            shutil.rmtree(spool)
+            assert putter.put("stored")[0]
+            assert (spool / "spool.db").exists()
+            daemon.wait_log("files of the spool were taken away, and are made again")
+            shutil.rmtree(spool)
+            spool.write_text("in its place")
+            is_kept, text = putter.put("stored")
+            assert not is_kept
+            assert str(spool) in text
+            status, why = daemon.page("/readyz")
+            assert (status, "spool.db" in why) == (503, True), why
+            assert "kdaemon_spool_in_trouble 1" in daemon.page("/metrics")[1]
+            spool.unlink()
+            wait_for(lambda: daemon.page("/readyz")[0] == 200 or None, "readiness")
+            assert putter.put("stored")[0]
+            daemon.close()  # as kill -9
+            daemon.clear_faults()
+        with running(tmp_path, settings, service=service) as daemon:
+            daemon.wait_settled()
+            assert daemon.stop() == 0
+        found = stored_texts(service)
         assert [text[:20] for text in putter.kept if text not in found] == []
 
 

@@ -1,0 +1,95 @@
+"""Whether the files that SQLite has open are still those that stand under their names.
+
+SQLite trusts its descriptors: of files that were deleted, moved or replaced it goes on to make
+commits, which no later start finds. So `Database` asks here before each transaction and `Store`
+asks again before it calls a commit stored. Reads only what `stat` says: some microseconds, beside
+an fsync. Knows no table. Invariant: `check` is silent only if all that a start needs is there.
+"""
+
+import os
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.place import directory_error
+from kdaemon.spool.schema import WAL_BYTES_MAX
+
+DATABASE, LOG, INDEX, LOCK = "spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"
+CUT_LOG = "the end of spool.db-wal"
+"""Word of `taken` for a log that is the same file, and shorter than SQLite left it."""
+
+
+class Files:
+    """The four files of an open spool, as they were when it was opened."""
+
+    def __init__(self, directory: str) -> None:
+        self._paths = {name: str(Path(directory, name)) for name in (DATABASE, LOG, INDEX, LOCK)}
+        self._known: dict[str, tuple[int, int]] = {}  # device and inode
+        self._log_bytes = 0
+        self.directory = directory
+        self.device = 0  # of the directory
+        self.note()
+
+    def note(self) -> None:
+        """What stands there now is what SQLite has open. Raises SpoolError."""
+        self._known.clear()
+        self.device = self._stat(self.directory, LOCK).st_dev
+        for name, path in self._paths.items():
+            status = self._stat(path, name)
+            self._known[name] = status.st_dev, status.st_ino
+        self.note_log()
+
+    def note_log(self) -> None:
+        """SQLite wrote the log, or cut it: from now on it is as long as it is."""
+        try:
+            self._log_bytes = os.stat(self._paths[LOG]).st_size  # noqa: PTH116 - each commit
+        except OSError:
+            self._log_bytes = 0  # `check` tells
+
+    def check(self) -> None:
+        """Raises SpoolError: `gone` if a file is not there or is another one; `directory` or `io`
+        if that cannot be told.
+        """
+        taken = self.taken()
+        if taken:
+            raise gone(self.directory, f"{' and '.join(taken)} {_was(taken)} taken away")
+
+    def taken(self) -> list[str]:
+        """Which of the files are not what they were, by name. SpoolError: `directory`, `io`."""
+        taken = []
+        for name, known in self._known.items():
+            try:
+                status = os.stat(self._paths[name])  # noqa: PTH116 - a Path costs more than this
+            except (FileNotFoundError, NotADirectoryError):
+                taken.append(name)
+                continue
+            except OSError as error:
+                raise directory_error(self._paths[name], error) from error
+            if (status.st_dev, status.st_ino) != known:
+                taken.append(name)
+            # Nobody but this process shortens the log, but down to its limit.
+            elif name is LOG and status.st_size < min(self._log_bytes, WAL_BYTES_MAX):
+                taken.append(CUT_LOG)
+        return taken
+
+    def _stat(self, path: str, name: str) -> os.stat_result:
+        try:
+            return os.stat(path)  # noqa: PTH116 - as above
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise gone(self.directory, f"{name} was taken away") from error
+        except OSError as error:
+            raise directory_error(path, error) from error
+
+
+def gone(directory: str, what: str) -> SpoolError:
+    """`what`: in words; the remedy is added."""
+    return SpoolError(
+        "gone",
+        directory,
+        f"{what} while the daemon runs: put back what was there, or empty the place, and it is made"
+        " again from what the daemon still has open; a restart before that loses what is there"
+        " alone",
+    )
+
+
+def _was(taken: list[str]) -> str:
+    return "was" if len(taken) == 1 else "were"

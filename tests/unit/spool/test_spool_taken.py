@@ -1,0 +1,270 @@
+"""The disk under a running spool: who is told what, and when the trouble ends."""
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import SpoolError
+from kdaemon.base.frame import Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import RecordResult
+from kdaemon.spool import spool as spool_module
+from kdaemon.spool.place import Place
+from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.system import SystemClock
+from tests.kit.patience import PATIENCE_S
+from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
+
+LOST = "the spool takes no frames"
+FOUND = "the spool takes frames again"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(spool_module, "LOOK_INTERVAL_S", 0.01)
+
+
+async def answered(spool: Spool, target: FakeTarget, data: bytes) -> RecordResult | None:
+    """What the client of a frame of one record hears."""
+    settled: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    spool._probe_at_ns = 0  # it is let through, as one a second is
+    assert spool.put(target, a_frame(data, on_settled=settled.set_result))
+    frame = await asyncio.wait_for(settled, PATIENCE_S)
+    return frame.results[0]
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.001)
+
+
+async def test_a_directory_that_is_deleted_is_made_again_with_all_that_was_promised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, target = tmp_path / "spool", FakeTarget(room=1)
+    async with a_spool(directory, target) as spool:
+        for data in (b"a", b"b"):
+            assert await answered(spool, target, data) is STORED
+        shutil.rmtree(directory)
+        assert await answered(spool, target, b"c") is STORED
+        shutil.copytree(directory, tmp_path / "killed")
+        assert spool.counters.restorations >= 1
+        target.make_room(10)
+        await until(lambda: target.data == [b"a", b"b", b"c"])
+    assert "files of the spool were taken away" in caplog.text
+    again = FakeTarget()
+    async with a_spool(tmp_path / "killed", again):
+        await until(lambda: again.data == [b"a", b"b", b"c"])
+
+
+async def test_a_place_that_somebody_took_refuses_until_it_is_free_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, target = tmp_path / "spool", FakeTarget(room=1)
+    async with a_spool(directory, target) as spool:
+        assert await answered(spool, target, b"a") is STORED
+        assert await answered(spool, target, b"b") is STORED
+        shutil.rmtree(directory)
+        directory.write_text("mine")
+        await until(lambda: spool.trouble is not None)  # though nobody stores anything
+        for _ in range(3):
+            result = await answered(spool, target, b"c")
+            assert result is not None
+            assert result.error_code == "ServiceUnavailable"
+            assert str(directory) in (result.error_message or "")
+        assert target.counters.rejected[RejectReason.SPOOL] == 3
+        assert target.counters.unaccounted() == 0
+        failures = spool.counters.commit_failures
+        await until(lambda: spool.counters.commit_failures > failures + 5)
+        target.make_room(10)
+        await until(lambda: target.data == [b"a", b"b"])  # what is open is delivered
+        target.settle(target.frames[0])
+        directory.unlink()
+        await until(lambda: spool.trouble is None)  # though nobody stores anything
+        assert await answered(spool, target, b"d") is STORED
+        shutil.copytree(directory, tmp_path / "killed")
+    assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
+    again = FakeTarget()
+    async with a_spool(tmp_path / "killed", again):
+        await until(lambda: again.data == [b"b", b"d"])
+
+
+@pytest.mark.parametrize("owes", [False, True])
+async def test_a_commit_with_nothing_to_write_ends_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, owes: bool
+) -> None:
+    """A disk that turned read-only takes an empty transaction."""
+    target = FakeTarget()
+    real_apply = Store._apply
+    probe_count = 0
+    is_read_only = False
+
+    def apply(store: Store, changes: Changes) -> Committed:
+        nonlocal probe_count
+        store._database.connection.execute(f"PRAGMA query_only = {is_read_only:d}")
+        probe_count += is_read_only
+        return real_apply(store, changes)
+
+    monkeypatch.setattr(Store, "_apply", apply)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        assert await answered(spool, target, b"a") is STORED
+        await until(lambda: target.frames)
+        is_read_only = True
+        if owes:
+            target.settle(target.frames[0])
+        else:
+            result = await answered(spool, target, b"b")
+            assert result is not None
+            assert "cannot be written" in (result.error_message or "")
+        await until(lambda: probe_count > 5)
+        assert spool.trouble is not None
+        assert spool.trouble.kind == "read_only"
+        is_read_only = False
+        await until(lambda: spool.trouble is None)
+        if not owes:
+            target.settle(target.frames[0], [DELIVERED])
+    assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
+
+
+async def test_a_full_disk_is_one_with_space_again_when_the_largest_commit_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though no client stores anything: they stay away from who is not ready."""
+    target = FakeTarget()
+    real_apply, has_room, probe_count = Store._apply, False, 0
+
+    def apply(store: Store, changes: Changes) -> Committed:
+        if changes.appended and not has_room:
+            raise SpoolError("full", "/spool", "no space left")
+        return real_apply(store, changes)
+
+    def look(_place: Place) -> bool:
+        nonlocal probe_count
+        probe_count += 1
+        return has_room
+
+    monkeypatch.setattr(Store, "_apply", apply)
+    monkeypatch.setattr(Place, "has_room", look)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        assert await answered(spool, target, b"a") is not STORED
+        await until(lambda: probe_count > 3)
+        assert spool.trouble is not None
+        has_room = True
+        await until(lambda: spool.trouble is None)
+        assert await answered(spool, target, b"b") is STORED
+    assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
+
+
+async def test_dead_letters_that_are_dropped_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = FakeTarget()
+
+    def small() -> Store:
+        return Store.open(str(tmp_path), letters_bytes_max=1_000, wall_ms=lambda: 1_000)
+
+    refused = RecordResult(error_code="ValidationException", error_message="no")
+    async with a_spool(tmp_path, target, store=small) as spool:
+        for number in range(10):
+            assert await answered(spool, target, bytes(400)) is STORED
+            await until(lambda number=number: len(target.frames) > number)
+            target.settle(target.frames[number], [refused])
+        await until(lambda: spool.counters.letters_dropped >= 8)
+        dropped = spool.counters.letters_dropped
+    assert dropped
+    lines = [one for one in caplog.messages if one.startswith("dead letters are dropped")]
+    assert len(lines) == 1, "a line a minute"
+
+
+def test_the_probe_leaves_nothing_and_tells_what_fits(tmp_path: Path) -> None:
+    store = open_store(tmp_path)()
+    for kind in ("full", "io"):
+        assert store.commit(Changes(probes=kind)).has_proved
+    assert not store.commit(Changes()).has_proved
+    assert not (tmp_path / "spool.probe").exists()
+    assert store.verify().is_sound
+    store.close()
+
+
+class SetClock(SystemClock):
+    """One whose time of day somebody sets."""
+
+    ahead_s = 0.0
+
+    def wall_seconds(self) -> float:
+        return time.time() + self.ahead_s
+
+
+@pytest.mark.parametrize("ahead_s", [25 * 3600.0, -3600.0])
+async def test_a_clock_that_was_set_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ahead_s: float
+) -> None:
+    clock = SetClock()
+    spool = Spool(open_store(tmp_path), 1 << 26, ByteBudget(1 << 26), clock)
+    await spool.open()
+    await spool.recover(lambda _name: FakeTarget())
+    clock.ahead_s = ahead_s
+    said = "the clock was set"
+    await until(lambda: said in caplog.text)
+    spool._tell_clock()
+    await spool.aclose()
+    assert caplog.text.count(said) == 1
+
+
+async def test_records_from_the_future_are_said_at_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = FakeTarget(room=0)
+    async with a_spool(tmp_path, target) as spool:
+        assert await answered(spool, target, b"a") is STORED
+    clock = SetClock()
+    clock.ahead_s = -3600.0
+    spool = Spool(open_store(tmp_path), 1 << 26, ByteBudget(1 << 26), clock)
+    await spool.open()
+    await spool.recover(lambda _name: target)
+    await spool.aclose()
+    assert "from the future" in caplog.text
+
+
+async def test_a_disk_without_room_for_the_reserve_is_said_at_start_with_the_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = FakeTarget()
+    with monkeypatch.context() as full:
+        full.setattr(Place, "take_reserve", lambda _place: False)
+        spool = Spool(open_store(tmp_path), 1 << 26, ByteBudget(1 << 26), SystemClock())
+        await spool.open()
+        assert spool.trouble is not None
+        assert "the spool keeps 16 MiB in reserve" in str(spool.trouble)
+        await spool.recover(lambda _name: target)
+        result = await answered(spool, target, b"a")
+        assert result is not None
+        assert "16 MiB" in (result.error_message or "")
+    await until(lambda: spool.trouble is None)  # though nobody stores anything
+    assert await answered(spool, target, b"b") is STORED
+    await spool.aclose()
+    assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
+
+
+def test_a_disk_that_is_too_small_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)()
+    assert store.lack is None
+    disk = os.statvfs(tmp_path)
+
+    class Small:
+        f_frsize, f_blocks, f_bavail = disk.f_frsize, (12 << 20) // disk.f_frsize, 100
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: Small)
+    store._has_reserve = False
+    assert "the disk has 12 MiB in all, and the spool needs 24 MiB at least" in str(store.lack)
+    store.close()

@@ -1,0 +1,305 @@
+"""Files are taken away under an open store: nothing is called stored that the next start would not
+find, and what was stored is there again as soon as its place is.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.store import Changes, Store
+from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
+
+Taking = Callable[[Path], object]
+
+
+def after_a_kill(directory: Path, to: Path) -> list[int]:
+    """What a start would find if the process died now."""
+    shutil.copytree(directory, to)
+    store = open_store(to)
+    ids = stored_ids(store)
+    store.close()
+    return ids
+
+
+def delete(name: str) -> Taking:
+    return lambda directory: (directory / name).unlink()
+
+
+def replace_by_a_copy(name: str) -> Taking:
+    def take(directory: Path) -> None:
+        shutil.copy(directory / name, directory / "copy")
+        (directory / "copy").rename(directory / name)
+
+    return take
+
+
+def delete_all(*names: str) -> Taking:
+    def take(directory: Path) -> None:
+        for one in [directory / name for name in names] or list(directory.iterdir()):
+            one.unlink()
+
+    return take
+
+
+def move(name: str) -> Taking:
+    return lambda directory: (directory / name).rename(directory / f"{name}.moved")
+
+
+HEALED: dict[str, Taking] = {
+    "directory deleted": shutil.rmtree,
+    "directory emptied": delete_all(),
+    "directory moved": lambda directory: directory.rename(directory.with_name("moved")),
+    "database deleted": delete("spool.db"),
+    "database moved": move("spool.db"),
+    "log deleted": delete("spool.db-wal"),
+    "log moved": move("spool.db-wal"),
+    "log replaced": replace_by_a_copy("spool.db-wal"),
+    "log and its index deleted": delete_all("spool.db-wal", "spool.db-shm"),
+    "index deleted": delete("spool.db-shm"),
+    "lock deleted": delete("spool.lock"),
+    "lock replaced": replace_by_a_copy("spool.lock"),
+    "database and lock deleted": delete_all("spool.db", "spool.lock"),
+}
+
+
+@pytest.mark.parametrize("taking", HEALED)
+def test_what_is_stored_is_made_again_before_anything_more_is_called_stored(
+    tmp_path: Path, taking: str
+) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1, 2, record_bytes=50_000)
+    store.commit(Changes(dead=[make_letter(1)], settled=[1]))
+    HEALED[taking](directory)
+    append(store, 3)
+    assert stored_ids(store) == [2, 3]
+    assert after_a_kill(directory, tmp_path / "killed") == [2, 3]
+    assert store.restored is not None
+    assert str(directory) in store.restored
+    with pytest.raises(SpoolError, match="in use"):
+        open_store(directory)
+    append(store, 4)
+    store.commit(Changes(settled=[3]))
+    assert store.letters.count(LetterFilter()).letter_count == 1
+    assert store.verify().is_sound
+    store.close()
+    store = open_store(directory)
+    assert (stored_ids(store), store.next_id) == ([2, 4], 5)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["spool.db-wal", "spool.db-shm"])
+def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
+    tmp_path: Path, name: str
+) -> None:
+    """Two logs of one database would ruin it."""
+    store = open_store(tmp_path)
+    append(store, 1)
+    store._database.connection.execute("PRAGMA busy_timeout = 10")
+    view = open_view(tmp_path)
+    assert stored_ids(view) == [1]
+    (tmp_path / name).unlink()
+    with pytest.raises(SpoolError) as caught:
+        append(store, 2)
+    assert caught.value.kind == "gone"
+    assert "another process" in str(caught.value)
+    view.close()
+    append(store, 2)
+    assert stored_ids(store) == [1, 2]
+    store.close()
+    store = open_store(tmp_path)
+    assert (stored_ids(store), store.set_aside) == ([1, 2], None)
+    store.close()
+
+
+def another_spool(directory: Path) -> None:
+    shutil.rmtree(directory)
+    other = open_store(directory)
+    append(other, 7)
+    other.close()
+
+
+def a_file(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.write_text("mine")
+
+
+REFUSED: dict[str, Taking] = {
+    "another spool": another_spool,
+    "a copy": replace_by_a_copy("spool.db"),
+    "a file": a_file,
+    "nothing above": lambda directory: shutil.rmtree(directory.parent),
+}
+
+
+@pytest.mark.parametrize("taking", REFUSED)
+def test_what_cannot_be_made_again_is_a_failed_commit_and_what_is_open_stays_readable(
+    tmp_path: Path, taking: str
+) -> None:
+    directory = tmp_path / "above" / "spool"
+    directory.parent.mkdir()
+    store = open_store(directory)
+    append(store, 1)
+    REFUSED[taking](directory)
+    for _ in range(4):
+        with pytest.raises(SpoolError) as caught:
+            append(store, 2)
+        assert caught.value.kind == "gone"
+        assert str(directory) in str(caught.value)
+        assert stored_ids(store) == [1]
+    if taking == "another spool":
+        store.close()
+        other = open_store(directory)
+        assert stored_ids(other) == [7], "what stands there is not ours to touch"
+        other.close()
+        return
+    store.close()
+
+
+def test_what_is_put_back_is_used_again(tmp_path: Path) -> None:
+    directory, away = tmp_path / "spool", tmp_path / "away"
+    store = open_store(directory)
+    append(store, 1)
+    directory.rename(away)
+    directory.write_text("something")
+    with pytest.raises(SpoolError):
+        append(store, 2)
+    directory.unlink()
+    away.rename(directory)
+    append(store, 2)
+    assert after_a_kill(directory, tmp_path / "killed") == [1, 2]
+    assert store.restored is None, "nothing had to be made again"
+    store.close()
+
+
+def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1)
+    real = Store._apply
+
+    def apply(store: Store, changes: Changes) -> object:
+        committed = real(store, changes)
+        shutil.rmtree(directory)
+        directory.write_text("mine")
+        return committed
+
+    with monkeypatch.context() as taken:
+        taken.setattr(Store, "_apply", apply)
+        with pytest.raises(SpoolError) as caught:
+            append(store, 2)
+    assert caught.value.kind == "gone"
+    store.close()
+
+
+def test_an_empty_directory_of_another_disk_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount that is gone leaves the directory that it stood on, and its disk is not ours."""
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1)
+    shutil.rmtree(directory)
+    directory.mkdir(0o700)
+    store._files.device += 1
+    with pytest.raises(SpoolError, match="mount"):
+        append(store, 2)
+    assert list(directory.iterdir()) == []
+    assert stored_ids(store) == [1]
+    store.close()
+
+
+@pytest.mark.parametrize("left_bytes", [0, 100, 20_000])
+def test_a_log_that_was_cut_off_is_told_and_nothing_more_is_lost(
+    tmp_path: Path, left_bytes: int
+) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1)
+    store.give_back(0)  # what stands in the database is safe
+    append(store, 2, 3)
+    os.truncate(directory / "spool.db-wal", left_bytes)
+    append(store, 4)
+    assert store.restored is not None
+    assert "the end of spool.db-wal" in store.restored
+    assert "is lost" in store.restored
+    ids = stored_ids(store)
+    assert {1, 4} <= set(ids)
+    assert after_a_kill(directory, tmp_path / "killed") == ids
+    append(store, 5)
+    assert stored_ids(store) == [*ids, 5]
+    assert store.verify().is_sound
+    store.close()
+
+
+def test_a_database_that_was_cut_off_is_mended_with_what_can_be_read(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, *range(1, 30), record_bytes=20_000)
+    store.give_back(0)
+    os.truncate(directory / "spool.db", 100_000)
+    append(store, 30)
+    assert stored_ids(store)[-1] == 30
+    assert after_a_kill(directory, tmp_path / "killed") == stored_ids(store)
+    assert store.set_aside is not None
+    store.close()
+
+
+def test_a_look_tells_what_is_gone_without_a_commit(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1)
+    store.look()
+    shutil.rmtree(directory)
+    store.look()
+    assert after_a_kill(directory, tmp_path / "killed") == [1]
+    shutil.rmtree(directory)
+    directory.write_text("mine")
+    with pytest.raises(SpoolError) as caught:
+        store.look()
+    assert caught.value.kind == "gone"
+    store.close()
+
+
+def test_a_directory_that_cannot_be_looked_at_is_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount that fails, a permission that was taken: the kernel's word is passed on."""
+    store = open_store(tmp_path / "spool")
+    append(store, 1)
+    real = os.stat
+
+    def stat(path: str, **options: bool) -> os.stat_result:
+        if str(path).endswith("spool.db"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    with monkeypatch.context() as taken:
+        taken.setattr(os, "stat", stat)
+        with pytest.raises(SpoolError, match="Permission denied") as caught:
+            append(store, 2)
+        assert caught.value.kind == "directory"
+    append(store, 2)
+    assert stored_ids(store) == [1, 2]
+    store.close()
+
+
+def test_changes_of_a_commit_that_was_refused_are_not_applied(tmp_path: Path) -> None:
+    directory, away = tmp_path / "spool", tmp_path / "away"
+    store = open_store(directory)
+    append(store, 1)
+    directory.rename(away)
+    directory.write_text("mine")
+    with pytest.raises(SpoolError):
+        store.commit(Changes(appended=[new_frame(2)], settled=[1]))
+    directory.unlink()
+    away.rename(directory)
+    assert stored_ids(store) == [1]
+    store.close()
