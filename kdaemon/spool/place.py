@@ -68,7 +68,7 @@ class Place:
         self._lock_fd = lock_fd
         self._was_spool = was_spool
         self.warning: str | None = None  # what is to be said of the directory
-        self.is_emptied = False  # the database of a spool was found with nothing in it
+        self.is_emptied = False  # the database of a spool was found empty, or not at all
 
     @classmethod
     def claim(cls, directory: str) -> "Place":
@@ -138,6 +138,7 @@ class Place:
             if _size(path + "-wal"):  # a log without its database: opening would delete it
                 return Found.DAMAGED
             if not self._ready_path.exists():
+                self.is_emptied = self._was_spool
                 return Found.NOTHING
             self.put()
             return Found.SPOOL

@@ -142,7 +142,7 @@ class Spool:
             fields = {"bytes": self._store.mended_count}
             log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
         if self._store.is_emptied:
-            log.error("the spool's database was found empty: what it held is gone")
+            log.error("the spool's database was found empty, or gone: what it held is lost")
 
     async def recover(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True

@@ -133,7 +133,7 @@ class Store:
 
     @property
     def is_emptied(self) -> bool:
-        """Whether the database was there and empty, so that all that it held is gone."""
+        """Whether a spool stood here and its database is empty or gone, with all that it held."""
         return self._place.is_emptied
 
     @property

@@ -3,6 +3,7 @@
 Faults come from below SQLite (`tests/kit/disk.py`) or from the kernel (limits, small disks).
 """
 
+import os
 import resource
 import shutil
 import sqlite3
@@ -166,6 +167,36 @@ def test_a_write_beyond_the_kernels_limit_is_refused_and_done_when_the_limit_is_
     store.close()
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR_WRITE])
+def test_a_disk_that_turns_read_only_takes_an_empty_commit_and_no_probe(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Of files that were open before, SQLite says only that writing failed."""
+    store = open_store(disk.directory)
+    append(store, 1)
+    real = os.statvfs(disk.directory)
+
+    class ReadOnly:
+        f_flag, f_bavail = os.ST_RDONLY, real.f_bavail
+
+    with monkeypatch.context() as turned:
+        turned.setattr(os, "statvfs", lambda _path: ReadOnly)
+        disk.before = lambda _operation, _name: code
+        for _ in range(4):
+            assert not store.commit(Changes()).has_proved
+            for changes in (Changes(appended=[new_frame(2)]), Changes(probes="read_only")):
+                error = refusal(store, changes)
+                assert error.kind == "read_only"
+                assert "remount" in str(error)
+            assert stored_ids(store) == [1]
+    disk.before = works
+    assert store.commit(Changes(probes="read_only")).has_proved
+    append(store, 2)
+    assert stored_ids(store) == [1, 2]
+    assert store.set_aside is None
+    store.close()
+
+
 def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
@@ -313,14 +344,104 @@ open_store(disk).close()
 """
 
 
+IS_UNMOUNTED = """
+import subprocess
+store = open_store(disk)
+append(store, 1)
+subprocess.run(["umount", "--lazy", str(disk)], check=True)
+disk.chmod(0o700)
+for _ in range(4):
+    try:
+        append(store, 2)
+    except SpoolError as error:
+        assert error.kind == "gone" and "mount the spool's own again" in str(error), error
+    else:
+        raise AssertionError("stored where nobody will look")
+assert list(disk.iterdir()) == [], "and the disk below is left alone"
+assert stored_ids(store) == [1], "what is open is read still"
+store.close()
+"""
+
+HAS_NO_INODES = """
+store = open_store(disk)
+append(store, 1)
+store._place.free_reserve()
+store._has_reserve = False
+count = 0
+try:
+    while True:
+        (disk / f"other-{count}").touch()
+        count += 1
+except OSError:
+    pass
+assert store.lack is not None and "inodes" in str(store.lack)
+for _ in range(3):
+    try:
+        append(store, 2)
+    except SpoolError as error:
+        assert error.kind == "full" and "inodes" in str(error), error
+    else:
+        raise AssertionError("stored without a reserve")
+    assert not store.commit(Changes(probes="full")).has_proved
+store.commit(Changes(settled=[1]))
+for number in range(count):
+    (disk / f"other-{number}").unlink()
+assert store.commit(Changes(probes="full")).has_proved
+append(store, 2)
+assert stored_ids(store) == [2]
+store.close()
+"""
+
+IS_DELETED_WHEN_FULL = """
+import shutil
+spool = disk / "spool"
+store = open_store(spool)
+append(store, *range(1, 40), record_bytes=100_000)
+ballast = (disk / "ballast").open("wb", buffering=0)
+try:
+    while ballast.write(bytes(4096)):
+        pass
+except OSError:
+    pass
+shutil.rmtree(spool)  # what is open keeps its space
+try:
+    while ballast.write(bytes(4096)):
+        pass
+except OSError:
+    pass
+for _ in range(3):
+    try:
+        append(store, 40)
+    except SpoolError as error:
+        assert error.kind == "full", error
+    else:
+        raise AssertionError("stored on a full disk")
+assert stored_ids(store) == list(range(1, 40))
+ballast.truncate(0)
+append(store, 40)
+assert stored_ids(store) == list(range(1, 41)) and store.restored is not None
+store.close()
+store = open_store(spool)
+assert stored_ids(store) == list(range(1, 41)) and store.set_aside is None
+store.close()
+"""
+
+
 @pytest.mark.parametrize(
     "script",
-    [FILLS_AND_DRAINS, FILLED_BY_OTHERS, BECOMES_READ_ONLY],
-    ids=["fills and drains", "filled by others", "becomes read-only"],
+    [
+        *(FILLS_AND_DRAINS, FILLED_BY_OTHERS, BECOMES_READ_ONLY),
+        *(IS_UNMOUNTED, HAS_NO_INODES, IS_DELETED_WHEN_FULL),
+    ],
+    ids=[
+        *("fills and drains", "filled by others", "becomes read-only"),
+        *("is unmounted", "has no inodes", "is deleted when full"),
+    ],
 )
 def test_on_a_small_disk(tmp_path: Path, script: str) -> None:
     unshare = shutil.which("unshare")
-    mounted = f'mount -t tmpfs -o size=40m,mode=700 tmpfs "{tmp_path}" || exit 77; exec "$@"'
+    options = "size=40m,mode=700,nr_inodes=100"
+    mounted = f'mount -t tmpfs -o {options} tmpfs "{tmp_path}" || exit 77; exec "$@"'
     if unshare is None:
         pytest.skip("no unshare here")
     done = subprocess.run(

@@ -11,6 +11,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.place import Place
 from kdaemon.spool.store import Changes, Store
 from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
 
@@ -302,4 +303,50 @@ def test_changes_of_a_commit_that_was_refused_are_not_applied(tmp_path: Path) ->
     directory.unlink()
     away.rename(directory)
     assert stored_ids(store) == [1]
+    store.close()
+
+
+@pytest.mark.parametrize("taking", ["directory deleted", "database deleted", "database moved"])
+@pytest.mark.parametrize("step", ["make", "put"])
+def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taking: str, step: str
+) -> None:
+    directory, killed = tmp_path / "spool", tmp_path / "killed"
+    store = open_store(directory)
+    append(store, 1, 2)
+    HEALED[taking](directory)
+
+    class Killed(BaseException):
+        pass
+
+    real = getattr(Place, step)
+
+    def kill(place: Place, *arguments: object) -> None:
+        real(place, *arguments)
+        shutil.copytree(directory, killed)
+        raise Killed
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Place, step, kill)
+        with pytest.raises(Killed):
+            append(store, 3)
+    again = open_store(killed)
+    assert stored_ids(again) == [1, 2]
+    again.close()
+    store.close()
+
+
+@pytest.mark.parametrize("names", [["spool.db"], ["spool.db", "spool.reserve"]])
+def test_a_database_that_is_gone_at_start_is_told(tmp_path: Path, names: list[str]) -> None:
+    store = open_store(tmp_path)
+    append(store, 1)
+    assert not store.is_emptied
+    store.close()
+    delete_all(*names)(tmp_path)
+    store = open_store(tmp_path)
+    assert store.is_emptied
+    append(store, 1)
+    store.close()
+    store = open_store(tmp_path)
+    assert not store.is_emptied
     store.close()
