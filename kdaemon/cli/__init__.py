@@ -86,7 +86,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
 
 def _check_directory(where: str, directory: str) -> None:
     """Whether the daemon, run by this user, would take it; one that is not there may be made."""
-    from kdaemon.spool.place import strangers  # noqa: PLC0415 - see run
+    from kdaemon.spool.rights import strangers  # noqa: PLC0415 - see run
 
     try:
         refusal, warning = strangers(directory)

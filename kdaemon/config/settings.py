@@ -191,7 +191,8 @@ class StreamConfig:
     # No room in memory, or for `stored` on disk: "block" (a socket is not read; HTTP is refused),
     # "reject" (both are refused), "drop_oldest" (of the spool; what is dropped is counted).
     when_full: WhenFull = "block"
-    # A record nobody waits for that is older becomes a dead letter; 0: never.
+    # A record nobody waits for that is older becomes a dead letter (a stored one that was tried
+    # once); 0: never.
     max_age_ms: AgeOrOff = 0
     # "partition_key": records of one key are delivered in the order they were taken. Then all the
     # stream's records are `stored`, or none is: rules.py says why. What `drop_oldest` drops leaves

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.place import directory_error
+from kdaemon.spool.rights import directory_error
 from kdaemon.spool.schema import WAL_BYTES_MAX
 
 DATABASE, LOG, INDEX, LOCK = "spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"

@@ -20,7 +20,8 @@ from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
 from kdaemon.spool.log import LogState, mend_log
-from kdaemon.spool.place import Found, Place, directory_error, size_bytes
+from kdaemon.spool.place import Found, Place, size_bytes
+from kdaemon.spool.rights import directory_error
 from kdaemon.spool.rows import backlogs, look_over, read_frames, stream_keys, verify
 from kdaemon.spool.salvage import salvage
 from kdaemon.spool.standing import CUT_LOG, DATABASE, LOCK, LOG, Files, gone

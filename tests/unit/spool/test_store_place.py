@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.place import Place, strangers
+from kdaemon.spool.place import Place
+from kdaemon.spool.rights import strangers
 from tests.kit.stores import append, open_store, open_view, stored_ids
 
 is_root = os.geteuid() == 0

@@ -1,0 +1,101 @@
+"""What the operating system says of a spool's directory, in words: whose it is, what failed.
+
+Reads only. Knows no file of a spool. Invariant: each error names the path and what to do.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+
+
+def directory_error(path: str, error: OSError) -> SpoolError:
+    """What an error of the operating system means for a spool at `path`, and what to do."""
+    reason = os.strerror(error.errno or 0)
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return SpoolError(
+                "full", path, f"{reason}: free space there, or set another spool.directory"
+            )
+        case errno.EROFS:
+            return SpoolError(
+                "read_only",
+                path,
+                f"{reason}: remount it for writing, or set another spool.directory",
+            )
+        case errno.EACCES | errno.EPERM:
+            return SpoolError(
+                "directory",
+                path,
+                f"{reason} for user {_user(os.geteuid())}; it belongs to {_owner(path)}: "
+                f"chown -R {_user(os.geteuid())} it, or set another spool.directory",
+            )
+        case errno.ENOTDIR | errno.EEXIST | errno.ELOOP:
+            return SpoolError(
+                "directory",
+                path,
+                "not a directory, or a link in its place: move it away, or set another "
+                "spool.directory",
+            )
+        case errno.ENOENT:
+            return SpoolError(
+                "directory",
+                path,
+                f"does not exist, nor does the directory above it: mkdir -p {path}, or set another "
+                "spool.directory",
+            )
+        case _:
+            return SpoolError("io", path, f"{reason}: look at the disk (dmesg)")
+
+
+def strangers(directory: str) -> tuple[str | None, str | None]:
+    """Who but us may change what stands in an existing directory: (why it is not used, what is to
+    be said of it), one of them None, or both. Whoever may write there can take away what was
+    acknowledged, or put something else in its place. Raises OSError.
+
+    As PostgreSQL and sshd have it, but that a group may write: a volume of Kubernetes that has an
+    fsGroup belongs to root and to a group that shares it, and cannot be had otherwise.
+    """
+    status = Path(directory).stat()
+    me, owner, mode = os.geteuid(), status.st_uid, stat.S_IMODE(status.st_mode)
+    if me == 0 and owner != 0:
+        # To root every mode is open, and what root leaves there its owner could not read.
+        remedy = f"run as {_user(owner)}, or chown -R root it, or set another spool.directory"
+        return f"belongs to {_user(owner)}, and this is root: {remedy}", None
+    if owner not in (me, 0):
+        remedy = f"chown -R {_user(me)} it, or set another spool.directory"
+        return f"belongs to {_user(owner)}, and this is {_user(me)}: {remedy}", None
+    if mode & stat.S_IWOTH:
+        return f"everybody may write there (mode {mode:04o}): chmod 0700 it", None
+    if mode & stat.S_IWGRP:
+        group = _group(status.st_gid)
+        return (
+            None,
+            f"the group {group} may write there (mode {mode:04o}): if it need not, chmod g-w",
+        )
+    return None, None
+
+
+def _owner(path: str) -> str:
+    try:
+        return _user(Path(path).stat().st_uid)
+    except OSError:
+        return "another user"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
