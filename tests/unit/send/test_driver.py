@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import socket
+from dataclasses import replace
 
 import pytest
 
 from kdaemon.base.admission import make_frame
+from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -167,3 +169,24 @@ async def test_a_call_that_finds_no_connection_is_recalled_with_its_clients(
         await driver.aclose()
     listener.close()
     assert service.received == []
+
+
+async def test_what_grew_too_old_is_logged_with_its_reason_though_no_call_ends(
+    service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not as refused by the service for itself."""
+    service.script.append(refusal("AccessDeniedException", "no"))
+    clock = SystemClock()
+    settings = replace(SETTINGS, max_age_ns=1_000_000)
+    engine = Engine(settings, ByteBudget(2**30), SystemDice(7), clock.now_ns())
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        told = asyncio.get_running_loop().create_future()
+        frame = make_frame([Record(b"a", "k")], [2], Acknowledge.ACCEPTED, told.set_result, None)
+        assert driver.submit(frame)
+        await told
+        await asyncio.sleep(0)
+        await driver.aclose()
+    assert engine.counters.dead[DeadReason.EXPIRED] == 1
+    (line,) = [one for one in caplog.messages if one.startswith("records are dead")]
+    assert line == "records are dead: they are older than the stream's max_age_ms"
