@@ -273,6 +273,10 @@ class Spool:
             await self._quiet.wait()
         if self._timer is not None:
             self._timer.cancel()
+        if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
+            fields = {"frames": self.frame_count, "why": str(self.trouble)}
+            text = "the spool's files are gone: what was stored and is not delivered ends with this"
+            log.error("%s process", text, extra={"fields": fields})
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 

@@ -194,6 +194,22 @@ def test_the_probe_leaves_nothing_and_tells_what_fits(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("is_delivered", [False, True])
+async def test_an_end_while_the_files_are_gone_says_what_ends_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_delivered: bool
+) -> None:
+    directory, target = tmp_path / "spool", FakeTarget()
+    async with a_spool(directory, target) as spool:
+        assert await answered(spool, target, b"a") is STORED
+        await until(lambda: target.frames)
+        shutil.rmtree(directory)
+        directory.write_text("mine")
+        await until(lambda: spool.trouble is not None)
+        if is_delivered:
+            target.settle(target.frames[0])
+    assert ("the spool's files are gone" in caplog.text) is not is_delivered
+
+
 class SetClock(SystemClock):
     """One whose time of day somebody sets."""
 
