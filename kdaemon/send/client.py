@@ -405,6 +405,7 @@ class ServiceClient:
             if body.is_recalled:
                 text = f"{where}: nothing was sent while the client waited"
                 failure = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
+            _empty(error)
         except Exception as error:
             if not body.unwritten:
                 raise  # nobody knows what became of it
@@ -464,6 +465,18 @@ class ServiceClient:
         if aws.uses_proxies:
             route.go_through(proxy_to(route.url))
         return route
+
+
+def _empty(error: BaseException | None) -> None:
+    """Takes the frames out of an error that we are done with, and out of those that it came from.
+    aiohttp and the connecting below it keep errors in places which those frames know: cycles, and
+    with them the call and its records.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        cause = error.__cause__ or error.__context__
+        error.__cause__ = error.__context__ = None
+        error = cause
 
 
 def _unforeseen(error: Exception, what: str, settings: str) -> ServiceError:

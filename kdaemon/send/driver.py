@@ -268,6 +268,7 @@ class StreamDriver:
         try:
             answer = await self._client.put_records(self.target, batch.records, batch.leave)
         except ServiceError as error:
+            error.kept()  # the frame that raised it knows it: a cycle that holds the records
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
             if error.code == MISSING_STREAM and self.on_missing is not None:

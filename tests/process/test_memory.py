@@ -3,6 +3,7 @@ the process holds what `memory_bytes_max` says. When the service is back, all of
 """
 
 import base64
+import json
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,17 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox
-from tests.kit.endpoints import Endpoint
+from tests.kit.daemon import (
+    MIB,
+    READY,
+    Daemon,
+    environment,
+    from_scratch,
+    running,
+    sandbox,
+    write_config,
+)
+from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 
 HELD_BYTES = 64 * MIB
@@ -20,6 +30,11 @@ ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
 UNLIMITED = 10**9
 SHARD_COUNT = 4
 CONNECTION_COUNT = 4
+
+NO_COLLECTOR = "import gc; gc.disable(); from kdaemon.__main__ import main; main()"
+ROUNDS = 200  # PutRecords of 500 records, which hold 60 MiB
+FAULTS = ("reset", "status", "unparsable_body", "throttle")
+FLAT_BYTES = 12 * MIB  # of growth, where all that is held is given back; 2 to 6 MiB were seen
 
 
 class Pusher:
@@ -130,3 +145,50 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
         assert missing == [], f"{len(missing)} of {len(accepted)} accepted records are lost"
         assert found.total() - len(found) <= duplicates
         assert daemon.counted("kdaemon_memory_held_bytes") == 0
+
+
+@pytest.mark.parametrize("promise", ["stored", "delivered"])
+def test_without_the_collector_the_process_stays_as_large_as_it_was(
+    tmp_path: Path, promise: str
+) -> None:
+    """Now and then a call to the service fails, in one way or another."""
+    quotas = {"shard_records_per_second": UNLIMITED, "shard_bytes_per_second": UNLIMITED}
+    (tmp_path / "spool").mkdir()
+    with sandbox("demo", SHARD_COUNT, **quotas) as service:
+        settings = {
+            "endpoint_url": service,
+            "region": "us-east-1",
+            "spool.directory": str(tmp_path / "spool"),
+            **{f"default.{key}": value for key, value in quotas.items()},
+        }
+        arguments = ["run", "--config", str(write_config(tmp_path, settings))]
+        daemon = Daemon(arguments, environment(), program=("-c", NO_COLLECTOR))
+        try:
+            daemon.wait_log(READY)
+            daemon.sandbox_url = service
+            endpoint = Endpoint("daemon", url=service, put_url=daemon.url)
+            entries = [entry(b"%0100d" % number, f"k{number}") for number in range(500)]
+            body = json.dumps({"StreamName": "demo", "Records": entries}).encode()
+
+            def is_settled() -> bool | None:
+                names = ("buffered", "in_flight", "spooled")
+                metrics = daemon.metrics()
+                waiting = sum(metrics.total(f"kdaemon_records_{name}") for name in names)
+                return None if waiting else True
+
+            def put_all(count: int) -> int:
+                for number in range(count):
+                    if number % 10 == 0:
+                        wait_for(is_settled, "all to be delivered")
+                        daemon.inject({"kind": FAULTS[number // 10 % len(FAULTS)]})
+                    answer = endpoint.put_raw("PutRecords", body, x_kdaemon_acknowledge=promise)
+                    assert answer.status == 200, answer
+                wait_for(is_settled, "all to be delivered")
+                return daemon.rss_bytes()
+
+            before_bytes = put_all(ROUNDS // 4)
+            grown_bytes = put_all(ROUNDS) - before_bytes
+            print(f"{promise}: {before_bytes // MIB} MiB, and {grown_bytes / MIB:.1f} more")
+            assert grown_bytes <= FLAT_BYTES
+        finally:
+            daemon.close()
