@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -52,6 +53,7 @@ from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.streams import Streams
 from kdaemon.system import (
+    FreedMemory,
     SystemClock,
     SystemDice,
     bound_malloc,
@@ -178,11 +180,13 @@ class Daemon:
     async def _start_admin(self) -> None:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
+        freed = FreedMemory(lambda: self._memory.bytes_taken)
+        looks = (HotWatch(self._streams, clock).look, freed.look)
         heartbeat = Heartbeat(
             clock,
             self._notifier.watchdog,
             watchdog_interval_s(os.environ, os.getpid()),
-            HotWatch(self._streams, clock).look,
+            partial(_look_each, looks),
         )
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
@@ -388,6 +392,11 @@ async def _listen(
         return await serve_sockets(bind_tcp(address.host, address.port), handler, hub, lines=lines)
     except OSError as error:
         raise _cannot_listen(key, address, error) from error
+
+
+def _look_each(looks: Sequence[Callable[[], object]]) -> None:
+    for look in looks:
+        look()
 
 
 def _bodies_bytes_max(config: Config) -> int:

@@ -159,3 +159,29 @@ print(reserved_mib() - before < 200)
 together.wait()
 """
     assert run(script).stdout == "True\n"
+
+
+def test_what_a_load_has_freed_goes_back_to_the_system_when_it_is_over() -> None:
+    script = """
+import asyncio
+from kdaemon.system import FreedMemory, _rss_bytes
+async def main():
+    held = 0
+    freed = FreedMemory(lambda: held)
+    before = _rss_bytes()
+    blocks = [bytes(10_000) for _ in range(6_000)]
+    held = 60_000_000
+    last = blocks.pop()  # stands above all the others
+    blocks.clear()
+    for _ in range(3):
+        freed.look()
+        await asyncio.sleep(0)
+    print(_rss_bytes() - before > 40_000_000)
+    held = 0
+    freed.look()
+    freed.look()
+    while _rss_bytes() - before > 20_000_000:
+        await asyncio.sleep(0.01)
+asyncio.run(main())
+"""
+    assert run(script).stdout == "True\n"
