@@ -18,19 +18,26 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DeadReason, DropReason, StreamCounters
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.room import Room, Share
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
-READ_BYTES_MAX = 4 * 1024 * 1024  # of payload in one read: what is in memory without being counted
 READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
+
+TURN_RECORDS = 2_000
+"""Records that one stream hands over in a turn of the loop, a frame counted as FRAME_RECORDS of
+them: reviving and routing them takes some 4 ms. Ours, 2026-11-28."""
+
+FRAME_RECORDS = 8
 
 
 class WallClock(Clock, Protocol):
@@ -80,19 +87,20 @@ class Held:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One stream's frames between disk and engine. `ahead`: read, and not taken for want of room;
-    bound: one read. `in_hand`: frames that wait for their commit, or that its engine has.
-    `stored_bytes`: of its rows, about; `is_listed`: whether these count as a listed stream's.
+    """One stream's frames between disk and engine. `share`: what these have of the memory. `ahead`:
+    read, and not handed over yet; bound: one read. `in_hand`: frames that wait for their commit, or
+    that its engine has. `stored_bytes`: of its rows, about.
     """
 
     target: Target
-    is_listed: bool
+    share: Share
     backlog: Backlog = field(default_factory=Backlog)
-    ahead: deque[Held] = field(default_factory=deque)
+    ahead: deque[StoredFrame] = field(default_factory=deque)
     in_hand: int = 0
     stored_bytes: int = 0
     is_reading: bool = False
     is_waiting_for_room: bool = False
+    is_turn_due: bool = False  # the rest of `ahead` in the next turn
     is_called_back: bool = False  # when something settles; asked for once at a time
     timer: asyncio.TimerHandle | None = None  # the end of a wait
 
@@ -107,12 +115,14 @@ class Delivery:
         loop: asyncio.AbstractEventLoop,
         clock: WallClock,
         owed: Owed,
+        memory: ByteBudget,
     ) -> None:
         self._store = store
         self._thread = thread
         self._loop = loop
         self._clock = clock
         self._owed = owed
+        self._room = Room(memory)
         self._held: dict[int, Held] = {}
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0  # on disk, of streams that are taken
@@ -126,13 +136,13 @@ class Delivery:
         """The stream's lane; one with nothing on disk if it is new."""
         lane = self._lanes.get(target.name)
         if lane is None:
-            lane = self._lanes[target.name] = Lane(target, is_listed)
+            lane = self._lanes[target.name] = Lane(target, Share(is_listed))
         elif lane.target is not target:  # it was closed while idle, and opened again
             lane.target = target
             lane.is_called_back = False  # who was asked is gone
-        if lane.is_listed is not is_listed:
-            self.unlisted_bytes += lane.stored_bytes if lane.is_listed else -lane.stored_bytes
-            lane.is_listed = is_listed
+        if lane.share.is_listed is not is_listed:
+            self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
+            self._room.move(lane.share, is_listed=is_listed)
         return lane
 
     def find(self, target: Target) -> Lane | None:
@@ -144,7 +154,7 @@ class Delivery:
         lane.in_hand += frame_count
         byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
         lane.stored_bytes += byte_count
-        if not lane.is_listed:
+        if not lane.share.is_listed:
             self.unlisted_bytes += byte_count
         if frame_count <= 0:
             self._forget_if_empty(lane)
@@ -156,7 +166,7 @@ class Delivery:
             del self._lanes[lane.target.name]
             if lane.timer is not None:
                 lane.timer.cancel()
-            if not lane.is_listed:
+            if not lane.share.is_listed:
                 self.unlisted_bytes -= lane.stored_bytes  # of rows that were found damaged
                 lane.stored_bytes = 0
 
@@ -185,7 +195,12 @@ class Delivery:
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
         held = Held(frame_id, lane, own, self.now_ms(), count, row_bytes, range(count))
-        is_taken = lane.backlog.is_empty and not lane.is_reading and self._hand_over(held)
+        is_taken = (
+            lane.backlog.is_empty
+            and not lane.is_reading
+            and self._room.has(lane.share, own.held_bytes)
+            and self._hand_over(held)
+        )
         lane.backlog.committed(frame_id, is_taken=is_taken)
         self.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
@@ -194,21 +209,40 @@ class Delivery:
         """Hands over what was read ahead, then reads more of a stream's backlog, unless it is read
         already or there is no room.
         """
-        if lane.is_reading or lane.is_waiting_for_room or self.is_stopped:
+        if lane.is_reading or lane.is_waiting_for_room or lane.is_turn_due or self.is_stopped:
             return
+        record_count = 0
         while lane.ahead:
-            if not self._hand_over(lane.ahead[0]):
+            if record_count > TURN_RECORDS:
+                lane.is_turn_due = True
+                self._loop.call_soon(self._next_turn, lane)
+                return
+            stored = lane.ahead[0]
+            # It is the engine's from here on, or ours still.
+            self._room.give_ahead(lane.share, stored.held_bytes)
+            if not self._hand_over(self._revive(lane, stored)):
+                self._room.take_back(lane.share, stored.held_bytes)
                 self._wait_for_room(lane)
                 return
-            lane.backlog.read(lane.ahead.popleft().frame_id)
+            lane.ahead.popleft()
+            lane.backlog.read(stored.id)
+            record_count += len(stored.records) + FRAME_RECORDS
         if lane.backlog.is_empty:
+            return
+        byte_count = self._room.take_ahead(lane.share)
+        if not byte_count:
+            self._wait_for_room(lane)
             return
         lane.is_reading = True
         after_id, until_id = lane.backlog.read_until, lane.backlog.last_id
         read = self._loop.run_in_executor(
-            self._thread, self._store.read, lane.target.name, after_id, READ_BYTES_MAX
+            self._thread, self._store.read, lane.target.name, after_id, byte_count
         )
         read.add_done_callback(partial(self._was_read, lane, until_id))
+
+    def _next_turn(self, lane: Lane) -> None:
+        lane.is_turn_due = False
+        self.read_on(lane)
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
@@ -232,7 +266,7 @@ class Delivery:
         """
         if lane.is_reading:
             return False
-        lane.ahead.clear()  # the engine has no room for them, and they stand on disk
+        self._let_go(lane)  # the engine has no room for them, and they stand on disk
         lane.is_reading = True  # no read meets rows that are being dropped
         drop = self._loop.run_in_executor(
             self._thread,
@@ -253,6 +287,7 @@ class Delivery:
             return False
         self._held[held.frame_id] = held
         held.lane.in_hand += 1
+        self._room.add(held.lane.share, held.frame.held_bytes)
         settled_count = held.record_count - len(held.positions)
         if settled_count:
             counters = held.lane.target.counters
@@ -264,6 +299,7 @@ class Delivery:
         """Every record of it is delivered or dead."""
         frame.on_settled = None  # the cycle held -> frame -> held would wait for the collector
         del self._held[held.frame_id]
+        self._room.add(held.lane.share, -frame.held_bytes)
         self.frame_count -= 1
         letters = letters_of(held.lane.target.name, frame, held.accepted_ms, self.now_ms())
         self._owed.settle(held.frame_id, letters)
@@ -273,10 +309,12 @@ class Delivery:
     def _was_read(self, lane: Lane, until_id: int, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
         if read.cancelled() or self.is_stopped:
+            self._let_go(lane)
             return
         error = read.exception()
         if error is not None:
             log.error("the spool cannot be read", extra={"fields": {"why": str(error)}})
+            self._let_go(lane)
             self._wait_for_room(lane)
             return
         back = read.result()
@@ -288,11 +326,20 @@ class Delivery:
             self.frame_count -= back.corrupt_count
             fields = {"stream": lane.target.name, "frames": back.corrupt_count}
             log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
-        lane.ahead.extend(self._revive(lane, stored) for stored in back.frames)
+        byte_count = sum(stored.held_bytes for stored in back.frames)
+        if not self._room.was_read(lane.share, byte_count):
+            self._wait_for_room(lane)
+            return
+        lane.ahead.extend(back.frames)
         if not back.frames:
             lane.backlog.read(until_id if back.is_end else back.last_id)
         self.read_on(lane)
         self._forget_if_empty(lane)
+
+    def _let_go(self, lane: Lane) -> None:
+        """Keeps nothing of what was read, or was to be: all of it stands on disk."""
+        lane.ahead.clear()
+        self._room.give_ahead(lane.share, lane.share.ahead_bytes)
 
     def _wait_for_room(self, lane: Lane) -> None:
         """Until something of this stream settles, or for a while: other streams may hold the memory

@@ -115,8 +115,8 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
 def read_frames(
     connection: sqlite3.Connection, key: int, stream: str, after_id: int, byte_count_max: int
 ) -> tuple[ReadBack, list[int]]:
-    """Frames of a stream after `after_id`, up to `byte_count_max` bytes of payload and at least one
-    row; and the ids of those that are damaged.
+    """Frames of a stream after `after_id`, up to `byte_count_max` bytes of memory, as a frame takes
+    it, and at least one row; and the ids of those that are damaged.
     """
     frames: list[StoredFrame] = []
     corrupt_ids: list[int] = []
@@ -135,7 +135,9 @@ def read_frames(
         except CorruptFrame:
             corrupt_ids.append(last_id)
             corrupt_record_count += row[1] if isinstance(row[1], int) else 0
-        byte_count += payload_bytes
+            byte_count += payload_bytes
+        else:
+            byte_count += frames[-1].held_bytes
         if byte_count >= byte_count_max:
             break
     cursor.close()

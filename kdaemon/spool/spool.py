@@ -132,7 +132,9 @@ class Spool:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
         self._store = await self._in_thread(self._open_store)
         self._next_id = self._store.next_id
-        self._delivery = Delivery(self._store, self._thread, self._loop, self._clock, self._owed)
+        self._delivery = Delivery(
+            self._store, self._thread, self._loop, self._clock, self._owed, self._memory
+        )
         self._tell_set_aside()
         if self._store.lack is not None:  # not only when the first client asks
             self._failed([], self._store.lack)

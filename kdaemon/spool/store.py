@@ -199,7 +199,7 @@ class Store:
 
     def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
         """Frames of a stream with ids above `after_id`, in order, up to about `byte_count_max`
-        bytes of payload and at least one if there is one. Damaged ones are moved to quarantine.
+        bytes of memory and at least one if there is one. Damaged ones are moved to quarantine.
 
         SpoolError: full, io, read_only, busy.
         """

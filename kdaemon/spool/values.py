@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kdaemon.base.admission import frame_held_bytes
 from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.base.record import Record
 from kdaemon.spool.letters import DeadLetter
@@ -32,6 +33,11 @@ class StoredFrame(msgspec.Struct, gc=False):
     accepted_ms: int
     byte_count: int
     settled: bytes | None
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that it takes, about."""
+        return frame_held_bytes(len(self.records), self.byte_count)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import pytest
 from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import room as room_module
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool, open_store
 
@@ -37,7 +38,8 @@ async def test_frames_enter_their_engine_in_the_order_of_their_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Room comes and goes, reads are short, the oldest are dropped, the daemon starts again."""
-    monkeypatch.setattr(delivery_module, "READ_BYTES_MAX", 3 * PAYLOAD_BYTES)
+    monkeypatch.setattr(room_module, "READ_BYTES_MAX", 3 * PAYLOAD_BYTES)
+    monkeypatch.setattr(room_module, "READ_BYTES_MIN", PAYLOAD_BYTES)
     monkeypatch.setattr(delivery_module, "READ_AGAIN_S", 0.001)
     dice = random.Random(seed)
     put_count = delivered_count = 0

@@ -1,0 +1,130 @@
+"""How much memory the records of the disk may have: what is read ahead, and what the engines have.
+
+Knows sizes, no frame. Pure. The backlog of all streams has half of `memory_bytes_max`, and that of
+the unlisted ones half of this: the rest is for clients that wait, and for commits. Within the half,
+a stream may have PARTS times what is left, so that many streams in an outage leave room for one
+that is well. A stream that has nothing may have one frame beyond that; these go beyond the half by
+half as much again, together.
+Invariant: what is read ahead is taken from the memory of all before it is read, and given back when
+an engine takes it. Where it sits: `delivery.py` asks before it reads and before it hands over.
+"""
+
+from dataclasses import dataclass
+
+from kdaemon.base.memory import ByteBudget
+
+BACKLOG_PART = 2
+"""The backlog may have one of so many parts of the memory. Ours, 2026-11-28."""
+
+UNLISTED_PART = 2  # and that of streams which are not listed one of so many parts of it
+
+PARTS = 2
+"""A stream may have so many times what is left of the backlog's part: one alone two thirds of it, 8
+that grow together 94 %, 90 of them 99 %. Ours, 2026-11-28."""
+
+READ_BYTES_MAX = 4 * 1024 * 1024  # of memory, as frames hold it, that one read may bring
+READ_BYTES_MIN = 64 * 1024  # less is not worth a read
+
+
+@dataclass(slots=True, eq=False)
+class Share:
+    """What one stream has of it: `ahead_bytes` are taken from the memory of all, too."""
+
+    is_listed: bool
+    held_bytes: int = 0  # all of it, `ahead_bytes` included
+    ahead_bytes: int = 0  # read, or about to be read, and in no engine
+    next_bytes: int = 0  # of the next frame, if that was read and there was no room for it
+
+
+class Room:
+    """Of all streams."""
+
+    __slots__ = ("_memory", "held_bytes", "unlisted_bytes")
+
+    def __init__(self, memory: ByteBudget) -> None:
+        self._memory = memory
+        self.held_bytes = 0
+        self.unlisted_bytes = 0  # the part of it that unlisted streams have
+
+    def has(self, share: Share, byte_count: int) -> bool:
+        """Whether the stream may have so much more."""
+        left_bytes = self._left_bytes(share)
+        if share.held_bytes + byte_count <= PARTS * (left_bytes - byte_count):
+            return True
+        return not share.held_bytes and byte_count <= left_bytes + self._beyond_bytes(share)
+
+    def take_ahead(self, share: Share) -> int:
+        """Takes memory for one read, as much as may be; 0: there is none."""
+        least_bytes = max(READ_BYTES_MIN, share.next_bytes)
+        more_bytes = (PARTS * self._left_bytes(share) - share.held_bytes) // (PARTS + 1)
+        byte_count = min(READ_BYTES_MAX, more_bytes)
+        if byte_count < least_bytes:
+            byte_count = least_bytes
+            if not self.has(share, byte_count):
+                return 0
+        if not self._memory.take(byte_count):
+            return 0
+        share.ahead_bytes += byte_count
+        self.add(share, byte_count)
+        return byte_count
+
+    def was_read(self, share: Share, byte_count: int) -> bool:
+        """So much was read; one frame may be more than what was taken for it. False: there is not
+        enough memory for that; nothing is ahead then, and the next read waits for more room.
+        """
+        more_bytes = byte_count - share.ahead_bytes
+        if more_bytes > 0 and (
+            more_bytes > self._left_bytes(share) + self._beyond_bytes(share)
+            or not self._memory.take(more_bytes)
+        ):
+            self.give_ahead(share, share.ahead_bytes)
+            share.next_bytes = byte_count
+            return False
+        share.next_bytes = 0
+        if more_bytes < 0:
+            self.give_ahead(share, -more_bytes)
+        else:
+            share.ahead_bytes += more_bytes
+            self.add(share, more_bytes)
+        return True
+
+    def give_ahead(self, share: Share, byte_count: int) -> None:
+        """So much is ahead no more: it is an engine's, or on disk alone."""
+        self._memory.give(byte_count)
+        share.ahead_bytes -= byte_count
+        self.add(share, -byte_count)
+
+    def take_back(self, share: Share, byte_count: int) -> None:
+        """What was given a moment ago, and nobody took."""
+        is_taken = self._memory.take(byte_count)
+        assert is_taken, "somebody took memory in the meantime"
+        share.ahead_bytes += byte_count
+        self.add(share, byte_count)
+
+    def add(self, share: Share, byte_count: int) -> None:
+        """Counts what an engine takes, or has settled (less than 0)."""
+        share.held_bytes += byte_count
+        self.held_bytes += byte_count
+        if not share.is_listed:
+            self.unlisted_bytes += byte_count
+
+    def move(self, share: Share, *, is_listed: bool) -> None:
+        """The stream is listed now, or no more."""
+        if share.is_listed is not is_listed:
+            self.unlisted_bytes += share.held_bytes if share.is_listed else -share.held_bytes
+            share.is_listed = is_listed
+
+    def _bytes_max(self, share: Share) -> int:
+        bytes_max = self._memory.bytes_max // BACKLOG_PART
+        return bytes_max if share.is_listed else bytes_max // UNLISTED_PART
+
+    def _beyond_bytes(self, share: Share) -> int:
+        """By how much the first frames of streams may go beyond all that the backlog may have."""
+        return self._bytes_max(share) // 2
+
+    def _left_bytes(self, share: Share) -> int:
+        """Less than 0 if first frames went beyond."""
+        left_bytes = self._memory.bytes_max // BACKLOG_PART - self.held_bytes
+        if not share.is_listed:
+            left_bytes = min(left_bytes, self._bytes_max(share) - self.unlisted_bytes)
+        return left_bytes

@@ -1,0 +1,126 @@
+"""The memory of what stands on disk: bounded for all together, shared by all, left to others."""
+
+import random
+
+import pytest
+
+from kdaemon.base.memory import ByteBudget
+from kdaemon.spool.room import READ_BYTES_MAX, READ_BYTES_MIN, Room, Share
+
+MIB = 1024 * 1024
+MEMORY = 256 * MIB
+FRAME = 256 * 1024
+
+
+def grow(room: Room, share: Share, frame_bytes: int = FRAME) -> None:
+    """As an engine in an outage: takes what it may have."""
+    while room.has(share, frame_bytes):
+        room.add(share, frame_bytes)
+
+
+@pytest.mark.parametrize("stream_count", [1, 8, 90])
+def test_streams_in_an_outage_leave_half_of_the_memory_and_room_for_one_more(
+    stream_count: int,
+) -> None:
+    room = Room(ByteBudget(MEMORY))
+    shares = [Share(is_listed=True) for _ in range(stream_count)]
+    for _ in range(MEMORY // FRAME):
+        for share in shares:
+            if room.has(share, FRAME):
+                room.add(share, FRAME)
+    assert MEMORY // 4 < room.held_bytes < MEMORY // 2
+    one_more = Share(is_listed=True)
+    assert room.take_ahead(one_more) >= READ_BYTES_MIN
+    assert room.held_bytes <= MEMORY // 2
+
+
+def test_one_alone_has_two_thirds_of_it() -> None:
+    room, alone = Room(ByteBudget(MEMORY)), Share(is_listed=True)
+    grow(room, alone)
+    assert MEMORY / 3 - 2 * FRAME < alone.held_bytes <= MEMORY / 3
+
+
+def test_unlisted_streams_have_half_of_it_together() -> None:
+    room = Room(ByteBudget(MEMORY))
+    for _ in range(20):  # the last ones have a first frame each, beyond
+        grow(room, Share(is_listed=False))
+    assert MEMORY // 5 < room.unlisted_bytes <= MEMORY // 4 + 20 * FRAME
+    listed = Share(is_listed=True)
+    grow(room, listed)
+    assert listed.held_bytes > MEMORY // 8
+
+
+def test_a_stream_that_becomes_listed_takes_what_it_has_along() -> None:
+    room, share = Room(ByteBudget(MEMORY)), Share(is_listed=False)
+    grow(room, share)
+    room.move(share, is_listed=True)
+    assert room.unlisted_bytes == 0
+    room.move(share, is_listed=False)
+    assert room.unlisted_bytes == share.held_bytes == room.held_bytes
+
+
+def test_a_frame_that_is_larger_than_a_part_is_read_by_a_stream_that_has_nothing() -> None:
+    memory = ByteBudget(MEMORY)
+    room = Room(memory)
+    for _ in range(90):
+        grow(room, Share(is_listed=True))
+    large, share = 14 * MIB, Share(is_listed=True)
+    room.take_ahead(share)
+    assert room.was_read(share, large)
+    assert memory.bytes_taken == share.ahead_bytes == large
+    assert not room.take_ahead(share)
+
+
+def test_first_frames_together_stay_within_three_quarters_and_are_not_read_in_vain() -> None:
+    memory = ByteBudget(MEMORY)
+    room = Room(memory)
+    large, kept = 14 * MIB, []
+    for _ in range(90):
+        share = Share(is_listed=True)
+        if room.take_ahead(share) and room.was_read(share, large):
+            kept.append(share)
+        elif share.next_bytes:  # it was read once: not again before there is room for it
+            assert not room.take_ahead(share)
+    assert MEMORY / 2 < memory.bytes_taken == len(kept) * large <= MEMORY * 3 / 4
+
+
+def test_nothing_is_read_where_others_have_the_memory() -> None:
+    memory = ByteBudget(MEMORY)
+    memory.take(MEMORY - READ_BYTES_MIN)
+    room, share = Room(memory), Share(is_listed=True)
+    assert room.take_ahead(share) == 0
+    assert share.held_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_taken_is_given_back(seed: int) -> None:
+    dice, memory = random.Random(seed), ByteBudget(MEMORY // 16)
+    room = Room(memory)
+    shares = [Share(is_listed=dice.random() < 0.5) for _ in range(12)]
+    engines = dict.fromkeys(range(12), 0)
+    for _ in range(2_000):
+        number = dice.randrange(12)
+        share = shares[number]
+        roll = dice.random()
+        if not share.ahead_bytes and roll < 0.5:
+            most = max(READ_BYTES_MAX, share.next_bytes)
+            taken = room.take_ahead(share)
+            assert taken <= most
+            if taken:
+                room.was_read(share, dice.randrange(taken * 2))
+        elif share.ahead_bytes and roll < 0.7:
+            part = dice.randint(1, share.ahead_bytes)
+            room.give_ahead(share, part)
+            if dice.random() < 0.3:
+                room.take_back(share, part)
+            else:
+                room.add(share, part)
+                engines[number] += part
+        elif engines[number]:
+            room.add(share, -engines[number])
+            engines[number] = 0
+        if dice.random() < 0.05:
+            room.move(share, is_listed=dice.random() < 0.5)
+        assert room.held_bytes == sum(each.held_bytes for each in shares)
+        assert memory.bytes_taken == sum(each.ahead_bytes for each in shares)
+        assert room.unlisted_bytes == sum(e.held_bytes for e in shares if not e.is_listed)

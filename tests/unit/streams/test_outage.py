@@ -1,0 +1,145 @@
+"""An outage of many streams: what stands on disk takes its part of the memory and no more, a stream
+that is well is served, and all of it is delivered when the outage is over.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import Record
+from kdaemon.config.load import load_config
+from kdaemon.observe.status import is_memory_full
+from kdaemon.spool.spool import Spool
+from kdaemon.spool.store import Changes, Store
+from kdaemon.streams import Stream, Streams
+from kdaemon.system import SystemClock
+from tests.kit.patience import PATIENCE_S
+from tests.kit.stores import new_frame, open_store
+from tests.kit.streams import FakeService, FixedDice
+
+MIB = 1024 * 1024
+MEMORY = 16 * MIB
+RECORDS = 100  # of a frame, which holds 60 KiB
+FRAMES = 20  # of a stream
+NAMES = [f"s{number}" for number in range(90)]
+
+SETTINGS = f"""
+memory_bytes_max = {MEMORY}
+[default]
+linger_ms = 0
+shard_records_per_second = 1000000000
+shard_bytes_per_second = 1000000000
+"""
+
+
+def fill(directory: Path, names: list[str]) -> None:
+    """Frames of all streams, in turns."""
+    store = open_store(directory)
+    ids = iter(range(store.next_id, 10**6))
+    for _ in range(FRAMES):
+        appended = [new_frame(next(ids), name, count=RECORDS) for name in names]
+        store.commit(Changes(appended=appended))
+    store.close()
+
+
+@asynccontextmanager
+async def restarted(
+    directory: Path, service: FakeService, names: list[str]
+) -> AsyncIterator[tuple[Streams, Spool, ByteBudget]]:
+    """A registry whose spool has been recovered."""
+    listed = "".join(f"[streams.{name}]\n" for name in names)
+    config = load_config(text=SETTINGS + listed)
+    memory, clock = ByteBudget(config.memory_bytes_max), SystemClock()
+    spool = Spool(
+        lambda: Store.open(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000),
+        1024 * MIB,
+        memory,
+        clock,
+    )
+    await spool.open()
+    streams = Streams(config, service, service, clock, FixedDice(), memory, spool)
+    streams.open_listed()
+    await spool.recover(streams.find_stored, streams.is_listed)
+    try:
+        yield streams, spool, memory
+    finally:
+        streams.give_up()
+        await streams.aclose()
+        await spool.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def all_wait(spool: Spool) -> None:
+    """Until every stream has read what it may."""
+    lanes = spool._delivery._lanes.values()
+
+    def is_still() -> bool:
+        return all(lane.is_waiting_for_room or lane.backlog.is_empty for lane in lanes)
+
+    await until(is_still)
+
+
+def found(streams: Streams, name: str) -> Stream:
+    stream = streams.find(name)
+    assert isinstance(stream, Stream)
+    return stream
+
+
+def a_frame(acknowledge: Acknowledge, told: list[Frame]) -> Frame:
+    records = [Record(bytes(1_000), f"k{number}") for number in range(500)]
+    return make_frame(records, [1_004] * 500, acknowledge, told.append, None)
+
+
+async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_delivered(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, NAMES)
+    service = FakeService()
+    service.answer.clear()
+    async with restarted(tmp_path, service, NAMES) as (streams, spool, memory):
+        await all_wait(spool)
+        assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 3 / 4
+        held = [found(streams, name).engine.ledger.held_bytes for name in NAMES]
+        ahead = [lane.share.ahead_bytes for lane in spool._delivery._lanes.values()]
+        assert memory.bytes_taken == sum(held) + sum(ahead)
+        assert not is_memory_full(memory)
+        service.answer.set()
+        await until(lambda: not spool.frame_count)
+        assert streams.delivered == len(NAMES) * FRAMES * RECORDS
+        assert memory.bytes_taken == 0
+
+
+@pytest.mark.parametrize("acknowledge", [Acknowledge.STORED, Acknowledge.DELIVERED])
+@pytest.mark.parametrize("ill_count", [8, 89])
+async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
+    tmp_path: Path, acknowledge: Acknowledge, ill_count: int
+) -> None:
+    ill = NAMES[:ill_count]
+    fill(tmp_path, ill * (89 // ill_count))
+    service = FakeService()
+    service.missing.update(ill)
+    async with restarted(tmp_path, service, [*ill, "well"]) as (streams, _, memory):
+        well, told = found(streams, "well"), list[Frame]()
+        await until(lambda: memory.bytes_taken > MEMORY / 4)
+        for number in range(40):  # 32 MiB as they are held, one after the other
+            frame = a_frame(acknowledge, told)
+            if acknowledge is Acknowledge.STORED:
+                assert well.store(frame) is None
+            else:
+                assert well.submit(frame)
+            await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
+        assert all(result and result.error_code is None for f in told for result in f.results)
+        await until(lambda: streams.delivered == 40 * 500)
+        assert memory.bytes_taken <= MEMORY * 3 / 4
+        assert not is_memory_full(memory)
