@@ -33,7 +33,7 @@ def put(daemon: Daemon, stream: str, count: int, acknowledge: str) -> bool:
 
 def wait_delivered(daemon: Daemon, stream: str, count: int) -> None:
     def is_delivered() -> bool | None:
-        return daemon.counted("kdaemon_records_delivered_total", stream=stream) == count or None
+        return daemon.counted("kdaemon_records_delivered_total", stream=stream) >= count or None
 
     wait_for(is_delivered, f"{count} records of {stream} to be delivered")
 
@@ -70,7 +70,7 @@ def test_a_stream_that_found_no_memory_goes_on_when_others_leave_it_some(tmp_pat
                 held += count
         daemon.clear_faults()
         daemon.inject({**THROTTLED, "stream": "busy"})
-        wait_delivered(daemon, "small", 200)
+        wait_delivered(daemon, "small", 200)  # or more: what was read ahead has its memory
         daemon.clear_faults()
         wait_delivered(daemon, "busy", held)
         wait_delivered(daemon, "small", 409)
