@@ -24,7 +24,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.promise import SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import Later, soon
-from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer
+from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer, count_lines
 from kdaemon.wire.lines import (
     AT_ONCE_BYTES_MAX,
     VALIDATION,
@@ -86,7 +86,7 @@ class NdjsonDoor:
         self._refuse_unread(request, None, refuse("NotFound", text, status=404))
 
     def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
-        self._door.refuse_unread(spelling, _line_count(request.body), len(request.body))
+        self._door.refuse_unread(spelling, count_lines(request.body), len(request.body))
         _refuse(request, refusal)
 
 
@@ -133,7 +133,7 @@ class _Body:
         if len(body) > BLOCK_BYTES:
             refused = self._reserve(body)
             if refused is not None:
-                self._door.refuse(self._spelling, refused, _line_count(body), len(body))
+                self._door.refuse(self._spelling, refused, count_lines(body), len(body))
                 _refuse(request, refuse(refused.code, refused.message))
                 return
         self._buffer.feed_all(body)
@@ -339,8 +339,3 @@ def _more_blocks_max(byte_count: int) -> int:
     together than BLOCK_BYTES.
     """
     return 2 * byte_count // BLOCK_BYTES
-
-
-def _line_count(body: bytes) -> int:
-    """About how many records a body has that is not read; an empty one has none."""
-    return body.count(b"\n") + (bool(body) and not body.endswith(b"\n"))

@@ -33,7 +33,7 @@ from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.transports import Presence, Probe, presence
 from kdaemon.http.turns import Turn
-from kdaemon.wire.line_buffer import LineBuffer
+from kdaemon.wire.line_buffer import LineBuffer, count_lines
 from kdaemon.wire.lines import (
     LINE_BYTES_MAX,
     VALIDATION,
@@ -228,9 +228,8 @@ class NdjsonSession(asyncio.Protocol):
             self._end_steps()
         self._buffer.finish()
         while self._buffer.has_lines:
-            block_of_lines = self._buffer.take_block()
-            count = block_of_lines.count(b"\n") + (not block_of_lines.endswith(b"\n"))
-            self._door.refuse(self._stream, GAVE_WAY, count, len(block_of_lines))
+            lines = self._buffer.take_block()
+            self._door.refuse(self._stream, GAVE_WAY, count_lines(lines), len(lines))
         self._kept.release()
         self._last_words = encode_rejected(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
         if self._state is State.READING:

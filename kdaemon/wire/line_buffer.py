@@ -16,6 +16,13 @@ BLOCK_BYTES = 64 * 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write before the first line
 
 
+def count_lines(text: bytes) -> int:
+    """About how many records lines have that are not read; no text has none. A last line may lack
+    its newline.
+    """
+    return text.count(b"\n") + (bool(text) and not text.endswith(b"\n"))
+
+
 class LineBuffer:
     """Whole lines that are not parsed yet, and the start of one that has no end yet."""
 
