@@ -9,6 +9,8 @@ import struct
 from kdaemon.http.request import Answer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE = (b"Connection", b"close")
+_KEEP = (b"Connection", b"keep-alive")
 
 REASONS = {
     200: b"OK",
@@ -60,9 +62,6 @@ def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> byt
     form = _forms.get(key) or _form(*key)
     return form % (len(body), *sum(headers, ()), body if has_body else b"")
 
-
-_CLOSE = (b"Connection", b"close")
-_KEEP = (b"Connection", b"keep-alive")
 
 SWITCH_TO_HTTP_1_1 = (
     "This port speaks HTTP/1.1, and the client opened with HTTP/2. Switch the SDK to HTTP/1.1: "
