@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-import uvloop
 
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
@@ -20,15 +19,6 @@ from tests.kit.doors import FakeDoor
 
 SETUP = b'{"stream":"s","acknowledge":"delivered"}\n'
 LINES = b'{"data":"one"}\n{"data":"two"}\n'
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    def run_in_loop(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main)
-
-    return run_in_loop
 
 
 class Rig:

@@ -9,7 +9,6 @@ from typing import Any
 
 import httptools
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -629,15 +628,6 @@ def answer_all(one: Harness) -> None:
 
 
 # --- real sockets
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    def run_in_loop(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main)
-
-    return run_in_loop
 
 
 async def ask(server: HttpServer, sent: bytes) -> bytes:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from kdaemon.http.connection import ANSWER_START
 from kdaemon.http.request import HttpRequest
@@ -128,15 +127,6 @@ async def test_the_charge_of_a_body_ends_with_its_request(harness: Make, ends_by
 
 
 # --- real sockets
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    def run_in_loop(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main)
-
-    return run_in_loop
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import uvloop
 
 from kdaemon.door.door import Door
 from kdaemon.door.spoken import lines_to
@@ -28,15 +27,6 @@ from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
 
 Run = Callable[[Any], Any]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    def run_in_loop(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main)
-
-    return run_in_loop
 
 
 @pytest.fixture
