@@ -4,7 +4,7 @@ memory of the others. Part of the engine; pure.
 
 from kdaemon.base.admission import held_bytes
 from kdaemon.base.record import RecordResult
-from kdaemon.pack.lane import Run
+from kdaemon.pack.run import Run
 from kdaemon.settle.ledger import FrameLedger
 
 CROWDED_PARTS = 2

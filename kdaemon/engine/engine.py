@@ -28,8 +28,9 @@ from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.key_order import KeyOrder
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
 from kdaemon.settle.verdict import (

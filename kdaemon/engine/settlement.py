@@ -24,8 +24,9 @@ from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher
 from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
-from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX, judge_record

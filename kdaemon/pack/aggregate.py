@@ -19,7 +19,8 @@ from kdaemon.pack.kpl import (
     encode_aggregate,
     outer_hash_key,
 )
-from kdaemon.pack.lane import Lane, Run, affordable
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run, affordable
 
 
 class Aggregator:

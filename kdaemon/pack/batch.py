@@ -7,7 +7,8 @@ carries. Knows nothing of queues or rates.
 """
 
 from kdaemon.base.record import Record
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
 
 Paid = dict[Lane, tuple[int, int]]
 """(records, bytes) that each lane paid for, as they were sent."""

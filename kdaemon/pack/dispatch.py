@@ -14,8 +14,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from kdaemon.route.seen import SeenShards
 from kdaemon.route.shard_map import ANY_SHARD, ShardMap
 

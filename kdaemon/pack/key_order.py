@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from kdaemon.base.frame import Frame
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
 
 
 class Waiting:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Draft
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
 from kdaemon.route.shard_map import keyless_key, spread_hash_key
 
 LOOKED_AT_MIN = 4

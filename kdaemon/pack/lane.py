@@ -10,52 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 
-from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
-
-
-class Run:
-    """Records of one frame that go the same way: `indices` into `frame.records`, ascending.
-
-    `byte_count`: data + partition keys of these records. `attempt_count`: how often they were sent.
-    `is_keyless`: they came without a key, so that any shard may take them; then `lane` is the one
-    that they were drawn for last.
-    """
-
-    __slots__ = ("attempt_count", "byte_count", "frame", "indices", "is_keyless", "lane")
-
-    def __init__(
-        self,
-        frame: Frame,
-        indices: list[int],
-        byte_count: int,
-        lane: "Lane",
-        attempt_count: int = 0,
-        *,
-        is_keyless: bool = False,
-    ) -> None:
-        self.frame = frame
-        self.indices = indices
-        self.byte_count = byte_count
-        self.lane = lane
-        self.attempt_count = attempt_count
-        self.is_keyless = is_keyless
-
-    def split(self, count: int) -> "Run":
-        """Takes the first `count` records (fewer than there are) off into a run of their own."""
-        taken = self.indices[:count]
-        sizes = self.frame.sizes
-        byte_count = sum([sizes[index] for index in taken])
-        self.indices = self.indices[count:]
-        self.byte_count -= byte_count
-        return Run(
-            self.frame,
-            taken,
-            byte_count,
-            self.lane,
-            self.attempt_count,
-            is_keyless=self.is_keyless,
-        )
+from kdaemon.pack.run import Run, affordable
 
 
 class LaneState(Enum):
@@ -246,15 +202,3 @@ class Lane:
         runs, self.queue = self.queue, deque()
         self.queued_records = self.queued_bytes = 0
         return runs
-
-
-def affordable(run: Run, records_left: int, bytes_left: int, overhead_bytes: int = 0) -> int:
-    """How many leading records of the run fit both limits; `overhead_bytes`: of each record."""
-    sizes = run.frame.sizes
-    count = 0
-    for index in run.indices[:records_left]:
-        bytes_left -= sizes[index] + overhead_bytes
-        if bytes_left < 0:
-            break
-        count += 1
-    return count

@@ -17,7 +17,8 @@ from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.keyless import Keyless, Names
-from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneMove, LaneState
+from kdaemon.pack.run import Run
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE, _READY = LaneState.IDLE, LaneState.READY

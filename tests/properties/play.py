@@ -19,7 +19,8 @@ from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate
-from kdaemon.pack.lane import LaneState, Run
+from kdaemon.pack.lane import LaneState
+from kdaemon.pack.run import Run
 from kdaemon.settle.ledger import WITHDRAWN
 from tests.kit.frames import (
     MS,

@@ -18,8 +18,9 @@ from kdaemon.pack.kpl import (
     RECORD_OVERHEAD_BYTES_MAX,
     encode_aggregate,
 )
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from tests.kit.frames import MS, make_frame
 
 BYTES_MAX = 1000

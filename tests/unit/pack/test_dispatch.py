@@ -9,8 +9,9 @@ from kdaemon.base.record import Record
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.key_order import KeyOrder
-from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from tests.kit.frames import (
     MS,
     SECOND,

@@ -10,7 +10,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
 from tests.kit.frames import make_frame
 
 Place = tuple[Frame, int]

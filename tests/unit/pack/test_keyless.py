@@ -11,8 +11,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.lane import Lane, Run
+from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, make_frame
 
 LINGER_NS = 100 * MS

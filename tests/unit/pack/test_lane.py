@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
-from kdaemon.pack.lane import Lane, LaneMove, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneMove, LaneState
+from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, sized_frame
 
 IDLE, READY, WAITING, RETIRED = LaneState

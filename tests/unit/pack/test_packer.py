@@ -7,8 +7,9 @@ import pytest
 from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import STALE_WAITS_MAX, Packer
+from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, sized_frame
 
 LINGER_NS = 100 * MS

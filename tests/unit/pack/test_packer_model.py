@@ -9,8 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.lane import Lane, LaneState, Run
+from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.run import Run
 from tests.kit.frames import MS, sized_frame
 
 RECORDS_MAX, BYTES_MAX = 8, 2000
