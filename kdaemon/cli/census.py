@@ -3,10 +3,13 @@
 Reads only. Sits beside `spool/view.py`, which knows frames and single letters.
 """
 
+import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from kdaemon.spool.store import StoreView, Verification
 
@@ -59,16 +62,29 @@ def verify_watched(view: StoreView, on_statement: Callable[[int], None]) -> Veri
         statement_count += 1
         on_statement(statement_count)
 
+    verification: Future[Verification] = Future()
+
+    def verify() -> None:
+        try:
+            verification.set_result(view.verify())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            verification.set_exception(error)
+
     connection.set_trace_callback(counted)
+    thread = Thread(target=verify)
     try:
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            verification = thread.submit(view.verify)
-            try:
-                return verification.result()
-            except KeyboardInterrupt:
-                while not verification.done():  # it may be between two statements just now
-                    connection.interrupt()
-                    wait([verification], timeout=_INTERRUPT_AGAIN_S)
-                raise
+        thread.start()
+        return verification.result()
     finally:
+        _end(thread, connection)
         connection.set_trace_callback(None)
+
+
+def _end(thread: Thread, connection: sqlite3.Connection) -> None:
+    """Whatever ended the wait, and however often Ctrl-C is pressed: nobody closes the connection
+    while the thread reads.
+    """
+    while thread.is_alive():
+        with suppress(KeyboardInterrupt):
+            connection.interrupt()  # again and again: it may be between two statements just now
+            thread.join(_INTERRUPT_AGAIN_S)
