@@ -52,6 +52,7 @@ class Frame:
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
     `history`: what befell single records (None: nothing did).
+    `client`: a number of who sent it (a connection); 0: nobody who could be asked to wait.
     `refusal` is set when the whole request failed for one reason that the client must hear as
     the service would say it (a missing stream, say): (code, message).
     """
@@ -61,10 +62,12 @@ class Frame:
         "acknowledge",
         "attempt_counts",
         "byte_count",
+        "client",
         "deadline_ns",
         "held_bytes",
         "history",
         "is_abandoned",
+        "is_reserved",
         "is_tried",
         "on_settled",
         "records",
@@ -88,12 +91,14 @@ class Frame:
         self.unsettled = len(records)
         self.acknowledge = acknowledge
         self.on_settled = on_settled
+        self.client = 0
         self.held_bytes = 0
         self.accepted_ns = 0
         self.deadline_ns: int | None = None
         self.is_abandoned = (
             False  # its client was told the outcome; what is in flight is not sent again
         )
+        self.is_reserved = False  # its memory was set aside for it before it was made
         self.is_tried = False  # some of it came back from a call
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None

@@ -69,17 +69,17 @@ class Aggregator:
         """Runs of one kind from the front of the queue that fit one aggregate; none if not even the
         first record does.
         """
-        queue = lane.queue
         other_kind: list[Run] = []
         taken: list[Run] = []
-        is_explicit = _is_explicit(queue[0])
-        room = bytes_max - AGGREGATE_OVERHEAD_BYTES - _key_bytes(queue[0])
-        if queue[0].is_keyless:
+        first = lane.queue[0]
+        is_explicit = _is_explicit(first)
+        room = bytes_max - AGGREGATE_OVERHEAD_BYTES - _key_bytes(first)
+        if first.is_keyless:
             room -= EXPLICIT_KEY_BYTES_MAX  # they share their explicit hash key
-        while queue:
-            run = queue[0]
+        while lane.queue:
+            run = lane.queue[0]
             if _is_explicit(run) is not is_explicit:
-                other_kind.append(queue.popleft())
+                other_kind.append(lane.take(len(run.indices)))
                 continue
             overhead = _overhead_bytes(run, is_explicit=is_explicit)
             count = len(run.indices)
@@ -92,7 +92,8 @@ class Aggregator:
             room -= part.byte_count + overhead * count
             if self._order is not None and not part.is_keyless:
                 room = self._take_behind(part, room, overhead, taken)
-        queue.extendleft(reversed(other_kind))
+        for run in reversed(other_kind):
+            lane.push_front(run)
         return taken
 
     def _take_behind(self, run: Run, room: int, overhead: int, taken: list[Run]) -> int:

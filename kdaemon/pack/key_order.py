@@ -79,7 +79,7 @@ class KeyOrder:
         for index, run in late:
             behind = self._turn(records[index].partition_key).behind
             behind.append(Waiting(frame, index, run.lane, run.attempt_count))
-            run.lane.wait(1, sizes[index])
+            run.lane.wait(frame.client, 1, sizes[index])
             run.byte_count -= sizes[index]
             waiting.setdefault(run, set()).add(index)
         for run, kept_back in waiting.items():
@@ -159,7 +159,7 @@ class KeyOrder:
                 continue
             turn.out -= 1
             turn.behind.appendleft(Waiting(frame, index, run.lane, run.attempt_count))
-            run.lane.wait(1, frame.sizes[index])
+            run.lane.wait(frame.client, 1, frame.sizes[index])
         if len(heads) < len(run.indices):
             heads.reverse()
             run.indices = heads
@@ -186,7 +186,8 @@ class KeyOrder:
         return turn
 
     def _leave(self, waiting: Waiting) -> None:
-        waiting.lane.wait(-1, -waiting.frame.sizes[waiting.index])
+        frame = waiting.frame
+        waiting.lane.wait(frame.client, -1, -frame.sizes[waiting.index])
 
 
 def _first_index(part: tuple[Run, list[int]]) -> int:

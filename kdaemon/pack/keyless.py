@@ -133,7 +133,7 @@ class Keyless:
         while own.queue and records_left > 0 and bytes_left > 0:
             run = own.take(min(records_left, len(own.queue[0].indices)))
             run.lane = lane
-            lane.push(run)
+            lane.lend(run)
             records_left -= len(run.indices)
             bytes_left -= run.byte_count
         draw_lane(lane, draft, now_ns)

@@ -1,17 +1,27 @@
 """The queue of one shard, and how much of it the shard can pay for now.
 
-A lane holds runs (records of one frame for this shard, in order). Bound: the engine admits no
-frame beyond the stream's memory, so all lanes together hold at most that; a lane has no bound of
-its own. When full, the client is refused or held back at the door. Drained by the packer.
-Knows nothing of other lanes.
+A lane holds runs (records of one frame for this shard, in order). A client that is alone has the
+queue for itself; where a second one has to wait, they take turns (`client_turns.py`), and `queue`
+holds what goes next. Bound: the engine admits no frame beyond the stream's memory, and no client's
+beyond what `engine/crowding.py` says. When full, the client is refused or held back at the door.
+Drained by the packer. Knows nothing of other lanes.
+Invariants: a client's runs keep their order; while anything is queued, `queue` is not empty.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from kdaemon.pace.budget import ShardBudget
+from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns
 from kdaemon.pack.run import Run, affordable
+
+SEVERAL = -1  # in place of a client: what is queued is of several, and is short
+
+SHORT_RECORDS = 64
+SHORT_BYTES = 64 * 1024
+"""A queue in which nobody has to take turns while the shard can pay: single records of 64 clients,
+which come and go in one call. While it cannot, that is a slice. Ours, 2026-11-28."""
 
 
 class LaneState(Enum):
@@ -33,6 +43,8 @@ class LaneMove(Enum):
     __hash__ = object.__hash__  # as LaneState's
 
 
+_WAITING = LaneState.WAITING  # an attribute of an Enum costs four times a global
+
 _NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {
     (LaneState.IDLE, LaneMove.FILLED): LaneState.READY,
     (LaneState.IDLE, LaneMove.HELD_BACK): LaneState.WAITING,
@@ -51,7 +63,9 @@ class Lane:
     """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted.
 
     `hash_key`: a decimal well inside the shard's range, for records that may go anywhere; "" where
-    no shard is predicted. `waiting_*`: records behind others of their key (`key_order.py`).
+    no shard is predicted. `owner`: whose the queue is, but for what failed and came back.
+    `turns`: of clients that wait for each other (None: nobody has to). `waiting_*`: records behind
+    others of their key (`key_order.py`); `waiting_of`: how many, and bytes, of each client.
     `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when one of its
     records landed elsewhere last; then it makes no aggregates (None: it is trusted).
     """
@@ -64,6 +78,7 @@ class Lane:
         "failure_count",
         "hash_key",
         "is_held",
+        "owner",
         "queue",
         "queued_bytes",
         "queued_records",
@@ -72,7 +87,9 @@ class Lane:
         "state",
         "taken",
         "throttled",
+        "turns",
         "waiting_bytes",
+        "waiting_of",
         "waiting_records",
     )
 
@@ -82,6 +99,8 @@ class Lane:
         self.hash_key = hash_key
         self.doubted_ns: int | None = None
         self.queue: deque[Run] = deque()
+        self.owner = 0
+        self.turns: ClientTurns | None = None
         self.queued_records = 0
         self.queued_bytes = 0
         self.state = LaneState.IDLE
@@ -92,6 +111,7 @@ class Lane:
         self.is_held = False  # nothing is drawn until a call that it holds returns
         self.waiting_records = 0
         self.waiting_bytes = 0
+        self.waiting_of: dict[int, tuple[int, int]] = {}
         self.taken = 0
         self.throttled = 0
 
@@ -102,20 +122,88 @@ class Lane:
         self.state = _NEXT[self.state, move]
 
     def push(self, run: Run) -> None:
+        """Queues a run behind what its client has here."""
+        records = self.queued_records = self.queued_records + len(run.indices)
+        byte_count = self.queued_bytes = self.queued_bytes + run.byte_count
+        client = run.frame.client
+        if self.turns is not None:
+            self.turns.add(run)
+            return
+        if not self.queue:
+            self.owner = client
+        elif client != self.owner:
+            is_payable = self.state is not _WAITING
+            if records > (SHORT_RECORDS if is_payable else SLICE_RECORDS) or byte_count > (
+                SHORT_BYTES if is_payable else SLICE_BYTES
+            ):
+                self._begin_turns().add(run)
+                return
+            self.owner = SEVERAL
         self.queue.append(run)
-        self.queued_records += len(run.indices)
-        self.queued_bytes += run.byte_count
+
+    def _begin_turns(self) -> ClientTurns:
+        """A second client has to wait: what goes next is a slice of the first one."""
+        turns = self.turns = ClientTurns()
+        if self.owner != SEVERAL:
+            queue = self.queue
+            first = queue.popleft()
+            count = affordable(first, SLICE_RECORDS, SLICE_BYTES) or 1
+            if count < len(first.indices):
+                queue.appendleft(first)
+                first = first.split(count)
+            self.queue = deque((first,))
+            if queue:
+                turns.begin_with(self.owner, queue)
+        return turns
 
     def push_front(self, run: Run) -> None:
         """What failed goes before what has not been tried."""
+        if not self.queue:
+            self.owner = run.frame.client
         self.queue.appendleft(run)
         self.queued_records += len(run.indices)
         self.queued_bytes += run.byte_count
 
-    def wait(self, record_count: int, byte_count: int) -> None:
+    def lend(self, run: Run) -> None:
+        """Queues a run, whosever it is: what is not drawn of it is taken back at once."""
+        self.queue.append(run)
+        self.queued_records += len(run.indices)
+        self.queued_bytes += run.byte_count
+
+    def wait(self, client: int, record_count: int, byte_count: int) -> None:
         """So many more records (fewer, if negative) wait behind others of their keys."""
         self.waiting_records += record_count
         self.waiting_bytes += byte_count
+        records, waiting_bytes = self.waiting_of.get(client, (0, 0))
+        if records + record_count:
+            self.waiting_of[client] = records + record_count, waiting_bytes + byte_count
+        else:
+            del self.waiting_of[client]
+
+    def part_of(self, client: int) -> tuple[int, int]:
+        """Records and bytes of this client that are to go to this shard and are not in a call, but
+        for what goes next.
+        """
+        records, byte_count = self.waiting_of.get(client, (0, 0))
+        if self.turns is not None:
+            queued_records, queued_bytes = self.turns.part_of(client)
+        elif client == self.owner:
+            queued_records, queued_bytes = self.queued_records, self.queued_bytes
+        else:
+            return records, byte_count
+        return records + queued_records, byte_count + queued_bytes
+
+    @property
+    def client_count(self) -> int:
+        """How many clients wait for each other here, about."""
+        queued = 1 if self.turns is None else self.turns.client_count
+        return max(queued, len(self.waiting_of))
+
+    def runs(self) -> Iterator[Run]:
+        """All that is queued; each client's in its order."""
+        yield from self.queue
+        if self.turns is not None:
+            yield from self.turns.runs()
 
     @property
     def first_size(self) -> int:
@@ -146,9 +234,8 @@ class Lane:
         records_left = min(records_max, budget.records.available)
         bytes_left = min(bytes_max, budget.bytes.available)
         record_count = byte_count = 0
-        queue = self.queue
-        while queue and records_left > 0:
-            run = queue[0]
+        while self.queue and records_left > 0:
+            run = self.queue[0]
             count = len(run.indices)
             if count > records_left or run.byte_count > bytes_left:
                 count = affordable(run, records_left, bytes_left)
@@ -173,9 +260,23 @@ class Lane:
             run = run.split(count)
         else:
             self.queue.popleft()
+            if not self.queue and self.turns is not None:
+                self._queue_next(self.turns)
         self.queued_records -= count
         self.queued_bytes -= run.byte_count
         return run
+
+    def _queue_next(self, turns: ClientTurns) -> None:
+        """The next client has its turn. The last one has the queue for itself from then on."""
+        run = turns.next()
+        self.owner = run.frame.client
+        if turns.client_count == 1:
+            self.owner, self.queue = turns.take_last()
+            self.queue.appendleft(run)
+        else:
+            self.queue.append(run)
+        if turns.client_count <= 1:
+            self.turns = None
 
     def payable_at_ns(self, quantum_records: int, quantum_bytes: int) -> int:
         """When the shard can pay for a quantum of its queue (or all of it), and its backoff is
@@ -193,12 +294,19 @@ class Lane:
         dropped = [run for run in self.queue if run.frame.is_abandoned]
         if dropped:
             self.queue = deque(run for run in self.queue if not run.frame.is_abandoned)
-            self.queued_records -= sum(len(run.indices) for run in dropped)
-            self.queued_bytes -= sum(run.byte_count for run in dropped)
+        if self.turns is not None:
+            dropped += self.turns.drop_abandoned()
+            if not self.turns.client_count:
+                self.turns = None
+            elif not self.queue:
+                self._queue_next(self.turns)
+        self.queued_records -= sum([len(run.indices) for run in dropped])
+        self.queued_bytes -= sum([run.byte_count for run in dropped])
         return dropped
 
     def take_all(self) -> Iterable[Run]:
-        """Empties the queue, in order."""
-        runs, self.queue = self.queue, deque()
+        """Empties the queue; each client's runs in their order."""
+        runs: Iterable[Run] = self.queue if self.turns is None else list(self.runs())
+        self.queue, self.turns = deque(), None
         self.queued_records = self.queued_bytes = 0
         return runs

@@ -80,6 +80,15 @@ class Packer:
         """Where records without a key queue, for any shard."""
         return self._keyless.lane
 
+    def pace_of(self, lane: Lane) -> tuple[int, int]:
+        """Records and bytes a second that may leave this lane: of the keyless one, what all shards
+        may take.
+        """
+        budget = lane.budget if lane is not self._keyless.lane else self.lanes[0].budget
+        records, byte_count = budget.quotas
+        shard_count = len(self.lanes) if lane is self._keyless.lane else 1
+        return records.ceiling * shard_count, byte_count.ceiling * shard_count
+
     @property
     def has_full_batch(self) -> bool:
         """Whether more records would not make a better batch."""
@@ -240,7 +249,7 @@ class Packer:
     def queued_frames(self) -> Iterator[Frame]:
         """The frames of all queued runs; one may come more than once."""
         for lane in (*self.lanes, self._keyless.lane):
-            yield from (run.frame for run in lane.queue)
+            yield from (run.frame for run in lane.runs())
 
     def drop_abandoned(self) -> list[Run]:
         """Forgets the queued runs of abandoned frames, in every lane, and returns them."""

@@ -38,17 +38,26 @@ class PackerMachine(RuleBasedStateMachine):
     def pick(self, number: int) -> Lane:
         return self.packer.lanes[number % len(self.packer.lanes)]
 
-    @rule(lane=st.integers(0, 9), sizes=st.lists(st.integers(1, BYTES_MAX), min_size=1, max_size=9))
-    def push(self, lane: int, sizes: list[int]) -> None:
+    @rule(
+        lane=st.integers(0, 9),
+        sizes=st.lists(st.integers(1, BYTES_MAX), min_size=1, max_size=9),
+        client=st.integers(0, 4),
+    )
+    def push(self, lane: int, sizes: list[int], client: int) -> None:
         frame = sized_frame(sizes)
+        frame.client = client
         self.frames.append(frame)
         run = Run(frame, list(range(len(sizes))), sum(sizes), self.pick(lane))
         self.packer.push(run, self.now_ns)
         self.where["queued"] += len(sizes)
 
-    @rule(lane=st.integers(0, 9), sizes=st.lists(st.integers(1, 50), min_size=1, max_size=30))
-    def push_small(self, lane: int, sizes: list[int]) -> None:
-        self.push(lane, sizes)
+    @rule(
+        lane=st.integers(0, 9),
+        sizes=st.lists(st.integers(1, 50), min_size=1, max_size=30),
+        client=st.integers(0, 4),
+    )
+    def push_small(self, lane: int, sizes: list[int], client: int) -> None:
+        self.push(lane, sizes, client)
 
     @rule()
     def draw(self) -> None:
@@ -103,7 +112,7 @@ class PackerMachine(RuleBasedStateMachine):
         queued = sum(
             len(run.indices)
             for lane in self.packer.lanes
-            for run in lane.queue
+            for run in lane.runs()
             if run.frame.is_abandoned
         )
         self.packer.drop_abandoned()
@@ -139,11 +148,26 @@ class PackerMachine(RuleBasedStateMachine):
     @invariant()
     def lanes_count_what_they_queue(self) -> None:
         for lane in self.packer.lanes:
-            assert lane.queued_records == sum(len(run.indices) for run in lane.queue)
-            assert lane.queued_bytes == sum(run.byte_count for run in lane.queue)
+            assert lane.queued_records == sum(len(run.indices) for run in lane.runs())
+            assert lane.queued_bytes == sum(run.byte_count for run in lane.runs())
             assert bool(lane.queue) is (lane.state is not LaneState.IDLE)
-            assert all(run.lane is lane for run in lane.queue)
+            assert all(run.lane is lane for run in lane.runs())
         assert sum(lane.queued_records for lane in self.packer.lanes) == self.where["queued"]
+
+    @invariant()
+    def a_client_that_waits_is_counted_by_its_runs(self) -> None:
+        for lane in self.packer.lanes:
+            if lane.turns is None:
+                continue
+            runs = list(lane.turns.runs())
+            clients = {run.frame.client for run in runs}
+            assert lane.turns.client_count == len(clients) > 0
+            for client in clients:
+                own = [run for run in runs if run.frame.client == client]
+                assert lane.turns.part_of(client) == (
+                    sum(len(run.indices) for run in own),
+                    sum(run.byte_count for run in own),
+                )
 
     @invariant()
     def every_waiting_lane_is_woken_some_day(self) -> None:
@@ -153,7 +177,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_retired_hold_nothing(self) -> None:
-        assert not any(lane.queue for lane in self.retired)
+        assert not any(list(lane.runs()) for lane in self.retired)
 
 
 TestPackerModel = PackerMachine.TestCase

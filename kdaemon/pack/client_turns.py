@@ -1,0 +1,144 @@
+"""Whose records go next, where the clients of a lane have to wait for each other.
+
+Clients take turns, a slice at a time: who has had least of the lane since it came goes next
+(start-time fair queueing: Goyal, Vin, Cheng 1996). A client that comes with nothing queued goes
+before those, for one slice: so who asks for little does not wait for who asks for much, however
+many connections that one has. Such newcomers get three quarters of the lane at most together, so
+that who asks for much is not starved.
+
+Knows runs and clients (`Frame.client`), nothing of shards, budgets or batches. Pure. Invariants: a
+client's own runs keep their order; each waiting client is in `_newcomers` or in `_heap`, once.
+Bound: as the lane's. Where it sits: a lane makes one when a second client has to wait, and drops it
+when one is left.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+from kdaemon.pack.run import Run, affordable
+
+SLICE_RECORDS = 16
+SLICE_BYTES = 16 * 1024
+"""What a client has at a time, at most, and at least one record: 16 ms of a shard's quota. Less
+would make more runs, more would make the others wait longer. Ours, 2026-11-28."""
+
+RECORD_COST = 1_000
+"""Bytes that a record costs beside its own: a shard takes 1 MiB and 1,000 records a second, of
+either service (services.md A, 2026-11-21)."""
+
+NEWCOMERS_PART = 3  # of four; ours, 2026-11-28
+AHEAD_MAX = NEWCOMERS_PART * (SLICE_BYTES + RECORD_COST * SLICE_RECORDS)
+
+
+class _Waiting:
+    """One client's runs. `turn_at`: what the lane had given when the client came, and what it has
+    had itself since.
+    """
+
+    __slots__ = ("bytes", "client", "records", "runs", "turn_at")
+
+    def __init__(self, client: int, runs: deque[Run], turn_at: int) -> None:
+        self.client = client
+        self.runs = runs
+        self.records = sum([len(run.indices) for run in runs])
+        self.bytes = sum([run.byte_count for run in runs])
+        self.turn_at = turn_at
+
+
+class ClientTurns:
+    """The clients that wait in one lane."""
+
+    __slots__ = ("_ahead", "_clients", "_count", "_given", "_heap", "_newcomers")
+
+    def __init__(self) -> None:
+        self._clients: dict[int, _Waiting] = {}
+        self._newcomers: deque[_Waiting] = deque()
+        self._heap: list[tuple[int, int, _Waiting]] = []  # by `turn_at`, then by who came first
+        self._count = 0  # breaks ties in the heap
+        self._given = 0  # `turn_at` of who had the last turn but for newcomers
+        self._ahead = 0  # what newcomers had beyond their part
+
+    @property
+    def client_count(self) -> int:
+        return len(self._clients)
+
+    def part_of(self, client: int) -> tuple[int, int]:
+        """How many records, and bytes, of this client wait."""
+        waiting = self._clients.get(client)
+        return (0, 0) if waiting is None else (waiting.records, waiting.bytes)
+
+    def add(self, run: Run) -> None:
+        """Behind what its client has here already."""
+        client = run.frame.client
+        waiting = self._clients.get(client)
+        if waiting is None:
+            waiting = self._clients[client] = _Waiting(client, deque((run,)), self._given)
+            self._newcomers.append(waiting)
+            return
+        waiting.runs.append(run)
+        waiting.records += len(run.indices)
+        waiting.bytes += run.byte_count
+
+    def begin_with(self, client: int, runs: deque[Run]) -> None:
+        """A client that has had the lane for itself, with all that it has queued: no newcomer."""
+        self._requeue(_Waiting(client, runs, self._given))
+
+    def next(self) -> Run:
+        """Takes the next slice out. Only while somebody waits."""
+        newcomers, heap = self._newcomers, self._heap
+        is_newcomer = bool(newcomers) and (self._ahead < AHEAD_MAX or not heap)
+        waiting = newcomers.popleft() if is_newcomer else heappop(heap)[2]
+        run = waiting.runs[0]
+        count = len(run.indices)
+        if count > SLICE_RECORDS or run.byte_count > SLICE_BYTES:
+            count = affordable(run, SLICE_RECORDS, SLICE_BYTES) or 1
+        if count < len(run.indices):
+            run = run.split(count)
+        else:
+            waiting.runs.popleft()
+        cost = run.byte_count + RECORD_COST * count
+        waiting.records -= count
+        waiting.bytes -= run.byte_count
+        if is_newcomer:
+            self._ahead += cost
+        else:
+            self._ahead = max(0, self._ahead - NEWCOMERS_PART * cost)
+            self._given = waiting.turn_at
+        if waiting.runs:
+            waiting.turn_at += cost
+            self._requeue(waiting)
+        else:
+            del self._clients[waiting.client]
+        return run
+
+    def take_last(self) -> tuple[int, deque[Run]]:
+        """The only client that is left, with its runs. Nothing is to be asked here any more."""
+        ((client, waiting),) = self._clients.items()
+        return client, waiting.runs
+
+    def runs(self) -> Iterator[Run]:
+        """All of them; each client's in its order."""
+        for waiting in self._clients.values():
+            yield from waiting.runs
+
+    def drop_abandoned(self) -> list[Run]:
+        """Forgets the runs whose frames were abandoned, and returns them."""
+        dropped = [run for run in self.runs() if run.frame.is_abandoned]
+        if dropped:
+            for waiting in list(self._clients.values()):
+                waiting.runs = deque(run for run in waiting.runs if not run.frame.is_abandoned)
+                waiting.records = sum([len(run.indices) for run in waiting.runs])
+                waiting.bytes = sum([run.byte_count for run in waiting.runs])
+                if not waiting.runs:
+                    del self._clients[waiting.client]
+            self._newcomers = deque(each for each in self._newcomers if each.runs)
+            self._heap = [each for each in self._heap if each[2].runs]
+            heapify(self._heap)
+        return dropped
+
+    def _requeue(self, waiting: _Waiting) -> None:
+        """Among those that have had a turn."""
+        self._clients[waiting.client] = waiting
+        self._count += 1
+        heappush(self._heap, (waiting.turn_at, self._count, waiting))
