@@ -36,13 +36,16 @@ def make_frame(
     acknowledge: Acknowledge,
     on_settled: Callable[[Frame], None] | None,
     deadline_ns: int | None,
+    client: int = 0,
 ) -> Frame:
     """A frame of checked records. `sizes`: data + partition key of each, in bytes, same order.
 
     `deadline_ns`: when its client stops waiting; None if nobody waits or it waits for ever.
+    `client`: as `Frame` has it.
     """
     frame = Frame(records, sizes, acknowledge, on_settled)
     # As `frame_held_bytes` says, without the calls: this is done for every request.
     frame.held_bytes = frame.byte_count + RECORD_HELD_BYTES * len(records) + FRAME_HELD_BYTES
     frame.deadline_ns = deadline_ns
+    frame.client = client
     return frame

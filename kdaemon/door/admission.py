@@ -48,6 +48,11 @@ class Put(Protocol):
     def refused_count(self) -> int: ...
 
     @property
+    def is_reserved(self) -> bool:
+        """Whether memory was set aside for them, and given back just now."""
+        ...
+
+    @property
     def depends_on_kind(self) -> bool:
         """Whether it matters to these records if their stream is AUTO."""
         ...

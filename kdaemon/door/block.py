@@ -17,10 +17,11 @@ class Block:
     they are not among `lines` any more.
     """
 
-    __slots__ = ("lines", "oversized")
+    __slots__ = ("is_reserved", "lines", "oversized")
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
+        self.is_reserved = False
         self.oversized: list[Rejected] = []
 
     @property

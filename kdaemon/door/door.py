@@ -53,12 +53,14 @@ class Door:
         put: Put,
         asked: Acknowledge | None,
         on_settled: OnSettled,
+        client: int,
         *,
         is_patient: bool = False,
     ) -> Admission | Refused | None:
         """Takes records for the stream that a client calls by `spelling`, or says why not.
 
-        `asked`: the promise that the client asked for; None: the stream's own. `is_patient`: a
+        `asked`: the promise that the client asked for; None: the stream's own. `client`: a number
+        of its own, for clients take turns. `is_patient`: a
         connection of lines, which waits for ever and is not read while there is no room. None:
         there is no room for it now, and nothing was counted; `when_room` says when to come again.
         """
@@ -75,8 +77,12 @@ class Door:
             if needs_word and is_patient:
                 return None
             if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
-                return self._wait_for_word(stream, spelling, put, asked, acknowledge, on_settled)
-        return self._admit_to(stream, put, asked, acknowledge, on_settled, is_patient=is_patient)
+                return self._wait_for_word(
+                    stream, spelling, put, asked, acknowledge, on_settled, client
+                )
+        return self._admit_to(
+            stream, put, asked, acknowledge, on_settled, client, is_patient=is_patient
+        )
 
     def _admit_to(
         self,
@@ -85,6 +91,7 @@ class Door:
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
+        client: int,
         *,
         is_patient: bool,
         waited_ns: int = 0,
@@ -95,7 +102,7 @@ class Door:
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
             patience_ns = None if is_patient else stream.deadline_ns - waited_ns
-            taken = self._take(stream, put, acknowledge, on_settled, patience_ns)
+            taken = self._take(stream, put, acknowledge, on_settled, client, patience_ns)
         else:
             taken = self._count(stream, put.sizes, refused)
         if taken is not None and put.refused_count:
@@ -139,7 +146,7 @@ class Door:
         else:
             stream.when_room(callback)
 
-    def reserve(self, spelling: str, byte_count: int) -> ByteBudget | Refused:
+    def reserve(self, spelling: str, byte_count: int, client: int) -> ByteBudget | Refused:
         """Takes memory for records that are still to be read: the budget to give it back to, just
         before they are admitted. Counts nothing.
         """
@@ -149,7 +156,7 @@ class Door:
         buffer_bytes_max = stream.config.buffer_bytes_max
         if byte_count > buffer_bytes_max:
             return never_fits(byte_count, buffer_bytes_max)
-        if not (stream.has_room(byte_count) and stream.memory.take(byte_count)):
+        if not (stream.has_room(byte_count, client) and stream.memory.take(byte_count)):
             return NO_ROOM
         return stream.memory
 
@@ -238,33 +245,34 @@ class Door:
         put: Put,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
+        client: int,
         patience_ns: int | None,
     ) -> Admission | Refused | None:
         """To memory or to disk, on this promise. `patience_ns`: of a client that waits for
         delivery; None: of one that waits for ever.
         """
         is_patient = patience_ns is None
-        records, sizes = put.records, put.sizes
+        sizes = put.sizes
         if not sizes:  # every line was refused
             frame = Frame([], [], acknowledge, None)
             on_settled(frame)
             return Admission(frame, stream)
+        callback, deadline_ns = on_settled, None
         if acknowledge is DELIVERED:
             refusal = stream.refusal()
             if refusal is not None:
                 return self._count(stream, sizes, said(reject_reason(refusal), refusal))
-            if patience_ns is None:
-                frame = make_frame(records, sizes, acknowledge, on_settled, None)
-                return self._submit(stream, frame, is_patient=True)
-            deadline_ns = self._clock.now_ns() + patience_ns
-            frame = make_frame(records, sizes, acknowledge, on_settled, deadline_ns)
-            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
+            if patience_ns is not None:
+                deadline_ns = self._clock.now_ns() + patience_ns
+        elif acknowledge is not STORED:
+            callback = stream.bury_dead_of
+        frame = make_frame(put.records, sizes, acknowledge, callback, deadline_ns, client)
+        if put.is_reserved:
+            frame.is_reserved = True
         if acknowledge is STORED:
-            frame = make_frame(records, sizes, acknowledge, on_settled, None)
             return self._store(stream, frame, is_patient=is_patient)
-        frame = make_frame(records, sizes, acknowledge, stream.bury_dead_of, None)
         taken = self._submit(stream, frame, is_patient=is_patient)
-        if isinstance(taken, Admission):
+        if callback is not on_settled and isinstance(taken, Admission):
             on_settled(frame)
         return taken
 
@@ -279,7 +287,7 @@ class Door:
             return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))
         if stream.config.when_full == "reject":
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
-        has_room = stream.has_room(frame.held_bytes) and stream.submit(frame, is_patient=True)
+        has_room = stream.submit(frame, is_patient=True)
         return Admission(frame, stream) if has_room else None
 
     def _store(
@@ -302,6 +310,7 @@ class Door:
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
+        client: int,
         waited_ns: int = 0,
     ) -> Admission | Refused:
         """Nobody has asked the service yet for this stream: its records are promised nothing before
@@ -332,11 +341,14 @@ class Door:
                     asked,
                     acknowledge,
                     on_settled,
+                    client,
                     is_patient=False,
                     waited_ns=waited_ns,
                 )
             else:  # it was called by an ARN, and that is another stream's
-                taken = self._admit_to_other(meant, spelling, put, asked, on_settled, waited_ns)
+                taken = self._admit_to_other(
+                    meant, spelling, put, asked, on_settled, client, waited_ns
+                )
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
                 on_settled(frame)
@@ -353,6 +365,7 @@ class Door:
         put: Put,
         asked: Acknowledge | None,
         on_settled: OnSettled,
+        client: int,
         waited_ns: int,
     ) -> Admission | Refused | None:
         """As `admit`, for records that stood in the line of another stream until it was known whose
@@ -363,10 +376,17 @@ class Door:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
             if needs_word or (stream.has_queue and stream.is_ordered):
                 return self._wait_for_word(
-                    stream, spelling, put, asked, acknowledge, on_settled, waited_ns
+                    stream, spelling, put, asked, acknowledge, on_settled, client, waited_ns
                 )
         return self._admit_to(
-            stream, put, asked, acknowledge, on_settled, is_patient=False, waited_ns=waited_ns
+            stream,
+            put,
+            asked,
+            acknowledge,
+            on_settled,
+            client,
+            is_patient=False,
+            waited_ns=waited_ns,
         )
 
     def _needs_word(

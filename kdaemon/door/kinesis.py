@@ -112,7 +112,7 @@ class KinesisDoor:
             self._dry_run(request, spelling, put, headers)
             return
         answer = partial(self._answer, request, form, spelling, headers)
-        taken = self._door.admit(spelling, put, asked, answer)
+        taken = self._door.admit(spelling, put, asked, answer, request.client)
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:

@@ -148,7 +148,7 @@ class _Body:
         """Takes the memory that the lines may hold, by their number and their size alone."""
         held_bytes = held_bytes_bound(len(body), body.count(b"\n"))
         held_bytes += FRAME_HELD_BYTES * _more_blocks_max(len(body))
-        reserved = self._door.reserve(self._spelling, held_bytes)
+        reserved = self._door.reserve(self._spelling, held_bytes, self._request.client)
         if isinstance(reserved, Refused):
             return reserved
         self._reserved, self._reserved_bytes = reserved, held_bytes
@@ -225,6 +225,7 @@ class _Body:
         line_count = 0
         for block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
             self._position += 1
+            block.is_reserved = self._reserved is not None
             self._give_back(block.held_bytes)
             self._admit(block)
             line_count += len(block.lines.numbers)
@@ -249,7 +250,11 @@ class _Body:
             return
         self._open += 1
         taken = self._door.admit(
-            self._spelling, block, self._asked, lambda frame: self._settled(block, frame)
+            self._spelling,
+            block,
+            self._asked,
+            lambda frame: self._settled(block, frame),
+            self._request.client,
         )
         if isinstance(taken, Admission):
             self._admissions.append(taken)

@@ -78,6 +78,7 @@ class NdjsonSession(asyncio.Protocol):
     def __init__(self, door: Door, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self._door = door
         self._hub = hub
+        self._client = hub.number_client()
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
@@ -427,7 +428,9 @@ class NdjsonSession(asyncio.Protocol):
             self._refuse_held(a_round, stream, block, CLIENT_GONE)
             return True
         callback = partial(self._settled, a_round, block)
-        taken = self._door.admit(stream, block, self._acknowledge, callback, is_patient=True)
+        taken = self._door.admit(
+            stream, block, self._acknowledge, callback, self._client, is_patient=True
+        )
         if taken is None:
             return False
         self._tell_rejected(block.oversized)

@@ -18,7 +18,14 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.crowding import CROWDED_PARTS, crowded, shard_full
+from kdaemon.engine.crowding import (
+    CROWDED_PARTS,
+    LONG_HELD_BYTES,
+    crowded,
+    has_long_queue,
+    overdue,
+    shard_full,
+)
 from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
@@ -129,6 +136,13 @@ class Engine:
             return hold
         return ServiceError(code, message, status=hold.status)
 
+    def has_room(self, held_bytes: int, client: int) -> bool:
+        """Whether records of this client would have so much memory now."""
+        ledger = self.ledger
+        if not ledger.has_room(held_bytes):
+            return False
+        return ledger.is_calm(held_bytes, CROWDED_PARTS) or ledger.may_have(held_bytes, client)
+
     def handle_frame(self, frame: Frame, now_ns: int, *, is_patient: bool = False) -> bool:
         """Takes a checked frame in; False, and nothing is taken, if there is no room.
 
@@ -140,19 +154,23 @@ class Engine:
             return False
         byte_count = frame.byte_count
         runs = self._dispatcher.route(frame, byte_count)
-        full = [] if self.ledger.is_calm(frame.held_bytes, CROWDED_PARTS) else self._crowded(runs)
-        if not full:
-            if not self.ledger.admit(frame, byte_count, now_ns):
+        ledger = self.ledger
+        is_calm = ledger.is_calm(frame.held_bytes, CROWDED_PARTS)
+        if is_calm and (ledger.held_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
+            if not ledger.admit(frame, byte_count, now_ns):
                 return False
             self._dispatcher.queue(runs, now_ns)
             return True
-        if is_patient:
+        full = self._full(runs, now_ns, is_calm=is_calm)
+        if is_patient and (
+            full or not (is_calm or ledger.may_have(frame.held_bytes, frame.client))
+        ):
             return False
         refused = {index: shard_full(run) for run in full for index in run.indices}
         if len(refused) == len(frame.records):
             self.counters.refuse(RejectReason.FULL, len(refused), byte_count)
             return False
-        if not self.ledger.admit(frame, byte_count, now_ns, refused):
+        if not ledger.admit(frame, byte_count, now_ns, refused, is_calm=is_calm):
             return False
         self._dispatcher.queue([run for run in runs if run not in full], now_ns)
         return True
@@ -386,13 +404,17 @@ class Engine:
 
     # Refuse
 
-    def _crowded(self, runs: list[Run]) -> list[Run]:
+    def _full(self, runs: list[Run], now_ns: int, *, is_calm: bool) -> set[Run]:
         """Those of a new frame's runs that are refused for their shard. In an outage all wait
         alike, and where there is one lane, it may have everything.
         """
-        if len(self._packer.lanes) == 1 or self._flow.state is not _OPEN:
-            return []
-        return crowded(runs, self.ledger)
+        if self._flow.state is not _OPEN:
+            return set()
+        is_joined = self._settings.aggregate_bytes_max > 0
+        full = overdue(runs, self._packer, now_ns, is_joined=is_joined)
+        if not is_calm and len(self._packer.lanes) > 1:
+            full |= crowded(runs, self.ledger)
+        return full
 
     def _why_unavailable(self) -> ServiceError | None:
         """A service-managed stream can keep neither order nor aggregates."""

@@ -78,6 +78,7 @@ class HttpProtocol(asyncio.Protocol):
         "_transport",
         "_turn",
         "_unread",
+        "client",
         "hub",
     )
 
@@ -86,6 +87,7 @@ class HttpProtocol(asyncio.Protocol):
     ) -> None:
         """`hub`: shared by the connections of a listener; without one the connection is alone."""
         self.hub = HttpHub(limits or HttpLimits()) if hub is None else hub
+        self.client = self.hub.number_client()
         self._handler = handler
         self._pipeline_max = self.hub.limits.pipeline_max
         self._transport: Any = None

@@ -88,11 +88,12 @@ class Places:
     it came by: who only holds connections keeps nobody out.
     """
 
-    __slots__ = ("connections_max", "hubs", "is_starved", "silent", "taken")
+    __slots__ = ("client_count", "connections_max", "hubs", "is_starved", "silent", "taken")
 
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
         self.taken = 0
+        self.client_count = 0  # connections that ever spoke, and so had a number
         self.is_starved = False  # it was told that no file descriptor is left
         self.silent: dict[Connection, HttpHub] = {}
         self.hubs: list[HttpHub] = []
@@ -174,6 +175,11 @@ class HttpHub:
         if self._timer is None:
             self._arm()
         return True
+
+    def number_client(self) -> int:
+        """A number for a connection that begins to speak: no other of any listener has it."""
+        self.places.client_count += 1
+        return self.places.client_count
 
     def idlest(self) -> "tuple[int, Connection, HttpHub] | None":
         """Of some connections, others each time, the one that may be closed first; for how long it

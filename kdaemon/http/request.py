@@ -47,7 +47,9 @@ class Charge(Protocol):
 
 
 class RequestOwner(Protocol):
-    """What a request asks of the connection that it came on."""
+    """What a request asks of the connection that it came on. `client`: the connection's number."""
+
+    client: int
 
     def flush_answers(self, request: "HttpRequest") -> None:
         """`request` has its answer; send what may leave by now."""
@@ -118,6 +120,11 @@ class HttpRequest:
     def is_gone(self) -> bool:
         """The connection is lost: nobody will read an answer."""
         return self.owner is None
+
+    @property
+    def client(self) -> int:
+        """The number of who sent it: its connection's; 0: that is lost."""
+        return 0 if self.owner is None else self.owner.client
 
     def drop_body(self) -> None:
         """The body was parsed: its memory is free, and counted as free. Twice is nothing."""

@@ -191,7 +191,7 @@ class Delivery:
         is being dropped: that may be this very frame.
         """
         self.frame_count += 1
-        own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None)
+        own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
         held = Held(frame_id, lane, own, self.now_ms(), count, row_bytes, range(count))

@@ -358,8 +358,9 @@ class Stream:
         """Calls back once when something has settled."""
         self._driver.when_room(callback)
 
-    def has_room(self, held_bytes: int) -> bool:
-        return self.engine.ledger.has_room(held_bytes)
+    def has_room(self, held_bytes: int, client: int) -> bool:
+        """Whether records of this client would have so much memory now."""
+        return self.engine.has_room(held_bytes, client)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once (or twice: memory, disk) when there may be room again. A stream that

@@ -75,6 +75,7 @@ class PutRequest(msgspec.Struct):
     keyless_count: int = 0
     is_single: bool = False
 
+    is_reserved: ClassVar[bool] = False
     refused_count: ClassVar[int] = 0  # one invalid record refuses the whole request
 
     @property

@@ -137,6 +137,7 @@ class FakeDoor:
         block: Block,
         asked: Acknowledge | None,
         on_settled: Callable[[Frame], None],
+        client: int,
         *,
         is_patient: bool,
     ) -> Admission | Refused | None:

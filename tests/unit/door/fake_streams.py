@@ -90,7 +90,7 @@ class FakeStream:
     def bury_dead_of(self, frame: Frame) -> None:
         raise AssertionError("nothing settles here")
 
-    def has_room(self, held_bytes: int) -> bool:
+    def has_room(self, held_bytes: int, client: int) -> bool:
         return not self.is_memory_full
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -135,6 +135,7 @@ class FakeOwner:
     """A connection that keeps answers for the test."""
 
     is_last_answer = False
+    client = 1
 
     def flush_answers(self, request: HttpRequest) -> None:
         pass

@@ -48,7 +48,7 @@ class Place:
         records = [Record(b"hi", key) for key in keys]
         sizes = [2 + len(key) for key in keys]
         block = Block(Lines(records, sizes, list(range(1, len(keys) + 1))))
-        taken = self.door.admit("s", block, acknowledge, self.settled.append, is_patient=True)
+        taken = self.door.admit("s", block, acknowledge, self.settled.append, 1, is_patient=True)
         return taken.frame if isinstance(taken, Admission) else taken
 
 

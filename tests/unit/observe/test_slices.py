@@ -15,6 +15,7 @@ class Owner:
     """The connection of a request."""
 
     is_last_answer = False
+    client = 1
 
     def __init__(self) -> None:
         self.answered: list[HttpRequest] = []
