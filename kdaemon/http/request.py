@@ -80,6 +80,7 @@ class HttpRequest:
         "answer",
         "body",
         "body_charge",
+        "client",
         "closes",
         "headers",
         "holds_next",
@@ -109,6 +110,7 @@ class HttpRequest:
         self.headers = headers
         self.body = body
         self.owner: RequestOwner | None = owner  # None: the connection is lost
+        self.client = owner.client  # a number of who sent it
         self.closes = closes  # the connection ends with this answer
         self.is_http_1_0 = is_http_1_0  # and keeps the connection open, which its answer must say
         self.body_charge = body_charge  # None: the body came whole and was never kept
@@ -120,11 +122,6 @@ class HttpRequest:
     def is_gone(self) -> bool:
         """The connection is lost: nobody will read an answer."""
         return self.owner is None
-
-    @property
-    def client(self) -> int:
-        """The number of who sent it: its connection's; 0: that is lost."""
-        return 0 if self.owner is None else self.owner.client
 
     def drop_body(self) -> None:
         """The body was parsed: its memory is free, and counted as free. Twice is nothing."""

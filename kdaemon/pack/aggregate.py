@@ -38,6 +38,8 @@ class Aggregator:
         aggregate_bytes_max = self.bytes_max if lane.doubted_ns is None else 0
         budget = lane.budget
         budget.refill(now_ns)
+        if lane.turns is not None:
+            lane.prefer_large(draft.bytes_left, is_first=not draft.runs)
         record_count = byte_count = 0
         while lane.queue:
             records_left = min(draft.records_left, budget.records.available) - record_count

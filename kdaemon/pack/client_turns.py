@@ -27,8 +27,10 @@ RECORD_COST = 1_000
 """Bytes that a record costs beside its own: a shard takes 1 MiB and 1,000 records a second, of
 either service (services.md A, 2026-11-21)."""
 
+SLICE_COST = SLICE_BYTES + RECORD_COST * SLICE_RECORDS
+
 NEWCOMERS_PART = 3  # of four; ours, 2026-11-28
-AHEAD_MAX = NEWCOMERS_PART * (SLICE_BYTES + RECORD_COST * SLICE_RECORDS)
+AHEAD_MAX = NEWCOMERS_PART * SLICE_COST
 
 
 class _Waiting:
@@ -73,8 +75,12 @@ class ClientTurns:
         client = run.frame.client
         waiting = self._clients.get(client)
         if waiting is None:
-            waiting = self._clients[client] = _Waiting(client, deque((run,)), self._given)
-            self._newcomers.append(waiting)
+            waiting = _Waiting(client, deque((run,)), self._given)
+            if is_large(run):
+                self._requeue(waiting)
+            else:
+                self._clients[client] = waiting
+                self._newcomers.append(waiting)
             return
         waiting.runs.append(run)
         waiting.records += len(run.indices)
@@ -84,33 +90,63 @@ class ClientTurns:
         """A client that has had the lane for itself, with all that it has queued: no newcomer."""
         self._requeue(_Waiting(client, runs, self._given))
 
-    def next(self) -> Run:
-        """Takes the next slice out. Only while somebody waits."""
-        newcomers, heap = self._newcomers, self._heap
-        is_newcomer = bool(newcomers) and (self._ahead < AHEAD_MAX or not heap)
-        waiting = newcomers.popleft() if is_newcomer else heappop(heap)[2]
-        run = waiting.runs[0]
-        count = len(run.indices)
-        if count > SLICE_RECORDS or run.byte_count > SLICE_BYTES:
-            count = affordable(run, SLICE_RECORDS, SLICE_BYTES) or 1
-        if count < len(run.indices):
-            run = run.split(count)
-        else:
-            waiting.runs.popleft()
-        cost = run.byte_count + RECORD_COST * count
-        waiting.records -= count
-        waiting.bytes -= run.byte_count
-        if is_newcomer:
-            self._ahead += cost
-        else:
-            self._ahead = max(0, self._ahead - NEWCOMERS_PART * cost)
-            self._given = waiting.turn_at
+    def next_slice(self) -> list[Run]:
+        """Takes out what the next client may have. Only while somebody waits."""
+        if self._newcomers and (self._ahead < AHEAD_MAX or not self._heap):
+            return self._newcomers_slice()
+        given, _, waiting = heappop(self._heap)
+        runs, cost = self._slice_of(waiting)
+        self._ahead = max(0, self._ahead - NEWCOMERS_PART * cost)
+        self._given = given
+        return runs
+
+    def slice_before(self, large: Run) -> list[Run]:
+        """Takes out what may go before a large record, while the shard saves up for that; nothing,
+        if nobody is next who has less.
+        """
+        if self._ahead >= NEWCOMERS_PART * _cost(1, large.byte_count):
+            return []
+        if self._newcomers:
+            return self._newcomers_slice()
+        heap = self._heap
+        if not heap or is_large(heap[0][2].runs[0]):
+            return []
+        runs, cost = self._slice_of(heappop(heap)[2])
+        self._ahead += cost
+        return runs
+
+    def _newcomers_slice(self) -> list[Run]:
+        runs, cost = self._slice_of(self._newcomers.popleft())
+        self._ahead += cost
+        return runs
+
+    def _slice_of(self, waiting: _Waiting) -> tuple[list[Run], int]:
+        """What this client may have at a time, and what that costs."""
+        taken: list[Run] = []
+        records = byte_count = 0
+        while waiting.runs and records < SLICE_RECORDS and byte_count < SLICE_BYTES:
+            run = waiting.runs[0]
+            count = affordable(run, SLICE_RECORDS - records, SLICE_BYTES - byte_count)
+            if not count:
+                if taken:
+                    break
+                count = 1
+            if count < len(run.indices):
+                run = run.split(count)
+            else:
+                waiting.runs.popleft()
+            taken.append(run)
+            records += count
+            byte_count += run.byte_count
+        waiting.records -= records
+        waiting.bytes -= byte_count
+        cost = _cost(records, byte_count)
         if waiting.runs:
             waiting.turn_at += cost
             self._requeue(waiting)
         else:
             del self._clients[waiting.client]
-        return run
+        return taken, cost
 
     def take_last(self) -> tuple[int, deque[Run]]:
         """The only client that is left, with its runs. Nothing is to be asked here any more."""
@@ -142,3 +178,12 @@ class ClientTurns:
         self._clients[waiting.client] = waiting
         self._count += 1
         heappush(self._heap, (waiting.turn_at, self._count, waiting))
+
+
+def is_large(run: Run) -> bool:
+    """Whether its first record is more than a slice, so that it goes alone."""
+    return run.frame.sizes[run.indices[0]] > SLICE_BYTES
+
+
+def _cost(record_count: int, byte_count: int) -> int:
+    return byte_count + RECORD_COST * record_count

@@ -2,7 +2,8 @@
 
 They queue by themselves, on no shard's lane. When a batch is drawn, each goes to one of the shards
 that can pay most just then and have nothing of their own waiting, under an explicit hash key inside
-that shard's range. What a shard throttled comes back here and goes to another.
+that shard's range. What a shard throttled comes back here and goes to another. While every shard
+has records of its own waiting, some take their turn there, behind nobody who has more.
 Bound, and who drains it: as a lane.
 Invariant: what a client sent stays as it was sent; the keys that we invent are on the copies that
 go out (`Names`), so that a dead letter and its replay show what the client meant.
@@ -26,7 +27,7 @@ RECHECK_NS_MIN = 10_000_000
 """10 ms: where all shards have records of their own, how soon to look again at least (with no
 linger, that would be at once, and again)."""
 
-DrawLane = Callable[[Lane, Draft, int], None]
+DrawLane = Callable[[Lane, Draft, int, int], None]
 
 
 class Names:
@@ -70,6 +71,7 @@ class Keyless:
         self._is_joined = is_joined
         self.lane = Lane(None, ShardBudget(1, 1, now_ns))  # the budget is never used: shards pay
         self._start = 0
+        self.is_crowded_out = False  # no shard was found that has nothing of its own waiting
 
     def draw(self, lanes: list[Lane], draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
         """Moves to the draft what any shard can pay for. `draw_lane`: draws from a shard's lane and
@@ -77,6 +79,7 @@ class Keyless:
         """
         own = self.lane
         self._names.is_used = True
+        self.is_crowded_out = bool(own.queue)
         looked_at = 0
         while own.queue and draft.records_left > 0 and looked_at < len(lanes):
             count = min(
@@ -87,10 +90,22 @@ class Keyless:
             chosen = [lanes[(start + offset) % len(lanes)] for offset in range(count)]
             looked_at += count
             self._start = (start + count) % len(lanes)
+            if self.is_crowded_out:
+                self.is_crowded_out = all(lane.queue for lane in chosen)
             for lane in self._roomiest(chosen, now_ns):
                 if not own.queue or draft.records_left <= 0:
                     break
                 self._lend(lane, draft, now_ns, draw_lane)
+
+    def join(self, lane: Lane, records_max: int) -> None:
+        """Some wait for their turn at a shard that has others': at most so many at a time."""
+        own = self.lane
+        while own.queue and lane.joined_records < records_max:
+            count = min(records_max - lane.joined_records, len(own.queue[0].indices))
+            run = own.take(count)
+            run.lane = lane
+            lane.push(run)
+            lane.joined_records += count
 
     def ready_at_ns(self, lanes: list[Lane], linger_ns: int, now_ns: int) -> int:
         """When the first shard can pay for a linger's worth of what is queued."""
@@ -136,6 +151,6 @@ class Keyless:
             lane.lend(run)
             records_left -= len(run.indices)
             bytes_left -= run.byte_count
-        draw_lane(lane, draft, now_ns)
+        draw_lane(lane, draft, now_ns, draft.records_left)
         for run in reversed(list(lane.take_all())):
             own.push_front(run)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from kdaemon.pace.budget import ShardBudget
-from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns
+from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns, is_large
 from kdaemon.pack.run import Run, affordable
 
 SEVERAL = -1  # in place of a client: what is queued is of several, and is short
@@ -64,6 +64,7 @@ class Lane:
 
     `hash_key`: a decimal well inside the shard's range, for records that may go anywhere; "" where
     no shard is predicted. `owner`: whose the queue is, but for what failed and came back.
+    `joined_records`: of those queued, came without a key and take their turn here.
     `turns`: of clients that wait for each other (None: nobody has to). `waiting_*`: records behind
     others of their key (`key_order.py`); `waiting_of`: how many, and bytes, of each client.
     `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when one of its
@@ -78,6 +79,7 @@ class Lane:
         "failure_count",
         "hash_key",
         "is_held",
+        "joined_records",
         "owner",
         "queue",
         "queued_bytes",
@@ -101,6 +103,7 @@ class Lane:
         self.queue: deque[Run] = deque()
         self.owner = 0
         self.turns: ClientTurns | None = None
+        self.joined_records = 0
         self.queued_records = 0
         self.queued_bytes = 0
         self.state = LaneState.IDLE
@@ -127,7 +130,7 @@ class Lane:
         byte_count = self.queued_bytes = self.queued_bytes + run.byte_count
         client = run.frame.client
         if self.turns is not None:
-            self.turns.add(run)
+            self._push_in_turn(run, self.turns)
             return
         if not self.queue:
             self.owner = client
@@ -136,10 +139,16 @@ class Lane:
             if records > (SHORT_RECORDS if is_payable else SLICE_RECORDS) or byte_count > (
                 SHORT_BYTES if is_payable else SLICE_BYTES
             ):
-                self._begin_turns().add(run)
+                self._push_in_turn(run, self._begin_turns())
                 return
             self.owner = SEVERAL
         self.queue.append(run)
+
+    def _push_in_turn(self, run: Run, turns: ClientTurns) -> None:
+        """Behind what goes next, unless that is a large record, which the shard saves up for."""
+        turns.add(run)
+        if len(self.queue) == 1 and is_large(self.queue[0]):
+            self._queue_next(turns)
 
     def _begin_turns(self) -> ClientTurns:
         """A second client has to wait: what goes next is a slice of the first one."""
@@ -157,10 +166,15 @@ class Lane:
         return turns
 
     def push_front(self, run: Run) -> None:
-        """What failed goes before what has not been tried."""
+        """What failed goes before what has not been tried; but a large record lets others pass
+        while the shard saves up for it again.
+        """
         if not self.queue:
             self.owner = run.frame.client
-        self.queue.appendleft(run)
+        if self.turns is not None and is_large(run) and not is_large(self.queue[-1]):
+            self.queue.append(run)
+        else:
+            self.queue.appendleft(run)
         self.queued_records += len(run.indices)
         self.queued_bytes += run.byte_count
 
@@ -231,6 +245,8 @@ class Lane:
         """
         budget = self.budget
         budget.refill(now_ns)
+        if self.turns is not None:
+            self.prefer_large(bytes_max, is_first=not out)
         records_left = min(records_max, budget.records.available)
         bytes_left = min(bytes_max, budget.bytes.available)
         record_count = byte_count = 0
@@ -245,37 +261,69 @@ class Lane:
                     if not (has_room and budget.can_pay(1, size)):
                         break
                     count = 1
-            run = self.take(count)
+            if count < len(run.indices):
+                run = run.split(count)
+            elif self.turns is None:
+                self.queue.popleft()
+            else:
+                self._let_first_go(self.turns)
             out.append(run)
             record_count += count
             byte_count += run.byte_count
             records_left -= count
             bytes_left -= run.byte_count
+        self.queued_records -= record_count
+        self.queued_bytes -= byte_count
         return record_count, byte_count
+
+    def prefer_large(self, bytes_max: int, *, is_first: bool) -> None:
+        """A large record that others passed while the shard saved up for it goes before them once
+        it can be paid for. After `budget.refill`; `bytes_max`, `is_first`: of the batch.
+        """
+        last = self.queue[-1]
+        if len(self.queue) > 1 and is_large(last):
+            size = last.byte_count
+            if (is_first or size <= bytes_max) and self.budget.can_pay(1, size):
+                self.queue.rotate(1)
 
     def take(self, count: int) -> Run:
         """The first `count` records of the first run leave the queue, as a run; at most all."""
         run = self.queue[0]
         if count < len(run.indices):
             run = run.split(count)
-        else:
+        elif self.turns is None:
             self.queue.popleft()
-            if not self.queue and self.turns is not None:
-                self._queue_next(self.turns)
+        else:
+            self._let_first_go(self.turns)
         self.queued_records -= count
         self.queued_bytes -= run.byte_count
         return run
 
+    def _let_first_go(self, turns: ClientTurns) -> None:
+        """The first run leaves the queue."""
+        self.queue.popleft()
+        if len(self.queue) <= 1:
+            self._queue_next(turns)
+
     def _queue_next(self, turns: ClientTurns) -> None:
-        """The next client has its turn. The last one has the queue for itself from then on."""
-        run = turns.next()
-        self.owner = run.frame.client
-        if turns.client_count == 1:
+        """The next client has its turn, and others before it if its record is large. The last
+        client has the queue for itself from then on.
+        """
+        queue = self.queue
+        if not queue:
+            if not turns.client_count:
+                self.turns = None
+                return
+            queue.extend(turns.next_slice())
+            self.owner = queue[0].frame.client
+        if is_large(queue[0]) and turns.client_count:
+            queue.extendleft(reversed(turns.slice_before(queue[0])))
+        elif turns.client_count == 1:
+            runs = queue
             self.owner, self.queue = turns.take_last()
-            self.queue.appendleft(run)
-        else:
-            self.queue.append(run)
-        if turns.client_count <= 1:
+            self.queue.extendleft(reversed(runs))
+            self.turns = None
+        if not turns.client_count and not (len(queue) > 1 and is_large(queue[-1])):
             self.turns = None
 
     def payable_at_ns(self, quantum_records: int, quantum_bytes: int) -> int:
@@ -298,15 +346,21 @@ class Lane:
             dropped += self.turns.drop_abandoned()
             if not self.turns.client_count:
                 self.turns = None
-            elif not self.queue:
+            elif len(self.queue) <= 1:
                 self._queue_next(self.turns)
         self.queued_records -= sum([len(run.indices) for run in dropped])
         self.queued_bytes -= sum([run.byte_count for run in dropped])
+        self.let_go(dropped)
         return dropped
+
+    def let_go(self, runs: Iterable[Run]) -> None:
+        """These have left the queue: those without a key count as joined no more."""
+        if self.joined_records:
+            self.joined_records -= sum([len(run.indices) for run in runs if run.is_keyless])
 
     def take_all(self) -> Iterable[Run]:
         """Empties the queue; each client's runs in their order."""
         runs: Iterable[Run] = self.queue if self.turns is None else list(self.runs())
         self.queue, self.turns = deque(), None
-        self.queued_records = self.queued_bytes = 0
+        self.queued_records = self.queued_bytes = self.joined_records = 0
         return runs

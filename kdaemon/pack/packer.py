@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from kdaemon.base.frame import Frame
 from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
+from kdaemon.pack.client_turns import SLICE_RECORDS
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
@@ -149,16 +150,14 @@ class Packer:
         ):
             ring.remove(keyless)  # last: it has what the others leave
             ring.append(keyless)
+        if len(ring) > 1 and self.ready_records > self._records_max:
+            self._draw_parts(draft, now_ns)
         for _ in range(len(ring)):
+            if not ring:
+                break  # what came without a key has joined others
             lane = ring[0]
-            records, byte_count = lane.queued_records, lane.queued_bytes
             records_left = draft.records_left
-            if lane is keyless:
-                self._keyless.draw(self.lanes, draft, now_ns, self._draw_lane)
-            else:
-                self._draw_lane(lane, draft, now_ns)
-            self.ready_records -= records - lane.queued_records
-            self.ready_bytes -= byte_count - lane.queued_bytes
+            self._draw_ready(lane, draft, draft.records_left, now_ns)
             if not lane.queue:
                 ring.popleft()
                 lane.move(LaneMove.EMPTIED)
@@ -182,22 +181,74 @@ class Packer:
             widths=draft.widths,
         )
 
+    def _draw_parts(self, draft: Draft, now_ns: int) -> None:
+        """Where more is ready than a batch takes, and clients wait for each other: each lane has
+        a part of the batch by what it has queued. Who asks for little is in each batch then.
+        """
+        ring = self._ring
+        if self._aggregator is not None or all(lane.turns is None for lane in ring):
+            return
+        ready_records = self.ready_records
+        for _ in range(len(ring)):
+            if draft.records_left <= 0:
+                return
+            lane = ring[0]
+            part = max(SLICE_RECORDS, self._records_max * lane.queued_records // ready_records)
+            self._draw_ready(lane, draft, min(part, draft.records_left), now_ns)
+            if lane.queue:
+                ring.rotate(-1)
+            else:
+                ring.popleft()
+                lane.move(LaneMove.EMPTIED)
+
+    def _draw_ready(self, lane: Lane, draft: Draft, records_max: int, now_ns: int) -> None:
+        """Moves to the draft what can be paid for of a lane that is ready, and counts it."""
+        records, byte_count = lane.queued_records, lane.queued_bytes
+        keyless = self._keyless
+        if lane is keyless.lane:
+            keyless.draw(self.lanes, draft, now_ns, self._draw_lane)
+        else:
+            if keyless.is_crowded_out:
+                self._join(lane)
+                records, byte_count = lane.queued_records, lane.queued_bytes
+            self._draw_lane(lane, draft, now_ns, records_max)
+        self.ready_records -= records - lane.queued_records
+        self.ready_bytes -= byte_count - lane.queued_bytes
+
+    def _join(self, lane: Lane) -> None:
+        """No shard is without records of its own: those without a key take turns with them. Of a
+        lane that is ready.
+        """
+        own = self._keyless.lane
+        records, byte_count = own.queued_records, own.queued_bytes
+        self._keyless.join(lane, max(SLICE_RECORDS, self._quantum(lane)[0] // 2))
+        if own.state is not _READY:
+            self.ready_records += records - own.queued_records
+            self.ready_bytes += byte_count - own.queued_bytes
+        if not own.queue and own.state is not _IDLE:
+            if own.state is _READY:
+                self._ring.remove(own)
+            own.move(LaneMove.EMPTIED)
+
     def batch_of(self, runs: list[Run]) -> Batch:
         """A call of runs that were drawn before, and paid for."""
         byte_count = sum(run.byte_count for run in runs)
         return Batch(runs, byte_count, paid={}, records=self.names.as_sent(runs))
 
-    def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int) -> None:
+    def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int, records_max: int) -> None:
         """Moves to the draft what this shard can pay for, and takes the tokens."""
+        start = len(draft.runs)
         if self._aggregator is not None and lane.shard_id is not None:
             self._aggregator.draw(lane, draft, now_ns)
+            lane.let_go(draft.runs[start:])
             return
-        start = len(draft.runs)
         if self._holds and self._is_held(lane, now_ns):
             return
-        records, byte_count = lane.draw(draft.records_left, draft.bytes_left, now_ns, draft.runs)
+        records, byte_count = lane.draw(records_max, draft.bytes_left, now_ns, draft.runs)
         if records:
             draft.pay(lane, records, byte_count)
+            if lane.joined_records:
+                lane.let_go(draft.runs[start:])
         if self._order is not None:
             self._draw_behind(lane, draft, start)
 
@@ -304,6 +355,8 @@ class Packer:
                 self._enter_ring(lane)
             else:
                 self._wait(lane, now_ns)
+        elif lane.queue[0].frame is run.frame and lane.state is LaneState.WAITING:
+            self._wait(lane, now_ns)  # it may cost less than what would have been next
 
     def _is_held_up_by_batch(self, lane: Lane, draft: Draft) -> bool:
         """Whether the lane stopped because the batch is full, not because the shard cannot pay."""

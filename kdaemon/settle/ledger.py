@@ -345,7 +345,7 @@ class FrameLedger:
     def _release(self, frame: Frame) -> None:
         self.held_bytes -= frame.held_bytes
         self._memory.give(frame.held_bytes)
-        if frame in self._weighed:
+        if self._weighed and frame in self._weighed:
             self._weighed.remove(frame)
             part_bytes = self._parts[frame.client] - frame.held_bytes
             if part_bytes:

@@ -50,11 +50,18 @@ def frame_of(
     return frame
 
 
-def taken_count(rig: Rig, client: int, records_max: int = 200_000, **what: int | None) -> int:
+def taken_count(
+    rig: Rig,
+    client: int,
+    records_max: int = 200_000,
+    *,
+    shard: int | None = 0,
+    deadline_ns: int | None = None,
+) -> int:
     """How many records of this client are taken, 500 at a time, until one is refused."""
     taken = 0
     while taken < records_max:
-        frame = frame_of(client, 500, **what)
+        frame = frame_of(client, 500, shard=shard, deadline_ns=deadline_ns)
         if not rig.engine.handle_frame(frame, rig.now_ns):
             return taken
         taken += frame.unsettled

@@ -180,5 +180,37 @@ def test_turns_with_the_queue_of_one_client_begin_with_it() -> None:
     turns = ClientTurns()
     turns.begin_with(1, deque([run_of(1, 100)]))
     turns.add(run_of(2, 1))
-    assert [turns.next().frame.client for _ in range(3)] == [2, 1, 1]
+    assert [turns.next_slice()[0].frame.client for _ in range(3)] == [2, 1, 1]
     assert turns.part_of(1) == (100 - 2 * SLICE_RECORDS, 100 * (100 - 2 * SLICE_RECORDS))
+
+
+def test_small_records_pass_a_large_one_that_the_shard_saves_up_for_but_not_for_ever() -> None:
+    lane = lane_of()
+    large = 900_000
+    for _ in range(3):
+        lane.push(run_of(1, 1, large, lane))
+    lane.push(run_of(2, 16, lane=lane))
+    assert taken(lane, 17)[:16] == [2] * 16
+    for _ in range(40_000):  # who comes again and again, with nothing left here each time
+        lane.push(run_of(2, 1, lane=lane))
+        if taken(lane, 1) == [1]:
+            return
+    raise AssertionError("the large record never had its turn")
+
+
+def test_a_large_record_that_can_be_paid_for_goes_before_those_that_passed_it() -> None:
+    lane = lane_of()
+    lane.push(run_of(1, 1, 900_000, lane))
+    lane.push(run_of(1, 1, 900_000, lane))
+    lane.push(run_of(2, 5, lane=lane))
+    out: list[Run] = []
+    lane.draw(500, 5_000_000, 0, out)  # the budget is full
+    assert out[0].frame.client == 1
+
+
+def test_a_large_record_that_failed_lets_others_pass_again() -> None:
+    lane = lane_of()
+    for client in (1, 2, 2, 3):
+        lane.push(run_of(client, 20, lane=lane))
+    lane.push_front(run_of(4, 1, 900_000, lane))
+    assert 4 not in taken(lane, 5)

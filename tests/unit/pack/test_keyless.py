@@ -14,7 +14,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
-from tests.kit.frames import MS, SECOND, make_frame
+from tests.kit.frames import MS, SECOND, make_frame, sized_frame
 
 LINGER_NS = 100 * MS
 
@@ -387,3 +387,25 @@ def test_a_record_above_the_bytes_of_a_batch_that_nobody_can_pay_for_waits() -> 
     due_ns = packer.next_due_ns()
     assert due_ns == 100 * MS
     assert draw(packer, due_ns).record_count == 1
+
+
+def test_where_every_shard_has_records_of_its_own_those_without_a_key_take_turns_there() -> None:
+    packer = Packer(10, 100_000, 100 * MS, 0)
+    lanes = [Lane(f"s{n}", ShardBudget(100, 100_000, 0, 1.0), hash_key=str(n)) for n in range(2)]
+    packer.replace_lanes(lanes)
+    for client, lane in ((1, lanes[0]), (1, lanes[1]), (2, packer.keyless_lane)):
+        frame = sized_frame([10] * 2_000)
+        frame.client = client
+        run = Run(frame, list(range(2_000)), 20_000, lane, is_keyless=client == 2)
+        packer.push(run, 0)
+    sent: Counter[int] = Counter()
+    now_ns = 0
+    while now_ns < 10 * SECOND:
+        packer.wake(now_ns)
+        while (batch := packer.draw(now_ns)) is not None:
+            for run in batch.runs:
+                assert not run.is_keyless or run.lane in lanes
+                sent[run.frame.client] += len(run.indices)
+        now_ns += 10 * MS
+    assert sent[2] >= 0.4 * sum(sent.values())
+    assert sum(sent.values()) >= 0.97 * 2 * 100 * 10

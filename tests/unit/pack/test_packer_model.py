@@ -14,7 +14,7 @@ from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, sized_frame
 
-RECORDS_MAX, BYTES_MAX = 8, 2000
+RECORDS_MAX, BYTES_MAX = 8, 40_000  # a large record is more than a slice of 16 KiB
 
 
 class PackerMachine(RuleBasedStateMachine):
@@ -33,7 +33,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     def make_lane(self) -> Lane:
         self.lane_count += 1
-        return Lane(f"s{self.lane_count}", ShardBudget(10, 1000, self.now_ns, 1.0))
+        return Lane(f"s{self.lane_count}", ShardBudget(10, 20_000, self.now_ns, 1.0))
 
     def pick(self, number: int) -> Lane:
         return self.packer.lanes[number % len(self.packer.lanes)]
@@ -59,6 +59,16 @@ class PackerMachine(RuleBasedStateMachine):
     def push_small(self, lane: int, sizes: list[int], client: int) -> None:
         self.push(lane, sizes, client)
 
+    @rule(sizes=st.lists(st.integers(1, 900), min_size=1, max_size=30), client=st.integers(0, 4))
+    def push_keyless(self, sizes: list[int], client: int) -> None:
+        frame = sized_frame(sizes)
+        frame.client = client
+        self.frames.append(frame)
+        indices = list(range(len(sizes)))
+        run = Run(frame, indices, sum(sizes), self.packer.keyless_lane, is_keyless=True)
+        self.packer.push(run, self.now_ns)
+        self.where["queued"] += len(sizes)
+
     @rule()
     def draw(self) -> None:
         self.packer.wake(self.now_ns)
@@ -82,9 +92,17 @@ class PackerMachine(RuleBasedStateMachine):
     def fail_last_call(self) -> None:
         """Everything of the batch goes back, before what was not tried."""
         for run in reversed(self.sent.pop().runs):
-            if run.frame.is_abandoned or run.lane.state is LaneState.RETIRED:
+            is_retired = run.lane.state is LaneState.RETIRED and not run.is_keyless
+            if run.frame.is_abandoned or is_retired:
                 continue
-            again = Run(run.frame, run.indices, run.byte_count, run.lane, run.attempt_count + 1)
+            again = Run(
+                run.frame,
+                run.indices,
+                run.byte_count,
+                self.packer.keyless_lane if run.is_keyless else run.lane,
+                run.attempt_count + 1,
+                is_keyless=run.is_keyless,
+            )
             self.packer.push_front(again, self.now_ns)
             self.where["queued"] += len(run.indices)
 
@@ -111,7 +129,7 @@ class PackerMachine(RuleBasedStateMachine):
         frame.is_abandoned = True
         queued = sum(
             len(run.indices)
-            for lane in self.packer.lanes
+            for lane in (*self.packer.lanes, self.packer.keyless_lane)
             for run in lane.runs()
             if run.frame.is_abandoned
         )
@@ -129,15 +147,23 @@ class PackerMachine(RuleBasedStateMachine):
         self.retired += gone
         assert all(lane.state is LaneState.RETIRED for lane in gone)
         for number, orphan in enumerate(orphans):
-            home = self.pick(number)
-            run = Run(orphan.frame, orphan.indices, orphan.byte_count, home, orphan.attempt_count)
+            home = self.packer.keyless_lane if orphan.is_keyless else self.pick(number)
+            run = Run(
+                orphan.frame,
+                orphan.indices,
+                orphan.byte_count,
+                home,
+                orphan.attempt_count,
+                is_keyless=orphan.is_keyless,
+            )
             self.packer.push(run, self.now_ns)
 
     @invariant()
     def the_ring_is_the_ready_lanes(self) -> None:
         ring = list(self.packer._ring)
         assert len(ring) == len(set(ring))
-        assert set(ring) == {x for x in self.packer.lanes if x.state is LaneState.READY}
+        lanes = (*self.packer.lanes, self.packer.keyless_lane)
+        assert set(ring) == {lane for lane in lanes if lane.state is LaneState.READY}
 
     @invariant()
     def ready_sums_are_the_sums_over_the_ring(self) -> None:
@@ -147,12 +173,16 @@ class PackerMachine(RuleBasedStateMachine):
 
     @invariant()
     def lanes_count_what_they_queue(self) -> None:
-        for lane in self.packer.lanes:
+        keyless = self.packer.keyless_lane
+        for lane in (*self.packer.lanes, keyless):
             assert lane.queued_records == sum(len(run.indices) for run in lane.runs())
             assert lane.queued_bytes == sum(run.byte_count for run in lane.runs())
             assert bool(lane.queue) is (lane.state is not LaneState.IDLE)
-            assert all(run.lane is lane for run in lane.runs())
-        assert sum(lane.queued_records for lane in self.packer.lanes) == self.where["queued"]
+            assert lane is keyless or all(run.lane is lane for run in lane.runs())
+            joined = [run for run in lane.runs() if run.is_keyless and lane is not keyless]
+            assert lane.joined_records == sum(len(run.indices) for run in joined)
+        queued = sum(lane.queued_records for lane in self.packer.lanes)
+        assert queued + keyless.queued_records == self.where["queued"]
 
     @invariant()
     def a_client_that_waits_is_counted_by_its_runs(self) -> None:
@@ -160,18 +190,17 @@ class PackerMachine(RuleBasedStateMachine):
             if lane.turns is None:
                 continue
             runs = list(lane.turns.runs())
-            clients = {run.frame.client for run in runs}
-            assert lane.turns.client_count == len(clients) > 0
-            for client in clients:
-                own = [run for run in runs if run.frame.client == client]
-                assert lane.turns.part_of(client) == (
-                    sum(len(run.indices) for run in own),
-                    sum(run.byte_count for run in own),
-                )
+            parts = [
+                lane.turns.part_of(client) for client in range(5)
+            ]  # with what failed of others
+            assert lane.turns.client_count == sum(records > 0 for records, _ in parts)
+            assert sum(records for records, _ in parts) == sum(len(run.indices) for run in runs)
+            assert sum(byte_count for _, byte_count in parts) == sum(run.byte_count for run in runs)
 
     @invariant()
     def every_waiting_lane_is_woken_some_day(self) -> None:
-        waiting = [lane for lane in self.packer.lanes if lane.state is LaneState.WAITING]
+        lanes = (*self.packer.lanes, self.packer.keyless_lane)
+        waiting = [lane for lane in lanes if lane.state is LaneState.WAITING]
         entries = {(ready_at_ns, id(lane)) for ready_at_ns, _, lane in self.packer._waits}
         assert all((lane.ready_at_ns, id(lane)) in entries for lane in waiting)
 
