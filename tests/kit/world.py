@@ -75,10 +75,20 @@ class Faults:
 class Station:
     """One engine in the world: when it is to be woken, and whether its process is there at all."""
 
-    __slots__ = ("armed_ns", "engine", "is_gone", "wakes_at_once", "woken_ns")
+    __slots__ = (
+        "armed_ns",
+        "engine",
+        "is_gone",
+        "stream",
+        "waiters",
+        "wakes_at_once",
+        "woken_ns",
+    )
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, stream: str) -> None:
         self.engine = engine
+        self.stream = stream
+        self.waiters: dict[Callable[[], object], None] = {}  # for room, each once, in order
         self.armed_ns: int | None = None  # the earliest wake-up that is in the heap
         self.is_gone = False
         self.woken_ns = -1
@@ -131,13 +141,16 @@ class World:
         settings: EngineSettings | None = None,
         memory: ByteBudget | None = None,
         dice: Dice | None = None,
+        stream: str = STREAM,
     ) -> Engine:
-        """A daemon starts. Those of one process share memory and dice; None takes the world's."""
+        """A daemon starts. Those of one process share memory and dice; None takes the world's.
+        `stream`: one that the service has.
+        """
         engine = Engine(
             settings or self.settings, memory or self.memory, dice or self.dice, self.now_ns
         )
         self.engines.append(engine)
-        self._stations[engine] = Station(engine)
+        self._stations[engine] = Station(engine, stream)
         self._arm(engine)
         return engine
 
@@ -157,6 +170,10 @@ class World:
             self.pump(engine)
         return is_taken
 
+    def when_room(self, engine: Engine, callback: Callable[[], object]) -> None:
+        """Calls back once when something has settled, as the driver does."""
+        self._stations[engine].waiters[callback] = None
+
     def pump(self, engine: Engine) -> None:
         engine.handle_timeout(self.now_ns)
         while (batch := engine.poll_batch(self.now_ns)) is not None:
@@ -170,6 +187,11 @@ class World:
                 frame.on_settled(frame)
         if self.keeps_records:
             self.settled += settled
+        station = self._stations[engine]
+        if settled and station.waiters:
+            waiters, station.waiters = station.waiters, {}
+            for waiter in waiters:
+                self.at(self.now_ns, waiter)
         self._arm(engine)
         assert engine.counters.unaccounted() == 0, f"seed {self.seed}: records are unaccounted for"
 
@@ -269,7 +291,9 @@ class World:
 
     def _write(self, engine: Engine, batch: Batch) -> Taken:
         records = batch.records
-        taken = self.service.take_records(STREAM, records, self.now_ns, self._fault(records))
+        taken = self.service.take_records(
+            self._stations[engine].stream, records, self.now_ns, self._fault(records)
+        )
         if self.keeps_records:
             self.written.update(
                 record.data
@@ -296,16 +320,16 @@ class World:
         if self._stations[engine].is_gone:
             return
         try:
-            description = self.description()
+            description = self.description(self._stations[engine].stream)
         except ServiceError:
             engine.freshness.failed(self.now_ns)
         else:
             engine.handle_description(description, self.now_ns)
         self.pump(engine)
 
-    def description(self) -> StreamDescription:
+    def description(self, name: str = STREAM) -> StreamDescription:
         """What discovery makes of what the service tells; ServiceError for a missing stream."""
-        stream = self.service.stream(STREAM)
+        stream = self.service.stream(name)
         shards = tuple(
             OpenShard(shard.shard_id, *stream.told_range(shard)) for shard in stream.open_shards
         )

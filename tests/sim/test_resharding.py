@@ -400,8 +400,8 @@ def test_auto_that_may_not_be_told_of_is_no_storm() -> None:
     """Shards may be listed, the strategy not: every record seems to land elsewhere, for ever."""
 
     class Untold(World):
-        def description(self) -> StreamDescription:
-            return replace(super().description(), is_auto=False)
+        def description(self, name: str = STREAM) -> StreamDescription:
+            return replace(super().description(name), is_auto=False)
 
     world = Untold(1)
     control("DeleteStream")(world)
