@@ -27,17 +27,17 @@ from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import hash_key_of
+from kdaemon.spool.room import Room, Share
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Client, Faults, World
 
 BUFFER_BYTES = 12 * MIB  # of each stream: 17 s of a shard's quota in records of 200 B
-MEMORY_BYTES = 16 * MIB  # of all streams
+MEMORY_BYTES = 24 * MIB  # of all streams
 BACKOFF_NS = 100 * MS  # of a refused client, 0.5 to 1.5 of it: an SDK's first pause
 DEADLINE_NS = 120 * SECOND  # longer than any run: what waits is seen to wait
 REQUESTS_AT_ONCE = 64  # without an answer, of one HTTP connection (`http/connection.py`)
 BLOCK_RECORDS = 250  # of a block of 64 KiB of lines
 BLOCKS_AT_ONCE = 256  # that a session may have unsettled (`door/rounds.py`) ...
 BLOCKS_BYTES = 8 * MIB  # ... and their bytes
-KEY_COUNT = 16  # keys of a client on each shard
 NOTICED_NS_MAX = 30 * SECOND  # after an outage: the longest backoff between probes is 10 s
 GRACE_NS = 3 * SECOND  # after the last record that counts: what has not settled by then never did
 
@@ -73,6 +73,7 @@ class Load:
     frame_records: int = 500
     promise: Acknowledge = Acknowledge.DELIVERED
     is_keyless: bool = False
+    keys: int = 16  # on each shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,11 @@ class _Trial:
                 STREAM, plan.shard_count, world.now_ns, quota=plan.quota, is_auto=True
             )
         memory = ByteBudget(MEMORY_BYTES)
+        self._disk = _Disk(memory)
         self._engine = world.add_engine(memory=memory)
         self._greedy_engines = [self._engine]
         if self._is_elsewhere:
-            stream_count = plan.greedy.clients if plan.where is Where.OTHER_STREAMS else 1
+            stream_count = max(1, plan.greedy.clients) if plan.where is Where.OTHER_STREAMS else 1
             self._greedy_engines = [
                 self._add_stream(f"{STREAM}-{number}", memory) for number in range(stream_count)
             ]
@@ -191,7 +193,7 @@ class _Trial:
         return range(first, 1 if is_one else plan.shard_count)
 
     def _keys(self, prefix: str, shards: range, load: Load) -> list[str]:
-        """KEY_COUNT keys of each of these shards."""
+        """As many keys of each of these shards as the load has."""
         if load.is_keyless:
             return [""]
         keys: list[str] = []
@@ -206,7 +208,7 @@ class _Trial:
                     <= hash_key_of(name.encode())
                     <= shard.ending_hash_key
                 ),
-                KEY_COUNT,
+                load.keys,
             )
         return keys
 
@@ -226,12 +228,12 @@ class _Trial:
             self._add_rival(dice)
         keys = self._keys("quiet", range(1), plan.quiet)
         for client in range(1, plan.quiet.clients + 1):
-            self._quiet.append(Quiet(world, self._engine, plan, client, keys, dice))
+            self._quiet.append(Quiet(world, self._engine, plan, self._disk, client, keys, dice))
         keys = self._keys("greedy", self._greedy_shards, plan.greedy)
         for number in range(plan.greedy.clients):
             engine = self._greedy_engines[number % len(self._greedy_engines)]
             client = plan.quiet.clients + 1 + number
-            self._greedy.append(Greedy(world, engine, plan, client, keys, dice))
+            self._greedy.append(Greedy(world, engine, plan, self._disk, client, keys, dice))
         world.run_until(world.now_ns + plan.warm_up_s * SECOND)
         if plan.outage_s:
             self._live_through_an_outage()
@@ -287,6 +289,22 @@ class _Trial:
         )
 
 
+class _Disk:
+    """What of the disk is in memory, by the rules of the spool's delivery."""
+
+    def __init__(self, memory: ByteBudget) -> None:
+        self._room = Room(memory)
+        self._shares: dict[Engine, Share] = {}
+
+    def may_hand_over(self, engine: Engine, frame: Frame) -> bool:
+        share = self._shares.setdefault(engine, Share(is_listed=True))
+        is_calm = engine.ledger.held_bytes <= BUFFER_BYTES // 2  # `Stream.submit_spooled`
+        return is_calm and self._room.has(share, frame.held_bytes)
+
+    def add(self, engine: Engine, byte_count: int) -> None:
+        self._room.add(self._shares[engine], byte_count)
+
+
 class _Sender:
     """A connection of the daemon: its number, its records, its frames."""
 
@@ -296,6 +314,7 @@ class _Sender:
         engine: Engine,
         plan: Plan,
         load: Load,
+        disk: _Disk,
         client: int,
         keys: list[str],
         dice: random.Random,
@@ -305,6 +324,7 @@ class _Sender:
         self.load = load
         self.client = client
         self.dice = dice
+        self._disk = disk
         self.is_stored = load.promise is Acknowledge.STORED
         self.is_patient = plan.way is Way.SOCKET
         pool = [Record(bytes(load.data_bytes), key) for key in keys]
@@ -335,8 +355,11 @@ class _Sender:
         if not self.is_stored:
             is_taken = engine.handle_frame(frame, now_ns, is_patient=self.is_patient)
         else:
-            is_calm = engine.ledger.held_bytes <= BUFFER_BYTES // 2
-            is_taken = is_calm and engine.handle_spooled(frame, now_ns)
+            is_taken = self._disk.may_hand_over(engine, frame) and engine.handle_spooled(
+                frame, now_ns
+            )
+            if is_taken:
+                self._disk.add(engine, frame.held_bytes)
         if is_taken:
             self.world.pump(engine)
         return is_taken
@@ -363,11 +386,12 @@ class Quiet(_Sender):
         world: World,
         engine: Engine,
         plan: Plan,
+        disk: _Disk,
         client: int,
         keys: list[str],
         dice: random.Random,
     ) -> None:
-        super().__init__(world, engine, plan, plan.quiet, client, keys, dice)
+        super().__init__(world, engine, plan, plan.quiet, disk, client, keys, dice)
         self._gap_ns = SECOND * plan.quiet.clients / plan.quiet.per_second
         self._due_ns: list[int] = []  # of each record: when it was due
         self._took_ns: dict[int, int] = {}  # by its number: until it was delivered
@@ -429,11 +453,12 @@ class Greedy(_Sender):
         world: World,
         engine: Engine,
         plan: Plan,
+        disk: _Disk,
         client: int,
         keys: list[str],
         dice: random.Random,
     ) -> None:
-        super().__init__(world, engine, plan, plan.greedy, client, keys, dice)
+        super().__init__(world, engine, plan, plan.greedy, disk, client, keys, dice)
         load = plan.greedy
         self._frame_records = load.frame_records
         self._frames_max = REQUESTS_AT_ONCE
@@ -459,6 +484,8 @@ class Greedy(_Sender):
     def _settled(self, frame: Frame) -> None:
         was_full = self._open == self._frames_max
         self._open -= 1
+        if self.is_stored:
+            self._disk.add(self.engine, -frame.held_bytes)
         self.delivered += sum(each is not None and each.is_delivered for each in frame.results)
         if was_full and self._is_waited_for:
             self.world.at(self.world.now_ns, self._go)

@@ -19,6 +19,7 @@ from tests.kit.world import MS
 
 USED_MIN = 0.97
 DELIVERED, ACCEPTED, STORED = Acknowledge.DELIVERED, Acknowledge.ACCEPTED, Acknowledge.STORED
+MANY_KEYS = Load(keys=1_000)  # in order, each has one record on its way
 WIDE = Quota(100_000, 100 * MIB)  # a quota that never binds: calls do
 
 pytestmark = pytest.mark.xfail(reason="the lanes are first come, first served", strict=False)
@@ -41,30 +42,38 @@ def assert_fair(plan: Plan, *, used_min: float = USED_MIN, extra_ms: float = 0.0
 @by_every_way
 @pytest.mark.parametrize("promise", [DELIVERED, ACCEPTED, STORED], ids=lambda each: each.value)
 @pytest.mark.parametrize("where", Where, ids=lambda where: where.value)
-@pytest.mark.parametrize("seed", [1, 2])
 def test_a_quiet_client_waits_for_a_turn_and_not_for_a_queue(
-    seed: int, where: Where, promise: Acknowledge, way: Way
+    where: Where, promise: Acknowledge, way: Way
 ) -> None:
-    greedy = Load(4 if where is Where.OTHER_STREAMS else 1, promise=promise)
-    assert_fair(Plan(seed, way, where, greedy=greedy))
+    is_many = where is Where.OTHER_STREAMS
+    greedy = Load(4 if is_many else 1, promise=promise)
+    assert_fair(Plan(1, way, where, greedy=greedy, shard_count=1 if is_many else 2))
 
 
 @by_every_way
-@pytest.mark.parametrize("promise", [DELIVERED, ACCEPTED], ids=lambda each: each.value)
-@pytest.mark.parametrize("where", Where, ids=lambda where: where.value)
-def test_so_it_does_beside_eight(where: Where, promise: Acknowledge, way: Way) -> None:
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_so_it_does_however_they_come(seed: int, way: Way) -> None:
+    assert_fair(Plan(seed, way))
+
+
+@by_every_way
+@pytest.mark.parametrize("where", [Where.SAME_SHARD, Where.ALL_SHARDS, Where.OTHER_STREAMS])
+def test_so_it_does_beside_eight(where: Where, way: Way) -> None:
     """It asks for 80 records/s of the 111 that are its part of a shard."""
     quiet = Load(1, 80.0, 100, 1)
-    assert_fair(Plan(1, way, where, quiet, Load(8, promise=promise)))
+    shard_count = 1 if where is Where.OTHER_STREAMS else 2
+    assert_fair(Plan(1, way, where, quiet, Load(8), shard_count=shard_count))
 
 
 KINDS = {
     "accepted of the quiet one": Plan(quiet=Load(1, 200.0, 100, 1, ACCEPTED)),
     "single records of the greedy one": Plan(greedy=Load(frame_records=1)),
-    "ordered": Plan(settings=replace(PLAIN, is_ordered=True)),
+    "ordered": Plan(greedy=MANY_KEYS, settings=replace(PLAIN, is_ordered=True)),
     "kpl": Plan(settings=replace(PLAIN, aggregate_bytes_max=51_200), shard_count=1),
     "ordered kpl": Plan(
-        settings=replace(PLAIN, is_ordered=True, aggregate_bytes_max=51_200), shard_count=1
+        greedy=MANY_KEYS,
+        settings=replace(PLAIN, is_ordered=True, aggregate_bytes_max=51_200),
+        shard_count=1,
     ),
     "the quiet one keyless": Plan(
         where=Where.ALL_SHARDS, quiet=Load(1, 200.0, 100, 1, is_keyless=True)
