@@ -4,14 +4,14 @@ put -> commit (in a thread; all that gathered meanwhile goes into the next one) 
 `delivery.py`. Start-up is the ordinary path: what is on disk is read back as room allows. The
 disk's own trouble refuses `stored` and nothing else; `trouble` tells it, a probe a second ends it.
 
-Queue: `_pending`, frames that wait for their commit. Bound: the memory budget, and `bytes_max` on
-disk; full: `put` says no; drained by commits, which the disk itself paces.
+Queue: `_pending`, frames that wait for their commit, by turns (`commit_queue.py`). Bound: the
+memory budget, and `bytes_max` on disk; full: `put` says no; drained by commits, which the disk
+itself paces.
 Invariant: a frame is answered exactly once, after its commit returned or failed.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
+from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.delivery import (
     Delivery,
     Lane,
@@ -40,7 +41,6 @@ from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 
 log = logging.getLogger("kdaemon.spool")
 
-COMMIT_BYTES_MAX = 8 * 1024 * 1024  # of payload in one transaction: bounds the wait of the next
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
@@ -61,10 +61,22 @@ T = TypeVar("T")
 class _Pending:
     """A frame that waits for its commit. Its callback answers the client."""
 
-    frame_id: int
     lane: Lane
     frame: Frame
     payload: bytes
+    frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
+
+    @property
+    def stream(self) -> str:
+        return self.lane.target.name
+
+    @property
+    def client(self) -> int:
+        return self.frame.client
+
+    @property
+    def payload_bytes(self) -> int:
+        return len(self.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ class Spool:
         self._store: Store
         self._delivery: Delivery
         self._next_id = 0
-        self._pending: deque[_Pending] = deque()
+        self._pending: CommitQueue[_Pending] = CommitQueue()
         self._uncommitted_bytes = 0
         self._is_committing = False
         self._is_giving_back = False
@@ -212,8 +224,7 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         self._uncommitted_bytes += row_bytes
-        self._pending.append(_Pending(self._next_id, lane, frame, payload))
-        self._next_id += 1
+        self._pending.add(_Pending(lane, frame, payload))
         self._commit()
         return True
 
@@ -295,12 +306,10 @@ class Spool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch: list[_Pending] = []
-        byte_count = 0
-        while self._pending and byte_count < COMMIT_BYTES_MAX:
-            pending = self._pending.popleft()
-            batch.append(pending)
-            byte_count += len(pending.payload)
+        batch = self._pending.take()
+        for pending in batch:
+            pending.frame_id = self._next_id
+            self._next_id += 1
         now_ms = self._delivery.now_ms()
         changes = Changes(
             appended=[
@@ -382,15 +391,14 @@ class Spool:
         self.trouble = trouble
         self._probe_at_ns = self._clock.now_ns() + int(PROBE_INTERVAL_S * 1e9)
         self._probe_later()
-        refused = [*batch, *self._pending]
-        for pending in self._pending:
+        waiting = self._pending.take_all()
+        for pending in waiting:
             self._memory.give(pending.frame.held_bytes)
             self._uncommitted_bytes -= frame_bytes(len(pending.payload))
-        self._pending.clear()
         result = RecordResult(
             error_code="ServiceUnavailable", error_message=f"Not stored: {trouble}"
         )
-        for pending in refused:
+        for pending in (*batch, *waiting):
             frame, counters = pending.frame, pending.lane.target.counters
             self._delivery.add(pending.lane, -1, -frame_bytes(len(pending.payload)))
             counters.spooled -= len(frame.records)

@@ -11,7 +11,9 @@ from kdaemon.base.counters import DropReason, RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
+from kdaemon.spool import commit_queue
 from kdaemon.spool import spool as spool_module
+from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import STORED, Spool
@@ -382,3 +384,45 @@ async def test_who_waits_for_room_is_asked_once_however_often_it_asks(tmp_path: 
         await stored(spool, FakeTarget(), b"x")
         assert (waiting.count, spool._room_waiters) == (1, {})
         assert counts == [True], "one that is closed may still have lines to put"
+
+
+@pytest.mark.parametrize("client_count", [1, 30], ids=["one client", "30 clients"])
+@pytest.mark.parametrize("is_same_stream", [True, False], ids=["same stream", "another stream"])
+async def test_a_flood_does_not_make_anothers_commit_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_same_stream: bool, client_count: int
+) -> None:
+    """A small frame that comes while many large ones wait is in the commit after the one that is on
+    its way.
+    """
+    monkeypatch.setattr(commit_queue, "FRAME_COST", 1)
+    monkeypatch.setattr(commit_queue, "COMMIT_BYTES_MAX", 4_000)
+    flooded, other = FakeTarget("flooded"), FakeTarget("other")
+    commits: list[list[bytes]] = []
+    real_commit = Store.commit
+
+    def commit(store: Store, changes: Changes) -> Committed:
+        commits.append([frame.payload for frame in changes.appended])
+        return real_commit(store, changes)
+
+    monkeypatch.setattr(Store, "commit", commit)
+    async with a_spool(tmp_path / "spool", flooded, other) as spool:
+        for number in range(400):
+            frame = a_frame(b"flood-%d-" % number + bytes(1_000))
+            frame.client = 1 + number % client_count
+            assert spool.put(flooded, frame)
+        await until(lambda: len(commits) >= 12)
+        quiet = a_frame(b"quiet")
+        quiet.client = 99
+        seen = len(commits)
+        assert spool.put(flooded if is_same_stream else other, quiet)
+        await until(lambda: len(flooded.frames) + len(other.frames) == 401)
+        (found,) = (
+            number
+            for number, payloads in enumerate(commits)
+            if encode_records(quiet.records) in payloads
+        )
+        assert found <= seen + 1, "0 or 1 after the one that is on its way"
+        own = [int(data.split(b"-")[1]) for data in flooded.data if data.startswith(b"flood")]
+        for client in range(client_count):
+            numbers = [number for number in own if number % client_count == client]
+            assert numbers == sorted(numbers), "a client's own keep their order"
