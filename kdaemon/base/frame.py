@@ -55,7 +55,6 @@ class Frame:
     `client`: a number of who sent it (a connection); 0: nobody who could be asked to wait.
     `refusal` is set when the whole request failed for one reason that the client must hear as
     the service would say it (a missing stream, say): (code, message).
-    `client`: a serial number of the connection that it came by; 0: the disk, or nobody.
     """
 
     __slots__ = (
@@ -103,7 +102,6 @@ class Frame:
         self.is_tried = False  # some of it came back from a call
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
-        self.client = 0
         self.refusal: tuple[str, str] | None = None
 
     def remember(self) -> FrameHistory:
