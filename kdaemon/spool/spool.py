@@ -13,7 +13,6 @@ Invariant: a frame is answered exactly once, after its commit returned or failed
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -38,6 +37,7 @@ from kdaemon.spool.delivery import (
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
+from kdaemon.spool.thread import StoreThread
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -116,7 +116,7 @@ class Spool:
         self.bytes_max = bytes_max
         self._memory = memory
         self._clock = clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._owed = Owed(self._commit_soon)
         self._store: Store
@@ -324,7 +324,7 @@ class Spool:
         self._is_committing = True
         self._quiet.clear()
         began_ns = self._clock.now_ns()
-        commit = self._loop.run_in_executor(self._thread, self._commit_in_thread, changes)
+        commit = self._loop.run_in_executor(self._thread.first, self._commit_in_thread, changes)
         commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
 
     def _commit_in_thread(self, changes: Changes) -> _Sizes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 import weakref
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import STORED, Spool
-from kdaemon.spool.store import Changes, Committed, NewFrame, Store
+from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
@@ -426,3 +427,38 @@ async def test_a_flood_does_not_make_anothers_commit_wait(
         for client in range(client_count):
             numbers = [number for number in own if number % client_count == client]
             assert numbers == sorted(numbers), "a client's own keep their order"
+
+
+async def test_a_commit_does_not_wait_for_the_reads_of_many_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a restart all streams read what they have on disk at once."""
+    full = [FakeTarget(f"s{number}", room=0) for number in range(20)]
+    async with a_spool(tmp_path / "spool", *full) as spool:
+        for target in full:
+            await stored(spool, target, b"a")
+    ran: list[str] = []
+    may_read = threading.Event()
+    real_read, real_commit = Store.read, Store.commit
+
+    def read(store: Store, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+        assert may_read.wait(PATIENCE_S)
+        ran.append("read")
+        return real_read(store, stream, after_id, byte_count_max)
+
+    def commit(store: Store, changes: Changes) -> Committed:
+        ran.append("commit")
+        return real_commit(store, changes)
+
+    monkeypatch.setattr(Store, "read", read)
+    monkeypatch.setattr(Store, "commit", commit)
+    for target in full:
+        target.room = 10
+    quiet = FakeTarget("quiet")
+    async with a_spool(tmp_path / "spool", *full, quiet) as spool:
+        answered: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        assert spool.put(quiet, a_frame(b"b", on_settled=answered.set_result))
+        may_read.set()
+        await asyncio.wait_for(answered, PATIENCE_S)
+        assert ran.index("commit") <= 1, "behind the read that is on its way, at most"
+        await until(lambda: all(target.frames for target in full))
