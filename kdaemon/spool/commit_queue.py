@@ -16,11 +16,18 @@ from collections.abc import Hashable
 from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
-COMMIT_BYTES_MAX = 8 * 1024 * 1024
+COMMIT_BYTES_MAX = 4 * 1024 * 1024
 """Of payload in one commit, and FRAME_COST for each frame: what the next one may have to wait for.
-Ours; 1,000 single records take the disk's thread 10 to 30 ms (measured 2026-11-28)."""
+Ours, 2026-11-28: 1,000 single records take the disk's thread 10 to 30 ms, as 4 MiB do."""
 
-FRAME_COST = 8 * 1024  # bytes: a row takes the time of so much payload (measured 2026-11-28)
+FRAME_COST = 4 * 1024  # bytes: a row takes the time of so much payload (measured 2026-11-28)
+
+CLIENT_PARTS = 2
+SMALL_PARTS = 16
+"""Of the memory that is left, a stream may have as much waiting here, a client one of CLIENT_PARTS;
+who has one of SMALL_PARTS or less is not held to what others have of its stream. So a flood of a
+few connections takes two thirds of the memory at most, and one of a thousand leaves enough for who
+asks for little (dynamic thresholds, Choudhury and Hahne 1998). Ours, 2026-11-28."""
 
 REMEMBERED_MIN = 64  # who has gone is forgotten once there are more of them than who waits
 
@@ -36,6 +43,8 @@ class Waiting(Protocol):
     def client(self) -> int: ...
     @property
     def payload_bytes(self) -> int: ...
+    @property
+    def held_bytes(self) -> int: ...
 
 
 W = TypeVar("W", bound=Waiting)
@@ -93,14 +102,25 @@ class Turns(Generic[K]):
         heappush(self._heap, (had + cost, self._count, who))
 
 
-class _Stream(Generic[W]):
-    """The clients of one stream that wait, and what they have waiting."""
+class _Client(Generic[W]):
+    """What one client has waiting, in its order. `held_bytes`: the memory of that."""
 
-    __slots__ = ("queues", "turns")
+    __slots__ = ("held_bytes", "queue")
+
+    def __init__(self) -> None:
+        self.queue: deque[W] = deque()
+        self.held_bytes = 0
+
+
+class _Stream(Generic[W]):
+    """The clients of one stream that wait. `held_bytes`: the memory of all that they have here."""
+
+    __slots__ = ("clients", "held_bytes", "turns")
 
     def __init__(self) -> None:
         self.turns: Turns[int] = Turns()
-        self.queues: dict[int, deque[W]] = {}
+        self.clients: dict[int, _Client[W]] = {}
+        self.held_bytes = 0
 
 
 class CommitQueue(Generic[W]):
@@ -116,19 +136,38 @@ class CommitQueue(Generic[W]):
     def __len__(self) -> int:
         return self._count
 
+    def may_have(self, name: str, number: int, held_bytes: int, free_bytes: int) -> bool:
+        """Whether a client may have so much more of a stream waiting while so much memory is free.
+        Where nothing waits, any frame may.
+        """
+        if not self._count:
+            return True
+        stream = self._streams.get(name)
+        of_stream = of_client = held_bytes
+        if stream is not None:
+            of_stream += stream.held_bytes
+            client = stream.clients.get(number)
+            if client is not None:
+                of_client += client.held_bytes
+        if of_client * CLIENT_PARTS > free_bytes:
+            return False
+        return of_stream <= free_bytes or of_client * SMALL_PARTS <= free_bytes
+
     def add(self, waiting: W) -> None:
         """Behind what its client has waiting of this stream."""
-        name, client = waiting.stream, waiting.client
+        name, number = waiting.stream, waiting.client
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = _Stream()
-        queue = stream.queues.get(client)
-        if queue is None:
-            queue = stream.queues[client] = deque()
+        client = stream.clients.get(number)
+        if client is None:
+            client = stream.clients[number] = _Client()
             cost = _cost(waiting)
-            stream.turns.want(client, cost)
+            stream.turns.want(number, cost)
             self._turns.want(name, cost)
-        queue.append(waiting)
+        client.queue.append(waiting)
+        client.held_bytes += waiting.held_bytes
+        stream.held_bytes += waiting.held_bytes
         self._count += 1
 
     def take(self) -> list[W]:
@@ -155,18 +194,20 @@ class CommitQueue(Generic[W]):
     def _take_one(self) -> tuple[W, int]:
         name = self._turns.next()
         stream = self._streams[name]
-        client = stream.turns.next()
-        queue = stream.queues[client]
-        waiting = queue.popleft()
+        number = stream.turns.next()
+        client = stream.clients[number]
+        waiting = client.queue.popleft()
+        client.held_bytes -= waiting.held_bytes
+        stream.held_bytes -= waiting.held_bytes
         cost = _cost(waiting)
-        if queue:
-            stream.turns.end(client, cost, _cost(queue[0]))
+        if client.queue:
+            stream.turns.end(number, cost, _cost(client.queue[0]))
         else:
-            del stream.queues[client]
-            stream.turns.end(client, cost, None)
-        if stream.queues:
-            next_client = stream.turns.next()
-            self._turns.end(name, cost, _cost(stream.queues[next_client][0]))
+            del stream.clients[number]
+            stream.turns.end(number, cost, None)
+        if stream.clients:
+            following = stream.clients[stream.turns.next()]
+            self._turns.end(name, cost, _cost(following.queue[0]))
         else:
             del self._streams[name]
             self._turns.end(name, cost, None)

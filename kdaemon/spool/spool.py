@@ -78,6 +78,10 @@ class _Pending:
     def payload_bytes(self) -> int:
         return len(self.payload)
 
+    @property
+    def held_bytes(self) -> int:
+        return self.frame.held_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
@@ -214,7 +218,11 @@ class Spool:
             old = self._delivery.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
-        if not self._memory.take(frame.held_bytes):
+        memory, held_bytes = self._memory, frame.held_bytes
+        may_wait = self._pending.may_have(
+            target.name, frame.client, held_bytes, memory.free_bytes()
+        )
+        if not (may_wait and memory.take(held_bytes)):
             return False
         lane = self._delivery.lane(target, is_listed=is_listed)
         self._delivery.add(lane, 1, row_bytes)

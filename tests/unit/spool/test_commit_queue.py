@@ -24,6 +24,10 @@ class Item:
     payload_bytes: int
     number: int = 0
 
+    @property
+    def held_bytes(self) -> int:
+        return self.payload_bytes
+
 
 def flooded(*, streams: int = 1, clients: int = 1, size: int = LARGE) -> CommitQueue[Item]:
     """Twenty commits' worth, of each client as much, and the first of them are taken."""
@@ -138,3 +142,50 @@ def test_who_has_gone_is_forgotten() -> None:
         if client >= 10:
             turns.end(turns.next(), 100, None)
         assert len(turns._had) <= 2 * 11 + REMEMBERED_MIN + 1
+
+
+MEMORY = 64 * 1024 * 1024
+FRAME = 350_000
+
+
+def fill(queue: CommitQueue[Item], stream: str, clients: int, free_bytes: int) -> int:
+    """Each client adds as much as it may; what is free then."""
+    is_full = False
+    while not is_full:
+        is_full = True
+        for client in range(1, clients + 1):
+            while queue.may_have(stream, client, FRAME, free_bytes) and free_bytes >= FRAME:
+                queue.add(Item(stream, client, FRAME))
+                free_bytes -= FRAME
+                is_full = False
+    return free_bytes
+
+
+@pytest.mark.parametrize("clients", [1, 8, 1_000])
+@pytest.mark.parametrize("newcomer", [("other", 1), ("s", 5_000)])
+def test_a_flood_leaves_memory_for_who_asks_for_little(
+    newcomer: tuple[str, int], clients: int
+) -> None:
+    """Twenty single records of 2 KB of memory wait at a time."""
+    queue: CommitQueue[Item] = CommitQueue()
+    free_bytes = fill(queue, "s", clients, MEMORY)
+    for _ in range(20):
+        assert queue.may_have(*newcomer, 2_000, free_bytes)
+        queue.add(Item(*newcomer, 2_000))
+        free_bytes -= 2_000
+
+
+def test_a_flood_of_one_stream_leaves_a_third_of_the_memory_to_the_others() -> None:
+    queue: CommitQueue[Item] = CommitQueue()
+    free_bytes = fill(queue, "s", 8, MEMORY)
+    assert free_bytes >= MEMORY / 3
+    other = free_bytes - fill(queue, "other", 8, free_bytes)
+    assert other >= free_bytes / 2
+
+
+def test_any_frame_may_wait_where_nothing_does() -> None:
+    queue: CommitQueue[Item] = CommitQueue()
+    assert queue.may_have("s", 1, MEMORY, MEMORY)
+    queue.add(Item("s", 1, FRAME))
+    queue.take()
+    assert queue.may_have("s", 1, MEMORY, MEMORY)
