@@ -24,7 +24,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.values import Address
-from kdaemon.door.door import Door
+from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
@@ -424,9 +424,10 @@ def _connections_max(config: Config, open_files_max: int) -> int:
 
 
 def _upstream_connections_max(config: Config) -> int:
-    """No stream waits for a connection because the calls of others have them all."""
+    """No stream waits for a connection because the calls of others, or dry runs, have them all."""
     calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
-    return (calls_max + 1) * config.streams_max  # and one to ask for the shards
+    # One of each stream's is to ask for the shards.
+    return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX
 
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:

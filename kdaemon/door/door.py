@@ -37,6 +37,17 @@ from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.put import PutLimits
 
+DRY_RUNS_MAX = 64
+"""Dry runs that are asked for at a time, of all clients together. Ours, 2026-11-28: each takes a
+connection to the service for itself, and 16 clients had 1,024 of them."""
+
+TOO_MANY_DRY_RUNS = Refused(
+    RejectReason.FULL,
+    "ProvisionedThroughputExceededException",
+    f"{DRY_RUNS_MAX} dry runs are on their way already. Try again later.",
+    is_permanent=False,
+)
+
 
 class Door:
     """One for the daemon."""
@@ -44,6 +55,7 @@ class Door:
     def __init__(self, streams: Streams, clock: Clock) -> None:
         self._streams = streams
         self._clock = clock
+        self._dry_run_count = 0  # that the service is asked for now
 
     # Taking
 
@@ -188,13 +200,15 @@ class Door:
         self, spelling: str, put: Put, told: Callable[[ServiceError], None]
     ) -> Refused | None:
         """Asks the service what would become of these records. They are refused, in every case;
-        until `told` hears of them, their memory is taken.
+        until `told` hears of them, their memory is taken. DRY_RUNS_MAX at a time.
         """
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
         taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
+        if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
+            refused = TOO_MANY_DRY_RUNS
         if refused is None and not stream.memory.take(taken_bytes):
             refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
@@ -202,7 +216,10 @@ class Door:
         if refused is not None:
             return refused
 
+        self._dry_run_count += 1
+
         def answered(error: ServiceError) -> None:
+            self._dry_run_count -= 1
             stream.memory.give(taken_bytes)
             told(error)
 

@@ -23,7 +23,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
 from kdaemon.base.service import SERVICES
-from kdaemon.door.door import Door
+from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
@@ -634,6 +634,23 @@ async def test_a_dry_run_of_a_record_without_a_key_is_one_that_the_service_can_r
     assert (await answered(request)).body["__type"] == "DryRunOperationException"
     assert all(each.partition_key and each.explicit_hash_key == "7" for each in asked)
     assert len(asked) == (1 if way == "PutRecord" else 2)
+
+
+async def test_dry_runs_have_a_bound_of_their_own(daemon: Make) -> None:
+    """Each takes a connection to the service, and is no call of a stream's."""
+    place = daemon()
+    place.service.answer.clear()
+    requests = [place.put_record(DryRun=True) for _ in range(DRY_RUNS_MAX)]
+    assert all(each.answer is None for each in requests)
+    refused = await answered(place.put_record(StreamName="other", DryRun=True))
+    assert refused.body["__type"] == THROUGHPUT
+    assert "dry runs" in refused.body["message"]
+    place.service.answer.set()
+    for request in requests:
+        assert (await answered(request)).body["__type"] == "DryRunOperationException"
+    again = await answered(place.put_record(DryRun=True))
+    assert again.body["__type"] == "DryRunOperationException"
+    assert place.received() == DRY_RUNS_MAX + 2
 
 
 @pytest.mark.parametrize("breaks", [False, True])

@@ -1,5 +1,6 @@
 """What a stream tells its clients' side, beside what its engine does."""
 
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,8 @@ from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, unix_acknowledge
+from kdaemon.streams.stream import GO_ON_A_TURN, GO_ON_NS_MAX, Word
+from tests.kit.streams import FakeClock, turn
 
 
 class FakeEngine:
@@ -29,16 +32,13 @@ class FakeDriver:
         return not is_patient
 
 
-class FakeClock:
-    def now_ns(self) -> int:
-        return 0
-
-
-def stream_over(driver: FakeDriver, spool: Any = None, **config: Any) -> Stream:
+def stream_over(
+    driver: FakeDriver, spool: Any = None, clock: FakeClock | None = None, **config: Any
+) -> Stream:
     settings = StreamConfig(name="s", **config)
     memory = ByteBudget(1_000_000)
     of_driver = cast("StreamDriver", driver)
-    return Stream(settings, AWS, of_driver, FakeClock(), memory, spool, is_listed=True)
+    return Stream(settings, AWS, of_driver, clock or FakeClock(), memory, spool, is_listed=True)
 
 
 def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:
@@ -48,6 +48,32 @@ def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:
     why = ServiceError("InvalidArgumentException", "No order here.")
     driver.engine.unavailable = why
     assert stream.unavailable is why
+
+
+@pytest.mark.parametrize(
+    ("cost_ns", "a_turn"), [(0, GO_ON_A_TURN), (GO_ON_NS_MAX // 3 + 1, 3), (9 * GO_ON_NS_MAX, 1)]
+)
+async def test_who_waited_for_word_goes_on_in_turns_of_a_bounded_time(
+    cost_ns: int, a_turn: int
+) -> None:
+    clock = FakeClock()
+    stream = stream_over(FakeDriver(), clock=clock)
+    gone: list[int] = []
+
+    def go_on(number: int) -> None:
+        gone.append(number)
+        clock.ns += cost_ns
+
+    for number in range(GO_ON_A_TURN + 1):
+        stream.queue(partial(go_on, number))
+    stream.hear(Word.FOUND)
+    assert len(gone) == a_turn
+    assert not stream.has_word, "who comes now goes behind them"
+    await turn(1)
+    assert len(gone) == min(2 * a_turn, GO_ON_A_TURN + 1)
+    await turn(GO_ON_A_TURN)
+    assert gone == list(range(GO_ON_A_TURN + 1))
+    assert stream.has_word
 
 
 def test_whether_a_client_is_held_back_reaches_the_driver() -> None:
