@@ -24,7 +24,7 @@ from tests.kit.stores import new_frame, open_store
 from tests.kit.streams import FakeService, FixedDice
 
 MIB = 1024 * 1024
-MEMORY = 16 * MIB
+MEMORY = 24 * MIB
 RECORDS = 100  # of a frame, which holds 60 KiB
 FRAMES = 20  # of a stream
 NAMES = [f"s{number}" for number in range(90)]
@@ -122,16 +122,20 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
 
 @pytest.mark.parametrize("acknowledge", [Acknowledge.STORED, Acknowledge.DELIVERED])
 @pytest.mark.parametrize("ill_count", [8, 89])
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
 async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
-    tmp_path: Path, acknowledge: Acknowledge, ill_count: int
+    tmp_path: Path, acknowledge: Acknowledge, ill_count: int, *, is_late: bool
 ) -> None:
+    """Also where its first frame comes when they have all that they may have."""
     ill = NAMES[:ill_count]
     fill(tmp_path, ill * (89 // ill_count))
     service = FakeService()
     service.missing.update(ill)
-    async with restarted(tmp_path, service, [*ill, "well"]) as (streams, _, memory):
+    async with restarted(tmp_path, service, [*ill, "well"]) as (streams, spool, memory):
         well, told = found(streams, "well"), list[Frame]()
         await until(lambda: memory.bytes_taken > MEMORY / 4)
+        if is_late:
+            await all_wait(spool)
         for number in range(40):  # 32 MiB as they are held, one after the other
             frame = a_frame(acknowledge, told)
             if acknowledge is Acknowledge.STORED:
