@@ -31,7 +31,7 @@ from kdaemon.spool.room import Room, Share
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Client, Faults, World
 
 BUFFER_BYTES = 12 * MIB  # of each stream: 17 s of a shard's quota in records of 200 B
-MEMORY_BYTES = 24 * MIB  # of all streams
+MEMORY_BYTES = 24 * MIB  # of all streams, unless a plan says otherwise
 BACKOFF_NS = 100 * MS  # of a refused client, 0.5 to 1.5 of it: an SDK's first pause
 DEADLINE_NS = 120 * SECOND  # longer than any run: what waits is seen to wait
 REQUESTS_AT_ONCE = 64  # without an answer, of one HTTP connection (`http/connection.py`)
@@ -96,6 +96,7 @@ class Plan:
     service: SandboxSettings = field(default_factory=SandboxSettings)
     rival_per_second: float = 0.0
     outage_s: int = 0
+    memory_bytes: int = MEMORY_BYTES
     warm_up_s: int = 2
     seconds: int = 6
 
@@ -156,7 +157,7 @@ class _Trial:
             world.service.create_stream(
                 STREAM, plan.shard_count, world.now_ns, quota=plan.quota, is_auto=True
             )
-        memory = ByteBudget(MEMORY_BYTES)
+        memory = ByteBudget(plan.memory_bytes)
         self._disk = _Disk(memory)
         self._engine = world.add_engine(memory=memory)
         self._greedy_engines = [self._engine]
