@@ -6,9 +6,9 @@ frame of a stream, or of a client, that stores little is in the next commit, wha
 waiting. A client's own frames keep their order. Knows sizes, streams and clients; no disk and no
 answer. Pure.
 
-Bound: the memory budget (`spool.py`); drained by commits. Invariant: each frame that waits is in
-one client's queue; a client with frames wants a turn of its stream's, a stream with clients one of
-all.
+Bound: the memory budget (`spool.py`); drained by commits. Invariant: a frame that waits is in the
+line, or in its client's queue; a client with frames wants a turn of its stream's, a stream with
+clients one of all.
 """
 
 from collections import deque
@@ -124,14 +124,19 @@ class _Stream(Generic[W]):
 
 
 class CommitQueue(Generic[W]):
-    """All that waits for a commit."""
+    """All that waits for a commit. `_line`: all of it, as it came, while one commit takes it;
+    otherwise it is in `_streams`, and nothing is in the line.
+    """
 
-    __slots__ = ("_count", "_streams", "_turns")
+    __slots__ = ("_count", "_held_bytes", "_line", "_line_cost", "_streams", "_turns")
 
     def __init__(self) -> None:
+        self._line: list[W] = []
+        self._line_cost = 0
         self._turns: Turns[str] = Turns()
         self._streams: dict[str, _Stream[W]] = {}
         self._count = 0
+        self._held_bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -140,8 +145,9 @@ class CommitQueue(Generic[W]):
         """Whether a client may have so much more of a stream waiting while so much memory is free.
         Where nothing waits, any frame may.
         """
-        if not self._count:
+        if not self._count or (self._held_bytes + held_bytes) * CLIENT_PARTS <= free_bytes:
             return True
+        self._form_turns()
         stream = self._streams.get(name)
         of_stream = of_client = held_bytes
         if stream is not None:
@@ -155,26 +161,26 @@ class CommitQueue(Generic[W]):
 
     def add(self, waiting: W) -> None:
         """Behind what its client has waiting of this stream."""
-        name, number = waiting.stream, waiting.client
-        stream = self._streams.get(name)
-        if stream is None:
-            stream = self._streams[name] = _Stream()
-        client = stream.clients.get(number)
-        if client is None:
-            client = stream.clients[number] = _Client()
-            cost = _cost(waiting)
-            stream.turns.want(number, cost)
-            self._turns.want(name, cost)
-        client.queue.append(waiting)
-        client.held_bytes += waiting.held_bytes
-        stream.held_bytes += waiting.held_bytes
         self._count += 1
+        self._held_bytes += waiting.held_bytes
+        if not self._streams:
+            cost = self._line_cost + FRAME_COST + waiting.payload_bytes
+            if cost <= COMMIT_BYTES_MAX:
+                self._line.append(waiting)
+                self._line_cost = cost
+                return
+            self._form_turns()
+        self._add_to_turns(waiting)
 
     def take(self) -> list[W]:
         """What one commit takes, in the order in which it is to stand on disk; nothing if nothing
         waits.
         """
-        taken: list[W] = []
+        if not self._streams:
+            taken, self._line = self._line, []
+            self._line_cost = self._count = self._held_bytes = 0
+            return taken
+        taken = []
         left = COMMIT_BYTES_MAX
         while self._count and left > 0:
             waiting, cost = self._take_one()
@@ -191,6 +197,28 @@ class CommitQueue(Generic[W]):
             taken += self.take()
         return taken
 
+    def _form_turns(self) -> None:
+        """More waits than goes into a commit, or more than all may have: who has what counts."""
+        line, self._line = self._line, []
+        self._line_cost = 0
+        for waiting in line:
+            self._add_to_turns(waiting)
+
+    def _add_to_turns(self, waiting: W) -> None:
+        name, number = waiting.stream, waiting.client
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = _Stream()
+        client = stream.clients.get(number)
+        if client is None:
+            client = stream.clients[number] = _Client()
+            cost = _cost(waiting)
+            stream.turns.want(number, cost)
+            self._turns.want(name, cost)
+        client.queue.append(waiting)
+        client.held_bytes += waiting.held_bytes
+        stream.held_bytes += waiting.held_bytes
+
     def _take_one(self) -> tuple[W, int]:
         name = self._turns.next()
         stream = self._streams[name]
@@ -199,6 +227,8 @@ class CommitQueue(Generic[W]):
         waiting = client.queue.popleft()
         client.held_bytes -= waiting.held_bytes
         stream.held_bytes -= waiting.held_bytes
+        self._held_bytes -= waiting.held_bytes
+        self._count -= 1
         cost = _cost(waiting)
         if client.queue:
             stream.turns.end(number, cost, _cost(client.queue[0]))
@@ -211,7 +241,6 @@ class CommitQueue(Generic[W]):
         else:
             del self._streams[name]
             self._turns.end(name, cost, None)
-        self._count -= 1
         return waiting, cost
 
 
