@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.unsynced import File
+
 SQLITE_OK = 0
-SECTOR_BYTES = 512  # what a disk writes whole
 
 _pointer = ctypes.c_void_p
 _VFS_WORDS = ("xDelete", "xAccess", "xFullPathname", "xDlOpen", "xDlError", "xDlSym", "xDlClose")
@@ -76,14 +77,6 @@ def works(_operation: str, _name: str) -> int:
 
 
 @dataclass
-class _Content:
-    """A file: as of its last sync, and what was done to it since, in order."""
-
-    synced: bytes = b""
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)  # None: cut off there
-
-
-@dataclass
 class Disk:
     """What stands below `directory`, as a disk would have it.
 
@@ -94,31 +87,20 @@ class Disk:
     directory: Path
     before: Callable[[str, str], int] = field(default_factory=lambda: works)
     operation_count: int = 0
-    _files: dict[str, _Content] = field(default_factory=dict)
+    _files: dict[str, File] = field(default_factory=dict)
 
     def after_power_loss(self, dice: random.Random, to: Path) -> None:
         """Writes into `to` what a disk may hold if the power fails now: all that was synced, and of
         the rest any part in any order, down to single sectors.
         """
         for name, content in self._files.items():
-            if not (self.directory / name).exists():  # it has another name by now
-                continue
-            image = bytearray(content.synced)
-            survives = dice.choice((0.0, 0.5, 0.9, 1.0))
-            for offset, data in content.pending:
-                if data is None:
-                    if dice.random() < survives:
-                        del image[offset:]
-                    continue
-                for start in range(0, len(data), SECTOR_BYTES):
-                    if dice.random() < survives:
-                        _put(image, offset + start, data[start : start + SECTOR_BYTES])
-            (to / name).write_bytes(image)
+            if (self.directory / name).exists():  # else it has another name by now
+                (to / name).write_bytes(content.after_power_loss(dice))
 
     def _opened(self, name: str) -> None:
         """A file that was not seen before: what is in it was synced, and then given this name."""
         if name not in self._files:
-            self._files[name] = _Content((self.directory / name).read_bytes())
+            self._files[name] = File(bytearray((self.directory / name).read_bytes()))
 
     def _did(self, operation: str, name: str, offset: int = 0, data: bytes = b"") -> int:
         """Asks `before`, then notes what is about to happen; a result code of SQLite."""
@@ -126,29 +108,17 @@ class Disk:
         code = self.before(operation, name)
         if code != SQLITE_OK:
             return code
-        content = self._files.setdefault(name, _Content())
+        content = self._files.setdefault(name, File())
         if operation == "write":
-            content.pending.append((offset, data))
+            content.write(offset, data)
         elif operation == "truncate":
-            content.pending.append((offset, None))
+            content.cut(offset)
         elif operation == "sync":
-            image = bytearray(content.synced)
-            for at, piece in content.pending:
-                if piece is None:
-                    del image[at:]
-                else:
-                    _put(image, at, piece)
-            content.synced = bytes(image)
-            content.pending.clear()
+            content.begin_sync()
+            content.end_sync()
         elif operation == "delete":
             del self._files[name]
         return SQLITE_OK
-
-
-def _put(image: bytearray, offset: int, data: bytes) -> None:
-    if len(image) < offset:
-        image.extend(bytes(offset - len(image)))
-    image[offset : offset + len(data)] = data
 
 
 @contextmanager
