@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
-.PHONY: run quick test lint types unit demo bench crash fuzz lock clean
+.PHONY: run quick test lint types unit demo bench crash crash-oracle fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -39,9 +39,14 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.compare --write
 	$(BIN)/python -m bench.spool --write
 
-# Kill the daemon under load, again and again, and recount. KILLS (200), SEED.
+# Kill the daemon under load, again and again, or have its power fail, and recount. KILLS (200), LOSSES (200: they need
+# Linux and a C compiler; 0 does without), SEED.
 crash: $(VENV)/dev
-	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) --losses $(or $(LOSSES),200) $(if $(SEED),--seed $(SEED))
+
+# The crash test is tested: each named fault is put into a copy of kdaemon, and must be noticed.
+crash-oracle: $(VENV)/dev
+	$(BIN)/python -m tests.crash --faults
 
 # Inputs without end at every reader (tests/fuzz). MINUTES for each target (1), TARGET, SEED, INPUTS.
 fuzz: $(VENV)/dev $(VENV)/atheris

@@ -1,7 +1,9 @@
 """The real process under load, killed at random and at named points; then all is recounted.
 
 `records.py` makes the records, `oracle.py` is the service, `clients.py` send and keep what they
-were promised, `crasher.py` kills and starts again (`process.py`: one life), `launch.py` kills at a
-named point from inside, `verdict.py` recounts.
-`python -m tests.crash --kills 200 --seed 7` runs it for as long as one likes.
+were promised, `crasher.py` kills and starts again (`process.py`: one life; `plan.py`: when),
+`launch.py` kills at a named point from inside, `verdict.py` recounts. With a kill the power may
+fail (`tests/kit/power.py`): what was not fsynced is forgotten. `faults.py` and `trial.py` put
+faults into a copy of kdaemon, which all of this must notice.
+`python -m tests.crash --kills 200 --losses 200 --seed 7` runs it for as long as one likes.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.crash --kills 200 --seed 7`: the crash test for as long as one likes.
+"""`python -m tests.crash --kills 200 --losses 200 --seed 7`: the crash test, as long as one likes.
 
 Prints each kill, and a summary with figures in the form of bench/RESULTS.md. Exit 1 if a promise
 was broken. The directory of a run that failed is kept.
@@ -12,28 +12,68 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.crash.crasher import POINTS, Crasher, Report, schedule
+from tests.crash.crasher import Crasher
+from tests.crash.faults import FAULTS
+from tests.crash.plan import POINTS, schedule
+from tests.crash.report import Report
 from tests.crash.summary import summary
+from tests.crash.trial import try_all
+from tests.kit.power import Manners, PowerDisk, library, why_not
+from tests.kit.template import STAGE, Stage
 
 
 def tell(report: Report) -> None:
     kill = report.kills[-1]
-    print(f"{len(report.kills):4}  {kill.point}", flush=True)
+    what = "power" if kill.is_loss else "kill"
+    print(f"{len(report.kills):4}  {what:5}  {kill.point}", flush=True)
+
+
+def try_faults(names: list[str]) -> None:
+    obstacle = why_not()
+    if obstacle is not None:
+        sys.exit(obstacle)
+    unknown = set(names) - {fault.name for fault in FAULTS}
+    if unknown:
+        sys.exit(f"no fault of this name: {', '.join(unknown)}")
+    missed = [each.fault.name for each in try_all(names) if each.problem is None]
+    if missed:
+        sys.exit(f"{len(missed)} faults were not noticed: {'; '.join(missed)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--losses", type=int, default=0, help="kills that the power goes with")
+    parser.add_argument("--fsync-ms", type=float, nargs=2, default=(0.5, 25.0), metavar="MS")
+    parser.add_argument("--full-every", type=int, default=10_000, metavar="WRITES")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one")
     parser.add_argument("--pace", type=float, default=1.0, help="how much more load than usual")
     parser.add_argument("--points", nargs="+", default=POINTS, choices=POINTS, metavar="POINT")
+    parser.add_argument(
+        "--faults",
+        nargs="*",
+        metavar="NAME",
+        help="instead: put each of the named faults (all) into a copy, and see it noticed",
+    )
     options = parser.parse_args()
+    if options.faults is not None:
+        try_faults(options.faults)
+        return
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="kdaemon-crash-"))
-    crasher = Crasher(directory, seed, pace=options.pace)
+    disk, stage = None, STAGE
+    if options.losses:
+        obstacle = why_not()
+        if obstacle is not None:
+            sys.exit(f"{obstacle}: --losses 0 does without")
+        least_ms, most_ms = options.fsync_ms
+        manners = Manners((int(least_ms * 1000), int(most_ms * 1000)), options.full_every)
+        disk, stage = PowerDisk(directory, seed, manners), Stage(preload=str(library()))
+    crasher = Crasher(directory, seed, pace=options.pace, disk=disk, stage=stage)
     crasher.on_kill = tell
-    report = asyncio.run(crasher.run(schedule(seed, options.kills, options.points)))
+    steps = schedule(seed, options.kills, options.points, options.losses)
+    report = asyncio.run(crasher.run(steps))
     print(summary(report))
     if report.problems:
         sys.exit(f"{len(report.problems)} problems; what is left stands in {directory}")

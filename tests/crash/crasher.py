@@ -7,22 +7,25 @@ come from one seed. (What the machine makes of them does not: no two runs are al
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Http, Session, UnixLines
 from tests.crash.oracle import Oracle
+from tests.crash.plan import INNER_POINTS, TWICE, Step
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
-from tests.crash.verdict import READ_TIMEOUT_S, Kill, Verdict, judge_promises, judge_repeats
+from tests.crash.report import Report
+from tests.crash.verdict import READ_TIMEOUT_S, Kill, judge_promises, judge_repeats
 from tests.kit.daemon import Metrics, environment, get, write_config
+from tests.kit.power import PowerDisk
+from tests.kit.template import STAGE, Stage
 
 STREAMS = ("orders", "clicks")
+ORDERED = "ledger"  # a stream that keeps the order of each key
 RUN_S_MAX = 1.5  # from ready to a kill at random
 START_S_MAX = 0.6  # from the start of a process to a kill during its start
 DRAIN_S_MAX = 0.4  # from SIGTERM to SIGKILL
@@ -37,65 +40,39 @@ a timer, some turns of its loop, a thread and an fsync, each served by the same 
 KIB = 1024
 MIB = 1024 * KIB
 
-# Named points inside the daemon, and how often each is passed at most before it strikes.
-INNER_POINTS: dict[str, int] = {
-    "before_commit": 60,
-    "inside_commit": 60,
-    "after_commit": 60,  # the frame is on disk, and its client not told
-    "before_send": 30,  # the client is told
-    "after_response": 30,
-    "before_delete": 20,
-    "inside_delete": 20,
-    "after_delete": 20,
-    "before_burial": 1,
-    "after_burial": 1,
-    "before_read": 1,  # of what an earlier life left, mostly
-    "inside_open": 1,
-    "after_open": 1,
-}
-TWICE = "start_twice"  # killed while it starts, and while it starts again
-OUTER_POINTS = ("random", "starting", "after_send", "draining", TWICE)
-POINTS = (*INNER_POINTS, *OUTER_POINTS)
-
-
-@dataclass(slots=True)
-class Report:
-    """Figures of a run, and its verdict."""
-
-    seed: int
-    kills: list[Kill] = field(default_factory=list)
-    missed: Counter[str] = field(default_factory=Counter)  # points that were not passed in time
-    starts_s: list[float] = field(default_factory=list)  # start to ready
-    spool_bytes_most: int = 0
-    sent_count: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    attempt_count: int = 0
-    duration_s: float = 0.0
-    drained_s: float = 0.0  # from the last start to the last delivery
-    lag_s: float = 0.0  # how late this process was served at most
-    verdict: Verdict = field(default_factory=Verdict)
-
-    @property
-    def problems(self) -> list[str]:
-        return self.verdict.problems
-
 
 class Crasher:
     """One run in one directory."""
 
-    def __init__(self, directory: Path, seed: int, *, pace: float = 1.0) -> None:
-        """`pace`: how much faster clients send than the usual 2,000 to 3,000 records a second."""
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        *,
+        pace: float = 1.0,
+        disk: PowerDisk | None = None,
+        stage: Stage = STAGE,
+        patience_s: float = DRAINED_S,
+    ) -> None:
+        """`pace`: how much faster clients send than the usual 2,000 to 3,000 records a second.
+        `disk`: where the spool stands, if the power is to fail; its library is the stage's.
+        `patience_s`: how long the last life may take to deliver what is left.
+        """
         self.report = Report(seed)
         self.on_kill: Callable[[Report], None] = lambda _report: None
         self._directory = directory
         self._dice = random.Random(f"crasher {seed}")
         self._doors = Doors(str(directory / "kdaemon.sock"))
         self._sources: dict[int, Source] = {}
-        self._oracle = Oracle(self._sources, seed)
+        self._oracle = Oracle(self._sources, seed, frozenset({ORDERED}))
         self._clients: list[tuple[Client, Session]] = []
-        self._spool = directory / "spool"
+        self._patience_s = patience_s
+        self._disk = disk
+        self._stage = stage
+        self._spool = (directory if disk is None else disk.root) / "spool"
         self._config = Path()
         self._life: Life | None = None
+        self._is_loss = False  # the death that comes
         self._environment = environment()
         self._make_clients(pace)
 
@@ -110,6 +87,8 @@ class Crasher:
         self._add("lines", STREAMS[1], "stored", 0.08 / pace)
         self._add("kinesis", STREAMS[0], "delivered", 0.2 / pace)
         self._add("unix", STREAMS[0], "accepted", 0.5 / pace)
+        self._add("unix", ORDERED, "stored", 0.15 / pace)
+        self._add("lines", ORDERED, "stored", 0.15 / pace)
 
     def _add(self, kind: str, stream: str, acknowledge: str, think_s: float) -> Client:
         index = len(self._sources)
@@ -143,6 +122,8 @@ class Crasher:
             "default.deadline_ms": 3000,
             "default.request_bytes_max": 2 * MIB,
             "default.buffer_bytes_max": 6 * MIB,
+            f"streams.{ORDERED}.ordering": "partition_key",
+            f"streams.{ORDERED}.acknowledge": "stored",
             "spool.directory": str(self._spool),
             "spool.bytes_max": 256 * MIB,
             "spool.letters_bytes_max": 32 * MIB,
@@ -150,8 +131,8 @@ class Crasher:
 
     # A run
 
-    async def run(self, points: Iterable[str]) -> Report:
-        """One kill for each of `points`, or two where the point says so; then the recount."""
+    async def run(self, steps: Iterable[Step]) -> Report:
+        """Kills as the steps say; then the recount."""
         began_s = time.monotonic()
         port = await self._oracle.start()
         self._config = write_config(self._directory, self._settings(port))
@@ -161,14 +142,14 @@ class Crasher:
         ]
         feeling = asyncio.create_task(self._feel_lag())
         try:
-            for point in points:
-                await self._kill_at(point)
+            for step in steps:
+                await self._kill_at(step)
                 self._see_to(talking)
                 self.on_kill(self.report)
             for _ in range(MISSED_ROUNDS):  # a slow machine, or long foul weather
                 passed = {kill.point for kill in self.report.kills}
                 for point in [each for each in self.report.missed if each not in passed]:
-                    await self._kill_at(point)
+                    await self._kill_at(Step(point))
             await self._recover(talking)
         finally:
             for task in (feeling, *talking):
@@ -205,8 +186,13 @@ class Crasher:
         if point:
             count = self._dice.randint(1, INNER_POINTS[point])
             point = f"{point}:{count}:{self._dice.randrange(2**32)}"
+        disk = {} if self._disk is None else self._disk.next_process()
         life = await Life.start(
-            self._config, self._environment, point, is_from_scratch=is_from_scratch
+            self._config,
+            {**self._environment, **disk},
+            point,
+            is_from_scratch=is_from_scratch,
+            stage=self._stage,
         )
         self._life = life
         following = asyncio.create_task(self._follow(life))
@@ -216,7 +202,19 @@ class Crasher:
             following.cancel()
             await life.aclose()
             await asyncio.wait([following])
+            if self._disk is not None:
+                await asyncio.to_thread(self._see_to_disk, self._disk, life)
             self._note(life)
+
+    def _see_to_disk(self, disk: PowerDisk, life: Life) -> None:
+        """The process has ended. In a thread: what the daemon's clients feel is the daemon's."""
+        if life.exit_code == 0:
+            disk.check()
+        if self._is_loss:
+            disk.lose_power()
+            self.report.forgotten_count = disk.forgotten_count
+        else:
+            disk.killed()
 
     async def _follow(self, life: Life) -> None:
         """Tells the clients where it listens; the Unix socket's path never changes."""
@@ -232,8 +230,9 @@ class Crasher:
         sizes = [path.stat().st_size for path in self._spool.glob("*") if path.is_file()]
         report.spool_bytes_most = max(report.spool_bytes_most, sum(sizes))
 
-    async def _kill_at(self, point: str) -> None:
-        match point:
+    async def _kill_at(self, step: Step) -> None:
+        self._is_loss = step.is_loss
+        match step.point:
             case "random":
                 await self._kill_after(RUN_S_MAX, is_ready=True)
             case "starting":
@@ -242,11 +241,11 @@ class Crasher:
                 await self._kill_by_oracle()
             case "draining":
                 await self._kill_draining()
-            case "start_twice":
+            case "start_twice":  # TWICE
                 await self._kill_inside(self._dice.choice(("inside_open", "after_open")), TWICE)
                 await self._kill_after(START_S_MAX, is_ready=False, point=TWICE)
             case _:
-                await self._kill_inside(point, point)
+                await self._kill_inside(step.point, step.point)
 
     async def _kill_after(self, most_s: float, *, is_ready: bool, point: str = "") -> None:
         async with self._living(is_from_scratch=not is_ready) as life:
@@ -291,23 +290,24 @@ class Crasher:
     async def _died(self, life: Life, point: str) -> None:
         code = await life.end()
         assert code == -9 or point == "draining", life.tell(f"ended by itself with {code}")
-        self.report.kills.append(Kill(point, time.monotonic()))
+        self.report.kills.append(Kill(point, time.monotonic(), self._is_loss))
 
     # The end
 
     async def _recover(self, talking: list[asyncio.Task[None]]) -> None:
         """Faults stop; the last life delivers what is left, and what is new."""
         await self._oracle.clear_up()
+        self._is_loss = False
         async with self._living() as life:
             assert await life.wait_ready(), life.tell("ended at its start")
             ready_s = time.monotonic()
             await life.ends_within(RUN_S_MAX / 2)  # load goes on for a while
-            until_s = time.monotonic() + DRAINED_S
+            until_s = time.monotonic() + self._patience_s
             while len(list(self._promised())) < LOAD_RECORDS_MIN and time.monotonic() < until_s:
                 await asyncio.sleep(PAUSE_S)
             for client, _ in self._clients:
                 client.stop()
-            _, late = await asyncio.wait(talking, timeout=DRAINED_S)
+            _, late = await asyncio.wait(talking, timeout=self._patience_s)
             self._see_to(talking)
             if late:
                 names = ", ".join(task.get_name() for task in late)
@@ -326,7 +326,7 @@ class Crasher:
         then the recount says what is missing.
         """
         missing = [each for each in self._promised() if not is_poison(each)]
-        until_s = time.monotonic() + DRAINED_S
+        until_s = time.monotonic() + self._patience_s
         taken = self._oracle.taken
         while missing and time.monotonic() < until_s and not life.has_ended:
             missing = [each for each in missing if each not in taken]
@@ -339,17 +339,17 @@ class Crasher:
             self._add(kind, STREAMS[0], "delivered", PAUSE_S)
         for client, session in self._clients[first:]:
             talking = asyncio.create_task(client.run(session))
-            until_s = time.monotonic() + DRAINED_S
+            until_s = time.monotonic() + self._patience_s
             while not client.promises.kept and time.monotonic() < until_s:
                 await asyncio.sleep(PAUSE_S)
             client.stop()
-            await asyncio.wait([talking], timeout=DRAINED_S)
+            await asyncio.wait([talking], timeout=self._patience_s)
             if not client.promises.kept:
                 self.report.problems.append(f"no fresh record by source {client.source.index}")
 
     async def _wait_settled(self, life: Life) -> Metrics:
         names = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
-        until_s = time.monotonic() + DRAINED_S
+        until_s = time.monotonic() + self._patience_s
         url = f"http://127.0.0.1:{life.ports['admin']}/metrics"
         while True:
             status, text = await asyncio.to_thread(get, url)
@@ -364,6 +364,11 @@ class Crasher:
             count = metrics.total(f"kdaemon_{name}")
             if count:
                 self.report.problems.append(f"at the end {name} is {count}")
+        for stream in metrics.streams:
+            count = metrics.left_over(stream)
+            if count:
+                text = f"at the end {count} records of {stream} are in no counter"
+                self.report.problems.append(text)
 
     def _promised(self) -> Iterator[int]:
         for client, _ in self._clients:
@@ -376,11 +381,15 @@ class Crasher:
         judge_promises(verdict, list(self._promised()), oracle.taken, self._letters())
         slack_s = SLACK_FACTOR * report.lag_s
         judge_repeats(verdict, oracle.repeats, oracle.calls, report.kills, slack_s)
+        if oracle.turned_count:
+            texts = "; ".join(oracle.turned)
+            verdict.problems.append(f"out of the order of its key: {oracle.turned_count}: {texts}")
         if oracle.stranger_count:
             texts = "; ".join(oracle.strangers)
             verdict.problems.append(f"never sent, or not so: {oracle.stranger_count}: {texts}")
         for client, _ in self._clients:
-            verdict.problems.extend(client.promises.complaints)
+            complaints = client.promises.complaints
+            verdict.problems.extend(f"a client: {text}" for text in complaints)
             report.refused.update(client.promises.refused)
         report.sent_count = sum(source.sent_count for source in self._sources.values())
         report.attempt_count = oracle.attempt_count
@@ -405,16 +414,3 @@ class Crasher:
             return found
         finally:
             view.close()
-
-
-def schedule(seed: int, kill_count: int, points: Iterable[str]) -> Iterator[str]:
-    """Every point in turn, each round in another order, until there are so many kills."""
-    dice = random.Random(f"schedule {seed}")
-    left = kill_count
-    while left > 0:
-        turn = list(points)
-        dice.shuffle(turn)
-        for point in turn:
-            if left > 0:
-                yield point
-            left -= 2 if point == TWICE else 1

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from tests.crash.records import Source, is_poison, read_ident
+from tests.crash.records import Source, ident_of, is_poison, read_ident, shown
 
 SHARD_COUNT = 16
 HASH_KEYS = 2**128
@@ -94,9 +94,12 @@ class Oracle:
 
     `taken`: record id -> the call that wrote it last. `repeats`: (id, the call that wrote it
     before, the call that wrote it again). `strangers`: records that were never sent, or not so.
+    `turned`: records of an ordered stream that came after a later one of their client and key.
     """
 
-    def __init__(self, sources: Mapping[int, Source], seed: int) -> None:
+    def __init__(
+        self, sources: Mapping[int, Source], seed: int, ordered: frozenset[str] = frozenset()
+    ) -> None:
         self.sources = sources
         self.taken: dict[int, Call] = {}
         self.repeats: list[tuple[int, Call, Call]] = []
@@ -104,10 +107,14 @@ class Oracle:
         self.attempt_count = 0  # records in PutRecords calls that were read whole
         self.strangers: list[str] = []
         self.stranger_count = 0
+        self.turned: list[str] = []
+        self.turned_count = 0
         self.weather = Weather.FAIR
         self.weather_calls: Counter[Weather] = Counter()
         self.before_answer: Callable[[], None] | None = None  # once, with a call that was taken
         self._dice = random.Random(f"oracle {seed}")
+        self._ordered = ordered
+        self._last: dict[tuple[int, str], int] = {}  # of ordered streams, by client and key
         self._sequence = 0
         self._server: asyncio.Server | None = None
         self._changing: asyncio.Task[None] | None = None
@@ -294,7 +301,23 @@ class Oracle:
             earlier = taken.get(record_id)
             if earlier is not None:
                 self.repeats.append((record_id, earlier, call))
+            elif self._ordered and record_id > 0:
+                self._look_at_order(record_id)
             taken[record_id] = call
+
+    def _look_at_order(self, record_id: int) -> None:
+        index, number = ident_of(record_id)
+        source = self.sources[index]
+        key = source.make(number).key if source.stream in self._ordered else ""
+        if not key:
+            return
+        last = self._last.get((index, key), -1)
+        if number > last:
+            self._last[index, key] = number
+            return
+        self.turned_count += 1
+        if len(self.turned) < STRANGERS_MAX:
+            self.turned.append(f"{shown(record_id)} of {key!r} after {last}")
 
     async def _tell(
         self,

@@ -15,11 +15,17 @@ from typing import Any
 
 from tests.crash.launch import POINT_VARIABLE
 from tests.kit.patience import PATIENCE_S
-from tests.kit.template import MAIN, ROOT, Copy, template
+from tests.kit.template import MAIN, STAGE, Copy, Stage, template
 
 LOOK_S = 0.005  # between two looks for an exit code that is due
 LINES_MAX = 200  # of a log that a failure shows
-BAD_LEVELS = {"error", "critical"}
+DAMAGE = (  # log lines of a disk that does worse than lose its power, and so a defect here
+    "the spool's database was damaged: a new one is begun",
+    "the spool's database was found empty, or gone: what it held is lost",
+    "damaged bytes of the spool's log are mended",
+    "damaged frames are in quarantine, not delivered",
+    "files of the spool were taken away, and are made again",
+)
 
 
 class Life:
@@ -43,6 +49,7 @@ class Life:
         point: str = "",
         *,
         is_from_scratch: bool = False,
+        stage: Stage = STAGE,
     ) -> "Life":
         """`point`: NAME:COUNT:SEED, as `launch.py` reads it. `is_from_scratch`: no copy of the
         template, whose start would be over at once.
@@ -55,15 +62,15 @@ class Life:
             if is_from_scratch:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "kdaemon", *arguments],
-                    cwd=ROOT,
-                    env=given,
+                    cwd=stage.root,
+                    env=stage.environment(given),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=writing,
                 )
             else:
                 module = "tests.crash.launch" if point else MAIN
-                process = template().start(arguments, given, writing, module)
+                process = template(stage).start(arguments, given, writing, module)
         finally:
             os.close(writing)
         log = asyncio.StreamReader(limit=2**20)
@@ -93,6 +100,8 @@ class Life:
             self.is_ready.set()
         if "stack" in line:
             self.defects.append(f"{line['text']}: {line['stack']}")
+        elif line["text"] in DAMAGE:
+            self.defects.append(f"{line['text']}: {line.get('fields')}")
 
     async def wait_ready(self) -> bool:
         """False: it ended before. Raises AssertionError if it does neither."""
@@ -111,6 +120,11 @@ class Life:
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None: it is still there. Negative: the signal's number."""
+        return self._process.poll()
 
     def kill(self) -> None:
         """SIGKILL, if it is still there."""

@@ -65,7 +65,7 @@ class Source:
 
 def is_poison(record_id: int) -> bool:
     """Whether the service refuses this record for itself; each source has them at other times."""
-    index, number = record_id >> NUMBER_BITS, number_of(record_id)
+    index, number = ident_of(record_id)
     return (number + index * POISON_OFFSET) % POISON_EVERY == POISON_EVERY - 1
 
 
@@ -73,9 +73,14 @@ def number_of(record_id: int) -> int:
     return record_id & (1 << NUMBER_BITS) - 1
 
 
+def ident_of(record_id: int) -> tuple[int, int]:
+    """(source's index, number)."""
+    return record_id >> NUMBER_BITS, number_of(record_id)
+
+
 def shown(record_id: int) -> str:
     """As it stands in the data."""
-    return f"{record_id >> NUMBER_BITS}.{number_of(record_id)}"
+    return "{}.{}".format(*ident_of(record_id))
 
 
 def read_ident(data: bytes) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from tests.crash.crasher import SLACK_FACTOR, Report
+from tests.crash.crasher import SLACK_FACTOR
+from tests.crash.report import Report
 from tests.crash.verdict import SETTLE_WINDOW_S, SHORT_S
 
 
@@ -13,7 +14,9 @@ def summary(report: Report) -> str:
     rows = {
         "seed": str(report.seed),
         "duration": f"{report.duration_s:,.0f} s",
-        "kills": f"{len(report.kills):,}",
+        "kills": f"{len(report.kills) - report.loss_count:,}",
+        "losses of power": f"{report.loss_count:,}",
+        "- changes of files and names that were not synced then": f"{report.forgotten_count:,}",
         **{f"- {point}": f"{count:,}" for point, count in sorted(by_point.items())},
         "points not passed in time": ", ".join(report.missed) or "none",
         "records sent": f"{report.sent_count:,}",
@@ -21,6 +24,8 @@ def summary(report: Report) -> str:
         "delivered": f"{verdict.taken_count:,}",
         "in calls to the service": f"{report.attempt_count:,}",
         "dead letters": f"{verdict.letter_count:,}",
+        "refused": ", ".join(f"{code} {count:,}" for code, count in report.refused.most_common())
+        or "none",
         "lost": f"{len(verdict.lost):,}",
         f"in flight at a kill, or answered up to {SETTLE_WINDOW_S} s before": (
             f"{verdict.exposed_count:,}"

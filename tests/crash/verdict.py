@@ -27,10 +27,13 @@ SHOWN_MAX = 10
 
 @dataclass(slots=True)
 class Kill:
-    """One SIGKILL. `at_s`: when it was known, in `time.monotonic`'s seconds."""
+    """One SIGKILL. `at_s`: when it was known, in `time.monotonic`'s seconds. `is_loss`: the power
+    went with it.
+    """
 
     point: str
     at_s: float
+    is_loss: bool = False
     exposed_count: int = 0  # records in calls without an answer, or with one within the window
     ages_s: list[float] = field(default_factory=list)
     """Of those that were taken again: from the answer to the kill; below 0: there was none yet."""

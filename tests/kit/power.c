@@ -9,9 +9,9 @@
    between the two counts as one that never reached the disk. What this cannot see (a shared mapping, a
    second name of a file) ends the process with a word, so that nothing passes by in silence.
 
-   KDAEMON_POWER_ROOT: the directory. KDAEMON_POWER_JOURNAL: the file. KDAEMON_POWER_DISK:
+   POWER_LOSS_ROOT: the directory. POWER_LOSS_JOURNAL: the file. POWER_LOSS_DISK:
    "LEAST MOST FULL SEED": an fsync's microseconds; one write of so many finds no space (0: none does).
-   Without KDAEMON_POWER_ROOT nothing is done: the template's copies carry this library, too. */
+   Without POWER_LOSS_ROOT nothing is done: the template's copies carry this library, too. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -71,12 +71,12 @@ static int real_close(int fd) {
 /* Under `guard`. Whether anything is followed in this process. */
 static int is_on(void) {
   if (journal >= 0) return 1;
-  const char *given = getenv("KDAEMON_POWER_ROOT"), *path = getenv("KDAEMON_POWER_JOURNAL");
-  const char *disk = getenv("KDAEMON_POWER_DISK");
+  const char *given = getenv("POWER_LOSS_ROOT"), *path = getenv("POWER_LOSS_JOURNAL");
+  const char *disk = getenv("POWER_LOSS_DISK");
   if (given == NULL || *given == 0) return 0;
   if (path == NULL || disk == NULL || strlen(given) >= sizeof root) give_up("its variables are not set");
   if (sscanf(disk, "%u %u %u %u", &least_us, &most_us, &full_every, &dice) != 4)
-    give_up("KDAEMON_POWER_DISK is not four numbers");
+    give_up("POWER_LOSS_DISK is not four numbers");
   REAL("open64", int, const char *, int, ...);
   journal = real(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (journal < 0) give_up("the journal cannot be opened");

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,33 @@ class Copy:
         self.send_signal(signal.SIGKILL)
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where processes run: `root` is where `kdaemon` and `tests` are imported from; `preload`: a
+    library that stands before the C library's functions ("": none).
+    """
+
+    root: Path = ROOT
+    preload: str = ""
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        return {**given, "LD_PRELOAD": self.preload} if self.preload else dict(given)
+
+
+STAGE = Stage()
+
+
 class Template:
     """The template's end in the test process."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.kit.template", str(theirs.fileno())],
-                cwd=ROOT,
+                cwd=stage.root,
+                env=stage.environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
@@ -113,9 +131,9 @@ class Template:
 
 
 @functools.cache
-def template() -> Template:
-    """The one of this test run, started when it is first asked for."""
-    return Template()
+def template(stage: Stage = STAGE) -> Template:
+    """The one of this test run for this stage, started when it is first asked for."""
+    return Template(stage)
 
 
 # In the template

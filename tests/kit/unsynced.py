@@ -1,7 +1,7 @@
-"""Files and directories as a disk has them: what was synced, and what was done since and may be lost.
+"""Files and directories as a disk has them: what was synced, and what was done since, and may go.
 
-Pure: knows neither SQLite nor a process. Used by `disk.py` (SQLite's own operations, in this process)
-and by `power.py` (all that a daemon does, in its own). The model is as bad as POSIX allows: of what
+Pure: knows neither SQLite nor a process. Used by `disk.py` (SQLite's operations in this process)
+and by `power.py` (all that a daemon does in its own). The model is as bad as POSIX allows: of what
 was not synced any part may survive, in any order, down to single sectors; a name that was made,
 changed or taken away without an fsync of its directory may be so or not.
 """

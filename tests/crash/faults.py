@@ -1,0 +1,386 @@
+"""Named faults, each put into a copy of kdaemon: the crash test must notice every one.
+
+So the oracle is itself tested: `python -m tests.crash --faults` runs the crash test on each copy.
+Each fault is a few lines of text in place of others; a text that is not there any more is an error
+with the fault's name, never a fault that is skipped. Every one of them does harm; none is seen by
+looking at the code that it breaks.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kit.template import ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`old` stands once in `file` (below kdaemon/), and becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`seen_as`: how a problem begins that it may be noticed by, one of them. `tries`: runs within
+    which it is noticed, where chance decides. `full_every`: as `Manners` has it.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    seen_as: tuple[str, ...]
+    tries: int = 3
+    full_every: int = 0
+
+
+LOST = "acknowledged and lost"
+TWICE = "duplicates without an excuse"
+CHANGED = "never sent, or not so"
+TURNED = "out of the order of its key"
+ALIVE = "dead, and nothing is wrong with it"
+LEFT = "frames are left in the spool"
+UNCOUNTED = "at the end"
+DAMAGED = "a defect in the log"
+COMPLAINED = "a client: "
+
+
+class FaultGoneError(Exception):
+    """The code that a fault changes is another one now."""
+
+
+def copy_with(fault: Fault, directory: Path) -> Path:
+    """A tree in `directory` to start daemons from, with the fault in its kdaemon."""
+    tree = directory / "tree"
+    shutil.copytree(
+        ROOT / "kdaemon", tree / "kdaemon", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tree / "tests").symlink_to(ROOT / "tests")
+    for change in fault.changes:
+        path = tree / "kdaemon" / change.file
+        text = path.read_text()
+        count = text.count(change.old)
+        if count != 1:
+            raise FaultGoneError(
+                f"fault {fault.name!r}: kdaemon/{change.file} has its text {count} times, not once:"
+                f"\n{change.old}\nWrite the fault anew for the code as it is now."
+            )
+        path.write_text(text.replace(change.old, change.new))
+    return tree
+
+
+_SUBMIT = """\
+        self._pending.append(_Pending(self._next_id, lane, frame, payload))
+"""
+_ANSWER = """\
+        frame.results = [STORED] * count
+        if frame.on_settled is not None:
+            on_settled, frame.on_settled = frame.on_settled, None
+            self._loop.call_soon(on_settled, frame)
+"""
+_HELD = """\
+        self._held[held.frame_id] = held
+"""
+_AGAIN = "        again = Run(frame, indices, byte_count,"
+_SETTLED = """\
+        self._settled.append(frame_id)
+        self._dead += letters
+"""
+_DECODED = "[Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]"
+_FAILED = """\
+        result = RecordResult(
+            error_code="ServiceUnavailable", error_message=f"Not stored: {trouble}"
+        )
+"""
+_TURN = """\
+                first = behind.popleft()
+                self._leave(first)
+"""
+_CALL = """\
+        self.counters.calls[verdict] += 1
+        if verdict is Verdict.POISON:
+"""
+_CALL_TAKEN = """\
+        self.counters.calls[verdict] += 1
+        if verdict is Verdict.AMBIGUOUS:
+            from kdaemon.base.record import RecordResult
+            taken = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
+            self._settlement.settle(batch, [taken] * len(batch.records), now_ns)
+            return
+        if verdict is Verdict.POISON:
+"""
+_PARENT = """\
+    fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+"""
+_AHEAD = """\
+        lane.ahead.extend(back.frames)
+"""
+_YOUNG = """\
+        for stored in back.frames:
+            if self.now_ms() - stored.accepted_ms > 1000:
+                self._owed.settle(stored.id, [])
+            else:
+                lane.ahead.append(stored)
+"""
+_EACH = """\
+            for index, result in zip(indices, answers, strict=True):
+                if result.sequence_number
+"""[:-1]
+_NONE_FAILED = """\
+            failed_indices: list[int] = []
+"""
+_BESIDE = """\
+            beside = indices[1:] + indices[:1]
+"""
+_OPEN_LOG = """\
+        found = self._place.look()
+        log = self._mended_log()
+"""
+_NO_ROOM = """\
+                self._room.take_back(lane.share, stored.held_bytes)
+                self._wait_for_room(lane)
+"""
+
+FAULTS = (
+    Fault(
+        "an answer before its commit",
+        (Change("spool/spool.py", _SUBMIT, _SUBMIT + _ANSWER),),
+        (LOST,),
+    ),
+    Fault(
+        "no fsync at all (synchronous = OFF)",
+        (Change("spool/schema.py", '"synchronous = FULL"', '"synchronous = OFF"'),),
+        (LOST, DAMAGED),
+    ),
+    Fault(
+        "no fsync of a commit (synchronous = NORMAL)",
+        (Change("spool/schema.py", '"synchronous = FULL"', '"synchronous = NORMAL"'),),
+        (LOST,),
+    ),
+    Fault(
+        "no fsync of the directory's own name",
+        (Change("spool/place.py", _PARENT, _PARENT.replace("os.fsync(fd)", "pass")),),
+        (LOST,),
+        tries=12,
+    ),
+    Fault(
+        "a deletion before the service's answer",
+        (
+            Change(
+                "spool/delivery.py", _HELD, _HELD + "        self._owed.settle(held.frame_id, [])\n"
+            ),
+        ),
+        (LOST,),
+    ),
+    Fault(
+        "no deletion of what is delivered",
+        (Change("spool/owed.py", _SETTLED, "        self._dead += letters\n"),),
+        (TWICE, LEFT),
+    ),
+    Fault(
+        "a commit in pieces",
+        (
+            Change("spool/database.py", 'connection.execute("BEGIN IMMEDIATE")', "pass"),
+            Change("spool/database.py", 'connection.execute("COMMIT")', "pass"),
+        ),
+        (DAMAGED, LOST),
+    ),
+    Fault(
+        "a log that is taken for a stale one at start, and deleted",
+        (
+            Change(
+                "spool/store.py",
+                _OPEN_LOG,
+                '        Path(self._place.database_path + "-wal").unlink(missing_ok=True)\n'
+                + _OPEN_LOG,
+            ),
+        ),
+        (LOST, DAMAGED),
+    ),
+    Fault(
+        "ids that begin anew, and a clash that nobody sees",
+        (
+            Change("spool/spool.py", "self._next_id = self._store.next_id", "self._next_id = 1"),
+            Change(
+                "spool/writes.py",
+                '"INSERT INTO frame VALUES',
+                '"INSERT OR REPLACE INTO frame VALUES',
+            ),
+        ),
+        (LOST, DAMAGED),
+    ),
+    Fault(
+        "stored is told of a commit that failed",
+        (Change("spool/spool.py", _FAILED, "        result = STORED\n"),),
+        (LOST,),
+        full_every=400,
+    ),
+    Fault(
+        "the bitmap of what is settled is shifted by one",
+        (
+            Change(
+                "spool/codec.py",
+                "        bits[index >> 3] |= 1 << (index & 7)",
+                "        index = (index + 1) % record_count\n"
+                "        bits[index >> 3] |= 1 << (index & 7)",
+            ),
+        ),
+        (LOST,),
+    ),
+    Fault(
+        "old frames expire in silence",
+        (Change("spool/delivery.py", _AHEAD, _YOUNG),),
+        (LOST,),
+    ),
+    Fault(
+        "what finds no room in memory is dropped",
+        (
+            Change(
+                "spool/delivery.py", _NO_ROOM, _NO_ROOM + "                lane.ahead.popleft()\n"
+            ),
+        ),
+        (LOST, LEFT),
+    ),
+    Fault(
+        "new frames overtake those that stand on disk",
+        (
+            Change(
+                "spool/delivery.py",
+                "            lane.backlog.is_empty\n"
+                "            and not lane.is_reading\n"
+                "            and ",
+                "            ",
+            ),
+        ),
+        (TURNED, TWICE),
+    ),
+    Fault(
+        "the first record of a frame is doubled at a restart",
+        (
+            Change(
+                "spool/delivery.py",
+                "        records = stored.records\n        positions",
+                "        records = [*stored.records, stored.records[0]]\n        positions",
+            ),
+        ),
+        (TWICE,),
+    ),
+    Fault(
+        "data is cut off when it is read back",
+        (Change("spool/codec.py", _DECODED, _DECODED.replace("one.data,", "one.data[:-1],")),),
+        (CHANGED,),
+    ),
+    Fault(
+        "a partition key is cut off when it is read back",
+        (
+            Change(
+                "spool/codec.py",
+                _DECODED,
+                _DECODED.replace("one.partition_key,", "one.partition_key[:-1],"),
+            ),
+        ),
+        (CHANGED,),
+    ),
+    Fault(
+        "an explicit hash key is forgotten on disk",
+        (Change("spool/codec.py", _DECODED, _DECODED.replace("one.explicit_hash_key", "None")),),
+        (CHANGED,),
+    ),
+    Fault(
+        "a dead letter is not written",
+        (Change("spool/delivery.py", "            letters.append(\n", "            (\n"),),
+        (LOST,),
+    ),
+    Fault(
+        "a dead letter is written twice",
+        (Change("spool/owed.py", _SETTLED, _SETTLED.replace("letters", "[*letters, *letters]")),),
+        ("a record is among the dead letters twice",),
+    ),
+    Fault(
+        "a success is sent again",
+        (Change("engine/settlement.py", _AGAIN, _AGAIN.replace(" indices,", " run.indices,")),),
+        (TWICE,),
+    ),
+    Fault(
+        "a retry leaves out one record",
+        (
+            Change(
+                "engine/settlement.py",
+                _AGAIN,
+                _AGAIN.replace(" indices,", " indices[1:] or indices,"),
+            ),
+        ),
+        (LOST, LEFT),
+    ),
+    Fault(
+        "results go to the record beside theirs",
+        (
+            Change("engine/settlement.py", _EACH, _EACH.replace("indices,", "beside,")),
+            Change("engine/settlement.py", _NONE_FAILED, _NONE_FAILED + _BESIDE),
+        ),
+        (LOST,),
+    ),
+    Fault(
+        "results in the wrong order",
+        (
+            Change(
+                "engine/engine.py",
+                "self._settlement.settle(batch, results, now_ns)",
+                "self._settlement.settle(batch, results[::-1], now_ns)",
+            ),
+        ),
+        (LOST,),
+    ),
+    Fault(
+        "an unknown outcome is taken for a success",
+        (Change("engine/engine.py", _CALL, _CALL_TAKEN),),
+        (LOST, COMPLAINED),
+    ),
+    Fault(
+        "a throttled record is taken for a dead one",
+        (
+            Change(
+                "engine/settlement.py",
+                "        if verdict is Verdict.POISON:\n            return verdict\n        frame",
+                "        if verdict in (Verdict.POISON, Verdict.THROTTLED):\n"
+                "            return Verdict.POISON\n        frame",
+            ),
+        ),
+        (ALIVE,),
+    ),
+    Fault(
+        "a record is dropped where a frame is split",
+        (
+            Change(
+                "pack/lane.py",
+                "        self.indices = self.indices[count:]",
+                "        self.indices = self.indices[count + 1 :] or self.indices[count:]",
+            ),
+        ),
+        (LOST, LEFT),
+    ),
+    Fault(
+        "the last of a key goes first",
+        (Change("pack/key_order.py", _TURN, _TURN.replace("popleft", "pop")),),
+        (TURNED,),
+    ),
+    Fault(
+        "one line too many is acknowledged",
+        (
+            Change(
+                "wire/rejections.py",
+                """return b'{"acknowledged":%d}\\n' % count""",
+                """return b'{"acknowledged":%d}\\n' % (count + 1)""",
+            ),
+        ),
+        (COMPLAINED,),
+    ),
+    Fault(
+        "a delivery is not counted",
+        (Change("settle/ledger.py", "        counters.delivered += count\n", ""),),
+        (UNCOUNTED,),
+    ),
+)
