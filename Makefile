@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
-.PHONY: run quick test lint types unit demo bench crash crash-oracle fuzz lock clean
+.PHONY: run quick test lint types unit demo bench crash crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -47,6 +47,10 @@ crash: $(VENV)/dev
 # The crash test is tested: each named fault is put into a copy of kdaemon, and must be noticed.
 crash-oracle: $(VENV)/dev
 	$(BIN)/python -m tests.crash --faults
+
+# A start, a repair, files made anew: a kill or a loss of power at DEATHS (200) of their operations each.
+crash-start: $(VENV)/dev
+	POWER_DEATHS=$(or $(DEATHS),200) $(BIN)/python -m pytest tests/model/test_power_start.py
 
 # Inputs without end at every reader (tests/fuzz). MINUTES for each target (1), TARGET, SEED, INPUTS.
 fuzz: $(VENV)/dev $(VENV)/atheris

@@ -1,7 +1,8 @@
 """The directory of a spool: whose it is, which files stand in it, who holds it.
 
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
-    spool.db.new, spool.db.ready           one that is being made, and is made; not yet in use
+    spool.db.new, spool.db.next            one that is being made; one that is, and is the one that
+                                           counts: what stands in its place is put aside
     spool.db.copy                          of a damaged one with its log, while it is salvaged
     spool.lock                             held (flock) while a daemon has the spool; its pid
     spool.reserve                          space set aside for deletions on a full disk
@@ -33,6 +34,7 @@ _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
 _PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in it
 _HEADER_BYTES = 100
+_SUFFIXES = ("-wal", "-shm", "")  # of the files of a database
 _WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
 
 MIB = 1024 * 1024
@@ -62,7 +64,7 @@ class Place:
         self.directory = directory
         self.database_path = database_path(directory)
         self._reserve_path = Path(directory, "spool.reserve")
-        self._ready_path = Path(self.database_path + ".ready")
+        self._next_path = Path(self.database_path + ".next")
         self._lock_fd = lock_fd
         self._was_spool = was_spool
         self.warning: str | None = None  # what is to be said of the directory
@@ -117,8 +119,7 @@ class Place:
         os.close(self._lock_fd)
 
     def look(self) -> Found:
-        """What stands where the database should be, after an exchange that was cut off between
-        `set_aside` and `put` is ended. SpoolError `foreign` for what is none of ours.
+        """What stands where the database should be. SpoolError `foreign` for what is none of ours.
 
         Must not be called while SQLite has the file open in this process: closing it here would
         drop SQLite's locks (POSIX locks belong to the process).
@@ -135,11 +136,8 @@ class Place:
         except FileNotFoundError:
             if _size(path + "-wal"):  # a log without its database: opening would delete it
                 return Found.DAMAGED
-            if not self._ready_path.exists():
-                self.is_emptied = self._was_spool
-                return Found.NOTHING
-            self.put()
-            return Found.SPOOL
+            self.is_emptied = self._was_spool
+            return Found.NOTHING
         if stat.S_ISDIR(status.st_mode) and self._was_spool:
             return Found.DAMAGED
         if not stat.S_ISREG(status.st_mode):
@@ -172,7 +170,8 @@ class Place:
 
     def make(self, fill: Callable[[str], None]) -> None:
         """A new database beside the place, that only its owner can read; SQLite gives its other
-        files the same mode. `fill` makes it one, given its path, and closes it. `put` is next.
+        files the same mode. `fill` makes it one, given its path, and closes it. When this returns,
+        the new one is the one that counts (`is_exchanging`), and `exchange` is next.
         """
         path = Path(self.database_path + ".new")
         try:
@@ -185,7 +184,7 @@ class Place:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            path.rename(self._ready_path)
+            path.rename(self._next_path)
             self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
@@ -208,15 +207,35 @@ class Place:
         finally:
             path.unlink(missing_ok=True)
 
-    def put(self) -> None:
-        """Gives what was made its name: it is whole and on disk, so that there is a database or
-        none, whenever the power fails.
+    @property
+    def is_exchanging(self) -> bool:
+        """Whether a new database was made and is not in its place, by this process or an earlier
+        one: then what stands there is not to be used any more.
+        """
+        return self._next_path.exists()
+
+    def exchange(self, now_ms: int) -> str:
+        """Gives what was made the place of what stands there, which is set aside; the path that it
+        has then ("": nothing ever stood there). Cut off anywhere, by a kill or a loss of power, or
+        failed: whoever finds it `is_exchanging` calls this again. SpoolError.
         """
         try:
-            self._ready_path.rename(self.database_path)
+            aside = self.set_aside(now_ms) if self._stands_something() else self._last_aside()
+            self._next_path.rename(self.database_path)
             self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
+        return aside
+
+    def _stands_something(self) -> bool:
+        """But for an empty file without a log, which holds nothing that is worth keeping."""
+        return size_bytes(self.database_path) > 0 or Path(self.database_path).is_dir()
+
+    def _last_aside(self) -> str:
+        """Where an exchange that was cut off put what stood here."""
+        base = Path(self.database_path + ".corrupt-")
+        asides = [str(each) for each in base.parent.glob(f"{base.name}*")]
+        return max((each for each in asides if not each.endswith(_SUFFIXES[:2])), default="")
 
     def _sync(self) -> None:
         """Fsync of the directory: names made or changed in it survive a power loss."""
@@ -227,17 +246,15 @@ class Place:
             os.close(fd)
 
     def set_aside(self, now_ms: int) -> str:
-        """Renames the database and its log; the new path. The log goes first: a database without
-        its log is opened next time, a log without its database would be deleted by SQLite.
-        """
+        """Renames the database and its log; the new path."""
         stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = base = f"{self.database_path}.corrupt-{stamp}"
         number = 1
-        while any(Path(aside + suffix).exists() for suffix in ("", "-wal", "-shm")):
+        while any(Path(aside + suffix).exists() for suffix in _SUFFIXES):
             number += 1
             aside = f"{base}-{number}"
         try:
-            for suffix in ("-wal", "-shm", ""):
+            for suffix in _SUFFIXES:
                 with contextlib.suppress(FileNotFoundError):
                     Path(self.database_path + suffix).rename(aside + suffix)
             self._sync()

@@ -292,6 +292,14 @@ class Store:
     # Opening and mending
 
     def _begin(self) -> Database:
+        """An exchange that an earlier process did not end is ended first, and told."""
+        aside = self._place.exchange(self._wall_ms()) if self._place.is_exchanging else ""
+        database = self._found()
+        if aside and self.salvage is None:
+            self.salvage = self._saved(aside, database)
+        return database
+
+    def _found(self) -> Database:
         found = self._place.look()
         log = self._mended_log()
         if found is Found.DAMAGED or not log.is_whole:
@@ -317,7 +325,7 @@ class Store:
     def _opened(self, found: Found) -> Database:
         if found is Found.NOTHING:
             self._place.make(_make_tables)
-            self._place.put()
+            self._place.exchange(self._wall_ms())
         database = Database(self._place.database_path, is_owner=True)
         try:
             with database.reading() as connection:
@@ -360,10 +368,17 @@ class Store:
         self._place.make(fill)
         if damaged is not None:
             damaged.close()
-        path = self._place.set_aside(self._wall_ms())
-        self._place.put()
+        path = self._place.exchange(self._wall_ms())
         self.salvage = replace(saved, path=path)
         return self._opened(Found.SPOOL)
+
+    def _saved(self, path: str, database: Database) -> Salvage:
+        """What is to be said of a database that was saved before, by one who could not say it."""
+        with database.reading() as connection:
+            saved = backlogs(connection)
+        frame_count = sum(each.frame_count for each in saved)
+        record_count = sum(each.record_count for each in saved)
+        return Salvage(path, frame_count, record_count, 0, "who saved it was cut off in it")
 
     def _has_whole_schema(self) -> bool:
         """Of the database that stands in its place, as far as SQLite reads it."""
@@ -382,7 +397,10 @@ class Store:
         """Runs a call; on a damaged database mends it and runs it again. A connection that failed
         several times is opened anew first, for it may hold on to a file that is gone.
         """
-        if self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
+        if self._place.is_exchanging:  # it failed, or was cut off, before
+            path = self._end_exchange()
+            self.salvage = self._saved(path, self._database) if path else None
+        elif self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
             self._database.reopen()
         try:
             result = call()
@@ -426,10 +444,8 @@ class Store:
 
     def _make_again(self) -> None:
         """A new database in the place of one that is not there any more but still open."""
-        saved: Salvage | None = None
 
         def fill(path: str) -> None:
-            nonlocal saved
             _make_tables(path)
             with contextlib.closing(Database(path, is_owner=True)) as new:
                 saved = salvage(self._database, new, self._letters_bytes_max)
@@ -438,12 +454,16 @@ class Store:
 
         if Path(self._place.database_path).exists():
             raise SpoolError("foreign", self._place.database_path, "another file is in its place")
-        self._place.set_aside(self._wall_ms())  # a log without its database is nothing for the new
         self._place.make(fill)
-        self._place.put()
+        self._end_exchange()
+
+    def _end_exchange(self) -> str:
+        """What stood in the place is in use no more; the path that it has now."""
+        path = self._place.exchange(self._wall_ms())
         old, self._database = self._database, self._opened(Found.SPOOL)
         old.close()
         self.letters = Letters(self._database)
+        return path
 
     def _begin_log(self, taken: list[str]) -> None:
         """The database is there, its log or the index of it is not, or not whole. Nobody else may

@@ -10,7 +10,8 @@
    second name of a file) ends the process with a word, so that nothing passes by in silence.
 
    POWER_LOSS_ROOT: the directory. POWER_LOSS_JOURNAL: the file. POWER_LOSS_DISK:
-   "LEAST MOST FULL SEED": an fsync's microseconds; one write of so many finds no space (0: none does).
+   "LEAST MOST FULL DEATH SEED": an fsync's microseconds; one write of so many finds no space (0: none
+   does); the process dies before its so many-th record is made (0: it does not).
    Without POWER_LOSS_ROOT nothing is done: the template's copies carry this library, too. */
 
 #define _GNU_SOURCE
@@ -19,6 +20,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -48,7 +50,7 @@ static ino_t inodes[FILES_MAX]; /* of the descriptors that are followed; 0: this
 static int journal = -1;
 static char root[PATH_MAX];
 static size_t root_size;
-static unsigned least_us, most_us, full_every, dice;
+static unsigned least_us, most_us, full_every, death_at, dice;
 static int64_t sync_count;
 
 #define REAL(name, result, ...)                                   \
@@ -75,8 +77,8 @@ static int is_on(void) {
   const char *disk = getenv("POWER_LOSS_DISK");
   if (given == NULL || *given == 0) return 0;
   if (path == NULL || disk == NULL || strlen(given) >= sizeof root) give_up("its variables are not set");
-  if (sscanf(disk, "%u %u %u %u", &least_us, &most_us, &full_every, &dice) != 4)
-    give_up("POWER_LOSS_DISK is not four numbers");
+  if (sscanf(disk, "%u %u %u %u %u", &least_us, &most_us, &full_every, &death_at, &dice) != 5)
+    give_up("POWER_LOSS_DISK is not five numbers");
   REAL("open64", int, const char *, int, ...);
   journal = real(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (journal < 0) give_up("the journal cannot be opened");
@@ -113,6 +115,7 @@ static int is_index(const char *name) {
 
 /* Under `guard`. */
 static void note(char what, uint64_t file, int64_t number, uint64_t other, const void *data, size_t size) {
+  if (death_at && --death_at == 0) kill(getpid(), SIGKILL);
   struct entry entry = {.what = what, .size = size, .number = number, .file = file, .other = other};
   struct iovec parts[] = {{&entry, sizeof entry}, {(void *)data, size}};
   REAL("writev", ssize_t, int, const struct iovec *, int);

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +69,16 @@ class PowerDisk:
     `next_process`, whose variables it is given; after each, `killed`, `lose_power` or `check`.
     """
 
-    def __init__(self, directory: Path, seed: int, manners: Manners | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        manners: Manners | None = None,
+        begin: Callable[[Path], object] = Path.mkdir,
+    ) -> None:
+        """`begin`: makes the root, with what stands there on disk."""
         self.root = directory.resolve() / "disk"
-        self.root.mkdir()
+        begin(self.root)
         self.forgotten_count = 0  # changes that were pending at a loss
         self._journals = directory.resolve() / "journals"
         self._journals.mkdir()
@@ -82,13 +89,15 @@ class PowerDisk:
         self._nodes: dict[int, Node] = {}  # by inode
         self._top = self._look(self.root)
 
-    def next_process(self) -> dict[str, str]:
-        """Variables for the process that is started next."""
+    def next_process(self, death_at: int = 0) -> dict[str, str]:
+        """Variables for the process that is started next. `death_at`: at its so many-th operation
+        it is killed; 0: it is not.
+        """
         assert self._journal is None, "the last process has not been seen to"
         self._journal_count += 1
         self._journal = self._journals / str(self._journal_count)
         manners = self._manners
-        disk = (*manners.fsync_us, manners.full_every, self._dice.randrange(2**31))
+        disk = (*manners.fsync_us, manners.full_every, death_at, self._dice.randrange(2**31))
         return {
             "LD_PRELOAD": str(library()),
             "POWER_LOSS_ROOT": str(self.root),
@@ -124,6 +133,10 @@ class PowerDisk:
                 path.write_bytes(self._dice.randbytes(len(content)) if is_noise else content)
         self._nodes.clear()
         self._top = self._look(self.root)
+
+    def operation_count(self) -> int:
+        """Of the process that has ended and was not seen to yet."""
+        return 0 if self._journal is None else len(list(_entries(self._journal.read_bytes())))
 
     # What was done
 
@@ -194,12 +207,15 @@ class PowerDisk:
         return found
 
     def _learn(self, path: Path, directory: Directory) -> list[str]:
-        """Takes from the files what the model does not have; their names."""
+        """Takes from the files what the model does not have; their names. Names that differ were
+        changed by one operation, so they go together, or come.
+        """
         learnt = []
+        change: dict[str, Node | None] = {}
         names = directory.whole()
         paths = {each.name: each for each in path.iterdir() if not each.name.endswith(INDEX)}
         for name in names.keys() - paths.keys():
-            directory.unlink(name)
+            change[name] = None
             learnt.append(name)
         for name, each in paths.items():
             inode = each.stat().st_ino
@@ -209,11 +225,13 @@ class PowerDisk:
                 node = self._nodes.get(inode)
                 if node is None:
                     node = self._nodes[inode] = Directory() if each.is_dir() else File()
-                directory.name(name, node)
+                change[name] = node
             if isinstance(node, Directory):
                 learnt += self._learn(each, node)
             elif _catch_up(node, each.read_bytes()):
                 learnt.append(name)
+        if change:
+            directory.pending.append(change)
         return learnt
 
     def _put(self, path: Path, directory: Directory) -> None:

@@ -135,6 +135,41 @@ def test_what_stands_behind_a_frame_that_cannot_be_mended_is_saved(spool: Path) 
     store.close()
 
 
+class CutOffError(Exception):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("done_count", range(5))
+def test_a_repair_that_is_cut_off_between_two_names_costs_nothing_that_it_saved(
+    spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done_count: int
+) -> None:
+    """A database whose log had been put aside, and not yet itself, was opened as if it were all."""
+    content = bytearray(log_of(spool).read_bytes())
+    content[HEADER_BYTES + 24 + 5000 : HEADER_BYTES + 24 + 16_000] = b"\xa5" * 11_000
+    log_of(spool).write_bytes(content)
+    undisturbed = open_store(Path(shutil.copytree(spool, tmp_path / "undisturbed")))
+    expected = found_in(undisturbed)
+    undisturbed.close()
+    real, count = Path.rename, 0
+
+    def rename(path: Path, to: str | Path) -> Path:
+        nonlocal count
+        if count == done_count:
+            raise CutOffError
+        count += 1
+        return real(path, to)
+
+    with monkeypatch.context() as patch, contextlib.suppress(CutOffError):
+        patch.setattr(Path, "rename", rename)
+        open_store(spool).close()
+    store = open_store(spool)
+    assert found_in(store) == expected
+    assert store.set_aside is not None, "and it is told"
+    assert not list(spool.glob("*.next"))
+    assert [path.read_bytes() for path in spool.glob("*.corrupt-*-wal")] == [content]
+    store.close()
+
+
 @pytest.mark.parametrize("kind", ["torn", "cut off", "zeros", "older frames"])
 def test_what_a_power_loss_leaves_of_the_last_commit_is_no_damage(spool: Path, kind: str) -> None:
     """It was answered to nobody."""

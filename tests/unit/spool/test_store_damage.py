@@ -585,7 +585,7 @@ class CutOffError(Exception):
     """The process ended here."""
 
 
-@pytest.mark.parametrize("step", ["make", "set_aside", "put"])
+@pytest.mark.parametrize("step", ["make", "set_aside", "exchange"])
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
     spool: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_done: bool
@@ -607,7 +607,7 @@ def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
     assert len(found_whole(store)) >= 55
     assert [path.read_bytes() for path in set_aside(spool)] == [content]
     assert not list(spool.glob("*.new*"))
-    assert not list(spool.glob("*.ready*"))
+    assert not list(spool.glob("*.next*"))
     store.close()
 
 

@@ -307,7 +307,7 @@ def test_changes_of_a_commit_that_was_refused_are_not_applied(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("taking", ["directory deleted", "database deleted", "database moved"])
-@pytest.mark.parametrize("step", ["make", "put"])
+@pytest.mark.parametrize("step", ["make", "exchange"])
 def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taking: str, step: str
 ) -> None:
