@@ -14,6 +14,7 @@ from pathlib import Path
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Http, Session, UnixLines
+from tests.crash.lag import Lag
 from tests.crash.oracle import Oracle
 from tests.crash.plan import INNER_POINTS, TWICE, Step
 from tests.crash.process import Life
@@ -34,9 +35,6 @@ MISSED_ROUNDS = 3  # how often missed points are tried again
 LOAD_RECORDS_MIN = 1500  # acknowledged before the end begins: there was a load
 DRAINED_S = 120.0  # for the last life to deliver what is left
 PAUSE_S = 0.05  # between two looks at what cannot be waited for
-SLACK_FACTOR = 10.0
-"""Of how late this process was served at most: how late the daemon may be, whose way to the disk is
-a timer, some turns of its loop, a thread and an fsync, each served by the same machine."""
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -64,6 +62,7 @@ class Crasher:
         self._dice = random.Random(f"crasher {seed}")
         self._doors = Doors(str(directory / "kdaemon.sock"))
         self._sources: dict[int, Source] = {}
+        self._lag = Lag()
         self._oracle = Oracle(self._sources, seed, frozenset({ORDERED}))
         self._clients: list[tuple[Client, Session]] = []
         self._patience_s = patience_s
@@ -173,8 +172,8 @@ class Crasher:
         while True:
             asleep_s = time.monotonic()
             await asyncio.sleep(PAUSE_S)
-            late_s = time.monotonic() - asleep_s - PAUSE_S
-            self.report.lag_s = max(self.report.lag_s, late_s)
+            now_s = time.monotonic()
+            self._lag.felt(now_s, now_s - asleep_s - PAUSE_S)
 
     # Lives and deaths
 
@@ -379,8 +378,8 @@ class Crasher:
         report, oracle = self.report, self._oracle
         verdict = report.verdict
         judge_promises(verdict, list(self._promised()), oracle.taken, self._letters())
-        slack_s = SLACK_FACTOR * report.lag_s
-        judge_repeats(verdict, oracle.repeats, oracle.calls, report.kills, slack_s)
+        report.lag_s = self._lag.most_s
+        judge_repeats(verdict, oracle.repeats, oracle.calls, report.kills, self._lag)
         if oracle.turned_count:
             texts = "; ".join(oracle.turned)
             verdict.problems.append(f"out of the order of its key: {oracle.turned_count}: {texts}")

@@ -82,7 +82,6 @@ _ANSWER = """\
 _HELD = """\
         self._held[held.frame_id] = held
 """
-_AGAIN = "        again = Run(frame, indices, byte_count,"
 _SETTLED = """\
         self._settled.append(frame_id)
         self._dead += letters
@@ -139,10 +138,18 @@ _OPEN_LOG = """\
         found = self._place.look()
         log = self._mended_log()
 """
-_NO_ROOM = """\
-                self._room.take_back(lane.share, stored.held_bytes)
-                self._wait_for_room(lane)
+_TRIED = """\
+        frame.is_tried = True
+        counters.buffered += count
 """
+_LEFT_OUT = """\
+        if count > 1:
+            frame.results[indices[0]] = RecordResult(sequence_number="1", shard_id="1")
+            self._ledger.deliver(frame, 1, frame.sizes[indices[0]], now_ns)
+            self._leave(run, indices[:1])
+            indices, count = indices[1:], count - 1
+"""
+_PUT = '        return await self._call("PutRecords", arn, request, bytes_max, leave)\n'
 
 FAULTS = (
     Fault(
@@ -236,10 +243,12 @@ FAULTS = (
         (LOST,),
     ),
     Fault(
-        "what finds no room in memory is dropped",
+        "the first frame of a read is passed over",
         (
             Change(
-                "spool/delivery.py", _NO_ROOM, _NO_ROOM + "                lane.ahead.popleft()\n"
+                "spool/delivery.py",
+                _AHEAD,
+                _AHEAD.replace("back.frames", "back.frames[len(back.frames) > 1 :]"),
             ),
         ),
         (LOST, LEFT),
@@ -256,6 +265,7 @@ FAULTS = (
             ),
         ),
         (TURNED, TWICE),
+        tries=8,
     ),
     Fault(
         "the first record of a frame is doubled at a restart",
@@ -301,19 +311,13 @@ FAULTS = (
     ),
     Fault(
         "a success is sent again",
-        (Change("engine/settlement.py", _AGAIN, _AGAIN.replace(" indices,", " run.indices,")),),
+        (Change("send/client.py", _PUT, _PUT.replace("return ", "") + _PUT),),
         (TWICE,),
     ),
     Fault(
         "a retry leaves out one record",
-        (
-            Change(
-                "engine/settlement.py",
-                _AGAIN,
-                _AGAIN.replace(" indices,", " indices[1:] or indices,"),
-            ),
-        ),
-        (LOST, LEFT),
+        (Change("engine/settlement.py", _TRIED, _LEFT_OUT + _TRIED),),
+        (LOST,),
     ),
     Fault(
         "results go to the record beside theirs",
@@ -333,6 +337,7 @@ FAULTS = (
             ),
         ),
         (LOST,),
+        tries=8,
     ),
     Fault(
         "an unknown outcome is taken for a success",

@@ -2,11 +2,13 @@
 
 import math
 
+from tests.crash.lag import Lag
 from tests.crash.oracle import Call
 from tests.crash.records import POISON_EVERY, Source, is_poison
 from tests.crash.verdict import (
     AFTERMATH_S,
     LATE_S,
+    PAUSE_REACH_S,
     SETTLE_WINDOW_S,
     Kill,
     Verdict,
@@ -24,12 +26,15 @@ def call_of(written_s: float, answered_s: float, *, is_untold: bool = False) -> 
     return call
 
 
-def repeat_of(earlier: Call, slack_s: float = 0.0) -> Verdict:
-    """The verdict on record 7, taken by this call and by one long after the kill."""
-    verdict = Verdict()
+def repeat_of(earlier: Call, pause_s: float = 0.0, at_s: float = KILL_S) -> Verdict:
+    """The verdict on record 7, taken by this call and by one long after the kill. `pause_s`: of the
+    machine, over at `at_s`.
+    """
+    verdict, lag = Verdict(), Lag()
+    lag.felt(at_s, pause_s)
     later = call_of(KILL_S + 5, KILL_S + 5.1)
     kills = [Kill("random", KILL_S)]
-    judge_repeats(verdict, [(7, earlier, later)], [earlier, later], kills, slack_s)
+    judge_repeats(verdict, [(7, earlier, later)], [earlier, later], kills, lag)
     return verdict
 
 
@@ -70,9 +75,11 @@ def test_an_answer_shortly_before_the_kill_excuses_a_repeat_and_an_older_one_doe
     older = call_of(at_s - 0.1, at_s - 0.01)
     bare = repeat_of(older)
     assert bare.problems[0].startswith("duplicates without an excuse: 1: 0.7: taken again")
-    assert repeat_of(older, slack_s=0.02).problems == [], "on a machine that is busy"
+    assert repeat_of(older, pause_s=0.02).problems == [], "on a machine that is busy"
     much_older = call_of(at_s - 1.2, at_s - 1.1)
-    assert len(repeat_of(much_older, slack_s=1.0).problems) == 1, "and no excuse for all"
+    assert len(repeat_of(much_older, pause_s=0.1).problems) == 1, "and no excuse for all"
+    long_ago_s = KILL_S - SETTLE_WINDOW_S - PAUSE_REACH_S - 0.1
+    assert len(repeat_of(older, 0.5, long_ago_s).problems) == 1, "nor for another time"
 
 
 def test_no_answer_before_the_kill_excuses_a_repeat_however_old_the_call() -> None:

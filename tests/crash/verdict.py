@@ -3,7 +3,7 @@
 A repeat (a record taken twice) must have an excuse: the service did not say that it had taken it,
 or the daemon was killed before it can have written down that it was told so. The second is judged
 by time: an answer more than SETTLE_WINDOW_S before the kill was known on disk. A machine that is
-busy gets more of it: `slack_s`, by how late the test itself was served.
+busy gets more of it: a slack, by how late the test itself was served around that time.
 """
 
 import math
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tests.crash.lag import Lag
 from tests.crash.oracle import Call
 from tests.crash.records import is_poison, shown
 
@@ -18,6 +19,11 @@ SETTLE_WINDOW_S = 1.5
 """Seconds from the service's answer until it is on disk: partly delivered frames are noted once a
 second (`spool/spool.py`), a commit takes its time, and the machine has others to serve."""
 
+SLACK_FACTOR = 10.0
+"""Of how late this process was served at most: how late the daemon may be, whose way to the disk is
+a timer, some turns of its loop, a thread and an fsync, each served by the same machine."""
+
+PAUSE_REACH_S = 2.0  # before the window and after the kill: a pause is noted when it is over
 SHORT_S = 0.2  # a whole frame's deletion is on disk by then, unless the disk is slow
 AFTERMATH_S = 0.25  # calls that were on their way when the process died are read up to then
 READ_TIMEOUT_S = 2.0  # the daemon's
@@ -34,6 +40,7 @@ class Kill:
     point: str
     at_s: float
     is_loss: bool = False
+    slack_s: float = 0.0  # beside SETTLE_WINDOW_S
     exposed_count: int = 0  # records in calls without an answer, or with one within the window
     ages_s: list[float] = field(default_factory=list)
     """Of those that were taken again: from the answer to the kill; below 0: there was none yet."""
@@ -60,27 +67,34 @@ def judge_repeats(
     repeats: Iterable[tuple[int, Call, Call]],
     calls: Iterable[Call],
     kills: Sequence[Kill],
-    slack_s: float = 0.0,
+    lag: Lag | None = None,
 ) -> None:
-    """Finds an excuse for each repeat. `kills` in order of time. `slack_s`: what is allowed for the
+    """Finds an excuse for each repeat. `kills` in order of time. By `lag` more is allowed for the
     way from an answer to the disk, beside SETTLE_WINDOW_S; the way of an answer is half as long.
     """
+    lag = lag or Lag()
     times = [kill.at_s for kill in kills]
+    for kill in kills:
+        pause_s = lag.worst_s(
+            kill.at_s - SETTLE_WINDOW_S - PAUSE_REACH_S, kill.at_s + PAUSE_REACH_S
+        )
+        kill.slack_s = SLACK_FACTOR * pause_s
+    slack_most_s = max([0.0, *(kill.slack_s for kill in kills)])
     for call in calls:
-        kill = _kill_over(call, times, kills, slack_s)
-        if kill is not None:
-            kill.exposed_count += call.record_count
+        over = _kill_over(call, times, kills, slack_most_s)
+        if over is not None:
+            over.exposed_count += call.record_count
     bare: list[str] = []
     for record_id, earlier, later in repeats:
-        if earlier.is_untold or record_id in earlier.untold_ids or _is_late(earlier, slack_s):
+        if earlier.is_untold or record_id in earlier.untold_ids or _is_late(earlier, lag):
             verdict.untold_repeat_count += 1
             continue
-        kill = _kill_over(earlier, times, kills, slack_s)
-        if kill is None:
+        over = _kill_over(earlier, times, kills, slack_most_s)
+        if over is None:
             gap_s = later.written_at - earlier.answered_at
             bare.append(f"{shown(record_id)}: taken again {gap_s:.3f} s after its answer")
             continue
-        kill.ages_s.append(kill.at_s - earlier.answered_at)
+        over.ages_s.append(over.at_s - earlier.answered_at)
     ages_s = [age_s for kill in kills for age_s in kill.ages_s]
     verdict.exposed_count = sum(kill.exposed_count for kill in kills)
     verdict.short_repeat_count = sum(age_s <= SHORT_S for age_s in ages_s)
@@ -89,18 +103,26 @@ def judge_repeats(
     _tell(verdict, "duplicates without an excuse", bare)
 
 
-def _is_late(call: Call, slack_s: float) -> bool:
-    late_s = min(LATE_S, READ_TIMEOUT_S - slack_s / 2)
-    return late_s < call.answered_at - call.written_at < math.inf
+def _is_late(call: Call, lag: Lag) -> bool:
+    """Whether the answer may have missed the daemon's read timeout."""
+    if math.isinf(call.answered_at):
+        return False
+    pause_s = lag.worst_s(call.written_at, call.answered_at + READ_TIMEOUT_S)
+    slack_s = SLACK_FACTOR * pause_s
+    return min(LATE_S, READ_TIMEOUT_S - slack_s / 2) < call.answered_at - call.written_at
 
 
 def _kill_over(
-    call: Call, times: Sequence[float], kills: Sequence[Kill], slack_s: float
+    call: Call, times: Sequence[float], kills: Sequence[Kill], slack_most_s: float
 ) -> Kill | None:
-    """The kill that may have hidden this call's answer from the daemon's disk."""
-    index = bisect_left(times, call.written_at - AFTERMATH_S - slack_s)
-    if index < len(kills) and call.answered_at > times[index] - SETTLE_WINDOW_S - slack_s:
-        return kills[index]
+    """The kill that may have hidden this call's answer from the daemon's disk: the first one that
+    came after the call was made.
+    """
+    index = bisect_left(times, call.written_at - AFTERMATH_S - slack_most_s)
+    for kill in kills[index:]:
+        if kill.at_s >= call.written_at - AFTERMATH_S - kill.slack_s:
+            is_hidden = call.answered_at > kill.at_s - SETTLE_WINDOW_S - kill.slack_s
+            return kill if is_hidden else None
     return None
 
 
