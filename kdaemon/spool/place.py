@@ -212,7 +212,9 @@ class Place:
         """Whether a new database was made and is not in its place, by this process or an earlier
         one: then what stands there is not to be used any more.
         """
-        return self._next_path.exists()
+        with contextlib.suppress(OSError):  # whoever asks for more of the disk hears of that
+            return self._next_path.is_file()
+        return False
 
     def exchange(self, now_ms: int) -> str:
         """Gives what was made the place of what stands there, which is set aside; the path that it

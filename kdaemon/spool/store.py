@@ -192,6 +192,8 @@ class Store:
         """Whether the files are where they were; what was taken away is made again if it can be:
         see `restored`. SpoolError: gone, and what else kept it from that.
         """
+        if self._place.is_exchanging:
+            self._end_failed_exchange()
         try:
             self._files.check()
         except SpoolError as error:
@@ -308,7 +310,7 @@ class Store:
             return self._opened(found)
         except SpoolError as error:
             if error.kind == "full" and self._place.free_reserve():
-                return self._opened(found)
+                return self._opened(self._place.look())  # what was made may be in its place
             if error.kind == "corrupt":
                 return self._renewed()
             raise
@@ -397,9 +399,8 @@ class Store:
         """Runs a call; on a damaged database mends it and runs it again. A connection that failed
         several times is opened anew first, for it may hold on to a file that is gone.
         """
-        if self._place.is_exchanging:  # it failed, or was cut off, before
-            path = self._end_exchange()
-            self.salvage = self._saved(path, self._database) if path else None
+        if self._place.is_exchanging:
+            self._end_failed_exchange()
         elif self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
             self._database.reopen()
         try:
@@ -464,6 +465,11 @@ class Store:
         old.close()
         self.letters = Letters(self._database)
         return path
+
+    def _end_failed_exchange(self) -> None:
+        """Before anything else: what was saved is whole, and what stood there may be half away."""
+        path = self._end_exchange()
+        self.salvage = self._saved(path, self._database) if path else None
 
     def _begin_log(self, taken: list[str]) -> None:
         """The database is there, its log or the index of it is not, or not whole. Nobody else may

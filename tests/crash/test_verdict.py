@@ -4,6 +4,7 @@ import math
 
 from tests.crash.lag import Lag
 from tests.crash.oracle import Call
+from tests.crash.process import DAMAGE
 from tests.crash.records import POISON_EVERY, Source, is_poison
 from tests.crash.verdict import (
     AFTERMATH_S,
@@ -15,6 +16,7 @@ from tests.crash.verdict import (
     judge_promises,
     judge_repeats,
 )
+from tests.kit.template import ROOT
 
 KILL_S = 1000.0
 POISON = next(number for number in range(POISON_EVERY) if is_poison(number))
@@ -102,6 +104,12 @@ def test_what_the_service_did_not_say_excuses_a_repeat() -> None:
     assert repeat_of(single).problems == []
     single.untold_ids = {8}
     assert len(repeat_of(single).problems) == 1
+
+
+def test_the_words_of_damage_are_the_daemons() -> None:
+    """Nobody would hear of a defect that is told in other words."""
+    code = "".join(path.read_text() for path in (ROOT / "kdaemon" / "spool").glob("*.py"))
+    assert [text for text in DAMAGE if f'"{text}"' not in code] == []
 
 
 def test_a_record_is_the_same_whenever_it_is_made_and_differs_from_all_others() -> None:

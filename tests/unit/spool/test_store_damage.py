@@ -5,6 +5,7 @@ name, and what can be read of it goes on in a new one. Nothing is deleted, nothi
 """
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -608,6 +609,44 @@ def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
     assert [path.read_bytes() for path in set_aside(spool)] == [content]
     assert not list(spool.glob("*.new*"))
     assert not list(spool.glob("*.next*"))
+    store.close()
+
+
+@pytest.mark.parametrize("done_count", range(4))
+@pytest.mark.parametrize("has_looked", [False, True])
+def test_a_repair_whose_renames_fail_is_ended_by_whoever_comes_next(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, done_count: int, *, has_looked: bool
+) -> None:
+    store = open_store(spool)
+    append(store, 81, record_bytes=sizes_of(81))
+    real, count = Path.rename, 0
+
+    def rename(path: Path, to: str | Path) -> Path:
+        nonlocal count
+        count += 1
+        if count > 1 + done_count:  # the first makes the new one the one that counts
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        for call in (
+            store.repair,
+            store.look,
+            lambda: append(store, 82, record_bytes=sizes_of(82)),
+        ):
+            with pytest.raises(SpoolError):
+                call()
+    if has_looked:
+        store.look()
+    append(store, 82, record_bytes=sizes_of(82))
+    assert found_whole(store) == {*ORDERS, *CLICKS, 81, 82}
+    assert store.set_aside is not None
+    assert store.verify().is_sound
+    store.close()
+    store = open_store(spool)
+    assert found_whole(store) == {*ORDERS, *CLICKS, 81, 82}
+    assert store.set_aside is None
     store.close()
 
 
