@@ -54,7 +54,7 @@ class Crasher:
     ) -> None:
         """`pace`: how much faster clients send than the usual 2,000 to 3,000 records a second.
         `disk`: where the spool stands, if the power is to fail; its library is the stage's.
-        `patience_s`: how long the last life may take to deliver what is left.
+        `patience_s`: how long the last life may deliver nothing of what is left.
         """
         self.report = Report(seed)
         self.on_kill: Callable[[Report], None] = lambda _report: None
@@ -321,15 +321,18 @@ class Crasher:
                 self.report.problems.append(life.tell(f"ended with {code} after all was delivered"))
 
     async def _wait_taken(self, life: Life) -> None:
-        """Until all that was promised is in the service, but for what it refuses; or time is up:
-        then the recount says what is missing.
+        """Until all that was promised is in the service, but for what it refuses; or nothing more
+        of it comes: then the recount says what is missing.
         """
         missing = [each for each in self._promised() if not is_poison(each)]
         until_s = time.monotonic() + self._patience_s
         taken = self._oracle.taken
         while missing and time.monotonic() < until_s and not life.has_ended:
-            missing = [each for each in missing if each not in taken]
             await asyncio.sleep(PAUSE_S)
+            left = [each for each in missing if each not in taken]
+            if len(left) < len(missing):
+                until_s = time.monotonic() + self._patience_s
+            missing = left
 
     async def _send_fresh(self) -> None:
         """Liveness: new records, on each way in, arrive."""

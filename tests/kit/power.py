@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.kit.unsynced import Directory, File, Node
 
 SOURCE = Path(__file__).with_name("power.c")
@@ -48,7 +50,18 @@ def why_not() -> str | None:
         return "power losses are made with LD_PRELOAD, which only Linux has"
     if shutil.which(COMPILER) is None:
         return f"power losses need a C compiler, and there is no {COMPILER}"
+    try:
+        library()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"power losses need a C compiler, and {COMPILER} fails: {error}"
     return None
+
+
+def skip_without() -> None:
+    """For a test that needs them: skips it, and says why."""
+    obstacle = why_not()
+    if obstacle is not None:
+        pytest.skip(obstacle)
 
 
 @functools.cache

@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.patience import PATIENCE_S
-from tests.kit.power import Manners, PowerDisk, why_not
+from tests.kit.power import Manners, PowerDisk, skip_without
 from tests.kit.unsynced import Directory, File
-
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 QUICK = Manners(fsync_us=(0, 0))
 SEEDS = 12
@@ -80,6 +78,11 @@ fd = os.open(root / "kept", os.O_RDWR)
 os.pwrite(fd, b"w" * 5000, 2000)
 os.kill(os.getpid(), 9)
 """
+
+
+@pytest.fixture(autouse=True)
+def power() -> None:
+    skip_without()
 
 
 def run(disk: PowerDisk, script: str, *arguments: str) -> int:

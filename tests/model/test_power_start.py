@@ -16,17 +16,20 @@ from pathlib import Path
 import pytest
 
 from tests.kit.patience import PATIENCE_S
-from tests.kit.power import Manners, PowerDisk, library, why_not
+from tests.kit.power import Manners, PowerDisk, library, skip_without
 from tests.kit.store_work import MODULE, TAKEN
 from tests.kit.stores import append, open_store, stored_ids
 from tests.kit.template import Stage, template
-
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 QUICK = Manners(fsync_us=(0, 0))
 MANNERS = ("kill", "loss", "loss after a kill")
 DEATHS = int(os.environ.get("POWER_DEATHS", "6"))  # of one work, which has some hundred operations
 HEADER_BYTES, FRAME_HEAD_BYTES = 32, 24  # of SQLite's log
+
+
+@pytest.fixture(autouse=True)
+def power() -> None:
+    skip_without()
 
 
 @dataclass(frozen=True, slots=True)
