@@ -14,12 +14,14 @@ from pathlib import Path
 
 from tests.crash.crasher import Crasher
 from tests.crash.faults import FAULTS
-from tests.crash.plan import POINTS, schedule
+from tests.crash.plan import ON_DISK, POINTS, schedule
 from tests.crash.report import Report
 from tests.crash.summary import summary
 from tests.crash.trial import try_all
 from tests.kit.power import Manners, PowerDisk, library, why_not
 from tests.kit.template import STAGE, Stage
+
+ON_DISK_TIMES = 5  # in a turn of all points: it is many points in one
 
 
 def tell(report: Report) -> None:
@@ -72,7 +74,8 @@ def main() -> None:
         disk, stage = PowerDisk(directory, seed, manners), Stage(preload=str(library()))
     crasher = Crasher(directory, seed, pace=options.pace, disk=disk, stage=stage)
     crasher.on_kill = tell
-    steps = schedule(seed, options.kills, options.points, options.losses)
+    points = [*options.points, *([ON_DISK] * ON_DISK_TIMES if disk else [])]
+    steps = schedule(seed, options.kills, points, options.losses)
     report = asyncio.run(crasher.run(steps))
     print(summary(report))
     if report.problems:

@@ -5,6 +5,7 @@ come from one seed. (What the machine makes of them does not: no two runs are al
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Http, Session, UnixLines
 from tests.crash.lag import Lag
 from tests.crash.oracle import Oracle
-from tests.crash.plan import INNER_POINTS, TWICE, Step
+from tests.crash.plan import INNER_POINTS, ON_DISK, TWICE, Step
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
 from tests.crash.report import Report
@@ -30,6 +31,7 @@ ORDERED = "ledger"  # a stream that keeps the order of each key
 RUN_S_MAX = 1.5  # from ready to a kill at random
 START_S_MAX = 0.6  # from the start of a process to a kill during its start
 DRAIN_S_MAX = 0.4  # from SIGTERM to SIGKILL
+OPERATIONS_MAX = 3_000  # on the disk, in a life; a second of load is about a thousand
 POINT_S_MAX = 20.0  # within which a named point is passed often enough, or it counts as missed
 MISSED_ROUNDS = 3  # how often missed points are tried again
 LOAD_RECORDS_MIN = 1500  # acknowledged before the end begins: there was a load
@@ -182,10 +184,14 @@ class Crasher:
         self, point: str = "", *, is_from_scratch: bool = False
     ) -> AsyncIterator[Life]:
         """One life of the daemon: over, in one way or another, when the block is left."""
+        death_at = 0
+        if point == ON_DISK:
+            # As many early ones (a start) as late ones.
+            death_at, point = int(math.exp(self._dice.uniform(0.0, math.log(OPERATIONS_MAX)))), ""
         if point:
             count = self._dice.randint(1, INNER_POINTS[point])
             point = f"{point}:{count}:{self._dice.randrange(2**32)}"
-        disk = {} if self._disk is None else self._disk.next_process()
+        disk = {} if self._disk is None else self._disk.next_process(death_at)
         life = await Life.start(
             self._config,
             {**self._environment, **disk},

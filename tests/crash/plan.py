@@ -23,6 +23,7 @@ INNER_POINTS: dict[str, int] = {
 TWICE = "start_twice"  # killed while it starts, and while it starts again
 OUTER_POINTS = ("random", "starting", "after_send", "draining", TWICE)
 POINTS = (*INNER_POINTS, *OUTER_POINTS)
+ON_DISK = "disk_operation"  # killed at its n-th operation on the disk, which must be a PowerDisk
 
 
 @dataclass(frozen=True, slots=True)

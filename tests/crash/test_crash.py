@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.crasher import Crasher
-from tests.crash.plan import POINTS, Step, schedule
+from tests.crash.plan import ON_DISK, POINTS, Step, schedule
 from tests.crash.report import Report
 from tests.crash.summary import summary
 from tests.kit.power import Manners, PowerDisk, library, skip_without
@@ -20,7 +20,7 @@ KILLS = len(POINTS) + 1  # each point once; one of them kills twice
 LOSSES = (  # what a kill alone cannot show: the first names on the disk, and a commit under way
     Step("after_commit", is_loss=True),
     Step("before_delete"),  # what is not synced then is lost with the next
-    Step("inside_commit", is_loss=True),
+    Step(ON_DISK, is_loss=True),
 )
 FULL_EVERY = 1_000  # writes, of which one finds no space
 
