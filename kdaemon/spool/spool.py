@@ -51,6 +51,8 @@ UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of t
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
 
+_LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
+
 STORED = RecordResult(sequence_number="stored", shard_id="stored")
 """What a client hears of a stored record: true, and impossible to take for a real answer."""
 
@@ -292,6 +294,9 @@ class Spool:
         ):
             self._commit()
             await self._quiet.wait()
+        if self._is_worth_a_last_commit():
+            self._commit()
+            await self._quiet.wait()
         if self._timer is not None:
             self._timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
@@ -300,6 +305,13 @@ class Spool:
             log.error("%s process", text, extra={"fields": fields})
         await self._in_thread(self._store.close)
         self._thread.shutdown()
+
+    def _is_worth_a_last_commit(self) -> bool:
+        """Whether something is owed to a disk whose trouble may be over, though no probe has said
+        so; one that another process keeps locked would hold up the end.
+        """
+        trouble = self.trouble
+        return trouble is not None and trouble.kind not in _LASTING and not self._owed.is_empty
 
     # Commits
 

@@ -189,6 +189,29 @@ async def test_deletions_owed_while_the_disk_failed_are_made_up_for(
         assert rows(tmp_path / "spool") == 0
 
 
+async def test_a_trouble_that_is_over_leaves_nothing_owed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end comes before the probe: what was delivered would be sent again by the next start."""
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await stored(spool, target, b"a")
+        await until(lambda: target.frames)
+        real_commit = Store.commit
+        failures = iter(range(1))
+
+        def commit(store: Store, changes: Changes) -> Committed:
+            if next(failures, None) is not None:
+                raise SpoolError("full", "/spool", "no space left on the disk")
+            return real_commit(store, changes)
+
+        monkeypatch.setattr(Store, "commit", commit)
+        target.settle(target.frames[0])
+        await until(lambda: spool.trouble is not None)
+        assert rows(tmp_path / "spool") == 1
+    assert rows(tmp_path / "spool") == 0
+
+
 async def test_a_full_spool_takes_nothing_until_there_is_room(tmp_path: Path) -> None:
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
