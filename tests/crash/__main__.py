@@ -30,6 +30,38 @@ def tell(report: Report) -> None:
     print(f"{len(report.kills):4}  {what:5}  {kill.point}", flush=True)
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    add = parser.add_argument
+    add("--kills", type=int, default=200, help="by SIGKILL alone (200)")
+    add("--losses", type=int, default=0, help="kills that the power goes with (0)")
+    add(
+        "--fsync-ms",
+        type=float,
+        nargs=2,
+        default=(0.5, 25.0),
+        metavar=("LEAST", "MOST"),
+        help="with --losses: how long an fsync takes (0.5 25)",
+    )
+    add(
+        "--full-every",
+        type=int,
+        default=10_000,
+        metavar="WRITES",
+        help="with --losses: one write of so many finds no space; 0: none does (10000)",
+    )
+    add("--seed", type=int, help="of an earlier run; else a new one")
+    add("--pace", type=float, default=1.0, help="how much more load than usual")
+    add("--points", nargs="+", choices=(*POINTS, ON_DISK), metavar="POINT", help="only these")
+    add(
+        "--faults",
+        nargs="*",
+        metavar="NAME",
+        help="instead: put each of the named faults (all) into a copy, and see it noticed",
+    )
+    return parser
+
+
 def try_faults(names: list[str]) -> None:
     obstacle = why_not()
     if obstacle is not None:
@@ -43,27 +75,15 @@ def try_faults(names: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--losses", type=int, default=0, help="kills that the power goes with")
-    parser.add_argument("--fsync-ms", type=float, nargs=2, default=(0.5, 25.0), metavar="MS")
-    parser.add_argument("--full-every", type=int, default=10_000, metavar="WRITES")
-    parser.add_argument("--seed", type=int, default=None, help="default: a new one")
-    parser.add_argument("--pace", type=float, default=1.0, help="how much more load than usual")
-    parser.add_argument("--points", nargs="+", default=POINTS, choices=POINTS, metavar="POINT")
-    parser.add_argument(
-        "--faults",
-        nargs="*",
-        metavar="NAME",
-        help="instead: put each of the named faults (all) into a copy, and see it noticed",
-    )
-    options = parser.parse_args()
+    options = _parser().parse_args()
     if options.faults is not None:
         try_faults(options.faults)
         return
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="kdaemon-crash-"))
+    if ON_DISK in (options.points or ()) and not options.losses:
+        sys.exit(f"{ON_DISK} needs --losses")
     disk, stage = None, STAGE
     if options.losses:
         obstacle = why_not()
@@ -74,7 +94,7 @@ def main() -> None:
         disk, stage = PowerDisk(directory, seed, manners), Stage(preload=str(library()))
     crasher = Crasher(directory, seed, pace=options.pace, disk=disk, stage=stage)
     crasher.on_kill = tell
-    points = [*options.points, *([ON_DISK] * ON_DISK_TIMES if disk else [])]
+    points = options.points or [*POINTS, *([ON_DISK] * ON_DISK_TIMES if disk else [])]
     steps = schedule(seed, options.kills, points, options.losses)
     report = asyncio.run(crasher.run(steps))
     print(summary(report))
