@@ -34,6 +34,22 @@ def _take_database(directory: Path) -> None:
     (directory / "spool.db").unlink()
 
 
+def _take_log(directory: Path) -> None:
+    (directory / "spool.db-wal").unlink()
+
+
+def _take_index(directory: Path) -> None:
+    (directory / "spool.db-shm").unlink()
+
+
+def _replace_log(directory: Path) -> None:
+    """By an older copy of it, as who restores a backup does."""
+    path = directory / "spool.db-wal"
+    copy = directory / "copy"
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
 def _take_all(directory: Path) -> None:
     for path in list(directory.iterdir()):
         path.unlink()
@@ -42,6 +58,9 @@ def _take_all(directory: Path) -> None:
 TAKINGS: dict[str, Callable[[Path], None]] = {
     "none": _nothing_more,
     "database": _take_database,
+    "log": _take_log,
+    "index": _take_index,
+    "log replaced": _replace_log,
     "all": _take_all,
 }
 

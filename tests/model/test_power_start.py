@@ -17,13 +17,13 @@ import pytest
 
 from tests.kit.patience import PATIENCE_S
 from tests.kit.power import Manners, PowerDisk, library, skip_without
-from tests.kit.store_work import MODULE, TAKEN
+from tests.kit.store_work import MODULE, TAKEN, TAKINGS
 from tests.kit.stores import append, open_store, stored_ids
 from tests.kit.template import Stage, template
 
 QUICK = Manners(fsync_us=(0, 0))
 MANNERS = ("kill", "loss", "loss after a kill")
-DEATHS = int(os.environ.get("POWER_DEATHS", "6"))  # of one work, which has some hundred operations
+DEATHS = int(os.environ.get("POWER_DEATHS", "4"))  # of one work, which has some hundred operations
 HEADER_BYTES, FRAME_HEAD_BYTES = 32, 24  # of SQLite's log
 
 
@@ -142,7 +142,7 @@ def test_a_start_that_is_cut_off_anywhere_costs_nothing(
 
 
 @pytest.mark.timeout(1800)  # seconds, for POWER_DEATHS; some 2 else
-@pytest.mark.parametrize("taking", ["database", "all"])
+@pytest.mark.parametrize("taking", [each for each in TAKINGS if each != "none"])
 def test_files_that_are_made_again_hold_what_was_promised_since(
     tmp_path: Path, beginnings: dict[str, Path], taking: str
 ) -> None:
