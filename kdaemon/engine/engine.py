@@ -9,14 +9,14 @@ Invariants: a record is in exactly one place (a lane, a bisected half, a call in
 settled); `counters` conserve between any two calls; time never goes back.
 """
 
-from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
-from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
-from kdaemon.base.steps import Steps
+from kdaemon.base.steps import Steps, at_once
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
@@ -27,6 +27,7 @@ from kdaemon.engine.crowding import (
     shard_full,
 )
 from kdaemon.engine.heat import StreamHeat, heat_of
+from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
@@ -39,12 +40,9 @@ from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
+from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import (
-    INTERNAL,
     MISSING_STREAM,
-    THROUGHPUT,
-    UNAVAILABLE,
     is_outage,
     judge_call,
     may_be_written,
@@ -52,8 +50,6 @@ from kdaemon.settle.verdict import (
     reject_reason,
     told,
 )
-
-EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
 
 # An attribute of an Enum costs four times a global, and this is read for every request.
 _OPEN = FlowState.OPEN
@@ -118,6 +114,7 @@ class Engine:
             settings.service,
         )
         self._in_flight: set[Batch] = set()
+        self._partings = Partings(self.ledger, self._settlement, self._in_flight, settings.service)
         self._gathering_since_ns: int | None = None
         self._has_credit = True  # a call returned (or none is out): a batch may go, full or not
         self._is_draining = False
@@ -179,17 +176,13 @@ class Engine:
         """The clients of these frames have gone: what is queued of them is withdrawn, and what is
         in flight may be in the stream. Frames that have settled are passed over.
         """
-        waiting = [frame for frame in frames if self.ledger.stop_waiting(frame)]
-        if waiting:
-            self._abandon(waiting, RejectReason.CLIENT_GONE, now_ns)
+        self._partings.clients_gone(frames)
+        self._partings.work(now_ns, self._why())
 
     def give_up_missing(self, error: ServiceError, now_ns: int) -> None:
         """The stream does not exist, and nobody listed it: no record is kept for it."""
-        result = RecordResult(error_code=error.code, error_message=error.message)
-        queued = set(self._settlement.queued_frames())
-        for frame in queued.difference(self._in_flight_of(list(queued))):
-            self.ledger.give_up(frame, result, DeadReason.MISSING_STREAM)
-        self._settlement.drop_abandoned(now_ns)
+        self._partings.give_up_missing(error)
+        self._partings.work(now_ns, self._why())
 
     def handle_spooled(self, frame: Frame, now_ns: int) -> bool:
         """Takes in a frame that stands in the spool, counted there; False if there is no room."""
@@ -254,6 +247,7 @@ class Engine:
         reason = reject_reason(error)
         if reason is RejectReason.MISSING_STREAM:
             self._dispatcher.forget(now_ns)
+            self._partings.work(now_ns, self._why())
             self.freshness.stale(now_ns)
         if not mends_itself(error):
             self._refuse_waiting(reason, now_ns)
@@ -262,7 +256,15 @@ class Engine:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
         known before.
         """
-        is_changed = self._dispatcher.remap(description, now_ns)
+        at_once(self.take_description(description, now_ns))
+
+    def take_description(self, description: StreamDescription, now_ns: int) -> Steps[None]:
+        """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
+        Between them the engine goes on with the map that it has.
+        """
+        is_changed = yield from self._dispatcher.remap(description, now_ns)
+        if is_changed:
+            self._partings.work(now_ns, self._why())
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
             self.record_bytes_max = description.record_bytes_max
@@ -272,19 +274,18 @@ class Engine:
         is_auto = description.is_auto or self._dispatcher.is_auto  # what is unknown stays
         was_available = self.unavailable is None
         self.unavailable = self._why_unavailable() if is_auto else None
+        if self.unavailable is None and not was_available:
+            self._partings.keep_waiting()
         if self.unavailable is not None:
             if was_available:
                 self._refuse_waiting(RejectReason.UNAVAILABLE, now_ns)
             self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
 
     def handle_timeout(self, now_ns: int) -> None:
-        """Time has passed: deadlines are kept."""
-        expired = self.ledger.take_expired(now_ns)
-        if expired:
-            self._abandon(expired, RejectReason.DEADLINE, now_ns)
-        aged = self.ledger.take_aged(now_ns)
-        if aged:
-            self._expire(aged, now_ns)
+        """Time has passed: deadlines are kept, and what takes long goes on, by a slice."""
+        due_ns = self._partings.due_at_ns
+        if (due_ns is not None and due_ns <= now_ns) or self.ledger.is_due(now_ns):
+            self._partings.work(now_ns, self._why())
         strays = self._settlement.strays
         if strays and strays[0].due_at_ns() <= now_ns:
             self._settlement.judge_strays(now_ns)
@@ -295,7 +296,7 @@ class Engine:
 
     def give_up(self, now_ns: int) -> None:
         """The drain's deadline: clients that wait hear that their records were not delivered."""
-        self._abandon(self.ledger.take_waiting(), RejectReason.DRAINING, now_ns)
+        self._refuse_waiting(RejectReason.DRAINING, now_ns)
 
     # Out
 
@@ -336,7 +337,7 @@ class Engine:
 
     def next_wakeup_ns(self) -> int | None:
         """When something is due by time alone; None if nothing is."""
-        times = [self.ledger.next_sweep_ns()]
+        times = [self.ledger.next_sweep_ns(), self._partings.due_at_ns]
         if not self.freshness.is_asking:
             times.append(self.freshness.due_at_ns)
         if self._settlement.strays:
@@ -398,6 +399,7 @@ class Engine:
     def _may_call(self, now_ns: int) -> bool:
         return (
             len(self._in_flight) < self._settings.in_flight_max
+            and not self._partings.is_sweep_due
             and self.unavailable is None
             and self._flow.may_send(now_ns)
         )
@@ -461,69 +463,13 @@ class Engine:
         if self.hold.code == MISSING_STREAM:
             self.freshness.found(now_ns)
         self.hold = None
-
-    def _abandon(self, frames: list[Frame], reason: RejectReason, now_ns: int) -> None:
-        """Clients stop waiting: what is queued of these frames is withdrawn."""
-        in_flight = self._in_flight_of(frames)
-        self.ledger.abandon(frames, in_flight, self._parting(reason), reason, self._recall(frames))
-        self._settlement.drop_abandoned(now_ns)
-
-    def _parting(self, reason: RejectReason) -> Parting:
-        """What is told of records that the service said nothing of for themselves."""
-        error = self.unavailable or self._last_error or self.hold
-        if error is not None:
-            service = self._settings.service
-            code, message = told(error, service)
-            text = message if reason in REFUSED else WITHDRAWN + message
-            withdrawn = RecordResult(error_code=code, error_message=text)
-            is_doubtful = error is self._last_error and may_be_written(
-                error, judge_call(error, service)
-            )
-            return Parting(withdrawn, str(error), code if is_doubtful else INTERNAL)
-        if reason is RejectReason.DRAINING:
-            code, why = UNAVAILABLE, "kdaemon is stopping."
-        else:
-            code, why = THROUGHPUT, "its shard is at its rate, or the service does not answer"
-        return Parting(RecordResult(error_code=code, error_message=WITHDRAWN + why))
-
-    def _expire(self, frames: list[Frame], now_ns: int) -> None:
-        """Records that nobody waits for are too old; those in flight may yet be delivered. What was
-        stored is tried once before: its age comes from a clock that somebody may have set.
-        """
-        in_flight = self._in_flight_of(frames)
-        for frame in frames:
-            is_new = not frame.is_tried and frame.unsettled == len(frame.results)
-            if frame in in_flight or (is_new and frame.acknowledge is Acknowledge.STORED):
-                self.ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
-            else:
-                self.ledger.give_up(frame, EXPIRED, DeadReason.EXPIRED)
-        self._settlement.drop_abandoned(now_ns)
-
-    def _in_flight_of(self, frames: list[Frame]) -> dict[Frame, set[int]]:
-        """Which records of these frames are in calls that are out, or strays, by index."""
-        asked = set(frames)
-        in_flight: dict[Frame, set[int]] = {}
-        for batch in (*self._in_flight, *(stray.batch for stray in self._settlement.strays)):
-            for run in batch.runs:
-                if run.frame in asked:
-                    in_flight.setdefault(run.frame, set()).update(run.indices)
-        return in_flight
-
-    def _recall(self, frames: list[Frame]) -> dict[Frame, set[int]]:
-        """Calls with records of these frames that have not left (no connection yet, no credentials)
-        do not leave any more; what else is in them is sent again. The records, by index.
-        """
-        asked = set(frames)
-        recalled: dict[Frame, set[int]] = {}
-        for batch in self._in_flight:
-            if batch.has_left:
-                continue
-            for run in batch.runs:
-                if run.frame in asked:
-                    batch.is_recalled = True
-                    recalled.setdefault(run.frame, set()).update(run.indices)
-        return recalled
+        if self.unavailable is None:
+            self._partings.keep_waiting()
 
     def _refuse_waiting(self, reason: RejectReason, now_ns: int) -> None:
         """Nothing can be sent until somebody acts: clients that wait hear why."""
-        self._abandon(self.ledger.take_waiting(), reason, now_ns)
+        self._partings.refuse_waiting(reason, self._why(), now_ns)
+        self._partings.work(now_ns, self._why())
+
+    def _why(self) -> Why:
+        return Why(self.unavailable, self._last_error, self.hold)

@@ -10,6 +10,7 @@ the counters say which.
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from kdaemon.base.counters import StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
@@ -27,6 +28,7 @@ from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from kdaemon.pack.sweep import abandoned_runs, queued_frames
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX, judge_record
@@ -72,6 +74,7 @@ class Settlement:
         self._batch_records_max = batch_records_max
         self._latency = latency
         self._released: list[Waiting] = []  # whose turn has come within the call being settled
+        self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
         self.bisected: deque[list[Run]] = deque()
         self.strays: list[Stray] = []
         self.hold: ServiceError | None = None
@@ -143,24 +146,41 @@ class Settlement:
                 self._settle_failed(runs, failed, now_ns)
         self._take_turns(now_ns)
 
-    def queued_frames(self) -> Iterator[Frame]:
-        """The frames of all records that wait to be sent; one may come more than once."""
-        for parts in self.bisected:
-            yield from (run.frame for run in parts)
-        yield from self._packer.queued_frames()
-        if self._order is not None:
-            yield from self._order.waiting_frames()
+    # What waits, in slices
 
-    def drop_abandoned(self, now_ns: int) -> None:
-        """Forgets what is queued of abandoned frames."""
-        dropped = self._packer.drop_abandoned()
-        for parts in self.bisected:
-            dropped += [run for run in parts if run.frame.is_abandoned]
-            parts[:] = [run for run in parts if not run.frame.is_abandoned]
+    def queued_frames(self) -> Iterator[Frame]:
+        """The frames of all records that wait to be sent now, for a walk in slices; one may come
+        more than once, and may have ended since.
+        """
+        halves = [run.frame for parts in self.bisected for run in parts]
+        return chain(halves, queued_frames(self._packer, self._order))
+
+    def begin_sweep(self) -> None:
+        """What is queued of abandoned frames is to be forgotten, by `sweep`."""
+        self._sweep = abandoned_runs(self._packer, self._order)
+
+    def sweep(self, now_ns: int) -> bool:
+        """A slice of what `begin_sweep` began. True: there is more, and nothing may be drawn."""
+        dropped, has_more = next(self._sweep)
+        if not has_more:
+            for parts in self.bisected:
+                dropped += [run for run in parts if run.frame.is_abandoned]
+                parts[:] = [run for run in parts if not run.frame.is_abandoned]
+        self._forget(dropped, now_ns)
+        return has_more
+
+    def route_again(self, now_ns: int) -> bool:
+        """A slice of the runs whose lanes are gone get their place by the map as it is now. True:
+        there is more.
+        """
+        self._forget(self._dispatcher.route_orphans(now_ns), now_ns)
+        return self._dispatcher.has_orphans
+
+    def _forget(self, runs: list[Run], now_ns: int) -> None:
+        """Runs of abandoned frames, which were queued, are out no more."""
         if self._order is not None:
-            for run in dropped:
+            for run in runs:
                 self._leave(run, run.indices)
-            self._order.forget_abandoned()
             self._take_turns(now_ns)
 
     # Strays

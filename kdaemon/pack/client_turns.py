@@ -14,6 +14,7 @@ when one is left.
 
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
 
 from kdaemon.pack.run import Run, affordable
@@ -158,20 +159,28 @@ class ClientTurns:
         for waiting in self._clients.values():
             yield from waiting.runs
 
-    def drop_abandoned(self) -> list[Run]:
-        """Forgets the runs whose frames were abandoned, and returns them."""
-        dropped = [run for run in self.runs() if run.frame.is_abandoned]
-        if dropped:
-            for waiting in list(self._clients.values()):
-                waiting.runs = deque(run for run in waiting.runs if not run.frame.is_abandoned)
-                waiting.records = sum([len(run.indices) for run in waiting.runs])
-                waiting.bytes = sum([run.byte_count for run in waiting.runs])
-                if not waiting.runs:
-                    del self._clients[waiting.client]
-            self._newcomers = deque(each for each in self._newcomers if each.runs)
-            self._heap = [each for each in self._heap if each[2].runs]
-            heapify(self._heap)
-        return dropped
+    @property
+    def clients(self) -> AbstractSet[int]:
+        """Those that wait."""
+        return self._clients.keys()
+
+    def runs_of(self, client: int) -> deque[Run]:
+        """What of a client waits, as of now."""
+        waiting = self._clients.get(client)
+        return deque() if waiting is None else waiting.runs
+
+    def dropped(self, client: int, runs: list[Run]) -> None:
+        """These were taken out of `runs_of` the client."""
+        waiting = self._clients[client]
+        waiting.records -= sum([len(run.indices) for run in runs])
+        waiting.bytes -= sum([run.byte_count for run in runs])
+        if not waiting.runs:
+            del self._clients[client]
+            if waiting in self._newcomers:
+                self._newcomers.remove(waiting)
+            else:
+                self._heap = [each for each in self._heap if each[2] is not waiting]
+                heapify(self._heap)
 
     def _requeue(self, waiting: _Waiting) -> None:
         """Among those that have had a turn."""

@@ -4,14 +4,16 @@ Three regimes. With a map: one lane a shard, and one for records without a key, 
 is room. AUTO (the service itself spreads records): one lane, paced for all shards. Unknown (nobody
 may ask, or nobody has answered yet): one lane, paced for as many shards as answers have named, at
 least one; the limiter is never off. A new map replaces the old in one call, and what was queued for
-shards that are gone is routed again.
+shards that are gone (`orphans`) is routed again, in slices.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
+from kdaemon.base.steps import Steps
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
@@ -19,6 +21,14 @@ from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from kdaemon.route.seen import SeenShards
 from kdaemon.route.shard_map import ANY_SHARD, ShardMap
+
+LANES_A_STEP = 250  # that a new map makes in one step: 1 to 1.5 ms; ours, 2026-11-28
+
+ROUTED_A_SLICE = 2_000
+"""Of records whose shards are gone, how many get their place in one slice, a run counted as
+RUN_PIECES of them: 1.5 ms. Ours, 2026-11-28."""
+
+RUN_PIECES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class Dispatcher:
         self._rates = rates
         self._order = order
         self._is_kind_split = is_kind_split
+        self._orphans: deque[deque[Run]] = deque()
         self._auto_shards: frozenset[str] = frozenset()  # their ids; in the AUTO regime only
         self._seen = SeenShards()
         self.shard_map: ShardMap | None = None
@@ -137,6 +148,30 @@ class Dispatcher:
         for run in runs:
             push(run, now_ns)
 
+    @property
+    def has_orphans(self) -> bool:
+        """Runs whose lanes are gone wait for their place by the map as it is now."""
+        return bool(self._orphans)
+
+    def route_orphans(self, now_ns: int) -> list[Run]:
+        """Gives a slice of them their place, in order; those of frames that were abandoned are
+        forgotten, and returned.
+        """
+        pieces = 0
+        abandoned: list[Run] = []
+        while self._orphans and pieces < ROUTED_A_SLICE:
+            queue = self._orphans[0]
+            while queue and pieces < ROUTED_A_SLICE:
+                run = queue.popleft()
+                pieces += len(run.indices) + RUN_PIECES
+                if run.frame.is_abandoned:
+                    abandoned.append(run)
+                else:
+                    self.queue_again(run, now_ns)
+            if not queue:
+                self._orphans.popleft()
+        return abandoned
+
     def queue_again(self, run: Run, now_ns: int) -> None:
         """Queues a run whose lane may be retired, by the map as it is now."""
         for again in self._route_again(run):
@@ -171,9 +206,9 @@ class Dispatcher:
             return Run(frame, indices, byte_count, lane, attempt_count, is_keyless=True)
         return Run(frame, indices, byte_count, self._packer.lanes[shard], attempt_count)
 
-    def remap(self, description: StreamDescription, now_ns: int) -> bool:
+    def remap(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)
-        leave the map as it is.
+        leave the map as it is. In steps, for there may be thousands; the last one changes all.
         """
         shards = description.shards
         if shards is None:
@@ -189,7 +224,13 @@ class Dispatcher:
         else:
             if self.shard_map is not None and set(self.shard_map.shards) == set(shards):
                 return False
-            lanes = self._mapped_lanes(shards, now_ns)
+            before = self._packer.lanes
+            yield
+            shard_map, lanes = yield from self._mapped_lanes(shards, now_ns)
+            yield
+            if self._packer.lanes is not before:  # forgotten meanwhile
+                return (yield from self.remap(description, now_ns))
+            self.shard_map = shard_map
             self._auto_shards = frozenset()
         self._replace_lanes(lanes, now_ns)
         return True
@@ -213,11 +254,9 @@ class Dispatcher:
 
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:
         self.map_since_ns = now_ns
-        orphans = self._packer.replace_lanes(lanes)
+        self._orphans += self._packer.replace_lanes(lanes)
         if self.shard_map is None:
-            orphans += self._packer.take_keyless()
-        for run in orphans:
-            self.queue_again(run, now_ns)
+            self._orphans.append(self._packer.take_keyless())
 
     def _lane_of_all(self, shard_count: int, now_ns: int) -> Lane:
         first = self._packer.lanes[0]
@@ -228,17 +267,21 @@ class Dispatcher:
         lane.budget.inherit(first.budget, now_ns)
         return lane
 
-    def _mapped_lanes(self, shards: tuple[OpenShard, ...], now_ns: int) -> list[Lane]:
-        """A lane for each shard, old ones where nothing changed; sets the map.
+    def _mapped_lanes(
+        self, shards: tuple[OpenShard, ...], now_ns: int
+    ) -> Steps[tuple[ShardMap, list[Lane]]]:
+        """The map, and a lane for each shard, old ones where nothing changed.
 
         A shard that was not there before begins with the share of the one whose place it has.
         """
         before, old_lanes = self.shard_map, self._packer.lanes
         known = {} if before is None else {shard.shard_id: shard for shard in before.shards}
         lane_of = {lane.shard_id: lane for lane in old_lanes}
-        after = self.shard_map = ShardMap(shards)
+        after = ShardMap(shards)
         lanes: list[Lane] = []
         for shard, hash_key in zip(after.shards, after.hash_keys, strict=True):
+            if len(lanes) % LANES_A_STEP == LANES_A_STEP - 1:
+                yield
             lane = lane_of.get(shard.shard_id)
             if lane is None:
                 lane = Lane(shard.shard_id, self._rates.budget(1, now_ns), hash_key)
@@ -254,7 +297,7 @@ class Dispatcher:
             spent.refill(now_ns)
             for lane in lanes:
                 lane.budget.take_over(spent)
-        return lanes
+        return after, lanes
 
     def learn(self, lane: Lane, answers: list[RecordResult], now_ns: int) -> bool:
         """Where nothing is predicted, answers tell how many shards there are. True if they name one

@@ -13,7 +13,8 @@ alone pass through, those without either never come here.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
 from kdaemon.base.frame import Frame
 from kdaemon.pack.lane import Lane
@@ -86,11 +87,14 @@ class KeyOrder:
             run.indices = [index for index in run.indices if index not in kept_back]
         return [run for run in runs if run.indices]
 
-    def waiting_frames(self) -> Iterator[Frame]:
-        """The frames of all records that wait behind others; one may come more than once."""
-        for turn in self._turns.values():
-            if turn is not None:
-                yield from (each.frame for each in turn.behind)
+    def keys(self) -> list[str]:
+        """Those that have a turn."""
+        return list(self._turns)
+
+    def behind(self, key: str) -> Collection[Waiting]:
+        """What waits behind the first record of this key, as of now."""
+        turn = self._turns.get(key)
+        return () if turn is None else turn.behind
 
     def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
         """The record that may follow this one of a run that is being drawn into the same call: the
@@ -166,17 +170,25 @@ class KeyOrder:
             run.byte_count = sum([frame.sizes[index] for index in heads])
         return bool(heads)
 
-    def forget_abandoned(self) -> None:
-        """Lets go of records behind others whose clients were told that they failed."""
-        for turn in self._turns.values():
-            if turn is not None and any(each.frame.is_abandoned for each in turn.behind):
-                kept: deque[Waiting] = deque()
-                for each in turn.behind:
-                    if each.frame.is_abandoned:
-                        self._leave(each)
-                    else:
-                        kept.append(each)
-                turn.behind = kept
+    def forget_abandoned(self, key: str, start: int, count: int) -> int:
+        """Of `count` records from the `start`th on behind the first of this key, lets go of those
+        whose clients were told that they failed; how many.
+        """
+        turn = self._turns.get(key)
+        if turn is None:
+            return 0
+        behind = turn.behind
+        behind.rotate(-start)
+        looked_at = list(islice(behind, count))
+        gone = [each for each in looked_at if each.frame.is_abandoned]
+        if gone:
+            for _ in looked_at:
+                behind.popleft()
+            behind.extendleft(each for each in reversed(looked_at) if not each.frame.is_abandoned)
+            for each in gone:
+                self._leave(each)
+        behind.rotate(start)
+        return len(gone)
 
     def _turn(self, key: str) -> _Turn:
         """To put something behind it."""

@@ -152,5 +152,5 @@ class Keyless:
             records_left -= len(run.indices)
             bytes_left -= run.byte_count
         draw_lane(lane, draft, now_ns, draft.records_left)
-        for run in reversed(list(lane.take_all())):
+        for run in reversed(lane.take_all()):
             own.push_front(run)

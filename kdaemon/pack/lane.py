@@ -11,6 +11,7 @@ Invariants: a client's runs keep their order; while anything is queued, `queue` 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import islice
 
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns, is_large
@@ -337,20 +338,46 @@ class Lane:
         byte_count = max(self.first_size, min(self.queued_bytes, quantum_bytes))
         return max(self.blocked_until_ns, self.budget.ready_at_ns(records, byte_count))
 
-    def drop_abandoned(self) -> list[Run]:
-        """Forgets the runs whose frames were abandoned, and returns them."""
-        dropped = [run for run in self.queue if run.frame.is_abandoned]
+    def parts(self) -> Iterator[int | None]:
+        """Of a walk over all that is queued: the clients that wait, also those that begin to wait
+        meanwhile, and what goes next (None) after each look for such.
+        """
+        seen: set[int] = set()
+        while True:
+            fresh = [] if self.turns is None else [*self.turns.clients - seen]
+            yield from fresh
+            yield None
+            seen.update(fresh)
+            if self.turns is None or self.turns.clients <= seen:
+                return
+
+    def part(self, client: int | None) -> deque[Run]:
+        """What is queued of such a part, as of now."""
+        if client is None:
+            return self.queue
+        return deque() if self.turns is None else self.turns.runs_of(client)
+
+    def drop_abandoned(self, client: int | None, start: int, count: int) -> list[Run]:
+        """Of `count` runs of a part from the `start`th on, forgets those whose frames were
+        abandoned, and returns them.
+        """
+        queue = self.part(client)
+        queue.rotate(-start)
+        looked_at = list(islice(queue, count))
+        dropped = [run for run in looked_at if run.frame.is_abandoned]
         if dropped:
-            self.queue = deque(run for run in self.queue if not run.frame.is_abandoned)
-        if self.turns is not None:
-            dropped += self.turns.drop_abandoned()
-            if not self.turns.client_count:
-                self.turns = None
-            elif len(self.queue) <= 1:
+            for _ in looked_at:
+                queue.popleft()
+            queue.extendleft(run for run in reversed(looked_at) if not run.frame.is_abandoned)
+            self.queued_records -= sum([len(run.indices) for run in dropped])
+            self.queued_bytes -= sum([run.byte_count for run in dropped])
+            self.let_go(dropped)
+        queue.rotate(start)
+        if self.turns is not None and dropped:
+            if client is not None:
+                self.turns.dropped(client, dropped)
+            if len(self.queue) <= 1:
                 self._queue_next(self.turns)
-        self.queued_records -= sum([len(run.indices) for run in dropped])
-        self.queued_bytes -= sum([run.byte_count for run in dropped])
-        self.let_go(dropped)
         return dropped
 
     def let_go(self, runs: Iterable[Run]) -> None:
@@ -358,9 +385,9 @@ class Lane:
         if self.joined_records:
             self.joined_records -= sum([len(run.indices) for run in runs if run.is_keyless])
 
-    def take_all(self) -> Iterable[Run]:
+    def take_all(self) -> deque[Run]:
         """Empties the queue; each client's runs in their order."""
-        runs: Iterable[Run] = self.queue if self.turns is None else list(self.runs())
+        runs = self.queue if self.turns is None else deque(self.runs())
         self.queue, self.turns = deque(), None
         self.queued_records = self.queued_bytes = self.joined_records = 0
         return runs

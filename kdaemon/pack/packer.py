@@ -9,7 +9,6 @@ the sums over the ring; a record is in exactly one lane or one batch.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
 from kdaemon.base.frame import Frame
@@ -101,14 +100,23 @@ class Packer:
     def push(self, run: Run, now_ns: int) -> None:
         """Queues a run on its lane."""
         lane = run.lane
-        lane.push(run)
-        self._pushed(lane, run, now_ns)
+        if lane.state is _READY:
+            self.ready_records += len(run.indices)
+            self.ready_bytes += run.byte_count
+            lane.push(run)
+        else:
+            lane.push(run)
+            self._pushed(lane, run.frame, now_ns)
 
     def push_front(self, run: Run, now_ns: int) -> None:
         """Queues what failed before everything else on its lane."""
         lane = run.lane
         lane.push_front(run)
-        self._pushed(lane, run, now_ns)
+        if lane.state is _READY:
+            self.ready_records += len(run.indices)
+            self.ready_bytes += run.byte_count
+        else:
+            self._pushed(lane, run.frame, now_ns)
 
     def hold_back(self, lane: Lane, until_ns: int, now_ns: int) -> None:
         """Nothing leaves this lane before `until_ns` (the shard's backoff)."""
@@ -297,65 +305,63 @@ class Packer:
                     draft.runs.append(follower)
                     draft.pay(lane, 1, follower.byte_count)
 
-    def queued_frames(self) -> Iterator[Frame]:
-        """The frames of all queued runs; one may come more than once."""
-        for lane in (*self.lanes, self._keyless.lane):
-            yield from (run.frame for run in lane.runs())
+    @property
+    def all_lanes(self) -> tuple[Lane, ...]:
+        """With the one of the records without a key."""
+        return (*self.lanes, self._keyless.lane)
 
-    def drop_abandoned(self) -> list[Run]:
-        """Forgets the queued runs of abandoned frames, in every lane, and returns them."""
-        all_dropped: list[Run] = []
-        for lane in (*self.lanes, self._keyless.lane):
+    def drop_abandoned(self, lane: Lane, client: int | None, start: int, count: int) -> list[Run]:
+        """Forgets the runs of abandoned frames, as `Lane.drop_abandoned`; something is queued."""
+        records, byte_count = lane.queued_records, lane.queued_bytes
+        dropped = lane.drop_abandoned(client, start, count)
+        if lane.state is _READY:
+            self.ready_records -= records - lane.queued_records
+            self.ready_bytes -= byte_count - lane.queued_bytes
             if not lane.queue:
-                continue
-            records, byte_count = lane.queued_records, lane.queued_bytes
-            all_dropped += lane.drop_abandoned()
-            if lane.state is _READY:
-                self.ready_records -= records - lane.queued_records
-                self.ready_bytes -= byte_count - lane.queued_bytes
-                if not lane.queue:
-                    self._ring.remove(lane)
-                    lane.move(LaneMove.EMPTIED)
-            elif not lane.queue:
+                self._ring.remove(lane)
                 lane.move(LaneMove.EMPTIED)
-        return all_dropped
+        elif not lane.queue:
+            lane.move(LaneMove.EMPTIED)
+        return dropped
 
-    def take_keyless(self) -> list[Run]:
+    def take_keyless(self) -> deque[Run]:
         """Empties the queue of records without a key, for another way to send them."""
         lane = self._keyless.lane
         if not lane.queue:
-            return []
+            return deque()
         if lane.state is _READY:
             self._leave_ring(lane)
         lane.move(LaneMove.EMPTIED)
-        return list(lane.take_all())
+        return lane.take_all()
 
-    def replace_lanes(self, lanes: list[Lane]) -> list[Run]:
-        """Other lanes from now on; those not among them are retired. Returns what was queued in
-        the retired ones, in order, for the caller to route again.
+    def replace_lanes(self, lanes: list[Lane]) -> list[deque[Run]]:
+        """Other lanes from now on; those not among them are retired. Returns the queues of the
+        retired ones, in order, as far as there is something in them, for the caller to route again.
         """
         kept = set(lanes)
-        orphans: list[Run] = []
+        orphans: list[deque[Run]] = []
         for lane in self.lanes:
             if lane not in kept:
                 if lane.state is _READY:
-                    self._leave_ring(lane)
+                    self.ready_records -= lane.queued_records
+                    self.ready_bytes -= lane.queued_bytes
                 lane.move(LaneMove.RETIRED)
-                orphans += lane.take_all()
+                if lane.queue:
+                    orphans.append(lane.take_all())
+        if orphans:
+            self._ring = deque(lane for lane in self._ring if lane.state is _READY)
         self.lanes = lanes
         return orphans
 
-    def _pushed(self, lane: Lane, run: Run, now_ns: int) -> None:
-        if lane.state is _READY:
-            self.ready_records += len(run.indices)
-            self.ready_bytes += run.byte_count
-        elif lane.state is _IDLE:
+    def _pushed(self, lane: Lane, frame: Frame, now_ns: int) -> None:
+        """Records of the frame were queued on a lane that is not ready."""
+        if lane.state is _IDLE:
             if lane.blocked_until_ns <= now_ns:  # whether it can pay shows when it is drawn from
                 lane.move(LaneMove.FILLED)
                 self._enter_ring(lane)
             else:
                 self._wait(lane, now_ns)
-        elif lane.queue[0].frame is run.frame and lane.state is LaneState.WAITING:
+        elif lane.queue[0].frame is frame and lane.state is LaneState.WAITING:
             self._wait(lane, now_ns)  # it may cost less than what would have been next
 
     def _is_held_up_by_batch(self, lane: Lane, draft: Draft) -> bool:

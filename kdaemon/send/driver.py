@@ -317,7 +317,8 @@ class StreamDriver:
         else:
             if description.encryption_type is not None:
                 self.encryption_type = description.encryption_type
-            engine.handle_description(description, self._clock.now_ns())
+            for _ in engine.take_description(description, self._clock.now_ns()):
+                await asyncio.sleep(0)
             if self.on_described is not None:
                 self.on_described(description)
         self._describing = None

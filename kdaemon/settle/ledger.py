@@ -14,7 +14,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
-from kdaemon.settle.deadlines import Deadlines
+from kdaemon.settle.deadlines import Deadlines, first_of
 from kdaemon.settle.verdict import INTERNAL, told_of_record
 
 IN_FLIGHT_AT_DEADLINE = RecordResult(
@@ -235,9 +235,13 @@ class FrameLedger:
         self._patient.pop(frame, None)
         return True
 
-    def take_aged(self, now_ns: int) -> list[Frame]:
-        """Frames that are older than the stream's limit, to be expired or put off."""
-        return self._ages.take_expired(now_ns)
+    def is_due(self, now_ns: int) -> bool:
+        """Whether a deadline or an age is to be kept now."""
+        return self._deadlines.is_due(now_ns) or self._ages.is_due(now_ns)
+
+    def take_aged(self, now_ns: int, pieces_max: int) -> list[Frame]:
+        """Frames that are older than the stream's limit, to be expired or put off; a slice."""
+        return self._ages.take_expired(now_ns, pieces_max)
 
     def put_off(self, frame: Frame, until_ns: int) -> None:
         """Not yet: some of it is in flight."""
@@ -309,14 +313,20 @@ class FrameLedger:
             return RecordResult(error_code=parting.doubtful_code, error_message=DOUBTFUL + why)
         return told
 
-    def take_expired(self, now_ns: int) -> list[Frame]:
-        """Frames whose deadline has come, to be abandoned."""
-        return self._deadlines.take_expired(now_ns)
+    def take_expired(self, now_ns: int, pieces_max: int) -> list[Frame]:
+        """Frames whose deadline has come, to be abandoned; a slice of them (`pieces_of`)."""
+        return self._deadlines.take_expired(now_ns, pieces_max)
 
-    def take_waiting(self) -> list[Frame]:
-        """All frames whose client waits to hear of them, to be abandoned."""
-        patient, self._patient = self._patient, {}
-        return self._deadlines.take_all() + list(patient)
+    def take_waiting(self, pieces_max: int, accepted_until_ns: int) -> list[Frame]:
+        """Frames that were accepted by then and whose client waits to hear of them, to be
+        abandoned; a slice of them.
+        """
+        waiting = self._deadlines.take_first(pieces_max, accepted_until_ns)
+        if not waiting:
+            waiting = first_of(self._patient, pieces_max, accepted_until_ns)
+            for frame in waiting:
+                del self._patient[frame]
+        return waiting
 
     def next_sweep_ns(self) -> int | None:
         """When the next deadline or age is to be kept."""

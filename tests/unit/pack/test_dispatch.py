@@ -2,10 +2,11 @@
 
 import pytest
 
-from kdaemon.base.description import OpenShard
+from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.key_order import KeyOrder
@@ -23,6 +24,14 @@ from tests.kit.frames import (
 )
 
 RATE, BYTE_RATE = 1000, 1_000_000
+
+
+def remap(dispatcher: Dispatcher, description: StreamDescription, now_ns: int) -> bool:
+    """With all that was queued for shards that are gone in its new place."""
+    is_changed = at_once(dispatcher.remap(description, now_ns))
+    while dispatcher.has_orphans:
+        assert dispatcher.route_orphans(now_ns) == []
+    return is_changed
 
 
 def start() -> tuple[Dispatcher, Packer]:
@@ -72,7 +81,7 @@ def test_while_nothing_is_known_one_lane_is_paced_for_one_shard() -> None:
 
 def test_with_a_map_there_is_one_lane_a_shard_with_its_own_budget() -> None:
     dispatcher, packer = start()
-    assert dispatcher.remap(describe(even_shards(4)), 0)
+    assert remap(dispatcher, describe(even_shards(4)), 0)
     assert dispatcher.shard_count == 4
     frame = send(dispatcher, at_hash(0, 0.9, 0.1, 0.3))
     assert queued(packer) == {
@@ -88,7 +97,7 @@ def test_with_a_map_there_is_one_lane_a_shard_with_its_own_budget() -> None:
 
 def test_a_frame_for_one_shard_is_one_run() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     frame = send(dispatcher, at_hash(0.3, 0.3, 0.4))
     (run,) = packer.lanes[1].queue
     assert (run.indices, run.byte_count) == ([0, 1, 2], sum(frame.sizes))
@@ -96,7 +105,7 @@ def test_a_frame_for_one_shard_is_one_run() -> None:
 
 def test_auto_is_one_lane_paced_for_all_shards() -> None:
     dispatcher, packer = start()
-    assert dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    assert remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
     send(dispatcher, at_hash(0, 0.9))
     assert queued(packer) == {None: [b"0", b"1"]}
     assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
@@ -106,18 +115,18 @@ def test_auto_is_one_lane_paced_for_all_shards() -> None:
 def test_a_description_that_says_nothing_new_changes_nothing() -> None:
     for is_auto in (False, True):
         dispatcher, packer = start()
-        assert dispatcher.remap(describe(even_shards(4), is_auto=is_auto), 5)
+        assert remap(dispatcher, describe(even_shards(4), is_auto=is_auto), 5)
         lanes = packer.lanes
-        assert not dispatcher.remap(describe(even_shards(4), is_auto=is_auto), 99)
+        assert not remap(dispatcher, describe(even_shards(4), is_auto=is_auto), 99)
         assert packer.lanes == lanes
         assert dispatcher.map_since_ns == 5
 
 
 def test_unknown_shards_leave_the_map_as_it_is() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4)), 5)
+    remap(dispatcher, describe(even_shards(4)), 5)
     lanes = packer.lanes
-    assert not dispatcher.remap(describe(None), 99)
+    assert not remap(dispatcher, describe(None), 99)
     assert packer.lanes is lanes
     assert dispatcher.shard_count == 4
 
@@ -126,7 +135,7 @@ def test_what_was_queued_for_an_unknown_stream_goes_to_its_shards_in_order() -> 
     dispatcher, packer = start()
     send(dispatcher, at_hash(0, 0.9, 0.1))
     old = packer.lanes[0]
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     assert old.state is LaneState.RETIRED
     assert queued(packer) == {"shard-0": [b"0", b"2"], "shard-1": [b"1"]}
     assert packer.ready_records == 3
@@ -134,7 +143,7 @@ def test_what_was_queued_for_an_unknown_stream_goes_to_its_shards_in_order() -> 
 
 def test_a_split_moves_only_what_was_queued_for_the_parent() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     send(dispatcher, at_hash(0.1, 0.3, 0.6))
     low, high = packer.lanes
     half = low_end(2)
@@ -143,7 +152,7 @@ def test_a_split_moves_only_what_was_queued_for_the_parent() -> None:
         OpenShard("child-b", half // 2 + 1, half),
         even_shards(2)[1],
     )
-    assert dispatcher.remap(describe(children), 7 * MS)
+    assert remap(dispatcher, describe(children), 7 * MS)
     assert low.state is LaneState.RETIRED
     assert packer.lanes[2] is high, "the lane of an unchanged shard is kept, budget and all"
     assert queued(packer) == {"child-a": [b"0"], "child-b": [b"1"], "shard-1": [b"2"]}
@@ -156,14 +165,16 @@ def low_end(count: int) -> int:
 
 def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     lane = packer.lanes[1]
     lane.budget.pay(700, 0)
     packer.hold_back(lane, 50 * MS, 0)
     lane.failure_count = 3
     first, second = even_shards(2)
-    dispatcher.remap(
-        describe((OpenShard("new", first.first_hash_key, first.last_hash_key), second)), 0
+    remap(
+        dispatcher,
+        describe((OpenShard("new", first.first_hash_key, first.last_hash_key), second)),
+        0,
     )
     assert packer.lanes[1] is lane
     assert lane.budget.records.available == 200
@@ -173,11 +184,11 @@ def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
 def test_a_shard_with_another_range_keeps_its_budget_and_its_queue_is_routed_again() -> None:
     """At Yandex a change of the shard count moves the ranges of shards that stay open."""
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     send(dispatcher, at_hash(0.1, 0.4, 0.9))
     budgets = [lane.budget for lane in packer.lanes]
     budgets[0].pay(700, 0)
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     assert queued(packer) == {
         "shard-0": [b"0"],
         "shard-1": [b"1"],
@@ -190,19 +201,19 @@ def test_a_shard_with_another_range_keeps_its_budget_and_its_queue_is_routed_aga
 
 def test_from_a_map_to_auto_and_back_nothing_queued_is_lost() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     send(dispatcher, at_hash(0.1, 0.9))
-    dispatcher.remap(describe(even_shards(2), is_auto=True), 0)
+    remap(dispatcher, describe(even_shards(2), is_auto=True), 0)
     assert queued(packer) == {None: [b"0", b"1"]}
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     assert queued(packer) == {"shard-0": [b"0"], "shard-1": [b"1"]}
 
 
 def test_auto_with_more_shards_keeps_its_lane_at_the_new_rate() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2), is_auto=True), 0)
+    remap(dispatcher, describe(even_shards(2), is_auto=True), 0)
     (lane,) = packer.lanes
-    assert dispatcher.remap(describe(even_shards(5), is_auto=True), 0)
+    assert remap(dispatcher, describe(even_shards(5), is_auto=True), 0)
     assert packer.lanes == [lane]
     assert rates(lane) == (5 * RATE, 5 * BYTE_RATE)
     assert dispatcher.shard_count == 5
@@ -210,11 +221,11 @@ def test_auto_with_more_shards_keeps_its_lane_at_the_new_rate() -> None:
 
 def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(1)), 0)
+    remap(dispatcher, describe(even_shards(1)), 0)
     send(dispatcher, at_hash(0.1, 0.9, 0.2))
     (run,) = draw(packer).runs
     run.attempt_count = 4
-    dispatcher.remap(describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
+    remap(dispatcher, describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
     dispatcher.queue_again(run, 0)
     assert queued(packer) == {"a": [b"0", b"2"], "shard-1": [b"1"]}
     runs = [queued_run for lane in packer.lanes for queued_run in lane.queue]
@@ -224,7 +235,7 @@ def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -
 
 def test_a_part_of_a_run_comes_back_by_its_own_indices() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     frame = send(dispatcher, at_hash(0.1, 0.9, 0.2, 0.8))
     draw(packer)
     lane = packer.lanes[1]
@@ -251,7 +262,7 @@ def test_answers_that_name_no_shard_never_turn_the_rate_to_nothing() -> None:
 
 def test_auto_learns_nothing_from_answers() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
     dispatcher.learn(packer.lanes[0], [delivered("a")], SECOND)
     assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
     assert dispatcher.shard_count == 4
@@ -261,7 +272,7 @@ def test_what_an_unknown_stream_spent_is_not_to_be_spent_again_when_its_map_come
     """All of it may have gone to one shard: none gets more than the rest of a second."""
     dispatcher, packer = start()
     packer.lanes[0].budget.pay(700, 900_000)
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     for lane in packer.lanes:
         assert (lane.budget.records.available, lane.budget.bytes.available) == (200, 0)
         lane.budget.refill(SECOND)
@@ -271,7 +282,7 @@ def test_what_an_unknown_stream_spent_is_not_to_be_spent_again_when_its_map_come
 def test_a_debt_for_an_unknown_stream_is_no_debt_of_every_shard() -> None:
     dispatcher, packer = start()
     packer.lanes[0].budget.pay(1, 10_000_000)
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     assert {lane.budget.bytes.available for lane in packer.lanes} == {0}
 
 
@@ -281,7 +292,7 @@ def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys
 ) -> None:
     dispatcher, packer = start()
     if is_auto:
-        dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+        remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
     frame = send(dispatcher, keyless(400))
     assert packer.lanes[0].queued_records == 400
     batch = packer.draw(0)
@@ -298,7 +309,7 @@ def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys
 def test_of_a_mixed_frame_only_records_without_a_key_are_sent_as_copies(*, has_map: bool) -> None:
     dispatcher, packer = start()
     if has_map:
-        dispatcher.remap(describe(even_shards(1)), 0)
+        remap(dispatcher, describe(even_shards(1)), 0)
     records = [Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "", "7"), Record(b"3", "j")]
     before = repr(records)
     frame = send(dispatcher, make_frame(records))
@@ -328,7 +339,7 @@ def test_records_without_a_key_wait_for_no_turn_and_for_each_other_neither() -> 
 
 def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     frame = send(
         dispatcher, make_frame([Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "")])
     )
@@ -341,30 +352,30 @@ def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
 
 def test_a_new_map_leaves_records_for_any_shard_where_they_are() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     send(dispatcher, keyless(9))
-    dispatcher.remap(describe(even_shards(3)), 0)
+    remap(dispatcher, describe(even_shards(3)), 0)
     assert packer.keyless_lane.queued_records == packer.ready_records == 9
 
 
 def test_records_for_any_shard_go_to_the_one_lane_of_auto_and_come_back() -> None:
     dispatcher, packer = start()
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     send(dispatcher, keyless(9))
-    dispatcher.remap(describe(even_shards(4), is_auto=True), 0)
+    remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
     assert packer.keyless_lane.queued_records == 0
     assert [lane.queued_records for lane in packer.lanes] == [9]
     assert packer.ready_records == 9
     (run,) = packer.lanes[0].queue
     assert run.is_keyless, "it never had a turn among the records of a key"
-    dispatcher.remap(describe(even_shards(4)), 0)
+    remap(dispatcher, describe(even_shards(4)), 0)
     assert packer.keyless_lane.queued_records == packer.ready_records == 9
 
 
 def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
     packer = Packer(500, 5_000_000, 100 * MS, 0)
     dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 0.5), 0)
-    dispatcher.remap(describe(even_shards(2)), 0)
+    remap(dispatcher, describe(even_shards(2)), 0)
     budget = packer.lanes[0].budget
     for tenth in range(50):
         now_ns = tenth * 100 * MS
@@ -378,7 +389,7 @@ def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
         OpenShard("child-b", half // 2 + 1, half),
         even_shards(2)[1],
     )
-    dispatcher.remap(describe(children), 5 * SECOND)
+    remap(dispatcher, describe(children), 5 * SECOND)
     assert [lane.budget.records_share for lane in packer.lanes] == [share, share, 0.5]
     assert {lane.budget.bytes_share for lane in packer.lanes[:2]} == {budget.bytes_share}
     assert packer.lanes[0].budget.records.rate == int(RATE * share)
@@ -400,7 +411,7 @@ def kinds(packer: Packer) -> list[list[int]]:
 
 def test_where_aggregates_are_made_a_run_has_records_of_one_kind() -> None:
     dispatcher, packer = kind_split()
-    dispatcher.remap(describe(even_shards(1)), 0)
+    remap(dispatcher, describe(even_shards(1)), 0)
     frame = send(dispatcher, two_kinds())
     assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
     assert sum(run.byte_count for run in packer.lanes[0].queue) == sum(frame.sizes)
@@ -409,7 +420,7 @@ def test_where_aggregates_are_made_a_run_has_records_of_one_kind() -> None:
 def test_also_when_its_shard_was_unknown_or_is_new() -> None:
     dispatcher, packer = kind_split()
     send(dispatcher, two_kinds())
-    dispatcher.remap(describe(even_shards(1)), 0)
+    remap(dispatcher, describe(even_shards(1)), 0)
     assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
     (plain, explicit) = packer.lanes[0].queue
     frame = plain.frame

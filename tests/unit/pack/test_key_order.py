@@ -11,10 +11,18 @@ from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
 from kdaemon.pack.lane import Lane
+from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import make_frame
+from tests.kit.sweeps import dropped
 
 Place = tuple[Frame, int]
+
+
+def make_packer(lane: Lane) -> Packer:
+    packer = Packer(500, 5_000_000, 0, 0)
+    packer.replace_lanes([lane])
+    return packer
 
 
 def make_lane(name: str = "s") -> Lane:
@@ -211,7 +219,7 @@ def test_records_of_clients_that_left_are_let_go_at_once_wherever_they_wait() ->
     for frame in (first, gone, last):
         order.enter([run_of(frame, lane)])
     gone.is_abandoned = True
-    order.forget_abandoned()
+    dropped(make_packer(lane), order)
     assert waits(lane) == (2, 20)
     assert places(order.settled(first, [0, 1])) == [(last, 0), (last, 1)]
 
@@ -247,11 +255,11 @@ def test_whatever_happens_each_key_goes_in_order_and_nothing_is_left(
         if leaves and dice.random() < 0.1:
             gone = dice.choice(made)
             gone.is_abandoned = True
-            dropped = [run for run in queue if run.frame is gone]
+            left = [run for run in queue if run.frame is gone]
             queue = [run for run in queue if run.frame is not gone]
-            for run in dropped:
+            for run in left:
                 queue += runs_of(order.settled(gone, run.indices))
-            order.forget_abandoned()
+            dropped(make_packer(lane), order)
         if not queue:
             continue
         run = queue.pop(dice.randrange(len(queue)))

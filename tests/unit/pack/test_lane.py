@@ -220,9 +220,21 @@ def test_abandoned_frames_are_forgotten_and_the_rest_keeps_its_order() -> None:
     lane = make_lane()
     a, b, c = filled(lane, [10], [20, 20], [30])
     b.is_abandoned = True
-    assert [(run.frame, run.byte_count) for run in lane.drop_abandoned()] == [(b, 40)]
+    assert [(run.frame, run.byte_count) for run in lane.drop_abandoned(None, 0, 3)] == [(b, 40)]
     assert (lane.queued_records, lane.queued_bytes) == (2, 40)
     assert [run.frame for run in drawn(lane)] == [a, c]
+
+
+def test_only_a_part_of_the_queue_is_looked_at_for_abandoned_frames() -> None:
+    lane = make_lane()
+    frames = filled(lane, [1], [1], [1], [1], [1])
+    for frame in frames[1:4]:
+        frame.is_abandoned = True
+    assert [run.frame for run in lane.drop_abandoned(None, 1, 2)] == frames[1:3]
+    assert [run.frame for run in lane.queue] == [frames[0], frames[3], frames[4]]
+    assert [run.frame for run in lane.drop_abandoned(None, 2, 1)] == []
+    assert [run.frame for run in lane.drop_abandoned(None, 1, 2)] == [frames[3]]
+    assert [run.frame for run in lane.queue] == [frames[0], frames[4]]
 
 
 def test_taking_all_empties_the_lane_in_order() -> None:

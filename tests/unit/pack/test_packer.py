@@ -11,6 +11,7 @@ from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import STALE_WAITS_MAX, Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, sized_frame
+from tests.kit.sweeps import dropped
 
 LINGER_NS = 100 * MS
 
@@ -247,7 +248,7 @@ def test_dropping_abandoned_frames_empties_ready_and_waiting_lanes() -> None:
     packer.hold_back(waiting, 50 * MS, 0)
     put(packer, other, [5])
     frame.is_abandoned = True
-    packer.drop_abandoned()
+    dropped(packer)
     assert [lane.state for lane in (ready, waiting)] == [LaneState.IDLE] * 2
     assert (packer.ready_records, packer.ready_bytes) == (1, 5)
     packer.wake(SECOND)
@@ -261,7 +262,7 @@ def test_a_lane_that_keeps_records_stays_where_it_was() -> None:
     gone = put(packer, lane, [10])
     kept = put(packer, lane, [20])
     gone.is_abandoned = True
-    packer.drop_abandoned()
+    dropped(packer)
     assert state_of(lane) is LaneState.READY
     assert draw(packer).records == kept.records
 
@@ -275,7 +276,7 @@ def test_replaced_lanes_give_back_what_they_queued_in_order_and_leave_no_trace()
     packer.hold_back(old_waiting, 50 * MS, 0)
     new = make_lane("d")
     orphans = packer.replace_lanes([stays, new])
-    assert [run.frame for run in orphans] == [a, b, c]
+    assert [[run.frame for run in queue] for queue in orphans] == [[a, b], [c]]
     assert state_of(old_ready) is old_waiting.state is LaneState.RETIRED
     assert (old_ready.queued_records, old_waiting.queued_bytes) == (0, 0)
     assert packer.lanes == [stays, new]

@@ -13,6 +13,7 @@ from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, sized_frame
+from tests.kit.sweeps import dropped
 
 RECORDS_MAX, BYTES_MAX = 8, 40_000  # a large record is more than a slice of 16 KiB
 
@@ -133,7 +134,7 @@ class PackerMachine(RuleBasedStateMachine):
             for run in lane.runs()
             if run.frame.is_abandoned
         )
-        self.packer.drop_abandoned()
+        dropped(self.packer)
         self.where["queued"] -= queued
 
     @rule(kept=st.sets(st.integers(0, 4), max_size=4), new=st.integers(0, 2))
@@ -143,7 +144,7 @@ class PackerMachine(RuleBasedStateMachine):
         if not lanes:
             return
         gone = [lane for lane in self.packer.lanes if lane not in lanes]
-        orphans = self.packer.replace_lanes(lanes)
+        orphans = [run for queue in self.packer.replace_lanes(lanes) for run in queue]
         self.retired += gone
         assert all(lane.state is LaneState.RETIRED for lane in gone)
         for number, orphan in enumerate(orphans):

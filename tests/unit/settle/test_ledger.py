@@ -13,6 +13,8 @@ from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 
 WITHDRAWN = failed("withdrawn")
 
+MANY = 10**9  # pieces: no bound
+
 
 def make(
     buffer_bytes: int = 1000, memory_bytes: int = 10_000
@@ -160,7 +162,7 @@ def test_a_settled_frame_has_no_deadline_left() -> None:
     fly(counters, 1)
     land(ledger, counters, frame, [0])
     assert ledger.next_sweep_ns() is None
-    assert ledger.take_expired(2 * SECOND) == []
+    assert ledger.take_expired(2 * SECOND, MANY) == []
 
 
 def test_an_abandoned_frame_tells_each_record_what_became_of_it() -> None:
@@ -169,7 +171,7 @@ def test_an_abandoned_frame_tells_each_record_what_became_of_it() -> None:
     admit(ledger, frame)
     fly(counters, 3)
     land(ledger, counters, frame, [1])
-    assert ledger.take_expired(SECOND) == [frame]
+    assert ledger.take_expired(SECOND, MANY) == [frame]
     ledger.abandon([frame], {frame: {0, 2}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
     in_flight = IN_FLIGHT_AT_DEADLINE
     assert frame.results == [in_flight, delivered(), in_flight, WITHDRAWN]
@@ -187,7 +189,7 @@ def test_late_news_of_an_abandoned_frame_is_counted_and_changes_nothing_else() -
     frame = frame_of(2, deadline_ns=SECOND)
     admit(ledger, frame)
     fly(counters, 2)
-    ledger.take_expired(SECOND)
+    ledger.take_expired(SECOND, MANY)
     ledger.abandon([frame], {frame: {0, 1}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
     told = list(frame.results)
     ledger.take_settled()
@@ -206,7 +208,7 @@ def test_only_those_who_wait_are_taken_at_the_end_of_a_drain() -> None:
     waiting, patient = frame_of(1, deadline_ns=SECOND), frame_of(1)
     admit(ledger, waiting)
     admit(ledger, patient)
-    assert ledger.take_waiting() == [waiting]
+    assert ledger.take_waiting(MANY, SECOND) == [waiting]
 
 
 def test_what_is_told_of_a_record_in_flight_is_not_a_promise() -> None:
@@ -255,7 +257,7 @@ def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: li
         elif action == "later":
             now_ns += number * SECOND // 5
         elif action == "expire":
-            expired = ledger.take_expired(now_ns)
+            expired = ledger.take_expired(now_ns, MANY)
             in_flight: dict[Frame, set[int]] = {}
             for frame, index in flying:
                 if frame in expired:

@@ -1,0 +1,272 @@
+"""Frames that end before they are delivered: their clients wait no more, or they are too old.
+
+About: who is told what, and that nothing of such a frame is sent any more. There may be hundreds of
+thousands at once (an outage's end, a hold, a drain's), so that all of it is done in slices: frames
+end some at a time (a round), then the queues are swept of what they had there. Knows the ledger,
+the settlement and the calls that are out; must not know how records are paced or packed.
+Invariants: counters conserve between any two slices; while `is_sweep_due` nothing may be drawn, for
+what is queued may belong to a frame whose client was told that it is not sent. A frame that is not
+ended in this slice is merely late. Pure.
+Where it sits: the engine says what has happened and calls `work`; `due_at_ns` says when again.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.record import RecordResult
+from kdaemon.base.service import Service
+from kdaemon.engine.settlement import Settlement
+from kdaemon.pack.batch import Batch
+from kdaemon.settle.deadlines import pieces_of
+from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
+from kdaemon.settle.verdict import (
+    INTERNAL,
+    THROUGHPUT,
+    UNAVAILABLE,
+    judge_call,
+    may_be_written,
+    told,
+)
+
+EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
+
+PIECES_A_SLICE = 2_000
+"""What ends in one slice, in pieces (`pieces_of`): 400 frames of one record, or 4 of 500; about
+1.5 ms. Ours, 2026-11-28."""
+
+PIECES_A_ROUND = 60_000
+"""What ends before the queues are swept and may be drawn from again: 50 to 100 ms. Ours,
+2026-11-28: without a bound, an hour's backlog that expires would stop a stream that is well."""
+
+GONE_INTERVAL_NS = 100_000_000
+"""0.1 s: how often clients that went are looked at where a sweep takes more than a slice. Ours,
+2026-11-28: who only connects and goes would have the whole queue swept for each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why nothing is sent now, as far as something is wrong with the whole stream."""
+
+    unavailable: ServiceError | None
+    last_error: ServiceError | None
+    hold: ServiceError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """All that waited at a time hear that nothing can be sent, and why."""
+
+    reason: RejectReason
+    parting: Parting
+    until_ns: int
+
+
+class Partings:
+    """Of one stream. `is_sweep_due`: frames have ended, and what is queued of them is there yet."""
+
+    __slots__ = (
+        "_gone",
+        "_gone_at_ns",
+        "_in_flight",
+        "_is_sweeping",
+        "_ledger",
+        "_missing",
+        "_refusal",
+        "_round_pieces",
+        "_service",
+        "_settlement",
+        "due_at_ns",
+        "is_sweep_due",
+    )
+
+    def __init__(
+        self,
+        ledger: FrameLedger,
+        settlement: Settlement,
+        in_flight: AbstractSet[Batch],
+        service: Service,
+    ) -> None:
+        """`in_flight`: the calls that are out, as the engine keeps them."""
+        self._ledger = ledger
+        self._settlement = settlement
+        self._in_flight = in_flight
+        self._service = service
+        self._gone: deque[Frame] = deque()  # bound: the frames of the stream
+        self._gone_at_ns = 0
+        self._refusal: _Refusal | None = None
+        self._missing: tuple[RecordResult, Iterator[Frame]] | None = None
+        self._is_sweeping = False
+        self._round_pieces = 0
+        self.is_sweep_due = False
+        self.due_at_ns: int | None = None
+
+    def clients_gone(self, frames: list[Frame]) -> None:
+        """Nobody waits for these any more."""
+        self._gone.extend(frames)
+
+    def refuse_waiting(self, reason: RejectReason, why: Why, now_ns: int) -> None:
+        """All clients that wait now hear of it. A drain's end is not taken back."""
+        if self._refusal is None or self._refusal.reason is not RejectReason.DRAINING:
+            self._refusal = _Refusal(reason, self._parting(reason, why), now_ns)
+
+    def keep_waiting(self) -> None:
+        """The cause is over: who was not told yet goes on waiting."""
+        if self._refusal is not None and self._refusal.reason is not RejectReason.DRAINING:
+            self._refusal = None
+
+    def give_up_missing(self, error: ServiceError) -> None:
+        """All that is queued now is dead: there is no such stream."""
+        result = RecordResult(error_code=error.code, error_message=error.message)
+        self._missing = result, self._settlement.queued_frames()
+
+    def work(self, now_ns: int, why: Why) -> None:
+        """One slice of all that is to be done now."""
+        self.due_at_ns = now_ns  # there is more, unless it shows that there is not
+        if self._settlement.route_again(now_ns):
+            return
+        if not self._is_sweeping:
+            pieces = self._end_some(now_ns, why)
+            self._round_pieces += pieces
+            if pieces >= PIECES_A_SLICE and self._round_pieces < PIECES_A_ROUND:
+                return
+            if self.is_sweep_due:
+                self._settlement.begin_sweep()
+                self._is_sweeping = True
+        if self._is_sweeping:
+            if self._settlement.sweep(now_ns):
+                self._gone_at_ns = now_ns + GONE_INTERVAL_NS
+                return
+            self._is_sweeping = self.is_sweep_due = False
+        has_more = self._round_pieces >= PIECES_A_ROUND or self._missing is not None
+        if not has_more and self._refusal is None:
+            self.due_at_ns = max(now_ns, self._gone_at_ns) if self._gone else None
+        self._round_pieces = 0
+
+    def _end_some(self, now_ns: int, why: Why) -> int:
+        """Ends frames of every kind that is due, as many as are a slice; how many pieces."""
+        pieces = 0
+        if self._gone and now_ns >= self._gone_at_ns:
+            pieces = self._end_gone(why)
+        if self._refusal is not None and pieces < PIECES_A_SLICE:
+            refusal = self._refusal
+            frames = self._ledger.take_waiting(PIECES_A_SLICE - pieces, refusal.until_ns)
+            self._abandon(frames, refusal.reason, refusal.parting)
+            pieces += sum(map(pieces_of, frames))
+            if pieces < PIECES_A_SLICE:
+                self._refusal = None
+        if pieces < PIECES_A_SLICE:
+            frames = self._ledger.take_expired(now_ns, PIECES_A_SLICE - pieces)
+            reason = RejectReason.DEADLINE
+            if frames:
+                self._abandon(frames, reason, self._parting(reason, why))
+                pieces += sum(map(pieces_of, frames))
+        if pieces < PIECES_A_SLICE:
+            frames = self._ledger.take_aged(now_ns, PIECES_A_SLICE - pieces)
+            if frames:
+                self._expire(frames, now_ns)
+                pieces += sum(map(pieces_of, frames))
+        if self._missing is not None and pieces < PIECES_A_SLICE:
+            pieces += self._end_missing(*self._missing)
+        return pieces
+
+    def _end_gone(self, why: Why) -> int:
+        pieces = 0
+        frames: list[Frame] = []
+        while self._gone and pieces < PIECES_A_SLICE:
+            frame = self._gone.popleft()
+            pieces += pieces_of(frame)
+            if self._ledger.stop_waiting(frame):
+                frames.append(frame)
+        reason = RejectReason.CLIENT_GONE
+        if frames:
+            self._abandon(frames, reason, self._parting(reason, why))
+        return pieces
+
+    def _end_missing(self, result: RecordResult, queued: Iterator[Frame]) -> int:
+        pieces = 0
+        frames: dict[Frame, None] = {}
+        for frame in queued:
+            pieces += 1
+            if not frame.is_abandoned and frame.unsettled and frame not in frames:
+                frames[frame] = None
+                pieces += pieces_of(frame)
+            if pieces >= PIECES_A_SLICE:
+                break
+        else:
+            self._missing = None
+        in_flight = self._in_flight_of(list(frames))
+        for frame in frames:
+            if frame not in in_flight:
+                self._ledger.give_up(frame, result, DeadReason.MISSING_STREAM)
+                self.is_sweep_due = True
+        if self._missing is None and len(frames) > len(in_flight):
+            # What was behind others of its key may have come forward: once more.
+            self._missing = result, self._settlement.queued_frames()
+        return pieces
+
+    def _abandon(self, frames: list[Frame], reason: RejectReason, parting: Parting) -> None:
+        """Clients stop waiting: what is queued of these frames is withdrawn."""
+        if frames:
+            in_flight = self._in_flight_of(frames)
+            self._ledger.abandon(frames, in_flight, parting, reason, self._recall(frames))
+            self.is_sweep_due = True
+
+    def _parting(self, reason: RejectReason, why: Why) -> Parting:
+        """What is told of records that the service said nothing of for themselves."""
+        error = why.unavailable or why.last_error or why.hold
+        if error is not None:
+            code, message = told(error, self._service)
+            text = message if reason in REFUSED else WITHDRAWN + message
+            withdrawn = RecordResult(error_code=code, error_message=text)
+            is_doubtful = error is why.last_error and may_be_written(
+                error, judge_call(error, self._service)
+            )
+            return Parting(withdrawn, str(error), code if is_doubtful else INTERNAL)
+        if reason is RejectReason.DRAINING:
+            code, text = UNAVAILABLE, "kdaemon is stopping."
+        else:
+            code, text = THROUGHPUT, "its shard is at its rate, or the service does not answer"
+        return Parting(RecordResult(error_code=code, error_message=WITHDRAWN + text))
+
+    def _expire(self, frames: list[Frame], now_ns: int) -> None:
+        """Records that nobody waits for are too old; those in flight may yet be delivered. What was
+        stored is tried once before: its age comes from a clock that somebody may have set.
+        """
+        in_flight = self._in_flight_of(frames)
+        for frame in frames:
+            is_new = not frame.is_tried and frame.unsettled == len(frame.results)
+            if frame in in_flight or (is_new and frame.acknowledge is Acknowledge.STORED):
+                self._ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
+            else:
+                self._ledger.give_up(frame, EXPIRED, DeadReason.EXPIRED)
+                self.is_sweep_due = True
+
+    def _in_flight_of(self, frames: list[Frame]) -> dict[Frame, set[int]]:
+        """Which records of these frames are in calls that are out, or strays, by index."""
+        asked = set(frames)
+        in_flight: dict[Frame, set[int]] = {}
+        for batch in (*self._in_flight, *(stray.batch for stray in self._settlement.strays)):
+            for run in batch.runs:
+                if run.frame in asked:
+                    in_flight.setdefault(run.frame, set()).update(run.indices)
+        return in_flight
+
+    def _recall(self, frames: list[Frame]) -> dict[Frame, set[int]]:
+        """Calls with records of these frames that have not left (no connection yet, no credentials)
+        do not leave any more; what else is in them is sent again. The records, by index.
+        """
+        asked = set(frames)
+        recalled: dict[Frame, set[int]] = {}
+        for batch in self._in_flight:
+            if batch.has_left:
+                continue
+            for run in batch.runs:
+                if run.frame in asked:
+                    batch.is_recalled = True
+                    recalled.setdefault(run.frame, set()).update(run.indices)
+        return recalled
