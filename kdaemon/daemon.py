@@ -311,7 +311,7 @@ class Daemon:
             async with asyncio.timeout_at(deadline_s):
                 await self._streams.wait_idle()
         except TimeoutError:
-            self._streams.give_up()
+            await self._streams.give_up()
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""

@@ -247,10 +247,10 @@ class Engine:
         reason = reject_reason(error)
         if reason is RejectReason.MISSING_STREAM:
             self._dispatcher.forget(now_ns)
-            self._partings.work(now_ns, self._why())
             self.freshness.stale(now_ns)
         if not mends_itself(error):
-            self._refuse_waiting(reason, now_ns)
+            self._partings.refuse_waiting(reason, self._why(), now_ns)
+        self._partings.work(now_ns, self._why())
 
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
@@ -263,8 +263,6 @@ class Engine:
         Between them the engine goes on with the map that it has.
         """
         is_changed = yield from self._dispatcher.remap(description, now_ns)
-        if is_changed:
-            self._partings.work(now_ns, self._why())
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
             self.record_bytes_max = description.record_bytes_max
@@ -278,8 +276,9 @@ class Engine:
             self._partings.keep_waiting()
         if self.unavailable is not None:
             if was_available:
-                self._refuse_waiting(RejectReason.UNAVAILABLE, now_ns)
+                self._partings.refuse_waiting(RejectReason.UNAVAILABLE, self._why(), now_ns)
             self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
+        self._partings.work(now_ns, self._why())
 
     def handle_timeout(self, now_ns: int) -> None:
         """Time has passed: deadlines are kept, and what takes long goes on, by a slice."""
@@ -296,7 +295,8 @@ class Engine:
 
     def give_up(self, now_ns: int) -> None:
         """The drain's deadline: clients that wait hear that their records were not delivered."""
-        self._refuse_waiting(RejectReason.DRAINING, now_ns)
+        self._partings.refuse_waiting(RejectReason.DRAINING, self._why(), now_ns)
+        self._partings.work(now_ns, self._why())
 
     # Out
 
@@ -349,6 +349,11 @@ class Engine:
                 waits.append(flow_ns)
             times += [max(flow_ns, at_ns) for at_ns in waits if at_ns is not None]
         return min((at_ns for at_ns in times if at_ns is not None), default=None)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Not all clients that were to be told no (a hold, a drain's end) are told yet."""
+        return self._partings.is_refusing
 
     @property
     def is_idle(self) -> bool:
@@ -465,11 +470,6 @@ class Engine:
         self.hold = None
         if self.unavailable is None:
             self._partings.keep_waiting()
-
-    def _refuse_waiting(self, reason: RejectReason, now_ns: int) -> None:
-        """Nothing can be sent until somebody acts: clients that wait hear why."""
-        self._partings.refuse_waiting(reason, self._why(), now_ns)
-        self._partings.work(now_ns, self._why())
 
     def _why(self) -> Why:
         return Why(self.unavailable, self._last_error, self.hold)

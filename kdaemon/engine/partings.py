@@ -124,6 +124,11 @@ class Partings:
         result = RecordResult(error_code=error.code, error_message=error.message)
         self._missing = result, self._settlement.queued_frames()
 
+    @property
+    def is_refusing(self) -> bool:
+        """Of those that are to hear that nothing can be sent, some have not."""
+        return self._refusal is not None
+
     def work(self, now_ns: int, why: Why) -> None:
         """One slice of all that is to be done now."""
         self.due_at_ns = now_ns  # there is more, unless it shows that there is not

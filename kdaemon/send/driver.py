@@ -3,11 +3,14 @@
 After every input it pumps once: polls batches and starts a call for each, tells the clients of
 what settled, arms one timer. Frames that arrive within one turn of the loop are pumped together,
 so that clients who speak at the same moment share a batch at no wait.
-Queues: none; the engine bounds the calls in flight.
+Queues: `_untold`, frames that settled at once with many others: their clients are told a part in
+each turn of the loop. Bound: what settles in one call and in one slice of the engine's work, which
+waits until they are told. The engine bounds the calls in flight.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +28,14 @@ from kdaemon.send.client import PutAnswer
 from kdaemon.settle.verdict import MISSING_STREAM, UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
+
+TOLD_AT_ONCE = 16  # frames that settle together and are told together, however large
+
+TOLD_A_TURN = 2_000
+"""Of more than that, how many records' clients are told in one turn of the loop, a frame counted as
+FRAME_PIECES of them: 2 ms. Ours, 2026-11-28: an answer takes 11 us, and 0.3 us for each record."""
+
+FRAME_PIECES = 12
 
 DEAD_WORDS = {
     DeadReason.POISON: "the service refuses them for themselves",
@@ -85,6 +96,7 @@ class StreamDriver:
         self._is_closed = False
         self._dead_told = dict.fromkeys(DeadReason, 0)
         self._gone: list[Frame] = []  # their clients have gone; withdrawn together
+        self._untold: deque[Frame] = deque()
         self._dry_runs: set[asyncio.Task[None]] = set()
         self._room_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -120,6 +132,8 @@ class StreamDriver:
         """There is no such stream, and nobody listed it: nothing is kept for it."""
         self.engine.give_up_missing(error, self._clock.now_ns())
         self._tell_settled()
+        if not self._is_pump_due:
+            self._pump_soon()
 
     def ask_again(self) -> None:
         """Asks the service for the stream, now."""
@@ -179,16 +193,25 @@ class StreamDriver:
         self._pump_soon()
 
     async def wait_idle(self) -> None:
-        """Returns when nothing is buffered and nothing in flight."""
-        while not self.engine.is_idle:
+        """Returns when nothing is buffered and nothing in flight, and all are told."""
+        while not self.is_idle:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle_waiters.append(waiter)
             await waiter
 
-    def give_up(self) -> None:
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is buffered and nothing in flight, and all are told."""
+        return self.engine.is_idle and not self._untold
+
+    async def give_up(self) -> None:
         """Answers every client that still waits: what is queued is withdrawn."""
         self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
+        while self._untold or self.engine.is_refusing:
+            if not self._is_pump_due:
+                self._pump_soon()
+            await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         """Cancels what is under way. What was in flight has an unknown outcome."""
@@ -214,10 +237,11 @@ class StreamDriver:
             return
         engine = self.engine
         now_ns = self._clock.now_ns()
-        engine.handle_timeout(now_ns)
-        if self._gone:
-            gone, self._gone = self._gone, []
-            engine.handle_clients_gone(gone, now_ns)
+        if not self._untold:  # else there is enough to do
+            engine.handle_timeout(now_ns)
+            if self._gone:
+                gone, self._gone = self._gone, []
+                engine.handle_clients_gone(gone, now_ns)
         while (batch := engine.poll_batch(now_ns)) is not None:
             batch.has_left = False
             call = self._loop.create_task(self._call(batch))
@@ -226,10 +250,16 @@ class StreamDriver:
         if self._describing is None and engine.freshness.ask(now_ns):
             self._describing = self._loop.create_task(self._describe())
         self._tell_settled()
-        self._arm(now_ns)
+        if not self._untold:
+            self._arm(now_ns)
+        elif not self._is_pump_due:
+            self._pump_soon()
 
     def _tell_settled(self) -> None:
         settled = self.engine.take_settled()
+        if self._untold or len(settled) > TOLD_AT_ONCE:
+            self._untold.extend(settled)
+            settled = self._take_untold()
         for frame in settled:
             if frame.on_settled is not None:
                 try:
@@ -240,11 +270,21 @@ class StreamDriver:
             waiters, self._room_waiters = self._room_waiters, {}
             for waiter in waiters:
                 waiter()
-        if self._idle_waiters and self.engine.is_idle:
+        if self._idle_waiters and self.is_idle:
             for future in self._idle_waiters:
                 if not future.done():
                     future.set_result(None)
             self._idle_waiters.clear()
+
+    def _take_untold(self) -> list[Frame]:
+        """Those that are told in this turn."""
+        taken: list[Frame] = []
+        pieces = 0
+        while self._untold and pieces < TOLD_A_TURN:
+            frame = self._untold.popleft()
+            taken.append(frame)
+            pieces += len(frame.results) + FRAME_PIECES
+        return taken
 
     def _arm(self, now_ns: int) -> None:
         wakeup_ns = self.engine.next_wakeup_ns()

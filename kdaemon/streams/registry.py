@@ -156,9 +156,10 @@ class Streams:
     async def wait_idle(self) -> None:
         await asyncio.gather(*(driver.wait_idle() for driver in self._drivers.values()))
 
-    def give_up(self) -> None:
-        for driver in self._drivers.values():
-            driver.give_up()
+    async def give_up(self) -> None:
+        """Tells every client that still waits that the drain is over."""
+        for driver in list(self._drivers.values()):
+            await driver.give_up()
 
     async def aclose(self) -> None:
         await self._owner.aclose()

@@ -304,7 +304,7 @@ class Stream:
     @property
     def is_idle(self) -> bool:
         """Nothing of it is queued, in flight or on disk, and nobody waits for it."""
-        return self.engine.is_idle and not self.counters.spooled and not self.is_waited_for
+        return self._driver.is_idle and not self.counters.spooled and not self.is_waited_for
 
     @property
     def is_waited_for(self) -> bool:

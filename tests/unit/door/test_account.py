@@ -52,7 +52,7 @@ async def place() -> AsyncIterator[Make]:
     for each in made:
         for client in each.clients:
             client.protocol.connection_lost(None)
-        each.streams.give_up()
+        await each.streams.give_up()
         await each.streams.aclose()
 
 

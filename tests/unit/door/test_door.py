@@ -133,7 +133,7 @@ async def daemon() -> AsyncIterator[Make]:
 
     yield make
     for each in made:
-        each.streams.give_up()
+        await each.streams.give_up()
         await each.streams.aclose()
 
 
@@ -505,7 +505,7 @@ async def test_who_waits_in_memory_for_a_stream_that_is_missing_is_told_once(
     stream.engine.handle_timeout(place.clock.ns)
     assert stream.counters.buffered == 0
     assert place.streams.memory.bytes_taken == 0
-    place.streams.give_up()
+    await place.streams.give_up()
     assert stream.counters.unaccounted() == 0
 
 

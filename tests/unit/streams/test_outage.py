@@ -69,7 +69,7 @@ async def restarted(
     try:
         yield streams, spool, memory
     finally:
-        streams.give_up()
+        await streams.give_up()
         await streams.aclose()
         await spool.aclose()
 
