@@ -8,7 +8,7 @@ row is deleted only when each of its records is delivered or is buried in the sa
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
+from kdaemon.http.turns import Later
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
 from kdaemon.spool.letters import DeadLetter
@@ -30,12 +31,15 @@ from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
+PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted, while there are any held
+PROGRESS_A_TURN = 5_000  # held frames that are looked at in a turn of the loop: 1 ms. Ours
 READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
-TURN_RECORDS = 2_000
+TURN_RECORDS = 800
 """Records that one stream hands over in a turn of the loop, a frame counted as FRAME_RECORDS of
-them: reviving and routing them takes some 4 ms. Ours, 2026-11-28."""
+them: reviving and routing them takes 1 to 1.5 ms, and other streams wait for their turn. Ours,
+2026-11-28."""
 
 FRAME_RECORDS = 8
 
@@ -116,7 +120,11 @@ class Delivery:
         clock: WallClock,
         owed: Owed,
         memory: ByteBudget,
+        later: Later,
     ) -> None:
+        """`later`: has what takes more than a turn of the loop go on in another one."""
+        self._later = later
+        self._progress_timer: asyncio.TimerHandle | None = None
         self._store = store
         self._thread = thread
         self._loop = loop
@@ -197,6 +205,7 @@ class Delivery:
         held = Held(frame_id, lane, own, self.now_ms(), count, row_bytes, range(count))
         is_taken = (
             lane.backlog.is_empty
+            and frame_id > lane.backlog.read_until  # else it was dropped before it was told
             and not lane.is_reading
             and self._room.has(lane.share, own.held_bytes)
             and self._hand_over(held)
@@ -215,7 +224,7 @@ class Delivery:
         while lane.ahead:
             if record_count > TURN_RECORDS:
                 lane.is_turn_due = True
-                self._loop.call_soon(self._next_turn, lane)
+                self._later(partial(self._next_turn, lane))
                 return
             stored = lane.ahead[0]
             # It is the engine's from here on, or ours still.
@@ -246,7 +255,30 @@ class Delivery:
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        for held in self._held.values():
+        self._note(self._held.values())
+
+    def _begin_noting(self) -> None:
+        self._progress_timer = None
+        self._note_some(deque(self._held.values()))
+
+    def _note_some(self, held: deque[Held]) -> None:
+        """A part of them in this turn of the loop; the next look at all begins after the last."""
+        if self.is_stopped:
+            return
+        self._note([held.popleft() for _ in range(min(len(held), PROGRESS_A_TURN))])
+        if held:
+            self._later(partial(self._note_some, held))
+        else:
+            self._expect_progress()
+
+    def _expect_progress(self) -> None:
+        """While nothing is held, nothing is looked at."""
+        if self._held and self._progress_timer is None and not self.is_stopped:
+            timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._begin_noting)
+            self._progress_timer = timer
+
+    def _note(self, some: Iterable[Held]) -> None:
+        for held in some:
             frame = held.frame
             settled_count = len(frame.records) - frame.unsettled
             if settled_count > held.noted:
@@ -286,6 +318,8 @@ class Delivery:
             held.frame.on_settled = None  # no cycle holds data
             return False
         self._held[held.frame_id] = held
+        if self._progress_timer is None:
+            self._expect_progress()
         held.lane.in_hand += 1
         self._room.add(held.lane.share, held.frame.held_bytes)
         settled_count = held.record_count - len(held.positions)
@@ -318,6 +352,8 @@ class Delivery:
             self._wait_for_room(lane)
             return
         back = read.result()
+        # Newer ones are committed, and offered in their turn.
+        frames = [stored for stored in back.frames if stored.id <= until_id]
         if back.corrupt_count:
             counters = lane.target.counters
             counters.spooled -= back.corrupt_record_count
@@ -326,13 +362,13 @@ class Delivery:
             self.frame_count -= back.corrupt_count
             fields = {"stream": lane.target.name, "frames": back.corrupt_count}
             log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
-        byte_count = sum(stored.held_bytes for stored in back.frames)
+        byte_count = sum(stored.held_bytes for stored in frames)
         if not self._room.was_read(lane.share, byte_count):
             self._wait_for_room(lane)
             return
-        lane.ahead.extend(back.frames)
-        if not back.frames:
-            lane.backlog.read(until_id if back.is_end else back.last_id)
+        lane.ahead.extend(frames)
+        if not frames:
+            lane.backlog.read(until_id if back.is_end else min(until_id, back.last_id))
         self.read_on(lane)
         self._forget_if_empty(lane)
 
@@ -365,6 +401,8 @@ class Delivery:
     def stop(self) -> None:
         """Reads nothing more back: what is on disk is safe there."""
         self.is_stopped = True
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()

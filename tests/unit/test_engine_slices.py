@@ -54,9 +54,11 @@ class Crowd(Rig):
         self.looks = 0
         drop = Packer.drop_abandoned
 
-        def counting(packer: Packer, lane: Lane, start: int, count: int) -> object:
+        def counting(
+            packer: Packer, lane: Lane, client: int | None, start: int, count: int
+        ) -> object:
             self.looks += count
-            return drop(packer, lane, start, count)
+            return drop(packer, lane, client, start, count)
 
         monkeypatch.setattr(Packer, "drop_abandoned", counting)
         self.acknowledge = acknowledge
