@@ -187,6 +187,7 @@ class Daemon:
             self._notifier.watchdog,
             watchdog_interval_s(os.environ, os.getpid()),
             partial(_look_each, looks),
+            self._streams.loop_lag,
         )
         heartbeat.start()
         self._stack.callback(heartbeat.stop)

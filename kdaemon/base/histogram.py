@@ -9,6 +9,10 @@ LATENCY_BOUNDS_NS = tuple(
     int(seconds * 1e9)
     for seconds in (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 )
+LAG_BOUNDS_NS = tuple(
+    int(seconds * 1e9)
+    for seconds in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+)
 BATCH_RECORDS_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 200, 300, 400, 500)
 BATCH_BYTES_BOUNDS = tuple(1024 * 4**power for power in range(8))  # 1 KiB to 16 MiB
 

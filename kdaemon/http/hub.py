@@ -15,6 +15,7 @@ from typing import Protocol
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.ticks import until_tick
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS
@@ -248,9 +249,9 @@ class HttpHub:
             self._timer = None
 
     def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(
-            self.limits.sweep_interval_s, self._on_timer
-        )
+        loop = asyncio.get_running_loop()
+        delay_s = until_tick(loop.time(), self.limits.sweep_interval_s)
+        self._timer = loop.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

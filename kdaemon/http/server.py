@@ -14,6 +14,7 @@ import socket
 from collections.abc import Sequence
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.ticks import until_tick
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.opening import Lines, Opening
@@ -96,7 +97,9 @@ class HttpServer:
     # --- once a second, while there is a socket file, or a connection
 
     def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._on_timer)
+        loop = asyncio.get_running_loop()
+        delay_s = until_tick(loop.time(), CHECK_INTERVAL_S)
+        self._timer = loop.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self.check()

@@ -2,8 +2,10 @@
 
 About: a timer of the loop that writes down the time at each beat. `/livez` asks how old the last
 beat is, and the service manager's watchdog is fed from the same beat, so that a loop that stands
-still is seen by both. Knows the loop and a clock; must not know streams, records or the service:
-an outage of the service must never restart a fleet.
+still is seen by both. How late a beat comes is the loop's lag, a metric: what is due at every
+second anyway is looked at, so that an idle loop is not woken to be measured. Knows the loop and a
+clock; must not know streams, records or the service: an outage of the service must never restart a
+fleet.
 Invariant: at most one timer is armed, and what is called at a beat cannot stop the next one.
 Flow: loop timer -> here -> admin.py, notify.py, hot.py.
 """
@@ -11,7 +13,9 @@ Flow: loop timer -> here -> admin.py, notify.py, hot.py.
 import asyncio
 from collections.abc import Callable
 
+from kdaemon.base.histogram import Histogram
 from kdaemon.base.ports import Clock
+from kdaemon.base.ticks import until_tick
 
 BEAT_INTERVAL_S = 1.0  # seconds between two beats; ours, 2026-11-21
 
@@ -28,10 +32,12 @@ class Heartbeat:
     __slots__ = (
         "_beat_at_ns",
         "_clock",
+        "_due_s",
         "_fed_at_ns",
         "_feed",
         "_feed_interval_ns",
         "_interval_s",
+        "_lag",
         "_on_beat",
         "_timer",
     )
@@ -42,14 +48,18 @@ class Heartbeat:
         feed: Callable[[], object] | None = None,
         feed_interval_s: float | None = None,
         on_beat: Callable[[], object] | None = None,
+        lag: Histogram | None = None,
     ) -> None:
         """`feed` is called at the first beat and then at least every `feed_interval_s` seconds
         (`Notifier.watchdog` and `watchdog_interval_s` of notify.py); None in either: never.
-        `on_beat` is called after each beat, for what is to be looked at every second or so.
+        `on_beat` is called after each beat, for what is to be looked at every second or so. `lag`:
+        takes how late each beat is, in nanoseconds.
         """
         self._clock = clock
         self._beat_at_ns = clock.now_ns()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s: float | None = None  # loop time of the next beat
+        self._lag = lag
         self._interval_s = BEAT_INTERVAL_S
         self._on_beat = on_beat
         self._feed: Callable[[], object] | None = None
@@ -92,6 +102,11 @@ class Heartbeat:
     def _on_timer(self) -> None:
         self.beat()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval_s, self._on_timer)
+        now_s = loop.time()
+        if self._lag is not None and self._due_s is not None:
+            self._lag.observe(max(0, int((now_s - self._due_s) * NS)))
+        delay_s = until_tick(now_s, self._interval_s)
+        self._due_s = now_s + delay_s
+        self._timer = loop.call_later(delay_s, self._on_timer)
         if self._on_beat is not None:
             self._on_beat()

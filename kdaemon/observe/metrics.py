@@ -51,6 +51,7 @@ from kdaemon.observe.table import (
     HOT_SHARDS_MAX,
     LISTENER,
     LOG,
+    LOOP,
     MEMORY,
     SHARD,
     SPOOL,
@@ -78,6 +79,11 @@ class Observed(Protocol):
     @property
     def memory(self) -> ByteBudget:
         """The budget that all streams share."""
+        ...
+
+    @property
+    def loop_lag(self) -> Histogram:
+        """How late the event loop comes to what is due, in nanoseconds."""
         ...
 
     @property
@@ -190,6 +196,7 @@ class Metrics:
             _section(DELIVERY, ("stream",), counters),
             _section(LISTENER, ("listener",), listeners),
             _section(MEMORY, (), [((), observed.memory)]),
+            _section(LOOP, (), [((), observed.loop_lag)]),
         ]
         if self._spool is not None:
             sections.append(_section(SPOOL, (), [((), self._spool)]))

@@ -250,6 +250,14 @@ MEMORY: tuple[Metric[ByteBudget], ...] = (
            lambda m: m.bytes_max),
 )  # fmt: skip
 
+# no label
+LOOP: tuple[Metric[Histogram], ...] = (
+    Metric("kdaemon_loop_lag_seconds", _H,
+           "How late the event loop came to what was due: the heartbeat's beat, once a second, and"
+           " the wake-ups of streams under load. Clients wait as long.",
+           lambda h: h, per=NS),
+)  # fmt: skip
+
 # no label, only where there is a spool
 SPOOL: tuple[Metric[Spool], ...] = (
     Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
@@ -290,5 +298,5 @@ LOG: tuple[Metric[LogQueue], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *SPOOL, *LOG,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *LOOP, *SPOOL, *LOG,
 )  # fmt: skip

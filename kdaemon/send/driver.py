@@ -18,6 +18,7 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
+from kdaemon.base.histogram import Histogram
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
@@ -77,8 +78,11 @@ class StreamDriver:
         client: Client,
         discovery: Describer,
         clock: Clock,
+        lag: Histogram,
     ) -> None:
+        """`lag`: takes how late the engine's wake-ups are, in nanoseconds."""
         self.target = target
+        self._lag = lag
         self.engine = engine
         self.on_described: Callable[[StreamDescription], None] | None = None
         self.on_missing: Callable[[ServiceError], None] | None = None
@@ -294,12 +298,13 @@ class StreamDriver:
             self._timer.cancel()
             self._timer = None
         if wakeup_ns is not None:
-            self._timer_ns = wakeup_ns
-            delay_s = max(0.0, (wakeup_ns - now_ns) / 1e9)
+            self._timer_ns = max(wakeup_ns, now_ns)
+            delay_s = (self._timer_ns - now_ns) / 1e9
             self._timer = self._loop.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._lag.observe(max(0, self._clock.now_ns() - self._timer_ns))
         self._pump()
         self._tell_dead()  # of what grew too old
 

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -26,6 +27,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
+from kdaemon.base.ticks import until_tick
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
@@ -51,6 +53,7 @@ SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next co
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
 CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
+LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
 TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
 UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
@@ -153,6 +156,7 @@ class Spool:
         self._is_giving_back = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
+        self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
         self._probe_at_ns = 0
         self._letters_told = 0  # of the dropped ones, those in the log
         self._tell_letters_ns = 0
@@ -228,7 +232,7 @@ class Spool:
             self._delivery.read_on(lane)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
-        self._look_timer = self._loop.call_later(LOOK_INTERVAL_S, self._look)
+        self._look_later(LOOK_INTERVAL_S)
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
@@ -482,11 +486,19 @@ class Spool:
 
     def _look(self) -> None:
         """An idle daemon, too, says that its files are gone; in trouble, the probe looks."""
-        self._tell_clock()
-        if self.trouble is None and not self._is_committing:
-            look = self._loop.run_in_executor(self._thread, self._store.look)
-            look.add_done_callback(self._looked)
-        self._look_timer = self._loop.call_later(LOOK_INTERVAL_S, self._look)
+        if self._looking is None:
+            self._tell_clock()
+            if self.trouble is None and not self._is_committing:
+                self._looking = self._thread.submit(self._store.look)
+        elif self._looking.done():
+            looking, self._looking = self._looking, None
+            self._looked(looking)
+        is_out = self._looking is not None
+        self._look_later(min(LOOKED_AFTER_S, LOOK_INTERVAL_S) if is_out else LOOK_INTERVAL_S)
+
+    def _look_later(self, interval_s: float) -> None:
+        delay_s = until_tick(self._loop.time(), interval_s)
+        self._look_timer = self._loop.call_later(delay_s, self._look)
 
     def _ahead_ms(self) -> int:
         """The time of day less the time that only goes on."""
@@ -502,9 +514,7 @@ class Spool:
             text = "the clock was set: what is stored counts as so much older (max_age_ms)"
             log.warning(text, extra={"fields": fields})
 
-    def _looked(self, look: "asyncio.Future[None]") -> None:
-        if look.cancelled():
-            return
+    def _looked(self, look: Future[None]) -> None:
         error = look.exception()
         if error is None:
             self._tell_set_aside()

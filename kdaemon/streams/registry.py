@@ -9,7 +9,8 @@ Listed streams are open from the start and stay open; their slots, half of the m
 place in the queue of control calls are theirs, whatever is asked for besides. Unlisted streams
 share what is left: `streams_max` bounds them all, and for one more an idle one is closed, one that
 turned out not to exist first. What a closed stream has counted is kept in `closed`, so that totals
-never fall.
+never fall. `loop_lag`: how late the event loop comes to what is due, by the engines' wake-ups; the
+heartbeat adds its own.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from dataclasses import replace
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Arn, arn_of, parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
@@ -73,6 +75,7 @@ class Streams:
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        self.loop_lag = Histogram(LAG_BOUNDS_NS)
         self.door = StreamCounters()  # records refused before their stream was known
         self.closed = StreamCounters()  # what streams have counted that are closed
         self._learn(Caller(config.account_id))
@@ -233,7 +236,9 @@ class Streams:
         memory = self.memory if listed is not None else self._unlisted_memory
         settings = _engine_settings(config, self._config.traits)
         engine = Engine(settings, memory, self._dice, self._clock.now_ns())
-        driver = StreamDriver(target, engine, self._client, self._discovery, self._clock)
+        driver = StreamDriver(
+            target, engine, self._client, self._discovery, self._clock, self.loop_lag
+        )
         stream = Stream(
             config,
             self._config.traits,

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kdaemon.base.counters import StreamCounters
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
@@ -30,6 +31,7 @@ class Observing:
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
     closed: StreamCounters = field(default_factory=StreamCounters)
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return self.streams.items()

@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.observe.heartbeat import NS, STILL_NS_MAX, Heartbeat
 from kdaemon.system import SystemClock
+from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
 
 
@@ -101,6 +103,19 @@ async def test_on_a_loop_it_beats_as_fast_as_an_impatient_watchdog_wants_until_s
     await asyncio.wait_for(other.is_full.wait(), PATIENCE_S)
     other_heart.stop()
     assert eater.fed == count, "another beat five times meanwhile"
+
+
+async def test_how_late_a_beat_is_is_the_lag_of_the_loop() -> None:
+    lag = Histogram(LAG_BOUNDS_NS)
+    heart = Heartbeat(SystemClock(), lag=lag)
+    heart.start()
+    assert sum(lag.counts) == 0, "the first beat is at once, and nobody waited for it"
+    jump(8.0)  # the next one is due within a second and a half, and comes that much later
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    heart.stop()
+    assert sum(lag.counts) == 1
+    assert 6 * NS < lag.sum < 8 * NS
 
 
 async def test_without_a_watchdog_it_only_writes_down_the_time() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kdaemon.base.counters import StreamCounters
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
@@ -30,6 +31,7 @@ class Place:
     def __init__(self, caplog: pytest.LogCaptureFixture, *names: str) -> None:
         self.memory = ByteBudget(1 << 30)
         self.door = StreamCounters()
+        self.loop_lag = Histogram(LAG_BOUNDS_NS)
         self.closed = StreamCounters()
         self.time_ns = T
         self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}

@@ -19,6 +19,7 @@ from kdaemon.base.counters import (
     StreamCounters,
 )
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
@@ -53,6 +54,7 @@ class Observing:
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
     closed: StreamCounters = field(default_factory=StreamCounters)
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return self.streams.items()

@@ -11,6 +11,7 @@ import pytest
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
@@ -46,6 +47,7 @@ class Observing:
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
     closed: StreamCounters = field(default_factory=StreamCounters)
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
         return self.streams.items()

@@ -12,6 +12,7 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
@@ -48,7 +49,7 @@ async def put(settings: ClientSettings) -> tuple[Frame, StreamDriver]:
     clock = SystemClock()
     engine = Engine(SETTINGS, ByteBudget(2**30), SystemDice(7), clock.now_ns())
     async with opened(settings) as client:
-        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock, Histogram(LAG_BOUNDS_NS))
         told = asyncio.get_running_loop().create_future()
         deadline_ns = clock.now_ns() + 60_000_000_000
         frame = make_frame(
@@ -151,7 +152,7 @@ async def test_a_call_that_finds_no_connection_is_recalled_with_its_clients(
     clock = SystemClock()
     engine = Engine(SETTINGS, ByteBudget(2**30), SystemDice(7), clock.now_ns())
     async with opened(ClientSettings(endpoint_url=url)) as client:
-        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock, Histogram(LAG_BOUNDS_NS))
         told = asyncio.get_running_loop().create_future()
         frame = make_frame(
             [Record(each.data, each.partition_key) for each in RECORDS],
@@ -180,7 +181,7 @@ async def test_what_grew_too_old_is_logged_with_its_reason_though_no_call_ends(
     settings = replace(SETTINGS, max_age_ns=1_000_000)
     engine = Engine(settings, ByteBudget(2**30), SystemDice(7), clock.now_ns())
     async with opened(ClientSettings(endpoint_url=service.url)) as client:
-        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock)
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock, Histogram(LAG_BOUNDS_NS))
         told = asyncio.get_running_loop().create_future()
         frame = make_frame([Record(b"a", "k")], [2], Acknowledge.ACCEPTED, told.set_result, None)
         assert driver.submit(frame)
