@@ -5,10 +5,11 @@ of the interval at one of these moments: so an idle process is woken once for al
 time is that of the event loop.
 """
 
+from math import floor
 
-def until_tick(now_s: float, interval_s: float) -> float:
-    """Seconds until the next whole multiple of the interval that is half an interval away, or
-    more: a timer that rings a moment too early, or late, does not ring twice.
+
+def next_tick_s(now_s: float, interval_s: float) -> float:
+    """The next whole multiple of the interval that is half an interval away, or more: a timer that
+    rings a moment too early, or late, does not ring twice.
     """
-    ahead_s = interval_s - now_s % interval_s
-    return ahead_s if ahead_s >= interval_s / 2 else ahead_s + interval_s
+    return (floor(now_s / interval_s + 0.5) + 1) * interval_s

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.ticks import until_tick
+from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS
@@ -250,8 +250,8 @@ class HttpHub:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        delay_s = until_tick(loop.time(), self.limits.sweep_interval_s)
-        self._timer = loop.call_later(delay_s, self._on_timer)
+        at_s = next_tick_s(loop.time(), self.limits.sweep_interval_s)
+        self._timer = loop.call_at(at_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.ticks import until_tick
+from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.opening import Lines, Opening
@@ -98,8 +98,7 @@ class HttpServer:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        delay_s = until_tick(loop.time(), CHECK_INTERVAL_S)
-        self._timer = loop.call_later(delay_s, self._on_timer)
+        self._timer = loop.call_at(next_tick_s(loop.time(), CHECK_INTERVAL_S), self._on_timer)
 
     def _on_timer(self) -> None:
         self.check()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.ports import Clock
-from kdaemon.base.ticks import until_tick
+from kdaemon.base.ticks import next_tick_s
 
 BEAT_INTERVAL_S = 1.0  # seconds between two beats; ours, 2026-11-21
 
@@ -105,8 +105,7 @@ class Heartbeat:
         now_s = loop.time()
         if self._lag is not None and self._due_s is not None:
             self._lag.observe(max(0, int((now_s - self._due_s) * NS)))
-        delay_s = until_tick(now_s, self._interval_s)
-        self._due_s = now_s + delay_s
-        self._timer = loop.call_later(delay_s, self._on_timer)
+        self._due_s = next_tick_s(now_s, self._interval_s)
+        self._timer = loop.call_at(self._due_s, self._on_timer)
         if self._on_beat is not None:
             self._on_beat()

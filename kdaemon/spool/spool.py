@@ -27,7 +27,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
-from kdaemon.base.ticks import until_tick
+from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
@@ -497,8 +497,8 @@ class Spool:
         self._look_later(min(LOOKED_AFTER_S, LOOK_INTERVAL_S) if is_out else LOOK_INTERVAL_S)
 
     def _look_later(self, interval_s: float) -> None:
-        delay_s = until_tick(self._loop.time(), interval_s)
-        self._look_timer = self._loop.call_later(delay_s, self._look)
+        at_s = next_tick_s(self._loop.time(), interval_s)
+        self._look_timer = self._loop.call_at(at_s, self._look)
 
     def _ahead_ms(self) -> int:
         """The time of day less the time that only goes on."""

@@ -1,0 +1,146 @@
+"""An idle daemon is woken once a second: held by counting the returns of its loop's selector over
+a time that passes at once.
+"""
+
+import asyncio
+import selectors
+from pathlib import Path
+
+import pytest
+
+import kdaemon.daemon
+from kdaemon.config.load import load_config
+from kdaemon.daemon import Daemon
+from kdaemon.observe.log_queue import LogQueue
+
+SECONDS = 60
+STREAMS = 100
+
+SETTINGS = """
+listen.http = "127.0.0.1:0"
+listen.admin = "127.0.0.1:0"
+listen.unix = "{directory}/socket"
+sandbox.listen = "127.0.0.1:0"
+sandbox.streams = {names}
+spool.directory = "{directory}/spool"
+metrics.per_shard = true
+send.control_calls_per_second = 1000
+"""
+
+
+class Counting(selectors.DefaultSelector):
+    """Waits for nothing while `is_counting`: time passes to the next timer instead, and that is
+    one waking. `passed_s`: how much has passed so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_counting = False
+        self.passed_s = 0.0
+        self.wakings: list[float] = []
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if not self.is_counting or timeout == 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen"
+            self.passed_s += max(timeout, 0.001)  # epoll waits for whole milliseconds
+        self.wakings.append(self.passed_s)
+        return ready
+
+
+class Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.counting = Counting()
+        super().__init__(self.counting)
+
+    def time(self) -> float:
+        return super().time() + self.counting.passed_s
+
+
+class LoopClock:
+    """The daemon's clock: it passes as the loop's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def now_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+    def wall_seconds(self) -> float:
+        return 1_800_000_000 + self._loop.time()
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory for the spool and the socket. What a start sets for a whole process is not set
+    here.
+    """
+    monkeypatch.setattr(kdaemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon, "calm_collector", lambda: None)
+    (tmp_path / "spool").mkdir()
+    return tmp_path
+
+
+async def wakings_of(config_text: str, directory: Path, loop: Loop) -> list[float]:
+    """When the loop is woken in SECONDS seconds of a daemon that is open and has nothing to do,
+    though clients are connected by every listener.
+    """
+    queue = LogQueue(lambda _: None, lambda _: b"")
+    daemon = Daemon(load_config(text=config_text), queue)
+    clients: list[asyncio.StreamWriter] = []
+    try:
+        await daemon.start(with_sandbox=True)
+        for port in (door.port for door in daemon._doors if door.port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            clients.append(writer)
+        _, writer = await asyncio.open_unix_connection(str(directory / "socket"))
+        clients.append(writer)
+        asked = [engine.freshness for _, engine in daemon._streams.engines()]
+        assert len(asked) == STREAMS
+        while any(each.due_at_ns < 60 * 10**9 + daemon._clock.now_ns() for each in asked):
+            await asyncio.sleep(0.01)  # until the shards of all are known
+        assert daemon._spool is not None
+        assert not daemon._spool.frame_count
+        counting = loop.counting
+        counting.is_counting = True
+        await asyncio.sleep(SECONDS)
+        counting.is_counting = False
+        return counting.wakings
+    finally:
+        loop.counting.is_counting = False
+        for writer in clients:
+            writer.close()
+        await daemon.close()
+        queue.close(1.0)
+
+
+def test_an_idle_daemon_is_woken_once_a_second_though_streams_and_clients_are_there(
+    place: Path,
+) -> None:
+    names = [f"stream-{number}" for number in range(STREAMS)]
+    text = SETTINGS.format(directory=place, names=names)
+    text += "".join(f'[streams."{name}"]\n' for name in names)
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Loop)
+        wakings = runner.run(wakings_of(text, place, loop))
+    assert len(wakings) <= SECONDS + 2, "and this test itself once"
+    assert len(wakings) >= SECONDS / 2, "the heart beats"
+
+
+def test_a_timer_of_a_quarter_of_a_second_would_be_seen() -> None:
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Loop)
+
+        async def tick() -> None:
+            loop.counting.is_counting = True
+            for _ in range(40):
+                await asyncio.sleep(0.25)
+
+        runner.run(tick())
+    assert len(loop.counting.wakings) >= 40
