@@ -3,7 +3,6 @@ a time that passes at once.
 """
 
 import asyncio
-import selectors
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import kdaemon.daemon
 from kdaemon.config.load import load_config
 from kdaemon.daemon import Daemon
 from kdaemon.observe.log_queue import LogQueue
+from tests.kit.loops import CountingLoop, LoopClock
 
 SECONDS = 60
 STREAMS = 100
@@ -28,50 +28,6 @@ send.control_calls_per_second = 1000
 """
 
 
-class Counting(selectors.DefaultSelector):
-    """Waits for nothing while `is_counting`: time passes to the next timer instead, and that is
-    one waking. `passed_s`: how much has passed so.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_counting = False
-        self.passed_s = 0.0
-        self.wakings: list[float] = []
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if not self.is_counting or timeout == 0:
-            return super().select(timeout)
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "nothing will ever happen"
-            self.passed_s += max(timeout, 0.001)  # epoll waits for whole milliseconds
-        self.wakings.append(self.passed_s)
-        return ready
-
-
-class Loop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.counting = Counting()
-        super().__init__(self.counting)
-
-    def time(self) -> float:
-        return super().time() + self.counting.passed_s
-
-
-class LoopClock:
-    """The daemon's clock: it passes as the loop's."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def now_ns(self) -> int:
-        return int(self._loop.time() * 1e9)
-
-    def wall_seconds(self) -> float:
-        return 1_800_000_000 + self._loop.time()
-
-
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A directory for the spool and the socket. What a start sets for a whole process is not set
@@ -83,7 +39,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def wakings_of(config_text: str, directory: Path, loop: Loop) -> list[float]:
+async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> list[float]:
     """When the loop is woken in SECONDS seconds of a daemon that is open and has nothing to do,
     though clients are connected by every listener.
     """
@@ -105,13 +61,12 @@ async def wakings_of(config_text: str, directory: Path, loop: Loop) -> list[floa
             await asyncio.sleep(0.01)  # until the shards of all are known
         assert daemon._spool is not None
         assert not daemon._spool.frame_count
-        counting = loop.counting
-        counting.is_counting = True
+        loop.begin()
         await asyncio.sleep(SECONDS)
-        counting.is_counting = False
-        return counting.wakings
+        loop.end()
+        return loop.counting.wakings
     finally:
-        loop.counting.is_counting = False
+        loop.end()
         for writer in clients:
             writer.close()
         await daemon.close()
@@ -124,21 +79,21 @@ def test_an_idle_daemon_is_woken_once_a_second_though_streams_and_clients_are_th
     names = [f"stream-{number}" for number in range(STREAMS)]
     text = SETTINGS.format(directory=place, names=names)
     text += "".join(f'[streams."{name}"]\n' for name in names)
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
         loop = runner.get_loop()
-        assert isinstance(loop, Loop)
+        assert isinstance(loop, CountingLoop)
         wakings = runner.run(wakings_of(text, place, loop))
     assert len(wakings) <= SECONDS + 2, "and this test itself once"
     assert len(wakings) >= SECONDS / 2, "the heart beats"
 
 
 def test_a_timer_of_a_quarter_of_a_second_would_be_seen() -> None:
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
         loop = runner.get_loop()
-        assert isinstance(loop, Loop)
+        assert isinstance(loop, CountingLoop)
 
         async def tick() -> None:
-            loop.counting.is_counting = True
+            loop.begin()
             for _ in range(40):
                 await asyncio.sleep(0.25)
 
