@@ -252,6 +252,7 @@ class Delivery:
     def _next_turn(self, lane: Lane) -> None:
         lane.is_turn_due = False
         self.read_on(lane)
+        self._forget_if_empty(lane)
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
@@ -369,8 +370,8 @@ class Delivery:
         lane.ahead.extend(frames)
         if not frames:
             lane.backlog.read(until_id if back.is_end else min(until_id, back.last_id))
-        self.read_on(lane)
-        self._forget_if_empty(lane)
+        lane.is_turn_due = True  # reads of many streams may end in this turn
+        self._later(partial(self._next_turn, lane))
 
     def _let_go(self, lane: Lane) -> None:
         """Keeps nothing of what was read, or was to be: all of it stands on disk."""

@@ -10,6 +10,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.http.turns import Later, soon
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
@@ -78,9 +79,11 @@ async def a_spool(
     bytes_max: int = 64 * MIB,
     store: Callable[[], Store] | None = None,
     listed: set[str] | None = None,
+    later: Later = soon,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
-    spool = Spool(store or open_store(directory), bytes_max, ByteBudget(64 * MIB), SystemClock())
+    memory, clock = ByteBudget(64 * MIB), SystemClock()
+    spool = Spool(store or open_store(directory), bytes_max, memory, clock, later)
     await spool.open()
     by_name = {target.name: target for target in targets}
 
