@@ -101,9 +101,11 @@ class StreamDriver:
         self._dead_told = dict.fromkeys(DeadReason, 0)
         self._gone: list[Frame] = []  # their clients have gone; withdrawn together
         self._untold: deque[Frame] = deque()
+        self._is_turn_due = False  # for `_untold`
         self._dry_runs: set[asyncio.Task[None]] = set()
         self._room_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self._pump_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
@@ -212,10 +214,12 @@ class StreamDriver:
         """Answers every client that still waits: what is queued is withdrawn."""
         self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
+        if not self._is_pump_due:
+            self._pump_soon()
         while self._untold or self.engine.is_refusing:
-            if not self._is_pump_due:
-                self._pump_soon()
-            await asyncio.sleep(0)
+            pumped: asyncio.Future[None] = self._loop.create_future()
+            self._pump_waiters.append(pumped)
+            await pumped
 
     async def aclose(self) -> None:
         """Cancels what is under way. What was in flight has an unknown outcome."""
@@ -256,14 +260,14 @@ class StreamDriver:
         self._tell_settled()
         if not self._untold:
             self._arm(now_ns)
-        elif not self._is_pump_due:
-            self._pump_soon()
+        if self._pump_waiters:
+            _wake(self._pump_waiters)
 
     def _tell_settled(self) -> None:
         settled = self.engine.take_settled()
         if self._untold or len(settled) > TOLD_AT_ONCE:
             self._untold.extend(settled)
-            settled = self._take_untold()
+            settled = [] if self._is_turn_due else self._take_untold()
         for frame in settled:
             if frame.on_settled is not None:
                 try:
@@ -275,20 +279,24 @@ class StreamDriver:
             for waiter in waiters:
                 waiter()
         if self._idle_waiters and self.is_idle:
-            for future in self._idle_waiters:
-                if not future.done():
-                    future.set_result(None)
-            self._idle_waiters.clear()
+            _wake(self._idle_waiters)
 
     def _take_untold(self) -> list[Frame]:
-        """Those that are told in this turn."""
+        """Those that are told in this turn; the others have theirs."""
         taken: list[Frame] = []
         pieces = 0
         while self._untold and pieces < TOLD_A_TURN:
             frame = self._untold.popleft()
             taken.append(frame)
             pieces += len(frame.results) + FRAME_PIECES
+        if self._untold:
+            self._is_turn_due = True
+            self._loop.call_soon(self._next_turn)
         return taken
+
+    def _next_turn(self) -> None:
+        self._is_turn_due = False
+        self._pump()
 
     def _arm(self, now_ns: int) -> None:
         wakeup_ns = self.engine.next_wakeup_ns()
@@ -372,3 +380,10 @@ class StreamDriver:
     def _say_no_answer(self) -> None:
         if self.on_no_answer is not None:
             self.on_no_answer()
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
