@@ -163,6 +163,7 @@ class Settlement:
         """A slice of what `begin_sweep` began. True: there is more, and nothing may be drawn."""
         dropped, has_more = next(self._sweep)
         if not has_more:
+            self._sweep = iter(())  # the walk holds what it found last
             for parts in self.bisected:
                 dropped += [run for run in parts if run.frame.is_abandoned]
                 parts[:] = [run for run in parts if not run.frame.is_abandoned]
