@@ -1,13 +1,14 @@
 """No client makes the others wait, and none keeps the others out."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.http.arrivals import GRACE_TICKS, Arrival, Arrivals
-from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.hub import VISITED_A_TURN, HttpHub, HttpLimits, Places
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import ALL_TIME_NS_MAX, BYTES_MAX, PIECES_MAX, TIME_NS_MAX, Turn, Turns
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
@@ -398,6 +399,33 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
     assert hub.counters.refused["connections"] == 1
     for silent in tuple(places.silent):
         hub.detach(silent)
+
+
+async def test_very_many_connections_are_swept_in_turns(harness: Make) -> None:
+    """10,000 that time out together held the loop for 0.2 s."""
+    waiting: list[Callable[[], None]] = []
+
+    class Waiting(Turns):
+        def later(self, callback: Callable[[], None]) -> None:
+            waiting.append(callback)
+
+    hub = HttpHub(HttpLimits(idle_timeout_s=1.0), turns=Waiting(lambda: 0))
+    count = 2 * VISITED_A_TURN + 10
+    kept = [harness(hub=hub, echoes=True) for _ in range(count)]
+    for one in kept:
+        one.feed(GET)
+    hub.tick += 5
+    hub.sweep()
+    closed = [one.transport.is_closed for one in kept].count(True)
+    assert closed == VISITED_A_TURN
+    kept[-1].protocol.connection_lost(None)  # it goes meanwhile
+    while waiting:
+        before = closed
+        waiting.pop(0)()
+        closed = [one.transport.is_closed for one in kept].count(True)
+        assert closed - before <= VISITED_A_TURN
+    assert closed >= count - 1
+    assert hub.counters.timed_out["idle"] == count - 1
 
 
 async def test_who_only_keeps_a_connection_loses_it_to_who_comes(harness: Make) -> None:

@@ -12,13 +12,15 @@ import pytest
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import spool as spool_module
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
-from kdaemon.spool.spool import COMMIT_FRAMES_MAX, TOLD_A_TURN, Spool
+from kdaemon.spool.spool import COMMIT_FRAMES_MAX, Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
+TOLD = spool_module.TOLD_A_TURN // (1 + spool_module.FRAME_RECORDS) + 1
 HANDED_A_TURN = TURN_RECORDS // (1 + FRAME_RECORDS) + 2
 
 
@@ -95,8 +97,24 @@ async def test_clients_of_one_commit_are_told_in_turns_and_in_order(tmp_path: Pa
         await until(lambda: len(told) == COUNT)
         await until(lambda: len(target.frames) == COUNT)
         assert told == target.data == [b"%d" % number for number in range(COUNT)]
-        assert turns.most("told") <= TOLD_A_TURN
+        assert turns.most("told") <= TOLD
         assert target.counters.unaccounted() == 0
+    turns.close()
+
+
+async def test_few_large_requests_are_told_in_a_turn(tmp_path: Path) -> None:
+    turns = Turns()
+    target, told = CountedTarget(turns), list[Frame]()
+
+    def tell(frame: Frame) -> None:
+        turns.count("told")
+        told.append(frame)
+
+    async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
+        for _ in range(50):
+            assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=tell))
+        await until(lambda: len(told) == 50)
+        assert turns.most("told") <= spool_module.TOLD_A_TURN // 500 + 1
     turns.close()
 
 
@@ -128,7 +146,7 @@ async def test_who_is_refused_because_the_disk_failed_is_told_in_turns(
         monkeypatch.setattr(Store, "commit", fail)
         put_many(spool, target, COUNT, tell)
         await until(lambda: sum(turns.done.values()) == COUNT)
-        assert turns.most("told") <= TOLD_A_TURN
+        assert turns.most("told") <= TOLD
         assert target.counters.unaccounted() == 0
         monkeypatch.undo()
     turns.close()
@@ -195,7 +213,7 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     target, told = CountedTarget(turns), list[Frame]()
     target.room = 0
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
-        put_many(spool, target, 2 * TOLD_A_TURN, told.append)
+        put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
         lane = spool._delivery.find(target)
         assert lane is not None
@@ -203,7 +221,7 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
         target.drops_oldest = True
         spool.bytes_max = 1
         spool.put(target, a_frame(b"new", on_settled=told.append))
-        await until(lambda: len(told) >= 2 * TOLD_A_TURN)
+        await until(lambda: len(told) >= 2 * TOLD)
         await until(lambda: not lane.is_reading)
         spool.bytes_max = 10**9
         target.make_room(10**6)
