@@ -8,7 +8,7 @@ Knows lanes and drafts; sits beside `Lane.draw`, which does the same without agg
 
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
-from kdaemon.pack.batch import Draft
+from kdaemon.pack.batch import CARRIED_MAX, Draft
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.keyless import Names
 from kdaemon.pack.kpl import (
@@ -41,7 +41,7 @@ class Aggregator:
         if lane.turns is not None:
             lane.prefer_large(draft.bytes_left, is_first=not draft.runs)
         record_count = byte_count = 0
-        while lane.queue:
+        while lane.queue and draft.carried < CARRIED_MAX:
             records_left = min(draft.records_left, budget.records.available) - record_count
             bytes_left = min(draft.bytes_left, budget.bytes.available) - byte_count
             if records_left <= 0:
@@ -60,7 +60,9 @@ class Aggregator:
                 runs = [lane.take(1)]
             record = _joined(self._names.as_sent(runs))
             draft.records.append(record)
-            draft.widths.append(sum([len(run.indices) for run in runs]))
+            width = sum([len(run.indices) for run in runs])
+            draft.widths.append(width)
+            draft.carried += width
             draft.runs += runs
             record_count += 1
             byte_count += len(record.data) + len(record.partition_key.encode())

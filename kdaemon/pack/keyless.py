@@ -81,7 +81,7 @@ class Keyless:
         self._names.is_used = True
         self.is_crowded_out = bool(own.queue)
         looked_at = 0
-        while own.queue and draft.records_left > 0 and looked_at < len(lanes):
+        while own.queue and draft.has_places and looked_at < len(lanes):
             count = min(
                 len(lanes) - looked_at,
                 max(LOOKED_AT_MIN, min(LOOKED_AT_MAX, own.queued_records // 8)),
@@ -93,7 +93,7 @@ class Keyless:
             if self.is_crowded_out:
                 self.is_crowded_out = all(lane.queue for lane in chosen)
             for lane in self._roomiest(chosen, now_ns):
-                if not own.queue or draft.records_left <= 0:
+                if not own.queue or not draft.has_places:
                     break
                 self._lend(lane, draft, now_ns, draw_lane)
 

@@ -366,7 +366,7 @@ class Packer:
 
     def _is_held_up_by_batch(self, lane: Lane, draft: Draft) -> bool:
         """Whether the lane stopped because the batch is full, not because the shard cannot pay."""
-        if draft.records_left <= 0:
+        if not draft.has_places:
             return True
         size = lane.first_size
         if lane is self._keyless.lane:

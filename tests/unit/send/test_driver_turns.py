@@ -10,7 +10,7 @@ import pytest
 from kdaemon.base.admission import make_frame
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
-from kdaemon.send.driver import FRAME_PIECES, TOLD_A_TURN
+from kdaemon.send.driver import DRAWN_A_TURN, FRAME_PIECES, TOLD_A_TURN
 from kdaemon.streams.stream import Stream
 from tests.kit.patience import PATIENCE_S
 from tests.kit.streams import FakeService, make_streams, turn
@@ -123,4 +123,30 @@ async def test_a_client_whose_telling_breaks_holds_up_no_other() -> None:
     clients.put(stream, 100)
     await clients.wait(100)
     clients.close()
+    await streams.aclose()
+
+
+async def test_calls_are_drawn_in_turns() -> None:
+    """All that may be out at once, 16 calls of 500 records, are drawn in several turns."""
+    service = FakeService()
+    service.answer.clear()
+    streams = make_streams(service, TEXT + "shard_records_per_second = 100000\n")
+    stream = streams.find("s")
+    assert isinstance(stream, Stream)
+    await turn()
+    assert stream.deadline_ns
+    for number in range(40):
+        records = [Record(b"x", f"k{number}-{index}") for index in range(500)]
+        frame = make_frame(records, [6] * 500, Acknowledge.DELIVERED, lambda _: None, None)
+        assert stream.submit(frame)
+    driver = stream._driver
+    most = before = 0
+    for _ in range(200):
+        await asyncio.sleep(0)
+        now = stream.counters.attempts
+        most, before = max(most, now - before), now
+    assert stream.counters.in_flight_calls == 16
+    assert most <= DRAWN_A_TURN
+    assert not driver.engine.is_idle
+    service.answer.set()
     await streams.aclose()
