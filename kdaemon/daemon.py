@@ -127,7 +127,8 @@ class Daemon:
         await self._start_admin()
         door = Door(streams, self._clock)
         kinesis = KinesisDoor(door, config.traits, secrets.randbits(64), self._turns.later)
-        streams.open_listed()
+        for _ in streams.open_listed():
+            await asyncio.sleep(0)  # probes and signals are heard
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._spool.recover(streams.find_stored, streams.is_listed)
         self.takes_records = True

@@ -8,7 +8,7 @@ row is deleted only when each of its records is delivered or is buried in the sa
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 log = logging.getLogger("kdaemon.spool")
 
 PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted, while there are any held
-PROGRESS_A_TURN = 5_000  # held frames that are looked at in a turn of the loop: 1 ms. Ours
+PROGRESS_A_TURN = 5_000  # held frames, and records of noted ones, a turn of the loop: 1 ms. Ours
 READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -256,19 +256,25 @@ class Delivery:
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        self._note(self._held.values())
+        for held in self._held.values():
+            self._note(held)
 
     def _begin_noting(self) -> None:
         self._progress_timer = None
         self._note_some(deque(self._held.values()))
 
-    def _note_some(self, held: deque[Held]) -> None:
+    def _note_some(self, looked_at: deque[Held]) -> None:
         """A part of them in this turn of the loop; the next look at all begins after the last."""
         if self.is_stopped:
             return
-        self._note([held.popleft() for _ in range(min(len(held), PROGRESS_A_TURN))])
-        if held:
-            self._later(partial(self._note_some, held))
+        pieces = 0
+        while looked_at and pieces < PROGRESS_A_TURN:
+            held = looked_at.popleft()
+            pieces += 1
+            if held.frame_id in self._held and self._note(held):
+                pieces += held.record_count
+        if looked_at:
+            self._later(partial(self._note_some, looked_at))
         else:
             self._expect_progress()
 
@@ -278,20 +284,22 @@ class Delivery:
             timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._begin_noting)
             self._progress_timer = timer
 
-    def _note(self, some: Iterable[Held]) -> None:
-        for held in some:
-            frame = held.frame
-            settled_count = len(frame.records) - frame.unsettled
-            if settled_count > held.noted:
-                held.noted = settled_count
-                # Dead ones stay open: their letters are written when the frame settles, not before.
-                still_open = {
-                    held.positions[index]
-                    for index, result in enumerate(frame.results)
-                    if result is None or not result.is_delivered
-                }
-                settled = [i for i in range(held.record_count) if i not in still_open]
-                self._owed.note(held.frame_id, encode_settled(settled, held.record_count))
+    def _note(self, held: Held) -> bool:
+        """False: there is nothing new of it."""
+        frame = held.frame
+        settled_count = len(frame.records) - frame.unsettled
+        if settled_count <= held.noted:
+            return False
+        held.noted = settled_count
+        # Dead ones stay open: their letters are written when the frame settles, not before.
+        still_open = {
+            held.positions[index]
+            for index, result in enumerate(frame.results)
+            if result is None or not result.is_delivered
+        }
+        settled = [i for i in range(held.record_count) if i not in still_open]
+        self._owed.note(held.frame_id, encode_settled(settled, held.record_count))
+        return True
 
     def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False

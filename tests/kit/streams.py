@@ -9,6 +9,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.send.client import PutAnswer
 from kdaemon.streams import Streams
@@ -118,7 +119,7 @@ def make_streams(
     config = load_config(text=text)
     memory = ByteBudget(config.memory_bytes_max)
     streams = Streams(config, service, service, clock or FakeClock(), FixedDice(), memory, spool)
-    streams.open_listed()
+    at_once(streams.open_listed())
     return streams
 
 

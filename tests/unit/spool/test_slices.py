@@ -17,7 +17,7 @@ from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.spool import COMMIT_FRAMES_MAX, Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
-from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
+from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
 TOLD = spool_module.TOLD_A_TURN // (1 + spool_module.FRAME_RECORDS) + 1
@@ -50,6 +50,9 @@ class Turns:
 
     def most(self, what: str) -> int:
         return max((n for (_, each), n in self.done.items() if each == what), default=0)
+
+    def total(self, what: str) -> int:
+        return sum(n for (_, each), n in self.done.items() if each == what)
 
     def close(self) -> None:
         self._handle.cancel()
@@ -181,26 +184,58 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
     turns = Turns()
     target, told = CountedTarget(turns), list[Frame]()
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
-        held = spool._delivery
-        assert held._progress_timer is None
-        looked: list[int] = []
-        note = held._note
+        delivery = spool._delivery
+        assert delivery._progress_timer is None
+        note = delivery._note
 
-        def counting(some: list[delivery_module.Held]) -> None:
-            looked.append(len(some))
-            note(some)
+        def counting(held: delivery_module.Held) -> bool:
+            turns.count("looked at")
+            return note(held)
 
-        monkeypatch.setattr(held, "_note", counting)
+        monkeypatch.setattr(delivery, "_note", counting)
         put_many(spool, target, COUNT, told.append)
         await until(lambda: len(target.frames) == COUNT)
-        ring(held)
-        await until(lambda: sum(looked) == COUNT)
-        assert max(looked) == 100
-        await until(lambda: held._progress_timer is not None)
+        ring(delivery)
+        await until(lambda: turns.total("looked at") == COUNT)
+        assert turns.most("looked at") == 100
+        await until(lambda: delivery._progress_timer is not None)
         for frame in target.frames:
             target.settle(frame)
-        ring(held)
-        assert held._progress_timer is None, "nothing is held, and nobody is woken"
+        ring(delivery)
+        assert delivery._progress_timer is None, "nothing is held, and nobody is woken"
+        monkeypatch.undo()
+    turns.close()
+
+
+async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "PROGRESS_A_TURN", 1_000)
+    turns = Turns()
+    target, told = CountedTarget(turns), list[Frame]()
+    async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
+        for _ in range(20):
+            assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=told.append))
+        await until(lambda: len(target.frames) == 20)
+        delivery = spool._delivery
+        note = delivery._note
+
+        def counting(held: delivery_module.Held) -> bool:
+            turns.count("noted")
+            return note(held)
+
+        monkeypatch.setattr(delivery, "_note", counting)
+        for frame in target.frames:
+            frame.results[0] = DELIVERED
+            frame.unsettled -= 1
+        first, *others = target.frames
+        ring(delivery)
+        target.settle(first)
+        await until(lambda: turns.total("noted") == 20)
+        assert turns.most("noted") == 2
+        target.settle(others[-1])
+        for frame in others[:-1]:
+            target.settle(frame)
         monkeypatch.undo()
     turns.close()
 

@@ -13,6 +13,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.observe.status import is_memory_full
 from kdaemon.spool.spool import Spool
@@ -64,7 +65,7 @@ async def restarted(
     )
     await spool.open()
     streams = Streams(config, service, service, clock, FixedDice(), memory, spool)
-    streams.open_listed()
+    at_once(streams.open_listed())
     await spool.recover(streams.find_stored, streams.is_listed)
     try:
         yield streams, spool, memory
