@@ -14,7 +14,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
-from kdaemon.settle.deadlines import Deadlines, first_of
+from kdaemon.settle.deadlines import Deadlines, first_of, pieces_of
 from kdaemon.settle.verdict import INTERNAL, told_of_record
 
 IN_FLIGHT_AT_DEADLINE = RecordResult(
@@ -322,11 +322,11 @@ class FrameLedger:
         abandoned; a slice of them.
         """
         waiting = self._deadlines.take_first(pieces_max, accepted_until_ns)
-        if not waiting:
-            waiting = first_of(self._patient, pieces_max, accepted_until_ns)
-            for frame in waiting:
-                del self._patient[frame]
-        return waiting
+        pieces_max -= sum(map(pieces_of, waiting))
+        patient = first_of(self._patient, pieces_max, accepted_until_ns)
+        for frame in patient:
+            del self._patient[frame]
+        return waiting + patient
 
     def next_sweep_ns(self) -> int | None:
         """When the next deadline or age is to be kept."""

@@ -8,6 +8,7 @@ from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.settle.deadlines import pieces_of
 from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger, Parting
 from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 
@@ -209,6 +210,18 @@ def test_only_those_who_wait_are_taken_at_the_end_of_a_drain() -> None:
     admit(ledger, waiting)
     admit(ledger, patient)
     assert ledger.take_waiting(MANY, SECOND) == [waiting]
+
+
+def test_those_with_and_without_a_deadline_are_taken_together_in_slices() -> None:
+    ledger, _, _ = make(buffer_bytes=10_000)
+    frames = [frame_of(1, deadline_ns=SECOND if number % 2 else None) for number in range(8)]
+    for number, frame in enumerate(frames):
+        frame.on_settled = lambda _: None
+        admit(ledger, frame, number)
+    pieces = 3 * pieces_of(frames[0])
+    slices = [ledger.take_waiting(pieces, 5) for _ in range(3)]
+    assert [len(each) for each in slices] == [3, 3, 0]
+    assert {frame for each in slices for frame in each} == set(frames[:6])
 
 
 def test_what_is_told_of_a_record_in_flight_is_not_a_promise() -> None:
