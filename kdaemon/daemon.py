@@ -5,7 +5,8 @@ Start: listeners are bound before the service is asked anything. Stop: SIGTERM (
 ends, what is buffered is delivered up to a deadline, and the last line says what was delivered and
 what was not.
 A second signal ends it at once, and so does the first before a door is open. The end takes the sum
-of the two times of [drain] at most, and what is closed then has CLOSE_TIMEOUT_S.
+of the two times of [drain] at most: the grace for last answers is a part of the deadline, the same
+part for all doors. What is closed then has CLOSE_TIMEOUT_S: milliseconds, unless a disk hangs.
 """
 
 import asyncio
