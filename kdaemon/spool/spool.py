@@ -326,10 +326,11 @@ class Spool:
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._delivery.note_progress()
-        while self._is_open:
-            self._commit()
+        while self._is_committing or self._ended or self._may_write:
+            if self._may_write:
+                self._commit()
             await self._quiet.wait()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # clients are told
         if self._is_worth_a_last_commit():
             self._commit()
             await self._quiet.wait()
@@ -350,12 +351,9 @@ class Spool:
         return trouble is not None and trouble.kind not in _LASTING and not self._owed.is_empty
 
     @property
-    def _is_open(self) -> bool:
-        """A commit is under way, or clients are to be told of one, or something is to be written
-        that the disk may take.
-        """
-        is_owing = bool(self._pending) or not self._owed.is_empty
-        return self._is_committing or bool(self._ended) or (is_owing and self.trouble is None)
+    def _may_write(self) -> bool:
+        """Something is to be written, and the disk takes it, as far as is known."""
+        return self.trouble is None and bool(self._pending or not self._owed.is_empty)
 
     # Commits
 
