@@ -26,16 +26,17 @@ MMAP_THRESHOLD_BYTES = 1024 * 1024  # above a body of 500 records of 1 KiB; ours
 ARENAS_MAX = 2  # one runs, the others wait for a disk or a resolver; ours, 2026-11-28
 TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # heap kept at its top, so that it is not cut and grown anew
 
-YOUNG_OBJECTS_MAX = 7_000
+YOUNG_OBJECTS_MAX = 4_000
 """Objects made, and not yet gone, before the collector looks for cycles among them. Python's 700
 are a few dozen requests that wait for the service: it looked at each of them several times, for 4 %
 of a single request's instructions. Ours, 2026-11-28."""
 
-YOUNG_LOOKS_MAX = 1
-"""Such looks before one at all that was new since the last one of these. Python's 10 are 100,000
-objects in one look: 26 ms, in which nobody is served; these are 2.4 ms. Ours, 2026-11-28."""
+YOUNG_LOOKS_MAX = 0
+"""Such looks that are not followed by one at all that was new since the last one of these: every
+second look is one. Python's 10 are 100,000 objects in one look, and 10,000 at a time: 26 ms, in
+which nobody is served; these are 1 to 4 ms. Ours, 2026-11-28."""
 
-MIDDLE_LOOKS_MAX = 200
+MIDDLE_LOOKS_MAX = 400
 """Of those, before one at everything. Python's 10 came with every million objects: a backlog of
 100,000 frames, and 0.2 s. Ours, 2026-11-28: more objects than `memory_bytes_max` has room for."""
 
