@@ -30,6 +30,7 @@ COMPILER = "cc"
 COMPILE_S = 60.0
 INDEX = "-shm"  # SQLite's shared memory: no file that anybody syncs
 INDEX_GONE = 0.5  # of losses: those after which nothing stands in its place
+NAMING = "mrud"  # operations that change a name
 _ENTRY = struct.Struct("<c3xIqQQ")  # `struct entry` of power.c
 
 
@@ -133,23 +134,32 @@ class PowerDisk:
 
     def lose_power(self) -> None:
         """The process is gone, and of what was not synced any part."""
-        self._replay()
-        indexes = [
-            (path, path.read_bytes()) for path in self.root.rglob(f"*{INDEX}") if path.is_file()
-        ]
+        image = self.root.with_name("image")
+        self.put_image(image)
+        self.forgotten_count += sum(len(node.pending) for node in self._standing(self._top))
         shutil.rmtree(self.root)
-        self.root.mkdir()
-        self._put(self.root, self._top)
-        for path, content in indexes:
-            if path.parent.is_dir() and self._dice.random() >= INDEX_GONE:
-                is_noise = self._dice.random() < 0.5
-                path.write_bytes(self._dice.randbytes(len(content)) if is_noise else content)
+        image.rename(self.root)
         self._nodes.clear()
         self._top = self._look(self.root)
 
-    def operation_count(self) -> int:
-        """Of the process that has ended and was not seen to yet."""
-        return 0 if self._journal is None else len(list(_entries(self._journal.read_bytes())))
+    def put_image(self, to: Path) -> None:
+        """Makes `to` what the disk may hold if the power fails now: each time something else. The
+        process is gone.
+        """
+        self._replay()
+        to.mkdir()
+        self._put(to, self._top)
+        for path in self.root.rglob(f"*{INDEX}"):
+            copy = to / path.relative_to(self.root)
+            if copy.parent.is_dir() and self._dice.random() >= INDEX_GONE:
+                content = path.read_bytes()
+                is_noise = self._dice.random() < 0.5
+                copy.write_bytes(self._dice.randbytes(len(content)) if is_noise else content)
+
+    def operations(self) -> str:
+        """Of the process that has ended and was not seen to yet: a letter each, as in power.c."""
+        assert self._journal is not None
+        return "".join(what for what, *_ in _entries(self._journal.read_bytes()))
 
     # What was done
 
@@ -163,7 +173,7 @@ class PowerDisk:
             node.forget_syncs()
 
     def _apply(self, what: str, number: int, inode: int, other: int, data: bytes) -> None:
-        if what in "mdru":
+        if what in NAMING:
             self._rename(what, inode, data[:other].decode(), data[other:].decode())
             return
         node = self._nodes[inode]
@@ -247,15 +257,21 @@ class PowerDisk:
             directory.pending.append(change)
         return learnt
 
+    def _standing(self, directory: Directory) -> Iterator[Node]:
+        yield directory
+        for node in {id(each): each for each in directory.whole().values()}.values():
+            if isinstance(node, Directory):
+                yield from self._standing(node)
+            else:
+                yield node
+
     def _put(self, path: Path, directory: Directory) -> None:
-        self.forgotten_count += len(directory.pending)
         for name, node in directory.after_power_loss(self._dice).items():
             to = path / name
             if isinstance(node, Directory):
                 to.mkdir(0o700)
                 self._put(to, node)
                 continue
-            self.forgotten_count += len(node.pending)
             image = node.after_power_loss(self._dice)
             with to.open("wb") as file:
                 file.truncate(len(image))  # zeros take no time

@@ -12,7 +12,7 @@ from typing import Union
 
 SECTOR_BYTES = 512  # what a disk writes whole
 SURVIVES = (0.0, 0.5, 0.9, 1.0)  # parts of what was not synced that a file may keep
-PREFIX_FRACTION = 0.5  # of directories: those whose file system keeps the order of names, mostly
+PREFIX_FRACTION = 0.25  # of directories: those whose file system keeps the order of names, mostly
 
 
 @dataclass(slots=True, eq=False)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.patience import PATIENCE_S
-from tests.kit.power import Manners, PowerDisk, library, skip_without
+from tests.kit.power import NAMING, Manners, PowerDisk, library, skip_without
 from tests.kit.store_work import MODULE, TAKEN, TAKINGS
 from tests.kit.stores import append, open_store, stored_ids
 from tests.kit.template import Stage, template
@@ -24,6 +25,7 @@ from tests.kit.template import Stage, template
 QUICK = Manners(fsync_us=(0, 0))
 MANNERS = ("kill", "loss", "loss after a kill")
 DEATHS = int(os.environ.get("POWER_DEATHS", "4"))  # of one work, which has some hundred operations
+IMAGES = max(3, DEATHS // 4)  # of a loss of power
 HEADER_BYTES, FRAME_HEAD_BYTES = 32, 24  # of SQLite's log
 
 
@@ -114,11 +116,15 @@ def beginnings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def deaths(operation_count: int, dice: random.Random) -> Iterator[tuple[int, str]]:
-    """At which operations, and how; spread over all of them, and others in each run."""
-    step = max(1, operation_count // DEATHS)
-    for at in range(1 + dice.randrange(step), operation_count + 1, step):
-        yield at, dice.choice(MANNERS)
+def deaths(operations: str, dice: random.Random) -> Iterator[tuple[int, str]]:
+    """At which operations, and how: others in each run. Half of them stand where names change: few
+    operations do that, and there is most to lose.
+    """
+    anywhere = range(1, len(operations) + 1)
+    naming = [at for at in anywhere if set(NAMING) & set(operations[max(0, at - 3) : at])]
+    for of in (anywhere, naming):
+        for at in dice.sample(of, min(len(of), -(-DEATHS // 2))):
+            yield at, dice.choice(MANNERS)
 
 
 @pytest.mark.timeout(1800)  # seconds, for POWER_DEATHS; some 2 else
@@ -130,14 +136,12 @@ def test_a_start_that_is_cut_off_anywhere_costs_nothing(
     base = beginnings[beginning]
     expected = found_in(shutil.copytree(base, tmp_path / "undisturbed") / "spool")
     for at, manner in deaths(operations_of(tmp_path, base, "none"), random.Random(seed)):
-        directory = tmp_path / str(at)
-        directory.mkdir()
+        directory = Path(tempfile.mkdtemp(dir=tmp_path))
         disk = disk_with(base, directory, seed)
         died = work(disk, "none", at)
-        end(disk, manner)
-        found = found_in(disk.root / "spool")
         where = f"seed {seed}, {manner} at operation {at}, after {died.told}"
-        assert expected | died.ids() <= found, where
+        for found in what_is_found(disk, manner):
+            assert expected | died.ids() <= found, where
         shutil.rmtree(directory)
 
 
@@ -151,15 +155,13 @@ def test_files_that_are_made_again_hold_what_was_promised_since(
     base = beginnings["killed"]
     expected = found_in(shutil.copytree(base, tmp_path / "undisturbed") / "spool")
     for at, manner in deaths(operations_of(tmp_path, base, taking), random.Random(seed)):
-        directory = tmp_path / str(at)
-        directory.mkdir()
+        directory = Path(tempfile.mkdtemp(dir=tmp_path))
         disk = disk_with(base, directory, seed)
         died = work(disk, taking, at)
-        end(disk, manner)
-        if not died.told or died.told[-1] != TAKEN:
-            found = found_in(disk.root / "spool")
-            where = f"seed {seed}, {manner} at operation {at}, after {died.told}"
-            assert expected | died.ids() <= found, where
+        where = f"seed {seed}, {manner} at operation {at}, after {died.told}"
+        for found in what_is_found(disk, manner):
+            if not died.told or died.told[-1] != TAKEN:
+                assert expected | died.ids() <= found, where
         shutil.rmtree(directory)
 
 
@@ -167,20 +169,26 @@ def disk_with(beginning: Path, directory: Path, seed: int) -> PowerDisk:
     return PowerDisk(directory, seed, QUICK, lambda root: shutil.copytree(beginning, root))
 
 
-def end(disk: PowerDisk, manner: str) -> None:
+def what_is_found(disk: PowerDisk, manner: str) -> Iterator[set[int]]:
+    """By the next start; after a loss of power there are several that it may find."""
     if manner != "loss":
         disk.killed()
-    if manner != "kill":
-        disk.lose_power()
+    for number in range(0 if manner == "kill" else IMAGES):
+        image = disk.root.parent / f"image-{number}"
+        disk.put_image(image)
+        yield found_in(image / "spool")
+        shutil.rmtree(image)
+    if manner == "kill":
+        yield found_in(disk.root / "spool")
 
 
-def operations_of(tmp_path: Path, beginning: Path, taking: str) -> int:
-    """How many operations the work has when nothing cuts it off."""
+def operations_of(tmp_path: Path, beginning: Path, taking: str) -> str:
+    """Of the work when nothing cuts it off."""
     directory = tmp_path / "whole"
     directory.mkdir()
     disk = disk_with(beginning, directory, 0)
     assert work(disk, taking, 0).code == 0
-    count = disk.operation_count()
+    operations = disk.operations()
     disk.check()
-    assert count > 50
-    return count
+    assert len(operations) > 50
+    return operations
