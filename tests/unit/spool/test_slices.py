@@ -13,13 +13,15 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import spool as spool_module
+from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
-from kdaemon.spool.spool import COMMIT_FRAMES_MAX, Spool
+from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
+COMMIT_FRAMES_MAX = COMMIT_BYTES_MAX // FRAME_COST  # with next to nothing in them
 TOLD = spool_module.TOLD_A_TURN // (1 + spool_module.FRAME_RECORDS) + 1
 HANDED_A_TURN = TURN_RECORDS // (1 + FRAME_RECORDS) + 2
 
