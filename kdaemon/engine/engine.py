@@ -18,7 +18,15 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.crowding import CROWDED_PARTS, crowded, shard_full
+from kdaemon.engine.crowding import (
+    CLOSED_LOOK_NS,
+    CROWDED_PARTS,
+    Queued,
+    Way,
+    Ways,
+    crowded,
+    shard_full,
+)
 from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
@@ -178,6 +186,32 @@ class Engine:
             return False
         self._dispatcher.queue(self._dispatcher.route(frame, frame.byte_count), now_ns)
         return True
+
+    @property
+    def map_count(self) -> int:
+        """Which map it is that `ways` goes by: another number, other ways."""
+        return self._dispatcher.map_count
+
+    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        """Where the records of a stored frame would go, and which of these ways are full. Nothing
+        is queued. None: nothing goes now, and the frame stands well on disk. See `Ways`.
+        """
+        has_shards = len(self._packer.lanes) > 1
+        if has_shards and self._flow.state is not _OPEN:
+            return None
+        runs = self._dispatcher.route(frame, frame.byte_count)
+        return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        """The shards for which more is to be read from disk, and in how many nanoseconds to ask
+        again if there is none. None: all take what comes.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return None
+        if self._flow.state is not _OPEN:
+            return set(), CLOSED_LOOK_NS
+        return self._ways(queued, free_bytes).low(lanes)
 
     def handle_results(self, batch: Batch, results: list[RecordResult], now_ns: int) -> None:
         """The answer to a batch: one result for each record sent, in order. Another number of
@@ -392,6 +426,12 @@ class Engine:
         if len(self._packer.lanes) == 1 or self._flow.state is not _OPEN:
             return []
         return crowded(runs, self.ledger)
+
+    def _ways(self, queued: Queued, free_bytes: int) -> Ways:
+        settings = self._settings
+        key_map = self._dispatcher.shard_map if settings.is_ordered else None
+        held_bytes = self.ledger.held_bytes
+        return Ways(queued, free_bytes, held_bytes, settings.aggregate_bytes_max, key_map)
 
     def _why_unavailable(self) -> ServiceError | None:
         """A service-managed stream can keep neither order nor aggregates."""

@@ -26,14 +26,9 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
-from kdaemon.spool.delivery import (
-    Delivery,
-    Lane,
-    Target,
-    WallClock,
-    frames_bytes,
-    letters_of,
-)
+from kdaemon.spool.delivery import Delivery
+from kdaemon.spool.held import frames_bytes, letters_of
+from kdaemon.spool.lane import Lane, Target, WallClock
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -338,6 +333,7 @@ class Spool:
             self._uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
+            self._owed.written(changes)
             self._succeeded(batch, commit.result(), began_ns)
         else:
             self._owed.put_back(changes)

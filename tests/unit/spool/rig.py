@@ -10,6 +10,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine.crowding import Queued, Way
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
@@ -28,6 +29,16 @@ class FakeTarget:
         self.room = room
         self.frames: list[Frame] = []
         self.waiters: list[Callable[[], None]] = []
+        self.map_count = 0
+
+    def is_calm(self, free_bytes: int) -> bool:
+        return True
+
+    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        return [Way(None, None, list(range(len(frame.records))), frame.byte_count, is_full=False)]
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        return None
 
     def submit_spooled(self, frame: Frame) -> bool:
         if self.room == 0:
