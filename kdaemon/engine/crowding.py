@@ -32,6 +32,8 @@ LOW_NS = 500_000_000
 CLOSED_LOOK_NS = 200_000_000
 """0.2 s: in an outage nothing is read; how soon its end is seen. Ours, 2026-11-28."""
 
+MEMORY_LOOK_NS = 50_000_000  # 50 ms: how soon one that has much of a small memory has less; ours
+
 PARTS_FOR_ONE = 4
 """Where memory is small: a shard of which the disk gave more than one of so many parts of it, and
 more than is free, is full as well. Ours, 2026-11-28."""
@@ -118,17 +120,22 @@ class Ways:
             if wait_ns >= LOW_NS and lane.shard_id is not None:
                 # Clients that wait for delivery may fill a queue for ever: the disk has its part.
                 wait_ns = min(wait_ns, self._wait_ns(lane, *self._queued.get(lane.shard_id, _NONE)))
-            if wait_ns < LOW_NS:
-                low.add(lane.shard_id)
-            else:
+            if wait_ns >= LOW_NS:
                 soonest_ns = min(soonest_ns, wait_ns - LOW_NS)
+            elif lane.shard_id is not None and self._has_much(lane.shard_id):
+                soonest_ns = min(soonest_ns, MEMORY_LOOK_NS)
+            else:
+                low.add(lane.shard_id)
         return low, soonest_ns
 
     def _is_full(self, lane: Lane, shard_id: str) -> bool:
         records, byte_count = self._queued.get(shard_id, _NONE)
         if self._wait_ns(lane, records, byte_count) > FULL_NS:
             return self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
-        given_bytes = held_bytes(records, byte_count)
+        return self._has_much(shard_id)
+
+    def _has_much(self, shard_id: str) -> bool:
+        given_bytes = held_bytes(*self._queued.get(shard_id, _NONE))
         return given_bytes > self._free_bytes and PARTS_FOR_ONE * given_bytes > self._all_bytes
 
     def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:

@@ -40,7 +40,7 @@ AGAIN_PARTS = 4
 """What was left is read in one of so many parts of a read: of what is read, a part only is for the
 shards that are low. Ours, 2026-11-28."""
 
-FRUIT_PARTS = 8  # a read of which fewer than one of so many parts of the records go is followed by
+FRUIT_PARTS = 16  # a read of which fewer than one of so many parts of the records go is followed by
 PAUSE_S_MIN = 0.05  # a pause, which doubles each time,
 PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a core. Ours, 2026-11-28
 
