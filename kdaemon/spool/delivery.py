@@ -17,10 +17,10 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.codec import count_settled, settled_bits
-from kdaemon.spool.held import Part, Row, frames_bytes, letters_of, narrowed, revived
+from kdaemon.spool.codec import settled_bits
+from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
 from kdaemon.spool.lane import Lane, Scan, Target, WallClock
-from kdaemon.spool.owed import DONE, Owed
+from kdaemon.spool.owed import Owed
 from kdaemon.spool.room import Room, Share
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
@@ -63,7 +63,7 @@ class Delivery:
         self._clock = clock
         self._owed = owed
         self._room = Room(memory)
-        self._rows: dict[int, Row] = {}  # of which an engine has something
+        self._held = Held(owed)
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0  # on disk, of streams that are taken
         self.unlisted_bytes = (
@@ -118,7 +118,7 @@ class Delivery:
     @property
     def held_records(self) -> int:
         """Records that an engine has and the disk too: safe, whatever becomes of the process."""
-        return sum(part.frame.unsettled for row in self._rows.values() for part in row.parts)
+        return self._held.record_count
 
     @property
     def oldest_ms(self) -> int:
@@ -127,7 +127,7 @@ class Delivery:
         """
         left = (lane.left.oldest_ms for lane in self._lanes.values())
         times = [oldest_ms for oldest_ms in left if oldest_ms is not None]
-        for row in self._rows.values():
+        for row in self._held.rows.values():
             times.append(row.accepted_ms)
             break
         return min(times, default=0)
@@ -209,7 +209,7 @@ class Delivery:
             # It is the engine's from here on, or ours still.
             self._room.give_ahead(lane.share, stored.held_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
-            row = self._rows.get(stored.id, row)
+            row = self._held.rows.get(stored.id, row)
             handed_count = self._pass_on(lane, row, part, is_again=scan.is_again)
             if handed_count is None:
                 self._room.take_back(lane.share, stored.held_bytes)
@@ -277,10 +277,7 @@ class Delivery:
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        for row in self._rows.values():
-            bitmap = row.progress()
-            if bitmap is not None:
-                self._owed.note(row.frame_id, bitmap)
+        self._held.note_progress()
 
     def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
@@ -293,7 +290,7 @@ class Delivery:
         first_id = lane.left.first_id
         after_id = lane.backlog.read_until if first_id is None else first_id
         # What an engine has, or what is delivered and the disk does not know of, is not dropped.
-        kept = {*self._rows, *self._owed.unwritten} if after_id < lane.counted_until else ()
+        kept = self._held.kept() if after_id < lane.counted_until else ()
         drop = self._loop.run_in_executor(
             self._thread,
             partial(
@@ -325,14 +322,11 @@ class Delivery:
         if not target.submit_spooled(part.frame):
             part.frame.on_settled = None  # no cycle holds data
             return None
-        count = len(part.positions)
-        row.parts.append(part)
-        row.left_count -= count
+        self._held.add(row, part)
         left.handed_over(part.loads)
-        self._rows[row.frame_id] = row
         lane.in_hand += 1
         self._room.add(lane.share, part.frame.held_bytes)
-        return count
+        return len(part.positions)
 
     def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
         """Every record of a part is delivered or dead."""
@@ -341,15 +335,9 @@ class Delivery:
         lane.left.settled(part.loads, part.map_count)
         letters = letters_of(lane.target.name, frame, row.accepted_ms, self.now_ms())
         row_bytes = 0
-        if row.settle(part):
-            del self._rows[row.frame_id]
+        if self._held.settle(row, part, letters):
             self.frame_count -= 1
             row_bytes = row.row_bytes
-            self._owed.settle(row.frame_id, letters)
-        else:
-            if not row.parts:  # the disk knows what is left
-                del self._rows[row.frame_id]
-            self._owed.note(row.frame_id, row.bitmap(), letters)
         self.read_on(lane)
         self.add(lane, -1, -row_bytes)
 
@@ -389,54 +377,31 @@ class Delivery:
     def _taken_of(self, lane: Lane, stored: StoredFrame) -> int | None:
         """The bits of what is not to be sent of a row; None: nothing of it is."""
         count = len(stored.records)
-        taken = 0 if stored.settled is None else settled_bits(stored.settled, count)
+        settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
         if stored.id > lane.counted_until:
             lane.counted_until = stored.id
-            counters, settled_count = lane.target.counters, taken.bit_count()
+            counters, settled_count = lane.target.counters, settled.bit_count()
             counters.spooled -= settled_count
             counters.settled_before += settled_count
-        unwritten = self._owed.unwritten.get(stored.id)
-        if unwritten == DONE:
-            return None
-        if unwritten is not None:
-            taken |= settled_bits(unwritten, count)
-        row = self._rows.get(stored.id)
-        if row is not None:
-            taken |= row.taken
-        if taken.bit_count() < count:
+        taken = self._held.taken_of(stored.id, settled, count)
+        if taken is None or taken.bit_count() < count:
             return taken
-        if row is None:  # the note of it was written, its deletion was not
-            self._owed.settle(stored.id, ())
-            self.frame_count -= 1
-            self.add(lane, 0, -frame_bytes(stored.byte_count))
+        self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
+        self.frame_count -= 1
+        self.add(lane, 0, -frame_bytes(stored.byte_count))
         return None
 
     def _count_corrupt(self, lane: Lane, back: ReadBack) -> None:
-        """Damaged rows are in quarantine. What an engine has of them, or has delivered, is not
-        dropped.
-        """
+        """Damaged rows are in quarantine."""
         if not back.corrupt_count:
             return
-        frame_count, record_count = back.corrupt_count, back.corrupt_record_count
-        for found in back.corrupt:
-            row = self._rows.get(found.frame_id)
-            unwritten = self._owed.unwritten.get(found.frame_id)
-            if row is not None:
-                record_count -= row.taken.bit_count()
-                row.left_count = 0
-                frame_count -= 1  # counted when its parts settle
-            elif unwritten == DONE:
-                record_count -= found.record_count
-                frame_count -= 1
-            elif unwritten is not None:
-                record_count -= count_settled(unwritten)
-            elif found.frame_id <= lane.counted_until:
-                record_count -= found.settled_count
+        spared_frames, spared_records = self._held.spare(back.corrupt, lane.counted_until)
+        record_count = back.corrupt_record_count - spared_records
         counters = lane.target.counters
         counters.spooled -= record_count
         counters.dropped[DropReason.CORRUPT] += record_count
         self.corrupt_rows += back.corrupt_count
-        self.frame_count -= frame_count
+        self.frame_count -= back.corrupt_count - spared_frames
         fields = {"stream": lane.target.name, "frames": back.corrupt_count}
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 

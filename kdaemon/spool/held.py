@@ -2,10 +2,12 @@
 
 A row is handed over in parts where shards are hot: what no engine has had is left on disk. As each
 part settles, the row's bitmap says so, and its dead records are buried in the same transaction; the
-last part deletes the row. Knows no disk and no engine.
+last part deletes the row. Once no engine has anything of a row and the disk knows its bitmap, the
+row is forgotten here: the disk says what is left. Knows no disk and no engine.
 Invariant: a record of a row is in one part, or settled, or left.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kdaemon.base.admission import make_frame
@@ -13,11 +15,12 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.engine.crowding import Way
-from kdaemon.spool.codec import encode_bits
+from kdaemon.spool.codec import count_settled, encode_bits, settled_bits
 from kdaemon.spool.left import Load
 from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.owed import DONE, Owed
 from kdaemon.spool.schema import frame_bytes
-from kdaemon.spool.values import StoredFrame
+from kdaemon.spool.values import Settled, StoredFrame
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +88,88 @@ class Row:
         self.parts.remove(part)
         self.settled |= bits_of(part.positions)
         return not self.parts and not self.left_count
+
+
+class Held:
+    """All rows of which an engine has something, by id, in the order in which they came."""
+
+    __slots__ = ("_owed", "rows")
+
+    def __init__(self, owed: Owed) -> None:
+        self._owed = owed
+        self.rows: dict[int, Row] = {}
+
+    @property
+    def record_count(self) -> int:
+        """Records that an engine has and the disk too."""
+        return sum(part.frame.unsettled for row in self.rows.values() for part in row.parts)
+
+    def add(self, row: Row, part: Part) -> None:
+        """An engine has the part now."""
+        row.parts.append(part)
+        row.left_count -= len(part.positions)
+        self.rows[row.frame_id] = row
+
+    def settle(self, row: Row, part: Part, letters: Iterable[DeadLetter]) -> bool:
+        """The part is settled, with these dead records: the disk is to be told. Whether the row is
+        done with.
+        """
+        is_done = row.settle(part)
+        if is_done:
+            self._owed.settle(row.frame_id, letters)
+        else:
+            self._owed.note(row.frame_id, row.bitmap(), letters)
+        if not row.parts:
+            del self.rows[row.frame_id]
+        return is_done
+
+    def note_progress(self) -> None:
+        """What is delivered of parts that are not settled, so that a crash sends only the rest."""
+        for row in self.rows.values():
+            bitmap = row.progress()
+            if bitmap is not None:
+                self._owed.note(row.frame_id, bitmap)
+
+    def kept(self) -> set[int]:
+        """Ids of rows that must stay on disk: it does not know all that became of them."""
+        return {*self.rows, *self._owed.unwritten}
+
+    def taken_of(self, frame_id: int, settled: int, record_count: int) -> int | None:
+        """Of a row that was read, with these bits noted: the bits of what is not to be sent. None:
+        nothing is, and nothing is left to do for it.
+        """
+        unwritten = self._owed.unwritten.get(frame_id)
+        if unwritten == DONE:
+            return None
+        if unwritten is not None:
+            settled |= settled_bits(unwritten, record_count)
+        row = self.rows.get(frame_id)
+        if row is None:
+            return settled
+        settled |= row.taken
+        return settled if settled.bit_count() < record_count else None
+
+    def spare(self, corrupt: Iterable[Settled], read_until: int) -> tuple[int, int]:
+        """Rows that are in quarantine now: how many frames of them are counted elsewhere, and how
+        many records are not lost with them, for an engine has or had them. `read_until`: up to
+        this id they were read before.
+        """
+        frame_count = record_count = 0
+        for found in corrupt:
+            row = self.rows.get(found.frame_id)
+            unwritten = self._owed.unwritten.get(found.frame_id)
+            if row is not None:
+                record_count += row.taken.bit_count()
+                row.left_count = 0
+                frame_count += 1  # counted when its parts settle
+            elif unwritten == DONE:
+                record_count += found.record_count
+                frame_count += 1
+            elif unwritten is not None:
+                record_count += count_settled(unwritten)
+            elif found.frame_id <= read_until:
+                record_count += found.settled_count
+        return frame_count, record_count
 
 
 def bits_of(positions: list[int] | range) -> int:

@@ -5,12 +5,15 @@ row goes when its last part is settled.
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdaemon.base.counters import DropReason
+from kdaemon.base.errors import SpoolError
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
@@ -193,6 +196,57 @@ async def test_in_an_outage_nothing_is_taken_and_all_goes_in_order_after(tmp_pat
         target.has_outage = False
         await until(lambda: len(target.data) == 6)
         assert target.data == [b"00", b"01", b"10", b"11", b"20", b"21"]
+
+
+async def test_notes_that_the_disk_did_not_take_are_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        target.full = {"k1"}
+        await stored(spool, target, b"a0", b"a1", b"a2")
+        real_commit = Store.commit
+        failures = iter(range(3))
+
+        def commit(store: Store, changes: Changes) -> object:
+            if next(failures, None) is not None:
+                raise SpoolError("io", "/spool", "input/output error")
+            return real_commit(store, changes)
+
+        monkeypatch.setattr(Store, "commit", commit)
+        target.settle(target.frames[0], [REFUSED, DELIVERED])
+        await until(lambda: spool.trouble is not None)
+        target.full = set()
+        await until(lambda: len(target.frames) == 2)
+        assert target.data == [b"a0", b"a2", b"a1"]
+        await until(lambda: spool.trouble is None)
+        await written(spool)
+        assert on_disk(tmp_path / "spool") == [(1, encode_settled([0, 2], 3))]
+        target.settle(target.frames[1])
+        await written(spool)
+        assert on_disk(tmp_path / "spool") == []
+    assert letters(tmp_path / "spool") == [b"a0"]
+
+
+async def test_what_was_left_is_read_when_the_disk_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        target.full = {"k1"}
+        await stored(spool, target, b"a0", b"a1")
+        real_read = Store.read
+        failures = iter(range(3))
+
+        def read(store: Store, *args: Any) -> object:
+            if next(failures, None) is not None:
+                raise SpoolError("io", "/spool", "input/output error")
+            return real_read(store, *args)
+
+        monkeypatch.setattr(Store, "read", read)
+        target.full = set()
+        await until(lambda: target.data == [b"a0", b"a1"])
 
 
 @pytest.mark.parametrize("is_settled", [True, False])
