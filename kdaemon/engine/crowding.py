@@ -21,13 +21,14 @@ CROWDED_PARTS = 2
 fills a third of a stream's buffer at most, and ten of them five sixths (dynamic thresholds,
 Choudhury and Hahne 1998)."""
 
-FULL_NS = 1_500_000_000
-"""1.5 s of the shard's pace: the disk gives a shard no more than that. Ours, 2026-11-28: with
+FULL_NS = 2_200_000_000
+"""2.2 s of the shard's pace: the disk gives a shard no more than that. Ours, 2026-11-28: with
 LOW_NS, each reading for a hot shard brings it a second of its pace."""
 
-LOW_NS = 500_000_000
-"""0.5 s of the shard's pace: with less than that waiting for it, a shard is read for. Ours,
-2026-11-28: a read and its hand-over take some 20 ms, behind a commit on a slow disk 100 ms more."""
+LOW_NS = 1_200_000_000
+"""1.2 s of the shard's pace: with less than that waiting for it, a shard is read for. Ours,
+2026-11-28: a read and its hand-over take some 20 ms, behind a commit on a slow disk 100 ms more;
+and a shard for which records are left on disk is more than `heat.BACKLOGGED_NS` behind."""
 
 CLOSED_LOOK_NS = 200_000_000
 """0.2 s: in an outage nothing is read; how soon its end is seen. Ours, 2026-11-28."""

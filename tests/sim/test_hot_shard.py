@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
+from kdaemon.engine.heat import BACKLOGGED_NS
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
 from kdaemon.sandbox.service import Taken
@@ -88,9 +90,15 @@ def test_the_others_drain_at_their_pace(
     while not sum(taken):
         world.run_until(world.now_ns + MS)
     begin_ns = world.now_ns  # of the service's being well
+    backlogs_ns: list[int] = []  # of the hot shard, as pages show it, while some of it is left
     while life.frame_count:
         world.run_until(world.now_ns + SECOND)
         assert world.now_ns < begin_ns + 600 * SECOND
+        if any(not lane.left.is_empty for lane in life.spool._delivery._lanes.values()):
+            heat = at_once(life.engine.heat(world.now_ns))
+            backlogs_ns.append(heat.shards[HOT].backlog_ns)
+    assert backlogs_ns
+    assert min(backlogs_ns) > BACKLOGGED_NS, "the log names it"
     assert taken == offered
     assert life.counters.unaccounted() == 0
     for shard, count in enumerate(offered):
