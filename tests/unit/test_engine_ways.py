@@ -81,6 +81,13 @@ def test_in_little_memory_a_shard_with_much_of_it_is_full() -> None:
     assert full_ways(rig, queued, given_bytes - 1) == []
 
 
+def test_no_memory_makes_no_shard_full_that_has_none() -> None:
+    """Others have more than the backlog's part; the first frame of a stream goes all the same."""
+    rig = a_rig()
+    assert full_ways(rig, {}, -MUCH) == []
+    assert rig.engine.low_shards({}, -MUCH) == ({"shard-0", "shard-1"}, FULL_NS)
+
+
 def test_shards_are_read_for_while_little_waits_for_them() -> None:
     rig = a_rig()
     hold(rig, "shard-0", LOW + 100)
