@@ -74,12 +74,23 @@ def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
     """Which records of a frame are known to be settled, by index. Raises ValueError for an index
     out of range.
     """
-    bits = 0
+    return encode_bits(bits_of(indices, record_count), record_count)
+
+
+def bits_of(indices: Iterable[int], record_count: int) -> int:
+    """Bit i is record i. Raises ValueError for an index out of range."""
+    bitmap = bytearray((record_count + 7) // 8)
     for index in indices:
         if not 0 <= index < record_count:
             raise ValueError(f"record {index} of a frame of {record_count}")
-        bits |= 1 << index
-    return encode_bits(bits, record_count)
+        bitmap[index >> 3] |= 1 << (index & 7)
+    return int.from_bytes(bitmap, "little")
+
+
+def indices_of(bits: int, record_count: int) -> list[int]:
+    """What `bits_of` was given, in order, each once."""
+    bitmap = bits.to_bytes((record_count + 7) // 8, "little")
+    return [index for index in range(record_count) if bitmap[index >> 3] >> (index & 7) & 1]
 
 
 def encode_bits(bits: int, record_count: int) -> bytes:
@@ -112,5 +123,4 @@ def count_settled(settled: bytes) -> int:
 
 def settled_indices(settled: bytes, record_count: int) -> list[int]:
     """The indices that `encode_settled` was given, in order. Raises as `settled_bits`."""
-    bits = settled_bits(settled, record_count)
-    return [index for index in range(record_count) if bits >> index & 1]
+    return indices_of(settled_bits(settled, record_count), record_count)

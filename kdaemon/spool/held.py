@@ -15,7 +15,7 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.engine.crowding import Way
-from kdaemon.spool.codec import count_settled, encode_bits, settled_bits
+from kdaemon.spool.codec import bits_of, count_settled, encode_bits, indices_of, settled_bits
 from kdaemon.spool.left import Load
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import DONE, Owed
@@ -56,8 +56,13 @@ class Row:
         """As bits: what is not left."""
         bits = self.settled
         for part in self.parts:
-            bits |= bits_of(part.positions)
+            bits |= self._bits(part)
         return bits
+
+    def _bits(self, part: Part) -> int:
+        if isinstance(part.positions, range):  # all of the row
+            return (1 << self.record_count) - 1
+        return bits_of(part.positions, self.record_count)
 
     def progress(self) -> bytes | None:
         """What the disk is to be told of records that were delivered since it was last told; None:
@@ -74,20 +79,21 @@ class Row:
         self.noted_count = 0
         for part in self.parts:
             self.noted_count += len(part.positions) - part.frame.unsettled
-            bits |= bits_of(
-                [
-                    position
-                    for position, result in zip(part.positions, part.frame.results, strict=True)
-                    if result is not None and result.is_delivered
-                ]
+            delivered = (
+                position
+                for position, result in zip(part.positions, part.frame.results, strict=True)
+                if result is not None and result.is_delivered
             )
+            bits |= bits_of(delivered, self.record_count)
         return encode_bits(bits, self.record_count)
 
     def settle(self, part: Part) -> bool:
         """A part is settled; whether the row is done with."""
         self.parts.remove(part)
-        self.settled |= bits_of(part.positions)
-        return not self.parts and not self.left_count
+        if not self.parts and not self.left_count:
+            return True
+        self.settled |= self._bits(part)
+        return False
 
 
 class Held:
@@ -172,22 +178,13 @@ class Held:
         return frame_count, record_count
 
 
-def bits_of(positions: list[int] | range) -> int:
-    if isinstance(positions, range):  # of a whole row
-        return (1 << len(positions)) - 1
-    bits = 0
-    for position in positions:
-        bits |= 1 << position
-    return bits
-
-
 def revived(stored: StoredFrame, taken: int, accepted_ns: int) -> tuple[Row, Part]:
     """A row as it was read, and all of it that is not `taken` as an engine takes it."""
     records = stored.records
     count = len(records)
     positions: list[int] | range = range(count)
     if taken:
-        positions = [index for index in positions if not taken >> index & 1]
+        positions = indices_of(~taken & ((1 << count) - 1), count)
         records = [records[index] for index in positions]
     sizes = [
         len(record.data) + (len(record.partition_key.encode()) or SPREAD_KEY_BYTES)

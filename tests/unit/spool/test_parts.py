@@ -4,6 +4,7 @@ row goes when its last part is settled.
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,34 @@ async def test_when_the_shards_change_what_was_left_goes_first(tmp_path: Path) -
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
         assert target.counters.unaccounted() == target.counters.spooled == 0
+
+
+async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        target.full = {"k1"}
+        for number in range(3):
+            await stored(spool, target, b"%d0" % number, b"%d1" % number)
+        begun, may_end, real_read = threading.Event(), threading.Event(), Store.read
+
+        def read(store: Store, *args: Any) -> object:
+            back = real_read(store, *args)
+            begun.set()
+            may_end.wait(PATIENCE_S)
+            return back
+
+        monkeypatch.setattr(Store, "read", read)
+        target.full = {"k9"}  # not calm
+        await until(begun.is_set)
+        target.map_count += 1
+        lane = spool._delivery.lane(target, is_listed=True)
+        # By hand, for the thread that commits is reading.
+        spool._delivery.offer(lane, 100, a_frame(b"30", b"31"), 1)
+        may_end.set()
+        await until(lambda: len(target.data) >= 6 and lane.backlog.is_read)
+        assert target.data == [b"00", b"10", b"20", b"01", b"11", b"21"], "100 is not on disk"
 
 
 async def test_in_an_outage_nothing_is_taken_and_all_goes_in_order_after(tmp_path: Path) -> None:
