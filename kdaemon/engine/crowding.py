@@ -112,6 +112,14 @@ class Ways:
                 ways.append(Way(order, shard_id, indices, _bytes_of(run, indices), is_full))
         return ways
 
+    def has_full(self, lanes: Iterable[Lane]) -> bool:
+        """Whether a shard may be full, whoever gave it what waits for it."""
+        return any(
+            self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
+            or self._is_much(held_bytes(lane.backlog_records, lane.backlog_bytes))
+            for lane in lanes
+        )
+
     def low(self, lanes: Iterable[Lane]) -> tuple[set[str | None], int]:
         """The shards that are to be read for, and in how many nanoseconds the next one is."""
         low: set[str | None] = set()
@@ -139,8 +147,10 @@ class Ways:
         """Never one that has nothing: its first records may go beyond what is free (`room.py`)."""
         if shard_id not in self._queued:
             return False
-        given_bytes = held_bytes(*self._queued[shard_id])
-        return given_bytes > self._free_bytes and PARTS_FOR_ONE * given_bytes > self._all_bytes
+        return self._is_much(held_bytes(*self._queued[shard_id]))
+
+    def _is_much(self, lane_bytes: int) -> bool:
+        return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
 
     def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:
         """How long the shard takes for so much, about. An aggregate costs it one record."""

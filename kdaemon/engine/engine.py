@@ -192,6 +192,15 @@ class Engine:
         """Which map it is that `ways` goes by: another number, other ways."""
         return self._dispatcher.map_count
 
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether `ways` is to be asked for each stored frame: a shard may be full, or nothing goes
+        now. Looks at all shards.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return False
+        return self._flow.state is not _OPEN or self._ways({}, free_bytes).has_full(lanes)
+
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the records of a stored frame would go, and which of these ways are full. Nothing
         is queued. None: nothing goes now, and the frame stands well on disk. See `Ways`.

@@ -36,6 +36,8 @@ them: reviving and routing them takes some 4 ms. Ours, 2026-11-28."""
 
 FRAME_RECORDS = 8
 
+LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
+
 AGAIN_PARTS = 4
 """What was left is read in one of so many parts of a read: of what is read, a part only is for the
 shards that are low. Ours, 2026-11-28."""
@@ -310,7 +312,7 @@ class Delivery:
         """
         free_bytes = self._room.free_bytes(lane.share)
         left, target = lane.left, lane.target
-        if not left.is_empty or not target.is_calm(free_bytes):
+        if not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
             ways = target.ways(part.frame, left.queued, free_bytes)
             if ways is None:
                 return None
@@ -327,6 +329,19 @@ class Delivery:
         lane.in_hand += 1
         self._room.add(lane.share, part.frame.held_bytes)
         return len(part.positions)
+
+    def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
+        """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
+        once for so many records, for a look and the ways of a frame take a part of its work.
+        """
+        if lane.target.is_calm(free_bytes):
+            lane.next_look_count = 0
+            return False
+        if lane.next_look_count <= 0:
+            lane.next_look_count = LOOK_RECORDS
+            lane.is_crowded = lane.target.is_crowded(free_bytes)
+        lane.next_look_count -= record_count
+        return lane.is_crowded
 
     def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
         """Every record of a part is delivered or dead."""

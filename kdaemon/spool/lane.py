@@ -50,6 +50,12 @@ class Target(Protocol):
         """
         ...
 
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether a shard may be full, or nothing goes now: then `ways` says more. Costs as much as
+        some records.
+        """
+        ...
+
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the frame's records would go, and for which shards there is no room; None: there is
         none for any, as in an outage. `queued`: what the spool gave.
@@ -103,6 +109,8 @@ class Lane:
     in_hand: int = 0
     stored_bytes: int = 0
     counted_until: int = 0
+    is_crowded: bool = False  # at the last look; the next one after so many records:
+    next_look_count: int = 0
     pause_s: float = 0.0  # after the last scan, of which too little could be handed over
     is_reading: bool = False  # or its oldest frames are being dropped
     is_dropping: bool = False

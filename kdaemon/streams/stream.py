@@ -359,6 +359,10 @@ class Stream:
         held_bytes = self.engine.ledger.held_bytes
         return held_bytes * CALM_PARTS <= held_bytes + self._spool_room(free_bytes)
 
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether a shard may be full. As the engine's."""
+        return self.engine.is_crowded(self._spool_room(free_bytes))
+
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the records of a frame that stands in the spool would go. `free_bytes`: of memory,
         which the spool may still give to the stream. As the engine's.

@@ -69,6 +69,23 @@ def test_what_waits_for_another_shard_of_its_frame_makes_none_full() -> None:
     assert full_ways(rig, {"shard-0": (10 * FULL, FULL)}) == []
 
 
+def test_a_stream_is_crowded_when_a_shard_may_be_full_or_nothing_goes() -> None:
+    rig = a_rig()
+    assert not rig.engine.is_crowded(MUCH)
+    hold(rig, "shard-0", FULL)
+    assert not rig.engine.is_crowded(MUCH)
+    assert rig.engine.is_crowded(held_bytes(FULL, 3 * FULL) - 1)
+    hold(rig, "shard-0", 1)
+    assert rig.engine.is_crowded(MUCH)
+    out = a_rig()
+    hold(out, "shard-0", 1)
+    out.fail(out.call(), ServiceError("ReadTimeout", ""))
+    assert out.engine.is_crowded(MUCH)
+    alone = Rig(ROOMY, shard_count=1)
+    hold(alone, "shard-0", 10 * FULL)
+    assert not alone.engine.is_crowded(MUCH)
+
+
 def test_in_little_memory_a_shard_with_much_of_it_is_full() -> None:
     rig = a_rig()
     hold(rig, "shard-0", 100)

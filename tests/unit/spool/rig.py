@@ -39,6 +39,9 @@ class FakeTarget:
     def is_calm(self, free_bytes: int) -> bool:
         return not (self.full or self.has_outage)
 
+    def is_crowded(self, free_bytes: int) -> bool:
+        return True
+
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         if self.has_outage:
             return None
