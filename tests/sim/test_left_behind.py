@@ -23,7 +23,7 @@ from kdaemon.spool.spool import STORED
 from tests.kit.disk_world import MIB, DiskWorld, Life
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults
 
-SEEDS = range(6)
+SEEDS = range(4)
 SHARDS = 6
 KEYS = 200
 HOT_KEYS = (1, 2, 8)  # that most records are of, by seed
