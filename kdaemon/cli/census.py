@@ -4,6 +4,7 @@ Reads only. Sits beside `spool/view.py`, which knows frames and single letters.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
+from kdaemon.spool.codec import count_settled
 from kdaemon.spool.store import StoreView, Verification
 
 _INTERRUPT_AGAIN_S = 0.05
@@ -19,11 +21,13 @@ _INTERRUPT_AGAIN_S = 0.05
 @dataclass(frozen=True, slots=True)
 class Census:
     """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
-    stream cannot be told any more.
+    stream cannot be told any more. `settled`: by stream, records of frames that stand here still
+    which are known to be delivered or buried: the rest of their frames waits for slower shards.
     """
 
     letters: dict[str, tuple[int, int]]
     quarantine: dict[str, int]
+    settled: dict[str, int]
 
 
 def take_census(view: StoreView) -> Census:
@@ -37,7 +41,13 @@ def take_census(view: StoreView) -> Census:
             "SELECT coalesce(s.name, ''), count(*) FROM quarantine q"
             " LEFT JOIN stream s ON s.key = q.stream GROUP BY 1"
         ).fetchall()
-    return Census({row[0]: (row[1], row[2]) for row in letters}, dict(quarantine))
+        settled: Counter[str] = Counter()
+        for name, bitmap in connection.execute(
+            "SELECT s.name, p.settled FROM progress p JOIN frame f ON f.id = p.id"
+            " JOIN stream s ON s.key = f.stream WHERE typeof(p.settled) = 'blob'"
+        ):
+            settled[name] += count_settled(bitmap)
+    return Census({row[0]: (row[1], row[2]) for row in letters}, dict(quarantine), settled)
 
 
 def set_aside_files(directory: str) -> list[str]:

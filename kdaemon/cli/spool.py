@@ -50,7 +50,7 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
             {
                 "stream": name,
                 "frames": backlog.frame_count if backlog else 0,
-                "records": backlog.record_count if backlog else 0,
+                "records": backlog.record_count - census.settled.get(name, 0) if backlog else 0,
                 "bytes": backlog.byte_count if backlog else 0,
                 "oldest": time_text(backlog.oldest_ms) if backlog else None,
                 "oldest_age_ms": max(0, now_ms - backlog.oldest_ms) if backlog else None,

@@ -30,6 +30,7 @@ from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
+from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
 from kdaemon.pace.flow import Flow, FlowState
 from kdaemon.pace.latency import CallLatency
@@ -190,6 +191,41 @@ class Engine:
             return False
         self._dispatcher.queue(self._dispatcher.route(frame, frame.byte_count), now_ns)
         return True
+
+    @property
+    def map_count(self) -> int:
+        """Which map it is that `ways` goes by: another number, other ways."""
+        return self._dispatcher.map_count
+
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether `ways` is to be asked for each stored frame: a shard may be full, or nothing goes
+        now. Looks at all shards.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return False
+        return self._flow.state is not _OPEN or self._ways({}, free_bytes).has_full(lanes)
+
+    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        """Where the records of a stored frame would go, and which of these ways are full. Nothing
+        is queued. None: nothing goes now, and the frame stands well on disk. See `Ways`.
+        """
+        has_shards = len(self._packer.lanes) > 1
+        if has_shards and self._flow.state is not _OPEN:
+            return None
+        runs = self._dispatcher.route(frame, frame.byte_count)
+        return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        """The shards for which more is to be read from disk, and in how many nanoseconds to ask
+        again if there is none. None: all take what comes.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return None
+        if self._flow.state is not _OPEN:
+            return set(), CLOSED_LOOK_NS
+        return self._ways(queued, free_bytes).low(lanes)
 
     def handle_results(self, batch: Batch, results: list[RecordResult], now_ns: int) -> None:
         """The answer to a batch: one result for each record sent, in order. Another number of
@@ -422,6 +458,12 @@ class Engine:
         if not is_calm and len(self._packer.lanes) > 1:
             full |= crowded(runs, self.ledger)
         return full
+
+    def _ways(self, queued: Queued, free_bytes: int) -> Ways:
+        settings = self._settings
+        key_map = self._dispatcher.shard_map if settings.is_ordered else None
+        held_bytes = self.ledger.held_bytes
+        return Ways(queued, free_bytes, held_bytes, settings.aggregate_bytes_max, key_map)
 
     def _why_unavailable(self) -> ServiceError | None:
         """A service-managed stream can keep neither order nor aggregates."""

@@ -269,7 +269,8 @@ SPOOL: tuple[Metric[Spool], ...] = (
     Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
            lambda s: s.frame_count),
     Metric("kdaemon_spool_oldest_timestamp_seconds", _G,
-           "When the oldest frame in hand was accepted, since 1970; 0: there is none.",
+           "When the oldest frame in hand, or left on disk for a hot shard, was accepted, since"
+           " 1970; 0: there is none.",
            lambda s: s.oldest_ms, per=1_000),
     Metric("kdaemon_spool_in_trouble", _G,
            "1: the disk takes no frames; /readyz says why. `stored` is refused meanwhile.",

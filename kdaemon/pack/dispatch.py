@@ -77,6 +77,7 @@ class Dispatcher:
         self._seen = SeenShards()
         self.shard_map: ShardMap | None = None
         self.map_since_ns = now_ns
+        self.map_count = 0  # of the maps so far: which one it is that holds now
         self._told_ns = now_ns  # when the shards were told last, changed or not
         packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
 
@@ -254,6 +255,7 @@ class Dispatcher:
 
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:
         self.map_since_ns = now_ns
+        self.map_count += 1
         self._orphans += self._packer.replace_lanes(lanes)
         if self.shard_map is None:
             self._orphans.append(self._packer.take_keyless())

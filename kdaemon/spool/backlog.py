@@ -1,8 +1,9 @@
-"""Which frames of one stream stand on disk only, and which are in memory too. Pure.
+"""How far the disk is read, of one stream. Pure.
 
-Ids grow in the order of acceptance. A frame goes straight to the engine when it is committed, if
-nothing before it waits on disk and there is room; otherwise it stays on disk, and all after it do,
-until they are read back. So a stream's stored frames reach its engine in one order, always.
+Ids grow in the order of acceptance. A frame is passed on when it is committed, if all before it
+were read and there is room; otherwise it stays on disk, and all after it do, until they are read
+back. Passed on means that each of its records is an engine's, or is left behind for its shard
+(`left.py`). So a stream's stored frames are passed on in one order, always.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Backlog:
-    """`read_until`: frames up to this id are in memory, settled or gone. `last_id`: the newest
+    """`read_until`: frames up to this id were passed on, or are gone. `last_id`: the newest
     committed one. Ids belong to all streams together, so there are gaps.
     """
 
@@ -18,18 +19,22 @@ class Backlog:
     last_id: int = 0
 
     @property
-    def is_empty(self) -> bool:
-        """Nothing stands on disk only."""
+    def is_read(self) -> bool:
+        """Every frame on disk was passed on."""
         return self.read_until >= self.last_id
 
-    def committed(self, frame_id: int, *, is_taken: bool) -> None:
-        """A frame was committed; `is_taken`: the engine took it (only asked if `is_empty`)."""
+    def committed(self, frame_id: int, *, is_passed: bool) -> None:
+        """A frame was committed; `is_passed`: it was passed on (only asked if `is_read`)."""
         assert frame_id > self.last_id, "frames are committed in the order of their ids"
-        assert not is_taken or self.is_empty, "a frame overtook those before it"
+        assert not is_passed or self.is_read, "a frame overtook those before it"
         self.last_id = frame_id
-        if is_taken:
+        if is_passed:
             self.read_until = frame_id
 
     def read(self, until_id: int) -> None:
-        """Frames up to this id were taken from disk, or proved not to be there."""
+        """Frames up to this id were passed on, or proved not to be there."""
         self.read_until = max(self.read_until, until_id)
+
+    def read_again(self, after_id: int) -> None:
+        """Frames after this id are to be passed on once more: of each, what no engine has had."""
+        self.read_until = min(self.read_until, after_id)

@@ -71,23 +71,56 @@ def checksum(
 
 
 def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
-    """Which records of a frame are known to be settled: bit i of a little-endian bitmap is record
-    i (ceil(record_count / 8) bytes), then the bitmap's CRC-32, for a bit that flips to 1 would lose
-    a record. Raises ValueError for an index out of range.
+    """Which records of a frame are known to be settled, by index. Raises ValueError for an index
+    out of range.
     """
-    bits = bytearray((record_count + 7) // 8)
+    return encode_bits(bits_of(indices, record_count), record_count)
+
+
+def bits_of(indices: Iterable[int], record_count: int) -> int:
+    """Bit i is record i. Raises ValueError for an index out of range."""
+    bitmap = bytearray((record_count + 7) // 8)
     for index in indices:
         if not 0 <= index < record_count:
             raise ValueError(f"record {index} of a frame of {record_count}")
-        bits[index >> 3] |= 1 << (index & 7)
-    return bytes(bits) + _CRC.pack(zlib.crc32(bits))
+        bitmap[index >> 3] |= 1 << (index & 7)
+    return int.from_bytes(bitmap, "little")
+
+
+def indices_of(bits: int, record_count: int) -> list[int]:
+    """What `bits_of` was given, in order, each once."""
+    bitmap = bits.to_bytes((record_count + 7) // 8, "little")
+    return [index for index in range(record_count) if bitmap[index >> 3] >> (index & 7) & 1]
+
+
+def encode_bits(bits: int, record_count: int) -> bytes:
+    """Which records of a frame are known to be settled: bit i of a little-endian bitmap is record
+    i (ceil(record_count / 8) bytes), then the bitmap's CRC-32, for a bit that flips to 1 would lose
+    a record.
+    """
+    bitmap = bits.to_bytes((record_count + 7) // 8, "little")
+    return bitmap + _CRC.pack(zlib.crc32(bitmap))
+
+
+def settled_bits(settled: bytes, record_count: int) -> int:
+    """The bits that `encode_bits` was given. Raises CorruptFrame: then nothing is known, and all
+    records are to be sent.
+    """
+    bitmap = settled[: -_CRC.size]
+    is_whole = settled[len(bitmap) :] == _CRC.pack(zlib.crc32(bitmap))
+    if len(bitmap) != (record_count + 7) // 8 or not is_whole:
+        raise CorruptFrame("the bitmap of settled records is damaged")
+    return int.from_bytes(bitmap, "little") & ((1 << record_count) - 1)
+
+
+def count_settled(settled: bytes) -> int:
+    """How many records a bitmap says are settled, of a row that says nothing; 0 if damaged."""
+    try:
+        return settled_bits(settled, max(0, len(settled) - _CRC.size) * 8).bit_count()
+    except CorruptFrame:
+        return 0
 
 
 def settled_indices(settled: bytes, record_count: int) -> list[int]:
-    """The indices that `encode_settled` was given, in order, each once. Raises CorruptFrame: then
-    nothing is known, and all records are to be sent.
-    """
-    bits = settled[: -_CRC.size]
-    if len(bits) != (record_count + 7) // 8 or settled[len(bits) :] != _CRC.pack(zlib.crc32(bits)):
-        raise CorruptFrame("the bitmap of settled records is damaged")
-    return [index for index in range(record_count) if bits[index >> 3] >> (index & 7) & 1]
+    """The indices that `encode_settled` was given, in order. Raises as `settled_bits`."""
+    return indices_of(settled_bits(settled, record_count), record_count)

@@ -1,29 +1,27 @@
 """From the disk to the engines: hands frames over in order, reads back what did not fit, settles.
 
-Sits between `spool.py` (commits) and the engines. Queues: none of its own; a frame is in an engine,
-or on disk. Invariants: the frames of a stream reach its engine in the order of their ids; a frame's
-row is deleted only when each of its records is delivered or is buried in the same transaction.
+Sits between `spool.py` (commits) and the engines. Queues: none of its own; a record is in an
+engine, or on disk. A frame is handed over whole, or without the records of shards whose queues are
+full: these are left on disk (`left.py`), and read again when their shard has room. Invariants: the
+records of a stream for one shard reach its engine in the order of their frames' ids; a frame's row
+is deleted only when each of its records is delivered or is buried, in that transaction or with a
+note of it in an earlier one.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 from kdaemon.base.admission import make_frame
-from kdaemon.base.counters import DeadReason, DropReason, StreamCounters
+from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.ports import Clock
 from kdaemon.http.turns import Later
-from kdaemon.spool.backlog import Backlog
-from kdaemon.spool.codec import CorruptFrame, encode_settled, settled_indices
-from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.codec import settled_bits
+from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
+from kdaemon.spool.lane import Lane, Scan, Target, WallClock
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.room import Room, Share
 from kdaemon.spool.schema import frame_bytes
@@ -43,70 +41,15 @@ them: reviving and routing them takes 1 to 1.5 ms, and other streams wait for th
 
 FRAME_RECORDS = 8
 
+LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
 
-class WallClock(Clock, Protocol):
-    """Monotonic time, and the time of day for what is kept on disk."""
+AGAIN_PARTS = 4
+"""What was left is read in one of so many parts of a read: of what is read, a part only is for the
+shards that are low. Ours, 2026-11-28."""
 
-    def wall_seconds(self) -> float: ...
-
-
-class Target(Protocol):
-    """A stream that is stored for and delivered to (`streams.py`)."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def counters(self) -> StreamCounters: ...
-
-    @property
-    def drops_oldest(self) -> bool:
-        """Whether a full spool makes room by dropping what has waited longest."""
-        ...
-
-    def submit_spooled(self, frame: Frame) -> bool:
-        """Takes a frame that stands in the spool; False if there is no room for it."""
-        ...
-
-    def when_settled(self, callback: Callable[[], None]) -> None:
-        """Calls back once when something has settled and there may be room."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A frame that its engine has. `positions[i]`: which record of the row its record i is.
-    `noted`: how many of its records were settled when that was last noted on disk.
-    """
-
-    frame_id: int
-    lane: "Lane"
-    frame: Frame
-    accepted_ms: int
-    record_count: int  # of the row
-    row_bytes: int
-    positions: list[int] | range
-    noted: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """One stream's frames between disk and engine. `share`: what these have of the memory. `ahead`:
-    read, and not handed over yet; bound: one read. `in_hand`: frames that wait for their commit, or
-    that its engine has. `stored_bytes`: of its rows, about.
-    """
-
-    target: Target
-    share: Share
-    backlog: Backlog = field(default_factory=Backlog)
-    ahead: deque[StoredFrame] = field(default_factory=deque)
-    in_hand: int = 0
-    stored_bytes: int = 0
-    is_reading: bool = False
-    is_waiting_for_room: bool = False
-    is_turn_due: bool = False  # the rest of `ahead` in the next turn
-    is_called_back: bool = False  # when something settles; asked for once at a time
-    timer: asyncio.TimerHandle | None = None  # the end of a wait
+FRUIT_PARTS = 16  # a read of which fewer than one of so many parts of the records go is followed by
+PAUSE_S_MIN = 0.05  # a pause, which doubles each time,
+PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a core. Ours, 2026-11-28
 
 
 class Delivery:
@@ -131,7 +74,7 @@ class Delivery:
         self._clock = clock
         self._owed = owed
         self._room = Room(memory)
-        self._held: dict[int, Held] = {}
+        self._held = Held(owed)
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0  # on disk, of streams that are taken
         self.unlisted_bytes = (
@@ -148,6 +91,7 @@ class Delivery:
         elif lane.target is not target:  # it was closed while idle, and opened again
             lane.target = target
             lane.is_called_back = False  # who was asked is gone
+            lane.left.forget(target.map_count)  # with nothing on disk there is no mark
         if lane.share.is_listed is not is_listed:
             self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
             self._room.move(lane.share, is_listed=is_listed)
@@ -168,7 +112,7 @@ class Delivery:
             self._forget_if_empty(lane)
 
     def _forget_if_empty(self, lane: Lane) -> None:
-        if lane.in_hand or lane.ahead or lane.is_reading or not lane.backlog.is_empty:
+        if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
             return
         if self._lanes.get(lane.target.name) is lane:
             del self._lanes[lane.target.name]
@@ -185,94 +129,184 @@ class Delivery:
     @property
     def held_records(self) -> int:
         """Records that an engine has and the disk too: safe, whatever becomes of the process."""
-        return sum(held.frame.unsettled for held in self._held.values())
+        return self._held.record_count
 
     @property
     def oldest_ms(self) -> int:
-        """When the frame that an engine has had longest was accepted; 0: none has one."""
-        for held in self._held.values():
-            return held.accepted_ms
-        return 0
+        """When the frame was accepted that an engine has had longest, or that has been left behind
+        longest; 0: there is none.
+        """
+        left = (lane.left.oldest_ms for lane in self._lanes.values())
+        times = [oldest_ms for oldest_ms in left if oldest_ms is not None]
+        for row in self._held.rows.values():
+            times.append(row.accepted_ms)
+            break
+        return min(times, default=0)
 
     def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
-        is being dropped: that may be this very frame.
+        is being dropped: that may be this very frame. What is left of it stands on disk.
         """
         self.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
-        held = Held(frame_id, lane, own, self.now_ms(), count, row_bytes, range(count))
-        is_taken = (
-            lane.backlog.is_empty
+        self._follow_map(lane)
+        is_passed = (
+            lane.backlog.is_read
             and frame_id > lane.backlog.read_until  # else it was dropped before it was told
-            and not lane.is_reading
+            and not lane.is_dropping
             and self._room.has(lane.share, own.held_bytes)
-            and self._hand_over(held)
+            and self._pass_on(
+                lane,
+                Row(frame_id, self.now_ms(), count, row_bytes, count),
+                Part(own, range(count)),
+                is_again=False,
+            )
+            is not None
         )
-        lane.backlog.committed(frame_id, is_taken=is_taken)
+        if is_passed:
+            lane.counted_until = frame_id
+        lane.backlog.committed(frame_id, is_passed=is_passed)
         self.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
 
     def read_on(self, lane: Lane) -> None:
-        """Hands over what was read ahead, then reads more of a stream's backlog, unless it is read
+        """Passes on what was read ahead, then reads more of a stream's backlog, unless it is read
         already or there is no room.
         """
         if lane.is_reading or lane.is_waiting_for_room or lane.is_turn_due or self.is_stopped:
             return
+        if lane.is_pausing:
+            return
+        self._follow_map(lane)
+        if not self._pass_on_ahead(lane):
+            return
+        scan = self._next_scan(lane)
+        if scan is None:
+            return
+        byte_count = self._room.take_ahead(lane.share, AGAIN_PARTS if scan.is_again else 1)
+        if not byte_count:
+            self._wait_for_room(lane)
+            return
+        if scan.is_again:
+            lane.left.begin(scan.at_id)
+        lane.scan = scan
+        lane.is_reading = True
+        read = self._loop.run_in_executor(
+            self._thread,
+            self._store.read,
+            lane.target.name,
+            scan.at_id,
+            byte_count,
+            scan.until_id,
+        )
+        read.add_done_callback(partial(self._was_read, lane, scan))
+
+    def _pass_on_ahead(self, lane: Lane) -> bool:
+        """False: not all of it was, for now."""
+        scan = lane.scan
+        if scan is None:
+            return True
         record_count = 0
         while lane.ahead:
             if record_count > TURN_RECORDS:
                 lane.is_turn_due = True
                 self._later(partial(self._next_turn, lane))
-                return
-            stored = lane.ahead[0]
+                return False
+            if scan.is_again and lane.left.is_all_left:
+                self._let_go(lane)
+                break
+            stored, taken = lane.ahead[0]
             # It is the engine's from here on, or ours still.
             self._room.give_ahead(lane.share, stored.held_bytes)
-            if not self._hand_over(self._revive(lane, stored)):
+            row, part = revived(stored, taken, self._accepted_ns(stored))
+            row = self._held.rows.get(stored.id, row)
+            handed_count = self._pass_on(lane, row, part, is_again=scan.is_again)
+            if handed_count is None:
                 self._room.take_back(lane.share, stored.held_bytes)
                 self._wait_for_room(lane)
-                return
+                return False
             lane.ahead.popleft()
-            lane.backlog.read(stored.id)
+            scan.handed_count += handed_count
+            scan.at_id = stored.id
+            if not scan.is_again:
+                lane.backlog.read(stored.id)
             record_count += len(stored.records) + FRAME_RECORDS
-        if lane.backlog.is_empty:
-            return
-        byte_count = self._room.take_ahead(lane.share)
-        if not byte_count:
-            self._wait_for_room(lane)
-            return
-        lane.is_reading = True
-        after_id, until_id = lane.backlog.read_until, lane.backlog.last_id
-        read = self._loop.run_in_executor(
-            self._thread, self._store.read, lane.target.name, after_id, byte_count
-        )
-        read.add_done_callback(partial(self._was_read, lane, until_id))
+        self._end_scan(lane, scan)
+        return not lane.is_pausing
+
+    def _end_scan(self, lane: Lane, scan: Scan) -> None:
+        if lane.scan is not None:  # not let go
+            lane.scan = None
+            if scan.is_again:
+                lane.left.end(scan.end_id, lane.backlog.read_until)
+            else:
+                lane.backlog.read(scan.end_id)
+        # What was left is handed over little by little: the shard is low, and needs it now.
+        parts = scan.record_count if scan.is_again else FRUIT_PARTS
+        if scan.handed_count * parts >= scan.record_count:
+            lane.pause_s = 0.0
+        else:
+            most_s = PAUSE_S_MIN if scan.is_again else PAUSE_S_MAX
+            lane.pause_s = min(max(PAUSE_S_MIN, lane.pause_s * 2), most_s)
+            self._pause(lane, lane.pause_s)
+
+    def _next_scan(self, lane: Lane) -> Scan | None:
+        """What is to be read next: what was left for shards that are low now, then what was not
+        passed on yet, if any shard is low. None: nothing, for now.
+        """
+        backlog, left = lane.backlog, lane.left
+        if lane.is_passed_on:
+            return None
+        free_bytes = self._room.free_bytes(lane.share)
+        low = None
+        if not left.is_empty or not lane.target.is_calm(free_bytes):
+            low = lane.target.low_shards(left.queued, free_bytes)
+        after_id = left.first_id if low is None else left.first_id_of(low[0])
+        if after_id is not None:
+            return Scan(after_id, backlog.read_until, is_again=True)
+        if low is not None and (backlog.is_read or not low[0]):
+            self._pause(lane, min(max(PAUSE_S_MIN, low[1] / 1e9), READ_AGAIN_S))
+            return None
+        return Scan(backlog.read_until, backlog.last_id, is_again=False)
 
     def _next_turn(self, lane: Lane) -> None:
         lane.is_turn_due = False
         self.read_on(lane)
         self._forget_if_empty(lane)
 
+    def _follow_map(self, lane: Lane) -> None:
+        """When the shards change, what was left is read again before anything that stands behind
+        it: of some keys, records on both sides may go to one shard now.
+        """
+        map_count = lane.target.map_count
+        if lane.left.map_count != map_count:
+            first_id = lane.left.first_id
+            lane.left.forget(map_count)
+            if first_id is not None:
+                self._let_go(lane)
+                lane.backlog.read_again(first_id)
+
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        for held in self._held.values():
-            self._note(held)
+        for row in self._held.rows.values():
+            self._held.note(row)
 
     def _begin_noting(self) -> None:
         self._progress_timer = None
-        self._note_some(deque(self._held.values()))
+        self._note_some(deque(self._held.rows.values()))
 
-    def _note_some(self, looked_at: deque[Held]) -> None:
+    def _note_some(self, looked_at: deque[Row]) -> None:
         """A part of them in this turn of the loop; the next look at all begins after the last."""
         if self.is_stopped:
             return
         pieces = 0
         while looked_at and pieces < PROGRESS_A_TURN:
-            held = looked_at.popleft()
+            row = looked_at.popleft()
             pieces += 1
-            if held.frame_id in self._held and self._note(held):
-                pieces += held.record_count
+            if row.frame_id in self._held.rows and self._held.note(row):
+                pieces += row.record_count
         if looked_at:
             self._later(partial(self._note_some, looked_at))
         else:
@@ -280,26 +314,9 @@ class Delivery:
 
     def _expect_progress(self) -> None:
         """While nothing is held, nothing is looked at."""
-        if self._held and self._progress_timer is None and not self.is_stopped:
+        if self._held.rows and self._progress_timer is None and not self.is_stopped:
             timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._begin_noting)
             self._progress_timer = timer
-
-    def _note(self, held: Held) -> bool:
-        """False: there is nothing new of it."""
-        frame = held.frame
-        settled_count = len(frame.records) - frame.unsettled
-        if settled_count <= held.noted:
-            return False
-        held.noted = settled_count
-        # Dead ones stay open: their letters are written when the frame settles, not before.
-        still_open = {
-            held.positions[index]
-            for index, result in enumerate(frame.results)
-            if result is None or not result.is_delivered
-        }
-        settled = [i for i in range(held.record_count) if i not in still_open]
-        self._owed.note(held.frame_id, encode_settled(settled, held.record_count))
-        return True
 
     def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
@@ -308,48 +325,77 @@ class Delivery:
         if lane.is_reading:
             return False
         self._let_go(lane)  # the engine has no room for them, and they stand on disk
-        lane.is_reading = True  # no read meets rows that are being dropped
+        lane.is_reading = lane.is_dropping = True  # no read meets rows that are being dropped
+        first_id = lane.left.first_id
+        after_id = lane.backlog.read_until if first_id is None else first_id
+        # What an engine has, or what is delivered and the disk does not know of, is not dropped.
+        kept = self._held.kept() if after_id < lane.counted_until else ()
         drop = self._loop.run_in_executor(
             self._thread,
             partial(
                 self._store.drop_oldest,
                 lane.target.name,
                 byte_count,
-                after_id=lane.backlog.read_until,
+                after_id=after_id,
+                kept=kept,
             ),
         )
         drop.add_done_callback(partial(self._was_dropped, lane))
         return True
 
-    def _hand_over(self, held: Held) -> bool:
-        held.frame.on_settled = partial(self._settled, held)
-        if not held.lane.target.submit_spooled(held.frame):
-            held.frame.on_settled = None  # no cycle holds data
-            return False
-        self._held[held.frame_id] = held
+    def _pass_on(self, lane: Lane, row: Row, part: Part, *, is_again: bool) -> int | None:
+        """Hands over what no shard's queue is full for; the rest is left on disk. How many records
+        were handed over; None: there is no room.
+        """
+        free_bytes = self._room.free_bytes(lane.share)
+        left, target = lane.left, lane.target
+        if not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
+            ways = target.ways(part.frame, left.queued, free_bytes)
+            if ways is None:
+                return None
+            ways = left.take(row.frame_id, row.accepted_ms, ways, is_again=is_again)
+            if not ways:
+                return 0
+            part = narrowed(part, ways, left.map_count)
+        part.frame.on_settled = partial(self._settled, lane, row, part)
+        if not target.submit_spooled(part.frame):
+            part.frame.on_settled = None  # no cycle holds data
+            return None
+        self._held.add(row, part)
         if self._progress_timer is None:
             self._expect_progress()
-        held.lane.in_hand += 1
-        self._room.add(held.lane.share, held.frame.held_bytes)
-        settled_count = held.record_count - len(held.positions)
-        if settled_count:
-            counters = held.lane.target.counters
-            counters.spooled -= settled_count
-            counters.settled_before += settled_count
-        return True
+        left.handed_over(part.loads)
+        lane.in_hand += 1
+        self._room.add(lane.share, part.frame.held_bytes)
+        return len(part.positions)
 
-    def _settled(self, held: Held, frame: Frame) -> None:
-        """Every record of it is delivered or dead."""
-        frame.on_settled = None  # the cycle held -> frame -> held would wait for the collector
-        del self._held[held.frame_id]
-        self._room.add(held.lane.share, -frame.held_bytes)
-        self.frame_count -= 1
-        letters = letters_of(held.lane.target.name, frame, held.accepted_ms, self.now_ms())
-        self._owed.settle(held.frame_id, letters)
-        self.read_on(held.lane)
-        self.add(held.lane, -1, -held.row_bytes)
+    def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
+        """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
+        once for so many records, for a look and the ways of a frame take a part of its work.
+        """
+        if lane.target.is_calm(free_bytes):
+            lane.next_look_count = 0
+            return False
+        if lane.next_look_count <= 0:
+            lane.next_look_count = LOOK_RECORDS
+            lane.is_crowded = lane.target.is_crowded(free_bytes)
+        lane.next_look_count -= record_count
+        return lane.is_crowded
 
-    def _was_read(self, lane: Lane, until_id: int, read: "asyncio.Future[ReadBack]") -> None:
+    def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
+        """Every record of a part is delivered or dead."""
+        frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
+        self._room.add(lane.share, -frame.held_bytes)
+        lane.left.settled(part.loads, part.map_count)
+        letters = letters_of(lane.target.name, frame, row.accepted_ms, self.now_ms())
+        row_bytes = 0
+        if self._held.settle(row, part, letters):
+            self.frame_count -= 1
+            row_bytes = row.row_bytes
+        self.read_on(lane)
+        self.add(lane, -1, -row_bytes)
+
+    def _was_read(self, lane: Lane, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
         if read.cancelled() or self.is_stopped:
             self._let_go(lane)
@@ -361,30 +407,65 @@ class Delivery:
             self._wait_for_room(lane)
             return
         back = read.result()
-        # Newer ones are committed, and offered in their turn.
-        frames = [stored for stored in back.frames if stored.id <= until_id]
-        if back.corrupt_count:
-            counters = lane.target.counters
-            counters.spooled -= back.corrupt_record_count
-            counters.dropped[DropReason.CORRUPT] += back.corrupt_record_count
-            self.corrupt_rows += back.corrupt_count
-            self.frame_count -= back.corrupt_count
-            fields = {"stream": lane.target.name, "frames": back.corrupt_count}
-            log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
-        byte_count = sum(stored.held_bytes for stored in frames)
+        self._count_corrupt(lane, back)
+        if lane.scan is not scan:  # the shards have changed since
+            self._let_go(lane)
+            self.read_on(lane)
+            return
+        scan.end_id = scan.until_id if back.is_end else back.last_id
+        ahead = [
+            (stored, taken)
+            for stored in back.frames
+            if (taken := self._taken_of(lane, stored)) is not None
+        ]
+        byte_count = sum(stored.held_bytes for stored, _ in ahead)
         if not self._room.was_read(lane.share, byte_count):
+            self._let_go(lane)
             self._wait_for_room(lane)
             return
-        lane.ahead.extend(frames)
-        if not frames:
-            lane.backlog.read(until_id if back.is_end else min(until_id, back.last_id))
+        scan.record_count = sum(len(stored.records) for stored in back.frames)
+        lane.ahead.extend(ahead)
         lane.is_turn_due = True  # reads of many streams may end in this turn
         self._later(partial(self._next_turn, lane))
+
+    def _taken_of(self, lane: Lane, stored: StoredFrame) -> int | None:
+        """The bits of what is not to be sent of a row; None: nothing of it is."""
+        count = len(stored.records)
+        settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
+        if stored.id > lane.counted_until:
+            lane.counted_until = stored.id
+            counters, settled_count = lane.target.counters, settled.bit_count()
+            counters.spooled -= settled_count
+            counters.settled_before += settled_count
+        taken = self._held.taken_of(stored.id, settled, count)
+        if taken is None or taken.bit_count() < count:
+            return taken
+        self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
+        self.frame_count -= 1
+        self.add(lane, 0, -frame_bytes(stored.byte_count))
+        return None
+
+    def _count_corrupt(self, lane: Lane, back: ReadBack) -> None:
+        """Damaged rows are in quarantine."""
+        if not back.corrupt_count:
+            return
+        spared_frames, spared_records = self._held.spare(back.corrupt, lane.counted_until)
+        record_count = back.corrupt_record_count - spared_records
+        counters = lane.target.counters
+        counters.spooled -= record_count
+        counters.dropped[DropReason.CORRUPT] += record_count
+        self.corrupt_rows += back.corrupt_count
+        self.frame_count -= back.corrupt_count - spared_frames
+        fields = {"stream": lane.target.name, "frames": back.corrupt_count}
+        log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
     def _let_go(self, lane: Lane) -> None:
         """Keeps nothing of what was read, or was to be: all of it stands on disk."""
         lane.ahead.clear()
         self._room.give_ahead(lane.share, lane.share.ahead_bytes)
+        scan, lane.scan = lane.scan, None
+        if scan is not None and scan.is_again:
+            lane.left.end(scan.at_id, lane.backlog.read_until)
 
     def _wait_for_room(self, lane: Lane) -> None:
         """Until something of this stream settles, or for a while: other streams may hold the memory
@@ -402,9 +483,16 @@ class Delivery:
         lane.is_waiting_for_room = False
         self.read_on(lane)
 
+    def _pause(self, lane: Lane, seconds: float) -> None:
+        """Until shards are low, or so that a disk of which nothing goes takes no core."""
+        lane.is_pausing = True
+        if lane.timer is not None:
+            lane.timer.cancel()
+        lane.timer = self._loop.call_later(seconds, self._waited, lane)
+
     def _waited(self, lane: Lane) -> None:
         lane.timer = None
-        lane.is_waiting_for_room = False
+        lane.is_waiting_for_room = lane.is_pausing = False
         self.read_on(lane)
 
     def stop(self) -> None:
@@ -416,71 +504,28 @@ class Delivery:
             if lane.timer is not None:
                 lane.timer.cancel()
 
-    def _revive(self, lane: Lane, stored: StoredFrame) -> Held:
-        """A row as the engine takes it: without the records that are known to be settled."""
-        records = stored.records
-        positions: list[int] | range = range(len(records))
-        if stored.settled is not None:
-            try:
-                settled = set(settled_indices(stored.settled, len(records)))
-            except CorruptFrame:
-                settled = set()  # nothing is known: all are sent, some perhaps again
-            positions = [index for index in positions if index not in settled]
-            records = [records[index] for index in positions]
-        sizes = [
-            len(record.data) + (len(record.partition_key.encode()) or SPREAD_KEY_BYTES)
-            for record in records
-        ]
-        frame = make_frame(records, sizes, Acknowledge.STORED, None, None)
+    def _accepted_ns(self, stored: StoredFrame) -> int:
         age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
-        frame.accepted_ns = self._clock.now_ns() - age_ns
-        row_bytes = frame_bytes(stored.byte_count)
-        return Held(
-            stored.id, lane, frame, stored.accepted_ms, len(stored.records), row_bytes, positions
-        )
+        return self._clock.now_ns() - age_ns
 
     def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
-        lane.is_reading = False
+        lane.is_reading = lane.is_dropping = False
         if drop.cancelled():
             return
         # If it failed, the commit that follows meets the same disk, and says so.
         dropped = None if drop.exception() is not None else drop.result()
         if dropped is not None and dropped.record_count:
-            counters = lane.target.counters
-            counters.spooled -= dropped.record_count
-            counters.dropped[DropReason.SPOOL_FULL] += dropped.record_count
+            counters, record_count = lane.target.counters, dropped.record_count
+            for row in dropped.partly_settled:
+                record_count -= row.settled_count
+                if row.frame_id > lane.counted_until:
+                    counters.spooled -= row.settled_count
+                    counters.settled_before += row.settled_count
+            counters.spooled -= record_count
+            counters.dropped[DropReason.SPOOL_FULL] += record_count
             self.frame_count -= dropped.frame_count
             lane.backlog.read(dropped.last_id)
             self.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
-            fields = {"stream": lane.target.name, "records": dropped.record_count}
+            fields = {"stream": lane.target.name, "records": record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
         self.read_on(lane)
-
-
-def frames_bytes(frame_count: int, payload_bytes: int) -> int:
-    """What frames take of the disk, of which only the sum is known."""
-    return frame_count * frame_bytes(payload_bytes // frame_count) if frame_count else 0
-
-
-def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
-    """The dead records of a settled frame, each with its reason."""
-    attempts = frame.attempt_counts or {}
-    reasons = frame.history.dead_reasons if frame.history is not None else {}
-    letters = []
-    for index, (record, result) in enumerate(zip(frame.records, frame.results, strict=True)):
-        if result is not None and not result.is_delivered:
-            letters.append(
-                DeadLetter(
-                    stream=stream,
-                    partition_key=record.partition_key,
-                    explicit_hash_key=record.explicit_hash_key,
-                    data=record.data,
-                    reason=reasons.get(index, DeadReason.POISON).value,
-                    code=result.error_code or "",
-                    message=result.error_message or "",
-                    attempts=attempts.get(index, 0),
-                    first_ms=first_ms,
-                    last_ms=last_ms,
-                )
-            )
-    return letters

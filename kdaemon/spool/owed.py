@@ -1,6 +1,8 @@
 """What the next commit owes the disk beside new frames: deletions, bitmaps, dead letters.
 
 Filled as frames settle, taken by a commit, put back if it fails. Bound: the frames in memory.
+Invariant: what a commit has not written yet is known by the id of its frame, for a read of the disk
+does not show it.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,17 +10,21 @@ from collections.abc import Callable, Iterable
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Changes
 
+DONE = b""  # in the place of a bitmap: the frame is done with
+
 
 class Owed:
     """`on_owed` is called when something is added; it sees to it that a commit comes."""
 
-    __slots__ = ("_dead", "_on_owed", "_progress", "_settled")
+    __slots__ = ("_dead", "_on_owed", "_progress", "_settled", "unwritten")
 
     def __init__(self, on_owed: Callable[[], None]) -> None:
         self._on_owed = on_owed
         self._settled: list[int] = []
         self._progress: list[tuple[int, bytes]] = []
         self._dead: list[DeadLetter] = []
+        # The bitmap of each frame that the disk does not know yet; empty: the frame is to go.
+        self.unwritten: dict[int, bytes] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -27,6 +33,7 @@ class Owed:
     def settle(self, frame_id: int, letters: Iterable[DeadLetter]) -> None:
         """A frame is done with; its dead records, if any, are buried in the same transaction."""
         self._settled.append(frame_id)
+        self.unwritten[frame_id] = DONE
         self._dead += letters
         self._on_owed()
 
@@ -35,15 +42,28 @@ class Owed:
         self._dead += letters
         self._on_owed()
 
-    def note(self, frame_id: int, settled: bytes) -> None:
-        """A frame is partly done with."""
+    def note(self, frame_id: int, settled: bytes, letters: Iterable[DeadLetter] = ()) -> None:
+        """A frame is partly done with; dead records of that part are buried in the same transaction
+        that says so.
+        """
         self._progress.append((frame_id, settled))
+        self._dead += letters
+        self.unwritten[frame_id] = settled
         self._on_owed()
 
     def take_into(self, changes: Changes) -> None:
         changes.settled, self._settled = self._settled, []
         changes.progress, self._progress = self._progress, []
         changes.dead, self._dead = self._dead, []
+
+    def written(self, changes: Changes) -> None:
+        """The commit is on disk."""
+        unwritten = self.unwritten
+        for frame_id in changes.settled:
+            unwritten.pop(frame_id, None)
+        for frame_id, settled in changes.progress:
+            if unwritten.get(frame_id) is settled:  # no newer one
+                del unwritten[frame_id]
 
     def put_back(self, changes: Changes) -> None:
         """The commit failed: all of it is owed still, in its order."""

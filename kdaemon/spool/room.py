@@ -53,11 +53,16 @@ class Room:
             return True
         return not share.held_bytes and byte_count <= left_bytes + self._beyond_bytes(share)
 
-    def take_ahead(self, share: Share) -> int:
-        """Takes memory for one read, as much as may be; 0: there is none."""
+    def free_bytes(self, share: Share) -> int:
+        """How much more the stream may have; less than 0 if it has too much."""
+        return (PARTS * self._left_bytes(share) - share.held_bytes) // (PARTS + 1)
+
+    def take_ahead(self, share: Share, parts: int = 1) -> int:
+        """Takes memory for one read, one of so many parts of the most that one may bring, as far as
+        there is so much; 0: there is none.
+        """
         least_bytes = max(READ_BYTES_MIN, share.next_bytes)
-        more_bytes = (PARTS * self._left_bytes(share) - share.held_bytes) // (PARTS + 1)
-        byte_count = min(READ_BYTES_MAX, more_bytes)
+        byte_count = min(READ_BYTES_MAX // parts, self.free_bytes(share))
         if byte_count < least_bytes:
             byte_count = least_bytes
             if not self.has(share, byte_count):

@@ -6,13 +6,15 @@ Invariant: a frame is given out only if its checksum holds.
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kdaemon.spool import schema
-from kdaemon.spool.codec import CorruptFrame, checksum, decode_records, settled_indices
+from kdaemon.spool.codec import CorruptFrame, checksum, count_settled, decode_records, settled_bits
 from kdaemon.spool.letters import SELECT_LETTER, letter_of
-from kdaemon.spool.values import Backlog, ReadBack, StoredFrame, Verification
+from kdaemon.spool.values import Backlog, ReadBack, Settled, StoredFrame, Verification
+
+ID_END = 2**63 - 1  # above every id that SQLite can hold
 
 _PROBLEMS_MAX = 100  # more of them would tell no more
 _VERIFY_BLOCK_ROWS = 256  # read in one statement; the log cannot shrink under a longer one
@@ -113,17 +115,23 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
 
 
 def read_frames(
-    connection: sqlite3.Connection, key: int, stream: str, after_id: int, byte_count_max: int
+    connection: sqlite3.Connection,
+    key: int,
+    stream: str,
+    after_id: int,
+    byte_count_max: int,
+    until_id: int = ID_END,
 ) -> tuple[ReadBack, list[int]]:
-    """Frames of a stream after `after_id`, up to `byte_count_max` bytes of memory, as a frame takes
-    it, and at least one row; and the ids of those that are damaged.
+    """Frames of a stream after `after_id` and up to `until_id`, up to `byte_count_max` bytes of
+    memory, as a frame takes it, and at least one row; and the ids of those that are damaged.
     """
     frames: list[StoredFrame] = []
     corrupt_ids: list[int] = []
     corrupt_record_count = byte_count = 0
     last_id = after_id
     cursor = connection.execute(
-        f"{_SELECT_FRAME} WHERE f.stream = ? AND f.id > ? ORDER BY f.id", (key, after_id)
+        f"{_SELECT_FRAME} WHERE f.stream = ? AND f.id > ? AND f.id <= ? ORDER BY f.id",
+        (key, after_id, until_id),
     )
     for row in cursor:
         if row[0] <= last_id:
@@ -142,10 +150,30 @@ def read_frames(
             break
     cursor.close()
     is_end = not connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM frame WHERE stream = ? AND id > ?)", (key, last_id)
+        "SELECT EXISTS (SELECT 1 FROM frame WHERE stream = ? AND id > ? AND id <= ?)",
+        (key, last_id, until_id),
     ).fetchone()[0]
     read = ReadBack(frames, len(corrupt_ids), corrupt_record_count, last_id, is_end)
     return read, corrupt_ids
+
+
+def settled_of(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Settled]:
+    """What is noted of these frames, one for each, whether anything is noted or not."""
+    found = []
+    for frame_id in ids:
+        record_count, settled = connection.execute(
+            "SELECT f.record_count, p.settled FROM frame f LEFT JOIN progress p ON p.id = f.id"
+            " WHERE f.id = ?",
+            (frame_id,),
+        ).fetchone() or (0, None)
+        found.append(
+            Settled(
+                frame_id,
+                record_count if isinstance(record_count, int) else 0,
+                count_settled(settled) if isinstance(settled, bytes) else 0,
+            )
+        )
+    return found
 
 
 def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
@@ -169,7 +197,7 @@ def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
         raise CorruptFrame("a payload holds another number of records than its row says")
     if settled is not None:
         try:
-            settled_indices(settled if isinstance(settled, bytes) else b"", record_count)
+            settled_bits(settled if isinstance(settled, bytes) else b"", record_count)
         except CorruptFrame:
             settled = None
     return StoredFrame(

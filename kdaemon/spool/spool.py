@@ -32,14 +32,9 @@ from kdaemon.http.turns import Later, soon
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commit_queue import CommitQueue
-from kdaemon.spool.delivery import (
-    Delivery,
-    Lane,
-    Target,
-    WallClock,
-    frames_bytes,
-    letters_of,
-)
+from kdaemon.spool.delivery import Delivery
+from kdaemon.spool.held import frames_bytes, letters_of
+from kdaemon.spool.lane import Lane, Target, WallClock
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -408,6 +403,7 @@ class Spool:
             self._uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
+            self._owed.written(changes)
             self._succeeded(batch, commit.result(), began_ns)
         else:
             self._owed.put_back(changes)

@@ -10,7 +10,7 @@ letters and quarantine, each of which is counted.
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,15 @@ from kdaemon.spool.letters import DeadLetter, Letters, add_letters
 from kdaemon.spool.log import LogState, mend_log
 from kdaemon.spool.place import Found, Place, size_bytes
 from kdaemon.spool.rights import directory_error
-from kdaemon.spool.rows import backlogs, look_over, read_frames, stream_keys, verify
+from kdaemon.spool.rows import (
+    ID_END,
+    backlogs,
+    look_over,
+    read_frames,
+    settled_of,
+    stream_keys,
+    verify,
+)
 from kdaemon.spool.salvage import salvage
 from kdaemon.spool.standing import CUT_LOG, DATABASE, LOCK, LOG, Files, gone
 from kdaemon.spool.values import (
@@ -199,13 +207,16 @@ class Store:
         except SpoolError as error:
             self._restore(error)
 
-    def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
-        """Frames of a stream with ids above `after_id`, in order, up to about `byte_count_max`
-        bytes of memory and at least one if there is one. Damaged ones are moved to quarantine.
+    def read(
+        self, stream: str, after_id: int, byte_count_max: int, until_id: int = ID_END
+    ) -> ReadBack:
+        """Frames of a stream with ids above `after_id` and up to `until_id`, in order, up to about
+        `byte_count_max` bytes of memory and at least one if there is one. Damaged ones are moved to
+        quarantine.
 
         SpoolError: full, io, read_only, busy.
         """
-        return self._mending(lambda: self._read(stream, after_id, byte_count_max))
+        return self._mending(lambda: self._read(stream, after_id, byte_count_max, until_id))
 
     def backlogs(self) -> list[Backlog]:
         """What is stored, by stream; streams without a frame are left out."""
@@ -216,17 +227,20 @@ class Store:
 
         return self._mending(look)
 
-    def drop_oldest(self, stream: str, byte_count: int, *, after_id: int = 0) -> Dropped:
+    def drop_oldest(
+        self, stream: str, byte_count: int, *, after_id: int = 0, kept: Collection[int] = ()
+    ) -> Dropped:
         """Deletes a stream's oldest frames after `after_id` that hold `byte_count` bytes of payload
-        together, or all there are. Durable. SpoolError as for `commit`.
+        together, or all there are; none that is to be `kept`. Durable. SpoolError as for `commit`.
         """
 
         def drop() -> Dropped:
             with self._database.writing() as connection:
                 key = stream_keys(connection).get(stream, 0)
-                ids = oldest_frames(connection, key, after_id, byte_count)
+                ids, until_id = oldest_frames(connection, key, after_id, byte_count, kept)
+                settled = [each for each in settled_of(connection, ids) if each.settled_count]
                 dropped = remove_frames(connection, ids)
-            return Dropped(*dropped, ids[-1] if ids else after_id)
+            return Dropped(*dropped, until_id, tuple(settled))
 
         return self._mending(drop)
 
@@ -507,15 +521,18 @@ class Store:
             return self._has_reserve and self._place.has_room()
         return probed is not None
 
-    def _read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+    def _read(self, stream: str, after_id: int, byte_count_max: int, until_id: int) -> ReadBack:
         with self._database.reading() as connection:
             key = stream_keys(connection).get(stream, 0)
-            read, corrupt_ids = read_frames(connection, key, stream, after_id, byte_count_max)
+            read, corrupt_ids = read_frames(
+                connection, key, stream, after_id, byte_count_max, until_id
+            )
         if not corrupt_ids:
             return read
         with self._database.writing() as connection:
+            corrupt = tuple(settled_of(connection, corrupt_ids))
             frame_count, record_count = quarantine(connection, key, corrupt_ids, self._wall_ms())
-        return ReadBack(read.frames, frame_count, record_count, read.last_id, read.is_end)
+        return ReadBack(read.frames, frame_count, record_count, read.last_id, read.is_end, corrupt)
 
     def _checkpoint(self, how: str) -> None:
         """Copies the log into the database. Failing is no error: the log keeps what it has."""

@@ -67,12 +67,24 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How many of a frame's records are noted as settled. `record_count`: as its row says, which
+    may be damaged.
+    """
+
+    frame_id: int
+    record_count: int
+    settled_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadBack:
     """Frames of one stream, in order of id.
 
     `corrupt_count` frames were damaged and are in quarantine now; with them went
     `corrupt_record_count` records, as many as were appended. `last_id`: the next `after_id`; it
-    counts damaged frames too. `is_end`: nothing of the stream stands after `last_id`.
+    counts damaged frames too. `is_end`: nothing of what was asked for stands after `last_id`.
+    `corrupt`: what is noted of the damaged frames.
     """
 
     frames: list[StoredFrame]
@@ -80,6 +92,7 @@ class ReadBack:
     corrupt_record_count: int
     last_id: int
     is_end: bool
+    corrupt: tuple[Settled, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +113,15 @@ class Backlog:
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """What `drop_oldest` deleted. `last_id`: nothing of the stream is left from where it began up
-    to this id; the id it began after if nothing was there.
+    to this id; the id it began after if nothing was there, or something was to be kept first.
+    `partly_settled`: those of which a part was done with.
     """
 
     frame_count: int
     record_count: int
     byte_count: int
     last_id: int
+    partly_settled: tuple[Settled, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Invariant: the totals in `stream` and `total` change in the same transaction as 
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kdaemon.spool.codec import checksum
 from kdaemon.spool.rows import stream_checksum
@@ -131,21 +131,33 @@ def forget_quarantine(connection: sqlite3.Connection, stream: str) -> int:
 
 
 def oldest_frames(
-    connection: sqlite3.Connection, key: int, after_id: int, byte_count: int
-) -> list[int]:
-    """Ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes together."""
+    connection: sqlite3.Connection,
+    key: int,
+    after_id: int,
+    byte_count: int,
+    kept: Collection[int] = (),
+) -> tuple[list[int], int]:
+    """Ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes together, those
+    to be `kept` left out; and up to which id none has to be kept.
+    """
     ids = []
     cursor = connection.execute(
         "SELECT id, ifnull(length(payload), 0) FROM frame WHERE stream = ? AND id > ? ORDER BY id",
         (key, after_id),
     )
+    until_id, has_kept = after_id, False
     for frame_id, payload_bytes in cursor:
+        if frame_id in kept:
+            has_kept = True
+            continue
         ids.append(frame_id)
+        if not has_kept:
+            until_id = frame_id
         byte_count -= payload_bytes
         if byte_count <= 0:
             break
     cursor.close()
-    return ids
+    return ids, until_id
 
 
 def _keys_of(names: set[str], connection: sqlite3.Connection) -> dict[str, int]:

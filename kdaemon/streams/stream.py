@@ -27,6 +27,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
+from kdaemon.engine.ways import Queued, Way
 from kdaemon.send.driver import StreamDriver
 from kdaemon.settle.verdict import MISSING_STREAM
 from kdaemon.wire.put import PutLimits
@@ -48,6 +49,10 @@ GO_ON_A_TURN = 64
 GO_ON_NS_MAX = 1_000_000  # 1 ms
 """Requests that go on in one turn once there is word, and for how long. Ours, 2026-11-28: 20,000 of
 one record each take 150 ms, and 64 of 500 records 100, in which nobody else is served."""
+
+CALM_PARTS = 4
+"""A stream that holds at most one of so many parts of what its stored records may have is calm: it
+is read as it stands on disk. Ours, 2026-11-28."""
 
 
 class Spool(Protocol):
@@ -345,6 +350,37 @@ class Stream:
         if self.engine.ledger.held_bytes > self.config.buffer_bytes_max // 2:
             return False
         return self._driver.submit_spooled(frame)
+
+    @property
+    def map_count(self) -> int:
+        """Which map of the shards `ways` goes by."""
+        return self.engine.map_count
+
+    def is_calm(self, free_bytes: int) -> bool:
+        """Whether what the stream holds is a small part of what it may, so that no shard can have
+        taken much of it.
+        """
+        held_bytes = self.engine.ledger.held_bytes
+        return held_bytes * CALM_PARTS <= held_bytes + self._spool_room(free_bytes)
+
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether a shard may be full. As the engine's."""
+        return self.engine.is_crowded(self._spool_room(free_bytes))
+
+    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        """Where the records of a frame that stands in the spool would go. `free_bytes`: of memory,
+        which the spool may still give to the stream. As the engine's.
+        """
+        return self.engine.ways(frame, queued, self._spool_room(free_bytes))
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        """Which shards the spool is to be read for. As the engine's."""
+        return self.engine.low_shards(queued, self._spool_room(free_bytes))
+
+    def _spool_room(self, free_bytes: int) -> int:
+        """What frames of the spool may still take."""
+        held_bytes = self.engine.ledger.held_bytes
+        return min(free_bytes, self.config.buffer_bytes_max // 2 - held_bytes)
 
     def withdraw(self, frame: Frame) -> None:
         """The client of this frame has gone: what is queued of it is not sent."""

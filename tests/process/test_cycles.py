@@ -31,7 +31,7 @@ from kdaemon.door.block import Block
 from kdaemon.observe.logs import LogHandler
 from kdaemon.pack.batch import Batch
 from kdaemon.send.request import Body
-from kdaemon.spool.delivery import Held
+from kdaemon.spool.held import Part, Row
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.system import SystemClock
 from tests.kit import service as say
@@ -46,7 +46,7 @@ MIB = 1024 * 1024
 RELEASED_S = 5.0  # for what is alive still: a commit, a timer of aiohttp
 HEAD = b"Host: localhost\r\nConnection: close\r\n"
 WAITING = re.compile(r"^kdaemon_records_(buffered|in_flight|spooled)\{[^}]*\} [1-9]", re.MULTILINE)
-HOLDERS = (Frame, Batch, Block, Body, Held, DeadLetter, Record)
+HOLDERS = (Frame, Batch, Block, Body, Part, Row, DeadLetter, Record)
 
 SETTINGS = """
 endpoint_url = "{url}"

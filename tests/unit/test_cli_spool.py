@@ -262,6 +262,17 @@ def test_status_counts_each_stream_with_letters_and_quarantine(spool: Path) -> N
     assert " 1 h " in lines[2]  # and the minutes that this run has taken, if any
 
 
+def test_status_counts_no_record_of_which_is_known_that_it_is_delivered(spool: Path) -> None:
+    """Of a frame of which a part waits for a slower shard."""
+    two_streams(spool)
+    fill(spool, progress=[(1, encode_settled([0], 2)), (3, encode_settled([1], 2))])
+    streams = json.loads(at("status", spool, "--json").stdout)["streams"]
+    assert [(each["stream"], each["frames"], each["records"]) for each in streams[:2]] == [
+        ("a", 2, 2),
+        ("b", 1, 1),
+    ]
+
+
 def test_status_of_an_empty_spool_says_so(spool: Path) -> None:
     fill(spool)
     result = at("status", spool)

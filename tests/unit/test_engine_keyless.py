@@ -10,7 +10,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.cli.replay import _line
 from kdaemon.engine import EngineSettings
-from kdaemon.spool.delivery import letters_of
+from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, delivered, describe, even_shards, failed, make_frame
 from tests.kit.kcl import inner_records

@@ -10,17 +10,21 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine.ways import Queued, Way
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
 
 MIB = 1024 * 1024
+KEYS = [f"k{number}" for number in range(20)]
 DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
 
 
 class FakeTarget:
-    """A stream whose engine takes `room` frames, and settles them when the test says so."""
+    """A stream whose engine takes `room` frames, and settles them when the test says so. Each key
+    has a shard of its own; those in `full` take nothing more.
+    """
 
     def __init__(self, name: str = "s", room: int = 1_000_000) -> None:
         self.name = name
@@ -29,6 +33,30 @@ class FakeTarget:
         self.room = room
         self.frames: list[Frame] = []
         self.waiters: list[Callable[[], None]] = []
+        self.map_count = 0
+        self.full: set[str] = set()
+        self.has_outage = False
+
+    def is_calm(self, free_bytes: int) -> bool:
+        return not (self.full or self.has_outage)
+
+    def is_crowded(self, free_bytes: int) -> bool:
+        return True
+
+    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        if self.has_outage:
+            return None
+        ways: dict[str, Way] = {}
+        for index, record in enumerate(frame.records):
+            key = record.partition_key
+            way = ways.setdefault(key, Way(key, key, [], 0, is_full=key in self.full))
+            way.indices.append(index)
+        return list(ways.values())
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        if self.has_outage:
+            return set(), 1_000_000
+        return {key for key in KEYS if key not in self.full}, 1_000_000
 
     def submit_spooled(self, frame: Frame) -> bool:
         if self.room == 0:

@@ -1,4 +1,4 @@
-"""Which frames stand on disk only."""
+"""How far the disk is read."""
 
 import pytest
 from hypothesis import given
@@ -9,27 +9,27 @@ from kdaemon.spool.backlog import Backlog
 
 def test_a_frame_that_was_taken_leaves_nothing_on_disk() -> None:
     backlog = Backlog()
-    backlog.committed(3, is_taken=True)
-    assert backlog.is_empty
+    backlog.committed(3, is_passed=True)
+    assert backlog.is_read
 
 
 def test_after_one_that_was_not_taken_all_wait_until_they_are_read() -> None:
     backlog = Backlog()
-    backlog.committed(3, is_taken=False)
-    backlog.committed(7, is_taken=False)
+    backlog.committed(3, is_passed=False)
+    backlog.committed(7, is_passed=False)
     backlog.read(3)
-    assert not backlog.is_empty
+    assert not backlog.is_read
     backlog.read(7)
-    assert backlog.is_empty
+    assert backlog.is_read
 
 
 def test_a_frame_cannot_overtake_those_before_it() -> None:
     backlog = Backlog()
-    backlog.committed(3, is_taken=False)
+    backlog.committed(3, is_passed=False)
     with pytest.raises(AssertionError, match="overtook"):
-        backlog.committed(4, is_taken=True)
+        backlog.committed(4, is_passed=True)
     with pytest.raises(AssertionError, match="order"):
-        backlog.committed(3, is_taken=False)
+        backlog.committed(3, is_passed=False)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.randoms(use_true_random=False))
@@ -39,12 +39,12 @@ def test_frames_reach_the_engine_in_their_order(rooms: list[bool], dice: object)
     on_disk: list[int] = []
     engine: list[int] = []
     for frame_id, has_room in enumerate(rooms, 1):
-        is_taken = backlog.is_empty and has_room
-        backlog.committed(frame_id, is_taken=is_taken)
-        (engine if is_taken else on_disk).append(frame_id)
+        is_passed = backlog.is_read and has_room
+        backlog.committed(frame_id, is_passed=is_passed)
+        (engine if is_passed else on_disk).append(frame_id)
         if on_disk and dice.random() < 0.3:  # type: ignore[attr-defined]
             read = on_disk.pop(0)
             engine.append(read)
             backlog.read(read)
-        assert backlog.is_empty is (not on_disk)
+        assert backlog.is_read is (not on_disk)
     assert engine == sorted(engine)

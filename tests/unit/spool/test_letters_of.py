@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.counters import DeadReason
-from kdaemon.spool.delivery import letters_of
+from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import SECOND, delivered, failed
 

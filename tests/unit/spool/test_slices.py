@@ -15,6 +15,7 @@ from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
+from kdaemon.spool.held import Held, Row
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
@@ -188,13 +189,13 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         delivery = spool._delivery
         assert delivery._progress_timer is None
-        note = delivery._note
+        note = Held.note
 
-        def counting(held: delivery_module.Held) -> bool:
+        def counting(held: Held, row: Row) -> bool:
             turns.count("looked at")
-            return note(held)
+            return note(held, row)
 
-        monkeypatch.setattr(delivery, "_note", counting)
+        monkeypatch.setattr(Held, "note", counting)
         put_many(spool, target, COUNT, told.append)
         await until(lambda: len(target.frames) == COUNT)
         ring(delivery)
@@ -220,13 +221,13 @@ async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=told.append))
         await until(lambda: len(target.frames) == 20)
         delivery = spool._delivery
-        note = delivery._note
+        note = Held.note
 
-        def counting(held: delivery_module.Held) -> bool:
+        def counting(held: Held, row: Row) -> bool:
             turns.count("noted")
-            return note(held)
+            return note(held, row)
 
-        monkeypatch.setattr(delivery, "_note", counting)
+        monkeypatch.setattr(Held, "note", counting)
         for frame in target.frames:
             frame.results[0] = DELIVERED
             frame.unsettled -= 1

@@ -465,10 +465,10 @@ async def test_a_commit_does_not_wait_for_the_reads_of_many_streams(
     may_read = threading.Event()
     real_read, real_commit = Store.read, Store.commit
 
-    def read(store: Store, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
+    def read(store: Store, stream: str, after_id: int, byte_count: int, until_id: int) -> ReadBack:
         assert may_read.wait(PATIENCE_S)
         ran.append("read")
-        return real_read(store, stream, after_id, byte_count_max)
+        return real_read(store, stream, after_id, byte_count, until_id)
 
     def commit(store: Store, changes: Changes) -> Committed:
         ran.append("commit")

@@ -86,7 +86,7 @@ async def all_wait(spool: Spool) -> None:
     lanes = spool._delivery._lanes.values()
 
     def is_still() -> bool:
-        return all(lane.is_waiting_for_room or lane.backlog.is_empty for lane in lanes)
+        return all(lane.is_waiting_for_room or lane.backlog.is_read for lane in lanes)
 
     await until(is_still)
 

@@ -1,0 +1,156 @@
+"""Where the records of a stored frame go, and which shards' queues take no more from the disk: what
+is for those is left there (`spool/left.py`), and for those alone. Part of the engine; pure.
+
+Knows lanes and what the disk gave them; nothing of frames on disk. Where it sits: the spool's
+delivery asks the engine before it hands a frame over, and before it reads on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kdaemon.base.admission import held_bytes
+from kdaemon.pace.bucket import NS
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
+from kdaemon.route.shard_map import ShardMap
+
+FULL_NS = 2_200_000_000
+"""2.2 s of the shard's pace: the disk gives a shard no more than that. Ours, 2026-11-28: with
+LOW_NS, each reading for a hot shard brings it a second of its pace."""
+
+LOW_NS = 1_200_000_000
+"""1.2 s of the shard's pace: with less than that waiting for it, a shard is read for. Ours,
+2026-11-28: a read and its hand-over take some 20 ms, behind a commit on a slow disk 100 ms more;
+and a shard for which records are left on disk is more than `heat.BACKLOGGED_NS` behind."""
+
+CLOSED_LOOK_NS = 200_000_000
+"""0.2 s: in an outage nothing is read; how soon its end is seen. Ours, 2026-11-28."""
+
+MEMORY_LOOK_NS = 50_000_000  # 50 ms: how soon one that has much of a small memory has less; ours
+
+PARTS_FOR_ONE = 4
+"""Where memory is small: a shard of which the disk gave more than one of so many parts of it, and
+more than is free, is full as well. Ours, 2026-11-28."""
+
+Queued = Mapping[str, tuple[int, int]]
+"""Of each shard: records and bytes that the disk gave for it, and that are not settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Records of a stored frame that go one way. `lane`: their shard; None: any. `order`: records
+    of the same must be handed over in the order in which they came. `is_full`: the shard's queue
+    takes no more from the disk.
+    """
+
+    order: str | None
+    lane: str | None
+    indices: list[int]
+    byte_count: int
+    is_full: bool
+
+
+class Ways:
+    """Where a stream's stored records go, for one look. `queued`: what the disk gave. `free_bytes`:
+    of memory that it may still give; `held_bytes`: of what the stream holds now. `key_map`: where
+    order per key is kept, the map.
+    """
+
+    def __init__(
+        self,
+        queued: Queued,
+        free_bytes: int,
+        held_bytes: int,
+        aggregate_bytes_max: int,
+        key_map: ShardMap | None,
+    ) -> None:
+        self._queued = queued
+        self._free_bytes = free_bytes
+        self._all_bytes = held_bytes + free_bytes
+        self._aggregate_bytes_max = aggregate_bytes_max
+        self._key_map = key_map
+
+    def of(self, runs: Iterable[Run], *, may_be_full: bool) -> list[Way]:
+        """`may_be_full`: False: all lanes take what comes."""
+        ways: list[Way] = []
+        for run in runs:
+            lane = run.lane
+            shard_id = lane.shard_id
+            is_full = may_be_full and shard_id is not None and self._is_full(lane, shard_id)
+            for order, indices in self._orders(run):
+                ways.append(Way(order, shard_id, indices, _bytes_of(run, indices), is_full))
+        return ways
+
+    def has_full(self, lanes: Iterable[Lane]) -> bool:
+        """Whether a shard may be full, whoever gave it what waits for it."""
+        return any(
+            self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
+            or self._is_much(held_bytes(lane.backlog_records, lane.backlog_bytes))
+            for lane in lanes
+        )
+
+    def low(self, lanes: Iterable[Lane]) -> tuple[set[str | None], int]:
+        """The shards that are to be read for, and in how many nanoseconds the next one is."""
+        low: set[str | None] = set()
+        soonest_ns = FULL_NS
+        for lane in lanes:
+            wait_ns = self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes)
+            if wait_ns >= LOW_NS and lane.shard_id is not None:
+                # Clients that wait for delivery may fill a queue for ever: the disk has its part.
+                wait_ns = min(wait_ns, self._wait_ns(lane, *self._queued.get(lane.shard_id, _NONE)))
+            if wait_ns >= LOW_NS:
+                soonest_ns = min(soonest_ns, wait_ns - LOW_NS)
+            elif lane.shard_id is not None and self._has_much(lane.shard_id):
+                soonest_ns = min(soonest_ns, MEMORY_LOOK_NS)
+            else:
+                low.add(lane.shard_id)
+        return low, soonest_ns
+
+    def _is_full(self, lane: Lane, shard_id: str) -> bool:
+        records, byte_count = self._queued.get(shard_id, _NONE)
+        if self._wait_ns(lane, records, byte_count) > FULL_NS:
+            return self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
+        return self._has_much(shard_id)
+
+    def _has_much(self, shard_id: str) -> bool:
+        """Never one that has nothing: its first records may go beyond what is free (`room.py`)."""
+        if shard_id not in self._queued:
+            return False
+        return self._is_much(held_bytes(*self._queued[shard_id]))
+
+    def _is_much(self, lane_bytes: int) -> bool:
+        return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
+
+    def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:
+        """How long the shard takes for so much, about. An aggregate costs it one record."""
+        if self._aggregate_bytes_max:
+            records = min(records, 1 + byte_count // self._aggregate_bytes_max)
+        budget = lane.budget
+        return max(records * NS // budget.records.rate, byte_count * NS // budget.bytes.rate)
+
+    def _orders(self, run: Run) -> Iterable[tuple[str | None, list[int]]]:
+        """A key's records may go to several shards, by explicit hash keys; its order is one, and
+        goes by the shard of the key.
+        """
+        records, key_map = run.frame.records, self._key_map
+        if key_map is None or all(
+            records[index].explicit_hash_key is None or not records[index].partition_key
+            for index in run.indices
+        ):
+            return [(run.lane.shard_id, run.indices)]
+        orders: dict[str | None, list[int]] = {}
+        for index in run.indices:
+            key = records[index].partition_key
+            shard_id = run.lane.shard_id
+            if key:
+                shard_id = key_map.shards[key_map.index_of_key(key)].shard_id
+            orders.setdefault(shard_id, []).append(index)
+        return orders.items()
+
+
+def _bytes_of(run: Run, indices: list[int]) -> int:
+    sizes = run.frame.sizes
+    return run.byte_count if indices is run.indices else sum([sizes[index] for index in indices])
+
+
+_NONE = (0, 0)

@@ -1,0 +1,130 @@
+"""What is left behind on disk for shards that are slower than what comes for them. Pure.
+
+A stored frame has records for many shards. Those of a shard whose queue is full are left on disk
+when the frame is read, and the rest of it is handed over; so one hot shard holds up no other. A
+mark says for such a shard up to which frame nothing of it is left: one id, however much stands
+behind it. What of a frame was handed over is noted on its row, and no part of this.
+
+Records go by their `order`: their shard, or that of their key where order per key is kept.
+Invariants: of one order, records are handed over in the order in which they stand on disk, for what
+is marked is left until it is read again from its mark on; an order without a mark has nothing left
+up to where the stream is read. When the shards change, all is read again from the first mark on.
+Bound: a mark a shard. Where it sits: `delivery.py` asks it of each frame that it passes on.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kdaemon.engine.ways import Way
+
+
+@dataclass(slots=True)
+class Mark:
+    """Nothing of an order is left up to `after_id`. `accepted_ms`: the first that is left is about
+    as old. `lane`: the shard whose queue was full.
+    """
+
+    after_id: int
+    accepted_ms: int
+    lane: str | None
+
+
+class Load(NamedTuple):
+    """Records that were handed over for one shard."""
+
+    lane: str
+    record_count: int
+    byte_count: int
+
+
+class Left:
+    """Of one stream. `queued`: records and bytes by shard, of the loads that are not settled."""
+
+    __slots__ = ("_active", "map_count", "marks", "queued")
+
+    def __init__(self) -> None:
+        self.marks: dict[str | None, Mark] = {}
+        self.queued: dict[str, tuple[int, int]] = {}
+        self.map_count = 0  # of the map that marks and queues go by
+        self._active: set[str | None] = set()  # what is handed over as it is read again
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.marks
+
+    @property
+    def first_id(self) -> int | None:
+        """Up to this id nothing is left; None: nothing is left at all."""
+        return min((mark.after_id for mark in self.marks.values()), default=None)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest that is left was accepted, about."""
+        return min((mark.accepted_ms for mark in self.marks.values()), default=None)
+
+    def first_id_of(self, lanes: AbstractSet[str | None]) -> int | None:
+        """The same, of what is left for these shards."""
+        ids = (mark.after_id for mark in self.marks.values() if mark.lane in lanes)
+        return min(ids, default=None)
+
+    def begin(self, after_id: int) -> None:
+        """Frames are read again after this id, all of them: what is marked before it stays left."""
+        self._active = {order for order, mark in self.marks.items() if mark.after_id >= after_id}
+
+    @property
+    def is_all_left(self) -> bool:
+        """Reading on brings nothing more to hand over."""
+        return not self._active
+
+    def take(
+        self, frame_id: int, accepted_ms: int, ways: list[Way], *, is_again: bool
+    ) -> list[Way]:
+        """The ways of a frame that may be handed over; the rest is left. `is_again`: the frame is
+        read again; else it is the first one that was not passed on yet.
+        """
+        for way in ways:
+            if way.is_full and self._may_go(way.order, is_again=is_again):
+                self._active.discard(way.order)
+                self.marks[way.order] = Mark(frame_id - 1, accepted_ms, way.lane)
+        return [way for way in ways if self._may_go(way.order, is_again=is_again)]
+
+    def end(self, until_id: int, read_until: int) -> None:
+        """Frames were read again up to this id. `read_until`: the stream is passed on up to that:
+        what has reached it is not left any more.
+        """
+        for order in self._active:
+            mark = self.marks[order]
+            mark.after_id = max(mark.after_id, until_id)
+        self._active = set()
+        done = [order for order, mark in self.marks.items() if mark.after_id >= read_until]
+        for order in done:
+            del self.marks[order]
+
+    def forget(self, map_count: int) -> None:
+        """Other shards: no mark and no queue is one of theirs."""
+        self.map_count = map_count
+        self.marks.clear()
+        self.queued.clear()
+        self._active = set()
+
+    def handed_over(self, loads: Iterable[Load]) -> None:
+        for load in loads:
+            records, byte_count = self.queued.get(load.lane, (0, 0))
+            self.queued[load.lane] = (records + load.record_count, byte_count + load.byte_count)
+
+    def settled(self, loads: Iterable[Load], map_count: int) -> None:
+        """What was handed over by the map of that count is settled."""
+        if map_count != self.map_count:
+            return
+        for load in loads:
+            records, byte_count = self.queued[load.lane]
+            if records > load.record_count:
+                queued = (records - load.record_count, byte_count - load.byte_count)
+                self.queued[load.lane] = queued
+            else:
+                del self.queued[load.lane]
+
+    def _may_go(self, order: str | None, *, is_again: bool) -> bool:
+        return order not in self.marks or (is_again and order in self._active)
