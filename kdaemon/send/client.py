@@ -22,6 +22,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send import answers
+from kdaemon.send.bodies import Bodies
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import (
     CONTENT_TYPE,
@@ -117,6 +118,7 @@ class ServiceClient:
 
     __slots__ = (
         *("_access_key", "_aws", "_decode", "_encode", "_http", "_loading", "_routes", "_settings"),
+        "bodies",
         "on_new_keys",
     )
 
@@ -131,6 +133,7 @@ class ServiceClient:
         self._routes: dict[tuple[str, str | None], Route] = {}
         self._access_key = ""  # of the last route that was prepared
         self.on_new_keys: Callable[[Caller], None] | None = None
+        self.bodies = Bodies()
 
     @classmethod
     async def open(cls, settings: ClientSettings) -> Self:
@@ -341,10 +344,13 @@ class ServiceClient:
     ) -> tuple[bytes, answers.Headers]:
         """One call, and one more if its credentials were stale. Returns the 200's body and head.
 
-        `request`: what its body encodes, or the body. The bytes are made for each exchange and gone
-        once they are written: calls that wait for a slow service hold no copy of their records.
+        `request`: what its body encodes, or the body. The bytes are made for each exchange, when
+        there is room for them, and gone once they are written: calls that wait for a slow service
+        hold no copy of their records.
         """
         was_sent = False
+        waits_for = "in search of credentials"
+        stream = _stream_of(request)
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 is_second = False
@@ -354,6 +360,9 @@ class ServiceClient:
                     aws = self._aws
                     assert aws is not None
                     route = self._route(aws, operation, arn, await keys_of(aws))
+                    if stream and not self.bodies.has_room(stream):
+                        waits_for = "while the service did not read earlier calls"
+                        await self.bodies.room(stream)
                     was_sent = True
                     answer = await self._exchange(route, request, aws.trust, bytes_max, leave)
                     if answer.status == 200:
@@ -368,7 +377,7 @@ class ServiceClient:
                         await self.refresh_credentials()
         except TimeoutError:
             pass
-        state = "" if was_sent else ", most of it in search of credentials"
+        state = "" if was_sent else f", most of it {waits_for}"
         limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 
@@ -416,10 +425,12 @@ class ServiceClient:
         raise failure  # here, so that no context carries the request's headers along
 
     def _body_of(self, request: object, leave: Callable[[], bool]) -> Body:
+        stream = _stream_of(request)
         if isinstance(request, bytes):
-            return Body(request, STS_CONTENT_TYPE, leave)
+            return Body(request, STS_CONTENT_TYPE, leave, self.bodies.add(stream, len(request)))
         try:
-            return Body(self._encode(request), CONTENT_TYPE, leave)
+            body = self._encode(request)
+            return Body(body, CONTENT_TYPE, leave, self.bodies.add(stream, len(body)))
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             pass  # raised below, so that no context carries the data along
         raise ServiceError(
@@ -465,6 +476,15 @@ class ServiceClient:
         if aws.uses_proxies:
             route.go_through(proxy_to(route.url))
         return route
+
+
+def _stream_of(request: object) -> str:
+    """Whose room the body takes: a PutRecords's stream; all other calls are small, and wait for
+    none.
+    """
+    if isinstance(request, _PutByName):
+        return request.name
+    return request.arn if isinstance(request, _PutByArn) else ""
 
 
 def _empty(error: BaseException | None) -> None:
