@@ -82,7 +82,7 @@ class ChunkedBody:
         self._line = b""  # of a line that takes more than one read
         self._missing = 0  # bytes of this chunk
         self._framing_bytes = 0
-        self.data = bytearray()
+        self.data = Gathered()
 
     @property
     def is_whole(self) -> bool:
@@ -93,7 +93,7 @@ class ChunkedBody:
         while at < end and self._part is not _Part.WHOLE:
             if self._part is _Part.CONTENT:
                 stop = min(end, at + self._missing)
-                self.data += data[at:stop]
+                self.data.write(data[at:stop])
                 self._missing -= stop - at
                 at = stop
                 if not self._missing:

@@ -61,6 +61,7 @@ class HttpProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_behind_bytes",
         "_gathered",
         "_gathered_bytes",
         "_handler",
@@ -78,6 +79,7 @@ class HttpProtocol(asyncio.Protocol):
         "_transport",
         "_turn",
         "_unread",
+        "_unwritten",
         "client",
         "hub",
     )
@@ -100,6 +102,8 @@ class HttpProtocol(asyncio.Protocol):
         self._kept = Kept(self.hub.arrivals)  # `_unread`, of all memory
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
+        self._behind_bytes = 0  # answers that are there, and wait for those before them
+        self._unwritten = Kept(self.hub.arrivals)  # these, and what the client does not read
         self._is_feeding = False
         self._probe = Probe(ANSWER_START)
         self._is_reading = True
@@ -166,11 +170,13 @@ class HttpProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._is_writing_paused = True
         self._reader.since_tick = self.hub.tick
+        self._weigh_unwritten()
         self._regulate_reading()
 
     def resume_writing(self) -> None:
         self._is_writing_paused = False
         self._reader.since_tick = self.hub.tick
+        self._weigh_unwritten()
         self._go_on_in_turn()
 
     # --- the reader's calls
@@ -306,14 +312,20 @@ class HttpProtocol(asyncio.Protocol):
     def flush_answers(self, request: HttpRequest) -> None:
         """Writes what may leave now that `request` has its answer, in request order."""
         pending = self._pending
-        if not pending or pending[0] is not request:
-            return  # its turn comes when those before it are answered
+        if not pending or pending[0] is not request:  # its turn comes behind those before it
+            if request.answer is not None and self._state is _OPEN:
+                self._behind_bytes += len(request.answer.body)
+                self._weigh_unwritten()
+            return
         while pending:
             first = pending[0]
             answer = first.answer
             if answer is None:
                 break
             pending.popleft()
+            if first is not request:
+                self._behind_bytes -= len(answer.body)
+                self._weigh_unwritten()
             closes = first.closes or answer.closes or self.hub.is_draining
             has_body = first.method != "HEAD"
             is_large = len(answer.body) > GATHERED_BYTES_MAX
@@ -361,6 +373,22 @@ class HttpProtocol(asyncio.Protocol):
                     self._transport.write(piece)
         gathered.clear()
         self._gathered_bytes = 0
+        if self._is_writing_paused:
+            self._weigh_unwritten()
+
+    def _weigh_unwritten(self) -> None:
+        """Answers that cannot leave count as what waits: where memory for that is full, a client
+        that does not read loses its connection.
+        """
+        if self._state is not _OPEN:
+            return
+        byte_count = self._behind_bytes
+        if self._is_writing_paused:
+            byte_count += self._transport.get_write_buffer_size()
+        if byte_count <= GATHERED_BYTES_MAX:
+            byte_count = 0  # as every connection may have
+        if not self._unwritten.weigh(byte_count, self.reset, waits=True):
+            asyncio.get_running_loop().call_soon(self.reset)  # we may be in the transport's write
 
     # --- a client that sends no more
 
@@ -400,6 +428,8 @@ class HttpProtocol(asyncio.Protocol):
     def _drop_requests(self) -> None:
         self._unread = None
         self._kept.release()
+        self._unwritten.release()
+        self._behind_bytes = 0
         dropped = tuple(self._pending)
         self._pending.clear()
         for request in dropped:
@@ -470,6 +500,7 @@ class HttpProtocol(asyncio.Protocol):
         hub, phase = self.hub, self._reader.phase
         ticks = tick - self._reader.since_tick
         self._kept.tick()
+        self._unwritten.tick()
         if self._is_writing_paused:
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1

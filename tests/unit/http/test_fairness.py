@@ -495,3 +495,63 @@ async def test_all_connections_are_looked_at_for_one_that_is_idle(harness: Make)
     hub.sweep()
     assert not all(harness(hub=hub).transport.is_closed for _ in range(4))
     assert idle.transport.is_closed
+
+
+# --- answers that nobody reads
+
+ANSWER = bytes(100_000)
+
+
+def answers_hub(bytes_max: int) -> tuple[HttpHub, ByteBudget]:
+    budget = ByteBudget(bytes_max)
+    return HttpHub(HttpLimits(), arrivals=Arrivals(budget)), budget
+
+
+async def test_answers_that_are_not_read_have_their_memory_and_the_largest_go_first(
+    harness: Make,
+) -> None:
+    hub, budget = answers_hub(1_000_000)
+    clients = [harness(hub=hub) for _ in range(30)]
+    for client in clients:
+        client.transport.pauses_when_written = 65_536
+        client.feed(GET * 3)
+        for request in client.requests:
+            request.respond(200, ANSWER)
+        assert budget.bytes_taken <= budget.bytes_max
+        await asyncio.sleep(0)
+    lost = [client for client in clients if client.transport.abort_count]
+    assert 20 <= len(lost) < len(clients)
+    assert budget.bytes_taken > budget.bytes_max // 2
+    for client in clients:
+        client.lose()
+    assert budget.bytes_taken == 0
+
+
+async def test_answers_that_wait_for_an_earlier_one_have_their_memory(harness: Make) -> None:
+    hub, budget = answers_hub(10_000_000)
+    client = harness(hub=hub)
+    client.feed(GET * 20)
+    first, *others = client.requests
+    for request in others:
+        request.respond(200, ANSWER)
+    assert budget.bytes_taken == len(others) * len(ANSWER)
+    first.respond(200, b"")
+    assert budget.bytes_taken == 0
+    assert statuses(client.transport.take()) == [200] * 20
+
+
+async def test_a_client_that_reads_again_gives_the_memory_back_and_small_answers_take_none(
+    harness: Make,
+) -> None:
+    hub, budget = answers_hub(1_000_000)
+    client = harness(hub=hub)
+    client.transport.pauses_when_written = 65_536
+    client.feed(GET * 2)
+    client.requests[1].respond(200, b"small")
+    assert budget.bytes_taken == 0
+    client.requests[0].respond(200, ANSWER)
+    assert budget.bytes_taken > len(ANSWER)
+    client.transport.take()
+    client.protocol.resume_writing()
+    assert budget.bytes_taken == 0
+    assert not client.transport.abort_count
