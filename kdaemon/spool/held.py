@@ -222,11 +222,14 @@ def frames_bytes(frame_count: int, payload_bytes: int) -> int:
 
 
 def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
-    """The dead records of a settled frame, each with its reason."""
+    """The dead records of a settled frame, each with its reason. What was refused at the door, for
+    its shard's queue was full, is not dead: its client was told, and may send it again.
+    """
     attempts = frame.attempt_counts or {}
     reasons = frame.history.dead_reasons if frame.history is not None else {}
     letters = []
-    for index, (record, result) in enumerate(zip(frame.records, frame.results, strict=True)):
+    for index in sorted(attempts.keys() | reasons.keys()):
+        record, result = frame.records[index], frame.results[index]
         if result is not None and not result.is_delivered:
             letters.append(
                 DeadLetter(

@@ -59,6 +59,9 @@ GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to t
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
 
 _LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
+LETTERS_DROPPED = (
+    "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
+)
 
 STORED = RecordResult(sequence_number="stored", shard_id="stored")
 """What a client hears of a stored record: true, and impossible to take for a real answer."""
@@ -68,11 +71,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """A frame that waits for its commit. Its callback answers the client."""
+    """A frame that waits for its commit. Its callback answers the client. `held_bytes`: the memory
+    that it takes, for its records and for the same bytes as they are written.
+    """
 
     lane: Lane
     frame: Frame
     payload: bytes
+    held_bytes: int
     frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
 
     @property
@@ -86,10 +92,6 @@ class _Pending:
     @property
     def payload_bytes(self) -> int:
         return len(self.payload)
-
-    @property
-    def held_bytes(self) -> int:
-        return self.frame.held_bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -142,7 +144,7 @@ class Spool:
         self._clock = clock
         self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
-        self._owed = Owed(self._commit_soon)
+        self._owed = Owed(self._commit_soon, memory)
         self._store: Store
         self._delivery: Delivery
         self._next_id = 0
@@ -247,17 +249,16 @@ class Spool:
         byte_count = frame.byte_count
         if not target.drops_oldest and self._is_full(byte_count, is_listed=is_listed):
             return False  # without a look at the records
+        if not self._memory.has_room(frame.held_bytes):
+            return False
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
         if self._is_full(row_bytes, is_listed=is_listed):
             old = self._delivery.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
-        memory, held_bytes = self._memory, frame.held_bytes
-        may_wait = self._pending.may_have(
-            target.name, frame.client, held_bytes, memory.free_bytes()
-        )
-        if not (may_wait and memory.take(held_bytes)):
+        held_bytes = self._take_memory(target.name, frame, payload)
+        if not held_bytes:
             return False
         lane = self._delivery.lane(target, is_listed=is_listed)
         self._delivery.add(lane, 1, row_bytes)
@@ -267,9 +268,23 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         self._uncommitted_bytes += row_bytes
-        self._pending.add(_Pending(lane, frame, payload))
+        self._pending.add(_Pending(lane, frame, payload, held_bytes))
         self._commit()
         return True
+
+    def _take_memory(self, stream: str, frame: Frame, payload: bytes) -> int:
+        """How much was taken; 0: there is none. One frame may be written though there is room for
+        its records alone: else a large one would never be, where little memory is set.
+        """
+        held_bytes = frame.held_bytes + len(payload)
+        free_bytes = self._memory.free_bytes()
+        if not self._pending.may_have(stream, frame.client, held_bytes, free_bytes):
+            return 0
+        if self._memory.take(held_bytes):
+            return held_bytes
+        if not self._pending and self._memory.take(frame.held_bytes):
+            return frame.held_bytes
+        return 0
 
     def _is_full(self, byte_count: int, *, is_listed: bool) -> bool:
         if self.counters.live_bytes + self._uncommitted_bytes + byte_count > self.bytes_max:
@@ -288,8 +303,10 @@ class Spool:
         now_ms = self._delivery.now_ms()
         age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
         letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
-        if letters:
-            self._owed.bury(letters)
+        dropped_count = self._owed.bury(letters) if letters else 0
+        if dropped_count:
+            text = "dead letters are dropped: the spool takes none, and there is no memory for them"
+            self._tell_letters_dropped(dropped_count, text)
 
     @property
     def held_records(self) -> int:
@@ -444,7 +461,7 @@ class Spool:
             pending, frame = ended.pending, ended.pending.frame
             record_count += len(frame.records) + FRAME_RECORDS
             row_bytes = frame_bytes(len(pending.payload))
-            self._memory.give(frame.held_bytes)
+            self._memory.give(pending.held_bytes)
             frame.results = [ended.refusal or STORED] * len(frame.records)
             if ended.refusal is not None:
                 counters, count = pending.lane.target.counters, len(frame.records)
@@ -557,14 +574,13 @@ class Spool:
             log.error(text, extra={"fields": {"what": self._store.restored}})
             self._store.restored = None
 
-    def _tell_letters_dropped(self, count: int) -> None:
+    def _tell_letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
         """Each is counted; a line a minute at most says so, with the number since the last."""
         self.counters.letters_dropped += count
         now_ns = self._clock.now_ns()
         if self.counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
             fields = {"letters": self.counters.letters_dropped - self._letters_told}
-            text = "dead letters are dropped for newer ones: export them, or raise"
-            log.error("%s spool.letters_bytes_max", text, extra={"fields": fields})
+            log.error("%s", text, extra={"fields": fields})
             self._letters_told = self.counters.letters_dropped
             self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
 

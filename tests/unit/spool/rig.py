@@ -76,6 +76,8 @@ class FakeTarget:
 
     def settle(self, frame: Frame, results: list[RecordResult] | None = None) -> None:
         frame.results = list(results or [DELIVERED] * len(frame.records))
+        dead = [index for index, each in enumerate(frame.results) if each and each.error_code]
+        frame.attempt_counts = dict.fromkeys(dead, 0) | (frame.attempt_counts or {}) or None
         delivered = sum(1 for result in frame.results if result and result.is_delivered)
         self.counters.delivered += delivered
         self.counters.buffered -= frame.unsettled
@@ -108,9 +110,10 @@ async def a_spool(
     store: Callable[[], Store] | None = None,
     listed: set[str] | None = None,
     later: Later = soon,
+    memory: ByteBudget | None = None,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
-    memory, clock = ByteBudget(64 * MIB), SystemClock()
+    memory, clock = memory or ByteBudget(64 * MIB), SystemClock()
     spool = Spool(store or open_store(directory), bytes_max, memory, clock, later)
     await spool.open()
     by_name = {target.name: target for target in targets}

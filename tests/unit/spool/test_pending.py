@@ -1,0 +1,96 @@
+"""The memory of what waits for its commit: frames, and dead letters."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.base.frame import Frame
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import RecordResult
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.owed import Owed
+from kdaemon.spool.spool import STORED
+from kdaemon.spool.store import Changes
+from tests.kit.patience import PATIENCE_S
+from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool
+
+
+async def test_what_is_written_has_its_memory_twice_until_its_commit(tmp_path: Path) -> None:
+    """Its records, and the same bytes on their way to the disk."""
+    memory, target = ByteBudget(64 * MIB), FakeTarget()
+    async with a_spool(tmp_path, target, memory=memory) as spool:
+        told: list[int] = []
+        frames = [
+            a_frame(bytes(MIB), on_settled=lambda _: told.append(memory.bytes_taken))
+            for _ in range(10)
+        ]
+        for number, frame in enumerate(frames, 1):
+            assert spool.put(target, frame)
+            assert memory.bytes_taken >= number * (frame.held_bytes + MIB)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(told) < len(frames):
+                await asyncio.sleep(0)
+        assert memory.bytes_taken == 0  # the fake engine takes none
+        assert told[-1] == 0
+
+
+async def test_a_frame_of_half_the_memory_is_stored_and_more_beside_it_is_not(
+    tmp_path: Path,
+) -> None:
+    memory, target = ByteBudget(4 * MIB), FakeTarget()
+    async with a_spool(tmp_path, target, memory=memory) as spool:
+        told: list[Frame] = []
+        assert spool.put(target, a_frame(bytes(3 * MIB), on_settled=told.append))
+        assert not spool.put(target, a_frame(bytes(MIB)))
+        async with asyncio.timeout(PATIENCE_S):
+            while not told:
+                await asyncio.sleep(0)
+        assert told[0].results[0] == STORED
+
+
+# Dead letters that wait for the disk
+
+
+def letter(number: int, byte_count: int = 10_000) -> DeadLetter:
+    return DeadLetter("s", f"k{number}", None, bytes(byte_count), "poison", "No", "no", 1, 0, 0)
+
+
+def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() -> None:
+    memory = ByteBudget(MIB)
+    owed = Owed(lambda: None, memory)
+    dropped = sum(owed.bury([letter(number)]) for number in range(200))
+    assert 90 < dropped < 100 + 10
+    assert memory.free_bytes() < letter(0).held_bytes
+    failed = Changes()
+    owed.take_into(failed)
+    owed.settle(7, [letter(300)])  # of a record that stands on disk: its row is about to go
+    owed.put_back(failed)
+    written = Changes()
+    owed.take_into(written)
+    assert len(written.dead) == 200 - dropped + 1
+    assert written.settled == [7]
+    owed.written(written)
+    assert memory.bytes_taken == 0
+    assert owed.is_empty
+    assert owed.bury([letter(1)]) == 0
+
+
+async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory, target = ByteBudget(MIB), FakeTarget()
+    async with a_spool(tmp_path, target, memory=memory) as spool:
+        spool.trouble = SpoolError("full", "s", "no space left")
+        for _ in range(300):
+            frame = a_frame(bytes(10_000))
+            frame.results = [RecordResult(error_code="ValidationException", error_message="No.")]
+            frame.attempt_counts = {0: 1}
+            spool.bury_dead_of("s", frame)
+        assert memory.bytes_taken <= MIB
+        assert 150 < spool.counters.letters_dropped < 300
+        assert "there is no memory for them" in caplog.text
+        async with asyncio.timeout(PATIENCE_S):
+            while memory.bytes_taken:  # the disk takes them after all
+                await asyncio.sleep(0.01)
