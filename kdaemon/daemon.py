@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import SpoolError
@@ -46,22 +47,21 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.status import Readiness, Status, is_memory_full
-from kdaemon.sandbox.run import open_sandbox
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
-from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Store
 from kdaemon.streams import Streams
 from kdaemon.system import (
     FreedMemory,
     SystemClock,
     SystemDice,
-    bound_malloc,
     calm_collector,
     on_signals,
     raise_open_files_limit,
 )
+
+if TYPE_CHECKING:
+    from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
 
@@ -145,10 +145,13 @@ class Daemon:
             return f"spool: {self._spool.trouble}"
         return next((door.trouble for door in self._doors if door.trouble is not None), None)
 
-    async def _open_spool(self, memory: ByteBudget) -> Spool | None:
+    async def _open_spool(self, memory: ByteBudget) -> "Spool | None":
         settings = self._config.spool
         if not settings.directory:
             return None
+        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB that who stores nothing has not
+        from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
+
         clock = self._clock
         open_store = partial(
             Store.open,
@@ -164,6 +167,8 @@ class Daemon:
 
     async def _start_sandbox(self) -> Config:
         """The embedded service, and the configuration that leads to it."""
+        from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
+
         address = self._config.sandbox.address
         try:
             sandbox = await open_sandbox(self._config.sandbox, self._config.listen.hosts)
@@ -325,7 +330,6 @@ class Daemon:
 
 async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> int:
     """Runs the daemon until it is told to stop; the exit code."""
-    bound_malloc()
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     on_signals(loop, signals.put_nowait)

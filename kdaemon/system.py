@@ -23,7 +23,7 @@ from typing import NoReturn, TextIO
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 MMAP_THRESHOLD_BYTES = 1024 * 1024  # above a body of 500 records of 1 KiB; ours, 2026-11-21
-ARENAS_MAX = 2  # one runs, the others wait for a disk or a resolver; ours, 2026-11-28
+ARENAS_MAX = 1  # one runs, the others wait for a disk or a resolver; ours, 2026-11-28
 TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # heap kept at its top, so that it is not cut and grown anew
 
 YOUNG_OBJECTS_MAX = 4_000
@@ -40,8 +40,12 @@ MIDDLE_LOOKS_MAX = 400
 """Of those, before one at everything. Python's 10 came with every million objects: a backlog of
 100,000 frames, and 0.2 s. Ours, 2026-11-28: more objects than `memory_bytes_max` has room for."""
 
-QUIET_BYTES = 4 * 1024 * 1024  # held of clients' records: less is no load; ours, 2026-11-28
-SLACK_BYTES = 8 * 1024 * 1024  # that the process has grown by since it was last quiet; ours
+SLACK_BYTES = 8 * 1024 * 1024
+"""Memory that was freed and is not the system's yet, before it is given back: 1 ms of work, and
+what the load needs again is had anew in as much. Ours, 2026-11-28."""
+
+QUIET_SLACK_BYTES = 2 * 1024 * 1024  # the same when a load is over: nobody needs it again. Ours
+QUIET_BYTES = 4 * 1024 * 1024  # held of clients' records: less is no load. Ours, 2026-11-28
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU)
 """Each asks for the same end: LXC stops a container by SIGPWR, and SIGXCPU says that the CPU time
@@ -74,8 +78,10 @@ class SystemDice:
 
 def bound_malloc() -> None:
     """Has buffers of a MiB and more given back to the system when they are freed, and threads share
-    what they allocate from: each reserved 64 MiB of addresses for itself, so that seven threads met
-    a limit of 512 MiB (`ulimit -v`) with 142 MiB in use.
+    what they allocate from; before the first thread begins. Each reserved 64 MiB of addresses for
+    itself, so that seven threads met a limit of 512 MiB (`ulimit -v`) with 142 MiB in use; and what
+    requests had freed was of no use to the spool's thread: 500 MB of records of 10 KB drained at
+    190 MiB, with one arena at 146 (2026-11-28).
 
     By itself glibc learns to take them from the heap, where records that live longer settle between
     them: 64 MiB of records of 100 KiB then grew the process by 82-126 MiB, this way by 68.4 (Python
@@ -89,35 +95,46 @@ def bound_malloc() -> None:
 
 
 class FreedMemory:
-    """Gives back to the system what was freed, once a load is over.
+    """Gives back to the system what was freed.
 
     glibc gives back the top of its heap by itself, and records that live longer than others stand
     above what was freed: after 250 MB of records of 10 KB the process had 120 MiB, and 70 once this
-    was done (Python 3.11, glibc 2.36, 2026-11-28). It takes 7 ms for 50 MiB, in a thread, and what
-    the next load needs must be had anew: so it is done when nearly nothing is held at two looks in
-    a row, and the process has grown by SLACK_BYTES. Another C library is left as it is.
+    was done (Python 3.11, glibc 2.36, 2026-11-28). What the process has beside what is held of
+    clients' records is looked at each second; where it grew by SLACK_BYTES since it was least
+    (QUIET_SLACK_BYTES where nearly nothing is held at two looks in a row) the heap is trimmed, in a
+    thread. What is still there then is in use, and nothing is done before it grew as much again.
+    Another C library is left as it is.
     """
 
-    __slots__ = ("_held_bytes", "_is_quiet", "_rss_bytes", "_trim")
+    __slots__ = ("_held_bytes", "_is_quiet", "_is_trimming", "_least_bytes", "_trim")
 
     def __init__(self, held_bytes: Callable[[], int]) -> None:
         """`held_bytes`: what clients' records take now."""
         self._held_bytes = held_bytes
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._is_quiet = False
-        self._rss_bytes = _rss_bytes()  # when the last load was over
+        self._is_trimming = False
+        self._least_bytes = self._beside_bytes()
 
     def look(self) -> None:
         """In the loop; every second or so."""
+        beside_bytes = self._beside_bytes()
+        self._least_bytes = min(self._least_bytes, beside_bytes)
         was_quiet, self._is_quiet = self._is_quiet, self._held_bytes() < QUIET_BYTES
-        if self._trim is None or not (was_quiet and self._is_quiet):
+        if self._trim is None or self._is_trimming:
             return
-        if _rss_bytes() - self._rss_bytes > SLACK_BYTES:
+        slack_bytes = QUIET_SLACK_BYTES if was_quiet and self._is_quiet else SLACK_BYTES
+        if beside_bytes - self._least_bytes > slack_bytes:
+            self._is_trimming = True
             trim = asyncio.get_running_loop().run_in_executor(None, self._trim, 0)
             trim.add_done_callback(self._was_trimmed)
 
     def _was_trimmed(self, _trim: "asyncio.Future[int]") -> None:
-        self._rss_bytes = _rss_bytes()
+        self._is_trimming = False
+        self._least_bytes = self._beside_bytes()
+
+    def _beside_bytes(self) -> int:
+        return _rss_bytes() - self._held_bytes()
 
 
 def _rss_bytes() -> int:
@@ -130,7 +147,9 @@ def _rss_bytes() -> int:
 
 def calm_collector() -> None:
     """Has the collector of cycles leave alone what is there now, and look less often at what is
-    new: what holds a client's data is in no cycle. To be called once, when the start is over.
+    new: what holds a client's data is in no cycle. What the start made and needs no more (source
+    texts of its modules, above all: 3 MiB) goes back to the system. To be called once, when the
+    start is over.
 
     What the start made (modules, above all) lives as long as the process. A full collection looked
     at all of it, 60 to 140 ms in which nobody was served, and whoever makes us open and close
@@ -139,6 +158,9 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, YOUNG_LOOKS_MAX, MIDDLE_LOOKS_MAX)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def fill_descriptors() -> None:

@@ -63,8 +63,12 @@ cli.add_command(_dead_letters)
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     config = load(config_path, pairs(settings))
-    from kdaemon.system import end_by_signal  # noqa: PLC0415 - start-up of the other commands
+    from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
+        bound_malloc,
+        end_by_signal,
+    )
 
+    bound_malloc()
     end_by_signal()
     from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 

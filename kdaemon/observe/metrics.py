@@ -23,7 +23,7 @@ from enum import Enum
 from functools import cache
 from io import BytesIO
 from itertools import accumulate
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client import exposition as plain
@@ -65,7 +65,9 @@ from kdaemon.observe.table import (
     StreamNow,
     Subject,
 )
-from kdaemon.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from kdaemon.spool.spool import Spool
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -147,7 +149,7 @@ class Metrics:
         version: str,
         *,
         per_shard: bool = False,
-        spool: Spool | None = None,
+        spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
     ) -> None:
         self._observed = observed

@@ -10,7 +10,7 @@ Flow: engines, listeners, heartbeat -> here -> admin.py.
 
 from collections.abc import Callable, Generator, Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,7 +44,9 @@ from kdaemon.observe.page import (
 )
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
-from kdaemon.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from kdaemon.spool.spool import Spool
 
 JSON = b"application/json"
 
@@ -129,7 +131,7 @@ class Status:
         heartbeat: Heartbeat,
         clock: Clock,
         version: str,
-        spool: Spool | None = None,
+        spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
     ) -> None:
         self._observed = observed
@@ -188,7 +190,7 @@ def _urgency(named: tuple[str, Engine]) -> tuple[bool, int, str]:
     return needs_nobody, -engine.counters.buffered, name
 
 
-def _spool(spool: Spool) -> SpoolStatus:
+def _spool(spool: "Spool") -> SpoolStatus:
     counters = spool.counters
     return SpoolStatus(
         frames=spool.frame_count,

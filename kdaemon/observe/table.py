@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.histogram import Histogram
@@ -21,7 +21,9 @@ from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.pace.bucket import TokenBucket
-from kdaemon.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from kdaemon.spool.spool import Spool
 
 NS = 1_000_000_000  # nanoseconds in a second
 
@@ -259,7 +261,7 @@ LOOP: tuple[Metric[Histogram], ...] = (
 )  # fmt: skip
 
 # no label, only where there is a spool
-SPOOL: tuple[Metric[Spool], ...] = (
+SPOOL: "tuple[Metric[Spool], ...]" = (
     Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
            lambda s: s.counters.live_bytes),
     Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",

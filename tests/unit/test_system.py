@@ -175,6 +175,32 @@ together.wait()
     assert run(script).stdout == "True\n"
 
 
+def test_what_was_freed_goes_back_while_a_load_goes_on_and_once() -> None:
+    """What is held stays; there is nothing to be had of it, and nobody tries again."""
+    script = """
+import asyncio
+from kdaemon.system import FreedMemory, _rss_bytes
+async def main():
+    held = 0
+    freed = FreedMemory(lambda: held)
+    trims = []
+    trim, freed._trim = freed._trim, lambda pad: trims.append(trim(pad))
+    before = _rss_bytes()
+    blocks = [bytes(10_000) for _ in range(9_000)]
+    held = 30_000_000
+    del blocks[:6_000]
+    while _rss_bytes() - before > 45_000_000:
+        freed.look()
+        await asyncio.sleep(0.01)
+    for _ in range(10):
+        freed.look()
+        await asyncio.sleep(0.01)
+    print(len(trims), len(blocks))
+asyncio.run(main())
+"""
+    assert run(script).stdout == "1 3000\n"
+
+
 def test_what_a_load_has_freed_goes_back_to_the_system_when_it_is_over() -> None:
     script = """
 import asyncio
