@@ -290,7 +290,7 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
         size = options.batch
         made = list(
             bench_records.make_records(
-                _BODY_COUNT * size, data_bytes=options.data_bytes, key_count=options.keys
+                options.bodies * size, data_bytes=options.data_bytes, key_count=options.keys
             )
         )
         bodies = (made[at : at + size] for at in range(0, len(made), size))
@@ -332,6 +332,9 @@ def main() -> None:
     where.add_argument("--tcp", type=int, help="port on 127.0.0.1")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--batch", type=int, default=bench_records.BATCH_RECORDS)
+    parser.add_argument(
+        "--bodies", type=int, default=_BODY_COUNT, help="distinct ones that put_records builds"
+    )
     parser.add_argument("--window", type=int, default=4000, help="NDJSON records in flight each")
     parser.add_argument("--stream", default=bench_records.STREAM)
     parser.add_argument("--acknowledge", choices=tuple(SHARD_PREFIX), default="delivered")

@@ -38,6 +38,7 @@ class Life:
         self.is_ready = asyncio.Event()
         self.started_s = time.monotonic()
         self.ready_s = 0.0  # how long it took
+        self.pid = process.pid
         self._process = process
         self._listening = asyncio.create_task(self._listen(log))
 

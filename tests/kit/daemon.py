@@ -217,8 +217,15 @@ class Process:
 
     def rss_bytes(self) -> int:
         """Resident memory now."""
+        return self._memory_bytes("VmRSS:")
+
+    def peak_bytes(self) -> int:
+        """Resident memory at its highest, since the start."""
+        return self._memory_bytes("VmHWM:")
+
+    def _memory_bytes(self, name: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
 

@@ -42,6 +42,9 @@ class FakeTransport(asyncio.Transport):
             self.pauses_when_written = None
             self.protocol.pause_writing()
 
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
     def take(self) -> bytes:
         data = bytes(self.written)
         self.written.clear()
