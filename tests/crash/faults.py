@@ -31,7 +31,7 @@ class Fault:
     name: str
     changes: tuple[Change, ...]
     seen_as: tuple[str, ...]
-    tries: int = 3
+    tries: int = 10
     full_every: int = 0
 
 
@@ -265,7 +265,6 @@ FAULTS = (
             ),
         ),
         (TURNED, TWICE),
-        tries=8,
     ),
     Fault(
         "the first record of a frame is doubled at a restart",
@@ -337,7 +336,6 @@ FAULTS = (
             ),
         ),
         (LOST,),
-        tries=8,
     ),
     Fault(
         "an unknown outcome is taken for a success",
