@@ -71,7 +71,7 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.append(_Pending(self._next_id, lane, frame, payload))
+        self._pending.add(_Pending(lane, frame, payload))
 """
 _ANSWER = """\
         frame.results = [STORED] * count
@@ -358,7 +358,7 @@ FAULTS = (
         "a record is dropped where a frame is split",
         (
             Change(
-                "pack/lane.py",
+                "pack/run.py",
                 "        self.indices = self.indices[count:]",
                 "        self.indices = self.indices[count + 1 :] or self.indices[count:]",
             ),
