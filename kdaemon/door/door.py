@@ -288,17 +288,17 @@ class Door:
             frame.is_reserved = True
         if acknowledge is STORED:
             return self._store(stream, frame, is_patient=is_patient)
-        taken = self._submit(stream, frame, is_patient=is_patient)
+        taken: Admission | Refused | None
+        if is_patient:
+            taken = self._submit_patient(stream, frame)
+        else:  # the engine counts what it takes, and what it refuses for want of room
+            taken = Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         if callback is not on_settled and isinstance(taken, Admission):
             on_settled(frame)
         return taken
 
-    def _submit(
-        self, stream: Stream, frame: Frame, *, is_patient: bool
-    ) -> Admission | Refused | None:
-        """To memory. The engine counts what it takes, and what it refuses for want of room."""
-        if not is_patient:
-            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
+    def _submit_patient(self, stream: Stream, frame: Frame) -> Admission | Refused | None:
+        """To memory, as soon as there is room; None: there is none now."""
         buffer_bytes_max = stream.config.buffer_bytes_max
         if frame.held_bytes > buffer_bytes_max:
             return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))

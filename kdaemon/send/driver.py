@@ -271,7 +271,10 @@ class StreamDriver:
 
     def _tell_settled(self) -> None:
         settled = self.engine.take_settled()
-        if self._untold or len(settled) > TOLD_AT_ONCE:
+        if self._untold or (
+            len(settled) > TOLD_AT_ONCE
+            and sum([len(frame.results) + FRAME_PIECES for frame in settled]) > TOLD_A_TURN
+        ):
             self._untold.extend(settled)
             settled = [] if self._is_turn_due else self._take_untold()
         for frame in settled:
