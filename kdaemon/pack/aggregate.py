@@ -82,7 +82,7 @@ class Aggregator:
             room -= EXPLICIT_KEY_BYTES_MAX  # they share their explicit hash key
         while lane.queue:
             run = lane.queue[0]
-            if _is_explicit(run) is not is_explicit:
+            if _is_explicit(run) is not is_explicit or run.is_keyless is not first.is_keyless:
                 other_kind.append(lane.take(len(run.indices)))
                 continue
             overhead = _overhead_bytes(run, is_explicit=is_explicit)

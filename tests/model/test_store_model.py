@@ -20,6 +20,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Changes, Dropped, NewFrame, Store
+from kdaemon.spool.values import Settled
 from tests.kit.stores import (
     NOW_MS,
     make_letter,
@@ -178,6 +179,11 @@ class StoreModel(RuleBasedStateMachine):
             len(expected) * RECORD_COUNT,
             dropped_bytes,
             expected[-1] if expected else after_id,
+            tuple(
+                Settled(one, RECORD_COUNT, len(settled))
+                for one in expected
+                if (settled := self.frames[one].settled)
+            ),
         )
         for one in expected:
             del self.frames[one]
