@@ -37,7 +37,7 @@ _ENTRY = struct.Struct("<c3xIqQQ")  # `struct entry` of power.c
 @dataclass(frozen=True, slots=True)
 class Manners:
     """How the disk behaves. `fsync_us`: least and most that an fsync takes. `full_every`: one write
-    of so many finds no space; 0: none does.
+    of so many finds no space, but none of those of a start; 0: none does.
     """
 
     fsync_us: tuple[int, int] = (500, 25_000)
