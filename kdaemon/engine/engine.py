@@ -345,7 +345,9 @@ class Engine:
         elif self._gathering_since_ns is None:
             self._gathering_since_ns = now_ns
         if not self._may_call(now_ns):
+            packer.is_pressed = packer.has_ready
             return None
+        packer.is_pressed = False
         batch = self._settlement.next_bisected()
         if batch is None and packer.has_ready and self._is_due(now_ns):
             batch = packer.draw(now_ns)

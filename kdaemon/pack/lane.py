@@ -19,10 +19,11 @@ from kdaemon.pack.run import Run, affordable
 
 SEVERAL = -1  # in place of a client: what is queued is of several, and is short
 
-SHORT_RECORDS = 64
-SHORT_BYTES = 64 * 1024
-"""A queue in which nobody has to take turns while the shard can pay: single records of 64 clients,
-which come and go in one call. While it cannot, that is a slice. Ours, 2026-11-28."""
+SHORT_RECORDS = 256
+SHORT_BYTES = 256 * 1024
+"""A queue in which nobody has to take turns while the shard can pay and calls are to be had: what
+8 clients with 500 records each have for one of 16 shards, which comes and goes in one turn of the
+loop. Otherwise that is a slice. Ours, 2026-11-28."""
 
 
 class LaneState(Enum):
@@ -125,8 +126,8 @@ class Lane:
         """
         self.state = _NEXT[self.state, move]
 
-    def push(self, run: Run) -> None:
-        """Queues a run behind what its client has here."""
+    def push(self, run: Run, *, is_pressed: bool = False) -> None:
+        """Queues a run behind what its client has here. `is_pressed`: no call is to be had."""
         records = self.queued_records = self.queued_records + len(run.indices)
         byte_count = self.queued_bytes = self.queued_bytes + run.byte_count
         client = run.frame.client
@@ -136,9 +137,9 @@ class Lane:
         if not self.queue:
             self.owner = client
         elif client != self.owner:
-            is_payable = self.state is not _WAITING
-            if records > (SHORT_RECORDS if is_payable else SLICE_RECORDS) or byte_count > (
-                SHORT_BYTES if is_payable else SLICE_BYTES
+            waits = is_pressed or self.state is _WAITING
+            if records > (SLICE_RECORDS if waits else SHORT_RECORDS) or byte_count > (
+                SLICE_BYTES if waits else SHORT_BYTES
             ):
                 self._push_in_turn(run, self._begin_turns())
                 return

@@ -58,6 +58,7 @@ class Packer:
         self._linger_ns = linger_ns
         self._order = order if is_shard_atomic else None
         self._holds = is_shard_atomic
+        self.is_pressed = False  # something is ready, and no call is to be had for it
         self.held_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
         self.names = Names()
         self._aggregator = (
@@ -103,9 +104,9 @@ class Packer:
         if lane.state is _READY:
             self.ready_records += len(run.indices)
             self.ready_bytes += run.byte_count
-            lane.push(run)
+            lane.push(run, is_pressed=self.is_pressed)
         else:
-            lane.push(run)
+            lane.push(run, is_pressed=self.is_pressed)
             self._pushed(lane, run.frame, now_ns)
 
     def push_front(self, run: Run, now_ns: int) -> None:

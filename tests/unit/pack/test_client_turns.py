@@ -215,6 +215,6 @@ def test_a_large_record_that_can_be_paid_for_goes_before_those_that_passed_it() 
 def test_a_large_record_that_failed_lets_others_pass_again() -> None:
     lane = lane_of()
     for client in (1, 2, 2, 3):
-        lane.push(run_of(client, 20, lane=lane))
+        lane.push(run_of(client, 200, lane=lane))
     lane.push_front(run_of(4, 1, 900_000, lane))
     assert 4 not in taken(lane, 5)
