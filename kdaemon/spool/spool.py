@@ -35,6 +35,7 @@ from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.held import frames_bytes, letters_of
 from kdaemon.spool.lane import Lane, Target, WallClock
+from kdaemon.spool.last_part import LastPart
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -152,6 +153,7 @@ class Spool:
         self._pending: CommitQueue[_Pending] = CommitQueue()
         self._ended: deque[_Ended] = deque()
         self._is_turn_due = False  # for the rest of `_ended`
+        self._last_part = LastPart()
         self._uncommitted_bytes = 0
         self._is_committing = False
         self._is_giving_back = False
@@ -257,6 +259,10 @@ class Spool:
             old = self._delivery.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
+        elif not target.drops_oldest and not self._last_part.may_have(
+            frame.client, row_bytes, *self._left_bytes(is_listed=is_listed)
+        ):
+            return False
         held_bytes = self._take_memory(target.name, frame, payload)
         if not held_bytes:
             return False
@@ -287,10 +293,15 @@ class Spool:
         return 0
 
     def _is_full(self, byte_count: int, *, is_listed: bool) -> bool:
-        if self.counters.live_bytes + self._uncommitted_bytes + byte_count > self.bytes_max:
-            return True
-        unlisted_bytes_max = self.bytes_max // UNLISTED_PARTS
-        return not is_listed and self._delivery.unlisted_bytes + byte_count > unlisted_bytes_max
+        return byte_count > self._left_bytes(is_listed=is_listed)[0]
+
+    def _left_bytes(self, *, is_listed: bool) -> tuple[int, int]:
+        """How much of the disk is left for such a stream, and of how much."""
+        left_bytes = self.bytes_max - self.counters.live_bytes - self._uncommitted_bytes
+        if is_listed:
+            return left_bytes, self.bytes_max
+        bytes_max = self.bytes_max // UNLISTED_PARTS
+        return min(left_bytes, bytes_max - self._delivery.unlisted_bytes), bytes_max
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk; however often it

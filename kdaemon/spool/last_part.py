@@ -1,0 +1,41 @@
+"""Who may have the last part of the disk: clients that store little are not refused because one
+that stores much has filled it.
+
+While more than one of LAST_PARTS parts is left, everybody may store. Of the last part, a client may
+have one of CLIENT_PARTS parts of what is left (dynamic thresholds, Choudhury and Hahne 1998). Knows
+sizes and clients; no disk and no stream. Pure.
+Bound: a number for each client that stored while little was left; forgotten when there is room
+again, or when there are too many. Where it sits: `spool.py` asks before it takes a frame.
+"""
+
+LAST_PARTS = 16
+CLIENT_PARTS = 8
+"""One client fills 94 % of the disk, and leaves 5 % of it for those that store little: with the
+default of 1 GiB that is 50 MiB, minutes of 200 records a second. Ours, 2026-11-28."""
+
+CLIENTS_MAX = 10_000
+
+
+class LastPart:
+    """Of one disk."""
+
+    __slots__ = ("_had",)
+
+    def __init__(self) -> None:
+        self._had: dict[int, int] = {}  # bytes of each client, since little has been left
+
+    def may_have(self, client: int, byte_count: int, left_bytes: int, bytes_max: int) -> bool:
+        """Whether a client may store so much of what is left of so many bytes, and counts it if
+        so. Client 0 is nobody who could be asked to wait.
+        """
+        if LAST_PARTS * left_bytes > bytes_max or not client:
+            if self._had and LAST_PARTS * left_bytes > 2 * bytes_max:
+                self._had.clear()
+            return True
+        had_bytes = self._had.get(client, 0) + byte_count
+        if CLIENT_PARTS * had_bytes > left_bytes:
+            return False
+        if len(self._had) >= CLIENTS_MAX:
+            self._had.clear()
+        self._had[client] = had_bytes
+        return True
