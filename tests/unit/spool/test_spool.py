@@ -246,8 +246,7 @@ async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -
         dropped = target.counters.dropped
         await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
-        kept = 12 - dropped[DropReason.SPOOL_FULL]
-        await until(lambda: len(target.frames) == kept)
+        await until(lambda: len(target.frames) == 12 - dropped[DropReason.SPOOL_FULL])
         assert target.data[-1].startswith(b"11")
         assert target.counters.unaccounted() == 0
 
@@ -379,7 +378,8 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
             assert await until_put(spool, stranger, bytes(20_000))
         assert stranger.counters.dropped[DropReason.SPOOL_FULL] > 20
         assert listed.counters.dropped[DropReason.SPOOL_FULL] == 0
-        assert spool._delivery.unlisted_bytes <= bytes_max // 2
+        # The last one may have been taken while what makes room for it is on its way.
+        await until(lambda: spool._delivery.unlisted_bytes <= bytes_max // 2)
 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:
