@@ -26,6 +26,7 @@ from kdaemon.engine.crowding import (
     overdue,
     shard_full,
 )
+from kdaemon.engine.health import Health
 from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
@@ -193,6 +194,20 @@ class Engine:
         return True
 
     @property
+    def health(self) -> Health:
+        """Whether calls succeed, as far as is known."""
+        if self._flow.state is not _OPEN or self.hold is not None or self.unavailable is not None:
+            return Health.ILL
+        if self.counters.delivered:
+            return Health.WELL
+        return Health.TOLD if self.counters.map_refreshes else Health.UNTRIED
+
+    @property
+    def _has_probe(self) -> bool:
+        """Nothing goes out but a probe, and there is something to probe with."""
+        return self._flow.state is not _OPEN and not self.is_idle
+
+    @property
     def map_count(self) -> int:
         """Which map it is that `ways` goes by: another number, other ways."""
         return self._dispatcher.map_count
@@ -204,14 +219,15 @@ class Engine:
         lanes = self._packer.lanes
         if len(lanes) == 1:
             return False
-        return self._flow.state is not _OPEN or self._ways({}, free_bytes).has_full(lanes)
+        return self._has_probe or self._ways({}, free_bytes).has_full(lanes)
 
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the records of a stored frame would go, and which of these ways are full. Nothing
-        is queued. None: nothing goes now, and the frame stands well on disk. See `Ways`.
+        is queued. None: nothing goes now but a probe, which the engine has, and the frame stands
+        well on disk. See `Ways`.
         """
         has_shards = len(self._packer.lanes) > 1
-        if has_shards and self._flow.state is not _OPEN:
+        if has_shards and self._has_probe:
             return None
         runs = self._dispatcher.route(frame, frame.byte_count)
         return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
@@ -223,7 +239,7 @@ class Engine:
         lanes = self._packer.lanes
         if len(lanes) == 1:
             return None
-        if self._flow.state is not _OPEN:
+        if self._has_probe:
             return set(), CLOSED_LOOK_NS
         return self._ways(queued, free_bytes).low(lanes)
 

@@ -18,6 +18,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
+from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
 from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
@@ -151,6 +152,7 @@ class Delivery:
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
+        lane.share.health = lane.target.health
         self._follow_map(lane)
         is_passed = (
             lane.backlog.is_read
@@ -179,6 +181,7 @@ class Delivery:
             return
         if lane.is_pausing:
             return
+        lane.share.health = lane.target.health
         self._follow_map(lane)
         if not self._pass_on_ahead(lane):
             return
@@ -225,6 +228,8 @@ class Delivery:
             handed_count = self._pass_on(lane, row, part, is_again=scan.is_again)
             if handed_count is None:
                 self._room.take_back(lane.share, stored.held_bytes)
+                if lane.share.health is not Health.WELL:
+                    self._let_go(lane)  # others may need the memory, and it stands on disk
                 self._wait_for_room(lane)
                 return False
             lane.ahead.popleft()
@@ -349,13 +354,19 @@ class Delivery:
         """
         free_bytes = self._room.free_bytes(lane.share)
         left, target = lane.left, lane.target
-        if not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
+        is_probe = self._is_probe(lane, part, free_bytes)
+        if is_probe and lane.share.held_bytes > lane.share.ahead_bytes:
+            return None
+        if is_probe or not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
             ways = target.ways(part.frame, left.queued, free_bytes)
             if ways is None:
                 return None
             ways = left.take(row.frame_id, row.accepted_ms, ways, is_again=is_again)
             if not ways:
                 return 0
+            if is_probe:
+                frame = part.frame
+                ways = [left.probe(row.frame_id, row.accepted_ms, ways, frame.sizes)]
             part = narrowed(part, ways, left.map_count)
         part.frame.on_settled = partial(self._settled, lane, row, part)
         if not target.submit_spooled(part.frame):
@@ -368,6 +379,12 @@ class Delivery:
         lane.in_hand += 1
         self._room.add(lane.share, part.frame.held_bytes)
         return len(part.positions)
+
+    def _is_probe(self, lane: Lane, part: Part, free_bytes: int) -> bool:
+        """Whether the stream may have no more than one record: it is not known to be well, its
+        part of the memory is taken, and what an engine has once may stay there for an outage.
+        """
+        return part.frame.held_bytes > free_bytes and lane.share.health is not Health.WELL
 
     def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
         """Whether a shard may be full. Where the stream has much memory left, nobody looks; else

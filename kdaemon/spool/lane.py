@@ -12,6 +12,7 @@ from typing import Protocol
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Clock
+from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.left import Left
@@ -37,6 +38,11 @@ class Target(Protocol):
     @property
     def drops_oldest(self) -> bool:
         """Whether a full spool makes room by dropping what has waited longest."""
+        ...
+
+    @property
+    def health(self) -> Health:
+        """Whether its calls succeed, as far as is known."""
         ...
 
     @property

@@ -5,6 +5,9 @@ when the frame is read, and the rest of it is handed over; so one hot shard hold
 mark says for such a shard up to which frame nothing of it is left: one id, however much stands
 behind it. What of a frame was handed over is noted on its row, and no part of this.
 
+A stream that is not known to be well has one record where memory is short, to be tried with: the
+rest of the frame is left, too.
+
 Records go by their `order`: their shard, or that of their key where order per key is kept.
 Invariants: of one order, records are handed over in the order in which they stand on disk, for what
 is marked is left until it is read again from its mark on; an order without a mark has nothing left
@@ -14,7 +17,7 @@ Bound: a mark a shard. Where it sits: `delivery.py` asks it of each frame that i
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kdaemon.engine.ways import Way
@@ -89,6 +92,17 @@ class Left:
                 self._active.discard(way.order)
                 self.marks[way.order] = Mark(frame_id - 1, accepted_ms, way.lane)
         return [way for way in ways if self._may_go(way.order, is_again=is_again)]
+
+    def probe(self, frame_id: int, accepted_ms: int, ways: list[Way], sizes: list[int]) -> Way:
+        """Of a frame's ways that `take` gave: one record, the smallest that is the first of its
+        order; the rest is left.
+        """
+        for way in ways:
+            self._active.discard(way.order)
+            self.marks[way.order] = Mark(frame_id - 1, accepted_ms, way.lane)
+        way = min(ways, key=lambda each: sizes[each.indices[0]])
+        first = way.indices[0]
+        return replace(way, indices=[first], byte_count=sizes[first])
 
     def end(self, until_id: int, read_until: int) -> None:
         """Frames were read again up to this id. `read_until`: the stream is passed on up to that:

@@ -27,6 +27,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
+from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.send.driver import StreamDriver
 from kdaemon.settle.verdict import MISSING_STREAM
@@ -350,6 +351,11 @@ class Stream:
         if self.engine.ledger.held_bytes > self.config.buffer_bytes_max // 2:
             return False
         return self._driver.submit_spooled(frame)
+
+    @property
+    def health(self) -> Health:
+        """Whether its calls succeed. As the engine's."""
+        return self.engine.health
 
     @property
     def map_count(self) -> int:

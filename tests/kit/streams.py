@@ -34,10 +34,11 @@ class FixedDice:
 
 
 class FakeService:
-    """`missing`: names that it does not have. `arn_of`: what it tells of a stream; "" tells
-    nothing. `is_silent`: it answers no question for streams; `word`: it answers when this is set.
-    `answer`: it answers calls when this is set. `calls`: what was put, in order. `account_id`:
-    what credentials or STS tell when `sts` is set; None: they do not know, or fail by `sts_error`.
+    """`missing`: names that it does not have. `denied`: it tells of these, and takes no call.
+    `arn_of`: what it tells of a stream; "" tells nothing. `is_silent`: it answers no question for
+    streams; `word`: it answers when this is set. `answer`: it answers calls when this is set.
+    `calls`: what was put, in order. `account_id`: what credentials or STS tell when `sts` is set;
+    None: they do not know, or fail by `sts_error`.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class FakeService:
         self.asked_count = 0  # of questions for the account
         self.on_new_keys: Callable[[Caller], None] | None = None
         self.missing: set[str] = set()
+        self.denied: set[str] = set()
         self.arn_of: Callable[[StreamTarget], str] = lambda _: ""
         self.describe_error: ServiceError | None = None
         self.record_code = ""  # with which every record fails
@@ -82,6 +84,8 @@ class FakeService:
         await self.answer.wait()
         if target.name in self.missing:
             raise MISSING
+        if target.name in self.denied:
+            raise DENIED
         result = DELIVERED
         if self.record_code:
             result = RecordResult(error_code=self.record_code, error_message="Failed.")

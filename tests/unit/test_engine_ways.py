@@ -5,10 +5,14 @@ from dataclasses import replace
 from kdaemon.base.admission import held_bytes
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.engine import Engine
+from kdaemon.engine.health import Health
 from kdaemon.engine.ways import CLOSED_LOOK_NS, FULL_NS, LOW_NS, MEMORY_LOOK_NS, Way
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import describe, even_shards, make_frame
+from tests.kit.streams import FixedDice
 
 MUCH = 1 << 40  # bytes
 RATE = SETTINGS.shard_records_per_second
@@ -128,6 +132,39 @@ def test_in_an_outage_nothing_goes_and_nothing_is_read() -> None:
     rig.fail(rig.call(), ServiceError("ReadTimeout", ""))
     assert rig.engine.ways(make_frame([Record(b"x", "k")]), {}, MUCH) is None
     assert rig.engine.low_shards({}, MUCH) == (set(), CLOSED_LOOK_NS)
+
+
+def test_in_an_outage_an_engine_that_has_nothing_takes_what_it_probes_with() -> None:
+    """Else nothing ever showed that the outage is over; also where others have the memory."""
+    rig = a_rig()
+    frame = rig.put(deadline_ns=rig.now_ns + 1)
+    rig.fail(rig.call(), ServiceError("ReadTimeout", ""))
+    rig.now_ns += 2
+    rig.engine.handle_timeout(rig.now_ns)
+    assert frame in rig.settled()  # its client waits no more
+    assert rig.engine.is_idle
+    for free_bytes in (MUCH, -MUCH):
+        (way,) = rig.engine.ways(make_frame([Record(b"x", "k")]), {}, free_bytes) or []
+        assert not way.is_full
+        low = rig.engine.low_shards({}, free_bytes)
+        assert low is not None
+        assert low[0] == {"shard-0", "shard-1"}
+
+
+def test_the_health_of_a_stream_is_what_its_last_call_says() -> None:
+    seen = [Engine(ROOMY, ByteBudget(MUCH), FixedDice(), 0).health]
+    rig = a_rig()
+    seen.append(rig.engine.health)
+    rig.put()
+    rig.fail(rig.call(), ServiceError("ReadTimeout", ""))
+    seen.append(rig.engine.health)
+    rig.wait()
+    rig.answer(rig.call())
+    seen.append(rig.engine.health)
+    rig.put()
+    rig.fail(rig.call(), ServiceError("AccessDeniedException", "", status=400))
+    seen.append(rig.engine.health)
+    assert seen == [Health.UNTRIED, Health.TOLD, Health.ILL, Health.WELL, Health.ILL]
 
 
 def test_one_lane_takes_what_comes() -> None:

@@ -10,6 +10,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.spool import Spool
@@ -36,6 +37,7 @@ class FakeTarget:
         self.map_count = 0
         self.full: set[str] = set()
         self.has_outage = False
+        self.health = Health.WELL
 
     def is_calm(self, free_bytes: int) -> bool:
         return not (self.full or self.has_outage)

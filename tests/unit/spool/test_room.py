@@ -5,7 +5,8 @@ import random
 import pytest
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.room import READ_BYTES_MAX, READ_BYTES_MIN, Room, Share
+from kdaemon.engine.health import Health
+from kdaemon.spool.room import CROSSING, READ_BYTES_MAX, READ_BYTES_MIN, Room, Share
 
 MIB = 1024 * 1024
 MEMORY = 256 * MIB
@@ -31,6 +32,16 @@ def test_streams_in_an_outage_leave_half_of_the_memory_and_room_for_one_more(
     assert MEMORY // 4 < room.held_bytes < MEMORY // 2
     one_more = Share(is_listed=True)
     assert room.take_ahead(one_more) >= READ_BYTES_MIN
+    assert room.held_bytes <= MEMORY // 2
+
+
+def test_a_hundred_streams_that_are_well_leave_half_of_it_too() -> None:
+    room = Room(ByteBudget(MEMORY))
+    shares = [Share(is_listed=True, health=Health.WELL) for _ in range(100)]
+    for _ in range(MEMORY // FRAME):
+        for share in shares:
+            if room.has(share, FRAME):
+                room.add(share, FRAME)
     assert room.held_bytes <= MEMORY // 2
 
 
@@ -71,17 +82,88 @@ def test_a_frame_that_is_larger_than_a_part_is_read_by_a_stream_that_has_nothing
     assert not room.take_ahead(share)
 
 
-def test_first_frames_together_stay_within_three_quarters_and_are_not_read_in_vain() -> None:
+def begin(room: Room, share: Share, frame_bytes: int) -> bool:
+    """As a stream that has nothing, and whose next frame is so large. It is not read in vain."""
+    if room.take_ahead(share) and room.was_read(share, frame_bytes):
+        return True
+    if share.next_bytes:  # it was read once: not again before there is room for it
+        assert not room.take_ahead(share)
+    return False
+
+
+def taken_by_first_frames(room: Room, health: Health, frame_bytes: int, *, is_listed: bool) -> None:
+    for _ in range(MEMORY // frame_bytes):
+        begin(room, Share(is_listed, health), frame_bytes)
+
+
+@pytest.mark.parametrize("frame_bytes", [READ_BYTES_MIN, 14 * MIB])
+@pytest.mark.parametrize(
+    ("health", "most"),
+    [
+        (Health.ILL, 20 / 32),
+        (Health.UNTRIED, 21 / 32),
+        (Health.TOLD, 22 / 32),
+        (Health.WELL, 24 / 32),
+    ],
+)
+def test_first_frames_go_beyond_the_half_by_the_health_of_their_streams(
+    health: Health, most: float, frame_bytes: int
+) -> None:
+    memory = ByteBudget(MEMORY)
+    taken_by_first_frames(Room(memory), health, frame_bytes, is_listed=True)
+    crossing_bytes = frame_bytes if health in CROSSING else 0
+    assert MEMORY * most - frame_bytes < memory.bytes_taken <= MEMORY * most + crossing_bytes
+
+
+@pytest.mark.parametrize("frame_bytes", [READ_BYTES_MIN, MIB, 14 * MIB])
+@pytest.mark.parametrize("is_listed", [True, False], ids=["listed", "unlisted"])
+@pytest.mark.parametrize("are_listed", [True, False], ids=["listed ones", "unlisted ones"])
+def test_streams_that_are_ill_leave_a_place_to_one_that_is_well(
+    frame_bytes: int, *, is_listed: bool, are_listed: bool
+) -> None:
+    """However large their first frames are, and its own."""
     memory = ByteBudget(MEMORY)
     room = Room(memory)
-    large, kept = 14 * MIB, []
-    for _ in range(90):
-        share = Share(is_listed=True)
-        if room.take_ahead(share) and room.was_read(share, large):
-            kept.append(share)
-        elif share.next_bytes:  # it was read once: not again before there is room for it
-            assert not room.take_ahead(share)
-    assert MEMORY / 2 < memory.bytes_taken == len(kept) * large <= MEMORY * 3 / 4
+    for health in (Health.ILL, Health.UNTRIED):
+        taken_by_first_frames(room, health, frame_bytes, is_listed=are_listed)
+    for own_bytes in (READ_BYTES_MIN, MIB, 14 * MIB, 40 * MIB):
+        well = Share(is_listed, Health.WELL)
+        assert room.take_ahead(well)
+        assert room.was_read(well, own_bytes)
+        room.give_ahead(well, own_bytes)
+        assert room.has(well, own_bytes)
+        room.add(well, own_bytes)
+        room.add(well, -own_bytes)
+
+
+def test_the_less_is_known_of_streams_the_more_they_leave_to_others() -> None:
+    room = Room(ByteBudget(MEMORY))
+    taken_by_first_frames(room, Health.ILL, MIB, is_listed=True)
+    for health in (Health.UNTRIED, Health.TOLD, Health.WELL):
+        assert not begin(room, Share(is_listed=True, health=Health.ILL), MIB)
+        assert begin(room, Share(is_listed=True, health=health), MIB)
+        taken_by_first_frames(room, health, MIB, is_listed=True)
+
+
+def test_a_stream_that_is_well_has_more_than_one_small_frame_in_its_place() -> None:
+    """One at a time would be 20 a second."""
+    room = Room(ByteBudget(MEMORY))
+    taken_by_first_frames(room, Health.ILL, MIB, is_listed=True)
+    well, ill = Share(is_listed=True, health=Health.WELL), Share(is_listed=True, health=Health.ILL)
+    grow(room, ill, 1_000)
+    assert ill.held_bytes <= 1_000
+    grow(room, well, 1_000)
+    assert MIB - 1_000 < well.held_bytes <= MIB
+
+
+def test_one_frame_at_a_time_crosses_the_end_of_the_place_of_those_that_are_well() -> None:
+    room = Room(ByteBudget(MEMORY))
+    taken_by_first_frames(room, Health.ILL, MIB, is_listed=True)
+    first, second = (Share(is_listed=True, health=Health.WELL) for _ in range(2))
+    assert begin(room, first, 40 * MIB)
+    assert not begin(room, second, MIB)
+    room.give_ahead(first, 40 * MIB)
+    assert begin(room, second, MIB)
 
 
 def test_nothing_is_read_where_others_have_the_memory() -> None:

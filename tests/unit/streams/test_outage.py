@@ -25,10 +25,12 @@ from tests.kit.stores import new_frame, open_store
 from tests.kit.streams import FakeService, FixedDice
 
 MIB = 1024 * 1024
-MEMORY = 24 * MIB
+MEMORY = 16 * MIB
 RECORDS = 100  # of a frame, which holds 60 KiB
 FRAMES = 20  # of a stream
 NAMES = [f"s{number}" for number in range(90)]
+
+ACKNOWLEDGES = [Acknowledge.ACCEPTED, Acknowledge.STORED, Acknowledge.DELIVERED]
 
 SETTINGS = f"""
 memory_bytes_max = {MEMORY}
@@ -39,12 +41,14 @@ shard_bytes_per_second = 1000000000
 """
 
 
-def fill(directory: Path, names: list[str]) -> None:
+def fill(
+    directory: Path, names: list[str], *, frames: int = FRAMES, record_bytes: int = 100
+) -> None:
     """Frames of all streams, in turns."""
     store = open_store(directory)
     ids = iter(range(store.next_id, 10**6))
-    for _ in range(FRAMES):
-        appended = [new_frame(next(ids), name, count=RECORDS) for name in names]
+    for _ in range(frames):
+        appended = [new_frame(next(ids), name, RECORDS, record_bytes) for name in names]
         store.commit(Changes(appended=appended))
     store.close()
 
@@ -121,7 +125,23 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
         assert memory.bytes_taken == 0
 
 
-@pytest.mark.parametrize("acknowledge", [Acknowledge.STORED, Acknowledge.DELIVERED])
+async def serves(
+    streams: Streams, name: str, acknowledge: Acknowledge, count: int, before: int = 0
+) -> None:
+    """So many frames, one after the other, are acknowledged and delivered."""
+    well, told = found(streams, name), list[Frame]()
+    for number in range(count):  # 0.8 MiB each, as it is held
+        frame = a_frame(acknowledge, told)
+        if acknowledge is Acknowledge.STORED:
+            assert well.store(frame) is None
+        else:
+            assert well.submit(frame)
+        await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
+    assert all(result and result.error_code is None for f in told for result in f.results)
+    await until(lambda: streams.delivered == before + count * 500)
+
+
+@pytest.mark.parametrize("acknowledge", ACKNOWLEDGES)
 @pytest.mark.parametrize("ill_count", [8, 89])
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
 async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
@@ -133,18 +153,55 @@ async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
     service = FakeService()
     service.missing.update(ill)
     async with restarted(tmp_path, service, [*ill, "well"]) as (streams, spool, memory):
-        well, told = found(streams, "well"), list[Frame]()
         await until(lambda: memory.bytes_taken > MEMORY / 4)
         if is_late:
             await all_wait(spool)
-        for number in range(40):  # 32 MiB as they are held, one after the other
-            frame = a_frame(acknowledge, told)
-            if acknowledge is Acknowledge.STORED:
-                assert well.store(frame) is None
-            else:
-                assert well.submit(frame)
-            await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
-        assert all(result and result.error_code is None for f in told for result in f.results)
-        await until(lambda: streams.delivered == 40 * 500)
+        await serves(streams, "well", acknowledge, 40)
         assert memory.bytes_taken <= MEMORY * 3 / 4
         assert not is_memory_full(memory)
+
+
+@pytest.mark.parametrize("acknowledge", ACKNOWLEDGES)
+@pytest.mark.parametrize("illness", ["missing", "denied", "denied late"])
+@pytest.mark.parametrize("are_listed", [False, True], ids=["unlisted", "listed"])
+async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_well(
+    tmp_path: Path, acknowledge: Acknowledge, illness: str, *, are_listed: bool
+) -> None:
+    """What stands on disk of it is delivered after the restart, too, though theirs stands before;
+    all of theirs are in the memory as far as they may be when it comes. `late`: no call of anybody
+    returns before that.
+    """
+    ill = NAMES[:89]
+    fill(tmp_path, ill, frames=2, record_bytes=4_000)  # 0.4 MiB each, as it is held
+    fill(tmp_path, ["well"], frames=4)
+    service = FakeService()
+    (service.missing if illness == "missing" else service.denied).update(ill)
+    listed = [*ill, "well"] if are_listed else ["well"]
+    async with restarted(tmp_path, service, listed) as (streams, spool, memory):
+        if illness == "denied late":
+            service.answer.clear()
+            await all_wait(spool)
+            service.answer.set()
+        await until(lambda: streams.delivered == 4 * RECORDS)
+        await all_wait(spool)
+        await serves(streams, "well", acknowledge, 10, before=4 * RECORDS)
+        assert spool._delivery._room.held_bytes <= MEMORY * 3 / 4
+        # Letters of missing streams' records have memory until they are written.
+        await until(lambda: memory.bytes_taken <= MEMORY * 3 / 4)
+
+
+async def test_an_outage_ends_for_streams_that_had_no_room_but_for_a_first_frame(
+    tmp_path: Path,
+) -> None:
+    """Each is probed in its turn, and all is delivered."""
+    fill(tmp_path, NAMES, frames=2, record_bytes=4_000)
+    service = FakeService()
+    service.denied.update(NAMES)
+    async with restarted(tmp_path, service, NAMES) as (streams, spool, memory):
+        await all_wait(spool)
+        await until(lambda: {target.name for target, _ in service.calls} == set(NAMES))
+        assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 5 / 8
+        service.denied.clear()
+        await until(lambda: not spool.frame_count)
+        assert streams.delivered == len(NAMES) * 2 * RECORDS
+        assert memory.bytes_taken == 0
