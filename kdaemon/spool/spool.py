@@ -356,7 +356,9 @@ class Spool:
             await asyncio.sleep(0)  # clients are told
         if self._is_worth_a_last_commit():
             self._commit()
-            await self._quiet.wait()
+            while not self._quiet.is_set():  # one begins the next while there is more
+                await self._quiet.wait()
+                await asyncio.sleep(0)
         if self._timer is not None:
             self._timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
@@ -434,12 +436,12 @@ class Spool:
             self._owed.written(changes)
             self._succeeded(batch, commit.result(), began_ns)
         else:
-            self._owed.put_back(changes)
+            self._owed.put_back()
             self._failed(batch, error)
         waiters, self._room_waiters = self._room_waiters, {}
         for waiter in waiters:
             waiter()
-        if self._pending:
+        if self._pending or self._owed.has_more:
             self._commit()
         elif self.trouble is not None:
             self._probe_later()

@@ -10,7 +10,13 @@ import pytest
 from kdaemon.base.admission import make_frame
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
-from kdaemon.send.driver import DRAWN_A_TURN, FRAME_PIECES, TOLD_A_TURN
+from kdaemon.send.driver import (
+    DRAWN_A_TURN,
+    FRAME_PIECES,
+    LETTER_PIECES,
+    TOLD_A_TURN,
+    TOLD_AT_ONCE,
+)
 from kdaemon.streams.stream import Stream
 from tests.kit.patience import PATIENCE_S
 from tests.kit.streams import FakeService, make_streams, turn
@@ -149,4 +155,25 @@ async def test_calls_are_drawn_in_turns() -> None:
     assert most <= DRAWN_A_TURN
     assert not driver.engine.is_idle
     service.answer.set()
+    await streams.aclose()
+
+
+async def test_clients_of_frames_full_of_dead_records_are_told_in_turns_though_they_are_few() -> (
+    None
+):
+    """A letter is made of each record, which takes longer than an answer."""
+    service = FakeService()
+    service.record_code = "ValidationException"
+    streams, clients = make_streams(service, TEXT), Clients()
+    stream = streams.find("s")
+    assert isinstance(stream, Stream)
+    await turn()
+    for _ in range(TOLD_AT_ONCE):
+        records = [Record(b"x", f"k{number}") for number in range(30)]
+        frame = make_frame(records, [10] * 30, Acknowledge.DELIVERED, clients.tell, None)
+        assert stream.submit(frame)
+    await clients.wait(TOLD_AT_ONCE)
+    assert len(service.calls) == 1
+    assert max(clients.by_turn.values()) <= TOLD_A_TURN // (30 * LETTER_PIECES) + 1 < TOLD_AT_ONCE
+    clients.close()
     await streams.aclose()

@@ -10,9 +10,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.letters import DeadLetter
-from kdaemon.spool.owed import Owed
+from kdaemon.spool.owed import PIECES_A_COMMIT, Owed
 from kdaemon.spool.spool import STORED
-from kdaemon.spool.store import Changes
+from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool
 
@@ -66,7 +66,7 @@ def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() 
     failed = Changes()
     owed.take_into(failed)
     owed.settle(7, [letter(300)])  # of a record that stands on disk: its row is about to go
-    owed.put_back(failed)
+    owed.put_back()
     written = Changes()
     owed.take_into(written)
     assert len(written.dead) == 200 - dropped + 1
@@ -75,6 +75,88 @@ def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() 
     assert memory.bytes_taken == 0
     assert owed.is_empty
     assert owed.bury([letter(1)]) == 0
+
+
+def test_a_commit_takes_a_part_of_what_is_owed_in_its_order_and_letters_with_their_rows() -> None:
+    memory = ByteBudget(64 * MIB)
+    owed = Owed(lambda: None, memory)
+    for number in range(1, 3_001):
+        owed.note(number, b"some")
+        owed.settle(number, [letter(number, 10)] if number % 10 == 0 else [])
+    owed.settle(4_000, [letter(4_000, 10)] * 5_000)  # one frame, which no bound parts
+    seen, commits = list[int](), 0
+    while not owed.is_empty:
+        changes = Changes()
+        owed.take_into(changes)
+        commits += 1
+        if commits % 3 == 1:  # it fails
+            owed.put_back()
+            continue
+        rows = len(changes.settled) + len(changes.progress)
+        letters = len(changes.dead) - 5_000 * (4_000 in changes.settled)
+        assert rows + letters <= PIECES_A_COMMIT + 1
+        assert owed.has_more is not owed.is_empty
+        buried = {int(each.partition_key[1:]) for each in changes.dead}
+        assert buried == {each for each in changes.settled if each % 10 == 0}
+        seen += changes.settled
+        owed.written(changes)
+    assert seen == [*range(1, 3_001), 4_000]
+    assert not owed.unwritten
+    assert memory.bytes_taken == 0
+
+
+@pytest.mark.parametrize("has_trouble", [False, True], ids=["well", "full"])
+async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_other(
+    tmp_path: Path, *, has_trouble: bool
+) -> None:
+    """Nobody waits for a second, or for a client, until the next one."""
+    sizes, target = list[int](), FakeTarget()
+
+    class CountedStore(Store):
+        def commit(self, changes: Changes) -> Committed:
+            if changes.settled:
+                sizes.append(len(changes.settled))
+            return super().commit(changes)
+
+    def open_counted() -> Store:
+        return CountedStore.open(str(tmp_path / "s"), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+
+    count = 3 * PIECES_A_COMMIT
+    async with a_spool(tmp_path, target, store=open_counted) as spool:
+        for number in range(count):
+            assert spool.put(target, a_frame(b"%d" % number))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(target.frames) < count:
+                await asyncio.sleep(0.001)
+        if has_trouble:
+            spool.trouble = SpoolError("full", "s", "no space left")
+        for frame in target.frames:
+            target.settle(frame)
+        spool._commit()
+        async with asyncio.timeout(PATIENCE_S):
+            while spool._owed.unwritten:
+                await asyncio.sleep(0.001)
+    assert sum(sizes) == count
+    assert max(sizes) == PIECES_A_COMMIT
+    assert len(sizes) == 3
+
+
+async def test_the_end_writes_all_that_is_owed_in_as_many_commits_as_that_takes(
+    tmp_path: Path,
+) -> None:
+    target, count = FakeTarget(), 2 * PIECES_A_COMMIT + 1
+    async with a_spool(tmp_path, target) as spool:
+        for number in range(count):
+            assert spool.put(target, a_frame(b"%d" % number))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(target.frames) < count:
+                await asyncio.sleep(0.001)
+        for frame in target.frames:
+            target.settle(frame)
+        spool.trouble = SpoolError("full", "s", "no space left")
+    store = Store.open(str(tmp_path), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+    assert store.backlogs() == []
+    store.close()
 
 
 async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_are_counted(
