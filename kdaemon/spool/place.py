@@ -3,6 +3,7 @@
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
     spool.db.new, spool.db.next            one that is being made; one that is, and is the one that
                                            counts: what stands in its place is put aside
+    spool.db-wal.copy                      of a log that has no name any more, while it is made
     spool.db.copy                          of a damaged one with its log, while it is salvaged
     spool.lock                             held (flock) while a daemon has the spool; its pid
     spool.reserve                          space set aside for deletions on a full disk
@@ -67,6 +68,7 @@ class Place:
         self._next_path = Path(self.database_path + ".next")
         self._lock_fd = lock_fd
         self._was_spool = was_spool
+        self._log_copy: os.stat_result | None = None  # that stands in the place of the log
         self.warning: str | None = None  # what is to be said of the directory
         self.is_emptied = False  # the database of a spool was found empty, or not at all
 
@@ -272,10 +274,34 @@ class Place:
         log = Path(self.database_path + "-wal")
         try:
             with contextlib.suppress(FileNotFoundError):
+                if self._log_copy is not None and os.path.samestat(log.lstat(), self._log_copy):
+                    return  # ours, of a try that failed: it is replaced
                 log.rename(f"{log}.foreign-{stamp}")
             self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
+
+    def put_log(self, open_fd: int) -> None:
+        """Gives the log that is open a name again: a copy of it, on disk when this returns. So what
+        is copied out of it into the database can be copied again after a loss of power. Where there
+        is no room for it, there is none, and what may be lost is no more than before.
+        """
+        log, copy = Path(self.database_path + "-wal"), Path(self.database_path + "-wal.copy")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            try:
+                with os.fdopen(os.open(copy, flags, 0o600), "wb") as file:
+                    at = 0
+                    while part := os.pread(open_fd, MIB, at):
+                        file.write(part)
+                        at += len(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._log_copy = os.fstat(file.fileno())
+                copy.rename(log)
+                self._sync()
+            finally:
+                copy.unlink(missing_ok=True)
 
     def lack(self) -> SpoolError:
         """What is told while there is no reserve."""

@@ -6,6 +6,7 @@ asks again before it calls a commit stored. Reads only what `stat` says: some mi
 an fsync. Knows no table. Invariant: `check` is silent only if all that a start needs is there.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -44,6 +45,18 @@ class Files:
             self._log_bytes = os.stat(self._paths[LOG]).st_size  # noqa: PTH116 - each commit
         except OSError:
             self._log_bytes = 0  # `check` tells
+
+    def open_log(self) -> int | None:
+        """The descriptor by which SQLite has the log open, whatever stands under its name; None:
+        that cannot be told. Nobody may close it.
+        """
+        with contextlib.suppress(OSError):  # no such directory on this system
+            for each in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers
+                with contextlib.suppress(OSError):  # the one that lists them
+                    status = os.fstat(int(each))
+                    if (status.st_dev, status.st_ino) == self._known.get(LOG):
+                        return int(each)
+        return None
 
     def check(self) -> None:
         """Raises SpoolError: `gone` if a file is not there or is another one; `directory` or `io`

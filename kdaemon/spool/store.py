@@ -270,7 +270,8 @@ class Store:
 
     def give_back(self, page_count: int) -> None:
         """Gives up to `page_count` free pages and the log back to the file system, for a moment
-        when nobody waits. A page is 16 KiB. SpoolError: full, io, read_only, busy.
+        when nobody waits; nothing while files are gone. A page is 16 KiB. SpoolError: full, io,
+        read_only, busy, directory.
         """
 
         def shrink() -> None:
@@ -279,6 +280,8 @@ class Store:
                 # stop; a script is run to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
 
+        if self._files.taken():  # a copy of the log may stand there, which must not grow old
+            return
         self._checkpoint("TRUNCATE")  # on a full disk the log's own space is what there is
         self._mending(shrink)
         self._checkpoint("TRUNCATE")
@@ -492,6 +495,9 @@ class Store:
         if CUT_LOG not in taken:
             if LOG in taken:
                 self._place.set_log_aside(self._wall_ms())
+                open_fd = self._files.open_log()
+                if open_fd is not None:
+                    self._place.put_log(open_fd)
             with self._database.reading() as connection:  # copies the log; fails unless alone
                 connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         self._database.reconnect()

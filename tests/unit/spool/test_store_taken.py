@@ -11,6 +11,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.log import apply_frames, mend_log
 from kdaemon.spool.place import Place
 from kdaemon.spool.store import Changes, Store
 from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
@@ -115,6 +116,76 @@ def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
     store.close()
     store = open_store(tmp_path)
     assert (stored_ids(store), store.set_aside) == ([1, 2], None)
+    store.close()
+
+
+@pytest.mark.parametrize("taking", ["log deleted", "log replaced"])
+@pytest.mark.parametrize("part", [0.25, 0.5, 0.75, 1.0])
+def test_the_power_may_fail_while_a_log_without_a_name_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taking: str, part: float
+) -> None:
+    """Its name leads to a copy of it before the database is touched."""
+    directory, lost = tmp_path / "spool", tmp_path / "lost"
+    store = open_store(directory)
+    for number in range(1, 40):
+        append(store, number, record_bytes=5_000)
+    HEALED[taking](directory)
+    put_log = Place.put_log
+
+    def fail(place: Place, open_fd: int) -> None:
+        put_log(place, open_fd)
+        shutil.copytree(directory, lost, ignore=shutil.ignore_patterns("*-shm"))
+
+    monkeypatch.setattr(Place, "put_log", fail)
+    append(store, 40)
+    assert stored_ids(store) == list(range(1, 41))
+    store.close()
+    log = str(lost / "spool.db-wal")
+    frames = mend_log(log).read
+    assert len(frames) > 10  # the last of each page
+    apply_frames(log, frames[: int(len(frames) * part)], str(lost / "spool.db"))
+    again = open_store(lost)
+    assert stored_ids(again) == list(range(1, 40))
+    assert again.verify().is_sound
+    assert again.set_aside is None
+    again.close()
+    assert not list(directory.glob("*.copy"))
+
+
+def test_tries_that_fail_leave_one_copy_of_the_log_and_nothing_that_is_older(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "spool"
+    store = open_store(directory)
+    append(store, 1, 2)
+    store._database.connection.execute("PRAGMA busy_timeout = 10")
+    view = open_view(directory)
+    assert stored_ids(view) == [1, 2]
+    (directory / "spool.db-wal").unlink()
+    for _ in range(3):
+        with pytest.raises(SpoolError):
+            append(store, 3)
+        store.give_back(100)
+    log_names = sorted(each.name for each in directory.glob("spool.db-wal*"))
+    assert log_names == ["spool.db-wal"]
+    assert after_a_kill(directory, tmp_path / "killed") == [1, 2]
+    view.close()
+    append(store, 3)
+    assert stored_ids(store) == [1, 2, 3]
+    store.close()
+    assert after_a_kill(directory, tmp_path / "ended") == [1, 2, 3]
+
+
+def test_a_log_of_which_no_copy_can_be_made_is_begun_again_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """As on a full disk."""
+    store = open_store(tmp_path)
+    append(store, 1)
+    (tmp_path / "spool.db-wal").unlink()
+    (tmp_path / "spool.db-wal.copy").mkdir()
+    append(store, 2)
+    assert stored_ids(store) == [1, 2]
     store.close()
 
 
