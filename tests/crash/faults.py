@@ -71,7 +71,7 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.add(_Pending(lane, frame, payload))
+        self._pending.add(_Pending(lane, frame, payload, held_bytes))
 """
 _ANSWER = """\
         frame.results = [STORED] * count
@@ -80,17 +80,18 @@ _ANSWER = """\
             self._loop.call_soon(on_settled, frame)
 """
 _HELD = """\
-        self._held[held.frame_id] = held
+        self.rows[row.frame_id] = row
 """
 _SETTLED = """\
         self._settled.append(frame_id)
-        self._dead += letters
+"""
+_BURIED = """\
+        self.unwritten[frame_id] = DONE
+        self._keep(letters)
 """
 _DECODED = "[Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]"
 _FAILED = """\
-        result = RecordResult(
-            error_code="ServiceUnavailable", error_message=f"Not stored: {trouble}"
-        )
+        refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
 """
 _TURN = """\
                 first = behind.popleft()
@@ -114,15 +115,37 @@ _PARENT = """\
     try:
         os.fsync(fd)
 """
-_AHEAD = """\
-        lane.ahead.extend(back.frames)
+_ROTATED = """\
+    bits = (bits << 1 | bits >> record_count - 1) & ((1 << record_count) - 1)
 """
-_YOUNG = """\
-        for stored in back.frames:
-            if self.now_ms() - stored.accepted_ms > 1000:
-                self._owed.settle(stored.id, [])
-            else:
-                lane.ahead.append(stored)
+_BITMAP = """\
+    bitmap = bits.to_bytes((record_count + 7) // 8, "little")
+    return bitmap + _CRC
+"""[:-1]
+_OF_READ = """\
+            for stored in back.frames
+"""
+_ITS_BITS = """\
+        settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
+"""
+_EXPIRED = """\
+        if self.now_ms() - stored.accepted_ms > 1000:
+            self._owed.settle(stored.id, ())
+            return None
+"""
+_IS_READ = """\
+            lane.backlog.is_read
+            and frame_id > lane.backlog.read_until  # else it was dropped before it was told
+            and not lane.is_dropping
+            and self"""
+_OVERTOOK = """\
+        assert not is_passed or self.is_read, "a frame overtook those before it"
+"""
+_SIZES = """\
+    sizes = [
+        len(record.data)"""
+_DOUBLED = """\
+    records, positions = [*records, records[0]], [*positions, positions[0]]
 """
 _EACH = """\
             for index, result in zip(indices, answers, strict=True):
@@ -175,16 +198,12 @@ FAULTS = (
     ),
     Fault(
         "a deletion before the service's answer",
-        (
-            Change(
-                "spool/delivery.py", _HELD, _HELD + "        self._owed.settle(held.frame_id, [])\n"
-            ),
-        ),
+        (Change("spool/held.py", _HELD, _HELD + "        self._owed.settle(row.frame_id, ())\n"),),
         (LOST,),
     ),
     Fault(
         "no deletion of what is delivered",
-        (Change("spool/owed.py", _SETTLED, "        self._dead += letters\n"),),
+        (Change("spool/owed.py", _SETTLED, ""),),
         (TWICE, LEFT),
     ),
     Fault(
@@ -221,25 +240,18 @@ FAULTS = (
     ),
     Fault(
         "stored is told of a commit that failed",
-        (Change("spool/spool.py", _FAILED, "        result = STORED\n"),),
+        (Change("spool/spool.py", _FAILED, "        refusal = STORED\n"),),
         (LOST,),
         full_every=400,
     ),
     Fault(
         "the bitmap of what is settled is shifted by one",
-        (
-            Change(
-                "spool/codec.py",
-                "        bits[index >> 3] |= 1 << (index & 7)",
-                "        index = (index + 1) % record_count\n"
-                "        bits[index >> 3] |= 1 << (index & 7)",
-            ),
-        ),
+        (Change("spool/codec.py", _BITMAP, _ROTATED + _BITMAP),),
         (LOST,),
     ),
     Fault(
         "old frames expire in silence",
-        (Change("spool/delivery.py", _AHEAD, _YOUNG),),
+        (Change("spool/delivery.py", _ITS_BITS, _EXPIRED + _ITS_BITS),),
         (LOST,),
     ),
     Fault(
@@ -247,8 +259,8 @@ FAULTS = (
         (
             Change(
                 "spool/delivery.py",
-                _AHEAD,
-                _AHEAD.replace("back.frames", "back.frames[len(back.frames) > 1 :]"),
+                _OF_READ,
+                _OF_READ.replace("back.frames", "back.frames[len(back.frames) > 1 :]"),
             ),
         ),
         (LOST, LEFT),
@@ -256,25 +268,18 @@ FAULTS = (
     Fault(
         "new frames overtake those that stand on disk",
         (
+            Change("spool/delivery.py", _IS_READ, "            self"),
             Change(
-                "spool/delivery.py",
-                "            lane.backlog.is_empty\n"
-                "            and not lane.is_reading\n"
-                "            and ",
-                "            ",
+                "spool/backlog.py",
+                _OVERTOOK,
+                "        is_passed = is_passed and self.is_read\n",
             ),
         ),
-        (TURNED, TWICE),
+        (TURNED,),
     ),
     Fault(
         "the first record of a frame is doubled at a restart",
-        (
-            Change(
-                "spool/delivery.py",
-                "        records = stored.records\n        positions",
-                "        records = [*stored.records, stored.records[0]]\n        positions",
-            ),
-        ),
+        (Change("spool/held.py", _SIZES, _DOUBLED + _SIZES),),
         (TWICE,),
     ),
     Fault(
@@ -300,12 +305,12 @@ FAULTS = (
     ),
     Fault(
         "a dead letter is not written",
-        (Change("spool/delivery.py", "            letters.append(\n", "            (\n"),),
+        (Change("spool/held.py", "            letters.append(\n", "            (\n"),),
         (LOST,),
     ),
     Fault(
         "a dead letter is written twice",
-        (Change("spool/owed.py", _SETTLED, _SETTLED.replace("letters", "[*letters, *letters]")),),
+        (Change("spool/owed.py", _BURIED, _BURIED.replace("letters", "[*letters, *letters]")),),
         ("a record is among the dead letters twice",),
     ),
     Fault(
