@@ -147,6 +147,18 @@ _SIZES = """\
 _DOUBLED = """\
     records, positions = [*records, records[0]], [*positions, positions[0]]
 """
+_MARK = """\
+                self.marks[way.order] = Mark(frame_id - 1, accepted_ms, way.lane)
+"""
+_GOES = """\
+        return [way for way in ways if self._may_go(way.order, is_again=is_again)]
+"""
+_GOES_IF_ROOM = """\
+        return [way for way in ways if not way.is_full]
+"""
+_IS_DONE = """\
+        if not self.parts and not self.left_count:
+"""
 _EACH = """\
             for index, result in zip(indices, answers, strict=True):
                 if result.sequence_number
@@ -276,6 +288,25 @@ FAULTS = (
             ),
         ),
         (TURNED,),
+    ),
+    Fault(
+        "what is left for a full shard is not marked",
+        (
+            Change("spool/left.py", _MARK, ""),
+            Change("spool/left.py", _GOES, _GOES_IF_ROOM),
+        ),
+        (LOST, LEFT),
+    ),
+    Fault(
+        "a frame is deleted of which records are left for a full shard",
+        (Change("spool/held.py", _IS_DONE, _IS_DONE.replace(" and not self.left_count", "")),),
+        (LOST,),
+    ),
+    Fault(
+        "new records overtake those that are left for their shard",
+        (Change("spool/left.py", _GOES, _GOES_IF_ROOM),),
+        (TURNED,),
+        tries=25,
     ),
     Fault(
         "the first record of a frame is doubled at a restart",

@@ -28,6 +28,7 @@ HASH_KEYS = 2**128
 FAIR_S = (0.2, 1.2)  # how long fair weather lasts
 STRANGERS_MAX = 20  # of those a report shows
 PARTIAL_FRACTION = 0.3  # of records, in weather that fails some
+HOT_SHARDS = 8  # that take nothing while they are hot
 
 
 class Weather(Enum):
@@ -37,6 +38,7 @@ class Weather(Enum):
     SLOW = "slow"
     PARTIAL = "partial failures"
     THROTTLE = "call throttled"
+    HOT = "some shards throttle all, the others take all"
     ERROR_500 = "500, taken or not"
     UNAVAILABLE = "503, not taken"
     RESET_BEFORE = "reset, not taken"
@@ -52,6 +54,7 @@ FOUL_S: Mapping[Weather, tuple[float, float]] = {  # how long each lasts, in sec
     Weather.SLOW: (0.2, 0.8),
     Weather.PARTIAL: (0.2, 1.0),
     Weather.THROTTLE: (0.1, 0.5),
+    Weather.HOT: (1.0, 3.0),  # until what is left on disk for them is more than their queues take
     Weather.ERROR_500: (0.1, 0.5),
     Weather.UNAVAILABLE: (0.1, 0.5),
     Weather.RESET_BEFORE: (0.1, 0.3),
@@ -110,6 +113,7 @@ class Oracle:
         self.turned: list[str] = []
         self.turned_count = 0
         self.weather = Weather.FAIR
+        self._hot_shards: frozenset[str] = frozenset()
         self.weather_calls: Counter[Weather] = Counter()
         self.before_answer: Callable[[], None] | None = None  # once, with a call that was taken
         self._dice = random.Random(f"oracle {seed}")
@@ -152,10 +156,16 @@ class Oracle:
         while True:
             self.weather = Weather.FAIR
             await asyncio.sleep(self._dice.uniform(*FAIR_S))
-            self.weather = self._dice.choice(foul)
+            self._begin(self._dice.choice(foul))
             if self.weather is Weather.OUTAGE:
                 self._abort_all()
             await asyncio.sleep(self._dice.uniform(*FOUL_S[self.weather]))
+
+    def _begin(self, weather: Weather) -> None:
+        """Another weather; each has hot shards of its own."""
+        self.weather = weather
+        hot = self._dice.sample(range(SHARD_COUNT), HOT_SHARDS)
+        self._hot_shards = frozenset(map(_name, hot))
 
     def _abort_all(self) -> None:
         for writer in self._connections.values():
@@ -271,10 +281,12 @@ class Oracle:
             return _error("InternalFailure")
         results: list[dict[str, str]] = []
         is_partial = weather is Weather.PARTIAL
+        hot = self._hot_shards if weather is Weather.HOT else frozenset()
         for entry, record_id in zip(entries, ids, strict=True):
             assert record_id is not None
             roll = self._dice.random() if is_partial else 1.0
-            if roll < PARTIAL_FRACTION / 2:
+            shard = _shard(entry)
+            if roll < PARTIAL_FRACTION / 2 or shard in hot:
                 code = "ProvisionedThroughputExceededException"
                 results.append({"ErrorCode": code, "ErrorMessage": "slow down"})
                 continue
@@ -286,7 +298,7 @@ class Oracle:
                 continue
             self._take(call, [record_id])
             self._sequence += 1
-            results.append({"SequenceNumber": f"{self._sequence:056d}", "ShardId": _shard(entry)})
+            results.append({"SequenceNumber": f"{self._sequence:056d}", "ShardId": shard})
         failed = sum("ErrorCode" in result for result in results)
         if weather is Weather.WRONG_COUNT:
             results.pop()
@@ -385,14 +397,18 @@ def _shard(entry: dict[str, Any]) -> str:
     else:
         key = entry["PartitionKey"].encode()
         hash_key = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest(), "big")
-    return f"shardId-{hash_key * SHARD_COUNT // HASH_KEYS:012d}"
+    return _name(hash_key * SHARD_COUNT // HASH_KEYS)
+
+
+def _name(index: int) -> str:
+    return f"shardId-{index:012d}"
 
 
 def _shards() -> list[dict[str, object]]:
     width = HASH_KEYS // SHARD_COUNT
     return [
         {
-            "ShardId": f"shardId-{index:012d}",
+            "ShardId": _name(index),
             "HashKeyRange": {
                 "StartingHashKey": str(index * width),
                 "EndingHashKey": str((index + 1) * width - 1),

@@ -72,7 +72,7 @@ class Service(Oracle):
                 outage_at_s += OUTAGE_EVERY_S
                 self.weather, lasts_s = Weather.OUTAGE, OUTAGE_S
             else:
-                self.weather = self._dice.choice(foul)
+                self._begin(self._dice.choice(foul))
                 lasts_s = self._dice.uniform(*FOUL_S[self.weather])
             if self.weather is Weather.OUTAGE:
                 self._abort_all()
