@@ -156,6 +156,9 @@ _GOES = """\
 _GOES_IF_ROOM = """\
         return [way for way in ways if not way.is_full]
 """
+_READ_AGAIN = """\
+                lane.backlog.read_again(first_id)
+"""
 _IS_DONE = """\
         if not self.parts and not self.left_count:
 """
@@ -301,6 +304,12 @@ FAULTS = (
         "a frame is deleted of which records are left for a full shard",
         (Change("spool/held.py", _IS_DONE, _IS_DONE.replace(" and not self.left_count", "")),),
         (LOST,),
+    ),
+    Fault(
+        "what is left is forgotten when the shards change",
+        (Change("spool/delivery.py", _READ_AGAIN, ""),),
+        (LOST, LEFT),
+        tries=25,
     ),
     Fault(
         "new records overtake those that are left for their shard",

@@ -3,7 +3,8 @@
 Shares no code with kdaemon and none with its sandbox: HTTP, base64, MD5 and JSON from the standard
 library. It answers PutRecords, ListShards and DescribeStreamSummary. Fair and foul weather take
 turns; the dice decide which kind and for how long. Every record it takes is made anew from its id
-and compared. It keeps no quotas: what throttles here is the weather.
+and compared. It keeps no quotas: what throttles here is the weather. Now and then its shards are
+others, and the answers and ListShards say so.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ from typing import Any
 
 from tests.crash.records import Source, ident_of, is_poison, read_ident, shown
 
-SHARD_COUNT = 16
+SHARD_COUNTS = (16, 12)  # of the first map of the shards, of the second, of the first again
+RESHARD_FRACTION = 0.3  # of the times of fair weather begin with another map
 HASH_KEYS = 2**128
 FAIR_S = (0.2, 1.2)  # how long fair weather lasts
 STRANGERS_MAX = 20  # of those a report shows
@@ -114,6 +116,7 @@ class Oracle:
         self.turned_count = 0
         self.weather = Weather.FAIR
         self._hot_shards: frozenset[str] = frozenset()
+        self.map_count = 0  # of the maps of the shards before this one
         self.weather_calls: Counter[Weather] = Counter()
         self.before_answer: Callable[[], None] | None = None  # once, with a call that was taken
         self._dice = random.Random(f"oracle {seed}")
@@ -155,6 +158,8 @@ class Oracle:
         foul = list(FOUL_S)
         while True:
             self.weather = Weather.FAIR
+            if self._dice.random() < RESHARD_FRACTION:
+                self.reshard()
             await asyncio.sleep(self._dice.uniform(*FAIR_S))
             self._begin(self._dice.choice(foul))
             if self.weather is Weather.OUTAGE:
@@ -164,8 +169,13 @@ class Oracle:
     def _begin(self, weather: Weather) -> None:
         """Another weather; each has hot shards of its own."""
         self.weather = weather
-        hot = self._dice.sample(range(SHARD_COUNT), HOT_SHARDS)
-        self._hot_shards = frozenset(map(_name, hot))
+        self._hot_shards = frozenset(
+            self._name(index) for index in self._dice.sample(range(self._shard_count), HOT_SHARDS)
+        )
+
+    def reshard(self) -> None:
+        """All its shards are closed, and others have their ranges."""
+        self.map_count += 1
 
     def _abort_all(self) -> None:
         for writer in self._connections.values():
@@ -285,7 +295,7 @@ class Oracle:
         for entry, record_id in zip(entries, ids, strict=True):
             assert record_id is not None
             roll = self._dice.random() if is_partial else 1.0
-            shard = _shard(entry)
+            shard = self._shard(entry)
             if roll < PARTIAL_FRACTION / 2 or shard in hot:
                 code = "ProvisionedThroughputExceededException"
                 results.append({"ErrorCode": code, "ErrorMessage": "slow down"})
@@ -372,10 +382,53 @@ class Oracle:
             return 503, b""
         stream = request["StreamName"]
         if operation == "listshards":
-            return 200, json.dumps({"Shards": _shards()}).encode()
+            return 200, json.dumps({"Shards": self._shards()}).encode()
         if operation == "describestreamsummary":
-            return 200, json.dumps({"StreamDescriptionSummary": _summary(stream)}).encode()
+            return 200, self._summary(stream)
         return 400, _error("UnknownOperationException")
+
+    # Its shards
+
+    @property
+    def _shard_count(self) -> int:
+        return SHARD_COUNTS[self.map_count % len(SHARD_COUNTS)]
+
+    def _name(self, index: int) -> str:
+        return f"shardId-{100 * self.map_count + index:012d}"
+
+    def _shard(self, entry: dict[str, Any]) -> str:
+        explicit = entry.get("ExplicitHashKey")
+        if explicit is not None:
+            hash_key = int(explicit)
+        else:
+            key = entry["PartitionKey"].encode()
+            hash_key = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest(), "big")
+        return self._name(hash_key * self._shard_count // HASH_KEYS)
+
+    def _shards(self) -> list[dict[str, object]]:
+        firsts = [-(-index * HASH_KEYS // self._shard_count) for index in range(self._shard_count)]
+        ends = [*firsts[1:], HASH_KEYS]
+        return [
+            {
+                "ShardId": self._name(index),
+                "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(end - 1)},
+                "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+            }
+            for index, (first, end) in enumerate(zip(firsts, ends, strict=True))
+        ]
+
+    def _summary(self, stream: str) -> bytes:
+        summary = {
+            "StreamName": stream,
+            "StreamARN": f"arn:aws:kinesis:us-east-1:000000000000:stream/{stream}",
+            "StreamStatus": "ACTIVE",
+            "RetentionPeriodHours": 24,
+            "StreamCreationTimestamp": 1_700_000_000.0,
+            "EnhancedMonitoring": [],
+            "OpenShardCount": self._shard_count,
+            "MaxRecordSizeInKiB": 1024,
+        }
+        return json.dumps({"StreamDescriptionSummary": summary}).encode()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -388,45 +441,3 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 def _error(code: str) -> bytes:
     return json.dumps({"__type": code, "message": f"{code} of the crash test"}).encode()
-
-
-def _shard(entry: dict[str, Any]) -> str:
-    explicit = entry.get("ExplicitHashKey")
-    if explicit is not None:
-        hash_key = int(explicit)
-    else:
-        key = entry["PartitionKey"].encode()
-        hash_key = int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest(), "big")
-    return _name(hash_key * SHARD_COUNT // HASH_KEYS)
-
-
-def _name(index: int) -> str:
-    return f"shardId-{index:012d}"
-
-
-def _shards() -> list[dict[str, object]]:
-    width = HASH_KEYS // SHARD_COUNT
-    return [
-        {
-            "ShardId": _name(index),
-            "HashKeyRange": {
-                "StartingHashKey": str(index * width),
-                "EndingHashKey": str((index + 1) * width - 1),
-            },
-            "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-        }
-        for index in range(SHARD_COUNT)
-    ]
-
-
-def _summary(stream: str) -> dict[str, object]:
-    return {
-        "StreamName": stream,
-        "StreamARN": f"arn:aws:kinesis:us-east-1:000000000000:stream/{stream}",
-        "StreamStatus": "ACTIVE",
-        "RetentionPeriodHours": 24,
-        "StreamCreationTimestamp": 1_700_000_000.0,
-        "EnhancedMonitoring": [],
-        "OpenShardCount": SHARD_COUNT,
-        "MaxRecordSizeInKiB": 1024,
-    }
