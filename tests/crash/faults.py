@@ -7,9 +7,10 @@ looking at the code that it breaks.
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.power import Manners
 from tests.kit.template import ROOT
 
 
@@ -25,14 +26,14 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`seen_as`: how a problem begins that it may be noticed by, one of them. `tries`: runs within
-    which it is noticed, where chance decides. `full_every`: as `Manners` has it.
+    which it is noticed, where chance decides. `manners`: of the disk that shows it.
     """
 
     name: str
     changes: tuple[Change, ...]
     seen_as: tuple[str, ...]
     tries: int = 10
-    full_every: int = 0
+    manners: Manners = field(default_factory=Manners)
 
 
 LOST = "acknowledged and lost"
@@ -44,6 +45,8 @@ LEFT = "frames are left in the spool"
 UNCOUNTED = "at the end"
 DAMAGED = "a defect in the log"
 COMPLAINED = "a client: "
+
+SLOW_DISK = Manners(fsync_us=(100_000, 600_000))  # more waits for a commit than one takes
 
 
 class FaultGoneError(Exception):
@@ -159,6 +162,9 @@ _GOES_IF_ROOM = """\
 _READ_AGAIN = """\
                 lane.backlog.read_again(first_id)
 """
+_LINE = """\
+            taken, self._line = self._line, []
+"""
 _IS_DONE = """\
         if not self.parts and not self.left_count:
 """
@@ -257,7 +263,7 @@ FAULTS = (
         "stored is told of a commit that failed",
         (Change("spool/spool.py", _FAILED, "        refusal = STORED\n"),),
         (LOST,),
-        full_every=400,
+        manners=Manners(full_every=400),
     ),
     Fault(
         "the bitmap of what is settled is shifted by one",
@@ -316,6 +322,24 @@ FAULTS = (
         (Change("spool/left.py", _GOES, _GOES_IF_ROOM),),
         (TURNED,),
         tries=25,
+    ),
+    Fault(
+        "frames that wait for one commit are stored the other way round",
+        (
+            Change(
+                "spool/commit_queue.py",
+                _LINE,
+                _LINE.replace("= self._line,", "= self._line[::-1],"),
+            ),
+        ),
+        (TURNED,),
+    ),
+    Fault(
+        "of what a client has waiting for the disk, the last is stored first",
+        (Change("spool/commit_queue.py", "client.queue.popleft()", "client.queue.pop()"),),
+        (TURNED,),
+        tries=3,
+        manners=SLOW_DISK,
     ),
     Fault(
         "the first record of a frame is doubled at a restart",

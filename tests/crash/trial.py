@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.crash.crasher import Crasher
 from tests.crash.faults import FAULTS, Fault, copy_with
 from tests.crash.plan import Step
-from tests.kit.power import Manners, PowerDisk, library
+from tests.kit.power import PowerDisk, library
 from tests.kit.template import Stage, template
 
 STEPS = (  # of one run: a few seconds
@@ -75,7 +75,7 @@ async def _run(
 ) -> tuple[str, ...]:
     directory.mkdir()
     seed = random.randrange(10**6)
-    disk = PowerDisk(directory, seed, Manners(full_every=fault.full_every))
+    disk = PowerDisk(directory, seed, fault.manners)
     crasher = Crasher(directory, seed, disk=disk, stage=stage, patience_s=PATIENCE_S)
     try:
         report = await crasher.run(steps)
