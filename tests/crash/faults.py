@@ -85,13 +85,8 @@ _ANSWER = """\
 _HELD = """\
         self.rows[row.frame_id] = row
 """
-_SETTLED = """\
-        self._settled.append(frame_id)
-"""
-_BURIED = """\
-        self.unwritten[frame_id] = DONE
-        self._keep(letters)
-"""
+_SETTLED = "                changes.settled.append(item.frame_id)\n"
+_BURIED = "        kept = list(letters)\n"
 _DECODED = "[Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]"
 _FAILED = """\
         refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
@@ -224,7 +219,7 @@ FAULTS = (
     ),
     Fault(
         "no deletion of what is delivered",
-        (Change("spool/owed.py", _SETTLED, ""),),
+        (Change("spool/owed.py", _SETTLED, "                pass\n"),),
         (TWICE, LEFT),
     ),
     Fault(
@@ -374,7 +369,7 @@ FAULTS = (
     ),
     Fault(
         "a dead letter is written twice",
-        (Change("spool/owed.py", _BURIED, _BURIED.replace("letters", "[*letters, *letters]")),),
+        (Change("spool/owed.py", _BURIED, "        kept = 2 * list(letters)\n"),),
         ("a record is among the dead letters twice",),
     ),
     Fault(
