@@ -14,7 +14,7 @@ from tests.crash.trial import try_fault
 from tests.kit.power import skip_without
 
 QUICK = (Step("after_commit", is_loss=True), Step("random", is_loss=True))
-RUN = ("an answer before its commit", "no fsync of a commit (synchronous = NORMAL)")
+RUN = ("no fsync of a commit (synchronous = NORMAL)",)
 
 
 def test_every_fault_can_be_put_into_the_code_as_it_is(tmp_path: Path) -> None:

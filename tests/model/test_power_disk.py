@@ -148,6 +148,8 @@ def test_a_full_disk_takes_nothing_of_a_write(tmp_path: Path) -> None:
     script = """
 import errno, os
 fd = os.open(os.environ["POWER_LOSS_ROOT"] + "/a", os.O_RDWR | os.O_CREAT)
+for at in range(300):  # those of a start find room
+    os.pwrite(fd, b"y", at)
 codes = set()
 for at in range(50):
     try:
