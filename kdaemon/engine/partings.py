@@ -181,15 +181,15 @@ class Partings:
 
     def _end_gone(self, why: Why) -> int:
         pieces = 0
-        frames: list[Frame] = []
+        frames: dict[Frame, None] = {}  # one may be said to be gone twice
         while self._gone and pieces < PIECES_A_SLICE:
             frame = self._gone.popleft()
             pieces += pieces_of(frame)
             if self._ledger.stop_waiting(frame):
-                frames.append(frame)
+                frames[frame] = None
         reason = RejectReason.CLIENT_GONE
         if frames:
-            self._abandon(frames, reason, self._parting(reason, why))
+            self._abandon(list(frames), reason, self._parting(reason, why))
         return pieces
 
     def _end_missing(self, result: RecordResult, queued: Iterator[Frame]) -> int:

@@ -232,3 +232,13 @@ def test_the_order_of_a_key_is_kept_whoever_sends_it() -> None:
         rig.answer(batch)
     assert seen[1:] == [b"%d.%d" % (number, i) for number in range(3) for i in range(3)]
     assert first.unsettled == 0
+
+
+def test_a_client_that_is_said_to_be_gone_twice_ends_once() -> None:
+    rig = rig_of()
+    frame = frame_of(GREEDY, 3)
+    assert rig.engine.handle_frame(frame, rig.now_ns)
+    rig.engine.handle_clients_gone([frame, frame], rig.now_ns)
+    assert rig.memory.bytes_taken == rig.engine.ledger.held_bytes == 0
+    assert rig.counters.unaccounted() == 0
+    assert rig.settled() == [frame]
