@@ -78,16 +78,36 @@ class Told:
         self.due_count = 0
 
 
-class Http:
+class _Connection:
+    """What is sent on one connection, and when; `_reading`: its answers."""
+
+    _reading: asyncio.Task[None]
+    _writer: asyncio.StreamWriter
+
+    def __init__(self, mission: Mission, told: Told) -> None:
+        self._mission = mission
+        self._told = told
+        self._sent: deque[float] = deque()
+
+    async def settled(self) -> None:
+        while self._sent:
+            await asyncio.sleep(LOOK_S)
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        self._writer.close()
+        with contextlib.suppress(OSError, asyncio.CancelledError, EOFError):
+            await self._reading
+
+
+class Http(_Connection):
     """A connection that pipelines up to `window` requests."""
 
     def __init__(self, mission: Mission, record_count: int, window: int, told: Told) -> None:
-        self._mission = mission
+        super().__init__(mission, told)
         self._request = mission.request(record_count)
         self._record_count = record_count
         self._free = asyncio.Semaphore(window)
-        self._sent: deque[float] = deque()
-        self._told = told
         self.is_quiet = record_count == 1
 
     async def open(self) -> None:
@@ -118,24 +138,12 @@ class Http:
                 await asyncio.sleep(0.1)  # as an SDK's first pause
             self._free.release()
 
-    async def settled(self) -> None:
-        while self._sent:
-            await asyncio.sleep(LOOK_S)
 
-    async def close(self) -> None:
-        self._reading.cancel()
-        self._writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError, EOFError):
-            await self._reading
-
-
-class Session:
+class Session(_Connection):
     """A connection of lines."""
 
     def __init__(self, mission: Mission, told: Told) -> None:
-        self._mission = mission
-        self._sent: deque[float] = deque()
-        self._told = told
+        super().__init__(mission, told)
         self.is_quiet = bool(mission.rate)
 
     async def open(self) -> None:
@@ -164,16 +172,6 @@ class Session:
             for _ in range(min(len(self._sent), acknowledged - before)):
                 sent = self._sent.popleft()
                 told.times_ms.append((sent, (now - sent) * 1000))
-
-    async def settled(self) -> None:
-        while self._sent:
-            await asyncio.sleep(LOOK_S)
-
-    async def close(self) -> None:
-        self._reading.cancel()
-        self._writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError, EOFError):
-            await self._reading
 
 
 async def _stopped(pipe: Connection) -> None:
