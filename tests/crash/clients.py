@@ -299,6 +299,21 @@ class Http:
         self._client.keep(kept)
 
 
+def connected(
+    kind: str,
+    source: Source,
+    acknowledge: str,
+    think_s: float,
+    is_taken: Callable[[int], bool],
+    doors: Doors,
+) -> tuple[Client, Session]:
+    """A client and its way in. `kind`: unix, lines or kinesis."""
+    client = Client(source, acknowledge=acknowledge, think_s=think_s, is_taken=is_taken)
+    if kind == "unix":
+        return client, UnixLines(client, doors)
+    return client, Http(client, doors, has_lines=kind == "lines")
+
+
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = head.partition("content-length: ")[2].partition("\r\n")[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
-from tests.crash.clients import Client, Doors, Http, Session, UnixLines
+from tests.crash.clients import Client, Doors, Session, connected
 from tests.crash.lag import Lag
 from tests.crash.oracle import Oracle
 from tests.crash.plan import INNER_POINTS, ON_DISK, TWICE, Step
@@ -95,17 +95,8 @@ class Crasher:
         index = len(self._sources)
         source = Source(self.report.seed, index, stream, can_spread=kind != "kinesis")
         self._sources[index] = source
-        client = Client(
-            source,
-            acknowledge=acknowledge,
-            think_s=think_s,
-            is_taken=self._oracle.taken.__contains__,
-        )
-        session: Session
-        if kind == "unix":
-            session = UnixLines(client, self._doors)
-        else:
-            session = Http(client, self._doors, has_lines=kind == "lines")
+        is_taken = self._oracle.taken.__contains__
+        client, session = connected(kind, source, acknowledge, think_s, is_taken, self._doors)
         self._clients.append((client, session))
         return client
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
-from tests.crash.clients import Client, Doors, Http, Session, UnixLines
+from tests.crash.clients import Client, Doors, Session, connected
 from tests.crash.oracle import FAIR_S, FOUL_S, Call, Oracle, Weather
 from tests.crash.process import Life
 from tests.crash.records import Source, number_of, read_ident, shown
@@ -41,6 +41,7 @@ OUTAGE_EVERY_S, OUTAGE_S = 240.0, 25.0  # long ones, beside those of the weather
 PROBE_S, SCRAPE_S, STATUS_S = 0.25, 5.0, 30.0
 WARM_S = 60.0  # of a life before its slope counts
 DRAINED_S = 240.0
+AFTER_S = 12.0  # the end: what a load has left in memory is looked at then
 PAUSE_S = 0.05
 PLAIN, ORDERED, KPL, BOTH = "plain", "ordered", "kpl", "kpl-ordered"
 CLIENTS = (
@@ -157,18 +158,9 @@ class Soak:
         for index, (kind, stream, acknowledge) in enumerate(CLIENTS):
             source = Source(seed, index, stream, can_spread=kind != "kinesis")
             self._sources[index] = source
-            client = Client(
-                source,
-                acknowledge=acknowledge,
-                think_s=think_s,
-                is_taken=self.service.taken.__contains__,
-            )
-            session: Session
-            if kind == "unix":
-                session = UnixLines(client, self._doors)
-            else:
-                session = Http(client, self._doors, has_lines=kind == "lines")
-            self._clients.append((client, session))
+            is_taken = self.service.taken.__contains__
+            each = connected(kind, source, acknowledge, think_s, is_taken, self._doors)
+            self._clients.append(each)
 
     def _settings(self, port: int) -> dict[str, object]:
         return {
@@ -310,8 +302,8 @@ class Soak:
         dropped = metrics.total("kdaemon_records_dropped_total")
         if dropped:
             self.verdict.problems.append(f"{dropped} records were dropped")
-        await asyncio.sleep(12.0)
-        print(f"12 s after the end: {rss_bytes(life.pid) / MIB:.0f} MiB", flush=True)
+        await asyncio.sleep(AFTER_S)
+        print(f"{AFTER_S:g} s after the end: {rss_bytes(life.pid) / MIB:.0f} MiB", flush=True)
 
     # The end
 
