@@ -111,7 +111,7 @@ class FreedMemory:
     def __init__(self, held_bytes: Callable[[], int]) -> None:
         """`held_bytes`: what clients' records take now."""
         self._held_bytes = held_bytes
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._trim = _malloc_trim()
         self._is_quiet = False
         self._is_trimming = False
         self._least_bytes = self._beside_bytes()
@@ -137,6 +137,12 @@ class FreedMemory:
         return _rss_bytes() - self._held_bytes()
 
 
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Gives what is free in the heap back to the system; None: another C library."""
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
+
+
 def _rss_bytes() -> int:
     """Resident memory of this process; 0 where the system does not tell."""
     try:
@@ -158,7 +164,7 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, YOUNG_LOOKS_MAX, MIDDLE_LOOKS_MAX)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _malloc_trim()
     if trim is not None:
         trim(0)
 

@@ -72,9 +72,9 @@ class Door:
         """Takes records for the stream that a client calls by `spelling`, or says why not.
 
         `asked`: the promise that the client asked for; None: the stream's own. `client`: a number
-        of its own, for clients take turns. `is_patient`: a
-        connection of lines, which waits for ever and is not read while there is no room. None:
-        there is no room for it now, and nothing was counted; `when_room` says when to come again.
+        of its own, for clients take turns. `is_patient`: a connection of lines, which waits for
+        ever and is not read while there is no room. None: there is no room for it now, and nothing
+        was counted; `when_room` says when to come again.
         """
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
@@ -304,8 +304,7 @@ class Door:
             return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))
         if stream.config.when_full == "reject":
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
-        has_room = stream.submit(frame, is_patient=True)
-        return Admission(frame, stream) if has_room else None
+        return Admission(frame, stream) if stream.submit(frame, is_patient=True) else None
 
     def _store(
         self, stream: Stream, frame: Frame, *, is_patient: bool
