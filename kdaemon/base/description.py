@@ -52,7 +52,8 @@ class StreamDescription:
     data + partition key of one record, in bytes; None: unknown. `is_auto`: the service itself
     spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
     `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
-    for how it keeps the records (NONE, KMS).
+    for how it keeps the records (NONE, KMS). `has_record_readers`: queues or channels hand its
+    records on one by one, as they are; None: unknown.
     """
 
     shards: tuple[OpenShard, ...] | None
@@ -60,3 +61,4 @@ class StreamDescription:
     is_auto: bool
     stream_arn: str | None
     encryption_type: str | None = None
+    has_record_readers: bool | None = None

@@ -70,6 +70,7 @@ class Engine:
         self.counters = StreamCounters()
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
+        self._has_record_readers = False
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
@@ -322,8 +323,10 @@ class Engine:
         self.freshness.answered(now_ns, is_changed=is_changed)
         self._settlement.judge_strays(now_ns)
         is_auto = description.is_auto or self._dispatcher.is_auto  # what is unknown stays
+        if description.has_record_readers is not None:
+            self._has_record_readers = description.has_record_readers
         was_available = self.unavailable is None
-        self.unavailable = self._why_unavailable() if is_auto else None
+        self.unavailable = self._why_unavailable(is_auto=is_auto)
         if self.unavailable is None and not was_available:
             self._partings.keep_waiting()
         if self.unavailable is not None:
@@ -483,26 +486,30 @@ class Engine:
         held_bytes = self.ledger.held_bytes
         return Ways(queued, free_bytes, held_bytes, settings.aggregate_bytes_max, key_map)
 
-    def _why_unavailable(self) -> ServiceError | None:
-        """A service-managed stream can keep neither order nor aggregates."""
+    def _why_unavailable(self, *, is_auto: bool) -> ServiceError | None:
+        """A service-managed stream can keep neither order nor aggregates; who reads its records
+        one by one, as they are, cannot take an aggregate apart.
+        """
         settings = self._settings
-        asked = [
-            name
-            for name, is_asked in (
-                ('ordering = "partition_key"', settings.is_ordered),
-                ('aggregation = "kpl"', settings.aggregate_bytes_max > 0),
+        aggregation = ['aggregation = "kpl"'] if settings.aggregate_bytes_max > 0 else []
+        ordering = ['ordering = "partition_key"'] if settings.is_ordered else []
+        if is_auto and ordering + aggregation:
+            text = (
+                "The stream is service-managed (RecordDistributionStrategy AUTO): the service"
+                f" ignores keys there, so that kdaemon's {' and '.join(ordering + aggregation)}"
+                " cannot be kept. Take it out of the stream's configuration, or switch the stream"
+                " back."
             )
-            if is_asked
-        ]
-        if not asked:
+        elif self._has_record_readers and aggregation:
+            text = (
+                "Queues or channels read the stream, and hand each record on as it is: several"
+                f" records in one, as kdaemon's {aggregation[0]} packs them, would reach them as"
+                " one that they cannot read. Take it out of the stream's configuration, or remove"
+                " the stream's queues and channels."
+            )
+        else:
             return None
-        return ServiceError(
-            "InvalidArgumentException",
-            "The stream is service-managed (RecordDistributionStrategy AUTO): the service ignores"
-            f" keys there, so that kdaemon's {' and '.join(asked)} cannot be kept. Take it out of"
-            " the stream's configuration, or switch the stream back.",
-            status=400,
-        )
+        return ServiceError("InvalidArgumentException", text, status=400)
 
     # Settle
 

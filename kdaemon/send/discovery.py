@@ -84,12 +84,16 @@ class _Summary(
         "record_kib_max": "MaxRecordSizeInKiB",
         "distribution": "RecordDistributionStrategy",
         "encryption": "EncryptionType",
+        "queue_count": "QueueCount",  # this and the next: botocore 1.44.8's model, 2026-11-28
+        "channel_count": "ChannelCount",
     },
 ):
     arn: str | None = None
     record_kib_max: int | None = None
     distribution: str | None = None
     encryption: str | None = None
+    queue_count: int | None = None
+    channel_count: int | None = None
 
 
 class _SummaryAnswer(msgspec.Struct, rename={"summary": "StreamDescriptionSummary"}):
@@ -136,6 +140,9 @@ class Discovery:
             is_auto=summary.distribution == "AUTO",
             stream_arn=summary.arn or target.arn or arn or arn_again,
             encryption_type=word(summary.encryption),
+            has_record_readers=None
+            if answer is None
+            else bool(summary.queue_count or summary.channel_count),
         )
 
     async def _list_shards(self, target: StreamTarget) -> list[_Shard]:

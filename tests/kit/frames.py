@@ -68,5 +68,8 @@ def describe(
     *,
     is_auto: bool = False,
     record_bytes_max: int | None = None,
+    has_record_readers: bool | None = None,
 ) -> StreamDescription:
-    return StreamDescription(shards, record_bytes_max, is_auto, None)
+    return StreamDescription(
+        shards, record_bytes_max, is_auto, None, has_record_readers=has_record_readers
+    )

@@ -213,6 +213,28 @@ def test_on_auto_those_who_wait_hear_at_once_why_and_what_nobody_waits_for_is_ke
     assert rig.counters.buffered == 1
 
 
+@pytest.mark.parametrize(
+    ("told", "is_available"), [((True,), False), ((True, None), False), ((True, False), True)]
+)
+def test_aggregates_are_not_written_where_queues_or_channels_read_records_one_by_one(
+    told: tuple[bool | None, ...], *, is_available: bool
+) -> None:
+    """What is unknown (None) stays as it was."""
+    rig = KeyRig(AGGREGATING)
+    rig.put_keys("a")
+    for has_readers in told:
+        rig.engine.handle_description(describe(even_shards(2), has_record_readers=has_readers), T)
+    assert ("queues and channels" in str(rig.engine.unavailable)) is not is_available
+    assert (rig.poll() is not None) is is_available
+
+
+def test_without_aggregates_a_stream_with_queues_is_as_any() -> None:
+    rig = KeyRig(ORDERED)
+    rig.engine.handle_description(describe(even_shards(2), has_record_readers=True), T)
+    rig.put_keys("a")
+    assert rig.poll() is not None
+
+
 def test_without_order_and_aggregates_a_service_managed_stream_is_as_any() -> None:
     rig = KeyRig()
     rig.engine.handle_description(AUTO, T)

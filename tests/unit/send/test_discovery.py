@@ -107,6 +107,7 @@ async def test_aws_gives_open_shards_by_range_and_the_limits() -> None:
         record_bytes_max=2048 * 1024,
         is_auto=True,
         stream_arn=ARN,
+        has_record_readers=False,
     )
     assert calls.asked == [
         ("DescribeStreamSummary", {"StreamName": "orders"}),
@@ -115,6 +116,28 @@ async def test_aws_gives_open_shards_by_range_and_the_limits() -> None:
             {"StreamName": "orders", "ShardFilter": {"Type": "AT_LATEST"}, "MaxResults": 1000},
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("members", "has_readers"),
+    [
+        ({}, False),
+        ({"QueueCount": 0, "ChannelCount": 0}, False),
+        ({"QueueCount": 1}, True),
+        ({"ChannelCount": 2, "QueueCount": 0}, True),
+    ],
+)
+async def test_aws_says_whether_queues_or_channels_read_a_stream(
+    members: dict[str, int], *, has_readers: bool
+) -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary(**members)], ListShards=[{"Shards": []}])
+    assert (await discovery(calls).describe(ORDERS)).has_record_readers is has_readers
+
+
+async def test_who_may_not_ask_for_the_summary_does_not_know_who_reads_a_stream() -> None:
+    denied = ServiceError("AccessDeniedException", "no", status=400)
+    calls = FakeCalls(DescribeStreamSummary=[denied], ListShards=[{"Shards": [shard(0)]}])
+    assert (await discovery(calls).describe(ORDERS)).has_record_readers is None
 
 
 async def test_a_stream_with_an_arn_is_asked_for_by_it() -> None:
