@@ -109,15 +109,26 @@ def _check_directory(where: str, directory: str) -> None:
 @click.option("--listen", metavar="HOST:PORT", help="Default: 127.0.0.1:4567.")
 @click.option("--stream", "streams", metavar="NAME", multiple=True, help="Default: demo.")
 @click.option("--shards", type=int, help="Shards of each stream. Default: 4.")
+@click.option(
+    "--ephemeral-port",
+    "is_ephemeral",
+    is_flag=True,
+    help="Listen on a port that the system chooses, and print its URL.",
+)
 def sandbox(
     config_path: str | None,
     settings: tuple[str, ...],
     listen: str | None,
     streams: tuple[str, ...],
     shards: int | None,
+    *,
+    is_ephemeral: bool,
 ) -> None:
     """The embedded service alone: any Kinesis client can write to it and read from it."""
     flags = pairs(settings)
+    if is_ephemeral and listen is not None:
+        raise click.UsageError("--ephemeral-port chooses the port: leave --listen out.")
+    listen = "127.0.0.1:0" if is_ephemeral else listen
     flags += [("sandbox.listen", listen)] if listen is not None else []
     flags += [("sandbox.streams", ",".join(streams))] if streams else []
     flags += [("sandbox.shard_count", str(shards))] if shards is not None else []
@@ -127,7 +138,8 @@ def sandbox(
     end_by_signal()
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
-    _run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts))
+    tell = say if is_ephemeral else None
+    _run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
 
 
 @cli.command()

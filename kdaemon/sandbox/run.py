@@ -6,8 +6,9 @@ No logic: settings -> Service with its streams -> server. Sits beside `daemon.py
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from kdaemon.base.endpoint import host_port
+from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.config import SandboxConfig
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
@@ -33,8 +34,14 @@ async def open_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> Sa
     return server
 
 
-async def run_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> int:
-    """Serve until a signal asks for the end; the exit code. Its records are gone with it."""
+async def run_sandbox(
+    config: SandboxConfig,
+    hosts: tuple[str, ...] = (),
+    tell: Callable[[str], None] | None = None,
+) -> int:
+    """Serve until a signal asks for the end; the exit code. Its records are gone with it. `tell`:
+    is given its URL once it listens.
+    """
     is_stopped = asyncio.Event()
     on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())
     try:
@@ -50,6 +57,8 @@ async def run_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> int
             "shards": config.shard_count,
         }
         log.info("sandbox listens", extra={"fields": fields})
+        if tell is not None:
+            tell(http_url(config.address.host, server.port))
         await is_stopped.wait()
     finally:
         await server.aclose()

@@ -1,0 +1,150 @@
+"""For the tests of others: a Kinesis to write to and read from, in the test's own process.
+
+    from kdaemon.testing import sandbox
+
+    with sandbox(streams=("orders",)) as kinesis:
+        client = boto3.client("kinesis", endpoint_url=kinesis.url, ...)
+        client.put_record(StreamName="orders", Data=b"one", PartitionKey="k")
+        assert [each.data for each in kinesis.records("orders")] == [b"one"]
+
+It listens on a port of loopback that the system chooses, has the quotas, limits and errors of the
+service, and fails on request. pytest has it as the fixture `kinesis_sandbox` (pytest_plugin.py).
+Its event loop is a thread of its own: a test may block, or have a loop itself.
+Invariant: when the `with` ends, the port is free, the thread is gone, and so are its records.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from kdaemon.base.endpoint import http_url
+from kdaemon.base.limits import SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
+from kdaemon.config import SandboxConfig
+from kdaemon.config.values import ServiceName
+from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.run import open_sandbox
+from kdaemon.sandbox.server import SandboxServer
+from kdaemon.system import SystemClock
+
+HOST = "127.0.0.1"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One record as a reader of its shard has it."""
+
+    data: bytes
+    partition_key: str
+    shard_id: str
+    sequence_number: str
+
+
+class Sandbox:
+    """A running sandbox. Each method is safe from any thread; a `ServiceError` is the service's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: SandboxServer) -> None:
+        self._loop = loop
+        self._server = server
+        self._clock = SystemClock()
+        self.url = http_url(HOST, server.port)
+        """The endpoint to give to an SDK. Any keys and any region will do."""
+
+    def create_stream(self, name: str, shard_count: int = 1) -> None:
+        """A stream that takes records at once."""
+        service = self._server.service
+        self._do(lambda: service.create_stream(name, shard_count, self._clock.now_ns()))
+
+    def call(self, operation: str, **members: Any) -> dict[str, Any]:
+        """An operation of the service other than PutRecord(s), such as SplitShard; its answer."""
+        service = self._server.service
+        return self._do(lambda: service.handle(operation, members, self._clock.now_ns()))
+
+    def records(self, stream: str) -> list[StoredRecord]:
+        """All that the stream holds, shard after shard, each in the order of its records."""
+        found = []
+        for shard in self._shards(stream):
+            asked = {"StreamName": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+            token = self.call("GetShardIterator", **asked)["ShardIterator"]
+            while token:
+                answer = self.call("GetRecords", ShardIterator=token)
+                found += [
+                    StoredRecord(
+                        record["Data"], record["PartitionKey"], shard, record["SequenceNumber"]
+                    )
+                    for record in answer["Records"]
+                ]
+                token = answer.get("NextShardIterator") if answer["Records"] else None
+        return found
+
+    def fail(self, **fault: Any) -> None:
+        """Lets calls go wrong, as `POST /sandbox/faults` does: `fail(kind="throttle", calls=2)`.
+        msgspec.ValidationError for a fault that there is not.
+        """
+        read = msgspec.convert(fault, Fault)
+        self._do(lambda: self._server.service.add_faults(read))
+
+    def clear_faults(self) -> None:
+        """Good weather."""
+        self._do(self._server.service.clear_faults)
+
+    def _shards(self, stream: str) -> list[str]:
+        answer = self.call("ListShards", StreamName=stream)
+        shards = [str(shard["ShardId"]) for shard in answer["Shards"]]
+        while token := answer.get("NextToken"):
+            answer = self.call("ListShards", NextToken=token)
+            shards += [str(shard["ShardId"]) for shard in answer["Shards"]]
+        return shards
+
+    def _do(self, work: Callable[[], T]) -> T:
+        async def run() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+
+@contextmanager
+def sandbox(
+    streams: tuple[str, ...] = ("demo",),
+    shard_count: int = 1,
+    *,
+    flavour: ServiceName = "aws",
+    shard_records_per_second: int = SHARD_RECORDS_PER_SECOND,
+    shard_bytes_per_second: int = SHARD_BYTES_PER_SECOND,
+) -> Iterator[Sandbox]:
+    """A sandbox with these streams. `flavour`: "aws" or "yandex". The quotas are those of a shard:
+    records, and bytes of data and partition keys.
+    """
+    config = SandboxConfig(
+        listen=f"{HOST}:0",
+        streams=streams,
+        shard_count=shard_count,
+        flavour=flavour,
+        shard_records_per_second=shard_records_per_second,
+        shard_bytes_per_second=shard_bytes_per_second,
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="kdaemon sandbox", daemon=True)
+    thread.start()
+
+    def wait(work: Awaitable[T]) -> T:
+        async def run() -> T:
+            return await work
+
+        return asyncio.run_coroutine_threadsafe(run(), loop).result()
+
+    try:
+        server = wait(open_sandbox(config))
+        try:
+            yield Sandbox(loop, server)
+        finally:
+            wait(server.aclose())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,123 @@
+"""`kdaemon.testing` as the tests of others use it."""
+
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import msgspec
+import pytest
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.testing import Sandbox, sandbox
+from tests.kit.daemon import ROOT, environment
+from tests.kit.patience import PATIENCE_S
+
+
+@pytest.fixture
+def client(kinesis_sandbox: Sandbox) -> Iterator[object]:
+    client = boto3.client(
+        "kinesis",
+        endpoint_url=kinesis_sandbox.url,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    yield client
+    client.close()
+
+
+def test_what_an_sdk_puts_is_there(kinesis_sandbox: Sandbox, client: object) -> None:
+    kinesis_sandbox.create_stream("orders", shard_count=3)
+    records = [{"Data": b"%d" % n, "PartitionKey": f"key-{n}"} for n in range(20)]
+    answer = client.put_records(StreamName="orders", Records=records)  # type: ignore[attr-defined]
+    stored = {each.sequence_number: each for each in kinesis_sandbox.records("orders")}
+    assert len(stored) == 20
+    for sent, result in zip(records, answer["Records"], strict=True):
+        found = stored[result["SequenceNumber"]]
+        assert (found.data, found.partition_key) == (sent["Data"], sent["PartitionKey"])
+        assert found.shard_id == result["ShardId"]
+    assert kinesis_sandbox.records("demo") == []
+
+
+def test_it_fails_as_it_is_told(kinesis_sandbox: Sandbox, client: object) -> None:
+    kinesis_sandbox.fail(kind="record_failure", indices=[1])
+    records = [{"Data": b"x", "PartitionKey": "k"}] * 3
+    answer = client.put_records(StreamName="demo", Records=records)  # type: ignore[attr-defined]
+    assert [each.get("ErrorCode") for each in answer["Records"]] == [None, "InternalFailure", None]
+    with pytest.raises(msgspec.ValidationError, match="earthquake"):
+        kinesis_sandbox.fail(kind="earthquake")
+    kinesis_sandbox.fail(kind="throttle", calls=None)
+    kinesis_sandbox.clear_faults()
+    answer = client.put_records(StreamName="demo", Records=records)  # type: ignore[attr-defined]
+    assert answer["FailedRecordCount"] == 0
+
+
+def test_a_closed_shard_s_records_are_read_too(kinesis_sandbox: Sandbox, client: object) -> None:
+    for text in (b"before", b"after"):
+        client.put_record(StreamName="demo", Data=text, PartitionKey="k")  # type: ignore[attr-defined]
+        if text == b"before":
+            kinesis_sandbox.call(
+                "SplitShard",
+                StreamName="demo",
+                ShardToSplit="shardId-000000000000",
+                NewStartingHashKey=str(2**127),
+            )
+    assert [each.data for each in kinesis_sandbox.records("demo")] == [b"before", b"after"]
+    with pytest.raises(ServiceError) as raised:
+        kinesis_sandbox.records("no-such-stream")
+    assert raised.value.code == "ResourceNotFoundException"
+
+
+def test_nothing_of_it_is_left_behind() -> None:
+    before = threading.active_count()
+    with sandbox(flavour="yandex", streams=()) as running:
+        assert running.call("ListStreams")["StreamNames"] == []
+    assert threading.active_count() == before
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(running.url, timeout=PATIENCE_S)
+
+
+def test_a_setting_that_cannot_be_leaves_nothing_behind() -> None:
+    before = threading.active_count()
+    with pytest.raises(ServiceError), sandbox(shard_count=1_000_000):
+        pass
+    assert threading.active_count() == before
+
+
+def test_the_fixture_is_there_for_who_only_installed_kdaemon(tmp_path: Path) -> None:
+    test = tmp_path / "test_theirs.py"
+    test.write_text(
+        "def test_it(kinesis_sandbox):\n    assert kinesis_sandbox.records('demo') == []\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_command_prints_the_url_of_a_port_that_the_system_chose() -> None:
+    command = [sys.executable, "-m", "kdaemon", "sandbox", "--ephemeral-port"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        with urllib.request.urlopen(url + "/sandbox/state", timeout=PATIENCE_S) as answer:
+            assert b'"demo"' in answer.read()
+        process.terminate()
+    assert process.returncode == 0
+
+
+def test_a_port_is_not_chosen_twice() -> None:
+    command = [sys.executable, "-m", "kdaemon", "sandbox", "--ephemeral-port"]
+    done = subprocess.run(
+        [*command, "--listen", "127.0.0.1:1"], cwd=ROOT, env=environment(), capture_output=True
+    )
+    assert done.returncode == 2
+    assert b"leave --listen out" in done.stderr
