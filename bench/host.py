@@ -66,8 +66,10 @@ def memory_bytes(pid: int, field: str) -> int:
     raise LookupError(message)
 
 
-def settled_rss_bytes(pid: int, quiet_s: float = 1.0, deadline_s: float = 15.0) -> int:
-    """`VmRSS` once it kept still (within 64 KiB) for `quiet_s`, or as it is at the deadline."""
+def settled_rss_bytes(pid: int, quiet_s: float = 3.0, deadline_s: float = 15.0) -> int:
+    """`VmRSS` once it kept still (within 64 KiB) for `quiet_s`, or as it is at the deadline. What
+    a daemon's start has freed goes back to the system two seconds later.
+    """
     deadline = time.monotonic() + deadline_s
     reference, since = memory_bytes(pid, "VmRSS"), time.monotonic()
     while time.monotonic() < min(since + quiet_s, deadline):

@@ -24,6 +24,7 @@ from typing import NoReturn, TextIO
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 MMAP_THRESHOLD_BYTES = 1024 * 1024  # above a body of 500 records of 1 KiB; ours, 2026-11-21
 ARENAS_MAX = 1  # one runs, the others wait for a disk or a resolver; ours, 2026-11-28
+PLAIN_LISTS = "FROZENLIST_NO_EXTENSIONS"  # frozenlist 1.8.0, 2026-11-28
 TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # heap kept at its top, so that it is not cut and grown anew
 
 YOUNG_OBJECTS_MAX = 4_000
@@ -94,6 +95,16 @@ def bound_malloc() -> None:
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
+def import_plain_lists() -> None:
+    """Has aiohttp's lists of hooks made in Python, before anything imports it. Their other form is
+    the one part of this process in C++, whose library takes 1 MiB; no call runs through them here.
+    """
+    os.environ[PLAIN_LISTS] = "1"
+    import frozenlist  # noqa: F401, PLC0415 - reads the variable, once
+
+    del os.environ[PLAIN_LISTS]  # the environment of others
+
+
 class FreedMemory:
     """Gives back to the system what was freed.
 
@@ -103,16 +114,20 @@ class FreedMemory:
     clients' records is looked at each second; where it grew by SLACK_BYTES since it was least
     (QUIET_SLACK_BYTES where nearly nothing is held at two looks in a row) the heap is trimmed, in a
     thread. What is still there then is in use, and nothing is done before it grew as much again.
-    Another C library is left as it is.
+    The first such quiet moment counts however little it grew: what the search for credentials and
+    the first calls have freed is 1 MiB. Another C library is left as it is.
     """
 
-    __slots__ = ("_held_bytes", "_is_quiet", "_is_trimming", "_least_bytes", "_trim")
+    __slots__ = (
+        *("_held_bytes", "_is_quiet", "_is_started", "_is_trimming", "_least_bytes", "_trim"),
+    )
 
     def __init__(self, held_bytes: Callable[[], int]) -> None:
         """`held_bytes`: what clients' records take now."""
         self._held_bytes = held_bytes
         self._trim = _malloc_trim()
         self._is_quiet = False
+        self._is_started = False  # the start is over, and what it freed was given back
         self._is_trimming = False
         self._least_bytes = self._beside_bytes()
 
@@ -123,8 +138,11 @@ class FreedMemory:
         was_quiet, self._is_quiet = self._is_quiet, self._held_bytes() < QUIET_BYTES
         if self._trim is None or self._is_trimming:
             return
-        slack_bytes = QUIET_SLACK_BYTES if was_quiet and self._is_quiet else SLACK_BYTES
-        if beside_bytes - self._least_bytes > slack_bytes:
+        is_over = was_quiet and self._is_quiet
+        slack_bytes = QUIET_SLACK_BYTES if is_over else SLACK_BYTES
+        is_first = is_over and not self._is_started
+        if is_first or beside_bytes - self._least_bytes > slack_bytes:
+            self._is_started |= is_over
             self._is_trimming = True
             trim = asyncio.get_running_loop().run_in_executor(None, self._trim, 0)
             trim.add_done_callback(self._was_trimmed)

@@ -31,8 +31,6 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
-from kdaemon.cli.dead_letters import dead_letters as _dead_letters
-from kdaemon.cli.spool import spool as _spool
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -46,14 +44,31 @@ log = logging.getLogger("kdaemon")
 _load = load  # tests/unit/test_cli.py calls it by this name
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Brings `spool` and `dead-letters` when they are asked for: a daemon never is."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "dead-letters", "spool"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "dead-letters":
+            from kdaemon.cli.dead_letters import dead_letters  # noqa: PLC0415 - see above
+
+            return dead_letters
+        if name == "spool":
+            from kdaemon.cli.spool import spool  # noqa: PLC0415 - see above
+
+            return spool
+        return super().get_command(context, name)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="kdaemon", message="kdaemon %(version)s")
 def cli() -> None:
     """Delivers records to Kinesis Data Streams and Yandex Data Streams."""
-
-
-cli.add_command(_spool)
-cli.add_command(_dead_letters)
 
 
 @cli.command()
@@ -66,9 +81,11 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
         end_by_signal,
+        import_plain_lists,
     )
 
     bound_malloc()
+    import_plain_lists()
     end_by_signal()
     from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 

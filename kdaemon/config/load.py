@@ -6,7 +6,6 @@ setting to its key's kind and notes what does not fit, the rules of `rules.py` r
 is left, and only `load_config` raises, once, with all that was noted.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -353,6 +352,8 @@ def _names(keys: Iterable[Path], length: int) -> list[str]:
 
 
 def _near(name: str, known: Iterable[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - memory of those who spell all names right
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
     return near[0] if near else None
 

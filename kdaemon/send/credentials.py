@@ -68,6 +68,7 @@ class Aws:
         from aiobotocore.session import AioSession  # noqa: PLC0415 - see import_libraries
         from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415 - the same
         from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - the same
+        from botocore.loaders import create_loader  # noqa: PLC0415 - the same
 
         session = AioSession(profile=settings.profile)
         if settings.region:  # for STS too, when a role is assumed
@@ -84,18 +85,20 @@ class Aws:
         if settings.service.region is not None:  # one that is meant for AWS would be refused
             region = settings.region or settings.service.region
         endpoint_url = endpoint_url or settings.service.endpoint_url
-        loader = session.get_component("data_loader")
+        loader = create_loader(variable("data_path"))  # not the session's, which keeps all it read
 
         def rules(service: str) -> EndpointProvider:
             model = loader.load_service_model(service, "endpoint-rule-set-1")
             return EndpointProvider(model, loader.load_data("partitions"))
 
-        self._rules = rules("kinesis")
+        # Rules take 0.4 MiB, and tell nothing where an address is configured.
+        self._rules: Any = None if endpoint_url else rules("kinesis")
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
         # Where Kinesis is a stand-in, the STS on the internet is not asked.
         is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
-        self._sts_rules: Any = rules("sts") if has_accounts and is_of_aws else None
+        asks_aws = has_accounts and is_of_aws and not self._sts_url
+        self._sts_rules: Any = rules("sts") if asks_aws else None
         self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
         self._session = session
         self._credentials: Any = None

@@ -11,8 +11,8 @@ Where it sits: `explain.py`, `put.py`, the door -> here -> the connection.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from html import escape
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
 import msgspec
 
@@ -168,7 +168,7 @@ def _cbor(refusal: Refusal) -> bytes:
 def _xml(refusal: Refusal) -> bytes:
     if refusal.message is None:
         return f"<{refusal.code}/>\n".encode()
-    text = f"  <Message>{escape(refusal.message)}</Message>"
+    text = f"  <Message>{escape(refusal.message, quote=False)}</Message>"
     return f"<{refusal.code}>\n{text}\n</{refusal.code}>\n".encode()
 
 

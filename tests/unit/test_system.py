@@ -225,3 +225,49 @@ async def main():
 asyncio.run(main())
 """
     assert run(script).stdout == "True\n"
+
+
+def test_what_a_start_has_freed_goes_back_once_nothing_is_held_however_little() -> None:
+    script = """
+import asyncio
+from kdaemon.system import FreedMemory
+async def main():
+    trims = []
+    freed = FreedMemory(lambda: 0)
+    freed._trim = trims.append
+    for _ in range(5):
+        freed.look()
+        await asyncio.sleep(0.01)
+        print(len(trims), end=" ")
+asyncio.run(main())
+"""
+    assert run(script).stdout == "0 1 1 1 1 "
+
+
+def test_the_lists_of_aiohttp_bring_no_library_of_another_language() -> None:
+    """And what was set for that is not left to the processes that this one starts."""
+    script = """
+import os
+from pathlib import Path
+from kdaemon.system import PLAIN_LISTS, import_plain_lists
+before = dict(os.environ)
+import_plain_lists()
+import aiohttp, frozenlist
+print("libstdc++" in Path("/proc/self/maps").read_text(), before == dict(os.environ))
+print(frozenlist.FrozenList is frozenlist.PyFrozenList)
+"""
+    assert run(script).stdout == "False True\nTrue\n"
+
+
+def test_a_daemon_imports_nothing_that_only_other_commands_need() -> None:
+    script = """
+import sys
+import kdaemon.cli, kdaemon.daemon
+from kdaemon.config.load import load_config
+load_config(text="")
+print(sorted({
+    "difflib", "kdaemon.cli.dead_letters", "kdaemon.cli.spool", "kdaemon.put", "kdaemon.sandbox",
+    "kdaemon.spool.spool", "rich", "sqlite3", "xml.sax",
+} & set(sys.modules)))
+"""
+    assert run(script).stdout == "[]\n"

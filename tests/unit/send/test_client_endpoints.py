@@ -64,6 +64,25 @@ def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
     return urls
 
 
+async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are kept for as long as the process lives: 0.4 MiB."""
+    read: list[str] = []
+
+    def provider(ruleset: dict[str, Any], _partitions: object) -> None:
+        read.append(ruleset["parameters"].get("StreamARN", {}).get("type", "sts"))
+
+    monkeypatch.setattr("botocore.endpoint_provider.EndpointProvider", provider)
+    async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1")) as client:
+        await client.refresh_credentials()
+    assert not read
+    url = "https://kinesis.eu-west-1.amazonaws.com"  # AWS: its STS is found by the rules
+    async with opened(ClientSettings(endpoint_url=url)) as client:
+        await client.refresh_credentials()
+    assert read == ["sts"]
+
+
 @pytest.mark.parametrize(
     "environment",
     [
