@@ -99,9 +99,11 @@ def import_plain_lists() -> None:
     """Has aiohttp's lists of hooks made in Python, before anything imports it. Their other form is
     the one part of this process in C++, whose library takes 1 MiB; no call runs through them here.
     """
+    if PLAIN_LISTS in os.environ:
+        return
     os.environ[PLAIN_LISTS] = "1"
-    import frozenlist  # noqa: F401, PLC0415 - reads the variable, once
-
+    with contextlib.suppress(ImportError):  # an aiohttp that does without
+        import frozenlist  # noqa: F401, PLC0415 - reads the variable, once
     del os.environ[PLAIN_LISTS]  # the environment of others
 
 
