@@ -144,6 +144,16 @@ class Delivery:
             break
         return min(times, default=0)
 
+    @property
+    def is_passing_on(self) -> bool:
+        """Whether frames are on their way from the disk to an engine: a stream has some there, and
+        waits for nothing but the disk and its turn.
+        """
+        return any(
+            not (lane.is_waiting_for_room or lane.is_pausing or lane.is_passed_on)
+            for lane in self._lanes.values()
+        )
+
     def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame. What is left of it stands on disk.

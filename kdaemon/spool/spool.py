@@ -58,6 +58,10 @@ TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
 UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
+GIVE_BACK_PAUSE_S = 0.1
+"""Before each such part while a backlog is on its way to its engine: 16 MB/s are given back then.
+One part after another took a tenth of the core that reads, encodes and sends, and each read waited
+behind one. Ours, 2026-11-28."""
 
 _LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
 LETTERS_DROPPED = (
@@ -156,7 +160,9 @@ class Spool:
         self._last_part = LastPart()
         self._uncommitted_bytes = 0
         self._is_committing = False
-        self._is_giving_back = False
+        self._is_giving_back = False  # or about to
+        self._give_timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
@@ -346,6 +352,7 @@ class Spool:
     async def aclose(self) -> None:
         """Commits what is owed, if the disk lets us, and closes the store."""
         self.begin_drain()
+        self._is_closing = True
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._delivery.note_progress()
@@ -359,8 +366,9 @@ class Spool:
             while not self._quiet.is_set():  # one begins the next while there is more
                 await self._quiet.wait()
                 await asyncio.sleep(0)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._give_timer):
+            if timer is not None:
+                timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
             fields = {"frames": self.frame_count, "why": str(self.trouble)}
             text = "the spool's files are gone: what was stored and is not delivered ends with this"
@@ -552,12 +560,22 @@ class Spool:
             self._failed([], error)
 
     def _give_back(self) -> None:
-        """Space that settled frames left, a little at a time, while nobody waits for the disk."""
+        """Space that settled frames left, a little at a time, while nobody waits for the disk; with
+        pauses while a backlog is read from it, unless the space is what others lack.
+        """
         free_bytes = self.counters.file_bytes - self.counters.live_bytes
-        if not self._is_giving_back and free_bytes > GIVE_BACK_BYTES:
-            self._is_giving_back = True
-            give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
-            give.add_done_callback(self._given_back)
+        if self._is_giving_back or self._is_closing or free_bytes <= GIVE_BACK_BYTES:
+            return
+        self._is_giving_back = True
+        if self.trouble is None and self._delivery.is_passing_on:
+            self._give_timer = self._loop.call_later(GIVE_BACK_PAUSE_S, self._give_back_part)
+        else:
+            self._give_back_part()
+
+    def _give_back_part(self) -> None:
+        self._give_timer = None
+        give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
+        give.add_done_callback(self._given_back)
 
     def _give_back_in_thread(self) -> _Sizes:
         self._store.give_back(GIVE_BACK_PAGES)

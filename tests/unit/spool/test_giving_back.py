@@ -1,0 +1,202 @@
+"""Free pages of the spool go back to the file system: at once when nobody reads a backlog, with
+pauses while one is on its way, and all of them in the end.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool import spool as spool_module
+from kdaemon.spool.spool import Spool
+from kdaemon.spool.store import Store
+from tests.kit.patience import PATIENCE_S
+from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
+
+COUNT = 60
+FRAME_BYTES = 100_000  # what one read brings is not all
+ROOM = 10  # frames
+SMALL_BYTES = 64 * 1024  # a few pages
+NEVER_S = 3600.0
+
+
+class Parts:
+    """Counts the parts that are given back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        give_back = Store.give_back
+
+        def counted(store: Store, page_count: int) -> None:
+            self.count += 1
+            give_back(store, page_count)
+
+        monkeypatch.setattr(Store, "give_back", counted)
+        monkeypatch.setattr(spool_module, "GIVE_BACK_BYTES", SMALL_BYTES)
+
+
+class Held:
+    """What goes on in a later turn waits until it is let go: a backlog stays on its way."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Callable[[], None]] | None = deque()
+
+    def later(self, callback: Callable[[], None]) -> None:
+        if self.waiting is None:
+            asyncio.get_running_loop().call_soon(callback)
+        else:
+            self.waiting.append(callback)
+
+    def let_go(self) -> None:
+        waiting, self.waiting = self.waiting or deque(), None
+        for callback in waiting:
+            self.later(callback)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def fill(directory: Path) -> None:
+    told = list[object]()
+    target = FakeTarget(room=0)
+    async with a_spool(directory, target) as spool:
+        for _ in range(COUNT):
+            assert spool.put(target, a_frame(b"x" * FRAME_BYTES, on_settled=told.append))
+        await until(lambda: len(told) == COUNT)
+
+
+def settle_all(target: FakeTarget) -> None:
+    frames, target.frames = target.frames, []
+    for frame in frames:
+        target.settle(frame)
+
+
+async def settle_some_on_the_way(spool: Spool, target: FakeTarget, held: Held) -> None:
+    """Some frames are with the engine; the rest of what was read waits for its turn. Those settle,
+    and the commit that deletes them is on disk.
+    """
+    assert held.waiting is not None
+    await until(lambda: held.waiting)
+    held.waiting.popleft()()  # what was read is handed over, and the next read is on its way
+    await until(lambda: held.waiting)
+    assert target.frames
+    assert spool._delivery.is_passing_on
+    settle_all(target)
+    await until(lambda: not spool._is_committing and spool._owed.is_empty)
+    assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    return Parts(monkeypatch)
+
+
+async def test_while_a_backlog_is_on_its_way_there_is_a_pause_before_each_part(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    target, held = FakeTarget(), Held()
+    async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
+        parts.count = 0
+        await settle_some_on_the_way(spool, target, held)
+        assert parts.count == 0
+        assert spool._give_timer is not None
+        held.let_go()  # and the end of the spool is not held up by the pause
+
+
+async def test_all_is_given_back_in_the_end(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", 0.001)
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAGES", 20)
+    target, held = FakeTarget(), Held()
+    async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
+        await settle_some_on_the_way(spool, target, held)
+        await until(lambda: parts.count)  # also while the rest is on its way
+        held.let_go()
+        async with asyncio.timeout(PATIENCE_S):
+            while target.counters.delivered < COUNT:
+                settle_all(target)
+                await asyncio.sleep(0.001)
+        await until(lambda: not spool._is_committing and spool._owed.is_empty)
+        counters = spool.counters
+        await until(lambda: counters.file_bytes - counters.live_bytes <= SMALL_BYTES)
+        assert counters.file_bytes < COUNT * FRAME_BYTES // 4
+
+
+async def test_with_nothing_on_its_way_no_part_waits(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await until(lambda: len(target.frames) == COUNT)
+        await until(lambda: not spool._delivery.is_passing_on)
+        settle_all(target)
+        counters = spool.counters
+        await until(lambda: parts.count)
+        await until(lambda: 0 < counters.file_bytes < counters.live_bytes + SMALL_BYTES)
+
+
+async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an outage, a backlog stands for hours."""
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    target = FakeTarget(room=ROOM)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await until(lambda: target.waiters)
+        assert len(target.frames) == ROOM
+        assert not spool._delivery.is_passing_on
+        parts.count = 0
+        settle_all(target)  # its room is taken by others
+        await until(lambda: parts.count)
+
+
+async def test_a_disk_that_is_full_has_its_space_at_once(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    target, held = FakeTarget(), Held()
+    async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
+        await settle_some_on_the_way(spool, target, held)
+        assert spool._give_timer is not None
+        spool._give_timer.cancel()
+        spool._is_giving_back = False
+        parts.count = 0
+        spool._failed([], SpoolError("full", "spool.db", "no space"))
+        spool._give_back()
+        await until(lambda: parts.count)
+        held.let_go()
+
+
+async def test_nothing_is_given_back_of_a_store_that_is_closed(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "GIVE_BACK_PAGES", 1)
+    target, counts_at_close, close = FakeTarget(), list[int](), Store.close
+
+    def noted(store: Store) -> None:
+        counts_at_close.append(parts.count)
+        close(store)
+
+    monkeypatch.setattr(Store, "close", noted)
+    async with a_spool(tmp_path / "spool", target) as spool:
+        await until(lambda: len(target.frames) == COUNT)
+        parts.count = 0
+        settle_all(target)
+        await until(lambda: parts.count)
+        assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+    assert counts_at_close == [parts.count]
