@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
-.PHONY: run quick test lint types unit demo bench crash crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test lint types unit clients demo bench crash crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -30,6 +30,17 @@ types: $(VENV)/dev
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 unit: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those
+# whose runtime is here (JDK and Maven, Go, npm). CLIENT, CASE: one of them only. WRITE=1: writes docs/clients.md.
+CLIENTS := tests/clients/programs
+clients: $(VENV)/dev
+	-command -v mvn >/dev/null && cd $(CLIENTS)/java && mvn -q -B compile dependency:copy-dependencies -DoutputDirectory=target/jars
+	-command -v go >/dev/null && cd $(CLIENTS)/go && go build -o client .
+	-command -v npm >/dev/null && npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS)/node
+	test -x $(CLIENTS)/python/.venv/bin/python || $(PYTHON) -m venv $(CLIENTS)/python/.venv
+	$(CLIENTS)/python/.venv/bin/pip install --quiet --require-hashes -r $(CLIENTS)/python/requirements.lock
+	$(BIN)/python -m tests.clients $(if $(CLIENT),--client $(CLIENT)) $(if $(CASE),--case $(CASE)) $(if $(WRITE),--write)
 
 # Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).
 demo: $(VENV)/dev

@@ -1,0 +1,141 @@
+"""Clients that others wrote, each a program of its own that is told what to put.
+
+A program is started as `PROGRAM NAME ENDPOINT`, reads a call a line from its standard input and
+writes a line for each to its standard output:
+
+    {"operation": "PutRecord" | "PutRecords", "stream": NAME, "records": [[KEY, TEXT], ...]}
+    {"failed": [POSITION, ...], "error": TEXT}
+
+`failed`: records that its user was told to have failed; `error`: what was raised, and then nothing
+is known to have been taken. Each client is on its defaults but for the endpoint, and takes region
+and keys from the environment, as SDKs do. What needs a build is built by `make clients`.
+"""
+
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tests.kit.daemon import environment
+
+PROGRAMS = Path(__file__).parent / "programs"
+CALL_TIMEOUT_S = 120.0  # more than any client waits for one call here
+
+
+@dataclass(frozen=True)
+class Client:
+    """`built`: what must be there, beneath `PROGRAMS`. `is_tls`: speaks TLS only. `aggregates`: its
+    records are packed as the KPL packs them.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    built: str = ""
+    is_tls: bool = False
+    aggregates: bool = False
+
+    @property
+    def is_built(self) -> bool:
+        return (PROGRAMS / self.built).exists()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the user of a client was told of one call."""
+
+    failed: frozenset[int] = frozenset()
+    error: str = ""
+
+
+_JAVA = ("java", "-cp", "java/target/classes:java/target/jars/*", "Client")
+_GO = ("go/client",)
+_NODE = ("node", "node/client.js")
+_PYTHON = (sys.executable, "python/client.py")
+_OTHER_PYTHON = ("python/.venv/bin/python", "python/client.py")
+_BUILT_JAVA = "java/target/classes/Client.class"
+_BUILT_NODE = "node/node_modules/@aws-sdk"
+
+CLIENTS = (
+    Client("boto3", "boto3", _PYTHON),
+    Client("aiobotocore", "aiobotocore", _PYTHON),
+    Client("js-v2", "JavaScript SDK v2", _NODE, _BUILT_NODE),
+    Client("js-v3", "JavaScript SDK v3 (HTTP/2)", _NODE, _BUILT_NODE),
+    Client("js-v3-http1", "JavaScript SDK v3 with NodeHttpHandler", _NODE, _BUILT_NODE),
+    Client("java-v1", "Java SDK v1 (CBOR)", _JAVA, _BUILT_JAVA),
+    Client("java-v2", "Java SDK v2, sync (CBOR)", _JAVA, _BUILT_JAVA),
+    Client("java-v2-async", "Java SDK v2, async (HTTP/2, CBOR)", _JAVA, _BUILT_JAVA),
+    Client("java-http", "java.net.http, unsigned (offers an upgrade)", _JAVA, _BUILT_JAVA),
+    Client("go-v1", "Go SDK v1", _GO, "go/client"),
+    Client("go-v2", "Go SDK v2", _GO, "go/client"),
+    Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, aggregates=True),
+    Client("aiokpl", "aiokpl", _OTHER_PYTHON, "python/.venv/bin/python", aggregates=True),
+    Client("async-kinesis", "async-kinesis", _OTHER_PYTHON, "python/.venv/bin/python"),
+)
+
+
+@dataclass
+class Program:
+    """A client that runs. Its standard error goes to a file, for the message of a failure."""
+
+    client: Client
+    endpoint: str
+    _answers: "queue.Queue[str]" = field(default_factory=queue.Queue)
+
+    def __enter__(self) -> Self:
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [*self.client.command, self.client.name, self.endpoint],
+            cwd=PROGRAMS,
+            env=environment(AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(CALL_TIMEOUT_S)
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            assert file is not None
+            file.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def begin(self, operation: str, stream: str, records: list[tuple[str, str]]) -> None:
+        """Tells it to put; `told` waits for what comes of it."""
+        call: dict[str, Any] = {"operation": operation, "stream": stream, "records": records}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.flush()
+
+    def told(self) -> Told:
+        """What came of the oldest call that was begun."""
+        try:
+            line = self._answers.get(timeout=CALL_TIMEOUT_S)
+        except queue.Empty:
+            return Told(error=f"nothing for {CALL_TIMEOUT_S:.0f} s")
+        if not line:
+            self._errors.seek(0)
+            text = self._errors.read().decode(errors="replace")
+            raise AssertionError(f"{self.client.name} ended:\n{text}")
+        answer = json.loads(line)
+        return Told(frozenset(answer["failed"]), answer.get("error", ""))
+
+    def put(self, operation: str, stream: str, records: list[tuple[str, str]]) -> Told:
+        self.begin(operation, stream, records)
+        return self.told()

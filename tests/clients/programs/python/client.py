@@ -1,0 +1,112 @@
+"""One client of Python, on its defaults but for the endpoint. Reads calls from standard input and
+writes what came of each, as tests/clients/program.py says. It runs in an environment of its own.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Call = dict[str, Any]
+Put = Callable[[Call], Awaitable[list[int]]]
+REGION = "us-east-1"
+
+
+def failed_of(answer: dict[str, Any]) -> list[int]:
+    return [at for at, result in enumerate(answer["Records"]) if result.get("ErrorCode")]
+
+
+def members_of(call: Call) -> dict[str, Any]:
+    entries = [{"PartitionKey": key, "Data": data.encode()} for key, data in call["records"]]
+    if call["operation"] == "PutRecord":
+        return {"StreamName": call["stream"], **entries[0]}
+    return {"StreamName": call["stream"], "Records": entries}
+
+
+async def open_boto3(endpoint: str) -> Put:
+    import boto3  # each client has packages of its own
+
+    client = boto3.client("kinesis", endpoint_url=endpoint)
+
+    async def put(call: Call) -> list[int]:
+        if call["operation"] == "PutRecord":
+            client.put_record(**members_of(call))
+            return []
+        return failed_of(client.put_records(**members_of(call)))
+
+    return put
+
+
+async def open_aiobotocore(endpoint: str) -> Put:
+    from aiobotocore.session import get_session
+
+    client = await get_session().create_client("kinesis", endpoint_url=endpoint).__aenter__()
+
+    async def put(call: Call) -> list[int]:
+        if call["operation"] == "PutRecord":
+            await client.put_record(**members_of(call))
+            return []
+        return failed_of(await client.put_records(**members_of(call)))
+
+    return put
+
+
+async def open_aiokpl(endpoint: str) -> Put:
+    from aiokpl import Config, Producer
+
+    producer = await Producer(Config(region=REGION, endpoint_url=endpoint)).__aenter__()
+
+    async def put(call: Call) -> list[int]:
+        outcomes = [
+            producer.put_record(stream=call["stream"], partition_key=key, data=data.encode())
+            for key, data in call["records"]
+        ]
+        results = await asyncio.gather(*outcomes, return_exceptions=True)
+        return [
+            at
+            for at, result in enumerate(results)
+            if isinstance(result, BaseException) or not result.success
+        ]
+
+    return put
+
+
+async def open_async_kinesis(endpoint: str) -> Put:
+    from kinesis import Producer
+
+    async def put(call: Call) -> list[int]:
+        async with Producer(
+            stream_name=call["stream"], endpoint_url=endpoint, region_name=REGION
+        ) as producer:
+            for key, data in call["records"]:
+                await producer.put(data, partition_key=key)
+            await producer.flush()
+        return []
+
+    return put
+
+
+OPEN = {
+    "boto3": open_boto3,
+    "aiobotocore": open_aiobotocore,
+    "aiokpl": open_aiokpl,
+    "async-kinesis": open_async_kinesis,
+}
+
+
+async def main(name: str, endpoint: str) -> None:
+    put = await OPEN[name](endpoint)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        call = json.loads(line)
+        told: dict[str, Any] = {"failed": []}
+        try:
+            told["failed"] = await put(call)
+        except Exception as error:  # noqa: BLE001 - what a client raises is what it tells
+            told["error"] = f"{type(error).__name__}: {error}"
+        print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
