@@ -38,8 +38,6 @@ clients: $(VENV)/dev
 	-command -v mvn >/dev/null && cd $(CLIENTS)/java && mvn -q -B compile dependency:copy-dependencies -DoutputDirectory=target/jars
 	-command -v go >/dev/null && cd $(CLIENTS)/go && go build -o client .
 	-command -v npm >/dev/null && npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS)/node
-	test -x $(CLIENTS)/python/.venv/bin/python || $(PYTHON) -m venv $(CLIENTS)/python/.venv
-	$(CLIENTS)/python/.venv/bin/pip install --quiet --require-hashes -r $(CLIENTS)/python/requirements.lock
 	$(BIN)/python -m tests.clients $(if $(CLIENT),--client $(CLIENT)) $(if $(CASE),--case $(CASE)) $(if $(WRITE),--write)
 
 # Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).

@@ -57,7 +57,6 @@ _JAVA = ("java", "-cp", "java/target/classes:java/target/jars/*", "Client")
 _GO = ("go/client",)
 _NODE = ("node", "node/client.js")
 _PYTHON = (sys.executable, "python/client.py")
-_OTHER_PYTHON = ("python/.venv/bin/python", "python/client.py")
 _BUILT_JAVA = "java/target/classes/Client.class"
 _BUILT_NODE = "node/node_modules/@aws-sdk"
 
@@ -74,8 +73,8 @@ CLIENTS = (
     Client("go-v1", "Go SDK v1", _GO, "go/client"),
     Client("go-v2", "Go SDK v2", _GO, "go/client"),
     Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, aggregates=True),
-    Client("aiokpl", "aiokpl", _OTHER_PYTHON, "python/.venv/bin/python", aggregates=True),
-    Client("async-kinesis", "async-kinesis", _OTHER_PYTHON, "python/.venv/bin/python"),
+    Client("aiokpl", "aiokpl", _PYTHON, aggregates=True),
+    Client("async-kinesis", "async-kinesis", _PYTHON),
 )
 
 

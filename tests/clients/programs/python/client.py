@@ -1,5 +1,5 @@
 """One client of Python, on its defaults but for the endpoint. Reads calls from standard input and
-writes what came of each, as tests/clients/program.py says. It runs in an environment of its own.
+writes what came of each, as tests/clients/program.py says.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def members_of(call: Call) -> dict[str, Any]:
 
 
 async def open_boto3(endpoint: str) -> Put:
-    import boto3  # each client has packages of its own
+    import boto3  # here: no client starts slower for the packages of another
 
     client = boto3.client("kinesis", endpoint_url=endpoint)
 
@@ -59,15 +59,11 @@ async def open_aiokpl(endpoint: str) -> Put:
 
     async def put(call: Call) -> list[int]:
         outcomes = [
-            producer.put_record(stream=call["stream"], partition_key=key, data=data.encode())
+            await producer.put_record(stream=call["stream"], partition_key=key, data=data.encode())
             for key, data in call["records"]
         ]
-        results = await asyncio.gather(*outcomes, return_exceptions=True)
-        return [
-            at
-            for at, result in enumerate(results)
-            if isinstance(result, BaseException) or not result.success
-        ]
+        results = [await outcome.wait() for outcome in outcomes]
+        return [at for at, result in enumerate(results) if not result.success]
 
     return put
 
