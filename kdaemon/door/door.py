@@ -196,6 +196,12 @@ class Door:
 
     # Asking
 
+    def refusal_to_look(self, spelling: str | None) -> Refused | None:
+        """Why a client may not ask the service; None: it may. `spelling`: what it calls the stream
+        by that it asks about; None: it names none.
+        """
+        return None if spelling is None else self._streams.refusal_to_look(spelling)
+
     def dry_run(
         self, spelling: str, put: Put, told: Callable[[ServiceError], None]
     ) -> Refused | None:

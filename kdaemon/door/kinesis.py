@@ -14,12 +14,14 @@ from functools import partial
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
+from kdaemon.base.operations import OtherOperation
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
+from kdaemon.door.passthrough import Passthrough, not_passed_on
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import Later, soon, work_in_turns
@@ -45,13 +47,22 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class KinesisDoor:
-    """Answers the Kinesis API: PutRecord and PutRecords."""
+    """Answers the Kinesis API: PutRecord and PutRecords itself, all else by `Passthrough`."""
 
-    def __init__(self, door: Door, service: Service, process_id: int, later: Later = soon) -> None:
+    def __init__(
+        self,
+        door: Door,
+        service: Service,
+        process_id: int,
+        later: Later = soon,
+        passthrough: Passthrough | None = None,
+    ) -> None:
         """`process_id`: 64 bits that tell this process's request ids from another's. `later`: how
-        the rest of a large request comes to its turn.
+        the rest of a large request comes to its turn. `passthrough`: what becomes of other
+        operations; None: they are refused.
         """
         self._door = door
+        self._passthrough = passthrough
         self._later = later
         self._service = service
         self._answer_headers = AnswerHeaders(process_id)
@@ -68,7 +79,11 @@ class KinesisDoor:
         headers = self._answer_headers.next()
         body = request.body
         try:
-            form = _FORMS[read_envelope(request.method, request.headers, body)]
+            operation = read_envelope(request.method, request.headers, body)
+            form = _FORMS.get(operation)
+            if form is None:
+                self._hand_over(request, operation, headers)
+                return
             if len(body) > AT_ONCE_BYTES_MAX:
                 work_in_turns(request, self._read(request, form, headers), self._later)
                 return
@@ -77,6 +92,16 @@ class KinesisDoor:
             self._refuse_unread(request, error, headers)
             return
         self._admit(request, form, put, headers)
+
+    def _hand_over(
+        self, request: HttpRequest, operation: Operation | OtherOperation, headers: Headers
+    ) -> None:
+        """A request that brings no records."""
+        assert isinstance(operation, OtherOperation), "both puts have a form"
+        if self._passthrough is None:
+            _refuse(request, not_passed_on(operation.name, ()), headers)
+        else:
+            self._passthrough.handle(request, operation, headers)
 
     def _read(self, request: HttpRequest, form: "_Form", headers: Headers) -> Steps[None]:
         """A request whose body is large."""
@@ -165,7 +190,7 @@ class _Form:
     encode: Callable[[list[RecordResult], str], bytes]
 
 
-_FORMS = {
+_FORMS: dict[Operation | OtherOperation, _Form] = {
     Operation.PUT_RECORDS: _Form(parse_put_records, read_put_records, encode_put_records),
     Operation.PUT_RECORD: _Form(parse_put_record, read_put_record, encode_put_record),
 }

@@ -9,6 +9,7 @@ Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders 
 from enum import Enum
 
 from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.operations import OTHER_OPERATIONS, OtherOperation
 from kdaemon.wire.explain import count_records
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, api_error, refuse
 
@@ -41,11 +42,15 @@ class Operation(Enum):
 
 _JSON = Encoding.JSON.value
 _PREFIX = b"Kinesis_20131202."
+_TARGET_BYTES_MAX = 128  # ours: the longest of the API has 56
 _OPERATIONS = {_PREFIX + operation.value.encode(): operation for operation in Operation}
 
 
-def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Operation:
-    """Which operation a request asks for. Header names in lower case.
+def read_envelope(
+    method: str, headers: dict[bytes, bytes], body: bytes
+) -> Operation | OtherOperation:
+    """Which operation a request asks for; an other one perhaps without a body. Header names in
+    lower case.
 
     Raises ApiError with the service's answer, in its order: method, empty body, content type,
     target. The path is ignored, and so is who signed.
@@ -57,7 +62,8 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
         text = "Unable to determine service/operation name to be authorized"
         raise _of(body, operation, refuse("AccessDeniedException", text, status=403), Encoding.XML)
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if not body:
+    other = None if operation else _other_operation(headers)
+    if not body and other is None:
         if operation is None:
             raise _unknown_operation(headers)
         raise api_error("SerializationException", "The request has no body.", record_count=0)
@@ -69,9 +75,10 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
         refusal = refuse("UnknownOperationException", None, status=404)
         encoding = Encoding.PLAIN_JSON if is_plain else Encoding.XML
         raise _of(body, operation, refusal, encoding)
-    if operation is None:
+    found = operation or other
+    if found is None:
         raise _unknown_operation(headers)
-    return operation
+    return found
 
 
 def _of(body: bytes, operation: Operation | None, refusal: Refusal, encoding: Encoding) -> ApiError:
@@ -85,10 +92,22 @@ def _of(body: bytes, operation: Operation | None, refusal: Refusal, encoding: En
     return ApiError(refusal, encoding, record_count=count, stream=stream)
 
 
+def _other_operation(headers: dict[bytes, bytes]) -> OtherOperation | None:
+    """One of the API that is neither PutRecord nor PutRecords."""
+    target = headers.get(b"x-amz-target", b"")
+    if not target.startswith(_PREFIX) or len(target) > _TARGET_BYTES_MAX:
+        return None
+    return OTHER_OPERATIONS.get(target.removeprefix(_PREFIX).decode("latin-1"))
+
+
 def _unknown_operation(headers: dict[bytes, bytes]) -> ApiError:
-    text = "The X-Amz-Target header must be Kinesis_20131202.PutRecord or .PutRecords here."
+    text = (
+        "kdaemon delivers records to Kinesis: the X-Amz-Target header must be"
+        " Kinesis_20131202.PutRecord, .PutRecords, or an operation that is passed on"
+        " (listen.operations_passed_on)."
+    )
     if headers.get(b"x-amz-target", b"").startswith(_PREFIX):
-        text += " For other operations ask the service itself."
+        text += " The API has no operation of this name."
     return api_error("UnknownOperationException", text, record_count=0)
 
 
