@@ -143,7 +143,7 @@ async def test_a_dry_run_writes_nothing_and_says_so(sandbox: Sandbox, operation:
 
 
 async def test_an_unknown_operation_and_a_bad_payload_are_refused(sandbox: Sandbox) -> None:
-    status, _, body = await sandbox.call("AddTagsToStream", {})
+    status, _, body = await sandbox.call("EnableEnhancedMonitoring", {})
     assert (status, json.loads(body)) == (400, {"__type": "UnknownOperationException"})
     payloads: tuple[object, ...] = ([], None, 7)
     for payload in payloads:
