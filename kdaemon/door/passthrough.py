@@ -12,7 +12,6 @@ from functools import partial
 
 from kdaemon.base.counters import NotPassedOn
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.names import parse_arn
 from kdaemon.base.operations import OtherOperation, operation_problem
 from kdaemon.base.service import Service
 from kdaemon.door.door import Door
@@ -47,15 +46,14 @@ class Passthrough:
     def _ask(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:
         body = request.body
         asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
-        refused = self._door.refusal_to_look(asked.spelling)
+        refused = self._door.refusal_to_look(asked.spellings)
         if refused is not None:
             self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
             _refuse(request, refuse(refused.code, refused.message), headers)
             return
         request.drop_body()
         request.headers = {}
-        arn = asked.arn if asked.arn and parse_arn(asked.arn) else None
-        question = Question(operation, asked.canonical, body, arn)
+        question = Question(operation, asked.canonical, body, asked.arn)
         asker = self._relay.ask(question, request.client, partial(self._answer, request, headers))
         if asker.is_waiting:
             request.on_gone = asker.leave

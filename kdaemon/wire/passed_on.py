@@ -4,7 +4,7 @@ What the service will make of it is the service's to say: members that are not k
 came. Here the body is bounded, held to JSON that says one thing only, and asked which stream it
 names, because that decides where it goes and who may ask. Knows no stream's state and no answer.
 Invariant: time and memory are in proportion to a body of at most BODY_BYTES_MAX; lengths are looked
-at before patterns; bodies with one `canonical` mean the same.
+at before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as doubles).
 Where it sits: `envelope.py` -> door/passthrough.py: read_asked -> send/relay.py.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from kdaemon.base.limits import KIB
-from kdaemon.base.names import ARN_CHARACTERS_MAX
+from kdaemon.base.names import ARN_CHARACTERS_MAX, parse_arn
 from kdaemon.base.operations import ARN_MEMBERS
 from kdaemon.wire.explain import UNREADABLE, reason_of, stream_problems
 from kdaemon.wire.refusals import ApiError, api_error, echo, validation_error
@@ -29,12 +29,13 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Asked(NamedTuple):
-    """`canonical`: the members in one form. `spelling`: what the stream is called by: its ARN, else
-    its name; None: none is named. `arn`: of the stream, where an ARN names it or what is its own.
+    """`canonical`: the members in one form. `spellings`: all that streams are called by; two of
+    them are one stream, or the service will refuse. `arn`: of the stream, where an ARN names it or
+    what is its own; it decides where the call goes.
     """
 
     canonical: bytes
-    spelling: str | None
+    spellings: tuple[str, ...]
     arn: str | None
 
 
@@ -64,8 +65,9 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
         name, given = _text(members, "StreamName"), _text(members, "StreamARN")
         if name is not None or given is not None:
             _check_names(name, given, is_stream_name_free=is_stream_name_free)
-        arn = _arn(members)
-        return Asked(_encode(members), arn or name, arn)
+        arns = _arns(members)
+        spellings = dict.fromkeys(each for each in (name, given, *arns) if each is not None)
+        return Asked(_encode(members), tuple(spellings), arns[0] if arns else None)
     raise _unread(f"The body cannot be read as a JSON object: {reason}.")
 
 
@@ -77,13 +79,17 @@ def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool
         raise error
 
 
-def _arn(members: Mapping[str, object]) -> str | None:
-    """Of the stream: what follows its name, in the ARN of a consumer, is left out."""
+def _arns(members: Mapping[str, object]) -> list[str]:
+    """Of streams: what follows the name, in the ARN of a consumer, is left out. What is no ARN of
+    a stream or of what is a stream's own (a channel's, say) is none of ours to look at.
+    """
+    found = []
     for member in ARN_MEMBERS:
         text = _text(members, member)
         if text is not None and len(text) <= ARN_CHARACTERS_MAX:
-            return "/".join(text.split("/", 2)[:2])
-    return None
+            arn = parse_arn("/".join(text.split("/", 2)[:2]))
+            found += [] if arn is None else [arn.text]
+    return found
 
 
 def _text(members: Mapping[str, object], name: str) -> str | None:

@@ -225,6 +225,10 @@ LISTED = "accept_unlisted = false\n[streams.orders]\n"
         ("", {"StreamName": "any"}, True),
         (LISTED, {"StreamName": "orders"}, True),
         (LISTED, {"StreamName": "other"}, False),
+        (LISTED, {"StreamName": "other", "StreamARN": arn()}, False),
+        (LISTED, {"StreamName": "orders", "ResourceARN": arn(name="other")}, False),
+        (LISTED, {"ConsumerARN": arn(name="other") + "/consumer/app:1"}, False),
+        (LISTED, {"ConsumerARN": arn() + "/consumer/app:1"}, True),
         (LISTED, {}, True),
         (LISTED, {"NextToken": "AAA"}, True),
         (LISTED, {"StreamARN": arn()}, True),  # it may be ours: the service judges

@@ -27,25 +27,32 @@ def refusal(body: bytes, *, is_stream_name_free: bool = False) -> tuple[str, str
 
 
 @pytest.mark.parametrize(
-    ("members", "spelling", "arn"),
+    ("members", "spellings", "arn"),
     [
-        ({}, None, None),
-        ({"Limit": 3, "Unknown": [1, {"a": None}]}, None, None),
-        ({"StreamName": "orders"}, "orders", None),
-        ({"StreamARN": ARN}, ARN, ARN),
-        ({"StreamName": "orders", "StreamARN": ARN}, ARN, ARN),
-        ({"StreamName": None, "StreamARN": ARN}, ARN, ARN),
-        ({"ConsumerARN": f"{ARN}/consumer/app:1500000000"}, ARN, ARN),
-        ({"ResourceARN": ARN}, ARN, ARN),
-        ({"StreamId": "x-1", "StreamName": "orders"}, "orders", None),
-        ({"NextToken": "AAA"}, None, None),
+        ({}, (), None),
+        ({"Limit": 3, "Unknown": [1, {"a": None}]}, (), None),
+        ({"StreamName": "orders"}, ("orders",), None),
+        ({"StreamARN": ARN}, (ARN,), ARN),
+        ({"StreamName": "orders", "StreamARN": ARN}, ("orders", ARN), ARN),
+        ({"StreamName": None, "StreamARN": ARN}, (ARN,), ARN),
+        ({"ConsumerARN": f"{ARN}/consumer/app:1500000000"}, (ARN,), ARN),
+        (
+            {"ConsumerARN": f"{ARN}/consumer/a:1", "StreamARN": f"{ARN}2"},
+            (f"{ARN}2", ARN),
+            ARN + "2",
+        ),
+        ({"ResourceARN": ARN}, (ARN,), ARN),
+        ({"ResourceARN": ARN.replace("stream/", "channel/")}, (), None),
+        ({"ResourceARN": "nonsense"}, (), None),
+        ({"StreamId": "x-1", "StreamName": "orders"}, ("orders",), None),
+        ({"NextToken": "AAA"}, (), None),
     ],
 )
 def test_a_stream_is_named_in_one_of_several_ways(
-    members: dict[str, object], spelling: str | None, arn: str | None
+    members: dict[str, object], spellings: tuple[str, ...], arn: str | None
 ) -> None:
     asked = read(json.dumps(members).encode())
-    assert (asked.spelling, asked.arn) == (spelling, arn)
+    assert (asked.spellings, asked.arn) == (spellings, arn)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_a_body_is_bounded_before_it_is_read() -> None:
     rest = len(b'{"NextToken":""}')
     largest = b'{"NextToken":"%b"}' % (b"x" * (BODY_BYTES_MAX - rest))
     assert len(largest) == BODY_BYTES_MAX
-    assert read(largest).spelling is None
+    assert read(largest).spellings == ()
     tracemalloc.start()
     code, message = refusal(b'{"a":' * 3_000_000)
     _, peak_bytes = tracemalloc.get_traced_memory()
@@ -150,7 +157,7 @@ def test_a_name_that_no_stream_has_is_refused_in_the_service_s_words(
 
 def test_at_yandex_a_name_is_a_path() -> None:
     body = b'{"StreamName":"/ru-central1/b1g/etn/orders"}'
-    assert read(body, is_stream_name_free=True).spelling == "/ru-central1/b1g/etn/orders"
+    assert read(body, is_stream_name_free=True).spellings == ("/ru-central1/b1g/etn/orders",)
     assert refusal(body)[0] == "ValidationException"
 
 
