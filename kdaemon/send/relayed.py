@@ -3,8 +3,8 @@
 Knows HTTP answers and secrets; must not know which operation says what, who asked, or how often.
 Used by `client.py`; handed on by `relay.py`.
 Invariant: nothing of the daemon's credentials leaves here, and no header but those of HEADERS. A
-body is the service's, byte for byte, unless a secret had to be taken out of an error; a success
-that repeats one is not handed on at all.
+body is the service's, byte for byte, unless an error has a secret or may hide one; a success that
+repeats one is not handed on at all.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ HEADERS: Final = (
 _VALUE: Final = re.compile(
     r"[A-Za-z0-9+/=_.:, #-]{1,256}"
 )  # ours: of such a header, to be repeated
+_HIDES: Final = re.compile(rb"\\[u/]")  # an escape of a character that a secret can have
 SLICE_BYTES: Final = MIB  # of a body that is looked through in one turn of the loop: 1 ms; ours
 MESSAGE_CHARACTERS_MAX: Final = 4_000  # of an error that had to be cleaned; ours
 
@@ -46,16 +47,19 @@ class Relayed:
 
 async def relayed_success(operation: str, body: bytes, headers: answers.Headers) -> Relayed:
     """A 200. Raises `ServiceError` where it is none of the service's: no JSON object."""
+    plain = body
     if len(body) <= SLICE_BYTES:
         is_one = _is_json_object(body)
+        if is_one and _HIDES.search(body):
+            plain = msgspec.json.encode(msgspec.json.decode(body))
     else:  # to read it would take longer than a turn of the loop may
         is_one = body[:1] == b"{" and body[-1:] == b"}"
     if not is_one:
         raise answers.no_answer(operation, body, headers)
-    for at in range(0, len(body), SLICE_BYTES):
+    for at in range(0, len(plain), SLICE_BYTES):
         if at:
             await asyncio.sleep(0)
-        if SECRETS.are_in(body[at : at + SLICE_BYTES + SECRETS.bytes_max]):
+        if SECRETS.are_in(plain[at : at + SLICE_BYTES + SECRETS.bytes_max]):
             raise ServiceError(
                 Trouble.FOREIGN, f"the {operation} answer repeats kdaemon's credentials", status=200
             )
@@ -71,7 +75,10 @@ def relayed_error(error: ServiceError, body: bytes, headers: answers.Headers) ->
     if not members:
         body = msgspec.json.encode({"__type": error.code, "message": error.message})
         return Relayed(error.status, body, _kept(headers))
-    plain = msgspec.json.encode(members).decode()  # escapes may hide what is looked for
+    # What is looked for may be hidden by escapes, or in a member that is there twice.
+    if _HIDES.search(body):
+        body = msgspec.json.encode(members)
+    plain = body.decode()
     if len(plain) > answers.TEXT_CHARACTERS_MAX or SECRETS.clean(plain) != plain:
         member = "Message" if "Message" in members else "message"
         kept = {}

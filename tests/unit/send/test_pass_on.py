@@ -123,6 +123,18 @@ async def test_an_error_that_repeats_a_secret_loses_it(
         assert len(answer.body) < 64 * 1024
 
 
+async def test_a_secret_in_a_member_that_is_there_twice_is_found(
+    service: ScriptedService, client: ServiceClient
+) -> None:
+    """Whoever reads the last of the two must not keep the first from being looked at."""
+    for told in (SECRET_KEY, "\\u0077" + SECRET_KEY[1:]):
+        body = f'{{"__type":"ThrottlingException","message":"{told}","message":"Slow down"}}'
+        service.script.append(answering(400, body.encode()))
+        answer = await passed_on(client)
+        assert SECRET_KEY[1:] not in answer.body.decode()
+        assert json.loads(answer.body)["message"] == "Slow down"
+
+
 @pytest.mark.parametrize("padding", [0, MIB - 10, 3 * MIB])
 async def test_a_success_that_repeats_a_secret_is_not_handed_on(
     service: ScriptedService, client: ServiceClient, padding: int
@@ -131,6 +143,9 @@ async def test_a_success_that_repeats_a_secret_is_not_handed_on(
     error = await failure(passed_on(client, bytes_max=8 * MIB))
     assert error.trouble is Trouble.FOREIGN
     assert SECRET_KEY not in error.message
+    escaped = b'{"Echo":"\\u0077%b"}' % SECRET_KEY[1:].encode()
+    service.script.append(answering(200, escaped))
+    assert (await failure(passed_on(client))).trouble is Trouble.FOREIGN
 
 
 async def test_a_header_that_repeats_a_secret_or_is_odd_is_left_out(
