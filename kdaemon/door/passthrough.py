@@ -53,7 +53,7 @@ class Passthrough:
             return
         request.drop_body()
         request.headers = {}
-        question = Question(operation, asked.canonical, body, asked.arn)
+        question = Question(operation, asked.canonical, body, asked.arn, asked.token)
         asker = self._relay.ask(question, request.client, partial(self._answer, request, headers))
         if asker.is_waiting:
             request.on_gone = asker.leave

@@ -59,6 +59,10 @@ _OPERATIONS: dict[str, Operation] = {
     ),
 }
 _PUT_OPERATIONS = ("PutRecord", "PutRecords")
+_READ_OPERATIONS = ("GetRecords", "GetShardIterator")
+
+DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing was done."
+"""A dry run that is in order is answered with an error [M]; AWS's own text is not known."""
 
 # Yandex documents the first three as not supported; a client must manage with DescribeStream [YD
 # api-ref]. Its partitions are not split or merged by call. It tells of no tags. The last are AWS's.
@@ -286,6 +290,8 @@ class Service:
         answer = perform(self._catalogue, payload, now_ns)
         if fault is not None:
             self._raise_for(fault, stream_name)
+        if operation in _READ_OPERATIONS and payload.get("DryRun") is True:
+            raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
 
     def offers(self, operation: str) -> bool:

@@ -24,7 +24,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import Service, refusal_of
+from kdaemon.sandbox.service import DRY_RUN_TEXT, Service, refusal_of
 from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.put import (
     AT_ONCE_BYTES_MAX,
@@ -166,10 +166,7 @@ def _stop_dry_run(service: Service, stream: str, *, is_dry_run: bool) -> None:
     """A dry run that is in order is answered with an error that says so, and writes nothing [M]."""
     if is_dry_run:
         service.stream(stream)
-        raise api_error(
-            "DryRunOperationException",
-            "The request would have succeeded, but DryRun was set. Nothing was written.",
-        )
+        raise api_error("DryRunOperationException", DRY_RUN_TEXT)
 
 
 def _other_call(service: Service, operation: str, payload: Payload) -> Call:

@@ -33,6 +33,7 @@ from kdaemon.base.service import Service
 from kdaemon.send.answers import HasRoom, TooLargeError
 from kdaemon.send.kept import Kept
 from kdaemon.send.relayed import Relayed
+from kdaemon.send.trails import Trails
 from kdaemon.send.waiting import Line, Places
 from kdaemon.settle.verdict import INTERNAL, THROUGHPUT, UNAVAILABLE
 
@@ -65,13 +66,14 @@ Outcome = Relayed | ServiceError
 
 class Question(NamedTuple):
     """What a client asks. `canonical`: the same for all bodies that mean the same. `arn`: of the
-    stream that it names, if by an ARN.
+    stream that it names, if by an ARN. `token`: of an earlier answer, from which it goes on.
     """
 
     operation: OtherOperation
     canonical: bytes
     body: bytes
     arn: str | None
+    token: str | None = None
 
 
 class Asker:
@@ -183,6 +185,7 @@ class Relay:
         self._looks, self._reads = asyncio.Semaphore(CALLS_MAX), asyncio.Semaphore(CALLS_MAX)
         self._made: dict[asyncio.Task[None], _Call] = {}  # calls that are under way
         self._kept = Kept(self._memory)
+        self._trails = Trails()
         self.others = OperationCounters()  # of operations that may not be asked
 
     @property
@@ -222,6 +225,8 @@ class Relay:
         """
         lane = self._lanes[question.operation.name]
         asker = Asker(self, told)
+        if question.arn is None and question.token is not None:
+            question = question._replace(arn=self._trails.find(question.token))
         key = sha256(b"%b %b" % (question.operation.name.encode(), question.canonical)).digest()
         is_shared = question.operation.is_shared
         kept = self._kept.find(key) if is_shared else None
@@ -259,6 +264,7 @@ class Relay:
         self._lanes[operation.name].counters.refused[NotPassedOn.LATE] += 1
         if call.task is None:
             return self._full(operation)
+        self._unlist(call)  # it hangs: who comes now is not to wait for it
         text = f"The service did not answer {operation.name} within {self._patience_s:g} s."
         return ServiceError(UNAVAILABLE, text, status=503)
 
@@ -361,8 +367,11 @@ class Relay:
                 outcome = ServiceError(INTERNAL, text, status=500)
             lane.counters.calls[_outcome_of(outcome)] += 1
             self._unlist(call)  # who comes now asks anew, or finds what is kept
-            if operation.is_shared and isinstance(outcome, Relayed) and outcome.status == 200:
-                self._kept.keep(call.key, outcome)
+            if isinstance(outcome, Relayed) and outcome.status == 200:
+                if operation.is_shared:
+                    self._kept.keep(call.key, outcome)
+                if question.arn is not None:
+                    self._trails.note(outcome.body, question.arn)
             for number, asker in enumerate(list(call.askers), 1):
                 asker.tell(outcome)
                 if not number % TOLD_A_TURN:

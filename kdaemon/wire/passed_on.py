@@ -31,12 +31,14 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 class Asked(NamedTuple):
     """`canonical`: the members in one form. `spellings`: all that streams are called by; two of
     them are one stream, or the service will refuse. `arn`: of the stream, where an ARN names it or
-    what is its own; it decides where the call goes.
+    what is its own; it decides where the call goes. `token`: what an earlier answer gave, to go on
+    from there; it may stand for the stream.
     """
 
     canonical: bytes
     spellings: tuple[str, ...]
     arn: str | None
+    token: str | None
 
 
 class _RepeatedError(Exception):
@@ -67,7 +69,8 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
             _check_names(name, given, is_stream_name_free=is_stream_name_free)
         arns = _arns(members)
         spellings = dict.fromkeys(each for each in (name, given, *arns) if each is not None)
-        return Asked(_encode(members), tuple(spellings), arns[0] if arns else None)
+        token = _text(members, "NextToken") or _text(members, "ShardIterator")
+        return Asked(_encode(members), tuple(spellings), arns[0] if arns else None, token)
     raise _unread(f"The body cannot be read as a JSON object: {reason}.")
 
 

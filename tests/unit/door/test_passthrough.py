@@ -216,6 +216,27 @@ async def test_an_arn_decides_where_the_call_goes(make: Make) -> None:
         assert json.loads(place.calls[number][1]) == members, "as it came"
 
 
+async def test_what_goes_on_from_an_answer_goes_where_the_answer_came_from(make: Make) -> None:
+    """The next page, and the records of a shard, are asked for by a token alone."""
+    operations = ["ListShards", "GetShardIterator", "GetRecords"]
+    place = make(f"listen.operations_passed_on = {operations}")
+    far = arn(OTHERS, region="us-east-1")
+    place.says = Relayed(200, b'{"Shards":[],"NextToken":"page 2"}')
+    await place.ask("ListShards", {"StreamARN": far})
+    place.says = Relayed(200, b'{"Shards":[],"NextToken":"page 3"}')
+    await place.ask("ListShards", {"NextToken": "page 2"})
+    await place.ask("ListShards", {"NextToken": "page 3"})
+    await place.ask("ListShards", {"NextToken": "made up"})
+    place.says = Relayed(200, b'{"ShardIterator":"first"}')
+    await place.ask("GetShardIterator", {"StreamARN": far, "ShardId": "s"})
+    large = b'{"Records":["%b"],"NextShardIterator":"second"}' % (b"x" * 2_000_000)
+    place.says = Relayed(200, large)
+    await place.ask("GetRecords", {"ShardIterator": "first"})
+    await place.ask("GetRecords", {"ShardIterator": "second"})
+    await place.ask("GetRecords", {"ShardIterator": "made up"})
+    assert [where for _, _, where in place.calls] == [far, far, far, None, far, far, far, None]
+
+
 LISTED = "accept_unlisted = false\n[streams.orders]\n"
 
 

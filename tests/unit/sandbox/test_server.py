@@ -142,6 +142,25 @@ async def test_a_dry_run_writes_nothing_and_says_so(sandbox: Sandbox, operation:
     assert sandbox.service.stored("orders") == []
 
 
+async def test_a_dry_run_of_a_read_gives_nothing(sandbox: Sandbox) -> None:
+    members = {
+        "StreamName": "orders",
+        "ShardId": "shardId-000000000000",
+        "ShardIteratorType": "LATEST",
+    }
+    _, _, body = await sandbox.call("GetShardIterator", members)
+    iterator = json.loads(body)["ShardIterator"]
+    for operation, good, bad in (
+        ("GetShardIterator", members, {**members, "StreamName": "no"}),
+        ("GetRecords", {"ShardIterator": iterator}, {"ShardIterator": "made up"}),
+    ):
+        status, _, body = await sandbox.call(operation, {**good, "DryRun": True})
+        assert (status, json.loads(body)["__type"]) == (400, "DryRunOperationException")
+        _, _, body = await sandbox.call(operation, {**bad, "DryRun": True})
+        assert json.loads(body)["__type"] != "DryRunOperationException"
+        assert (await sandbox.call(operation, {**good, "DryRun": False}))[0] == 200
+
+
 async def test_an_unknown_operation_and_a_bad_payload_are_refused(sandbox: Sandbox) -> None:
     status, _, body = await sandbox.call("EnableEnhancedMonitoring", {})
     assert (status, json.loads(body)) == (400, {"__type": "UnknownOperationException"})

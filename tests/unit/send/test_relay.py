@@ -512,6 +512,25 @@ async def test_a_client_is_told_in_time_whatever_becomes_of_its_call(make: Make)
     assert rig.counters().refused[NotPassedOn.LATE] == 2
 
 
+async def test_a_call_that_hangs_is_not_joined_by_those_who_try_again(make: Make) -> None:
+    rig = make(patience_s=0.01)
+    rig.ask("first", b"x")
+    await settle()
+    future = rig.upstream.open[b"x"][0]
+    rig.relay._patience_s = PATIENT_S
+    rig.ask("stays", b"x", client=2)  # so that the call goes on
+    while not rig.told["first"]:
+        await asyncio.sleep(0.001)
+    rig.ask("again", b"x")
+    await settle()
+    assert rig.upstream.asked == [b"x", b"x"]
+    await rig.upstream.answer(b"x", REFUSED)
+    assert future.done()
+    await rig.upstream.answer(b"x", ok())
+    assert rig.told["stays"] == [REFUSED]
+    assert rig.told["again"] == [ok()]
+
+
 async def test_many_who_wait_for_one_answer_are_told_over_several_turns(make: Make) -> None:
     rig = make()
     askers = [rig.ask("all", b"x", client=number) for number in range(1_000)]
