@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import msgspec
 
 from kdaemon.base.record import RecordResult
-from kdaemon.wire.refusals import ApiError, Refusal, refuse, worst_first
+from kdaemon.wire import cbor
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, worst_first
 
 # The answer of a client that asked not to wait for delivery: true for "it is there" and impossible
 # to take for a real sequence number or shard.
@@ -19,6 +20,18 @@ ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 _encode = msgspec.json.Encoder().encode
 
 _PLAIN = b'{"EncryptionType":"NONE"'  # how most answers begin
+
+
+_SHORT_MAX = 256  # of a text whose length takes a byte at most
+
+
+_NUMBER_HEADS = [  # of an entry, up to its sequence number of each length; a character a byte
+    (cbor.head(cbor.MAP, 2) + cbor.text("SequenceNumber") + cbor.head(cbor.TEXT, length)).decode(
+        "latin-1"
+    )
+    for length in range(_SHORT_MAX)
+]
+_SHARD_ID = cbor.text("ShardId")
 
 
 def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
@@ -45,6 +58,49 @@ def encode_put_record(results: Sequence[RecordResult], encryption: str = "NONE")
         raise ApiError(_refusal_of(result))
     start = _PLAIN if encryption == "NONE" else _encode({"EncryptionType": encryption})[:-1]
     return b"%b,%b" % (start, _encode(result)[1:])
+
+
+def encode_put_records_cbor(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """`encode_put_records` in CBOR."""
+    failed_count = 0
+    entries = _plain_cbor(results)
+    if entries is None:
+        failed_count = sum(not each.is_delivered for each in results)
+        told = [each if each.is_delivered else _failure(each) for each in results]
+        entries = cbor.encode(msgspec.to_builtins(told))
+    members = cbor.encode({"EncryptionType": encryption, "FailedRecordCount": failed_count})
+    return b"%b%b%b%b" % (cbor.head(cbor.MAP, 3), members[1:], cbor.text("Records"), entries)
+
+
+def encode_put_record_cbor(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """`encode_put_record` in CBOR."""
+    (result,) = results
+    if not result.sequence_number or result.error_code:
+        raise ApiError(_refusal_of(result), Encoding.CBOR)
+    return cbor.encode({"EncryptionType": encryption, **msgspec.to_builtins(result)})
+
+
+def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
+    """The entries of records that were all delivered; None if one of them was not, or has anything
+    but a short sequence number and a shard.
+    """
+    numbers = [
+        each.sequence_number
+        for each in results
+        if each.sequence_number and each.error_code is None and each.error_message is None
+    ]
+    shards = [each.shard_id for each in results if each.shard_id is not None]
+    if not len(numbers) == len(shards) == len(results) > 0:
+        return None
+    if max(map(len, numbers)) >= _SHORT_MAX or not "".join(numbers).isascii():
+        return None
+    ends = {shard: (_SHARD_ID + cbor.text(shard)).decode("latin-1") for shard in set(shards)}
+    heads = _NUMBER_HEADS
+    texts = [
+        f"{heads[len(number)]}{number}{ends[shard]}"
+        for number, shard in zip(numbers, shards, strict=True)
+    ]
+    return cbor.head(cbor.LIST, len(results)) + "".join(texts).encode("latin-1")
 
 
 def status_of(results: Sequence[RecordResult]) -> Refusal | None:
