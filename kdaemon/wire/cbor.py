@@ -2,8 +2,8 @@
 
 The dialect of the AWS SDKs: names are texts, data are byte strings, tag 1 is a moment in whole
 milliseconds (the RFC has seconds). Maps, lists and strings come with their length or without.
-Knows no member of any request. A parser of our own, because the one that there is (cbor2) keeps the
-last of two members of one name, follows tags, and sets no bound to what it makes of a body.
+Knows no member of any request. A parser of our own: cbor2 (6.2) is no faster at records than
+`put_cbor.py`, follows tags, sets no bound to the values that it makes of a body, and takes 1.4 MiB.
 
 Invariant: what is read is at most ITEMS_MAX values, nested DEPTH_MAX deep, and strings no longer
 than the body, whatever lengths it declares; anything that is not well-formed is a CborError.
@@ -51,8 +51,7 @@ def decode(body: bytes) -> object:
     """The one value of a body. Raises CborError."""
     reader = Reader(body)
     value = reader.read()
-    if reader.at < len(body):
-        raise reader.error("bytes follow its end")
+    reader.end()
     return value
 
 
@@ -92,8 +91,15 @@ class Reader:
         self.at = 0
         self._room = ITEMS_MAX
 
+    def end(self) -> None:
+        """Nothing may follow."""
+        if self.at < len(self.body):
+            raise self.error("bytes follow its end")
+
     def error(self, what: str) -> CborError:
         """`what` completes a sentence on the body."""
+        if self.body.startswith(b"{"):  # as CBOR it would be a text of exabytes
+            return CborError("The body is JSON, and its content type says CBOR.")
         return CborError(f"The body is not CBOR: {what} (byte {self.at}).")
 
     def read(self, depth: int = 0) -> object:

@@ -9,7 +9,7 @@ Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders 
 from enum import Enum
 
 from kdaemon.base.limits import KIB, MIB
-from kdaemon.wire.explain import count_records
+from kdaemon.wire.explain import count_records, count_records_cbor
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
 AT_ONCE_BYTES_MAX = MIB
@@ -58,11 +58,12 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
     operation = _OPERATIONS.get(headers.get(b"x-amz-target", b""))
     if operation and body and method == "POST" and headers.get(b"content-type") == _JSON:
         return operation
-    if method != "POST":
-        text = "Unable to determine service/operation name to be authorized"
-        raise _of(body, operation, refuse("AccessDeniedException", text, status=403), Encoding.XML)
     content_type = content_type_of(headers)
     is_cbor = content_type == Encoding.CBOR.value
+    if method != "POST":
+        text = "Unable to determine service/operation name to be authorized"
+        refusal = refuse("AccessDeniedException", text, status=403)
+        raise _of(body, operation, refusal, Encoding.XML, is_cbor=is_cbor)
     if not body:
         if operation is None:
             raise _unknown_operation(headers, is_cbor=is_cbor)
@@ -83,14 +84,24 @@ def content_type_of(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-def _of(body: bytes, operation: Operation | None, refusal: Refusal, encoding: Encoding) -> ApiError:
+def _of(
+    body: bytes,
+    operation: Operation | None,
+    refusal: Refusal,
+    encoding: Encoding,
+    *,
+    is_cbor: bool = False,
+) -> ApiError:
     """A refusal that has not looked at the body: its records are counted all the same, unless it
     would take long to find them.
     """
     if not body:
         return ApiError(refusal, encoding, record_count=0)
-    is_read = operation is not None and not is_too_heavy(body)
-    count, stream = count_records(body) if is_read else (1, None)
+    count, stream = 1, None
+    if operation is not None and is_cbor:
+        count, stream = count_records_cbor(body)
+    elif operation is not None and not is_too_heavy(body):
+        count, stream = count_records(body)
     return ApiError(refusal, encoding, record_count=count, stream=stream)
 
 

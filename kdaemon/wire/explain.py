@@ -33,6 +33,7 @@ from kdaemon.base.names import (
     parse_arn,
     partition_problem,
 )
+from kdaemon.wire import cbor
 from kdaemon.wire.refusals import (
     VALIDATION_ERRORS_MAX,
     ApiError,
@@ -108,11 +109,7 @@ def explain_value(
     else:
         types, problems = _RECORDS_TYPES, _records_problems
         error = _judge(value, "CBOR map", reason, is_stream_name_free, types, problems)
-    try:
-        seen = msgspec.convert(value, _Seen)
-    except msgspec.ValidationError:
-        return error
-    error.record_count, error.stream = _counted(seen)
+    error.record_count, error.stream = _count_in(value)
     return error
 
 
@@ -157,6 +154,21 @@ def count_records(body: bytes) -> tuple[int, str | None]:
     except UNREADABLE:
         return 1, None
     return _counted(seen)
+
+
+def count_records_cbor(body: bytes) -> tuple[int, str | None]:
+    """The same of a body in CBOR."""
+    try:
+        return _count_in(cbor.decode(body))
+    except cbor.CborError:
+        return 1, None
+
+
+def _count_in(value: object) -> tuple[int, str | None]:
+    try:
+        return _counted(msgspec.convert(value, _Seen))
+    except msgspec.ValidationError:
+        return 1, None
 
 
 def _counted(seen: _Glance | _Seen) -> tuple[int, str | None]:

@@ -161,7 +161,8 @@ def _read_ordinary(body: bytes) -> PutRecords | None:
             records = _read_records(reader)
             if records is None:
                 return None
-        if records is None or reader.at < len(body):
+        reader.end()
+        if records is None:
             return None
         found = msgspec.convert(head, _Head)
     except (UnicodeDecodeError, msgspec.ValidationError):

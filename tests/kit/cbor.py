@@ -5,14 +5,50 @@ a list of pairs is a map (so that a member may be there twice), a tuple is a lis
 bytes, whole numbers, floats, booleans, None. `Blob` is bytes here and base64 in JSON.
 """
 
+import base64
+import binascii
 import random
 import struct
+from typing import Any
+
+import cbor2
 
 Value = object
 
 
 class Blob(bytes):
     """Data of a record."""
+
+
+class Moment(float):
+    """Seconds since 1970; on the wire milliseconds, as the AWS SDKs have it."""
+
+
+def members_of(body: bytes) -> Any:
+    """What an answer says, as the same answer in JSON would: moments in seconds, data in base64."""
+    return _plain(cbor2.loads(body, semantic_decoders={1: lambda number, _: number / 1000}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def of_json(value: Any, name: str = "") -> Value:
+    """The members of a request in JSON as an SDK has them: data are bytes, moments moments."""
+    if isinstance(value, dict):
+        return {each: of_json(member, each) for each, member in value.items()}
+    if isinstance(value, list):
+        return tuple(map(of_json, value))
+    if name == "Data" and isinstance(value, str):
+        try:
+            return Blob(base64.b64decode(value, validate=True))
+        except binascii.Error:
+            return value
+    return Moment(value) if name == "Timestamp" and isinstance(value, int | float) else value
 
 
 def java(value: Value) -> bytes:
@@ -46,6 +82,8 @@ class _Writer:
             return b"\xf6" if value is None else b"\xf5" if value else b"\xf4"
         if isinstance(value, int):
             return self._head(0, value) if value >= 0 else self._head(1, -1 - value)
+        if isinstance(value, Moment):
+            return b"\xc1" + self.write(round(value * 1000))
         if isinstance(value, float):
             return b"\xfb" + struct.pack(">d", value)
         raise TypeError(type(value))

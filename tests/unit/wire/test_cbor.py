@@ -147,7 +147,7 @@ def test_a_map_with_a_member_twice_says_so(body: bytes) -> None:
         (b"\x7f\x61\xc3\x61\xa9\xff", "not UTF-8"),
         (b"\xa1\x61\xff\x00", "not UTF-8"),
         (b"\x63\xed\xa0\x80", "not UTF-8"),
-        (b'{"StreamName":"s"}', "ends in the middle"),
+        (b'{"StreamName":"s"}', "The body is JSON, and its content type says CBOR."),
     ],
 )
 def test_what_is_not_well_formed_is_refused_with_the_reason(body: bytes, text: str) -> None:
