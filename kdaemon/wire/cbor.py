@@ -28,6 +28,7 @@ _TAG, _SIMPLE = 6, 7
 _INDEFINITE = 31  # for a length: up to a break; on its own: the break
 _CONSTANTS = {20: False, 21: True, 22: None, 23: None}  # 23: undefined, which JSON has not
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
+_JSON_STARTS = (b'{"', b"{}", b"{ ", b"{\n", b"{\r")
 _CUT_OFF = "it ends in the middle of a value"
 
 OPEN = -1  # in place of a count: as many as come before a break
@@ -98,7 +99,7 @@ class Reader:
 
     def error(self, what: str) -> CborError:
         """`what` completes a sentence on the body."""
-        if self.body.startswith(b"{"):  # as CBOR it would be a text of exabytes
+        if self.body.startswith(_JSON_STARTS):  # as CBOR it would be a text of exabytes
             return CborError("The body is JSON, and its content type says CBOR.")
         return CborError(f"The body is not CBOR: {what} (byte {self.at}).")
 
@@ -106,7 +107,7 @@ class Reader:
         """The next value: None, a bool, a number, a text, bytes, a list or a dict."""
         major, count = self.read_head()
         if major == BYTES:
-            return b"".join(self._pieces(BYTES)) if count == OPEN else self._take(count)
+            return self._take(count) if count != OPEN else b"".join(self._pieces(BYTES))
         if major == TEXT:
             return self._text(count)
         if major == _SIMPLE:
@@ -177,9 +178,14 @@ class Reader:
         return self.body[at:end]
 
     def _text(self, count: int) -> str:
+        at = self.at
+        end = at + count
         try:
+            if count != OPEN and end <= len(self.body):
+                self.at = end
+                return self.body[at:end].decode()
             if count != OPEN:
-                return self._take(count).decode()
+                raise self.error(_CUT_OFF)
             return "".join([piece.decode() for piece in self._pieces(TEXT)])
         except UnicodeDecodeError:
             raise CborError("The body is not UTF-8.") from None
@@ -206,7 +212,11 @@ class Reader:
         members: dict[str, object] = {}
         done = 0
         repeated = None
-        while not self.ends(count, done):
+        body = self.body
+        while done != count:
+            if count == OPEN and body[self.at : self.at + 1] == b"\xff":
+                self.at += 1
+                break
             name = self.read_name()
             if name in members and repeated is None:
                 repeated = name

@@ -27,7 +27,6 @@ from kdaemon.wire.refusals import ApiError, Encoding, api_error, echo
 from kdaemon.wire.shapes import (
     OpenPutRecord,
     OpenPutRecords,
-    PutRecords,
     request_of,
     single_request_of,
     with_empty_key,
@@ -46,19 +45,19 @@ def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """The same, in steps of a large body."""
     is_large = len(body) > AT_ONCE_BYTES_MAX
     try:
-        wire, repeated = _read_ordinary(body), None
+        request = _read_ordinary(body)
         hash_keys: list[str | None] = []
         if is_large:
             yield
-        if wire is None:
+        if request is None:
             found, repeated = _read_any(body, OpenPutRecords, limits)
-            wire = with_empty_keys(found)
-            hash_keys = [record.explicit_hash_key for record in wire.Records]
             if is_large:
                 yield
-        keys = [record.partition_key for record in wire.Records]
-        request = request_of(wire, "".join(keys), keys.count(""), limits)
-        _refuse_repeat(request, repeated)
+            wire = with_empty_keys(found)
+            hash_keys = [record.explicit_hash_key for record in wire.Records]
+            keys = [record.partition_key for record in wire.Records]
+            request = request_of(wire, "".join(keys), keys.count(""), limits)
+            _refuse_repeat(request, repeated)
         check(request, limits, hash_keys)
     except ApiError as error:
         error.encoding = Encoding.CBOR
@@ -138,12 +137,19 @@ del _KEY_HEADS[cbor.text("PartitionKey") + b"\x60"]  # an empty key is none
 _KEY_HEAD_BYTES = len(cbor.text("PartitionKey")) + 1
 
 
-def _read_ordinary(body: bytes) -> PutRecords | None:
+class _Rows(NamedTuple):
+    """Records and the bytes of each, which the wire says: data and key in UTF-8."""
+
+    records: list[Record]
+    sizes: list[int]
+
+
+def _read_ordinary(body: bytes) -> PutRequest | None:
     """A request whose records all have data and key, in this order, and nothing else. None: it is
     another, or no request at all. Raises ApiError for what is no CBOR.
     """
-    records: list[Record] | None = None
-    head: dict[str, object] = {}
+    rows: _Rows | None = None
+    members: dict[str, object] = {}
     try:
         reader = cbor.Reader(body)
         major, count = reader.read_head()
@@ -153,30 +159,32 @@ def _read_ordinary(body: bytes) -> PutRecords | None:
         while not reader.ends(count, done):
             done += 1
             name = reader.read_name()
-            if name in head or (name == "Records" and records is not None):
+            if name in members or (name == "Records" and rows is not None):
                 return None
             if name != "Records":
-                head[name] = reader.read(1)
+                members[name] = reader.read(1)
                 continue
-            records = _read_records(reader)
-            if records is None:
+            rows = _read_rows(reader)
+            if rows is None:
                 return None
         reader.end()
-        if records is None:
+        if rows is None:
             return None
-        found = msgspec.convert(head, _Head)
-    except (UnicodeDecodeError, msgspec.ValidationError):
+        head = msgspec.convert(members, _Head)
+    except (UnicodeDecodeError, IndexError, msgspec.ValidationError):
         return None
     except cbor.CborError as error:
         refusal = api_error("SerializationException", error.text)
     else:
-        return PutRecords(records, found.StreamName, found.StreamARN, found.StreamId, found.DryRun)
+        records, sizes = rows
+        is_dry_run = head.DryRun is True
+        return PutRequest(head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run)
     raise refusal
 
 
-def _read_records(reader: cbor.Reader) -> list[Record] | None:
+def _read_rows(reader: cbor.Reader) -> _Rows | None:
     """The value of `Records`, up to its end; None if one record is laid out in another way, or
-    there are too many.
+    there are too many. Raises IndexError and UnicodeDecodeError for what it is not made for.
     """
     major, count = reader.read_head()
     if major != cbor.LIST:
@@ -189,30 +197,32 @@ def _read_records(reader: cbor.Reader) -> list[Record] | None:
     rest = BytesIO(body)
     rest.seek(at)
     read, width = rest.read, len(begin) + len(end) + 1
-    records: list[Record] = []
-    add = records.append
-    key = b""
-    key_size: int | None = 0
+    key_heads, key_head_bytes = _KEY_HEADS, _KEY_HEAD_BYTES
+    rows = _Rows([], [])
+    add, add_size = rows.records.append, rows.sizes.append
+    key, key_size = b"", 0
     found = end + read(len(begin) + 1)
     for _ in range(RECORDS_PER_CALL_MAX):
         size = data_heads.get(found)
         if size is None:
             break
-        data = read(size if size >= 0 else int.from_bytes(read(-size)))
-        key_size = _KEY_HEADS.get(read(_KEY_HEAD_BYTES))
-        if key_size is None:  # or the data was cut off
-            return None
+        if size < 0:
+            size = read(1)[0] if size == -1 else int.from_bytes(read(-size))
+        data = read(size)
+        key_size = key_heads.get(read(key_head_bytes), 0)
         if key_size < 0:
-            key_size = int.from_bytes(read(1))
+            key_size = read(1)[0]
+        if not key_size:  # the key is none, or the data was cut off
+            return None
         key = read(key_size)
         add(Record(data, key.decode()))
+        add_size(size + key_size)
         found = read(width)
-    if len(key) != key_size or not key or not found.startswith(end):
+    if not key or len(key) != key_size or not found.startswith(end):
         return None  # the last key was cut off; one before it has another record behind
     reader.at = rest.tell() - len(found) + len(end)
-    return (
-        records if reader.ends(count, len(records)) and count in (len(records), cbor.OPEN) else None
-    )
+    is_whole = reader.ends(count, len(rows.records)) and count in (len(rows.records), cbor.OPEN)
+    return rows if is_whole else None
 
 
 # --- as anybody may write it

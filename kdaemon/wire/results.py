@@ -68,8 +68,8 @@ def encode_put_records_cbor(results: Sequence[RecordResult], encryption: str = "
         failed_count = sum(not each.is_delivered for each in results)
         told = [each if each.is_delivered else _failure(each) for each in results]
         entries = cbor.encode(msgspec.to_builtins(told))
-    members = cbor.encode({"EncryptionType": encryption, "FailedRecordCount": failed_count})
-    return b"%b%b%b%b" % (cbor.head(cbor.MAP, 3), members[1:], cbor.text("Records"), entries)
+    count = cbor.text("FailedRecordCount") + cbor.head(0, failed_count)
+    return b"%b%b%b%b" % (_start_cbor(encryption), count, cbor.text("Records"), entries)
 
 
 def encode_put_record_cbor(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
@@ -77,29 +77,49 @@ def encode_put_record_cbor(results: Sequence[RecordResult], encryption: str = "N
     (result,) = results
     if not result.sequence_number or result.error_code:
         raise ApiError(_refusal_of(result), Encoding.CBOR)
-    return cbor.encode({"EncryptionType": encryption, **msgspec.to_builtins(result)})
+    entries = _plain_cbor(results)
+    if entries is None:
+        return cbor.encode({"EncryptionType": encryption, **msgspec.to_builtins(result)})
+    start = _PLAIN_CBOR if encryption == "NONE" else _start_cbor(encryption)
+    return start + entries[2:]  # without the heads of the list and of its map
+
+
+def _start_cbor(encryption: str) -> bytes:
+    """Of an answer of three members, the first."""
+    return cbor.head(cbor.MAP, 3) + cbor.encode({"EncryptionType": encryption})[1:]
+
+
+_PLAIN_CBOR = _start_cbor("NONE")  # how most answers begin
+
+
+class _ShardMembers(dict[str | None, str]):
+    """The last member of an entry, by its shard; made as they are asked for."""
+
+    def __missing__(self, shard: str | None) -> str:
+        if shard is None:
+            raise KeyError(shard)
+        self[shard] = made = (_SHARD_ID + cbor.text(shard)).decode("latin-1")
+        return made
 
 
 def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
     """The entries of records that were all delivered; None if one of them was not, or has anything
-    but a short sequence number and a shard.
+    but a short sequence number in ASCII and a shard.
     """
-    numbers = [
-        each.sequence_number
-        for each in results
-        if each.sequence_number and each.error_code is None and each.error_message is None
-    ]
-    shards = [each.shard_id for each in results if each.shard_id is not None]
-    if not len(numbers) == len(shards) == len(results) > 0:
+    heads, shards = _NUMBER_HEADS, _ShardMembers()
+    try:
+        texts = [
+            f"{heads[len(number)]}{number}{shards[each.shard_id]}"
+            for each in results
+            if (number := each.sequence_number)
+            and each.error_code is None
+            and each.error_message is None
+            and number.isascii()
+        ]
+    except (IndexError, KeyError):
         return None
-    if max(map(len, numbers)) >= _SHORT_MAX or not "".join(numbers).isascii():
+    if len(texts) < len(results):
         return None
-    ends = {shard: (_SHARD_ID + cbor.text(shard)).decode("latin-1") for shard in set(shards)}
-    heads = _NUMBER_HEADS
-    texts = [
-        f"{heads[len(number)]}{number}{ends[shard]}"
-        for number, shard in zip(numbers, shards, strict=True)
-    ]
     return cbor.head(cbor.LIST, len(results)) + "".join(texts).encode("latin-1")
 
 
