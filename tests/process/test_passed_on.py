@@ -91,6 +91,27 @@ def test_an_answer_is_the_service_s_byte_for_byte(
     assert ours.headers["x-amzn-requestid"][:23] == theirs.headers["x-amzn-requestid"][:23]
 
 
+@pytest.mark.parametrize(("operation", "members"), CASES)
+def test_an_answer_in_cbor_says_the_same(
+    daemon: Daemon, operation: str, members: dict[str, Any]
+) -> None:
+    """As Java's SDKs ask by default."""
+    theirs = Endpoint("sandbox", daemon.sandbox_url, daemon.sandbox_url, encoding="cbor")
+    ours = Endpoint("daemon", daemon.url, daemon.url, encoding="cbor")
+    expected, found = theirs.call(operation, **members), ours.call(operation, **members)
+    assert (found.status, found.members) == (expected.status, expected.members)
+
+
+def test_large_records_are_read_in_cbor(daemon: Daemon) -> None:
+    writing = Endpoint("sandbox", url=daemon.sandbox_url, put_url=daemon.sandbox_url)
+    stream = writing.make_stream("large-in-cbor", 1)
+    data = [bytes([65 + number]) * 200_000 for number in range(5)]
+    writing.put_all(stream, [entry(each, "k") for each in data])
+    reading = Endpoint("daemon", daemon.url, daemon.url, encoding="cbor")
+    found = [data_of(each) for each in reading.read_shard(stream, "shardId-000000000000")]
+    assert found == data
+
+
 def test_pages_of_a_list_follow_each_other(daemon: Daemon) -> None:
     endpoint = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
     first = endpoint.answer("ListShards", StreamName="demo", MaxResults=3)
@@ -115,9 +136,9 @@ def test_boto3_lists_writes_and_reads_at_one_place(
             for page in kinesis.get_paginator("list_streams").paginate()
             for name in page["StreamNames"]
         ]
-        assert names == ["demo"]
+        assert "demo" in names
         kinesis.get_waiter("stream_exists").wait(StreamName="demo")
-        assert kinesis.describe_limits()["OpenShardCount"] == 4
+        assert kinesis.describe_limits()["OpenShardCount"] >= 4
         put = kinesis.put_record(StreamName="demo", Data=b"here and back", PartitionKey="k")
         iterator = kinesis.get_shard_iterator(
             StreamName="demo",

@@ -18,6 +18,7 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.send.answers import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
+from tests.kit.cbor import java
 from tests.kit.streams import FakeClock, FakeService, make_streams
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
 from tests.unit.send.test_relay import settle
@@ -134,6 +135,53 @@ async def test_a_service_that_cannot_be_reached_is_an_error_that_sdks_try_again(
     answer = await place.ask("DescribeStream", {"StreamName": "x"})
     assert (answer.status, answer.body["__type"]) == (503, "ServiceUnavailable")
     assert "cannot connect" in answer.body["message"]
+
+
+async def test_who_asks_in_cbor_is_answered_in_cbor(make: Make) -> None:
+    """The service is asked in JSON, and shares its answer with those who speak JSON."""
+    place = make()
+    cbor = {"Content-Type": "application/x-amz-cbor-1.1"}
+    body = java({"StreamName": "orders"})
+    answer = await place.ask("ListShards", body, **cbor)
+    assert (answer.status, answer.body) == (200, {"Shards": []})
+    assert answer.headers["x-amzn-requestid"] == "theirs"
+    assert place.calls == [("ListShards", b'{"StreamName":"orders"}', None)]
+    assert (await place.ask("ListShards", {"StreamName": "orders"})).status == 200
+    assert len(place.calls) == 1
+    place.says = Relayed(400, b'{"__type":"SerializationException","Message":"Why.","More":1}')
+    refused = await place.ask("DescribeStream", body, **cbor)
+    assert refused.body == {"__type": "SerializationException", "message": "Why."}
+    place.says = ServiceError(Trouble.CONNECT, "away", was_sent=False)
+    assert (await place.ask("DescribeStreamSummary", body, **cbor)).status == 503
+    for operation, wrong, code in (
+        ("CreateStream", body, "UnknownOperationException"),
+        ("Nothing", body, "UnknownOperationException"),
+        ("ListStreams", b"\xff", "SerializationException"),
+        ("ListStreams", b"{}", "SerializationException"),
+        ("ListStreams", b"", "SerializationException"),
+        ("ListStreams", java({"StreamName": "a b"}), "ValidationException"),
+    ):
+        request = place.send(operation, wrong, **cbor)
+        assert request.answer is not None
+        assert request.answer.content_type == b"application/x-amz-cbor-1.1"
+        assert read_answer(request).body["__type"] == code
+    assert place.streams.door.received == 0, "no record came"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"Records":[{"Data":"no base64"}]}',
+        b'{"SomeTimestamp":1e300}',
+        b'{"Records":[' + b"x" * 2_000_000 + b"]}",
+    ],
+)
+async def test_an_answer_that_cbor_cannot_have_is_an_error(make: Make, said: bytes) -> None:
+    place = make()
+    place.says = Relayed(200, said)
+    cbor = {"Content-Type": "application/x-amz-cbor-1.1"}
+    answer = await place.ask("ListShards", java({"StreamName": "orders"}), **cbor)
+    assert (answer.status, answer.body["__type"]) == (503, "ServiceUnavailable")
 
 
 # What is not passed on
