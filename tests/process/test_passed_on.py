@@ -115,9 +115,9 @@ def test_boto3_lists_writes_and_reads_at_one_place(
             for page in kinesis.get_paginator("list_streams").paginate()
             for name in page["StreamNames"]
         ]
-        assert names == ["demo"]
+        assert "demo" in names
         kinesis.get_waiter("stream_exists").wait(StreamName="demo")
-        assert kinesis.describe_limits()["OpenShardCount"] == 4
+        assert kinesis.describe_limits()["OpenShardCount"] >= 4
         put = kinesis.put_record(StreamName="demo", Data=b"here and back", PartitionKey="k")
         iterator = kinesis.get_shard_iterator(
             StreamName="demo",
