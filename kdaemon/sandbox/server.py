@@ -26,9 +26,9 @@ from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.wire import Call, Reply, read_call, refusal
-from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, AnswerHeaders, encoding_of
-from kdaemon.wire.refusals import ApiError, Encoding
+from kdaemon.sandbox.wire import Call, Reply, encoding_of, read_call, refusal
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, AnswerHeaders
+from kdaemon.wire.refusals import ApiError
 
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
@@ -133,8 +133,7 @@ class SandboxServer:
 
     def _refusal(self, request: HttpRequest, error: ServiceError | ApiError) -> Reply:
         """In the request's own encoding."""
-        encoding = Encoding.JSON if self.service.is_yandex else encoding_of(request.headers)
-        return refusal(error, encoding=encoding)
+        return refusal(error, encoding=encoding_of(self.service, request.headers))
 
     def _carry_out(self, request: HttpRequest, call: Call, fault: Fault, now_ns: int) -> None:
         """Does the call as far as the fault lets it; the request ends as the fault says, maybe
@@ -150,9 +149,9 @@ class SandboxServer:
             reply = self._refusal(request, error)
         held_s = max(0, reply.held_until_ns - now_ns) / 1_000_000_000
         if fault.kind is FaultKind.UNPARSABLE_BODY:
-            reply = Reply(200, UNPARSABLE, encoding_of(request.headers).value)
+            reply = Reply(200, UNPARSABLE, encoding_of(self.service, request.headers).value)
         elif fault.kind is FaultKind.EMPTY_BODY:
-            reply = Reply(200, b"", encoding_of(request.headers).value)
+            reply = Reply(200, b"", encoding_of(self.service, request.headers).value)
 
         def end() -> None:
             if fault.kind is FaultKind.RESET:

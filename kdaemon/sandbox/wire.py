@@ -27,8 +27,8 @@ from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
 from kdaemon.sandbox.service import DRY_RUN_TEXT, Service, refusal_of
-from kdaemon.wire import cbor
-from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, encoding_of, read_envelope
+from kdaemon.wire import cbor, envelope
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.forms import FORMS, Form
 from kdaemon.wire.limits import PutLimits
@@ -83,8 +83,15 @@ def read_call(
         form = FORMS[operation]
         read = _read_put_record if operation in _SINGLE else _read_put_records
         return (yield from read(service, form, body))
-    encoding = encoding_of(headers)
+    encoding = encoding_of(service, headers)
     return _other_call(service, operation, _payload(body, encoding), encoding)
+
+
+def encoding_of(service: Service, headers: dict[bytes, bytes]) -> Encoding:
+    """What a request is written in, and its answer, unless it is refused for that."""
+    if service.is_yandex:
+        return yandex.encoding_of(headers)
+    return envelope.encoding_of(headers)
 
 
 def refusal(
@@ -214,34 +221,38 @@ def _read_yandex(
     service: Service, path: str, headers: dict[bytes, bytes], body: bytes
 ) -> Steps[Call]:
     operation = yandex.read_operation(headers)
+    encoding = yandex.encoding_of(headers)
     if not service.offers(operation):
         raise service.unknown_operation(operation)
     if operation in ("PutRecords", "PutRecord") and len(body) > AT_ONCE_BYTES_MAX:
-        yandex.weigh(body)
+        if encoding is Encoding.JSON:
+            yandex.weigh(body)
         yield
     if operation == "PutRecords":
-        name, records = yandex.parse_put_records(body)
-        return _yandex_puts(service, yandex.full_name(path, name), records)
+        name, records = yandex.parse_put_records(body, encoding)
+        return _yandex_puts(service, yandex.full_name(path, name), records, encoding)
     if operation == "PutRecord":
-        name, record = yandex.parse_put_record(body)
-        return _yandex_put(service, yandex.full_name(path, name), record)
-    payload = dict(yandex.read_payload(operation, body))
+        name, record = yandex.parse_put_record(body, encoding)
+        return _yandex_put(service, yandex.full_name(path, name), record, encoding)
+    payload = dict(yandex.read_payload(operation, body, encoding))
     short_name = payload.get("StreamName")
     if isinstance(short_name, str):
         payload["StreamName"] = yandex.full_name(path, short_name)
-    return _other_call(service, operation, payload, Encoding.JSON)
+    return _other_call(service, operation, payload, encoding)
 
 
-def _yandex_puts(service: Service, stream: str, records: list[Record]) -> Call:
+def _yandex_puts(service: Service, stream: str, records: list[Record], encoding: Encoding) -> Call:
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         taken = service.take_records(stream, records, now_ns, fault)
-        return Reply(200, yandex.encode_put_records(taken.results), JSON, taken.held_until_ns)
+        answer = yandex.encode_put_records(taken.results, encoding)
+        return Reply(200, answer, encoding.value, taken.held_until_ns)
 
     return Call("PutRecords", stream, perform)
 
 
-def _yandex_put(service: Service, stream: str, record: Record) -> Call:
-    form = FORMS[Operation.PUT_RECORD]
+def _yandex_put(service: Service, stream: str, record: Record, encoding: Encoding) -> Call:
+    is_cbor = encoding is Encoding.CBOR
+    form = FORMS[Operation.PUT_RECORD_CBOR if is_cbor else Operation.PUT_RECORD]
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         return _put_record(service, form, stream, record, now_ns, fault)

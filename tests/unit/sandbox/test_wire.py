@@ -16,9 +16,8 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.steps import at_once
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
-from kdaemon.sandbox.wire import read_call, refusal
-from kdaemon.wire.envelope import encoding_of
-from kdaemon.wire.refusals import ApiError, Encoding
+from kdaemon.sandbox.wire import encoding_of, read_call, refusal
+from kdaemon.wire.refusals import ApiError
 from tests.kit import cbor
 
 JSON = b"application/x-amz-json-1.1"
@@ -47,8 +46,7 @@ def answer_of(
     try:
         reply = at_once(read_call(service, method, "/", head, body)).perform(0, None)
     except (ServiceError, ApiError) as error:
-        encoding = Encoding.JSON if service.is_yandex else encoding_of(head)
-        reply = refusal(error, encoding=encoding)
+        reply = refusal(error, encoding=encoding_of(service, head))
     return reply.status, reply.body
 
 
@@ -219,7 +217,7 @@ def test_data_and_moments_are_bytes_and_whole_milliseconds_in_cbor() -> None:
         ("DescribeStream", b"\x80", "SerializationException"),
         ("DescribeStream", b'{"StreamName":"orders"}', "SerializationException"),
         ("DescribeStream", b"", "SerializationException"),
-        ("DescribeStream", b"\x9f" * 70_000, "SerializationException"),
+        pytest.param("DescribeStream", b"\x9f" * 70_000, "SerializationException", id="large"),
         ("Nothing", cbor.java({}), "UnknownOperationException"),
         ("PutRecords", cbor.java({}), "ValidationException"),
         ("PutRecord", b"\xc2\x41\x01", "SerializationException"),
@@ -246,12 +244,30 @@ def test_a_refusal_is_in_cbor_where_the_request_was(operation: str, body: bytes,
     assert cbor2.loads(answer)["__type"] == code
 
 
-def test_yandex_is_asked_in_json_only() -> None:
-    """As the imitation goes: the service itself reads CBOR as well."""
-    head = headers("ListStreams", CBOR)
-    status, answer = answer_of(make_service(Flavour.YANDEX), "POST", head, b"\xa0")
-    assert status == 400
-    assert json.loads(answer)["message"] == "Unknown ContentType"
+@pytest.mark.parametrize("content_type", [CBOR, b"application/cbor"])
+def test_yandex_reads_and_answers_cbor_with_its_own_strictness(content_type: bytes) -> None:
+    service = make_service(Flavour.YANDEX)
+    entry = {"Data": b"\xff", "PartitionKey": "k"}
+
+    def told(operation: str, body: bytes) -> Any:
+        status, answer = answer_of(service, "POST", headers(operation, content_type), body)
+        members = cbor2.loads(answer, semantic_decoders={1: lambda number, _: number})
+        return status, members.get("__type"), members.get("message"), members
+
+    many = {"StreamName": "orders", "Records": (entry, entry)}
+    status, *_, members = told("PutRecords", cbor.java(many))
+    assert (status, members["FailedRecordCount"], len(members["Records"])) == (200, 0, 2)
+    assert told("PutRecord", cbor.java({"StreamName": "orders", **entry}))[0] == 200
+    assert [each.record.data for each in service.stored("orders")] == [b"\xff"] * 3
+    assert told("ListStreams", b"\xa0")[3]["StreamNames"] == ["orders"]
+    argument = (400, "InvalidArgumentException")
+    unread = (*argument, "Can not parse request body from CBOR")
+    for operation in ("PutRecords", "PutRecord", "DescribeStream"):
+        assert told(operation, b"\xff")[:3] == unread
+        assert told(operation, b"\x80")[1] == "MissingParameter"
+        odd = {"StreamName": "orders", "X": 1}
+        assert told(operation, cbor.java(odd))[:3] == (*argument, "Unexpected json key: X")
+    assert told("PutRecords", cbor.java({**many, "StreamName": 7}))[:2] == argument
 
 
 @settings(deadline=None)  # a busy machine is no failure

@@ -188,6 +188,18 @@ def test_many_small_values_cost_little_whatever_the_size(many: bytes) -> None:
         assert peak < 4 * MIB
 
 
+@pytest.mark.parametrize("size", [200, 4000, MIB])
+def test_texts_that_are_not_ascii_have_a_bound_together(size: int) -> None:
+    wide = ("é" * (size // 2)).encode()
+    one = cbor.head(cbor.TEXT, len(wide)) + wide
+    at_most = cbor.WIDE_BYTES_MAX // len(wide)
+    for body in (b"\x9f%b\xff", b"\x7f%b\xff"):
+        decode(body % (one * at_most))
+        with pytest.raises(CborError, match="not ASCII"):
+            decode(body % (one * (at_most + 1)))
+    assert decode(cbor.head(cbor.TEXT, 14 * MIB) + b"A" * 14 * MIB) == "A" * 14 * MIB
+
+
 @pytest.mark.parametrize("opening", [b"\x81", b"\x9f", b"\xa1\x60", b"\xbf\x60", b"\xc1"])
 def test_nesting_has_an_end(opening: bytes) -> None:
     with pytest.raises(CborError, match="nested too deeply"):
