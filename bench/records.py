@@ -58,6 +58,26 @@ def put_records_body(records: list[BenchRecord], stream: str = STREAM) -> bytes:
     return f'{{"StreamName": "{stream}", "Records": [{entries}]}}'.encode()
 
 
+def put_records_cbor(records: list[BenchRecord], stream: str = STREAM) -> bytes:
+    """The same in CBOR, as the AWS SDKs for Java write it: maps and lists end with a break."""
+    entries = b"".join(
+        b"\xbf\x64Data%b\x6cPartitionKey%b\xff"
+        % (_string(0x40, record.data), _string(0x60, record.key.encode()))
+        for record in records
+    )
+    name = _string(0x60, stream.encode())
+    return b"\xbf\x67Records\x9f%b\xff\x6aStreamName%b\xff" % (entries, name)
+
+
+def _string(kind: int, value: bytes) -> bytes:
+    """`kind`: the byte that an empty string of its type is."""
+    size = len(value)
+    if size < 24:
+        return bytes((kind + size,)) + value
+    info = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
+    return bytes((kind + 24 + info,)) + size.to_bytes(1 << info, "big") + value
+
+
 def put_record_body(record: BenchRecord, stream: str = STREAM) -> bytes:
     """A `PutRecord` request body, spaced as botocore spaces it."""
     data = base64.b64encode(record.data).decode()
@@ -72,10 +92,15 @@ def ndjson_line(record: BenchRecord) -> bytes:
 
 
 def request_head(
-    operation: str, body_bytes: int, host: str = "127.0.0.1", acknowledge: str = "delivered"
+    operation: str,
+    body_bytes: int,
+    host: str = "127.0.0.1",
+    acknowledge: str = "delivered",
+    encoding: str = "json",
 ) -> bytes:
     """The head that boto3 sends (header set, order and sizes); the signature is made up. Another
-    promise than `delivered` is asked for by a header of kdaemon's own.
+    promise than `delivered` is asked for by a header of kdaemon's own. `encoding`: of the body,
+    json or cbor.
     """
     asked = () if acknowledge == "delivered" else (f"X-Kdaemon-Acknowledge: {acknowledge}",)
     lines = (
@@ -83,7 +108,7 @@ def request_head(
         f"Host: {host}",
         "Accept-Encoding: identity",
         f"X-Amz-Target: Kinesis_20131202.{operation}",
-        "Content-Type: application/x-amz-json-1.1",
+        f"Content-Type: application/x-amz-{encoding}-1.1",
         f"User-Agent: {_USER_AGENT}",
         "X-Amz-Date: 20261121T120000Z",
         f"Authorization: {_AUTHORIZATION}",

@@ -29,6 +29,7 @@ from kdaemon.config.values import Address
 from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_to
 from kdaemon.http.arrivals import Arrivals
@@ -50,6 +51,7 @@ from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
+from kdaemon.send.relay import CALLS_MAX, Relay
 from kdaemon.streams import Streams
 from kdaemon.system import (
     FreedMemory,
@@ -120,14 +122,24 @@ class Daemon:
         self._stack.push_async_callback(control.aclose)
         discovery = Discovery(control.ask, config.traits)
         memory = self._memory
+        relay = Relay(
+            client.pass_on,
+            control.turn_for_client,
+            config.traits,
+            memory,
+            config.listen.operations_passed_on,
+        )
+        self._stack.push_async_callback(relay.aclose)
         self._spool = await self._open_spool(memory)
         streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
-        await self._start_admin()
+        await self._start_admin(relay)
         door = Door(streams, self._clock)
-        kinesis = KinesisDoor(door, config.traits, secrets.randbits(64), self._turns.later)
+        others = Passthrough(door, relay, config.traits)
+        number = secrets.randbits(64)
+        kinesis = KinesisDoor(door, config.traits, number, self._turns.later, others)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
@@ -184,7 +196,7 @@ class Daemon:
             region=self._config.region or "us-east-1",
         )
 
-    async def _start_admin(self) -> None:
+    async def _start_admin(self, relay: Relay) -> None:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
         freed = FreedMemory(lambda: self._memory.bytes_taken)
@@ -210,6 +222,7 @@ class Daemon:
             per_shard=config.metrics.per_shard,
             spool=self._spool,
             log_queue=self._log_queue,
+            relay=relay,
         )
         status = Status(
             self._streams,
@@ -220,6 +233,7 @@ class Daemon:
             release,
             spool=self._spool,
             log_queue=self._log_queue,
+            relay=relay,
         )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         self._stack.callback(admin.close)
@@ -434,7 +448,8 @@ def _upstream_connections_max(config: Config) -> int:
     """No stream waits for a connection because the calls of others, or dry runs, have them all."""
     calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
     # One of each stream's is to ask for the shards.
-    return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX
+    # Looks and reads that are passed on have as many each.
+    return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX + 2 * CALLS_MAX
 
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:

@@ -4,6 +4,7 @@
                            + buffered + in flight + spooled
 
 Each number has one owner: the engine of the stream. All labels are enums here, and all start at 0.
+What is passed on to the service has counters of its own, by operation; it brings no records.
 """
 
 from enum import Enum
@@ -62,6 +63,35 @@ _FAILURE_CODES = {code.value: code for code in FailureCode}
 def failure_code(code: str) -> FailureCode:
     """The label for a record's `ErrorCode`: bounded, whatever a service invents."""
     return _FAILURE_CODES.get(code, FailureCode.OTHER)
+
+
+class PassedOnOutcome(Enum):
+    """How a call that was made for clients ended."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the service said no
+    FAILED = "failed"  # the service failed, or there was no answer of its own
+
+
+class NotPassedOn(Enum):
+    """Why kdaemon itself refused to pass a request on, or to wait any longer."""
+
+    NOT_ALLOWED = "not_allowed"  # the configuration does not name the operation
+    INVALID = "invalid"  # it cannot be read
+    STREAM = "stream"  # its stream is not one that this daemon is for
+    FULL = "full"  # too many wait, or there is no memory
+    LATE = "late"  # it waited as long as its client may be expected to
+    TOO_LARGE = "too_large"  # the answer
+
+
+class OperationCounters:
+    """Of one operation that is passed on. Requests are of clients, calls are ours."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.shared = 0  # requests that were told what another had asked
+        self.calls = dict.fromkeys(PassedOnOutcome, 0)
+        self.refused = dict.fromkeys(NotPassedOn, 0)
 
 
 class StreamCounters:

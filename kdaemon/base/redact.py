@@ -25,6 +25,8 @@ PART_CHARACTERS_MIN = 16  # of a secret that is cut off or folded; shorter parts
 
 ROTATING_MAX = 64  # newest secrets known: some 20 sets of temporary credentials; ours, 2026-11-28
 
+NEWEST = 6  # of those that come and go: two sets of credentials, one just replaced; ours
+
 CLEANED_CHARACTERS_MAX = 32 * 1024  # of one text: 5 ms; what is longer is cut off; ours, 2026-11-28
 
 _NAMED = (
@@ -71,9 +73,11 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
 class Redactor:
     """Cleans texts of secrets."""
 
-    __slots__ = ("_fixed", "_rotating", "_written")
+    __slots__ = ("_fixed", "_newest", "_rotating", "_written", "bytes_max")
 
     def __init__(self) -> None:
+        self._newest: tuple[bytes, ...] = ()
+        self.bytes_max = 0  # of the longest that `are_in` looks for
         self._fixed: dict[str, None] = {}
         self._rotating: dict[str, None] = {}  # the newest last
         self._written: tuple[str, ...] = ()
@@ -95,6 +99,15 @@ class Redactor:
             del self._rotating[next(iter(self._rotating))]
         if is_new:
             self._written = _ways_of_writing((*self._fixed, *self._rotating))
+            newest = (*self._fixed, *list(self._rotating)[-NEWEST:])
+            self._newest = tuple(secret.encode(errors="replace") for secret in newest)
+            self.bytes_max = max(map(len, self._newest))
+
+    def are_in(self, body: bytes) -> bool:
+        """Whether the secrets in use stand in these bytes as they are: for a large body that is not
+        an error's, where to look for every pattern would take too long (1 ms for 1 MiB).
+        """
+        return any(secret in body for secret in self._newest)
 
     def clean(self, text: str) -> str:
         """`text` with HIDDEN where a secret, or what looks like one, stood."""

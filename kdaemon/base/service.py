@@ -39,7 +39,8 @@ class Service:
     the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
     `has_arns`: a stream has an ARN, and a request may name it so; where not, names are paths.
     `region`, `endpoint_url`: where nothing else is said; None: as the AWS environment says.
-    `answers_dry_run`: a request may ask what would become of it. `describes_shards_with_stream`:
+    `answers_dry_run`: a request may ask what would become of it. `look_throttle`: its error where
+    looking (DescribeStream and the like) is asked for too often. `describes_shards_with_stream`:
     DescribeStream is the one description that may be trusted; where not, DescribeStreamSummary and
     ListShards are. `is_shard_atomic`: all records of a call for one shard share one fate and keep
     their order. `can_aggregate`: readers take KPL's aggregates apart, and shards keep their ranges.
@@ -57,6 +58,7 @@ class Service:
     region: str | None
     endpoint_url: str | None
     answers_dry_run: bool
+    look_throttle: str
     describes_shards_with_stream: bool
     is_shard_atomic: bool
     can_aggregate: bool
@@ -76,6 +78,7 @@ AWS = Service(
     region=None,
     endpoint_url=None,
     answers_dry_run=True,
+    look_throttle="LimitExceededException",  # [M], of each operation that looks
     describes_shards_with_stream=False,
     is_shard_atomic=False,
     can_aggregate=True,
@@ -95,6 +98,7 @@ YANDEX = Service(
     region="ru-central1",  # another region in the signature is refused [YS]
     endpoint_url="https://yds.serverless.yandexcloud.net",  # [YD]
     answers_dry_run=False,  # unknown keys are refused [YS]
+    look_throttle="ThrottlingException",  # of every operation [YS]
     describes_shards_with_stream=True,  # its ListShards tells wrong ranges [YS]
     is_shard_atomic=True,
     can_aggregate=False,

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.names import full_path, is_stream_name, parse_arn, partition_problem
+from kdaemon.base.operations import may_be_passed_on, operation_problem
 from kdaemon.base.service import Service
 from kdaemon.config.settings import Config, StreamConfig
 from kdaemon.config.values import Address, parse_address
@@ -33,6 +34,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
         *_exposed(config),
         *_same_address(config),
         *_useless(config),
+        *_passed_on(config),
         *_account(config),
         *_too_many(config, listed),
         *_timeouts(config),
@@ -93,6 +95,16 @@ def _useless(config: Config) -> Iterator[Clash]:
             "is false, and no stream is listed, so that no record could be accepted: "
             "add a [streams.NAME], or set it to true",
         )
+
+
+def _passed_on(config: Config) -> Iterator[Clash]:
+    for name in config.listen.operations_passed_on:
+        problem = operation_problem(name)
+        if problem is not None:
+            yield Clash(
+                (("listen", "operations_passed_on"),),
+                f"{problem}; expected some of {', '.join(may_be_passed_on())}",
+            )
 
 
 def _account(config: Config) -> Iterator[Clash]:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
+from kdaemon.base.operations import PASSED_ON_DEFAULT
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.values import (
     AccountId,
@@ -37,6 +38,7 @@ from kdaemon.config.values import (
     Milliseconds,
     MillisecondsOrZero,
     Names,
+    Operations,
     Ordering,
     Quota,
     RecordBytes,
@@ -76,6 +78,10 @@ class ListenConfig:
     # Names by which clients may call the TCP listeners (the Host header), beside addresses and
     # localhost. Beyond loopback the name is checked only where this is set.
     hosts: HostNames = ()
+    # Operations of the Kinesis API beside PutRecord and PutRecords that are passed on to the
+    # service, signed by the daemon's credentials: what describes and lists, and GetShardIterator
+    # and GetRecords where clients may read. Nothing that changes a stream.
+    operations_passed_on: Operations = PASSED_ON_DEFAULT
     # Open client connections, all listeners together; one more is closed at once. The limit of open
     # files bounds it, too.
     connections_max: Annotated[int, whole(1, 1_000_000)] = 10_000
@@ -110,7 +116,8 @@ class SendConfig:
     read_timeout_ms: Milliseconds = AWS.read_timeout_ms
     # One call from start to end. Not set: the same.
     call_timeout_ms: Milliseconds = AWS.call_timeout_ms
-    # ListShards, DescribeStreamSummary, DescribeStream: the whole daemon together.
+    # ListShards, DescribeStreamSummary, DescribeStream and the like: the whole daemon together,
+    # with what it passes on for clients.
     control_calls_per_second: CallRate = 5.0
 
 

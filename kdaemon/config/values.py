@@ -105,6 +105,10 @@ Text = Annotated[str, Meta(description="a text in quotes")]
 Names = Annotated[
     tuple[Annotated[str, Meta(min_length=1)], ...], Meta(description='a list, such as ["demo"]')
 ]
+Operations = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...],
+    Meta(description='a list of operations, such as ["DescribeStream", "ListShards"]'),
+]
 HostNames = Annotated[
     tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...],
     Meta(description='a list of host names without ports, such as ["kdaemon.internal"]'),

@@ -196,6 +196,13 @@ class Door:
 
     # Asking
 
+    def refusal_to_look(self, spellings: Iterable[str]) -> Refused | None:
+        """Why a client may not ask the service; None: it may. `spellings`: all that it calls
+        streams by that it asks about; it may name none.
+        """
+        refusals = map(self._streams.refusal_to_look, spellings)
+        return next((each for each in refusals if each is not None), None)
+
     def dry_run(
         self, spelling: str, put: Put, told: Callable[[ServiceError], None]
     ) -> Refused | None:

@@ -1,57 +1,61 @@
 """The Kinesis API behind HTTP: a request to `admit`, and what came of it back to an answer.
 
 Knows the wire form and the door; nothing of streams, shards, calls or sockets.
-A large body is read in steps, one a turn of the loop.
+A large body is read in steps, one a turn of the loop. An answer is written in what its request was
+written in, JSON or CBOR.
 Invariant: every request is answered once: refused, at once (`accepted`), or when its frame settles
 or its time is over. A 200 says that at least one record is what its promise says. Where none is,
 the status says so, with the type that the service gave: a client that looks at nothing else must
 not take a failure for a success.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
+from kdaemon.base.operations import OtherOperation
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
+from kdaemon.door.passthrough import Passthrough, not_passed_on
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import Later, soon, work_in_turns
-from kdaemon.wire.put import (
-    ACCEPTED,
+from kdaemon.wire.envelope import (
     AT_ONCE_BYTES_MAX,
     AnswerHeaders,
     Operation,
-    PutLimits,
-    PutRequest,
-    encode_put_record,
-    encode_put_records,
-    parse_put_record,
-    parse_put_records,
+    encoding_of,
     read_envelope,
-    read_put_record,
-    read_put_records,
-    status_of,
 )
+from kdaemon.wire.forms import FORMS, Form
+from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
+from kdaemon.wire.results import ACCEPTED, status_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class KinesisDoor:
-    """Answers the Kinesis API: PutRecord and PutRecords."""
+    """Answers the Kinesis API: PutRecord and PutRecords itself, all else by `Passthrough`."""
 
-    def __init__(self, door: Door, service: Service, process_id: int, later: Later = soon) -> None:
+    def __init__(
+        self,
+        door: Door,
+        service: Service,
+        process_id: int,
+        later: Later = soon,
+        passthrough: Passthrough | None = None,
+    ) -> None:
         """`process_id`: 64 bits that tell this process's request ids from another's. `later`: how
-        the rest of a large request comes to its turn.
+        the rest of a large request comes to its turn. `passthrough`: what becomes of other
+        operations; None: they are refused.
         """
         self._door = door
+        self._passthrough = passthrough
         self._later = later
         self._service = service
         self._answer_headers = AnswerHeaders(process_id)
@@ -68,7 +72,11 @@ class KinesisDoor:
         headers = self._answer_headers.next()
         body = request.body
         try:
-            form = _FORMS[read_envelope(request.method, request.headers, body)]
+            operation = read_envelope(request.method, request.headers, body)
+            form = FORMS.get(operation)
+            if form is None:
+                self._hand_over(request, operation, headers)
+                return
             if len(body) > AT_ONCE_BYTES_MAX:
                 work_in_turns(request, self._read(request, form, headers), self._later)
                 return
@@ -78,7 +86,18 @@ class KinesisDoor:
             return
         self._admit(request, form, put, headers)
 
-    def _read(self, request: HttpRequest, form: "_Form", headers: Headers) -> Steps[None]:
+    def _hand_over(
+        self, request: HttpRequest, operation: Operation | OtherOperation, headers: Headers
+    ) -> None:
+        """A request that brings no records."""
+        assert isinstance(operation, OtherOperation), "both puts have a form"
+        if self._passthrough is None:
+            refusal = not_passed_on(operation.name, ())
+            _refuse(request, refusal, headers, encoding_of(request.headers))
+        else:
+            self._passthrough.handle(request, operation, headers)
+
+    def _read(self, request: HttpRequest, form: Form, headers: Headers) -> Steps[None]:
         """A request whose body is large."""
         try:
             put = yield from form.read(request.body, self._widest)
@@ -92,9 +111,7 @@ class KinesisDoor:
         self._door.refuse_unread(error.stream, error.record_count)
         _refuse(request, error.refusal, headers, error.encoding)
 
-    def _admit(
-        self, request: HttpRequest, form: "_Form", put: PutRequest, headers: Headers
-    ) -> None:
+    def _admit(self, request: HttpRequest, form: Form, put: PutRequest, headers: Headers) -> None:
         """A request that could be read."""
         spelling = put.stream_arn or put.stream_name or ""
         asked = None
@@ -102,19 +119,19 @@ class KinesisDoor:
             told = read_acknowledge(request.headers)
             if isinstance(told, Refused):
                 self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
-                _refuse(request, refuse(told.code, told.message), headers)
+                _refuse(request, refuse(told.code, told.message), headers, form.encoding)
                 return
             asked = told
         # Parsed: while the request waits, its records are all that is held of it.
         request.drop_body()
         request.headers = {}
         if put.is_dry_run:
-            self._dry_run(request, spelling, put, headers)
+            self._dry_run(request, form, spelling, put, headers)
             return
         answer = partial(self._answer, request, form, spelling, headers)
         taken = self._door.admit(spelling, put, asked, answer, request.client)
         if isinstance(taken, Refused):
-            _refuse(request, refuse(taken.code, taken.message), headers)
+            _refuse(request, refuse(taken.code, taken.message), headers, form.encoding)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
             if request.is_gone:  # while its large body was read
                 taken.withdraw()
@@ -122,60 +139,43 @@ class KinesisDoor:
                 request.on_gone = taken.withdraw
 
     def _dry_run(
-        self, request: HttpRequest, spelling: str, put: PutRequest, headers: Headers
+        self, request: HttpRequest, form: Form, spelling: str, put: PutRequest, headers: Headers
     ) -> None:
         """The service's own word on what would become of the records."""
         if not self._service.answers_dry_run:
             self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
             text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
-            _refuse(request, refuse("InvalidArgumentException", text), headers)
+            refusal = refuse("InvalidArgumentException", text)
+            _refuse(request, refusal, headers, form.encoding)
             return
 
         def told(error: ServiceError) -> None:
-            _refuse(request, refuse(error.code, error.message), headers)
+            _refuse(request, refuse(error.code, error.message), headers, form.encoding)
 
         refused = self._door.dry_run(spelling, put, told)
         if refused is not None:
-            _refuse(request, refuse(refused.code, refused.message), headers)
+            refusal = refuse(refused.code, refused.message)
+            _refuse(request, refusal, headers, form.encoding)
 
     def _answer(
-        self, request: HttpRequest, form: "_Form", spelling: str, headers: Headers, frame: Frame
+        self, request: HttpRequest, form: Form, spelling: str, headers: Headers, frame: Frame
     ) -> None:
         """All of a frame's results are there, or it was refused whole after all."""
         if frame.refusal is not None:
-            _refuse(request, refuse(*frame.refusal), headers)
+            _refuse(request, refuse(*frame.refusal), headers, form.encoding)
             return
         results: list[RecordResult] = frame.results  # type: ignore[assignment]  # settled: no None
         if frame.acknowledge not in WAITED_FOR:  # a record without a result is taken
             results = [ACCEPTED if result is None else result for result in frame.results]
         refusal = status_of(results)
         if refusal is not None:
-            _refuse(request, refusal, headers)
+            _refuse(request, refusal, headers, form.encoding)
             return
         body = form.encode(results, self._door.encryption_type(spelling))
-        request.respond(200, body, headers=headers + SAID[frame.acknowledge])
+        said = headers + SAID[frame.acknowledge]
+        request.respond(200, body, content_type=form.content_type, headers=said)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What differs between the two operations."""
-
-    parse: Callable[[bytes, PutLimits], PutRequest]
-    read: Callable[[bytes, PutLimits], Steps[PutRequest]]  # a large body, in steps
-    encode: Callable[[list[RecordResult], str], bytes]
-
-
-_FORMS = {
-    Operation.PUT_RECORDS: _Form(parse_put_records, read_put_records, encode_put_records),
-    Operation.PUT_RECORD: _Form(parse_put_record, read_put_record, encode_put_record),
-}
-
-
-def _refuse(
-    request: HttpRequest,
-    refusal: Refusal,
-    headers: Headers,
-    encoding: Encoding = Encoding.JSON,
-) -> None:
+def _refuse(request: HttpRequest, refusal: Refusal, headers: Headers, encoding: Encoding) -> None:
     status, body, content_type = render(refusal, encoding)
     request.respond(status, body, content_type=content_type, headers=headers)

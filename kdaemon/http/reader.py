@@ -11,6 +11,7 @@ Where it sits: connection.py feeds it; head.py and origin.py decide, body.py fra
 """
 
 import re
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from kdaemon.http.head import is_chunked, join_headers
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal
-from kdaemon.http.request import Charge, HttpRequest, RequestOwner
+from kdaemon.http.request import CBOR, Charge, HttpRequest, RequestOwner
 
 # What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
@@ -263,12 +264,12 @@ class RequestReader:
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
     ) -> None:
         """A head is read, which begins `data`: its request is let in, or refused."""
+        self._headers = headers
         refusal = self._heads.judge(data, head_bytes, headers, byte_count)
         if refusal is not None:
             self._refuse(refusal)
             return
         self.owes_continue = self._heads.expects_continue
-        self._headers = headers
         self.phase = _BODY
 
     # --- with care: the end of each part is known before the next is read
@@ -453,8 +454,9 @@ class RequestReader:
     # --- refusing
 
     def _refuse(self, refusal: Refusal) -> None:
+        is_cbor = self._headers.get(b"content-type", b"").lower().startswith(CBOR)
         self.end()
-        self._sink.refuse(refusal)
+        self._sink.refuse(replace(refusal, is_cbor=True) if is_cbor else refusal)
 
     def _refuse_malformed(self, error: Exception | str, start: bytes) -> None:
         """`start`: of the request, from which a client of another protocol is known."""

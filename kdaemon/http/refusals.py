@@ -8,7 +8,7 @@ Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py a
 
 from dataclasses import dataclass
 
-from kdaemon.http.request import Answer, Headers, error_body
+from kdaemon.http.request import CBOR, Answer, Headers, error_body, error_body_cbor
 
 REFUSALS = (
     "connections",  # over connections_max
@@ -27,16 +27,22 @@ REFUSALS = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that ends its connection, and the reason under which it is counted."""
+    """An answer that ends its connection, and the reason under which it is counted. `is_cbor`: the
+    request, as far as it was read, says that its client speaks CBOR.
+    """
 
     reason: str
     status: int
     code: str
     message: str
     headers: Headers = ()
+    is_cbor: bool = False
 
     def answer(self) -> Answer:
         """In the service's form of an error, which every AWS SDK can read."""
+        if self.is_cbor:
+            body = error_body_cbor(self.code, self.message)
+            return Answer(self.status, body, CBOR, headers=self.headers, closes=True)
         body = error_body(self.code, self.message)
         return Answer(self.status, body, headers=self.headers, closes=True)
 

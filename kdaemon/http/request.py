@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 JSON = b"application/x-amz-json-1.1"
+CBOR = b"application/x-amz-cbor-1.1"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -36,6 +37,12 @@ def _json_text(text: str) -> bytes:
 def error_body(code: str, message: str) -> bytes:
     """The service's form of an error, which every AWS SDK can read."""
     return b'{"__type":"%b","message":"%b"}' % (_json_text(code), _json_text(message))
+
+
+def error_body_cbor(code: str, message: str) -> bytes:
+    """The same for a client that speaks CBOR (RFC 8949, 3): a map of texts."""
+    texts = [text.encode() for text in ("__type", code, "message", message)]
+    return b"\xa2" + b"".join(b"\x79%b%b" % (len(t).to_bytes(2, "big"), t) for t in texts)
 
 
 class Charge(Protocol):

@@ -55,6 +55,7 @@ from kdaemon.observe.table import (
     LOG,
     LOOP,
     MEMORY,
+    PASSED_ON,
     SHARD,
     SPOOL,
     STREAM,
@@ -65,6 +66,7 @@ from kdaemon.observe.table import (
     StreamNow,
     Subject,
 )
+from kdaemon.send.relay import Relay
 
 if TYPE_CHECKING:
     from kdaemon.spool.spool import Spool
@@ -151,10 +153,12 @@ class Metrics:
         per_shard: bool = False,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self._observed = observed
         self._spool = spool
         self._log_queue = log_queue
+        self._relay = relay
         self._listeners = listeners
         self._clock = clock
         self._version = version
@@ -210,6 +214,9 @@ class Metrics:
             _section(MEMORY, (), [((), observed.memory)]),
             _section(LOOP, (), [((), observed.loop_lag)]),
         ]
+        if self._relay is not None:
+            operations = [((name,), counted) for name, counted in self._relay.counters.items()]
+            sections.append(_section(PASSED_ON, ("operation",), operations))
         if self._spool is not None:
             sections.append(_section(SPOOL, (), [((), self._spool)]))
         if self._log_queue is not None:

@@ -153,6 +153,21 @@ class LogStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOnStatus:
+    """Calls that clients make of the service through kdaemon. `waiting` for their turn, `in_flight`
+    without an answer yet; `kept_bytes`: of answers of the last second. `refused`: requests, by
+    kdaemon itself.
+    """
+
+    operations: list[str]
+    waiting: int
+    in_flight: int
+    kept_bytes: int
+    requests: int
+    refused: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class StatusPage:
     """The whole. Streams that need somebody come first, then those with the most queued."""
 
@@ -166,4 +181,5 @@ class StatusPage:
     log: LogStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
+    passed_on: PassedOnStatus | None
     streams: list[StreamStatus]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counters import NotPassedOn, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
@@ -36,6 +36,7 @@ from kdaemon.observe.page import (
     MapStatus,
     MemoryStatus,
     PaceStatus,
+    PassedOnStatus,
     RatesStatus,
     ShardStatus,
     SpoolStatus,
@@ -44,6 +45,7 @@ from kdaemon.observe.page import (
 )
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
+from kdaemon.send.relay import Relay
 
 if TYPE_CHECKING:
     from kdaemon.spool.spool import Spool
@@ -133,10 +135,12 @@ class Status:
         version: str,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self._observed = observed
         self._spool = spool
         self._log_queue = log_queue
+        self._relay = relay
         self._listeners = listeners
         self._readiness = readiness
         self._heartbeat = heartbeat
@@ -175,6 +179,7 @@ class Status:
             log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
+            passed_on=None if self._relay is None else _passed_on(self._relay),
             streams=[],
         )
 
@@ -188,6 +193,19 @@ def _urgency(named: tuple[str, Engine]) -> tuple[bool, int, str]:
     name, engine = named
     needs_nobody = engine.hold is None and engine.unavailable is None
     return needs_nobody, -engine.counters.buffered, name
+
+
+def _passed_on(relay: Relay) -> PassedOnStatus:
+    counters = list(relay.counters.values())
+    refused = {why: sum(each.refused[why] for each in counters) for why in NotPassedOn}
+    return PassedOnStatus(
+        operations=list(relay.operations),
+        waiting=relay.waiting_count,
+        in_flight=relay.call_count,
+        kept_bytes=relay.kept_bytes,
+        requests=sum(each.requests for each in counters),
+        refused=_happened(refused),
+    )
 
 
 def _spool(spool: "Spool") -> SpoolStatus:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counters import OperationCounters, StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
@@ -244,6 +244,22 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
            lambda h: h.handler_failures),
 )  # fmt: skip
 
+# {operation}: those that may be passed on; "other": those that may not.
+PASSED_ON: tuple[Metric[OperationCounters], ...] = (
+    Metric("kdaemon_passed_on_requests_total", _C,
+           "Requests of clients for operations that kdaemon does not answer itself.",
+           lambda o: o.requests),
+    Metric("kdaemon_passed_on_shared_total", _C,
+           "Of these: told what the service had just said to another, or was being asked.",
+           lambda o: o.shared),
+    Metric("kdaemon_passed_on_refused_total", _C,
+           "Of these: refused by kdaemon, or not answered in time.",
+           lambda o: o.refused, label="reason"),
+    Metric("kdaemon_passed_on_calls_total", _C,
+           "Calls to the service for such requests: answered, refused by the service, failed.",
+           lambda o: o.calls, label="outcome"),
+)  # fmt: skip
+
 # no label
 MEMORY: tuple[Metric[ByteBudget], ...] = (
     Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
@@ -301,5 +317,6 @@ LOG: tuple[Metric[LogQueue], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *MEMORY, *LOOP, *SPOOL, *LOG,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *PASSED_ON, *MEMORY, *LOOP,
+    *SPOOL, *LOG,
 )  # fmt: skip

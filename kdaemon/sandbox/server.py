@@ -26,8 +26,9 @@ from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.wire import Call, Reply, read_call, refusal
-from kdaemon.wire.put import AT_ONCE_BYTES_MAX, AnswerHeaders, ApiError
+from kdaemon.sandbox.wire import Call, Reply, encoding_of, read_call, refusal
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, AnswerHeaders
+from kdaemon.wire.refusals import ApiError
 
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
@@ -115,7 +116,7 @@ class SandboxServer:
                 return
             reply = call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
-            reply = refusal(error)
+            reply = self._refusal(request, error)
         now_ns = self._clock.now_ns()
         if reply.held_until_ns > now_ns:
             held_s = (reply.held_until_ns - now_ns) / 1_000_000_000
@@ -130,6 +131,10 @@ class SandboxServer:
             headers = ((name, value + b"-" + request.headers[b"x-request-id"]), *rest)
         request.respond(reply.status, reply.body, content_type=reply.content_type, headers=headers)
 
+    def _refusal(self, request: HttpRequest, error: ServiceError | ApiError) -> Reply:
+        """In the request's own encoding."""
+        return refusal(error, encoding=encoding_of(self.service, request.headers))
+
     def _carry_out(self, request: HttpRequest, call: Call, fault: Fault, now_ns: int) -> None:
         """Does the call as far as the fault lets it; the request ends as the fault says, maybe
         later.
@@ -141,12 +146,12 @@ class SandboxServer:
             elif fault.is_written:
                 call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
-            reply = refusal(error)
+            reply = self._refusal(request, error)
         held_s = max(0, reply.held_until_ns - now_ns) / 1_000_000_000
         if fault.kind is FaultKind.UNPARSABLE_BODY:
-            reply = Reply(200, UNPARSABLE)
+            reply = Reply(200, UNPARSABLE, encoding_of(self.service, request.headers).value)
         elif fault.kind is FaultKind.EMPTY_BODY:
-            reply = Reply(200, b"")
+            reply = Reply(200, b"", encoding_of(self.service, request.headers).value)
 
         def end() -> None:
             if fault.kind is FaultKind.RESET:

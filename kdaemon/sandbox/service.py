@@ -3,8 +3,8 @@
 Pure: time is an argument, chance is passed in, nothing is awaited. The HTTP server, the
 simulations and the tests all drive this one object. Knows the operations by name and which flavour
 offers which; the work is done by `writes.py` (records in), `reads.py` (records out), `control.py`
-(streams and shards), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
-code, message and HTTP status.
+(streams and shards), `tags.py` (tags and limits), and `faults.py` (what goes wrong). Errors are
+ServiceError with the service's code, message and HTTP status.
 
 Where the service holds a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
 waits here: `take_records` says the results at once, and until when they are held back. The server
@@ -21,7 +21,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox import changes, control, reads, writes
+from kdaemon.sandbox import changes, control, reads, tags, writes
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.faults import Fault, FaultKind, FaultScript, error_of, failing_indices
 from kdaemon.sandbox.payload import Payload, refuse
@@ -31,13 +31,17 @@ from kdaemon.sandbox.shards import StoredRecord, Stream
 Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
 
 _OPERATIONS: dict[str, Operation] = {
+    "AddTagsToStream": tags.add_tags,
     "CreateStream": control.create_stream,
     "DeleteStream": control.delete_stream,
+    "DescribeLimits": tags.describe_limits,
     "DescribeStream": control.describe_stream,
     "DescribeStreamSummary": control.describe_stream_summary,
     "ListShards": control.list_shards,
     "ListStreams": control.list_streams,
+    "ListTagsForStream": tags.list_tags,
     "MergeShards": changes.merge_shards,
+    "RemoveTagsFromStream": tags.remove_tags,
     "SplitShard": changes.split_shard,
     "UpdateMaxRecordSize": changes.update_max_record_size,
     "UpdateShardCount": changes.update_shard_count,
@@ -55,12 +59,17 @@ _OPERATIONS: dict[str, Operation] = {
     ),
 }
 _PUT_OPERATIONS = ("PutRecord", "PutRecords")
+_READ_OPERATIONS = ("GetRecords", "GetShardIterator")
 
-# Yandex documents the first two as not supported; a client must manage with DescribeStream [YD
-# api-ref]. Its partitions are not split or merged by call. The last three are AWS's.
+DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing was done."
+"""A dry run that is in order is answered with an error [M]; AWS's own text is not known."""
+
+# Yandex documents the first three as not supported; a client must manage with DescribeStream [YD
+# api-ref]. Its partitions are not split or merged by call. It tells of no tags. The last are AWS's.
 _NOT_AT_YANDEX = frozenset(
     {
-        *("ListShards", "DescribeStreamSummary", "SplitShard", "MergeShards"),
+        *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
+        *("AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"),
         *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
     }
 )
@@ -281,6 +290,8 @@ class Service:
         answer = perform(self._catalogue, payload, now_ns)
         if fault is not None:
             self._raise_for(fault, stream_name)
+        if operation in _READ_OPERATIONS and payload.get("DryRun") is True:
+            raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
 
     def offers(self, operation: str) -> bool:

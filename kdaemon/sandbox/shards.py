@@ -193,6 +193,7 @@ class Stream:
         self.request_units = request_units
         self.is_on_demand = is_on_demand
         self.is_auto = is_auto
+        self.tags: dict[str, str] = {}
         self.can_split = can_split or flavour is Flavour.AWS
         self.next_turn = 0  # AUTO: counts records, to spread them
         self.shards: list[Shard] = []

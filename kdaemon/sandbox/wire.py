@@ -5,6 +5,8 @@ Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
 else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
 chosen in between, by operation and stream.
 
+Each operation is read and answered in JSON or in CBOR, as its content type says.
+
 Bounds: a body is decoded to plain values up to CONTROL_BYTES_MAX only; PutRecord(s) are bounded by
 their reader, and large ones are read in steps.
 
@@ -24,26 +26,19 @@ from kdaemon.base.steps import Steps
 from kdaemon.sandbox import keyless, yandex
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import Service, refusal_of
+from kdaemon.sandbox.service import DRY_RUN_TEXT, Service, refusal_of
+from kdaemon.wire import cbor, envelope
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
-from kdaemon.wire.put import (
-    AT_ONCE_BYTES_MAX,
-    ApiError,
-    PutLimits,
-    api_error,
-    encode_put_record,
-    encode_put_records,
-    parse_put_record,
-    parse_put_records,
-    read_envelope,
-    read_put_record,
-    read_put_records,
-)
-from kdaemon.wire.refusals import Encoding, refuse, render
+from kdaemon.wire.forms import FORMS, Form
+from kdaemon.wire.limits import PutLimits
+from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse, render
 
 JSON = Encoding.JSON.value
 _TARGET_PREFIX = b"Kinesis_20131202."
 _PUT_TARGET = _TARGET_PREFIX + b"PutRecords"  # stands for every operation in the envelope checks
+_PUT_TARGETS = (_PUT_TARGET, _TARGET_PREFIX + b"PutRecord")
+_SINGLE = (Operation.PUT_RECORD, Operation.PUT_RECORD_CBOR)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -84,27 +79,44 @@ def read_call(
     if service.is_yandex:
         return (yield from _read_yandex(service, path, headers, body))
     operation = _read_operation(service, method, headers, body)
-    if operation == "PutRecords":
-        return (yield from _read_put_records(service, body))
-    if operation == "PutRecord":
-        return (yield from _read_put_record(service, body))
-    return _other_call(service, operation, _payload(body))
+    if isinstance(operation, Operation):
+        form = FORMS[operation]
+        read = _read_put_record if operation in _SINGLE else _read_put_records
+        return (yield from read(service, form, body))
+    encoding = encoding_of(service, headers)
+    return _other_call(service, operation, _payload(body, encoding), encoding)
 
 
-def refusal(error: ServiceError | ApiError, held_until_ns: int = 0) -> Reply:
-    """An error answer."""
+def encoding_of(service: Service, headers: dict[bytes, bytes]) -> Encoding:
+    """What a request is written in, and its answer, unless it is refused for that."""
+    if service.is_yandex:
+        return yandex.encoding_of(headers)
+    return envelope.encoding_of(headers)
+
+
+def refusal(
+    error: ServiceError | ApiError,
+    held_until_ns: int = 0,
+    encoding: Encoding = Encoding.JSON,
+) -> Reply:
+    """An error answer. `encoding`: of its request."""
     if isinstance(error, ApiError):
-        status, body, content_type = render(error.refusal, error.encoding)
+        told_in = encoding if error.encoding is Encoding.JSON else error.encoding
+        status, body, content_type = render(error.refusal, told_in)
         return Reply(status, body, content_type, held_until_ns)
     found = refuse(error.code, error.message or None, status=error.status)
-    return Reply(*render(found, Encoding.JSON), held_until_ns)
+    return Reply(*render(found, encoding), held_until_ns)
 
 
-def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], body: bytes) -> str:
+def _read_operation(
+    service: Service, method: str, headers: dict[bytes, bytes], body: bytes
+) -> Operation | str:
+    """The name of an operation; for PutRecord(s) what is known of it."""
     target = headers.get(b"x-amz-target", b"")
-    if target == _PUT_TARGET:
-        read_envelope(method, headers, body)
-        return "PutRecords"
+    if target in _PUT_TARGETS:
+        put = read_envelope(method, headers, body)
+        assert isinstance(put, Operation), "both targets are of a put"
+        return put
     operation = target.removeprefix(_TARGET_PREFIX).decode("latin-1")
     if target.startswith(_TARGET_PREFIX) and service.offers(operation):
         read_envelope(method, {**headers, b"x-amz-target": _PUT_TARGET}, body)
@@ -113,44 +125,45 @@ def _read_operation(service: Service, method: str, headers: dict[bytes, bytes], 
     raise service.unknown_operation(operation)
 
 
-def _read_put_records(service: Service, body: bytes) -> Steps[Call]:
+def _read_put_records(service: Service, form: Form, body: bytes) -> Steps[Call]:
     if len(body) > AT_ONCE_BYTES_MAX:
-        request = yield from read_put_records(body, _limits(service))
+        request = yield from form.read(body, _limits(service))
     else:
-        request = parse_put_records(body, _limits(service))
+        request = form.parse(body, _limits(service))
     keyless.check(service, request)
     stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         _stop_dry_run(service, stream, is_dry_run=is_dry_run)
         taken = service.take_records(stream, records, now_ns, fault)
-        return Reply(200, encode_put_records(taken.results), JSON, taken.held_until_ns)
+        answer = form.encode(taken.results, "NONE")
+        return Reply(200, answer, form.content_type, taken.held_until_ns)
 
     return Call("PutRecords", stream, perform)
 
 
-def _read_put_record(service: Service, body: bytes) -> Steps[Call]:
+def _read_put_record(service: Service, form: Form, body: bytes) -> Steps[Call]:
     if len(body) > AT_ONCE_BYTES_MAX:
-        request = yield from read_put_record(body, _limits(service))
+        request = yield from form.read(body, _limits(service))
     else:
-        request = parse_put_record(body, _limits(service))
+        request = form.parse(body, _limits(service))
     keyless.check(service, request)
     stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         _stop_dry_run(service, stream, is_dry_run=is_dry_run)
-        return _put_record(service, stream, record, now_ns, fault)
+        return _put_record(service, form, stream, record, now_ns, fault)
 
     return Call("PutRecord", stream, perform)
 
 
 def _put_record(
-    service: Service, stream: str, record: Record, now_ns: int, fault: Fault | None
+    service: Service, form: Form, stream: str, record: Record, now_ns: int, fault: Fault | None
 ) -> Reply:
     (result,), held_until_ns = service.take_record(stream, record, now_ns, fault)
     if not result.is_delivered:
-        return refusal(refusal_of(result), held_until_ns)
-    return Reply(200, encode_put_record([result]), JSON, held_until_ns)
+        return refusal(refusal_of(result), held_until_ns, form.encoding)
+    return Reply(200, form.encode([result], "NONE"), form.content_type, held_until_ns)
 
 
 def _limits(service: Service) -> PutLimits:
@@ -166,26 +179,25 @@ def _stop_dry_run(service: Service, stream: str, *, is_dry_run: bool) -> None:
     """A dry run that is in order is answered with an error that says so, and writes nothing [M]."""
     if is_dry_run:
         service.stream(stream)
-        raise api_error(
-            "DryRunOperationException",
-            "The request would have succeeded, but DryRun was set. Nothing was written.",
-        )
+        raise api_error("DryRunOperationException", DRY_RUN_TEXT)
 
 
-def _other_call(service: Service, operation: str, payload: Payload) -> Call:
-    return Call(
-        operation,
-        service.stream_in(payload),
-        lambda now_ns, fault: Reply(
-            200, _encode(service.handle(operation, payload, now_ns, fault))
-        ),
-    )
+def _other_call(service: Service, operation: str, payload: Payload, encoding: Encoding) -> Call:
+    encode = cbor.encode if encoding is Encoding.CBOR else _encode
+
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
+        answer = service.handle(operation, payload, now_ns, fault)
+        return Reply(200, encode(answer), encoding.value)
+
+    return Call(operation, service.stream_in(payload), perform)
 
 
-def _payload(body: bytes) -> Payload:
+def _payload(body: bytes, encoding: Encoding) -> Payload:
     if len(body) > CONTROL_BYTES_MAX:
         text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes."
         raise api_error("SerializationException", text)
+    if encoding is Encoding.CBOR:
+        return _cbor_payload(body)
     try:
         payload = msgspec.json.decode(body)
     except UNREADABLE:
@@ -195,38 +207,54 @@ def _payload(body: bytes) -> Payload:
     return payload
 
 
+def _cbor_payload(body: bytes) -> Payload:
+    try:
+        payload = cbor.decode(body)
+    except cbor.CborError as error:
+        raise api_error("SerializationException", error.text) from None
+    if not isinstance(payload, dict):
+        raise api_error("SerializationException", "The body must be a CBOR map.")
+    return payload
+
+
 def _read_yandex(
     service: Service, path: str, headers: dict[bytes, bytes], body: bytes
 ) -> Steps[Call]:
     operation = yandex.read_operation(headers)
+    encoding = yandex.encoding_of(headers)
     if not service.offers(operation):
         raise service.unknown_operation(operation)
     if operation in ("PutRecords", "PutRecord") and len(body) > AT_ONCE_BYTES_MAX:
-        yandex.weigh(body)
+        if encoding is Encoding.JSON:
+            yandex.weigh(body)
         yield
     if operation == "PutRecords":
-        name, records = yandex.parse_put_records(body)
-        return _yandex_puts(service, yandex.full_name(path, name), records)
+        name, records = yandex.parse_put_records(body, encoding)
+        return _yandex_puts(service, yandex.full_name(path, name), records, encoding)
     if operation == "PutRecord":
-        name, record = yandex.parse_put_record(body)
-        return _yandex_put(service, yandex.full_name(path, name), record)
-    payload = dict(yandex.read_payload(operation, body))
+        name, record = yandex.parse_put_record(body, encoding)
+        return _yandex_put(service, yandex.full_name(path, name), record, encoding)
+    payload = dict(yandex.read_payload(operation, body, encoding))
     short_name = payload.get("StreamName")
     if isinstance(short_name, str):
         payload["StreamName"] = yandex.full_name(path, short_name)
-    return _other_call(service, operation, payload)
+    return _other_call(service, operation, payload, encoding)
 
 
-def _yandex_puts(service: Service, stream: str, records: list[Record]) -> Call:
+def _yandex_puts(service: Service, stream: str, records: list[Record], encoding: Encoding) -> Call:
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         taken = service.take_records(stream, records, now_ns, fault)
-        return Reply(200, yandex.encode_put_records(taken.results), JSON, taken.held_until_ns)
+        answer = yandex.encode_put_records(taken.results, encoding)
+        return Reply(200, answer, encoding.value, taken.held_until_ns)
 
     return Call("PutRecords", stream, perform)
 
 
-def _yandex_put(service: Service, stream: str, record: Record) -> Call:
+def _yandex_put(service: Service, stream: str, record: Record, encoding: Encoding) -> Call:
+    is_cbor = encoding is Encoding.CBOR
+    form = FORMS[Operation.PUT_RECORD_CBOR if is_cbor else Operation.PUT_RECORD]
+
     def perform(now_ns: int, fault: Fault | None) -> Reply:
-        return _put_record(service, stream, record, now_ns, fault)
+        return _put_record(service, form, stream, record, now_ns, fault)
 
     return Call("PutRecord", stream, perform)

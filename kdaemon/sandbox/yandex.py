@@ -1,11 +1,14 @@
-"""What Yandex Data Streams reads differently: its envelope, its strictness about JSON keys.
+"""What Yandex Data Streams reads differently: its envelope, its strictness about keys.
 
 Pure. Where AWS ignores members it does not know, Yandex refuses the call and names the key; it
-takes any service name before the operation in X-Amz-Target, and `application/json` too. How it
+takes any service name before the operation in X-Amz-Target, and `application/json` and
+`application/cbor` too. How it
 throttles and what it answers per record is in `writes.py`. Sources: [YS] ydb-platform/ydb,
 `http_proxy/json_proto_conversion.h` and `http_req.cpp`, as read 2026-11-21; members of control
 calls are those of its protocol as far as known.
 """
+
+from typing import TypeVar
 
 import msgspec
 
@@ -14,15 +17,24 @@ from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORDS_PER_CALL
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload, refuse
 from kdaemon.sandbox.writes import invalid_yandex
-from kdaemon.wire.envelope import WEIGHT_MAX, is_too_heavy
+from kdaemon.wire import cbor
+from kdaemon.wire.envelope import WEIGHT_MAX, content_type_of, is_too_heavy
 from kdaemon.wire.explain import UNREADABLE, reason_of
-from kdaemon.wire.refusals import echo
+from kdaemon.wire.refusals import Encoding, echo
+
+T = TypeVar("T")
 
 # Opening braces in a body: one for each record, and those in keys. Ours, 2026-11-28; it bounds
 # what is decoded for nothing.
 BRACES_MAX = RECORDS_PER_CALL_MAX * (PARTITION_KEY_BYTES_MAX_YANDEX + 8)
 
-CONTENT_TYPES = (b"application/json", b"application/x-amz-json-1.1", b"application/x-amz-json-1.0")
+CONTENT_TYPES = {
+    b"application/json": Encoding.JSON,
+    b"application/x-amz-json-1.1": Encoding.JSON,
+    b"application/x-amz-json-1.0": Encoding.JSON,
+    b"application/cbor": Encoding.CBOR,
+    b"application/x-amz-cbor-1.1": Encoding.CBOR,
+}
 
 _MEMBERS: dict[str, frozenset[str]] = {
     "CreateStream": frozenset(
@@ -71,17 +83,21 @@ _decode_put_record = msgspec.json.Decoder(_PutRecord).decode
 _encode = msgspec.json.Encoder().encode
 
 
+def encoding_of(headers: dict[bytes, bytes]) -> Encoding:
+    """What a request is written in, and its answer."""
+    return CONTENT_TYPES.get(content_type_of(headers), Encoding.JSON)
+
+
 def read_operation(headers: dict[bytes, bytes]) -> str:
     """The operation's name, empty when none is given; the service part is not looked at."""
-    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if content_type not in CONTENT_TYPES:
+    if content_type_of(headers) not in CONTENT_TYPES:
         raise refuse("InvalidArgumentException", "Unknown ContentType")
     return headers.get(b"x-amz-target", b"").rpartition(b".")[2].decode("latin-1")
 
 
-def read_payload(operation: str, body: bytes) -> Payload:
+def read_payload(operation: str, body: bytes, encoding: Encoding = Encoding.JSON) -> Payload:
     """The members of a control or reading call; InvalidArgumentException names an unknown key."""
-    payload = _decoded(body)
+    payload = _decoded(body, encoding)
     allowed = _MEMBERS.get(operation)
     if allowed is None:
         return payload  # the service will say that it does not know the operation
@@ -97,36 +113,56 @@ def weigh(body: bytes) -> None:
         raise invalid_yandex(f"More than {WEIGHT_MAX} bytes of the request are no data")
 
 
-def parse_put_records(body: bytes) -> tuple[str, list[Record]]:
+def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, list[Record]]:
     """Stream name and records, bounds unchecked (`writes.py` does that)."""
-    if body.count(b"{") > BRACES_MAX:
-        raise invalid_yandex("Too many records in a single PutRecords request")
-    try:
-        request = _decode_put_records(body)
-    except UNREADABLE as error:
-        raise _unreadable(error, body) from None
+    if encoding is Encoding.CBOR:
+        request = _convert(body, _PutRecords)
+    else:
+        if body.count(b"{") > BRACES_MAX:
+            raise invalid_yandex("Too many records in a single PutRecords request")
+        try:
+            request = _decode_put_records(body)
+        except UNREADABLE as error:
+            raise _unreadable(error, body) from None
     return _named(request.stream_name), [
         Record(entry.data, entry.partition_key, entry.explicit_hash_key)
         for entry in request.records
     ]
 
 
-def parse_put_record(body: bytes) -> tuple[str, Record]:
+def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, Record]:
     """As `parse_put_records`, for one."""
-    try:
-        request = _decode_put_record(body)
-    except UNREADABLE as error:
-        raise _unreadable(error, body) from None
+    if encoding is Encoding.CBOR:
+        request = _convert(body, _PutRecord)
+    else:
+        try:
+            request = _decode_put_record(body)
+        except UNREADABLE as error:
+            raise _unreadable(error, body) from None
     return _named(request.stream_name), Record(
         request.data, request.partition_key, request.explicit_hash_key
     )
 
 
-def encode_put_records(results: list[RecordResult]) -> bytes:
+def _convert(body: bytes, shape: type[T]) -> T:
+    """The same of a body in CBOR."""
+    value = _read_cbor(body)
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        text = reason_of(error)
+    raise _misfit(text)
+
+
+def encode_put_records(results: list[RecordResult], encoding: Encoding = Encoding.JSON) -> bytes:
     """The answer as Yandex sends it: a failed entry keeps its empty strings, and may lack a
     message.
     """
     failed_count = sum(not result.is_delivered for result in results)
+    if encoding is Encoding.CBOR:
+        records = msgspec.to_builtins(results)
+        members = {"EncryptionType": "NONE", "FailedRecordCount": failed_count, "Records": records}
+        return cbor.encode(members)
     return b'{"EncryptionType":"NONE","FailedRecordCount":%d,"Records":%b}' % (
         failed_count,
         _encode(results),
@@ -148,14 +184,29 @@ def _named(stream_name: str) -> str:
     return stream_name
 
 
-def _decoded(body: bytes) -> dict[str, object]:
+def _decoded(body: bytes, encoding: Encoding = Encoding.JSON) -> dict[str, object]:
     if len(body) > CONTROL_BYTES_MAX:
         text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes"
         raise refuse("InvalidArgumentException", text)
+    if encoding is Encoding.CBOR:
+        return _read_cbor(body)
     try:
         payload = msgspec.json.decode(body)
     except UNREADABLE:
         raise _no_json() from None
+    return _as_map(payload)
+
+
+def _read_cbor(body: bytes) -> dict[str, object]:
+    try:
+        payload = cbor.decode(body)
+    except cbor.CborError:
+        text = "Can not parse request body from CBOR"
+        raise refuse("InvalidArgumentException", text) from None
+    return _as_map(payload)
+
+
+def _as_map(payload: object) -> dict[str, object]:
     if not isinstance(payload, dict):
         raise refuse("MissingParameter", "Top level of json value is not a map")
     return payload
@@ -173,7 +224,11 @@ def _unreadable(error: Exception, body: bytes) -> ServiceError:
         return _no_json()
     if len(body) <= CONTROL_BYTES_MAX:
         _decoded(body)
-    text = reason_of(error)
+    return _misfit(reason_of(error))
+
+
+def _misfit(text: str) -> ServiceError:
+    """`text`: the decoder's."""
     unknown = text.partition("unknown field `")[2].partition("`")[0]
     if unknown:
         return refuse("InvalidArgumentException", f"Unexpected json key: {unknown}")

@@ -9,10 +9,10 @@ signed headers, session token included.
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -53,12 +53,37 @@ _ECHOES: Final = (
 _BAD_HASH_KEY: Final = " is not a valid 128 bit"  # behind the key, which has no blanks
 
 
-async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
-    """The answer's body. Of an error only its beginning; of a success all of it, or `ServiceError`
-    above `bytes_max`. What stays unread closes the connection.
+class TooLargeError(ServiceError):
+    """An answer has more than whoever asked can take; `has_room`: and memory is not the reason."""
+
+    def __init__(self, text: str, status: int, *, has_room: bool) -> None:
+        super().__init__(Trouble.UNREADABLE, text, status=status)
+        self.has_room = has_room
+
+
+def _always(_byte_count: int) -> bool:
+    return True
+
+
+HasRoom = Callable[[int], bool]
+"""Whether so many bytes more may be kept; they count as kept then."""
+
+
+class Room(NamedTuple):
+    """What a successful answer may have: so many bytes, and each part of them only if `take` has
+    room for it.
+    """
+
+    bytes_max: int
+    take: HasRoom = _always
+
+
+async def read_bounded(response: aiohttp.ClientResponse, room: Room) -> bytes:
+    """The answer's body. Of an error only its beginning; of a success all of it, or `TooLargeError`
+    where there is no room. What stays unread closes the connection.
     """
     is_error = response.status != 200
-    limit = ERROR_BYTES_MAX if is_error else bytes_max
+    limit = ERROR_BYTES_MAX if is_error else room.bytes_max
     blocks: list[bytes] = []
     size = 0
     while block := await response.content.readany():
@@ -67,8 +92,11 @@ async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> byte
         if size > limit:
             if is_error:
                 return b"".join(blocks)[:limit]
-            problem = f"an answer of more than {bytes_max} bytes"
-            raise unreadable_answer(problem, response.status)
+            problem = f"an answer of more than {limit} bytes"
+            raise TooLargeError(problem, response.status, has_room=True)
+        if not (is_error or room.take(len(block))):
+            problem = "an answer that there is no memory for now"
+            raise TooLargeError(problem, response.status, has_room=False)
     return b"".join(blocks)
 
 

@@ -38,6 +38,7 @@ from kdaemon.send.credentials import (
     keys_of,
 )
 from kdaemon.send.proxy import proxy_to
+from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
 from kdaemon.send.request import Body, Keys, Route
 from kdaemon.send.settings import ClientSettings
 
@@ -260,6 +261,29 @@ class ServiceClient:
             pass
         raise answers.no_answer(operation, body, headers)
 
+    async def pass_on(
+        self,
+        operation: str,
+        body: bytes,
+        arn: str | None,
+        bytes_max: int,
+        has_room: answers.HasRoom,
+    ) -> Relayed:
+        """A client's own call, signed anew; the service's answer as it came, but for secrets.
+
+        `arn`: of the stream that it names, which may decide host and region. `has_room`: asked for
+        each part of the answer before it is kept. Raises `ServiceError` where no answer came, or
+        one that is not the service's, or of more than `bytes_max`.
+        """
+        room = answers.Room(bytes_max, has_room)
+        arn = arn if self._settings.service.has_arns else None
+        answer, error = await self._answer(operation, arn, msgspec.Raw(body), room)
+        if error is None:
+            return await relayed_success(operation, answer.body, answer.headers)
+        if error.trouble is None and not error.is_nameless:
+            return relayed_error(error, answer.body, answer.headers)
+        raise error
+
     async def refresh_credentials(self) -> None:
         """Looks for credentials, region and endpoint anew; the old ones serve until then.
 
@@ -342,7 +366,23 @@ class ServiceClient:
         bytes_max: int,
         leave: Callable[[], bool] = _always,
     ) -> tuple[bytes, answers.Headers]:
-        """One call, and one more if its credentials were stale. Returns the 200's body and head.
+        """Returns the 200's body and head; any other answer is raised. As `_answer`."""
+        room = answers.Room(bytes_max)
+        answer, error = await self._answer(operation, arn, request, room, leave)
+        if error is not None:
+            raise error
+        return answer.body, answer.headers
+
+    async def _answer(
+        self,
+        operation: str,
+        arn: str | None,
+        request: object,
+        room: answers.Room,
+        leave: Callable[[], bool] = _always,
+    ) -> tuple[_Answer, ServiceError | None]:
+        """One call, and one more if its credentials were stale. Returns what answered it, and what
+        that stands for if it is no success.
 
         `request`: what its body encodes, or the body. The bytes are made for each exchange, when
         there is room for them, and gone once they are written: calls that wait for a slow service
@@ -364,13 +404,13 @@ class ServiceClient:
                         waits_for = "while the service did not read earlier calls"
                         await self.bodies.room(stream)
                     was_sent = True
-                    answer = await self._exchange(route, request, aws.trust, bytes_max, leave)
+                    answer = await self._exchange(route, request, aws.trust, room, leave)
                     if answer.status == 200:
-                        return answer.body, answer.headers
+                        return answer, None
                     through = route.proxy.shown if route.proxy else None
                     error = answers.error_answer(*answer, through)
                     if is_second or error.code not in STALE_CREDENTIALS:
-                        raise error
+                        return answer, error
                     was_sent = False
                     is_second = True
                     if self._aws is aws:  # else another call has refreshed them meanwhile
@@ -386,7 +426,7 @@ class ServiceClient:
         route: Route,
         request: object,
         trust: ssl.SSLContext | bool,
-        bytes_max: int,
+        room: answers.Room,
         leave: Callable[[], bool],
     ) -> _Answer:
         """What answers one signed POST. Raises `ServiceError`."""
@@ -403,7 +443,7 @@ class ServiceClient:
                 proxy_headers=proxy.headers if proxy else None,
                 ssl=trust,
             ) as response:
-                read = await answers.read_bounded(response, bytes_max)
+                read = await answers.read_bounded(response, room)
                 return _Answer(response.status, read, response.headers)
         except ServiceError:
             raise

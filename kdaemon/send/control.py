@@ -1,13 +1,14 @@
 """Control calls within the account's quota: which goes first, how often again, what is remembered.
 
-Everything but PutRecords goes through here: the look-ups of `discovery.py`, and calls that are
-passed on for clients. Knows errors and time; must not know what an operation says.
+Everything but PutRecords goes through here: the look-ups of `discovery.py`, and turns for the calls
+that `relay.py` passes on for clients. Knows errors and time; must not know what an operation says.
 
-Two queues, of which the listed streams' goes first: names that clients made up cannot hold up the
-shard map of a stream that the configuration lists. Bounds: UNLISTED_WAITING_MAX calls for unlisted
-streams wait, one more is refused at once; for listed streams at most a few calls for each. Both are
-drained at `calls_per_second`. That an unlisted stream is missing is remembered for MISSING_S, for
-MISSING_MAX streams; then the oldest is forgotten.
+Three queues. The listed streams' goes first: names that clients made up, and what clients ask,
+cannot hold up the shard map of a stream that the configuration lists. The other two, look-ups of
+unlisted streams and calls for clients, take turns. Bounds: UNLISTED_WAITING_MAX calls for unlisted
+streams wait, one more is refused at once; for listed streams at most a few calls for each; for
+clients one call of each operation. All are drained at `calls_per_second`. That an unlisted stream
+is missing is remembered for MISSING_S, for MISSING_MAX streams; then the oldest is forgotten.
 Invariant: never more calls a second than the quota; a call that fails is made again at most
 `attempts_max` times in all, and only where that can help.
 """
@@ -84,6 +85,8 @@ class ControlCalls:
         self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()
+        self._passed_on: deque[asyncio.Future[None]] = deque()
+        self._is_for_clients = False  # the next turn, where both others wait
         self._granting: asyncio.Task[None] | None = None  # runs while somebody waits
         self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
             OrderedDict()
@@ -126,6 +129,10 @@ class ControlCalls:
             self._granting.cancel()
             await asyncio.wait([self._granting])
 
+    async def turn_for_client(self) -> None:
+        """Waits for the quota, for one call that is passed on."""
+        await self._wait_in(self._passed_on)
+
     async def _turn(self, *, is_listed: bool) -> None:
         """Waits for the quota, behind those who came before and behind every listed stream."""
         queue = self._listed if is_listed else self._unlisted
@@ -136,6 +143,9 @@ class ControlCalls:
                 " that matter, or raise send.control_calls_per_second",
                 was_sent=False,
             )
+        await self._wait_in(queue)
+
+    async def _wait_in(self, queue: deque[asyncio.Future[None]]) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(waiter)
         if self._granting is None:
@@ -149,15 +159,23 @@ class ControlCalls:
     async def _grant(self) -> None:
         """One turn at a time, as the quota allows; who is next is decided then, not before."""
         try:
-            while self._listed or self._unlisted:
+            while self._listed or self._unlisted or self._passed_on:
                 await self._throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
-                queue = self._listed or self._unlisted
+                queue = self._next_queue()
                 if queue:
                     waiter = queue.popleft()
                     if not waiter.done():
                         waiter.set_result(None)
         finally:
             self._granting = None
+
+    def _next_queue(self) -> deque[asyncio.Future[None]]:
+        if self._listed:
+            return self._listed
+        if self._unlisted and self._passed_on:
+            self._is_for_clients = not self._is_for_clients
+            return self._passed_on if self._is_for_clients else self._unlisted
+        return self._unlisted or self._passed_on
 
     def _check_missing(self, target: StreamTarget) -> None:
         """Raises what was found of a missing stream a moment ago."""

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
+from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
@@ -87,6 +88,23 @@ class Streams:
         """The stream that this name, ARN or path means; or why nobody may write to it here."""
         stream = self._by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
+
+    def refusal_to_look(self, spelling: str) -> Refused | None:
+        """Why nobody may ask the service here for the stream that this name, ARN or path means;
+        None: it may be asked. Opens none. An ARN that may turn out to be a listed stream is the
+        service's to judge.
+        """
+        identity = self._identities.of(spelling)
+        if identity is None:
+            return _no_name(spelling, self._config.traits)
+        here = region_of_endpoint(self._config.endpoint_url)
+        if here is not None and identity.region not in {"", here}:
+            text = f"The stream is of {identity.region}, and endpoint_url is an endpoint of {here}."
+            code = "InvalidArgumentException"
+            return Refused(RejectReason.INVALID, code, text, is_permanent=True)
+        widest = self._identities.widest(spelling)
+        is_listed = any(each and self._identities.listed(each) for each in (identity, widest))
+        return None if is_listed or self._config.accept_unlisted else self._not_listed(identity)
 
     def is_same(self, spelling: str, other: str) -> bool:
         """Whether two spellings certainly mean one stream. Opens none."""

@@ -1,4 +1,4 @@
-"""Around a body of the Kinesis API: its operation, its weight, what a request is named by. Pure.
+"""Around a body of the Kinesis API: what it asks, its weight, what a request is named by. Pure.
 
 Reading looks at method, content type and X-Amz-Target, in the service's order; the path is ignored,
 and so is who signed. Knows nothing of bodies but whether there is one, and what a large one costs
@@ -9,14 +9,9 @@ Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders 
 from enum import Enum
 
 from kdaemon.base.limits import KIB, MIB
-from kdaemon.wire.explain import count_records
-from kdaemon.wire.refusals import ApiError, Encoding, Refusal, api_error, refuse
-
-CBOR_ONLY_JSON = (
-    "This endpoint reads application/x-amz-json-1.1, not CBOR. Switch the SDK to JSON: Java v2: "
-    "-Daws.cborEnabled=false"
-)
-
+from kdaemon.base.operations import OTHER_OPERATIONS, OtherOperation
+from kdaemon.wire.explain import count_records, count_records_cbor
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
 AT_ONCE_BYTES_MAX = MIB
 """A larger body is weighed first, and then read in steps. Ours, 2026-11-28: whatever one of this
@@ -33,19 +28,34 @@ _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 class Operation(Enum):
-    PUT_RECORD = "PutRecord"
-    PUT_RECORDS = "PutRecords"
+    """What is asked, and what it is written in."""
+
+    PUT_RECORD = ("PutRecord", Encoding.JSON)
+    PUT_RECORDS = ("PutRecords", Encoding.JSON)
+    PUT_RECORD_CBOR = ("PutRecord", Encoding.CBOR)
+    PUT_RECORDS_CBOR = ("PutRecords", Encoding.CBOR)
 
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
 _JSON = Encoding.JSON.value
 _PREFIX = b"Kinesis_20131202."
-_OPERATIONS = {_PREFIX + operation.value.encode(): operation for operation in Operation}
+_TARGET_BYTES_MAX = 128  # ours: the longest of the API has 56
+_OPERATIONS = {
+    _PREFIX + operation.value[0].encode(): operation
+    for operation in (Operation.PUT_RECORD, Operation.PUT_RECORDS)
+}
+_IN_CBOR = {
+    Operation.PUT_RECORD: Operation.PUT_RECORD_CBOR,
+    Operation.PUT_RECORDS: Operation.PUT_RECORDS_CBOR,
+}
 
 
-def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Operation:
-    """Which operation a request asks for. Header names in lower case.
+def read_envelope(
+    method: str, headers: dict[bytes, bytes], body: bytes
+) -> Operation | OtherOperation:
+    """Which operation a request asks for; an other one perhaps without a body. Header names in
+    lower case.
 
     Raises ApiError with the service's answer, in its order: method, empty body, content type,
     target. The path is ignored, and so is who signed.
@@ -53,43 +63,81 @@ def read_envelope(method: str, headers: dict[bytes, bytes], body: bytes) -> Oper
     operation = _OPERATIONS.get(headers.get(b"x-amz-target", b""))
     if operation and body and method == "POST" and headers.get(b"content-type") == _JSON:
         return operation
+    content_type = content_type_of(headers)
+    is_cbor = content_type == Encoding.CBOR.value
+    other = None if operation else _other_operation(headers)
+    counted = body if other is None else b""  # all others bring no records
     if method != "POST":
         text = "Unable to determine service/operation name to be authorized"
-        raise _of(body, operation, refuse("AccessDeniedException", text, status=403), Encoding.XML)
-    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if not body:
+        refusal = refuse("AccessDeniedException", text, status=403)
+        raise _of(counted, operation, refusal, Encoding.XML, is_cbor=is_cbor)
+    if not body and other is None:
         if operation is None:
-            raise _unknown_operation(headers)
-        raise api_error("SerializationException", "The request has no body.", record_count=0)
-    if content_type == Encoding.CBOR.value:
-        refusal = refuse("SerializationException", CBOR_ONLY_JSON)
-        raise _of(body, operation, refusal, Encoding.CBOR)
-    if content_type != _JSON:
+            raise _unknown_operation(headers, is_cbor=is_cbor)
+        refusal = refuse("SerializationException", "The request has no body.")
+        raise _of(counted, operation, refusal, Encoding.CBOR if is_cbor else Encoding.JSON)
+    if not is_cbor and content_type != _JSON:
         is_plain = content_type == Encoding.PLAIN_JSON.value
         refusal = refuse("UnknownOperationException", None, status=404)
         encoding = Encoding.PLAIN_JSON if is_plain else Encoding.XML
-        raise _of(body, operation, refusal, encoding)
-    if operation is None:
-        raise _unknown_operation(headers)
-    return operation
+        raise _of(counted, operation, refusal, encoding)
+    if operation is not None:
+        return _IN_CBOR[operation] if is_cbor else operation
+    if other is None:
+        raise _unknown_operation(headers, is_cbor=is_cbor)
+    return other
 
 
-def _of(body: bytes, operation: Operation | None, refusal: Refusal, encoding: Encoding) -> ApiError:
+def content_type_of(headers: dict[bytes, bytes]) -> bytes:
+    """Without its parameters, in lower case."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def encoding_of(headers: dict[bytes, bytes]) -> Encoding:
+    """What a request is written in, and its answer, unless it is refused for that."""
+    is_cbor = content_type_of(headers) == Encoding.CBOR.value
+    return Encoding.CBOR if is_cbor else Encoding.JSON
+
+
+def _of(
+    body: bytes,
+    operation: Operation | None,
+    refusal: Refusal,
+    encoding: Encoding,
+    *,
+    is_cbor: bool = False,
+) -> ApiError:
     """A refusal that has not looked at the body: its records are counted all the same, unless it
     would take long to find them.
     """
     if not body:
         return ApiError(refusal, encoding, record_count=0)
-    is_read = operation is not None and not is_too_heavy(body)
-    count, stream = count_records(body) if is_read else (1, None)
+    count, stream = 1, None
+    if operation is not None and is_cbor:
+        count, stream = count_records_cbor(body)
+    elif operation is not None and not is_too_heavy(body):
+        count, stream = count_records(body)
     return ApiError(refusal, encoding, record_count=count, stream=stream)
 
 
-def _unknown_operation(headers: dict[bytes, bytes]) -> ApiError:
-    text = "The X-Amz-Target header must be Kinesis_20131202.PutRecord or .PutRecords here."
+def _other_operation(headers: dict[bytes, bytes]) -> OtherOperation | None:
+    """One of the API that is neither PutRecord nor PutRecords."""
+    target = headers.get(b"x-amz-target", b"")
+    if not target.startswith(_PREFIX) or len(target) > _TARGET_BYTES_MAX:
+        return None
+    return OTHER_OPERATIONS.get(target.removeprefix(_PREFIX).decode("latin-1"))
+
+
+def _unknown_operation(headers: dict[bytes, bytes], *, is_cbor: bool) -> ApiError:
+    text = (
+        "kdaemon delivers records to Kinesis: the X-Amz-Target header must be"
+        " Kinesis_20131202.PutRecord, .PutRecords, or an operation that is passed on"
+        " (listen.operations_passed_on)."
+    )
     if headers.get(b"x-amz-target", b"").startswith(_PREFIX):
-        text += " For other operations ask the service itself."
-    return api_error("UnknownOperationException", text, record_count=0)
+        text += " The API has no operation of this name."
+    refusal = refuse("UnknownOperationException", text)
+    return ApiError(refusal, Encoding.CBOR if is_cbor else Encoding.JSON, record_count=0)
 
 
 def is_too_heavy(body: bytes) -> bool:

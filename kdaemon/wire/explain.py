@@ -1,11 +1,11 @@
 """Why a body is not the input of PutRecord or PutRecords, in the service's own words. Pure.
 
 The slow half of `put.py`: once its one typed decode has failed, a small body is decoded again to
-plain values, and what is wrong is named as the service names it: first what has the wrong type
-(SerializationException), then what breaks a constraint (ValidationException, up to ten of them).
-A large body is not decoded to plain values, which may take fifty times its size: it is refused with
-the typed decoder's own complaint. Knows no stream, no queue and no limit but those of the API
-model. Texts follow recorded answers of a reference emulator and of AWS.
+plain values (CBOR comes as such), and what is wrong is named as the service names it: first what
+has the wrong type (SerializationException), then what breaks a constraint (ValidationException, up
+to ten of them). A large body is not decoded to plain values, which may take fifty times its size:
+it is refused with the typed decoder's own complaint. Knows no stream, no queue and no limit but
+those of the API model. Texts follow recorded answers of a reference emulator and of AWS.
 
 Invariant: whatever the body, the answer is one `ApiError`, and memory and time are in proportion to
 the body's size. It repeats what the client sent: for the client only, never for a log.
@@ -33,6 +33,7 @@ from kdaemon.base.names import (
     parse_arn,
     partition_problem,
 )
+from kdaemon.wire import cbor
 from kdaemon.wire.refusals import (
     VALIDATION_ERRORS_MAX,
     ApiError,
@@ -71,6 +72,14 @@ class _Glance(msgspec.Struct):
     StreamARN: str | None = None
 
 
+class _Seen(msgspec.Struct):
+    """The same of plain values."""
+
+    Records: list[Any] = []
+    StreamName: str | None = None
+    StreamARN: str | None = None
+
+
 _glance = msgspec.json.Decoder(_Glance).decode
 
 
@@ -83,6 +92,25 @@ def explain_put_record(body: bytes, reason: str, *, is_stream_name_free: bool) -
     """Why this PutRecord body is refused. `reason`: the typed decoder's words."""
     types = _RECORD_TYPES | _STREAM_TYPES
     return _explain(body, reason, is_stream_name_free, types, _record_problems)
+
+
+def explain_value(
+    value: object, reason: str, byte_count: int, *, is_single: bool, is_stream_name_free: bool
+) -> ApiError:
+    """The same of a body of CBOR that was read, and is another thing than the operation's input.
+
+    `byte_count`: of the body.
+    """
+    if byte_count > EXPLAINED_BYTES_MAX:
+        error = _complaint(reason)
+    elif is_single:
+        types = _RECORD_TYPES | _STREAM_TYPES
+        error = _judge(value, "CBOR map", reason, is_stream_name_free, types, _record_problems)
+    else:
+        types, problems = _RECORDS_TYPES, _records_problems
+        error = _judge(value, "CBOR map", reason, is_stream_name_free, types, problems)
+    error.record_count, error.stream = _count_in(value)
+    return error
 
 
 def reason_of(error: Exception) -> str:
@@ -125,6 +153,25 @@ def count_records(body: bytes) -> tuple[int, str | None]:
         seen = _glance(body)
     except UNREADABLE:
         return 1, None
+    return _counted(seen)
+
+
+def count_records_cbor(body: bytes) -> tuple[int, str | None]:
+    """The same of a body in CBOR."""
+    try:
+        return _count_in(cbor.decode(body))
+    except cbor.CborError:
+        return 1, None
+
+
+def _count_in(value: object) -> tuple[int, str | None]:
+    try:
+        return _counted(msgspec.convert(value, _Seen))
+    except msgspec.ValidationError:
+        return 1, None
+
+
+def _counted(seen: _Glance | _Seen) -> tuple[int, str | None]:
     stream = seen.StreamARN or seen.StreamName
     if stream is not None and len(stream) > ARN_CHARACTERS_MAX:
         stream = None  # it is nobody's
@@ -144,7 +191,7 @@ def _explain(
     if len(body) > EXPLAINED_BYTES_MAX:
         error = _complaint(reason)
     else:
-        error = _judge(body, reason, is_stream_name_free, types, problems)
+        error = _judge_text(body, reason, is_stream_name_free, types, problems)
     error.record_count, error.stream = count_records(body)
     return error
 
@@ -177,7 +224,7 @@ def _complaint(reason: str) -> ApiError:
 # --- small bodies
 
 
-def _judge(
+def _judge_text(
     body: bytes,
     reason: str,
     is_stream_name_free: bool,
@@ -190,10 +237,22 @@ def _judge(
         return _complaint(reason_of(error))
     except msgspec.DecodeError as error:
         return _serialization_error(f"The body is not JSON: {error}.")
+    return _judge(value, "JSON object", reason, is_stream_name_free, types, problems)
+
+
+def _judge(
+    value: object,
+    form: str,
+    reason: str,
+    is_stream_name_free: bool,
+    types: dict[str, Any],
+    problems: _Problems,
+) -> ApiError:
+    """`form`: what the value must be, in the words of its encoding."""
     if isinstance(value, list):
         value = {}  # the service takes a list for an object without members
     if not isinstance(value, dict):
-        return _serialization_error("The body must be a JSON object.")
+        return _serialization_error(f"The body must be a {form}.")
     text = _type_problem(value, types)
     if text is not None:
         return _serialization_error(text)
@@ -230,6 +289,7 @@ _RECORDS_TYPES: dict[str, Any] = _STREAM_TYPES | {"Records": [_RECORD_TYPES]}
 _COLLECTIONS = {"String": "java.lang.String", "Boolean": "java.lang.Boolean"}
 _COLLECTIONS["Blob"] = "java.nio.ByteBuffer"
 _NUMBER = "class com.amazon.coral.value.json.numbers.TruncatingBigNumber"
+_BINARY = "class java.nio.HeapByteBuffer"  # which JSON has not
 _NOT_BASE64 = re.compile(r"[^a-zA-Z0-9+/=]|=[^=]")
 
 
@@ -263,6 +323,8 @@ def _scalar_problem(value: Any, expected: str) -> str | None:
         if expected == "Boolean":
             return None
         return f"class java.lang.Boolean can not be converted to {article} {expected}"
+    if isinstance(value, bytes):
+        return None if expected == "Blob" else f"{_BINARY} can not be converted to an {expected}"
     if isinstance(value, int | float):
         return f"{_NUMBER} can not be converted to {article} {expected}"
     if expected == "Boolean":

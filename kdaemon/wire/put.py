@@ -1,4 +1,4 @@
-"""The bodies of the Kinesis API's PutRecord and PutRecords. Pure.
+"""The bodies of the Kinesis API's PutRecord and PutRecords, in JSON. Pure.
 
 Reading is one typed decode straight into the `Record` objects that are queued and sent; its
 constraints are checked in the same pass. Only if it fails is the body looked at again
@@ -16,12 +16,11 @@ body that names a member twice is refused, where the service takes one of the tw
 """
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from kdaemon.base.limits import MIB, RECORDS_PER_CALL_MAX
-from kdaemon.base.record import PartitionKey, Record
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.wire.envelope import (
     AT_ONCE_BYTES_MAX,
@@ -54,6 +53,16 @@ from kdaemon.wire.refusals import (
     echo,
 )
 from kdaemon.wire.results import ACCEPTED, encode_put_record, encode_put_records, status_of
+from kdaemon.wire.shapes import (
+    OpenPutRecord,
+    OpenPutRecords,
+    PutRecord,
+    PutRecords,
+    request_of,
+    single_request_of,
+    with_empty_key,
+    with_empty_keys,
+)
 
 __all__ = [
     "ACCEPTED",
@@ -85,67 +94,12 @@ COUNTED_BYTES_MAX = 4 * MIB
 """A larger body that is too heavy counts as one record. Ours, 2026-11-28: to count the records of
 one of this size takes 11 ms at worst."""
 
-
 W = TypeVar("W")
 
-
-class _Records(msgspec.Struct):
-    Records: Annotated[list[Record], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)]
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None  # reserved by the service, ignored
-    DryRun: bool | None = None
-
-
-class _Record(msgspec.Struct):
-    Data: bytes
-    PartitionKey: PartitionKey
-    ExplicitHashKey: str | None = None
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
-    SequenceNumberForOrdering: str | None = None
-
-
-# The same where keys may be missing. Apart from the two above, so that an ordinary request is
-# decoded straight into what is queued.
-
-
-_MaybeKey = PartitionKey | None
-
-
-class _OpenEntry(msgspec.Struct, gc=False):
-    Data: bytes
-    PartitionKey: _MaybeKey = None
-    ExplicitHashKey: str | None = None
-
-
-class _OpenRecords(msgspec.Struct):
-    Records: Annotated[
-        list[_OpenEntry], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)
-    ]
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
-
-
-class _OpenRecord(msgspec.Struct):
-    Data: bytes
-    PartitionKey: _MaybeKey = None
-    ExplicitHashKey: str | None = None
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
-    SequenceNumberForOrdering: str | None = None
-
-
-_decode_records = msgspec.json.Decoder(_Records).decode
-_decode_record = msgspec.json.Decoder(_Record).decode
-_decode_open_records = msgspec.json.Decoder(_OpenRecords).decode
-_decode_open_record = msgspec.json.Decoder(_OpenRecord).decode
+_decode_records = msgspec.json.Decoder(PutRecords).decode
+_decode_record = msgspec.json.Decoder(PutRecord).decode
+_decode_open_records = msgspec.json.Decoder(OpenPutRecords).decode
+_decode_open_record = msgspec.json.Decoder(OpenPutRecord).decode
 
 # Bytes of a request beside its values, written as short as JSON allows.
 _MEMBERS_BYTES = len(b'{"Data":"","PartitionKey":""},')
@@ -172,31 +126,18 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
 def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """The same, in steps of a large body."""
     decoded = yield from _decode_large(body, _decode_open_records, explain_put_records, limits)
-    wire = _with_empty_keys(decoded)
+    wire = with_empty_keys(decoded)
     keyless_count = sum(not record.partition_key for record in wire.Records)
     return (yield from _request_of(body, wire, keyless_count, limits))
 
 
 def _request_of(
-    body: bytes, wire: _Records, keyless_count: int, limits: PutLimits
+    body: bytes, wire: PutRecords, keyless_count: int, limits: PutLimits
 ) -> Steps[PutRequest]:
     """What was read, held to everything that the decoder does not check."""
     records = wire.Records
     keys = "".join([record.partition_key for record in records])
-    if keys.isascii() and not keyless_count:
-        sizes = [len(record.data) + len(record.partition_key) for record in records]
-    else:
-        sizes = _wide_sizes(records, limits)
-    request = PutRequest(
-        wire.StreamName,
-        wire.StreamARN,
-        records,
-        sizes,
-        sum(sizes),
-        wire.DryRun is True,
-        None,
-        keyless_count,
-    )
+    request = request_of(wire, keys, keyless_count, limits)
     hash_keys: list[str | None] = []
     if keyless_count or not _is_ordinary(body, wire, keys):
         hash_keys = [record.explicit_hash_key for record in records]
@@ -206,7 +147,7 @@ def _request_of(
     return request
 
 
-def _is_ordinary(body: bytes, wire: _Records, keys: str) -> bool:
+def _is_ordinary(body: bytes, wire: PutRecords, keys: str) -> bool:
     """Whether a body has no member but those that each request must have, and those once: its text
     has no room for another, being as long as their names and values. The cheapest proof there is.
     """
@@ -224,9 +165,12 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
         wire = _decode_record(body)
     except UNREADABLE as error:
         wire = _read_keyless_record(body, reason_of(error), limits)
-    request, repeats = _single_request_of(body, wire, limits)
-    if repeats is not None:
-        at_once(repeats)
+    request = single_request_of(wire, limits)
+    # As in `_is_ordinary`; there is none for a few blanks and one member more.
+    base64_bytes = (len(wire.Data) + 2) // 3 * 4
+    key = wire.PartitionKey
+    if len(body) - base64_bytes - len(key) - len(wire.StreamName or "") >= _SINGLE_BYTES or not key:
+        at_once(_refuse_repeats(request, body, _single_member_count(wire)))
     hash_key = wire.ExplicitHashKey
     check(request, limits, () if hash_key is None else (hash_key,))
     return request
@@ -235,40 +179,12 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
 def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """The same, in steps of a large body."""
     decoded = yield from _decode_large(body, _decode_open_record, explain_put_record, limits)
-    wire = _with_empty_key(decoded)
-    request, repeats = _single_request_of(body, wire, limits)
-    if repeats is not None:
-        yield from repeats
+    wire = with_empty_key(decoded)
+    request = single_request_of(wire, limits)
+    yield from _refuse_repeats(request, body, _single_member_count(wire))
     hash_key = wire.ExplicitHashKey
     check(request, limits, () if hash_key is None else (hash_key,))
     return request
-
-
-def _single_request_of(
-    body: bytes, wire: _Record, limits: PutLimits
-) -> tuple[PutRequest, Steps[None] | None]:
-    """What was read, and what looks for repeats where there may be some."""
-    data, key, hash_key = wire.Data, wire.PartitionKey, wire.ExplicitHashKey
-    ordering = wire.SequenceNumberForOrdering
-    key_bytes = len(key) if key.isascii() else len(key.encode())
-    byte_count = len(data) + (key_bytes or limits.keyless_bytes)
-    request = PutRequest(
-        wire.StreamName,
-        wire.StreamARN,
-        [Record(data, key, hash_key)],
-        [byte_count],
-        byte_count,
-        wire.DryRun is True,
-        ordering,
-        0 if key else 1,
-        True,
-    )
-    # As in `_is_ordinary`; there is none for a few blanks and one member more.
-    room = len(body) - (len(data) + 2) // 3 * 4 - key_bytes - len(wire.StreamName or "")
-    if room < _SINGLE_BYTES and key:
-        return request, None
-    member_count = 1 + bool(key) + (hash_key is not None) + (ordering is not None)
-    return request, _refuse_repeats(request, body, member_count + _head_member_count(wire))
 
 
 def _decode_large(
@@ -304,13 +220,24 @@ def _weigh(body: bytes) -> Steps[None]:
     raise api_error("SerializationException", text, record_count=record_count, stream=stream)
 
 
-def _head_member_count(wire: _Records | _Record) -> int:
+def _head_member_count(wire: PutRecords | PutRecord) -> int:
     """How many members there are that say which stream is meant, and how."""
     return (
         (wire.StreamName is not None)
         + (wire.StreamARN is not None)
         + (wire.StreamId is not None)
         + (wire.DryRun is not None)
+    )
+
+
+def _single_member_count(wire: PutRecord) -> int:
+    """How many members a PutRecord request has."""
+    return (
+        1
+        + bool(wire.PartitionKey)
+        + (wire.ExplicitHashKey is not None)
+        + (wire.SequenceNumberForOrdering is not None)
+        + _head_member_count(wire)
     )
 
 
@@ -346,7 +273,7 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Step
         raise error_of(request, api_error("SerializationException", text))
 
 
-def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> _Records:
+def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> PutRecords:
     """A body that the strict decoder refuses, for `reason`; records without a key have an empty
     one. Raises ApiError if that was not all.
     """
@@ -356,11 +283,11 @@ def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> _Recor
         except UNREADABLE as error:
             reason = reason_of(error)
         else:
-            return _with_empty_keys(open_wire)
+            return with_empty_keys(open_wire)
     raise explain_put_records(body, reason, is_stream_name_free=limits.is_stream_name_free)
 
 
-def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> _Record:
+def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> PutRecord:
     """The same for one record."""
     if _KEY_PROBLEM in reason:
         try:
@@ -368,35 +295,5 @@ def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> _Record
         except UNREADABLE as error:
             reason = reason_of(error)
         else:
-            return _with_empty_key(open_wire)
+            return with_empty_key(open_wire)
     raise explain_put_record(body, reason, is_stream_name_free=limits.is_stream_name_free)
-
-
-def _with_empty_keys(wire: _OpenRecords) -> _Records:
-    records = [
-        Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
-        for entry in wire.Records
-    ]
-    return _Records(records, wire.StreamName, wire.StreamARN, wire.StreamId, wire.DryRun)
-
-
-def _with_empty_key(wire: _OpenRecord) -> _Record:
-    return _Record(
-        wire.Data,
-        wire.PartitionKey or "",
-        wire.ExplicitHashKey,
-        wire.StreamName,
-        wire.StreamARN,
-        wire.StreamId,
-        wire.DryRun,
-        wire.SequenceNumberForOrdering,
-    )
-
-
-def _wide_sizes(records: list[Record], limits: PutLimits) -> list[int]:
-    """Of records whose keys are not all ASCII, or missing."""
-    keyless_bytes = limits.keyless_bytes
-    return [
-        len(record.data) + (len(record.partition_key.encode()) or keyless_bytes)
-        for record in records
-    ]

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from kdaemon.wire import cbor
+
 ECHO_CHARACTERS_MAX = 300
 """Of a client's value in a text; ours, 2026-11-28. A key of 257 characters is repeated whole, as
 recorded of a reference emulator."""
@@ -154,15 +156,11 @@ def _plain_json(refusal: Refusal) -> bytes:
 
 
 def _cbor(refusal: Refusal) -> bytes:
-    """A map of texts (RFC 8949, 3)."""
-    texts = ["__type", refusal.code]
+    """Under `message` whatever the code: the SDKs that speak CBOR look for nothing else."""
+    error = {"__type": refusal.code}
     if refusal.message is not None:
-        texts += ["message", refusal.message]
-    body = bytes([0xA0 + len(texts) // 2])
-    for text in texts:
-        encoded = text.encode()
-        body += b"\x79" + len(encoded).to_bytes(2, "big") + encoded
-    return body
+        error["message"] = refusal.message
+    return cbor.encode(error)
 
 
 def _xml(refusal: Refusal) -> bytes:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import msgspec
 
 from kdaemon.base.record import RecordResult
-from kdaemon.wire.refusals import ApiError, Refusal, refuse, worst_first
+from kdaemon.wire import cbor
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, worst_first
 
 # The answer of a client that asked not to wait for delivery: true for "it is there" and impossible
 # to take for a real sequence number or shard.
@@ -19,6 +20,18 @@ ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 _encode = msgspec.json.Encoder().encode
 
 _PLAIN = b'{"EncryptionType":"NONE"'  # how most answers begin
+
+
+_SHORT_MAX = 256  # of a text whose length takes a byte at most
+
+
+_NUMBER_HEADS = [  # of an entry, up to its sequence number of each length; a character a byte
+    (cbor.head(cbor.MAP, 2) + cbor.text("SequenceNumber") + cbor.head(cbor.TEXT, length)).decode(
+        "latin-1"
+    )
+    for length in range(_SHORT_MAX)
+]
+_SHARD_ID = cbor.text("ShardId")
 
 
 def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
@@ -45,6 +58,69 @@ def encode_put_record(results: Sequence[RecordResult], encryption: str = "NONE")
         raise ApiError(_refusal_of(result))
     start = _PLAIN if encryption == "NONE" else _encode({"EncryptionType": encryption})[:-1]
     return b"%b,%b" % (start, _encode(result)[1:])
+
+
+def encode_put_records_cbor(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """`encode_put_records` in CBOR."""
+    failed_count = 0
+    entries = _plain_cbor(results)
+    if entries is None:
+        failed_count = sum(not each.is_delivered for each in results)
+        told = [each if each.is_delivered else _failure(each) for each in results]
+        entries = cbor.encode(msgspec.to_builtins(told))
+    count = cbor.text("FailedRecordCount") + cbor.head(0, failed_count)
+    return b"%b%b%b%b" % (_start_cbor(encryption), count, cbor.text("Records"), entries)
+
+
+def encode_put_record_cbor(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+    """`encode_put_record` in CBOR."""
+    (result,) = results
+    if not result.sequence_number or result.error_code:
+        raise ApiError(_refusal_of(result), Encoding.CBOR)
+    entries = _plain_cbor(results)
+    if entries is None:
+        return cbor.encode({"EncryptionType": encryption, **msgspec.to_builtins(result)})
+    start = _PLAIN_CBOR if encryption == "NONE" else _start_cbor(encryption)
+    return start + entries[2:]  # without the heads of the list and of its map
+
+
+def _start_cbor(encryption: str) -> bytes:
+    """Of an answer of three members, the first."""
+    return cbor.head(cbor.MAP, 3) + cbor.encode({"EncryptionType": encryption})[1:]
+
+
+_PLAIN_CBOR = _start_cbor("NONE")  # how most answers begin
+
+
+class _ShardMembers(dict[str | None, str]):
+    """The last member of an entry, by its shard; made as they are asked for."""
+
+    def __missing__(self, shard: str | None) -> str:
+        if shard is None:
+            raise KeyError(shard)
+        self[shard] = made = (_SHARD_ID + cbor.text(shard)).decode("latin-1")
+        return made
+
+
+def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
+    """The entries of records that were all delivered; None if one of them was not, or has anything
+    but a short sequence number in ASCII and a shard.
+    """
+    heads, shards = _NUMBER_HEADS, _ShardMembers()
+    try:
+        texts = [
+            f"{heads[len(number)]}{number}{shards[each.shard_id]}"
+            for each in results
+            if (number := each.sequence_number)
+            and each.error_code is None
+            and each.error_message is None
+            and number.isascii()
+        ]
+    except (IndexError, KeyError):
+        return None
+    if len(texts) < len(results):
+        return None
+    return cbor.head(cbor.LIST, len(results)) + "".join(texts).encode("latin-1")
 
 
 def status_of(results: Sequence[RecordResult]) -> Refusal | None:

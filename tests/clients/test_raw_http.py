@@ -7,6 +7,8 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
@@ -190,3 +192,53 @@ def test_lines_without_a_key_go_to_all_shards_that_have_room(tmp_path: Path) -> 
         counts = [len(endpoint.read_shard("demo", shard["ShardId"])) for shard in shards]
         assert sum(counts) == 401
         assert min(counts) > 1, counts
+
+
+# What agents ask before they write, as they write it
+
+
+@pytest.mark.parametrize(
+    ("target", "members", "headers", "found"),
+    [
+        pytest.param(
+            "DescribeStreamSummary",
+            {},
+            (
+                "User-Agent: aws-sdk-go-v2/1.41.0 ua/2.1 os/linux lang/go#1.25 api/kinesis#1.42.9",
+                "Accept-Encoding: identity",
+                "Amz-Sdk-Invocation-Id: 4d7a3f0c-2f7c-4a51-8a3c-0b4d3c1e2f10",
+                "Amz-Sdk-Request: attempt=1; max=3",
+                "X-Amz-Date: 20261128T000000Z",
+            ),
+            "StreamDescriptionSummary",
+            id="Telegraf",
+        ),
+        pytest.param(
+            "ListShards",
+            {"ShardFilter": {"Type": "AT_LATEST"}},
+            ("Accept: */*", "Expect: 100-continue"),
+            "Shards",
+            id="KPL",
+        ),
+    ],
+)
+def test_what_agents_ask_before_they_write_is_answered(
+    daemon: Daemon,
+    endpoint: Endpoint,
+    stream: str,
+    target: str,
+    members: dict[str, object],
+    headers: tuple[str, ...],
+    found: str,
+) -> None:
+    body = json.dumps({**members, "StreamName": stream}).encode()
+    with connect(daemon) as client:
+        sent = request(target, body, *headers)
+        client.sendall(sent[: -len(body)])
+        if "Expect: 100-continue" in headers:
+            assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        ((status, answer),) = read_answers(client, 1)
+    assert status == 200
+    assert answer == endpoint.answer(target, **members, StreamName=stream)
+    assert answer[found]

@@ -168,9 +168,24 @@ def test_boto3_raises_the_service_s_own_exception(
 
 
 def test_boto3_takes_an_operation_that_is_not_for_the_daemon_as_an_error(kinesis: Any) -> None:
+    """It says what the daemon is for, and what it passes on."""
     with pytest.raises(ClientError) as raised:
-        kinesis.list_streams()
+        kinesis.create_stream(StreamName="new", ShardCount=1)
     assert raised.value.response["Error"]["Code"] == "UnknownOperationException"
+    assert "passes on DescribeStream, " in raised.value.response["Error"]["Message"]
+
+
+def test_boto3_describes_its_stream_first(
+    kinesis: Any, endpoint: Endpoint, stream: str, daemon: Daemon
+) -> None:
+    kinesis.get_waiter("stream_exists").wait(StreamName=stream)
+    assert stream in kinesis.list_streams()["StreamNames"]
+    shards = kinesis.list_shards(StreamName=stream)["Shards"]
+    assert shards == endpoint.answer("ListShards", StreamName=stream)["Shards"]
+    summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+    assert summary["OpenShardCount"] == len(shards)
+    with pytest.raises(kinesis.exceptions.ResourceNotFoundException):
+        kinesis.describe_stream(StreamName="no-such-stream")
 
 
 def test_boto3_hears_of_records_that_the_service_throttles(daemon: Daemon) -> None:

@@ -2,9 +2,9 @@
 
 A test that takes `endpoint` runs against all of them; a test of producing (`test_produce.py`,
 `test_refusals.py`) also against `daemon`: its records are put to a kdaemon and read from the
-sandbox behind it. Where a service is known to differ, the table
-below says how, and the test must then fail there (strict xfail): a table that no longer holds fails
-the suite.
+sandbox behind it. The sandbox and the daemon are called in CBOR, too. Where a service is known to
+differ, the table below says how, and the test must then fail there (strict xfail): a table that no
+longer holds fails the suite.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.kit.daemon import running
 from tests.kit.endpoints import NODE, Endpoint, moto_command, process_with_port
 from tests.kit.patience import PATIENCE_S
 
-SERVICES = ("sandbox", "moto", "kinesalite", "kinesis_local")
+SERVICES = ("sandbox", "sandbox_cbor", "moto", "kinesalite", "kinesis_local")
 PRODUCER_CASES = ("tests/contract/test_produce.py", "tests/contract/test_refusals.py")
 MIB = 1024 * 1024
 NODE_SERVERS = {"kinesalite": "kinesalite.js", "kinesis_local": "kinesis-local.js"}
@@ -76,7 +76,11 @@ def started(name: str) -> contextlib.AbstractContextManager[int]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "service" in metafunc.fixturenames:
         is_producing = metafunc.definition.nodeid.startswith(PRODUCER_CASES)
-        services = (*SERVICES, "daemon") if is_producing else SERVICES
+        if metafunc.module.__name__.endswith("test_wire_cases"):  # recorded of one of the others
+            services: tuple[str, ...] = ("sandbox", "daemon")
+            metafunc.parametrize("service", services, indirect=True, scope="session")
+            return
+        services = (*SERVICES, "daemon", "daemon_cbor") if is_producing else SERVICES
         metafunc.parametrize("service", services, indirect=True, scope="session")
 
 
@@ -85,15 +89,17 @@ def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
     """A running service. One whose records are put elsewhere than read has two URLs."""
-    if request.param == "daemon":
+    name: str = request.param
+    encoding = "cbor" if name.endswith("_cbor") else "json"
+    if name.startswith("daemon"):
         # Each test makes a stream of its own, which the daemon then looks for.
         settings = {"send.control_calls_per_second": 100}
         with running(tmp_path_factory.mktemp("daemon"), settings) as daemon:
-            yield Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+            yield Endpoint(name, url=daemon.sandbox_url, put_url=daemon.url, encoding=encoding)
         return
-    with started(request.param) as port:
+    with started(name.removesuffix("_cbor")) as port:
         url = f"http://127.0.0.1:{port}"
-        yield Endpoint(request.param, url=url, put_url=url)
+        yield Endpoint(name, url=url, put_url=url, encoding=encoding)
 
 
 @pytest.fixture

@@ -66,6 +66,33 @@ def test_a_stream_is_listed(endpoint: Endpoint, stream: str) -> None:
     assert stream in endpoint.answer("ListStreams", Limit=100)["StreamNames"]
 
 
+def test_tags_are_added_replaced_listed_and_removed(endpoint: Endpoint, stream: str) -> None:
+    endpoint.answer_empty("AddTagsToStream", StreamName=stream, Tags={"team": "a", "stage": "test"})
+    endpoint.answer_empty("AddTagsToStream", StreamName=stream, Tags={"team": "b"})
+    listed = endpoint.answer("ListTagsForStream", StreamName=stream)
+    tags = [{"Key": "stage", "Value": "test"}, {"Key": "team", "Value": "b"}]
+    assert sorted(listed["Tags"], key=lambda tag: str(tag["Key"])) == tags
+    assert listed["HasMoreTags"] is False
+    endpoint.answer_empty("RemoveTagsFromStream", StreamName=stream, TagKeys=["team", "none"])
+    listed = endpoint.answer("ListTagsForStream", StreamName=stream)
+    assert [tag["Key"] for tag in listed["Tags"]] == ["stage"]
+
+
+def test_tags_are_listed_in_pages(endpoint: Endpoint, stream: str) -> None:
+    tags = {f"k{number}": "v" for number in range(3)}
+    endpoint.answer_empty("AddTagsToStream", StreamName=stream, Tags=tags)
+    first = endpoint.answer("ListTagsForStream", StreamName=stream, Limit=2)
+    assert [tag["Key"] for tag in first["Tags"]] == ["k0", "k1"]
+    assert first["HasMoreTags"] is True
+    rest = endpoint.answer("ListTagsForStream", StreamName=stream, ExclusiveStartTagKey="k1")
+    assert [tag["Key"] for tag in rest["Tags"]] == ["k2"]
+
+
+def test_the_limits_of_the_account_count_open_shards(endpoint: Endpoint, stream: str) -> None:
+    limits = endpoint.answer("DescribeLimits")
+    assert 0 < limits["OpenShardCount"] <= limits["ShardLimit"]
+
+
 def test_a_name_is_taken_once(endpoint: Endpoint, stream: str) -> None:
     answer = endpoint.call("CreateStream", StreamName=stream, ShardCount=1)
     assert answer.refusal == (400, "ResourceInUseException")

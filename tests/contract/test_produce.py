@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import CONTENT_TYPES, Endpoint, data_of, entry
 
 HASH_KEY_END = 2**128
 MIB = 1024 * 1024
@@ -129,4 +129,4 @@ def test_a_charset_beside_the_content_type_is_ignored(endpoint: Endpoint, stream
 def test_an_answer_names_its_request(endpoint: Endpoint, stream: str) -> None:
     answer = endpoint.put("PutRecords", StreamName=stream, Records=[entry(b"x", "k")])
     assert answer.headers["x-amzn-requestid"]
-    assert answer.headers["content-type"] == "application/x-amz-json-1.1"
+    assert answer.headers["content-type"] == CONTENT_TYPES[endpoint.encoding]

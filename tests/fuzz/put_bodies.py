@@ -95,7 +95,7 @@ def _members(dice: random.Random) -> Pairs:
     return members
 
 
-def _limits(service: Service) -> PutLimits:
+def limits_of(service: Service) -> PutLimits:
     return PutLimits(
         record_bytes_max=service.record_bytes_max,
         request_bytes_max=service.request_bytes_max,
@@ -106,7 +106,7 @@ def _limits(service: Service) -> PutLimits:
 
 def one_input(data: bytes) -> None:
     choice, body = data[0] if data else 0, data[1:]
-    limits = _limits(YANDEX if choice & 2 else AWS)
+    limits = limits_of(YANDEX if choice & 2 else AWS)
     is_single = bool(choice & 1)
     try:
         request = (parse_put_record if is_single else parse_put_records)(body, limits)
@@ -114,7 +114,7 @@ def one_input(data: bytes) -> None:
         _check_refusal(error, body, is_single=is_single)
     else:
         assert request.is_single is is_single
-        _check_request(request, limits)
+        check_request(request, limits)
         _compare_with_json(request, body)
         _compare_with_sandbox(request)
 
@@ -129,7 +129,7 @@ def _check_refusal(error: ApiError, body: bytes, *, is_single: bool) -> None:
         assert _has_repeats(_pairs(body), is_single=is_single) in (True, UNKNOWN)
 
 
-def _check_request(request: PutRequest, limits: PutLimits) -> None:
+def check_request(request: PutRequest, limits: PutLimits) -> None:
     assert 1 <= len(request.records) == len(request.sizes) <= 500
     assert request.stream
     assert sum(request.sizes) <= limits.request_bytes_max or request.is_single

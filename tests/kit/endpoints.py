@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.kit import cbor
 from tests.kit.patience import PATIENCE_S, wait_for
 
 T = TypeVar("T")
 
 NODE = Path(__file__).resolve().parents[1] / "contract"  # where the packages from npm are
+
+CONTENT_TYPES = {"json": "application/x-amz-json-1.1", "cbor": "application/x-amz-cbor-1.1"}
 
 # kinesalite and kinesis-local want these headers to be there; nobody verifies them.
 AUTHORIZATION = {
@@ -34,7 +37,9 @@ AUTHORIZATION = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `members` is the decoded body, {} where there was none or it was not JSON."""
+    """What came back; `members` is the decoded body, {} where there was none or it was neither JSON
+    nor CBOR.
+    """
 
     status: int
     headers: dict[str, str]
@@ -42,8 +47,9 @@ class Answer:
 
     @property
     def members(self) -> dict[str, Any]:
+        is_cbor = self.headers.get("content-type") == CONTENT_TYPES["cbor"]
         try:
-            decoded = json.loads(self.body)
+            decoded = cbor.members_of(self.body) if is_cbor else json.loads(self.body)
         except ValueError:
             return {}
         return decoded if isinstance(decoded, dict) else {}
@@ -56,20 +62,32 @@ class Answer:
 
 @dataclass
 class Endpoint:
-    """One service. `name` is looked up in the table of known differences."""
+    """One service. `name` is looked up in the table of known differences. `encoding`: what calls
+    are written in, json or cbor (as Java's SDKs write it), and what their answers must be in.
+    """
 
     name: str
     url: str
     put_url: str
+    encoding: str = "json"
     made: list[str] = field(default_factory=list)
 
     def call(self, operation: str, **members: Any) -> Answer:
         """A control or reading call."""
-        return post(self.url, operation, json.dumps(members).encode())
+        return self._post(self.url, operation, members)
 
     def put(self, operation: str, **members: Any) -> Answer:
         """PutRecord or PutRecords."""
-        return post(self.put_url, operation, json.dumps(members).encode())
+        return self._post(self.put_url, operation, members)
+
+    def _post(self, url: str, operation: str, members: dict[str, Any]) -> Answer:
+        content_type = CONTENT_TYPES[self.encoding]
+        body = json.dumps(members).encode()
+        if self.encoding == "cbor":
+            body = cbor.java(cbor.of_json(members))
+        answer = post(url, operation, body, {"content-type": content_type})
+        assert not answer.body or answer.headers["content-type"] == content_type
+        return answer
 
     def put_raw(self, operation: str, body: bytes, **headers: str | None) -> Answer:
         """Whatever bytes; a header of None is left out, one given (`x_amz_target`) replaces ours"""
@@ -164,14 +182,19 @@ def post(
         **{name.lower(): value for name, value in AUTHORIZATION.items()},
     }
     sent.update({name.replace("_", "-"): value for name, value in (headers or {}).items()})
+    return send(url, "POST", body, sent)
+
+
+def send(url: str, method: str, body: bytes, headers: dict[str, str | None]) -> Answer:
+    """One request on its own connection, with these headers alone; those of None are left out."""
     address = urllib.parse.urlsplit(url)
     assert address.hostname == "127.0.0.1", "contract tests stay on this machine"
     connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
-        kept = {name: value for name, value in sent.items() if value is not None}
+        kept = {name: value for name, value in headers.items() if value is not None}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # A server that refuses a large body may answer before it has read all of it.
-            connection.request("POST", "/", body, kept)
+            connection.request(method, "/", body, kept)
         response = connection.getresponse()
         with contextlib.closing(response):
             return Answer(

@@ -12,7 +12,12 @@ import pytest
 
 from bench.host import cpu_seconds
 from bench.load import ClosedLoop, HttpConnection, NdjsonConnection, acknowledged_in
+from bench.records import make_records, put_records_body, put_records_cbor, request_head
 from bench.worker import Worker
+from kdaemon.base.record import RecordResult
+from kdaemon.wire import put, put_cbor
+from kdaemon.wire.limits import PutLimits
+from kdaemon.wire.results import ACCEPTED, encode_put_records_cbor
 
 Pair = tuple[socket.socket, socket.socket]
 OK = '{"SequenceNumber":"1","ShardId":"shardId-000000000000"}'
@@ -52,6 +57,26 @@ def test_only_what_an_answer_delivers_counts(
 def test_an_answer_spaced_as_json_dumps_spaces_it_delivers_too() -> None:
     body = json.dumps({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
     assert acknowledged_in(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), 1) == 1
+
+
+def test_an_answer_in_cbor_delivers_as_one_in_json() -> None:
+    delivered = RecordResult("1", "shardId-000000000000")
+    failed = RecordResult(error_code="InternalFailure", error_message="x")
+    for results, count in (([delivered] * 2, 2), ([delivered, failed], 1), ([delivered] * 3, 0)):
+        body = encode_put_records_cbor(results)
+        assert acknowledged_in(b"HTTP/1.1 200 OK\r\n\r\n" + body, 2) == count
+    accepted = b"HTTP/1.1 200 OK\r\n\r\n" + encode_put_records_cbor([ACCEPTED])
+    assert acknowledged_in(accepted, 1, b"accepted") == 1
+    assert acknowledged_in(accepted, 1) == 0
+
+
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 65_535, 65_536])
+def test_bodies_in_cbor_hold_the_records_of_those_in_json(size: int) -> None:
+    records = list(make_records(3, data_bytes=size))
+    limits = PutLimits()
+    found = put_cbor.parse_put_records(put_records_cbor(records), limits)
+    assert found == put.parse_put_records(put_records_body(records), limits)
+    assert b"x-amz-cbor-1.1" in request_head("PutRecords", 1, encoding="cbor")
 
 
 def test_an_answer_counts_when_its_last_byte_is_there(pair: Pair) -> None:

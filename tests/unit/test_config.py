@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.operations import PASSED_ON_DEFAULT
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
 from kdaemon.config.values import Address, parse_address
@@ -648,3 +649,41 @@ def test_an_account_keeps_its_zeros_and_stands_in_quotes() -> None:
 def test_a_service_without_arns_has_no_account() -> None:
     (problem,) = problems("service = 'yandex'\naccount_id = '123456789012'")
     assert problem.startswith("k.toml: account_id: is for ARNs")
+
+
+# Operations that are passed on
+
+
+def test_operations_that_look_or_read_may_be_passed_on() -> None:
+    assert load_config().listen.operations_passed_on == PASSED_ON_DEFAULT
+    text = "listen.operations_passed_on = ['GetRecords', 'ListTagsForStream']"
+    assert load_config(text=text).listen.operations_passed_on == ("GetRecords", "ListTagsForStream")
+    environ = {"KDAEMON_LISTEN_OPERATIONS_PASSED_ON": "ListShards,GetRecords"}
+    assert load_config(environ=environ).listen.operations_passed_on == ("ListShards", "GetRecords")
+    assert load_config(text="listen.operations_passed_on = []").listen.operations_passed_on == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("'CreateStream'", "CreateStream is not passed on: it changes"),
+        ("'ListShards', 'DeleteStream'", "DeleteStream is not passed on: it changes"),
+        ("'SubscribeToShard'", "HTTP/2"),
+        ("'PutRecord'", "kdaemon answers it itself"),
+        ("'describeStream'", "no operation of the Kinesis API; expected some of DescribeStream"),
+        ("''", "expected a list of operations"),
+        ("7", "expected a list of operations"),
+    ],
+)
+def test_an_operation_that_cannot_be_passed_on_is_refused_with_the_reason(
+    given: str, words: str
+) -> None:
+    (problem,) = problems(f"listen.operations_passed_on = [{given}]")
+    assert problem.startswith("k.toml: listen.operations_passed_on: ")
+    assert words in problem
+
+
+def test_each_operation_that_cannot_be_passed_on_is_told() -> None:
+    text = "listen.operations_passed_on = ['CreateStream', 'ListShards', 'DeleteStream']"
+    found = problems(text)
+    assert len(found) == 2

@@ -17,6 +17,8 @@ from kdaemon.door.door import Door
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Streams
 from kdaemon.wire.put import PutLimits
+from tests.kit import cbor
+from tests.kit.endpoints import CONTENT_TYPES
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queue is full.")
@@ -165,4 +167,22 @@ def read_answer(request: HttpRequest) -> Answer:
     answer = request.answer
     assert answer is not None, "there is no answer yet"
     headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
-    return Answer(answer.status, headers, json.loads(answer.body))
+    is_cbor = answer.content_type == CONTENT_TYPES["cbor"].encode()
+    body = cbor.members_of(answer.body) if is_cbor else json.loads(answer.body)
+    return Answer(answer.status, headers, body)
+
+
+def api_request(
+    operation: str, members: dict[str, Any], acknowledge: str | None, encoding: str
+) -> HttpRequest:
+    """A call of the Kinesis API. `encoding`: json, or cbor as the SDKs for Java write it."""
+    headers = {
+        "Content-Type": CONTENT_TYPES[encoding],
+        "X-Amz-Target": f"Kinesis_20131202.{operation}",
+    }
+    if acknowledge is not None:
+        headers["X-Kdaemon-Acknowledge"] = acknowledge
+    body = json.dumps(members).encode()
+    if encoding == "cbor":
+        body = cbor.java(cbor.of_json(members))
+    return make_request("/", headers, body)

@@ -31,9 +31,11 @@ from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import MISSING_NS, Word
+from tests.kit import cbor
 from tests.kit.doors import open_session
+from tests.kit.endpoints import CONTENT_TYPES
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
-from tests.unit.door.fake_streams import Answer, make_request, read_answer
+from tests.unit.door.fake_streams import Answer, api_request, make_request, read_answer
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 HEADER = "x-kdaemon-acknowledge"
@@ -41,7 +43,9 @@ YANDEX = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'"
 
 
 class Daemon:
-    """Every way in, over one registry of streams."""
+    """Every way in, over one registry of streams. `encoding`: of the Kinesis API's requests."""
+
+    encoding = "json"
 
     def __init__(self, service: FakeService, text: str = "", spool: Any = None) -> None:
         self.service = service
@@ -68,13 +72,7 @@ class Daemon:
         return False
 
     def api(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> HttpRequest:
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"Kinesis_20131202.{operation}",
-        }
-        if acknowledge is not None:
-            headers[HEADER] = acknowledge
-        request = make_request("/", headers, json.dumps(members).encode())
+        request = api_request(operation, members, acknowledge, self.encoding)
         self.kinesis.handle(request)
         return request
 
@@ -145,6 +143,12 @@ async def answered(request: HttpRequest, turns: int = 200) -> Answer:
     return read_answer(request)
 
 
+@pytest.fixture(params=["json", "cbor"], autouse=True)
+def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(Daemon, "encoding", request.param)
+    return str(request.param)
+
+
 WAYS = ["PutRecord", "PutRecords", "lines"]
 
 
@@ -186,11 +190,13 @@ async def test_a_refusal_promises_nothing(daemon: Make, way: str, asked: str) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_error_has_the_content_type_of_its_door(daemon: Make, way: str) -> None:
+async def test_an_error_has_the_content_type_of_its_door(
+    daemon: Make, way: str, encoding: str
+) -> None:
     request = ask(daemon(), way, acknowledge="soon")
     assert request.answer is not None
-    kind = b"application/json" if way == "lines" else b"application/x-amz-json-1.1"
-    assert request.answer.content_type == kind
+    kind = "application/json" if way == "lines" else CONTENT_TYPES[encoding]
+    assert request.answer.content_type.decode() == kind
 
 
 # L3: what will be refused for ever is a 400
@@ -770,6 +776,7 @@ async def test_lines_that_come_by_another_method_are_counted(daemon: Make, metho
         ("PUT", "application/x-amz-json-1.1", 403),
         ("POST", "text/plain", 404),
         ("POST", "application/json", 404),
+        ("PUT", "application/x-amz-cbor-1.1", 403),
     ],
 )
 @pytest.mark.parametrize("operation", ["PutRecord", "PutRecords"])
@@ -780,7 +787,10 @@ async def test_requests_that_are_refused_unread_are_counted_by_their_records(
     record = {"Data": "aGk=", "PartitionKey": "k"}
     members = record if operation == "PutRecord" else {"Records": [record] * 3}
     headers = {"Content-Type": content_type, "X-Amz-Target": f"Kinesis_20131202.{operation}"}
-    body = json.dumps({"StreamName": "s", **members}).encode()
+    named = {"StreamName": "s", **members}
+    body = json.dumps(named).encode()
+    if content_type == CONTENT_TYPES["cbor"]:
+        body = cbor.java(cbor.of_json(named))
     request = make_request("/", headers, body, method)
     place.kinesis.handle(request)
     assert request.answer is not None

@@ -1,6 +1,5 @@
-"""What the Kinesis API's requests mean, on a stream in memory."""
+"""What the Kinesis API's requests mean, on a stream in memory: the same in JSON and in CBOR."""
 
-import json
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from tests.unit.door.fake_streams import (
     Answer,
     FakeStream,
     FakeStreams,
+    api_request,
     door_over,
-    make_request,
     read_answer,
 )
 
@@ -28,19 +27,14 @@ AUTO = ServiceError("InvalidArgumentException", "The shards are the service's: n
 class Place:
     """A gateway over one stream with this configuration."""
 
+    encoding = "json"
+
     def __init__(self, **config: Any) -> None:
         self.stream = FakeStream(StreamConfig(name="s", **config))
         self._door = KinesisDoor(door_over(FakeStreams(self.stream)), AWS, 1)
 
     def send(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> Any:
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"Kinesis_20131202.{operation}",
-        }
-        if acknowledge is not None:
-            headers[HEADER] = acknowledge
-        body = json.dumps({"StreamName": "s", **members}).encode()
-        request = make_request("/", headers, body)
+        request = api_request(operation, {"StreamName": "s", **members}, acknowledge, self.encoding)
         self._door.handle(request)
         return request
 
@@ -50,6 +44,11 @@ class Place:
 
     def put_record(self, key: str, acknowledge: str | None = None) -> Any:
         return self.send("PutRecord", {"Data": "aGk=", "PartitionKey": key}, acknowledge)
+
+
+@pytest.fixture(params=["json", "cbor"], autouse=True)
+def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "encoding", request.param)
 
 
 def codes(answer: Answer) -> list[str | None]:

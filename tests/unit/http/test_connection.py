@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import httptools
 import pytest
 from hypothesis import given, settings
@@ -368,6 +369,48 @@ async def test_a_client_that_half_closes_still_gets_its_answers(harness: Make) -
         one.requests[i].respond(200, b"")
     assert statuses(one.transport.take()) == [200] * 5
     assert one.transport.is_closed
+
+
+CBOR_HEAD = HEAD + b"Content-Type: application/x-amz-cbor-1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"Content-Length: 1001\r\n\r\n", "RequestEntityTooLargeException"),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001,
+            "RequestEntityTooLargeException",
+        ),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "BadRequestException"),
+        (b"Expect: pizza\r\nContent-Length: 3\r\n\r\n", "ExpectationFailedException"),
+    ],
+)
+async def test_a_client_that_speaks_cbor_is_told_in_cbor(
+    harness: Make, sent: bytes, code: str
+) -> None:
+    one = harness(SMALL)
+    head, _, body = one.feed(CBOR_HEAD + sent).partition(b"\r\n\r\n")
+    assert b"\r\nContent-Type: application/x-amz-cbor-1.1\r\n" in head
+    told = cbor2.loads(body)
+    assert told["__type"] == code
+    assert told["message"].endswith(".")
+    assert one.transport.has_ended()
+    two = harness(SMALL)
+    assert b"x-amz-json-1.1" in two.feed(HEAD + sent)
+
+
+async def test_a_client_that_speaks_cbor_is_told_in_cbor_that_there_is_no_room(
+    harness: Make,
+) -> None:
+    limits, bodies = HttpLimits(bodies_bytes_max=1500), ByteBudget(1500)
+    first, second = harness(hub=HttpHub(limits, bodies)), harness(hub=HttpHub(limits, bodies))
+    sent = CBOR_HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1000
+    first.feed(sent)
+    answer = second.feed(sent)
+    assert statuses(answer) == [503]
+    told = cbor2.loads(answer.partition(b"\r\n\r\n")[2])
+    assert told["__type"] == "ServiceUnavailableException"
 
 
 async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) -> None:

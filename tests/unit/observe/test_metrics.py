@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -15,6 +15,9 @@ from kdaemon.base.counters import (
     DeadReason,
     DropReason,
     FailureCode,
+    NotPassedOn,
+    OperationCounters,
+    PassedOnOutcome,
     RejectReason,
     StreamCounters,
 )
@@ -37,12 +40,14 @@ from kdaemon.observe.table import (
     DELIVERY,
     HOT_SHARDS_MAX,
     LOG,
+    PASSED_ON,
     SHARD,
     SPOOL,
     TABLE,
     Kind,
 )
 from kdaemon.sandbox.settings import Quota
+from kdaemon.send.relay import Relay
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -280,9 +285,43 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
             *SPOOL,
             *SHARD,
             *LOG,
+            *PASSED_ON,
         ):  # not asked for here
             assert [number for (name, _), number in found.items() if name == metric.name]
             assert total(found, metric.name) == 0
+
+
+class Passing:
+    """As much of a relay as is counted."""
+
+    def __init__(self) -> None:
+        self.counters = {name: OperationCounters() for name in ("ListShards", "other")}
+
+
+def test_what_is_passed_on_is_counted_by_operation() -> None:
+    world, passing = World(1), Passing()
+    relay = cast("Relay", passing)
+    metrics = Metrics(Observing(world.memory), {}, At(world), "1", relay=relay)
+    found = samples(metrics)
+    for operation in passing.counters:
+        for name, label, enum in (
+            ("kdaemon_passed_on_calls_total", "outcome", PassedOnOutcome),
+            ("kdaemon_passed_on_refused_total", "reason", NotPassedOn),
+        ):
+            for each in enum:
+                assert value(found, name, operation=operation, **{label: each.value}) == 0
+    counters = passing.counters["ListShards"]
+    counters.requests, counters.shared = 5, 2
+    counters.calls[PassedOnOutcome.REFUSED] = 3
+    passing.counters["other"].refused[NotPassedOn.NOT_ALLOWED] = 4
+    found = samples(metrics)
+    assert value(found, "kdaemon_passed_on_requests_total", operation="ListShards") == 5
+    assert value(found, "kdaemon_passed_on_shared_total", operation="ListShards") == 2
+    assert total(found, "kdaemon_passed_on_calls_total") == 3
+    refused = value(
+        found, "kdaemon_passed_on_refused_total", operation="other", reason="not_allowed"
+    )
+    assert refused == 4
 
 
 def test_what_listeners_count_is_read_by_listener_and_a_late_listener_is_seen() -> None:

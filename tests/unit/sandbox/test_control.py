@@ -388,7 +388,7 @@ def test_the_service_halves_a_shard_of_its_own_accord(service: Service) -> None:
 
 
 def test_an_operation_that_is_not_offered_is_unknown(service: Service) -> None:
-    assert refusal(service, "AddTagsToStream").code == "UnknownOperationException"
+    assert refusal(service, "EnableEnhancedMonitoring").code == "UnknownOperationException"
     assert refusal(service, "PutRecords").code == "UnknownOperationException"  # these come typed
 
 

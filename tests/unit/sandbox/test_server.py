@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import cbor2
 import pytest
 
 from kdaemon.base.record import Record
@@ -17,10 +18,12 @@ from kdaemon.sandbox.server import UNPARSABLE, SandboxServer, WallClock
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
+from tests.kit import cbor
 from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
 
 JSON = "application/x-amz-json-1.1"
+CBOR = "application/x-amz-cbor-1.1"
 DATA = base64.b64encode(b"hello").decode()
 PUT: dict[str, Any] = {"StreamName": "orders", "Records": [{"Data": DATA, "PartitionKey": "k"}] * 3}
 NAMED = {"StreamName": "orders"}
@@ -142,8 +145,27 @@ async def test_a_dry_run_writes_nothing_and_says_so(sandbox: Sandbox, operation:
     assert sandbox.service.stored("orders") == []
 
 
+async def test_a_dry_run_of_a_read_gives_nothing(sandbox: Sandbox) -> None:
+    members = {
+        "StreamName": "orders",
+        "ShardId": "shardId-000000000000",
+        "ShardIteratorType": "LATEST",
+    }
+    _, _, body = await sandbox.call("GetShardIterator", members)
+    iterator = json.loads(body)["ShardIterator"]
+    for operation, good, bad in (
+        ("GetShardIterator", members, {**members, "StreamName": "no"}),
+        ("GetRecords", {"ShardIterator": iterator}, {"ShardIterator": "made up"}),
+    ):
+        status, _, body = await sandbox.call(operation, {**good, "DryRun": True})
+        assert (status, json.loads(body)["__type"]) == (400, "DryRunOperationException")
+        _, _, body = await sandbox.call(operation, {**bad, "DryRun": True})
+        assert json.loads(body)["__type"] != "DryRunOperationException"
+        assert (await sandbox.call(operation, {**good, "DryRun": False}))[0] == 200
+
+
 async def test_an_unknown_operation_and_a_bad_payload_are_refused(sandbox: Sandbox) -> None:
-    status, _, body = await sandbox.call("AddTagsToStream", {})
+    status, _, body = await sandbox.call("EnableEnhancedMonitoring", {})
     assert (status, json.loads(body)) == (400, {"__type": "UnknownOperationException"})
     payloads: tuple[object, ...] = ([], None, 7)
     for payload in payloads:
@@ -179,6 +201,23 @@ async def test_a_fault_writes_before_it_shows_only_if_it_says_so(
         assert (status, body) == expected[kind]
     assert len(sandbox.service.stored("orders")) == (3 if is_written else 0)
     await sandbox.answer("PutRecords", PUT)  # the fault is used up
+
+
+async def test_faults_show_in_the_encoding_of_their_request(sandbox: Sandbox) -> None:
+    sent = cbor.java(cbor.of_json(PUT))
+    head = {"Content-Type": CBOR, "X-Amz-Target": "Kinesis_20131202.PutRecords"}
+    for kind, status in (("throttle", 400), ("unparsable_body", 200), ("empty_body", 200)):
+        sandbox.service.add_faults(Fault(kind=FaultKind(kind)))
+        data = io.BytesIO(sent)
+        async with sandbox.session.post(sandbox.url, data=data, headers=head) as response:
+            body = await response.read()
+        assert (response.status, response.headers["Content-Type"]) == (status, CBOR)
+        if kind == "throttle":
+            code = "ProvisionedThroughputExceededException"
+            assert cbor.members_of(body)["__type"] == code
+        else:
+            with pytest.raises(cbor2.CBORDecodeError):
+                cbor2.loads(body)
 
 
 async def test_latency_delays_the_answer_and_not_the_write(sandbox: Sandbox) -> None:

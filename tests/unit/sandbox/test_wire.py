@@ -1,16 +1,13 @@
-"""The sandbox against recorded answers, and against noise.
+"""The sandbox's envelope, its bounds, and noise, in JSON and in CBOR.
 
-Recorded cases in which the sandbox answers otherwise, and why (`replay` against kinesalite 3.3.3):
-- no_auth, auth_garbage, no_date: it asks for no signature, so that a user with curl gets an answer;
-- cbor.*: it reads JSON only and says how to switch the SDK; - ehk_pattern, ehk_negative: the
-model's pattern is anchored, kinesalite's is not; - arn_unknown: kinesalite predates StreamARN;
-req_5MiB_plus, req_10MiB_plus: the limit is 10 MiB now; - b64_lastchar: bits that no byte uses are
-accepted (`wire/put.py`); - bad_utf8: refused as SerializationException; kinesalite
-replaces the bytes and finds other faults.
+What it answers to recorded requests, and where it differs: `tests/contract/test_wire_cases.py`.
 """
 
 import json
+import random
+from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,10 +16,12 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.steps import at_once
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
-from kdaemon.sandbox.wire import read_call, refusal
-from kdaemon.wire.put import ApiError
+from kdaemon.sandbox.wire import encoding_of, read_call, refusal
+from kdaemon.wire.refusals import ApiError
+from tests.kit import cbor
 
 JSON = b"application/x-amz-json-1.1"
+CBOR = b"application/x-amz-cbor-1.1"
 OPERATIONS = (
     "PutRecords",
     "PutRecord",
@@ -47,8 +46,15 @@ def answer_of(
     try:
         reply = at_once(read_call(service, method, "/", head, body)).perform(0, None)
     except (ServiceError, ApiError) as error:
-        reply = refusal(error)
+        reply = refusal(error, encoding=encoding_of(service, head))
     return reply.status, reply.body
+
+
+def in_cbor(service: Service, operation: str, **members: object) -> tuple[int, Any]:
+    """A call in CBOR and what its answer says."""
+    body = cbor.java(cbor.of_json(members))
+    status, answer = answer_of(service, "POST", headers(operation, CBOR), body)
+    return status, cbor2.loads(answer, semantic_decoders={1: lambda number, _: ("moment", number)})
 
 
 def make_service(flavour: Flavour = Flavour.AWS) -> Service:
@@ -163,6 +169,128 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )  # fmt: skip
+
+
+def test_data_and_moments_are_bytes_and_whole_milliseconds_in_cbor() -> None:
+    service = make_service()
+    service.set_wall_offset_ns(1787036486_712_000_000)
+    status, answer = in_cbor(
+        service, "PutRecord", StreamName="orders", PartitionKey="k", Data="/w=="
+    )
+    assert (status, answer["EncryptionType"]) == (200, "NONE")
+    shard, at = answer["ShardId"], {"ShardIteratorType": "AT_TIMESTAMP"}
+    found = []
+    for timestamp in (1787036486.712, 1787036486.713):
+        status, answer = in_cbor(
+            service,
+            "GetShardIterator",
+            StreamName="orders",
+            ShardId=shard,
+            Timestamp=timestamp,
+            **at,
+        )
+        assert status == 200
+        status, answer = in_cbor(service, "GetRecords", ShardIterator=answer["ShardIterator"])
+        found.append(answer["Records"])
+    (record,), nothing = found
+    assert record["Data"] == b"\xff"
+    assert record["ApproximateArrivalTimestamp"] == ("moment", 1787036486712)
+    assert nothing == []
+    for operation, path in (
+        ("DescribeStream", "StreamDescription"),
+        ("DescribeStreamSummary", "StreamDescriptionSummary"),
+    ):
+        status, answer = in_cbor(service, operation, StreamName="orders")
+        assert answer[path]["StreamCreationTimestamp"][0] == "moment"
+        assert answer[path]["StreamCreationTimestamp"][1] % 1000 == 0
+    status, answer = in_cbor(service, "ListStreams")
+    assert answer["StreamSummaries"][0]["StreamCreationTimestamp"][0] == "moment"
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "code"),
+    [
+        ("DescribeStream", cbor.java({"StreamName": "none"}), "ResourceNotFoundException"),
+        ("DescribeStream", cbor.java({"StreamName": 7}), "SerializationException"),
+        ("DescribeStream", cbor.java({}), "InvalidArgumentException"),
+        ("DescribeStream", b"\xff", "SerializationException"),
+        ("DescribeStream", b"\x80", "SerializationException"),
+        ("DescribeStream", b'{"StreamName":"orders"}', "SerializationException"),
+        ("DescribeStream", b"", "SerializationException"),
+        pytest.param("DescribeStream", b"\x9f" * 70_000, "SerializationException", id="large"),
+        ("Nothing", cbor.java({}), "UnknownOperationException"),
+        ("PutRecords", cbor.java({}), "ValidationException"),
+        ("PutRecord", b"\xc2\x41\x01", "SerializationException"),
+        (
+            "PutRecord",
+            cbor.java({"StreamName": "none", "Data": b"x", "PartitionKey": "k"}),
+            "ResourceNotFoundException",
+        ),
+        (
+            "PutRecord",
+            cbor.java({"StreamName": "orders", "Data": b"x"}),
+            "ValidationException",
+        ),
+        (
+            "PutRecord",
+            cbor.java({"StreamName": "orders", "Data": b"x", "PartitionKey": "k", "DryRun": True}),
+            "DryRunOperationException",
+        ),
+    ],
+)
+def test_a_refusal_is_in_cbor_where_the_request_was(operation: str, body: bytes, code: str) -> None:
+    status, answer = answer_of(make_service(), "POST", headers(operation, CBOR), body)
+    assert status == 400
+    assert cbor2.loads(answer)["__type"] == code
+
+
+@pytest.mark.parametrize("content_type", [CBOR, b"application/cbor"])
+def test_yandex_reads_and_answers_cbor_with_its_own_strictness(content_type: bytes) -> None:
+    service = make_service(Flavour.YANDEX)
+    entry = {"Data": b"\xff", "PartitionKey": "k"}
+
+    def told(operation: str, body: bytes) -> Any:
+        status, answer = answer_of(service, "POST", headers(operation, content_type), body)
+        members = cbor2.loads(answer, semantic_decoders={1: lambda number, _: number})
+        return status, members.get("__type"), members.get("message"), members
+
+    many = {"StreamName": "orders", "Records": (entry, entry)}
+    status, *_, members = told("PutRecords", cbor.java(many))
+    assert (status, members["FailedRecordCount"], len(members["Records"])) == (200, 0, 2)
+    assert told("PutRecord", cbor.java({"StreamName": "orders", **entry}))[0] == 200
+    assert [each.record.data for each in service.stored("orders")] == [b"\xff"] * 3
+    assert told("ListStreams", b"\xa0")[3]["StreamNames"] == ["orders"]
+    argument = (400, "InvalidArgumentException")
+    unread = (*argument, "Can not parse request body from CBOR")
+    for operation in ("PutRecords", "PutRecord", "DescribeStream"):
+        assert told(operation, b"\xff")[:3] == unread
+        assert told(operation, b"\x80")[1] == "MissingParameter"
+        odd = {"StreamName": "orders", "X": 1}
+        assert told(operation, cbor.java(odd))[:3] == (*argument, "Unexpected json key: X")
+    assert told("PutRecords", cbor.java({**many, "StreamName": 7}))[:2] == argument
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    operation=st.sampled_from(OPERATIONS),
+    members=st.dictionaries(
+        st.sampled_from(["StreamName", "Limit", "ShardIterator", "Timestamp", "Records"]),
+        st.one_of(
+            st.none(), st.booleans(), st.integers(-9, 2**64 - 1), st.floats(), st.text(max_size=8),
+            st.binary(max_size=8), st.just("orders"), st.just(()), st.just({}),
+        ),
+    ),
+    seed=st.integers(0, 99),
+    cut=st.integers(0, 9),
+)  # fmt: skip
+def test_whatever_the_body_a_call_in_cbor_is_answered_in_cbor(
+    operation: str, members: dict[str, object], seed: int, cut: int
+) -> None:
+    body = cbor.any_way(members, random.Random(seed))
+    sent = body if cut else body[: len(body) // 2]
+    status, answer = answer_of(make_service(), "POST", headers(operation, CBOR), sent)
+    assert status in (200, 400)
+    assert "__type" in cbor2.loads(answer, semantic_decoders={1: lambda *_: 0}) or status == 200
 
 
 @settings(deadline=None)  # a busy machine is no failure

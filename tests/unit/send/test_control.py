@@ -202,3 +202,44 @@ async def test_what_cannot_pass_is_not_asked_again(error: ServiceError) -> None:
     found = await failure(ask(service.control(), "s"))
     assert found.code == error.code
     assert service.asked == ["s"]
+
+
+# Turns for calls that are passed on for clients
+
+
+def client_turn(calls: ControlCalls) -> "asyncio.Task[None]":
+    return asyncio.create_task(calls.turn_for_client())
+
+
+@pytest.mark.usefixtures("gated")
+async def test_listed_streams_go_before_clients_and_the_others_take_turns_with_them() -> None:
+    service = Service()
+    calls = service.control()
+    clients = [client_turn(calls) for _ in range(4)]
+    unlisted = [ask(calls, f"u{number}") for number in range(4)]
+    listed = [ask(calls, f"l{number}", is_listed=True) for number in range(2)]
+    await settle()
+    seen = []
+    for _ in range(10):
+        await gate_of(calls).open(1)
+        seen.append((sum(map(asyncio.Task.done, clients)), len(service.asked)))
+    assert seen[:2] == [(0, 1), (0, 2)], "listed first"
+    assert service.asked[:2] == ["l0", "l1"]
+    for turns, (of_clients, _) in enumerate(seen[2:], 1):
+        assert of_clients == (turns + 1) // 2, "every other turn"
+    await asyncio.gather(*clients, *unlisted, *listed)
+
+
+@pytest.mark.usefixtures("gated")
+async def test_clients_have_all_turns_that_nobody_else_wants_and_none_that_they_left() -> None:
+    service = Service()
+    calls = service.control()
+    clients = [client_turn(calls) for _ in range(3)]
+    await settle()
+    clients[0].cancel()
+    await gate_of(calls).open(2)
+    assert [each.done() for each in clients] == [True, True, True]
+    assert [each.cancelled() for each in clients] == [True, False, False]
+    last = ask(calls, "u")
+    await gate_of(calls).open(1)
+    assert await last is not None

@@ -6,6 +6,7 @@ import re
 import uuid
 from typing import Any
 
+import cbor2
 import msgspec
 import pytest
 from hypothesis import given
@@ -30,6 +31,7 @@ from kdaemon.wire.put import (
 from kdaemon.wire.refusals import Encoding, Rendered, refuse, render
 
 JSON = b"application/x-amz-json-1.1"
+CBOR = b"application/x-amz-cbor-1.1"
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
 CN_ARN = ARN.replace("aws", "aws-cn")
 LIMITS = PutLimits()
@@ -483,15 +485,37 @@ def test_a_wrong_envelope_is_refused_as_the_service_does(
     assert code.encode() in answer.body
 
 
-def test_a_cbor_client_is_told_in_cbor_how_to_switch() -> None:
-    cbor2 = pytest.importorskip("cbor2")
+@pytest.mark.parametrize(
+    "content_type", ["application/x-amz-cbor-1.1", "Application/X-Amz-CBOR-1.1;x"]
+)
+def test_an_operation_in_cbor_is_known_by_its_content_type(content_type: str) -> None:
+    found = read_envelope("POST", headers(PUT, content_type), b"\xbf\xff")
+    assert found is Operation.PUT_RECORDS_CBOR
+    single = headers(PUT[:-1], content_type)
+    assert read_envelope("POST", single, b"\xbf\xff") is Operation.PUT_RECORD_CBOR
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "sent", "status", "type_", "code"),
+    [
+        ("POST", PUT, b"", 400, CBOR, "SerializationException"),
+        ("POST", None, b"", 400, CBOR, "UnknownOperationException"),
+        ("POST", PUT + "z", b"\xbf\xff", 400, CBOR, "UnknownOperationException"),
+        ("POST", None, b"\xbf\xff", 400, CBOR, "UnknownOperationException"),
+        ("GET", PUT, b"\xbf\xff", 403, b"text/xml", "AccessDeniedException"),
+    ],
+)
+def test_a_wrong_envelope_is_told_to_a_cbor_client_in_cbor(
+    method: str, target: str | None, sent: bytes, status: int, type_: bytes, code: str
+) -> None:
     with pytest.raises(ApiError) as caught:
-        read_envelope("POST", headers(PUT, "application/x-amz-cbor-1.1"), b"\xbf\xff")
+        read_envelope(method, headers(target, CBOR.decode()), sent)
     answer = rendered(caught.value)
-    assert answer.content_type == b"application/x-amz-cbor-1.1"
-    told = cbor2.loads(answer.body)
-    assert told["__type"] == "SerializationException"
-    assert "-Daws.cborEnabled=false" in told["message"]
+    found = (answer.status, answer.content_type, caught.value.refusal.code)
+    assert found == (status, type_, code)
+    assert caught.value.record_count == (1 if method == "GET" else 0)
+    if type_ == CBOR:
+        assert cbor2.loads(answer.body)["__type"] == code
 
 
 # --- answers

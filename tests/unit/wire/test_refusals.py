@@ -2,6 +2,7 @@
 
 import json
 
+import cbor2
 import pytest
 
 from kdaemon.base.limits import KIB, MIB
@@ -73,7 +74,6 @@ def test_each_encoding_has_its_form() -> None:
 
 
 def test_cbor_is_a_map_of_texts() -> None:
-    cbor2 = pytest.importorskip("cbor2")
     for message, told in (("é" * 100, {"message": "é" * 100}), (None, {})):
         body = render(Refusal("E", message, 400, True), Encoding.CBOR).body
         assert cbor2.loads(body) == {"__type": "E", **told}

@@ -1,0 +1,129 @@
+"""Operations of the Kinesis API that kdaemon does not answer itself: passed on, or refused.
+
+Knows requests and the door; must not know how a call is signed, paced or shared (`send/relay.py`).
+No record comes this way, and nothing is counted as one.
+Invariant: every request is answered once, by the service's own word or by a refusal that says what
+to do; a client that has gone is waited for no longer.
+Where it sits: kinesis.py hands requests over, whose operation is known; an answer is rendered here.
+The service is asked in JSON, and the client is answered in what it spoke (`passed_on_cbor.py`).
+"""
+
+from functools import partial
+
+import msgspec
+
+from kdaemon.base.counters import NotPassedOn
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.operations import OtherOperation, operation_problem
+from kdaemon.base.service import Service
+from kdaemon.base.steps import Steps
+from kdaemon.door.door import Door
+from kdaemon.http.request import Headers, HttpRequest
+from kdaemon.http.turns import soon, work_in_turns
+from kdaemon.send.relay import Outcome, Question, Relay
+from kdaemon.send.relayed import Relayed
+from kdaemon.settle.verdict import INTERNAL, UNAVAILABLE
+from kdaemon.wire.envelope import encoding_of
+from kdaemon.wire.passed_on import read_asked
+from kdaemon.wire.passed_on_cbor import UNWRITABLE, cbor_of, json_of
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
+
+
+class Passthrough:
+    """One for the daemon."""
+
+    def __init__(self, door: Door, relay: Relay, service: Service) -> None:
+        self._door = door
+        self._relay = relay
+        self._service = service
+
+    def handle(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:
+        """Takes one request; answers now, or when the service has. `headers`: of our answer."""
+        counters = self._relay.counters_of(operation)
+        counters.requests += 1
+        encoding = encoding_of(request.headers)
+        if not self._relay.allows(operation):
+            counters.refused[NotPassedOn.NOT_ALLOWED] += 1
+            refusal = not_passed_on(operation.name, self._relay.operations)
+            _refuse(request, refusal, headers, encoding)
+            return
+        try:
+            self._ask(request, operation, headers, encoding)
+        except ApiError as error:
+            counters.refused[NotPassedOn.INVALID] += 1
+            _refuse(request, error.refusal, headers, encoding)
+
+    def _ask(
+        self,
+        request: HttpRequest,
+        operation: OtherOperation,
+        headers: Headers,
+        encoding: Encoding,
+    ) -> None:
+        body = json_of(request.body) if encoding is Encoding.CBOR else request.body
+        asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
+        refused = self._door.refusal_to_look(asked.spellings)
+        if refused is not None:
+            self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
+            _refuse(request, refuse(refused.code, refused.message), headers, encoding)
+            return
+        request.drop_body()
+        request.headers = {}
+        question = Question(operation, asked.canonical, body, asked.arn, asked.token)
+        asker = self._relay.ask(
+            question, request.client, partial(self._answer, request, headers, encoding)
+        )
+        if asker.is_waiting:
+            request.on_gone = asker.leave
+
+    def _answer(
+        self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
+    ) -> None:
+        """The service has answered, or will not."""
+        if isinstance(outcome, ServiceError):
+            refusal = refuse(outcome.code, outcome.message, status=outcome.status)
+            _refuse(request, refusal, headers, encoding)
+            return
+        given = {name.lower() for name, _ in outcome.headers}
+        ours = tuple(each for each in headers if each[0].lower() not in given)
+        headers = (*outcome.headers, *ours)
+        if encoding is Encoding.JSON:
+            request.respond(outcome.status, outcome.body, headers=headers)
+        elif outcome.status != 200:
+            _refuse(request, _refusal_in(outcome), headers, encoding)
+        else:
+            work_in_turns(request, _write_cbor(request, outcome.body, headers), soon)
+
+
+def not_passed_on(name: str, allowed: tuple[str, ...]) -> Refusal:
+    """An operation that the configuration does not name, or cannot."""
+    passes = f"passes on {', '.join(allowed)}" if allowed else "passes on nothing else"
+    problem = operation_problem(name)
+    remedy = f"To allow {name}, add it to listen.operations_passed_on."
+    if problem is not None:
+        remedy = f"{problem}: ask the service itself."
+    text = f"kdaemon delivers records: it answers PutRecord and PutRecords, and {passes}. {remedy}"
+    return refuse("UnknownOperationException", text)
+
+
+def _write_cbor(request: HttpRequest, answer: bytes, headers: Headers) -> Steps[None]:
+    try:
+        body = yield from cbor_of(answer)
+    except UNWRITABLE:
+        text = "The service's answer cannot be written in CBOR: it has a value of another form."
+        _refuse(request, refuse(UNAVAILABLE, text), headers, Encoding.CBOR)
+        return
+    request.respond(200, body, content_type=Encoding.CBOR.value, headers=headers)
+
+
+def _refusal_in(relayed: Relayed) -> Refusal:
+    """The service's refusal, to be written anew."""
+    members = msgspec.json.decode(relayed.body, type=dict[str, object])
+    code = members.get("__type") or members.get("code") or INTERNAL
+    text = members.get("message") or members.get("Message")
+    return refuse(str(code), None if text is None else str(text), status=relayed.status)
+
+
+def _refuse(request: HttpRequest, refusal: Refusal, headers: Headers, encoding: Encoding) -> None:
+    status, body, content_type = render(refusal, encoding)
+    request.respond(status, body, content_type=content_type, headers=headers)

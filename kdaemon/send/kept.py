@@ -1,0 +1,78 @@
+"""Answers of a moment ago, for those who ask the same.
+
+Knows keys, answers and their size; must not know what was asked, or whether an answer may be given
+to others (`relay.py` keeps successes of operations that only look).
+Invariant: nothing older than KEPT_S is given; at most KEPT_MAX answers and KEPT_BYTES_MAX are kept,
+all of it taken from the daemon's memory, and given back without anybody's asking.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.memory import ByteBudget
+from kdaemon.send.relayed import Relayed
+
+KEPT_S: Final = 1.0  # an answer is given to others. Ours, 2026-11-28: who polls does so each second
+KEPT_BYTES_MAX: Final = 4 * MIB  # of all answers that are kept; ours
+KEPT_MAX: Final = 256  # answers; ours
+ENTRY_BYTES: Final = KIB  # what an answer takes beside its body; ours
+
+
+class Kept:
+    """Answers of a moment ago, the oldest first."""
+
+    __slots__ = ("_answers", "_memory", "_timer", "byte_count")
+
+    def __init__(self, memory: ByteBudget) -> None:
+        self._memory = memory
+        self._answers: OrderedDict[bytes, tuple[float, Relayed]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None  # runs while anything is kept
+        self.byte_count = 0
+
+    def find(self, key: bytes) -> Relayed | None:
+        kept = self._answers.get(key)
+        if kept is None or kept[0] <= asyncio.get_running_loop().time():
+            return None
+        return kept[1]
+
+    def keep(self, key: bytes, answer: Relayed) -> None:
+        """Unless it is large, or there is no memory. What is old makes room."""
+        byte_count = len(answer.body) + ENTRY_BYTES
+        if byte_count > KEPT_BYTES_MAX // 4:
+            return
+        while self._answers and (
+            self.byte_count + byte_count > KEPT_BYTES_MAX or len(self._answers) >= KEPT_MAX
+        ):
+            self._drop_oldest()
+        if key in self._answers or not self._memory.take(byte_count):
+            return
+        loop = asyncio.get_running_loop()
+        self._answers[key] = loop.time() + KEPT_S, answer
+        self.byte_count += byte_count
+        if self._timer is None:
+            self._timer = loop.call_later(KEPT_S, self._drop_old)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._answers:
+            self._drop_oldest()
+
+    def _drop_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._answers:
+            until_s = next(iter(self._answers.values()))[0]
+            if until_s > loop.time():
+                self._timer = loop.call_at(until_s, self._drop_old)
+                return
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, (_, answer) = self._answers.popitem(last=False)
+        byte_count = len(answer.body) + ENTRY_BYTES
+        self.byte_count -= byte_count
+        self._memory.give(byte_count)

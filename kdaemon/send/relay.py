@@ -1,0 +1,424 @@
+"""Calls of clients that are passed on to the service: one for many askers, in turns, within bounds.
+
+About: when such a call may be made, who shares its answer, and how long anybody waits. Knows an
+operation by its rate and its size; must not know what it says, who may ask it (the door), or how it
+is signed (`client.py`).
+
+A request that asks for what is being asked, or was answered a moment ago (`kept.py`), shares that
+answer, of operations that only look. All others wait in a line for each operation, in which clients
+take turns (`waiting.py`), for the operation's own rate, for one of CALLS_MAX places, and, if the
+operation looks, for a turn of all control calls (`control.py`). A client is told within PATIENCE_S,
+whatever becomes of the call; a call that nobody waits for any more is given up.
+Invariants: each request is told of one outcome, unless it left; refusals are never kept; all memory
+that grows with what clients ask or the service answers is taken from a part of the daemon's budget,
+and bounded besides: PLACES_MAX calls wait, CALLS_MAX of each kind are made.
+Where it sits: door/passthrough.py -> here -> client.py. What is learnt here stays here: the
+daemon's own maps are made of its own questions.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
+from typing import Final, NamedTuple, Protocol
+
+from asyncio_throttle.throttler import Throttler
+
+from kdaemon.base.counters import NotPassedOn, OperationCounters, PassedOnOutcome
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.operations import OTHER_OPERATIONS, READ_BYTES_MAX, OtherOperation
+from kdaemon.base.service import Service
+from kdaemon.send.answers import HasRoom, TooLargeError
+from kdaemon.send.kept import Kept
+from kdaemon.send.relayed import Relayed
+from kdaemon.send.trails import Trails
+from kdaemon.send.waiting import Line, Places
+from kdaemon.settle.verdict import INTERNAL, THROUGHPUT, UNAVAILABLE
+
+log = logging.getLogger("kdaemon.send")
+
+PATIENCE_S: Final = 5.0
+"""Within it a client is told. Ours, 2026-11-28: below the patience of every SDK, of which the KPL's
+is the shortest, 6 s."""
+
+CALLS_MAX: Final = 16
+"""At a time, of all clients: so many that look, and so many that read. Ours, 2026-11-28: each takes
+a connection to the service."""
+
+MEMORY_PART: Final = 8  # of the daemon's memory, one part in so many may be had by all this; ours
+CALL_BYTES: Final = KIB  # what a call holds beside its body; ours
+TOLD_A_TURN: Final = 64  # askers that are told in one turn of the loop: 2 ms; ours, 2026-11-28
+
+
+class PassOn(Protocol):
+    """`ServiceClient.pass_on`."""
+
+    async def __call__(
+        self, operation: str, body: bytes, arn: str | None, bytes_max: int, has_room: HasRoom
+    ) -> Relayed: ...
+
+
+Outcome = Relayed | ServiceError
+"""The service's answer; or an error with code, text and status as the client is to hear them."""
+
+
+class Question(NamedTuple):
+    """What a client asks. `canonical`: the same for all bodies that mean the same. `arn`: of the
+    stream that it names, if by an ARN. `token`: of an earlier answer, from which it goes on.
+    """
+
+    operation: OtherOperation
+    canonical: bytes
+    body: bytes
+    arn: str | None
+    token: str | None = None
+
+
+class Asker:
+    """One request that waits. `leave`: its client has gone; nothing if it was told already."""
+
+    __slots__ = ("_call", "_relay", "_timer", "_told")
+
+    def __init__(self, relay: "Relay", told: Callable[[Outcome], None]) -> None:
+        self._relay = relay
+        self._told: Callable[[Outcome], None] | None = told
+        self._call: _Call | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._told is not None
+
+    def wait_for(self, call: "_Call", patience_s: float) -> None:
+        self._call = call
+        call.askers[self] = None
+        self._timer = asyncio.get_running_loop().call_later(patience_s, self._be_late)
+
+    def leave(self) -> None:
+        self._told = None
+        if self._timer is not None:
+            self._timer.cancel()
+        call, self._call = self._call, None
+        if call is not None:
+            call.askers.pop(self, None)
+            if not call.askers:
+                self._relay.give_up(call)
+
+    def tell(self, outcome: Outcome) -> None:
+        """Once; nothing if it left."""
+        told = self._told
+        self._call = None
+        self.leave()
+        if told is None:
+            return
+        try:
+            told(outcome)
+        except Exception:  # a defect of ours: others wait for the same answer
+            log.exception("an answer that was passed on could not be given")
+
+    def _be_late(self) -> None:
+        call = self._call
+        assert call is not None, "who was told has no timer"
+        outcome = self._relay.late(call)
+        told, self._told = self._told, None
+        self.leave()
+        if told is not None:
+            told(outcome)
+
+
+class _Call:
+    """One call, waiting or made. `charge`: memory that is taken for it."""
+
+    __slots__ = ("askers", "charge", "key", "question", "task")
+
+    def __init__(self, key: bytes, question: Question, charge: int) -> None:
+        self.key = key
+        self.question = question
+        self.charge = charge
+        self.askers: dict[Asker, None] = {}
+        self.task: asyncio.Task[None] | None = None  # None: it waits
+
+
+class _Lane:
+    """One operation: its calls that wait, and its rate."""
+
+    __slots__ = ("counters", "granting", "line", "operation", "throttler")
+
+    def __init__(self, operation: OtherOperation, places: Places) -> None:
+        self.operation = operation
+        self.line: Line[_Call] = Line(places)
+        rate = operation.calls_per_second
+        self.throttler = None if rate is None else Throttler(rate, period=1.0)
+        self.granting: asyncio.Task[None] | None = None  # runs while a call waits
+        self.counters = OperationCounters()
+
+
+class Relay:
+    """One for the daemon and its service. In the loop's thread only."""
+
+    def __init__(
+        self,
+        pass_on: PassOn,
+        turn: Callable[[], Awaitable[None]],
+        service: Service,
+        memory: ByteBudget,
+        operations: Iterable[str],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """`turn`: waits for the quota of control calls. `operations`: those that may be asked."""
+        self._pass_on = pass_on
+        self._turn = turn
+        self._service = service
+        # One of the largest answers fits in any case, where memory has room for two.
+        bytes_max = max(
+            memory.bytes_max // MEMORY_PART, min(READ_BYTES_MAX + MIB, memory.bytes_max // 2)
+        )
+        self._memory = ByteBudget(bytes_max, memory)
+        self._patience_s = patience_s
+        self._waiting = Places()
+        self._lanes = {
+            name: _Lane(OTHER_OPERATIONS[name], self._waiting) for name in dict.fromkeys(operations)
+        }
+        self._calls: dict[bytes, _Call] = {}  # of operations that are shared: to be found by others
+        self._looks, self._reads = asyncio.Semaphore(CALLS_MAX), asyncio.Semaphore(CALLS_MAX)
+        self._made: dict[asyncio.Task[None], _Call] = {}  # calls that are under way
+        self._kept = Kept(self._memory)
+        self._trails = Trails()
+        self.others = OperationCounters()  # of operations that may not be asked
+
+    @property
+    def counters(self) -> dict[str, OperationCounters]:
+        """By operation; under "other" those that are not passed on."""
+        return {name: lane.counters for name, lane in self._lanes.items()} | {"other": self.others}
+
+    @property
+    def waiting_count(self) -> int:
+        """Calls that wait for their turn."""
+        return sum(len(lane.line) for lane in self._lanes.values())
+
+    @property
+    def call_count(self) -> int:
+        """Calls that are made now."""
+        return len(self._made)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of answers that are kept for others."""
+        return self._kept.byte_count
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        return tuple(self._lanes)
+
+    def allows(self, operation: OtherOperation) -> bool:
+        return operation.name in self._lanes
+
+    def counters_of(self, operation: OtherOperation) -> OperationCounters:
+        lane = self._lanes.get(operation.name)
+        return self.others if lane is None else lane.counters
+
+    def ask(self, question: Question, client: int, told: Callable[[Outcome], None]) -> Asker:
+        """Asks the service, or finds what it said a moment ago. `told` hears of it once, at once or
+        later; never after the asker left. `client`: a number of its own, for clients take turns.
+        """
+        lane = self._lanes[question.operation.name]
+        asker = Asker(self, told)
+        if question.arn is None and question.token is not None:
+            question = question._replace(arn=self._trails.find(question.token))
+        key = sha256(b"%b %b" % (question.operation.name.encode(), question.canonical)).digest()
+        is_shared = question.operation.is_shared
+        kept = self._kept.find(key) if is_shared else None
+        if kept is not None:
+            lane.counters.shared += 1
+            asker.tell(kept)
+            return asker
+        call = self._calls.get(key) if is_shared else None
+        if call is not None:
+            lane.counters.shared += 1
+            if call.task is None:  # it may come to its turn sooner by this client's
+                lane.line.put(client, call)
+            asker.wait_for(call, self._patience_s)
+            return asker
+        call = self._begin(lane, key, question, client)
+        if call is None:
+            lane.counters.refused[NotPassedOn.FULL] += 1
+            asker.tell(self._full(lane.operation))
+        else:
+            asker.wait_for(call, self._patience_s)
+        return asker
+
+    def give_up(self, call: _Call) -> None:
+        """Nobody waits for it any more, nor should anybody who comes."""
+        self._unlist(call)
+        if call.task is not None:
+            call.task.cancel()
+        else:
+            self._lanes[call.question.operation.name].line.remove(call)
+            self._give_back(call)
+
+    def late(self, call: _Call) -> ServiceError:
+        """What an asker hears whose time is over."""
+        operation = call.question.operation
+        self._lanes[operation.name].counters.refused[NotPassedOn.LATE] += 1
+        if call.task is None:
+            return self._full(operation)
+        self._unlist(call)  # it hangs: who comes now is not to wait for it
+        text = f"The service did not answer {operation.name} within {self._patience_s:g} s."
+        return ServiceError(UNAVAILABLE, text, status=503)
+
+    async def aclose(self) -> None:
+        """Ends every call; nobody is told any more."""
+        tasks = [lane.granting for lane in self._lanes.values() if lane.granting is not None]
+        for task in tasks:
+            task.cancel()
+        tasks += self._made
+        waiting = [call for lane in self._lanes.values() for call in lane.line]
+        for call in (*waiting, *self._made.values()):
+            for asker in list(call.askers):
+                asker.leave()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._kept.close()
+
+    # A call's life
+
+    def _begin(self, lane: _Lane, key: bytes, question: Question, client: int) -> _Call | None:
+        """A call that waits; None: there is no place or no memory for it."""
+        charge = len(question.body) + CALL_BYTES
+        if not self._memory.take(charge):
+            return None
+        call = _Call(key, question, charge)
+        if not lane.line.put(client, call):
+            self._memory.give(charge)
+            return None
+        if question.operation.is_shared:
+            self._calls[key] = call
+        if lane.granting is None:
+            lane.granting = asyncio.create_task(
+                self._grant(lane), name=f"{question.operation.name} for clients"
+            )
+        return call
+
+    async def _grant(self, lane: _Lane) -> None:
+        """Lets one call of this operation go at a time; which one is decided when it may."""
+        places = self._reads if lane.operation.is_read else self._looks
+        try:
+            while lane.line:
+                if lane.throttler is not None:
+                    await lane.throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
+                await places.acquire()
+                call = None
+                try:
+                    if lane.throttler is not None:
+                        await self._turn()
+                    call = lane.line.next()
+                finally:
+                    if call is None:  # they have gone, or we are cancelled
+                        places.release()
+                if call is not None:
+                    self._start(lane, call, places)
+        finally:
+            lane.granting = None
+
+    def _start(self, lane: _Lane, call: _Call, places: asyncio.Semaphore) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            """Also of a task that was cancelled before its first step."""
+            del self._made[task]
+            self._unlist(call)
+            self._give_back(call)
+            places.release()
+
+        name = f"{lane.operation.name} passed on"
+        call.task = asyncio.create_task(self._make(lane, call), name=name)
+        self._made[call.task] = call
+        call.task.add_done_callback(ended)
+
+    async def _make(self, lane: _Lane, call: _Call) -> None:
+        """Makes the call, and tells who waits."""
+        taken_bytes = 0
+
+        def has_room(byte_count: int) -> bool:
+            nonlocal taken_bytes
+            if not self._memory.take(byte_count):
+                return False
+            taken_bytes += byte_count
+            return True
+
+        question, operation = call.question, call.question.operation
+        try:
+            outcome: Outcome
+            try:
+                outcome = await self._pass_on(
+                    operation.name,
+                    question.body,
+                    question.arn,
+                    operation.answer_bytes_max,
+                    has_room,
+                )
+            except ServiceError as error:
+                outcome = self._told_of(lane, error)
+            except asyncio.CancelledError:
+                lane.counters.calls[PassedOnOutcome.FAILED] += 1
+                raise
+            except Exception:  # a defect of ours, or something that nobody foresaw
+                log.exception("%s could not be passed on", operation.name)
+                text = "kdaemon failed to pass this on; its log says why."
+                outcome = ServiceError(INTERNAL, text, status=500)
+            lane.counters.calls[_outcome_of(outcome)] += 1
+            self._unlist(call)  # who comes now asks anew, or finds what is kept
+            if isinstance(outcome, Relayed) and outcome.status == 200:
+                if operation.is_shared:
+                    self._kept.keep(call.key, outcome)
+                if question.arn is not None:
+                    self._trails.note(outcome.body, question.arn)
+            for number, asker in enumerate(list(call.askers), 1):
+                asker.tell(outcome)
+                if not number % TOLD_A_TURN:
+                    await asyncio.sleep(0)
+        finally:
+            self._memory.give(taken_bytes)
+
+    def _unlist(self, call: _Call) -> None:
+        if self._calls.get(call.key) is call:
+            del self._calls[call.key]
+
+    def _give_back(self, call: _Call) -> None:
+        charge, call.charge = call.charge, 0
+        self._memory.give(charge)
+
+    # What is told where the service did not say it
+
+    def _full(self, operation: OtherOperation) -> ServiceError:
+        code = self._service.look_throttle
+        if operation.is_read:
+            code = THROUGHPUT
+        text = (
+            f"Rate exceeded: too many calls wait to be passed on, or the quota of {operation.name}"
+            " is used up. Ask less often, or raise send.control_calls_per_second."
+        )
+        return ServiceError(code, text, status=400)
+
+    def _told_of(self, lane: _Lane, error: ServiceError) -> ServiceError:
+        """No answer, none of the service's, or too large a one."""
+        name = lane.operation.name
+        if isinstance(error, TooLargeError):
+            if not error.has_room:
+                lane.counters.refused[NotPassedOn.FULL] += 1
+                return self._full(lane.operation)
+            lane.counters.refused[NotPassedOn.TOO_LARGE] += 1
+            text = (
+                f"The answer to {name} has more than {lane.operation.answer_bytes_max} bytes, which"
+                " is as much as kdaemon passes on: ask for less at a time (Limit, MaxResults)."
+            )
+            return ServiceError("InvalidArgumentException", text, status=400)
+        text = f"{name} was passed on without an answer of the service: {error.code}: "
+        return ServiceError(UNAVAILABLE, text + error.message, status=503)
+
+
+def _outcome_of(outcome: Outcome) -> PassedOnOutcome:
+    if isinstance(outcome, ServiceError):
+        return PassedOnOutcome.FAILED
+    if outcome.status == 200:
+        return PassedOnOutcome.ANSWERED
+    return PassedOnOutcome.REFUSED if outcome.status < 500 else PassedOnOutcome.FAILED

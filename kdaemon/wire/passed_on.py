@@ -1,0 +1,117 @@
+"""The body of a request that is passed on to the service, read no further than need be. Pure.
+
+What the service will make of it is the service's to say: members that are not known here go as they
+came. Here the body is bounded, held to JSON that says one thing only, and asked which stream it
+names, because that decides where it goes and who may ask. Knows no stream's state and no answer.
+Invariant: time and memory are in proportion to a body of at most BODY_BYTES_MAX; lengths are looked
+at before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as doubles).
+Where it sits: `envelope.py` -> door/passthrough.py: read_asked -> send/relay.py.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from kdaemon.base.limits import KIB
+from kdaemon.base.names import ARN_CHARACTERS_MAX, parse_arn
+from kdaemon.base.operations import ARN_MEMBERS
+from kdaemon.wire.explain import UNREADABLE, reason_of, stream_problems
+from kdaemon.wire.refusals import ApiError, api_error, echo, validation_error
+
+BODY_BYTES_MAX = 64 * KIB
+"""Ours, 2026-11-28: an iterator, the longest that a request has, takes 0.5 KiB; a token 1 MiB [M],
+of which nobody has seen more than some KiB."""
+
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Asked(NamedTuple):
+    """`canonical`: the members in one form. `spellings`: all that streams are called by; two of
+    them are one stream, or the service will refuse. `arn`: of the stream, where an ARN names it or
+    what is its own; it decides where the call goes. `token`: what an earlier answer gave, to go on
+    from there; it may stand for the stream.
+    """
+
+    canonical: bytes
+    spellings: tuple[str, ...]
+    arn: str | None
+    token: str | None
+
+
+class _RepeatedError(Exception):
+    """A member is there twice."""
+
+
+def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
+    """What a body asks for. Raises ApiError. `is_stream_name_free`: names are paths."""
+    if not body:
+        raise _unread("The request has no body.")
+    if len(body) > BODY_BYTES_MAX:
+        text = f"The body of this operation may have {BODY_BYTES_MAX} bytes; it has {len(body)}."
+        raise _unread(text)
+    try:
+        members = _decode(body)
+        json.loads(
+            body, object_pairs_hook=_once, parse_int=str, parse_float=str, parse_constant=str
+        )
+    except UNREADABLE as error:
+        reason = reason_of(error)
+    except _RepeatedError as error:
+        raise _unread(
+            f"The member {echo(str(error))} is there twice: one of its two values would be lost."
+        ) from None
+    else:
+        name, given = _text(members, "StreamName"), _text(members, "StreamARN")
+        if name is not None or given is not None:
+            _check_names(name, given, is_stream_name_free=is_stream_name_free)
+        arns = _arns(members)
+        spellings = dict.fromkeys(each for each in (name, given, *arns) if each is not None)
+        token = _text(members, "NextToken") or _text(members, "ShardIterator")
+        return Asked(_encode(members), tuple(spellings), arns[0] if arns else None, token)
+    raise _unread(f"The body cannot be read as a JSON object: {reason}.")
+
+
+def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool) -> None:
+    problems = list(stream_problems(name, arn, is_stream_name_free=is_stream_name_free))
+    if problems:
+        error = validation_error(problems)
+        error.record_count = 0
+        raise error
+
+
+def _arns(members: Mapping[str, object]) -> list[str]:
+    """Of streams: what follows the name, in the ARN of a consumer, is left out. What is no ARN of
+    a stream or of what is a stream's own (a channel's, say) is none of ours to look at.
+    """
+    found = []
+    for member in ARN_MEMBERS:
+        text = _text(members, member)
+        if text is not None and len(text) <= ARN_CHARACTERS_MAX:
+            arn = parse_arn("/".join(text.split("/", 2)[:2]))
+            found += [] if arn is None else [arn.text]
+    return found
+
+
+def _text(members: Mapping[str, object], name: str) -> str | None:
+    value = members.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _unread(f"{name} must be a string.")
+    return value
+
+
+def _unread(text: str) -> ApiError:
+    return api_error("SerializationException", text, record_count=0)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _RepeatedError(name)
+            seen.add(name)
+    return found

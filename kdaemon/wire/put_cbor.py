@@ -1,0 +1,263 @@
+"""The bodies of PutRecord and PutRecords in CBOR. Pure.
+
+The other encoding of `put.py`: the same members give the same request or the same refusal, since
+both fill `shapes.py`, are explained by `explain.py` and checked by `limits.py`. Records that are
+laid out as SDKs lay them out are read in a loop of few instructions; any other body is read to
+plain values (`cbor.py`, which bounds them), which are converted and checked by type.
+
+Invariant: nothing of a request that is refused is taken; a body is read twice at most.
+Where it sits: `put.py` has it in its table of forms.
+
+As in JSON, a member that is there twice is refused, and data may be a text of base64.
+"""
+
+from io import BytesIO
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from kdaemon.base.limits import RECORDS_PER_CALL_MAX
+from kdaemon.base.record import Record
+from kdaemon.base.steps import Steps, at_once
+from kdaemon.wire import cbor
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX
+from kdaemon.wire.explain import explain_value, reason_of
+from kdaemon.wire.limits import PutLimits, PutRequest, check, error_of
+from kdaemon.wire.refusals import ApiError, Encoding, api_error, echo
+from kdaemon.wire.shapes import (
+    OpenPutRecord,
+    OpenPutRecords,
+    request_of,
+    single_request_of,
+    with_empty_key,
+    with_empty_keys,
+)
+
+W = TypeVar("W", OpenPutRecord, OpenPutRecords)
+
+
+def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
+    """Reads the body of a PutRecords request. Raises ApiError; nothing of it is taken then."""
+    return at_once(read_put_records(body, limits))
+
+
+def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
+    """The same, in steps of a large body."""
+    is_large = len(body) > AT_ONCE_BYTES_MAX
+    try:
+        request = _read_ordinary(body)
+        hash_keys: list[str | None] = []
+        if is_large:
+            yield
+        if request is None:
+            found, repeated = _read_any(body, OpenPutRecords, limits)
+            if is_large:
+                yield
+            wire = with_empty_keys(found)
+            hash_keys = [record.explicit_hash_key for record in wire.Records]
+            keys = [record.partition_key for record in wire.Records]
+            request = request_of(wire, "".join(keys), keys.count(""), limits)
+            _refuse_repeat(request, repeated)
+        check(request, limits, hash_keys)
+    except ApiError as error:
+        error.encoding = Encoding.CBOR
+        raise
+    return request
+
+
+def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
+    """Reads the body of a PutRecord request. Raises ApiError."""
+    return at_once(read_put_record(body, limits))
+
+
+def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
+    """The same, in steps of a large body."""
+    try:
+        found, repeated = _read_any(body, OpenPutRecord, limits)
+        if len(body) > AT_ONCE_BYTES_MAX:
+            yield
+        wire = with_empty_key(found)
+        request = single_request_of(wire, limits)
+        _refuse_repeat(request, repeated)
+        hash_key = wire.ExplicitHashKey
+        check(request, limits, () if hash_key is None else (hash_key,))
+    except ApiError as error:
+        error.encoding = Encoding.CBOR
+        raise
+    return request
+
+
+# --- as SDKs write it
+
+
+class _Head(msgspec.Struct):
+    """The members beside `Records`."""
+
+    StreamName: str | None = None
+    StreamARN: str | None = None
+    StreamId: str | None = None
+    DryRun: bool | None = None
+
+
+class _Layout(NamedTuple):
+    """How records of data and key stand in a row.
+
+    `begin`: before the head of the first one's data; `end`: after its key. `data_heads`: the end of
+    one record and the begin of the next with the first byte of the data's head -> the data's
+    length, or how many bytes have it, negative.
+    """
+
+    begin: bytes
+    end: bytes
+    data_heads: dict[bytes, int]
+
+
+def _layout(begin: bytes, end: bytes) -> _Layout:
+    begin += cbor.text("Data")
+    return _Layout(begin, end, _heads(end + begin, 0x40, 4))
+
+
+def _heads(before: bytes, kind: int, width_max: int) -> dict[bytes, int]:
+    """What stands before a string, with the first byte of its head -> its length, or the width of
+    its length, negative.
+    """
+    short = {before + bytes((kind + length,)): length for length in range(24)}
+    long = {1: 0x18, 2: 0x19, 4: 0x1A}
+    return short | {
+        before + bytes((kind + info,)): -width for width, info in long.items() if width <= width_max
+    }
+
+
+_LAYOUTS = (
+    _layout(b"\xbf", b"\xff"),  # the AWS SDKs for Java, v1 and v2: maps end with a break
+    _layout(b"\xa2", b""),  # with their length
+)
+_KEY_HEADS = _heads(cbor.text("PartitionKey"), 0x60, 1)  # longer ones may be too long
+del _KEY_HEADS[cbor.text("PartitionKey") + b"\x60"]  # an empty key is none
+_KEY_HEAD_BYTES = len(cbor.text("PartitionKey")) + 1
+
+
+class _Rows(NamedTuple):
+    """Records and the bytes of each, which the wire says: data and key in UTF-8."""
+
+    records: list[Record]
+    sizes: list[int]
+
+
+def _read_ordinary(body: bytes) -> PutRequest | None:
+    """A request whose records all have data and key, in this order, and nothing else. None: it is
+    another, or no request at all. Raises ApiError for what is no CBOR.
+    """
+    rows: _Rows | None = None
+    members: dict[str, object] = {}
+    try:
+        reader = cbor.Reader(body)
+        major, count = reader.read_head()
+        if major != cbor.MAP:
+            return None
+        done = 0
+        while not reader.ends(count, done):
+            done += 1
+            name = reader.read_name()
+            if name in members or (name == "Records" and rows is not None):
+                return None
+            if name != "Records":
+                members[name] = reader.read(1)
+                continue
+            rows = _read_rows(reader)
+            if rows is None:
+                return None
+        reader.end()
+        if rows is None:
+            return None
+        head = msgspec.convert(members, _Head)
+    except (UnicodeDecodeError, IndexError, msgspec.ValidationError):
+        return None
+    except cbor.CborError as error:
+        refusal = api_error("SerializationException", error.text)
+    else:
+        records, sizes = rows
+        is_dry_run = head.DryRun is True
+        return PutRequest(head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run)
+    raise refusal
+
+
+def _read_rows(reader: cbor.Reader) -> _Rows | None:
+    """The value of `Records`, up to its end; None if one record is laid out in another way, or
+    there are too many. Raises IndexError and UnicodeDecodeError for what it is not made for.
+    """
+    major, count = reader.read_head()
+    if major != cbor.LIST:
+        return None
+    at, body = reader.at, reader.body
+    layout = next((each for each in _LAYOUTS if body.startswith(each.begin, at)), None)
+    if layout is None:
+        return None
+    begin, end, data_heads = layout
+    rest = BytesIO(body)
+    rest.seek(at)
+    read, width = rest.read, len(begin) + len(end) + 1
+    key_heads, key_head_bytes = _KEY_HEADS, _KEY_HEAD_BYTES
+    rows = _Rows([], [])
+    add, add_size = rows.records.append, rows.sizes.append
+    key, key_size = b"", 0
+    found = end + read(len(begin) + 1)
+    for _ in range(RECORDS_PER_CALL_MAX):
+        size = data_heads.get(found)
+        if size is None:
+            break
+        if size < 0:
+            size = read(1)[0] if size == -1 else int.from_bytes(read(-size))
+        data = read(size)
+        key_size = key_heads.get(read(key_head_bytes), 0)
+        if key_size < 0:
+            key_size = read(1)[0]
+        if not key_size:  # the key is none, or the data was cut off
+            return None
+        key = read(key_size)
+        add(Record(data, key.decode()))
+        add_size(size + key_size)
+        found = read(width)
+    if not key or len(key) != key_size or not found.startswith(end):
+        return None  # the last key was cut off; one before it has another record behind
+    reader.at = rest.tell() - len(found) + len(end)
+    is_whole = reader.ends(count, len(rows.records)) and count in (len(rows.records), cbor.OPEN)
+    return rows if is_whole else None
+
+
+# --- as anybody may write it
+
+
+def _read_any(body: bytes, shape: type[W], limits: PutLimits) -> tuple[W, str | None]:
+    """Any request, and the member that is there twice, if one is. Raises ApiError."""
+    is_single = shape is OpenPutRecord
+    try:
+        value = cbor.decode(body)
+    except cbor.CborError as error:
+        refusal = api_error("SerializationException", error.text)
+    else:
+        try:
+            return msgspec.convert(value, shape), _repeated(value, is_single=is_single)
+        except msgspec.ValidationError as error:
+            reason = reason_of(error)
+        refusal = explain_value(
+            value,
+            reason,
+            len(body),
+            is_single=is_single,
+            is_stream_name_free=limits.is_stream_name_free,
+        )
+    raise refusal
+
+
+def _repeated(value: object, *, is_single: bool) -> str | None:
+    """The member that a request or one of its records names twice."""
+    assert isinstance(value, dict), "it was converted"
+    objects = [value] if is_single else [value, *value["Records"]]
+    return next((each.name for each in objects if isinstance(each, cbor.Repeating)), None)
+
+
+def _refuse_repeat(request: PutRequest, name: str | None) -> None:
+    if name is not None:
+        text = f"The member {echo(name)} is there twice: one of its two values would be lost."
+        raise error_of(request, api_error("SerializationException", text))
