@@ -11,7 +11,7 @@ from kdaemon import daemon
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
-from kdaemon.send import control
+from kdaemon.send import control, kept, relay, trails, waiting
 from kdaemon.streams import owner, registry, stream
 from kdaemon.wire import envelope, line_buffer, lines, rejections
 
@@ -125,6 +125,14 @@ BOUNDS = [
     ("10,000 spellings", registry.SPELLINGS_MAX, 10_000),
     ("half of it for unlisted streams", registry.UNLISTED_PART, 2),
     ("for unlisted streams 64", control.UNLISTED_WAITING_MAX, 64),
+    ("64 wait, of one client as many as are left", waiting.PLACES_MAX, 64),
+    ("16 looks and 16 reads are made", relay.CALLS_MAX, 16),
+    ("an eighth of `memory_bytes_max`, with their answers; 5 s", relay.MEMORY_PART, 8),
+    ("an eighth of `memory_bytes_max`, with their answers; 5 s", relay.PATIENCE_S, 5.0),
+    ("256, 4 MiB, a second", kept.KEPT_MAX, 256),
+    ("256, 4 MiB, a second", kept.KEPT_BYTES_MAX, 4 * MIB),
+    ("256, 4 MiB, a second", kept.KEPT_S, 1.0),
+    ("1,024 tokens", trails.TRAILS_MAX, 1_024),
     ("5,000 lines, 1 MiB", log_queue.LINES_MAX, 5_000),
     ("5,000 lines, 1 MiB", log_queue.BYTES_MAX, MIB),
     ("the admin listener's 64 connections", daemon.ADMIN_LIMITS.connections_max, 64),
