@@ -312,7 +312,7 @@ async def test_every_line_is_sent_once_in_order_and_acknowledged(tmp_path: Path)
     recorder = Recorder()
     async with daemon(tmp_path, recorder) as socket:
         totals = await put_unix(file, socket)
-    assert recorder.setup == {"stream": "s", "acknowledge": "delivered"}
+    assert recorder.setup == {"stream": "s", "acknowledge": "delivered", "lines": "envelope"}
     assert [line["data"] for line in recorder.lines] == [f"line {n}" for n in range(5_000)]
     assert counts(totals) == (5_000, 5_000, 0, 0)
 
