@@ -35,7 +35,7 @@ from kdaemon.door.line_forms import Asked
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.transports import Presence, Probe, presence
+from kdaemon.http.transports import Presence, Probe, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
 from kdaemon.wire.line_form import ENVELOPE, LineForm
@@ -105,6 +105,7 @@ class NdjsonSession(asyncio.Protocol):
         self._stream = None if own is None else own.spelling
         self._acknowledge: Acknowledge | None = None
         self._is_silent = own is not None  # nothing is answered
+        self._is_stopped = False  # its client was told to write no more
         self._is_set_up = own is not None  # the first line was read
         self._form = ENVELOPE if own is None else own.form
         self._buffer = LineBuffer()
@@ -171,7 +172,8 @@ class NdjsonSession(asyncio.Protocol):
         """The client sends no more: its last line may lack a newline, and answers still go out."""
         self._has_eof = True
         if self._state is State.READING:
-            self._buffer.finish()
+            if not self._is_stopped:  # else it was cut off in the middle of a line
+                self._buffer.finish()
             self._drop_unfinished()
             self._move(State.ENDED)
             self._go_on_in_turn()
@@ -610,8 +612,14 @@ class NdjsonSession(asyncio.Protocol):
         self._transport.close()
 
     def close_if_idle(self) -> None:
-        """Takes no more input; what was read is settled and told, then the connection ends."""
-        if self._state is State.READING:
+        """Takes no more input; what was read is settled and told, then the connection ends. Who is
+        told nothing takes what was written for taken: so that is read to its end.
+        """
+        if self._state is not State.READING:
+            return
+        if self._is_silent and stop_other_side(self._transport):
+            self._is_stopped = True
+        else:
             self._drop_unfinished()
             self._move(State.ENDED)
             self._pump()
