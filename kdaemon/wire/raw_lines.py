@@ -26,7 +26,7 @@ from kdaemon.base.limits import (
 )
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
-from kdaemon.wire.json_field import field_at, text_of
+from kdaemon.wire.json_field import field_at
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Lines, Parsed
 from kdaemon.wire.rejections import Problems
@@ -112,24 +112,24 @@ class _RawReader:
             records = [Record(text, "") for text in texts]
             sizes = [len(text) + SPREAD_KEY_BYTES for text in texts]
         else:
-            values = self._key.find(texts, block)
-            keys = ["" if value is None else _key_of(text_of(value)) for value in values]
+            keys = [text or "" for text in self._key.find(texts, block)]
+            key_bytes = list(map(len, keys))
+            if max(key_bytes) > KEY_BYTES_MAX // 4 or not "".join(keys).isascii():
+                keys = list(map(_key_of, keys))
+                key_bytes = [len(key.encode()) for key in keys]
             records = list(map(Record, texts, keys))
             sizes = [
-                len(text) + (len(key.encode()) or SPREAD_KEY_BYTES)
-                for text, key in zip(texts, keys, strict=True)
+                len(text) + (key or SPREAD_KEY_BYTES)
+                for text, key in zip(texts, key_bytes, strict=True)
             ]
-            parsed.without_key = keys.count("")
+            parsed.without_key = key_bytes.count(0)
         lines = Lines(records, sizes, numbers)
         if self._stream is None:
             parsed.by_stream[stream] = lines
             return parsed
         if len(block) > MIB:
             yield
-        told = [
-            None if value is None else self._routes.get(text_of(value) or "")
-            for value in self._stream.find(texts, block)
-        ]
+        told = [self._routes.get(text or "") for text in self._stream.find(texts, block)]
         parsed.without_stream = told.count(None)
         parsed.by_stream = _sorted_out(lines, (each or stream for each in told))
         return parsed
@@ -148,10 +148,8 @@ def _sorted_out(lines: Lines, streams: Iterable[str | None]) -> dict[str | None,
     return by_stream
 
 
-def _key_of(text: str | None) -> str:
-    """The partition key that a field tells; "": none."""
-    if not text:
-        return ""
+def _key_of(text: str) -> str:
+    """The partition key that a field tells."""
     if len(text) <= KEY_BYTES_MAX // 4:  # a character has four bytes at most
         return text
     key = text.encode()

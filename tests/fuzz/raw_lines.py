@@ -6,6 +6,7 @@ the rest is what a client sends.
 
 import json
 import random
+import re
 from typing import Any
 
 from kdaemon.base.admission import FRAME_HELD_BYTES, frame_held_bytes
@@ -80,6 +81,8 @@ def one_input(data: bytes) -> None:
     assert {number: record.data for number, _, record in found} == wanted
     assert len(found) == len(wanted), "a line is there twice"
     for _, stream, record in found:
+        if _has_half_a_pair(record.data):  # of surrogates: Python reads it, the decoder may not
+            continue
         assert record.partition_key == _key(_look_up(record.data, names) if names else None)
         assert stream == _ROUTES.get(_look_up(record.data, ("to",)) or "", "s")
         assert len(record.partition_key.encode()) <= KEY_BYTES_MAX
@@ -132,6 +135,17 @@ def _look_up(line: bytes, names: tuple[str, ...]) -> str | None:
     except UnicodeEncodeError:
         return None
     return str(value)
+
+
+def _has_half_a_pair(line: bytes) -> bool:
+    for text in re.findall(rb'"(?:[^"\\]|\\.)*"', line) if b"\\u" in line else []:
+        try:
+            json.loads(text).encode()
+        except UnicodeEncodeError:
+            return True
+        except ValueError:
+            continue
+    return False
 
 
 class _Number(str):
