@@ -60,6 +60,15 @@ class Field:
             joined = b"\n".join([text for text in found if text is not None])
         return self._last.texts(found, joined)
 
+    def value(self, text: bytes) -> bytes | None:
+        """What one text has there, as its JSON is written; None: nothing, or not once."""
+        found: Text | None = text
+        for member in (*self._outer, self._last):
+            if found is None:
+                return None
+            (found,) = member.values([found], bytes(found))
+        return None if found is None else bytes(found)
+
 
 @lru_cache(READERS_MAX)
 def field_at(names: tuple[str, ...]) -> Field:
@@ -67,7 +76,8 @@ def field_at(names: tuple[str, ...]) -> Field:
     return Field(names)
 
 
-def _text_of(value: Text) -> str | None:
+def text_of(value: Text) -> str | None:
+    """The same of one value, as JSON has it."""
     raw = bytes(value)
     first = raw[:1]
     if first == b'"':
@@ -111,7 +121,7 @@ class _Member:
             found = [None if text is None else decode(text).value for text in texts]
         except UNREADABLE:
             values = self.values(texts, joined)
-            return [None if value is None else _text_of(value) for value in values]
+            return [None if value is None else text_of(value) for value in values]
         self._drop_doubtful(found, texts, joined)
         return found
 

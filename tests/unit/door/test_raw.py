@@ -320,6 +320,17 @@ async def test_the_shortest_lines_are_taken_in_blocks_that_memory_bounds(place: 
     assert place.streams.memory.bytes_taken == engine.ledger.held_bytes
 
 
+async def test_a_large_body_gives_back_what_was_reserved_for_it(place: Place) -> None:
+    lines = [b'{"to":"plain","id":%d}' % n if n % 3 else b"text" for n in range(20_000)]
+    headers = {"X_Kdaemon_Partition_Key_Field": "id", "X_Kdaemon_Acknowledge": "accepted"}
+    answer = await place.post("routed", b"\n".join(lines), **headers)
+    assert (answer.status, answer.body["acknowledged"]) == (200, 20_000)
+    engines = dict(place.streams.engines())
+    assert [engines[name].counters.accepted for name in ("plain", "routed")] == [13_333, 6_667]
+    held = sum(engine.ledger.held_bytes for engine in engines.values())
+    assert place.streams.memory.bytes_taken == held
+
+
 # A stream's own socket
 
 
