@@ -2,14 +2,15 @@ r"""One field of many JSON texts, looked up by its path without reading the rest
 
 The decoder skips, in C, what the path does not name. It keeps the last of two members with one
 name, and so a value is taken only where the name is certainly there once: a value of two says
-nothing. The proof costs one count of the name over all texts together; only texts that it leaves
-in doubt are looked at closer, and those that stay in doubt (see `_is_once`) have no value.
+nothing. The proof costs one search for the name over all texts together, however it is spelt there;
+only texts that it leaves in doubt are looked at closer, and those that stay in doubt (`_is_once`)
+have no value.
 
-Invariant: for every text, whatever it is, there is a value or none; nothing is raised.
-Where it sits: `raw_lines.py` looks up keys and streams here.
+Invariant: for every text, whatever it is, there is a value or none; nothing is raised; which one
+depends on that text alone.
+Where it sits: `raw_lines.py` looks up keys and streams here, and `put/lines.py` keys.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,7 +18,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kdaemon.base.limits import KIB
 from kdaemon.wire.explain import UNREADABLE
 
 Raw = msgspec.Raw
@@ -28,15 +28,10 @@ COLONS_MAX = 20_000
 """A text with more of them is not looked at closer: its name is taken for repeated. Ours,
 2026-11-28: taking an object of so many members apart takes 4 ms."""
 
-SPELT_BYTES_MAX = 64 * KIB
-"""A longer text whose names are written with escapes is not looked at closer: that is done in plain
-Python, 1.5 ms for this much. Ours, 2026-11-28."""
-
 READERS_MAX = 256  # fields that are kept ready, of the configuration and of clients; ours
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Field:
@@ -91,14 +86,12 @@ def text_of(value: Text) -> str | None:
 class _Member:
     """One name of the path."""
 
-    __slots__ = ("_decode", "_decode_string", "_escape", "_name", "_quoted")
+    __slots__ = ("_decode", "_decode_string", "_plain", "_spelt")
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        # A pattern is found at twice the speed of bytes.count.
-        self._quoted = re.compile(re.escape(_encode(name)))
-        # What another spelling of the name has in it.
-        self._escape = re.compile(rb"\\" if "/" in name else rb"\\u")
+        # Patterns are found at twice the speed of bytes.count.
+        self._plain = re.compile(re.escape(b'"%b"' % name.encode()))
+        self._spelt = re.compile(b'"%b"' % b"".join(map(_spellings, name)))
         self._decode = _decoder(name, Raw)
         self._decode_string = _decoder(name, str)
 
@@ -137,17 +130,19 @@ class _Member:
     ) -> None:
         """Leaves what is certainly there once: all of it, if the name is not there more often."""
         count = len([at for at in found if at is not None])  # to compare with None is dearer
-        is_spelt = b"\\" in joined and self._escape.search(joined) is not None
-        if is_spelt or len(self._quoted.findall(joined)) != count:
+        name = self._spelt if b"\\" in joined else self._plain
+        if len(name.findall(joined)) != count:
             for at, text in enumerate(texts):
                 if found[at] is not None and text is not None and not self._is_once(bytes(text)):
                     found[at] = None
 
     def _is_once(self, text: bytes) -> bool:
-        """Whether an object that has the member certainly has it once."""
-        count = len(self._quoted.findall(text))
-        escapes = len(self._escape.findall(text)) if b"\\" in text else 0
-        if count == 1 and not escapes:
+        """Whether an object that has the member certainly has it once. In doubt are those that have
+        another member twice, or the name within another one, in quotes; and very large ones.
+        """
+        name = self._spelt if b"\\" in text else self._plain
+        count = len(name.findall(text))
+        if count == 1:
             return True
         if text.count(b":") > COLONS_MAX:
             return False
@@ -155,33 +150,22 @@ class _Member:
         try:
             values = b"\n".join(_decode_members(text).values())
         except UNREADABLE:  # a name that is no text
-            pass
-        else:
-            own = count - len(self._quoted.findall(values))
-            if own == 1 and escapes == len(self._escape.findall(values)):
-                return True
-        return len(text) <= SPELT_BYTES_MAX and self._count(text) == 1
+            return False
+        return count - len(name.findall(values)) == 1
 
-    def _count(self, text: bytes) -> int:
-        """How often the outermost object has the member, however its name is written."""
-        try:
-            names: list[str] = json.loads(
-                text.decode(errors="surrogateescape"),
-                object_pairs_hook=_names,
-                parse_int=str,
-                parse_float=str,
-                parse_constant=str,
-            )
-        except (ValueError, RecursionError):
-            return 0
-        return names.count(self._name)
+
+def _spellings(character: str) -> bytes:
+    """A pattern for all ways to write a character within a JSON string."""
+    units = character.encode("utf-16-be").hex()
+    escaped = "".join(
+        r"\\u" + "".join(f"[{digit}{digit.upper()}]" for digit in units[at : at + 4])
+        for at in range(0, len(units), 4)
+    )
+    short = rb"|\\/" if character == "/" else b""
+    return b"(?:%b|%b%b)" % (re.escape(character.encode()), escaped.encode(), short)
 
 
 def _decoder(name: str, kind: Any) -> Callable[[Text], Any]:
     field = msgspec.field(default=None, name=name)
     shape: Any = msgspec.defstruct("Member", [("value", kind, field)], gc=False)
     return msgspec.json.Decoder(shape).decode
-
-
-def _names(pairs: list[tuple[str, object]]) -> list[str]:
-    return [name for name, _ in pairs]

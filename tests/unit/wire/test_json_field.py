@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.field_path import parse_field_path
-from kdaemon.wire.json_field import COLONS_MAX, SPELT_BYTES_MAX, field_at
+from kdaemon.wire.json_field import COLONS_MAX, field_at
 
 
 def look_up(path: str, *lines: bytes) -> list[str | None]:
@@ -33,7 +33,6 @@ def look_up(path: str, *lines: bytes) -> list[str | None]:
         (b'{"x":"\xff","id":"a"}', "a"),  # what is not looked at may be anything
         (b'{"id":"a","x":{"id":1,"id":2}}', "a"),
         (b'{"id":"a","x":"\\"id\\":1"}', "a"),
-        (b'{"x\\"id":1,"id":"a"}', "a"),
         (b'{"\\u0041":1,"id":"a"}', "a"),
         (b'{"\xe8\\u0041":1,"id":"a"}', "a"),  # a name that is no text
         (b'{"\xe8":1,"i\\u0064":1,"id":"a"}', None),
@@ -55,7 +54,10 @@ def look_up(path: str, *lines: bytes) -> list[str | None]:
         (b"\xff\xfe\0", None),
         (b'{"id":' + b"[" * 100_000, None),
         (b'{"x":' + b'{"x":' * 100_000, None),
-        # twice
+        # twice, or not certainly once
+        (b'{"x\\"id":1,"id":"a"}', None),
+        (b'{"x":{"id":1},"x":2,"id":"a"}', None),
+        (b'{"\xe8":{"id":1},"id":"a"}', None),
         (b'{"id":"a","id":"a"}', None),
         (b'{"id":"a","i\\u0064":"b"}', None),
         (b'{"i\\u0064":"a","\\u0069d":"b"}', None),
@@ -112,9 +114,6 @@ def test_an_object_that_is_too_large_to_be_sure_of_has_no_value() -> None:
     many = b",".join(b'"k%d":0' % n for n in range(COLONS_MAX))
     assert look_up("id", b'{"id":1,%b}' % many) == ["1"]  # its name is there once
     assert look_up("id", b'{"id":1,"x":{"id":2},%b}' % many) == [None]
-    spelt = b'"\\u0041":"%b"' % (b"x" * SPELT_BYTES_MAX)
-    assert look_up("id", b'{"id":1,%b}' % spelt) == [None]
-    assert look_up("id", b'{"id":1,"A":"%b"}' % (b"x" * SPELT_BYTES_MAX)) == ["1"]
 
 
 class Members(list):  # type: ignore[type-arg]
@@ -175,7 +174,21 @@ def test_any_json_has_the_value_that_plain_reading_finds(
         except UnicodeEncodeError:
             continue
         wanted.append(expected(json.loads(lines[-1], object_pairs_hook=Members), tuple(names)))
-    assert field_at(tuple(names)).find(lines, b"\n".join(lines)) == wanted
+    for line, found, value in zip(
+        lines, field_at(tuple(names)).find(lines, b"\n".join(lines)), wanted, strict=True
+    ):
+        assert found == value or (
+            found is None and is_odd(json.loads(line, object_pairs_hook=Members))
+        )
+
+
+def is_odd(value: object) -> bool:
+    """An object in it has a member twice, or a name with a quote in it."""
+    if isinstance(value, Members):
+        names = [name for name, _ in value]
+        is_so = len(set(names)) < len(names) or any('"' in name for name in names)
+        return is_so or any(is_odd(inner) for _, inner in value)
+    return isinstance(value, list) and any(map(is_odd, value))
 
 
 @given(st.lists(st.binary(max_size=30), max_size=5))
