@@ -426,3 +426,46 @@ async def test_the_door_counts_for_a_stream_that_nobody_knows() -> None:
     assert answer.status == 404
     assert place.streams.door.lines_without_key == 1
     await place.streams.aclose()
+
+
+async def test_a_half_line_gives_way_to_others_and_the_rest_of_the_log_goes_on(
+    place: Place,
+) -> None:
+    place.hub = HttpHub(HttpLimits(bodies_bytes_max=1000))
+    _, stalled = place.connect(place.own_socket())
+    stalled.protocol.data_received(b"one\n" + b"x" * 800)
+    for tick in range(3):
+        stalled.protocol.check_time(tick)
+    _, other = place.connect(place.own_socket())
+    other.protocol.data_received(b"y" * 900)
+    stalled.protocol.data_received(b"x" * 2000)  # nothing of it is kept
+    assert place.hub.bodies.bytes_taken == 900
+    other.protocol.data_received(b"y\n")
+    stalled.protocol.data_received(b"x\nthree\n")
+    for _ in range(10):
+        await turn()
+    assert sorted(place.sent("app")) == sorted([b"one", b"y" * 901, b"three"])
+    assert place.refused("app") == 1
+    assert not stalled.is_closed
+    for each in (stalled, other):
+        each.protocol.connection_lost(None)
+    assert place.hub.bodies.bytes_taken == 0
+
+
+async def test_lines_that_give_way_on_a_streams_own_socket_are_counted_and_logged(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.hub = HttpHub(HttpLimits(bodies_bytes_max=10))
+    _, transport = place.connect(place.own_socket())
+    place.hub.turns._waiting.append(lambda: None)  # others are working: these lines wait
+    with caplog.at_level(logging.WARNING, "kdaemon.door"):
+        transport.protocol.data_received(b"a line\nanother line\n" * 2000)
+        for _ in range(10):
+            await turn()
+    assert transport.write_count == 0
+    texts = [record.message for record in caplog.records]
+    assert texts == ["a stream's own socket ends a connection"]
+    engine = dict(place.streams.engines())["app"]
+    assert engine.counters.rejected[RejectReason.FULL] == 4000
+    assert engine.counters.unaccounted() == 0
+    transport.protocol.connection_lost(None)
