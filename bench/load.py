@@ -13,6 +13,7 @@ the two request scenarios the latency of a request in milliseconds.
 """
 
 import argparse
+import json
 import re
 import select
 import socket
@@ -166,8 +167,14 @@ class NdjsonConnection(_Writer):
     __slots__ = ("_acknowledged", "_rest", "_sent", "failed", "latencies_ns", "window")
 
     def __init__(
-        self, sock: socket.socket, stream: str, window: int, acknowledge: str = "delivered"
+        self,
+        sock: socket.socket,
+        stream: str,
+        window: int,
+        acknowledge: str = "delivered",
+        **more: str,
     ) -> None:
+        """`more`: what the first line says beside stream and acknowledgement."""
         super().__init__(sock)
         self.failed = 0
         self.latencies_ns: list[int] = []
@@ -175,7 +182,8 @@ class NdjsonConnection(_Writer):
         self._sent = 0
         self._acknowledged = 0
         self._rest = b""  # an answer line that is not whole yet
-        self.write(f'{{"stream": "{stream}", "acknowledge": "{acknowledge}"}}\n'.encode())
+        setup = {"stream": stream, "acknowledge": acknowledge, **more}
+        self.write(json.dumps(setup).encode() + b"\n")
 
     def wants_to_start(self) -> bool:
         return self._sent - self._acknowledged < self.window and not self._unsent
@@ -324,12 +332,13 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
             [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), 1
         )
     made = list(bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys))
-    lines = list(map(bench_records.ndjson_line, made))
+    write, more = bench_records.FORMS[options.lines]
+    lines = list(map(write, made))
     chunks = [
         b"".join(lines[at : at + _CHUNK_RECORDS]) for at in range(0, len(lines), _CHUNK_RECORDS)
     ]
     return ClosedLoop(
-        [NdjsonConnection(sock, stream, options.window, acknowledge) for sock in sockets()],
+        [NdjsonConnection(sock, stream, options.window, acknowledge, **more) for sock in sockets()],
         cycle(chunks),
         _CHUNK_RECORDS,
     )
@@ -347,6 +356,7 @@ def main() -> None:
         "--bodies", type=int, default=_BODY_COUNT, help="distinct ones that put_records builds"
     )
     parser.add_argument("--window", type=int, default=4000, help="NDJSON records in flight each")
+    parser.add_argument("--lines", choices=tuple(bench_records.FORMS), default="envelope")
     parser.add_argument("--stream", default=bench_records.STREAM)
     parser.add_argument("--acknowledge", choices=tuple(SHARD_PREFIX), default="delivered")
     parser.add_argument(

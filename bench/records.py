@@ -7,7 +7,7 @@ must mean the same record. Knows nothing of sockets or processes.
 
 import base64
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 DATA_BYTES = 200  # bytes of data in each record
@@ -89,6 +89,31 @@ def put_record_body(record: BenchRecord, stream: str = STREAM) -> bytes:
 def ndjson_line(record: BenchRecord) -> bytes:
     """One record line of the Unix socket's NDJSON, newline included."""
     return f'{{"partition_key": "{record.key}", "data": "{record.data.decode()}"}}\n'.encode()
+
+
+def envelope_line(record: BenchRecord) -> bytes:
+    """The same without a key."""
+    return b'{"data": "%b"}\n' % record.data
+
+
+def raw_line(record: BenchRecord) -> bytes:
+    """A line whose data is the line itself."""
+    return record.data + b"\n"
+
+
+def raw_json_line(record: BenchRecord) -> bytes:
+    """One of the same size that is JSON, with the key in `user.id`."""
+    start = f'{{"level": "info", "user": {{"id": "{record.key}", "roles": []}}, "text": "'.encode()
+    return start + record.data[: len(record.data) - len(start) - 2] + b'"}\n'
+
+
+FORMS: dict[str, tuple[Callable[[BenchRecord], bytes], dict[str, str]]] = {
+    "envelope": (ndjson_line, {}),
+    "envelope_keyless": (envelope_line, {}),
+    "raw": (raw_line, {"lines": "raw"}),
+    "raw_key": (raw_json_line, {"lines": "raw", "partition_key_field": "user.id"}),
+}
+"""Forms of lines: how one is written, and what the first line of a connection says of them."""
 
 
 def request_head(

@@ -31,7 +31,7 @@ from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.routes import make_handler
-from kdaemon.door.spoken import lines_to
+from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
@@ -269,6 +269,7 @@ class Daemon:
             self._doors.append(server)
             self._listeners["http"] = server.counters
             _log_listening("http", http_url(address.host, server.port))
+        await self._start_stream_sockets(handler, door, new_hub)
         is_auto = config.listen.unix == "auto"
         path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
         if path is None:
@@ -295,6 +296,23 @@ class Daemon:
         self._doors.append(unix)
         self._listeners["unix"] = unix.hub.counters
         _log_listening("unix", path)
+
+    async def _start_stream_sockets(
+        self, handler: HttpHandler, door: Door, new_hub: Callable[..., HttpHub]
+    ) -> None:
+        """A listener for each stream that has a socket of its own: raw lines, and nothing else."""
+        for name, stream in self._config.streams.items():
+            if not stream.socket:
+                continue
+            file = SocketFile(stream.socket, self._config.listen.unix_mode_bits)
+            key = f"streams.{name}.socket"
+            _make_directory(Path(stream.socket).parent, with_parents=True, key=key)
+            lines = raw_lines_to(door, stream.arn or name)
+            hub = new_hub(gate=UNIX_GATE)
+            server = await serve_sockets([file.bind()], handler, hub, lines=lines, file=file)
+            self._doors.append(server)
+            self._listeners[f"streams.{name}"] = server.counters
+            _log_listening(f"streams.{name}", stream.socket)
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
@@ -460,14 +478,14 @@ def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
     )
 
 
-def _make_directory(directory: Path, *, with_parents: bool) -> None:
+def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:
     """`with_parents`: where the operator named the place; one that we choose is ours alone."""
     try:
         directory.mkdir(mode=0o755, parents=with_parents, exist_ok=True)
     except OSError as error:
         raise ListenerError(
-            f"listen.unix: cannot make the directory {directory}: {error.strerror}."
-            " Make it, or set listen.unix to another path."
+            f"{key}: cannot make the directory {directory}: {error.strerror}."
+            f" Make it, or set {key} to another path."
         ) from error
 
 

@@ -107,6 +107,8 @@ class StreamCounters:
         self.attempts = 0  # records in calls that went out
         self.throttled = 0  # records, by the service
         self.possible_duplicates = 0
+        self.lines_without_key = 0  # raw lines whose field told no key
+        self.lines_without_stream = 0  # likewise, no listed stream
         self.map_refreshes = 0
         self.map_mismatches = 0  # answers from another shard than the predicted one
         self.recovered = 0  # found in the spool at start

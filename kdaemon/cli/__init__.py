@@ -167,7 +167,8 @@ def sandbox(
     "--partition-key-field",
     "key_field",
     metavar="F",
-    help="Field (of a JSON line) or column (with --csv) that holds the key; the line is the data.",
+    help="Field of a JSON line (a path: user.id) or column (with --csv) that holds the key; the"
+    " line is the data.",
 )
 @click.option(
     "--csv",

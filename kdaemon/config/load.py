@@ -76,7 +76,8 @@ def _fixed_keys() -> dict[Path, Key]:
         if is_dataclass(hints[table.name]):
             found = _keys_of(hints[table.name])
             keys |= {(table.name, name): key for name, key in found.items()}
-    del keys["default", "arn"]  # an ARN names one stream
+    for of_one_stream in ("arn", "socket"):
+        del keys["default", of_one_stream]
     return keys
 
 
@@ -341,8 +342,9 @@ def _hint(path: Path) -> str:
     elsewhere = [_dotted(key) for key in KEYS if key[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    if name == "arn":
-        return "an ARN belongs to one stream, in [streams.NAME]"
+    of_one_stream = {"arn": "an ARN", "socket": "a socket"}
+    if name in of_one_stream:
+        return f"{of_one_stream[name]} belongs to one stream, in [streams.NAME]"
     known = list(STREAM_KEYS) if len(path) == 3 else table or [*_names(KEYS, 1), *sorted(TABLES)]
     return f"known here: {', '.join(known)}"
 

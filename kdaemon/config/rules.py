@@ -44,6 +44,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
     for name, stream in config.streams.items():
         clashes += _stream(config, listed[name], stream)
         clashes += _stream_name(config, listed[name], stream)
+    clashes += _same_socket(config, listed)
     return [*clashes, *_same_stream(config, listed), *_region(config, listed)]
 
 
@@ -84,7 +85,8 @@ def _same_address(config: Config) -> Iterator[Clash]:
 
 
 def _useless(config: Config) -> Iterator[Clash]:
-    if not config.listen.http and not config.listen.unix:
+    has_socket = any(stream.socket for stream in config.streams.values())
+    if not config.listen.http and not config.listen.unix and not has_socket:
         yield Clash(
             (("listen", "http"), ("listen", "unix")),
             "both http and unix are off, so that no client could come in: set one of them",
@@ -185,6 +187,7 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
             "records would be given up before they are sent",
         )
     yield from _ordering(at, stream)
+    yield from _lines(config, at, stream)
     yield from _aggregation(at, stream)
     yield from _limits_of(config.traits, at, stream)
 
@@ -203,6 +206,45 @@ def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
             'ordering = "partition_key" a record in memory could overtake an older one on disk: '
             'make both "stored" or neither',
         )
+
+
+def _lines(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """What only raw lines have, and what they do not have."""
+    if stream.lines != "raw":
+        for key in ("partition_key_field", "stream_field", "socket"):
+            if getattr(stream, key):
+                yield Clash(
+                    ((*at, key),),
+                    'is for raw lines, and lines is "envelope" here, where each line names its key'
+                    ' and stream itself: set lines = "raw", or leave it out',
+                )
+        return
+    if stream.stream_field and not set(config.streams) - {stream.name}:
+        yield Clash(
+            ((*at, "stream_field"),),
+            "chooses among the streams that are listed, and no other is: add a [streams.NAME], or"
+            " leave it out",
+        )
+    if stream.ordering != "none" and not stream.partition_key_field:
+        yield Clash(
+            ((*at, "lines"), (*at, "ordering"), (*at, "partition_key_field")),
+            'is "raw", and ordering = "partition_key" keeps the order of each key: without'
+            " partition_key_field these lines have no key, and so no order. Set"
+            " partition_key_field, or leave ordering out",
+        )
+
+
+def _same_socket(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
+    """Each socket file has one listener."""
+    taken: dict[str, Path] = {config.listen.unix: ("listen", "unix")}
+    for name, stream in config.streams.items():
+        path = (*listed[name], "socket")
+        other = taken.setdefault(stream.socket, path) if stream.socket else path
+        if other != path:
+            yield Clash(
+                (path, other),
+                f"is {stream.socket}, which {'.'.join(other)} has already: give each its own",
+            )
 
 
 def _aggregation(at: Path, stream: StreamConfig) -> Iterator[Clash]:

@@ -27,9 +27,11 @@ from kdaemon.config.values import (
     CallRate,
     CallRecords,
     Directory,
+    FieldPath,
     FileMode,
     Flag,
     HostNames,
+    LinesKind,
     ListenAddress,
     ListenAddressGiven,
     LogFormat,
@@ -45,6 +47,7 @@ from kdaemon.config.values import (
     Region,
     ServiceName,
     Share,
+    SocketPath,
     Text,
     UnixAcknowledgement,
     UnixPath,
@@ -185,12 +188,22 @@ class SandboxConfig:
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """[default] (its name and arn are empty) and [streams.NAME], which inherits from [default]."""
+    """[default] (its name, arn and socket are empty) and [streams.NAME], which inherits from it."""
 
     # What follows `streams.`, or the end of the ARN that stands there.
     name: str = ""
     # Send StreamARN rather than StreamName: a stream of another account.
     arn: Arn = ""
+    # A Unix socket of this stream's own: all that is written to it is raw lines, and nothing is
+    # answered. "": none.
+    socket: SocketPath = ""
+    # What lines for this stream are, where the client does not say: "envelope", an object with
+    # `data`, or "raw", whose data is the line itself.
+    lines: LinesKind = "envelope"
+    # Of raw lines that are JSON: the path of the field that holds the partition key; "": no key.
+    partition_key_field: FieldPath = ""
+    # The same of the stream, among those that are listed; "": all go to this one.
+    stream_field: FieldPath = ""
     # What an answer to a client promises, where the client does not choose.
     acknowledge: Acknowledgement = "delivered"
     # The same for the lines of the Unix socket. "auto": stored if there is a spool, else as above.

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from kdaemon.base import limits
 from kdaemon.base.endpoint import endpoint_problem
+from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.names import parse_arn, partition_problem
 from kdaemon.base.service import SERVICES
 
@@ -68,6 +69,16 @@ def check_unix(text: str) -> None:
         raise ValueError('"auto", "" (off) or the absolute path of a socket file')
     if len(text.encode(errors="surrogateescape")) > UNIX_PATH_BYTES_MAX:
         raise ValueError(f"a path of at most {UNIX_PATH_BYTES_MAX} bytes (the system's bound)")
+
+
+def check_socket(text: str) -> None:
+    if text == "auto":
+        raise ValueError('"" (none) or the absolute path of a socket file')
+    check_unix(text)
+
+
+def check_field(text: str) -> None:
+    parse_field_path(text)
 
 
 def check_directory(text: str) -> None:
@@ -126,6 +137,7 @@ MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
 ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
 ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]
 UnixPath = Annotated[str, Meta(description='"auto", "" or a path'), Check(check_unix)]
+SocketPath = Annotated[str, Meta(description="a path in quotes"), Check(check_socket)]
 FileMode = Annotated[
     str, Meta(pattern=r"^0?[0-7]{3}$", description='octal digits in quotes, such as "0660"')
 ]
@@ -150,6 +162,8 @@ WhenFull = Annotated[
 ]
 Ordering = Annotated[Literal["none", "partition_key"], _words("none", "partition_key")]
 Aggregation = Annotated[Literal["none", "kpl"], _words("none", "kpl")]
+LinesKind = Annotated[Literal["envelope", "raw"], _words("envelope", "raw")]
+FieldPath = Annotated[str, Meta(description="a path of names in quotes"), Check(check_field)]
 AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
 Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
 LogLevel = Annotated[

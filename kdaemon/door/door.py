@@ -32,9 +32,12 @@ from kdaemon.door.admission import (
     never_fits,
     said,
 )
+from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.promise import hold_to_promise
 from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
+from kdaemon.wire.line_form import LineForm
+from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
 
 DRY_RUNS_MAX = 64
@@ -202,6 +205,23 @@ class Door:
         """
         refusals = map(self._streams.refusal_to_look, spellings)
         return next((each for each in refusals if each is not None), None)
+
+    def line_form(self, spelling: str, asked: Asked) -> LineForm | Refused:
+        """How lines for this stream are read. Counts nothing, and opens no stream."""
+        return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
+
+    def note_raw(self, spelling: str, parsed: Parsed) -> None:
+        """Counts what raw lines for this stream did not tell."""
+        stream = self._streams.known(spelling)
+        counters = self._streams.door if stream is None else stream.counters
+        counters.lines_without_key += parsed.without_key
+        counters.lines_without_stream += parsed.without_stream
+
+    def untold_promise(self, spelling: str) -> Acknowledge:
+        """On which promise records are taken whose client hears nothing: nobody waits for it."""
+        stream = self._streams.find(spelling)
+        is_stored = isinstance(stream, Stream) and stream.unix_acknowledge is STORED
+        return STORED if is_stored else Acknowledge.NONE
 
     def dry_run(
         self, spelling: str, put: Put, told: Callable[[ServiceError], None]

@@ -1,4 +1,4 @@
-"""NDJSON over HTTP: `POST /v1/streams/{stream}/records`, a body of lines.
+"""Lines over HTTP: `POST /v1/streams/{stream}/records`, a body of lines, as envelopes or raw.
 
 A body is read in blocks and admitted in blocks, a few in each turn of the loop, so that a large one
 does not hold up other clients. All of it is read before any of it is admitted: a body that nobody
@@ -21,10 +21,12 @@ from kdaemon.base.steps import Steps
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
-from kdaemon.door.promise import SAID, read_acknowledge
+from kdaemon.door.line_forms import read_asked
+from kdaemon.door.promise import SAID, read_acknowledge, weaker
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import Later, soon
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer, count_lines
+from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import (
     AT_ONCE_BYTES_MAX,
     VALIDATION,
@@ -33,9 +35,7 @@ from kdaemon.wire.lines import (
     Problems,
     encode_answer,
     encode_refused_answer,
-    held_bytes_bound,
     joined,
-    read_lines,
 )
 from kdaemon.wire.refusals import Refusal, refuse, worst_first
 
@@ -66,6 +66,7 @@ class NdjsonDoor:
         spelling = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
         coding = request.headers.get(b"content-encoding", b"").strip().lower()
         asked = read_acknowledge(request.headers)
+        asked_form = read_asked(request.headers)
         if request.method != "POST":
             refusal = refuse("MethodNotAllowed", "Records are put with POST.", status=405)
         elif coding not in (b"", b"identity"):
@@ -73,9 +74,14 @@ class NdjsonDoor:
             refusal = refuse("UnsupportedMediaType", text, status=415)
         elif isinstance(asked, Refused):
             refusal = refuse(asked.code, asked.message)
+        elif isinstance(asked_form, Refused):
+            refusal = refuse(asked_form.code, asked_form.message)
         else:
-            _Body(request, spelling, asked, self._door, self._later).read()
-            return
+            form = self._door.line_form(spelling, asked_form)
+            if isinstance(form, LineForm):
+                _Body(request, spelling, asked, form, self._door, self._later).read()
+                return
+            refusal = refuse(form.code, form.message)
         self._refuse_unread(request, spelling, refusal)
 
     def handle_nowhere(self, request: HttpRequest) -> None:
@@ -98,12 +104,14 @@ class _Body:
         request: HttpRequest,
         spelling: str,
         asked: Acknowledge | None,
+        form: LineForm,
         door: Door,
         later: Later,
     ) -> None:
         self._request = request
         self._spelling = spelling
         self._asked = asked
+        self._form = form
         self._door = door
         self._later = later
         self._reserved: ByteBudget | None = None  # where memory was taken for what is not admitted
@@ -113,12 +121,13 @@ class _Body:
         self._next_line = 1
         self._problems = Problems()
         self._unread_count = 0  # lines that could not be read; counted when the stream is known
-        self._blocks: list[Block] = []
+        self._without = Parsed({}, [], 0, 0)  # what raw lines did not tell; counted likewise
+        self._blocks: list[tuple[str, Block]] = []  # and the stream of each
         self._position = 0  # of the next block to be admitted
         self._is_admitted = False  # every block was brought to the door
         self._open = 0  # admitted blocks that have not settled
         self._acknowledged = 0
-        self._refused: Refused | None = None  # why the rest is not taken
+        self._refused: dict[str, Refused] = {}  # why the rest for a stream is not taken
         self._said: Acknowledge | None = None  # the promise of what was taken
         self._refusals: list[Refusal] = []  # of what was not, one for each kind
         self._admissions: list[Admission] = []
@@ -146,8 +155,9 @@ class _Body:
 
     def _reserve(self, body: bytes) -> Refused | None:
         """Takes the memory that the lines may hold, by their number and their size alone."""
-        held_bytes = held_bytes_bound(len(body), body.count(b"\n"))
-        held_bytes += FRAME_HELD_BYTES * _more_blocks_max(len(body))
+        line_count = body.count(b"\n")
+        held_bytes = self._form.held_bytes_bound(len(body), line_count)
+        held_bytes += FRAME_HELD_BYTES * self._form.frames_max(len(body), line_count)
         reserved = self._door.reserve(self._spelling, held_bytes, self._request.client)
         if isinstance(reserved, Refused):
             return reserved
@@ -162,9 +172,9 @@ class _Body:
                 if not self._buffer.has_lines:
                     self._admit_on()
                     return
-                block = self._buffer.take_block()
+                block = self._buffer.take_block(self._form.block_lines_max)
                 byte_count += len(block)
-                steps = read_lines(block, self._next_line, self._spelling, self._problems)
+                steps = self._form.read(block, self._next_line, self._spelling, self._problems)
             try:
                 next(steps)
             except StopIteration as end:
@@ -191,6 +201,15 @@ class _Body:
 
     def _take(self, parsed: Parsed) -> None:
         self._next_line += parsed.line_count
+        if self._form.is_routed:
+            self._blocks += [(str(name), Block(lines)) for name, lines in parsed.by_stream.items()]
+        else:
+            self._take_ours(parsed)
+        self._without.without_key += parsed.without_key
+        self._without.without_stream += parsed.without_stream
+
+    def _take_ours(self, parsed: Parsed) -> None:
+        """All lines of a block that are for the stream of the path; others are refused."""
         ours: list[Lines] = []
         for stream, lines in parsed.by_stream.items():
             assert stream is not None, "the path names the stream of lines that name none"
@@ -201,12 +220,12 @@ class _Body:
             for number in lines.numbers:
                 self._problems.add(number, VALIDATION, text)
         if ours:
-            self._blocks.append(Block(joined(ours)))
+            self._blocks.append((self._spelling, Block(joined(ours))))
 
     def _refuse_whole(self) -> None:
         """Too many lines cannot be read: nothing is taken, and the rest is not looked at."""
         self._request.drop_body()
-        read = sum(len(block.sizes) for block in self._blocks)
+        read = sum(len(block.sizes) for _, block in self._blocks)
         total = read + self._problems.count + self._buffer.line_count
         self._blocks = []
         self._buffer.clear()
@@ -220,14 +239,15 @@ class _Body:
     def _admit_on(self) -> None:
         if self._position == 0:
             self._request.drop_body()
-            self._give_back(self._reserved_bytes - sum(each.held_bytes for each in self._blocks))
+            kept_bytes = sum(block.held_bytes for _, block in self._blocks)
+            self._give_back(self._reserved_bytes - kept_bytes)
             self._unread_count = self._problems.count
         line_count = 0
-        for block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
+        for stream, block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
             self._position += 1
-            block.is_reserved = self._reserved is not None
+            block.is_reserved = self._reserved is not None and stream == self._spelling
             self._give_back(block.held_bytes)
-            self._admit(block)
+            self._admit(stream, block)
             line_count += len(block.lines.numbers)
             if line_count >= LINES_A_TURN:
                 break
@@ -236,21 +256,24 @@ class _Body:
             return
         if self._unread_count:
             self._door.refuse_unread(self._spelling, self._unread_count)
+        if self._form.is_raw:
+            self._door.note_raw(self._spelling, self._without)
         self._is_admitted = True
         self._request.let_next()
         self._answer_if_settled()
 
-    def _admit(self, block: Block) -> None:
-        """What follows a block that was refused is refused too: so what is taken keeps its
-        order.
+    def _admit(self, stream: str, block: Block) -> None:
+        """What follows a block that was refused is refused too, if it is for the same stream: so
+        what is taken keeps its order.
         """
-        if self._refused is not None:
-            self._door.refuse(self._spelling, self._refused, len(block.sizes), sum(block.sizes))
-            self._reject(block, self._refused)
+        refused = self._refused.get(stream)
+        if refused is not None:
+            self._door.refuse(stream, refused, len(block.sizes), sum(block.sizes))
+            self._reject(block, refused)
             return
         self._open += 1
         taken = self._door.admit(
-            self._spelling,
+            stream,
             block,
             self._asked,
             lambda frame: self._settled(block, frame),
@@ -263,7 +286,7 @@ class _Body:
             return
         assert taken is not None, "a request is told at once when there is no room"
         self._open -= 1
-        self._refused = taken
+        self._refused[stream] = taken
         self._problems.extend(block.oversized)
         self._refusals.append(refuse(taken.code, taken.message))
         self._reject(block, taken)
@@ -291,7 +314,7 @@ class _Body:
         acknowledged, rejected = block.settled(frame)
         self._acknowledged += acknowledged
         if acknowledged:
-            self._said = frame.acknowledge
+            self._said = weaker(self._said, frame.acknowledge)
         for each in rejected:
             self._problems.add(each.line, each.code, each.message)
             if len(self._refusals) < REFUSALS_MAX:
@@ -315,7 +338,7 @@ class _Body:
             first = self._problems.rejected[0]
             self._respond_refused(refuse(first.code, first.message))
         else:
-            text = "There is no line in this body: expected one JSON object a line."
+            text = "There is no line in this body: expected one record a line."
             self._respond_refused(refuse(VALIDATION, text))
 
     def _respond_refused(self, refusal: Refusal) -> None:
@@ -337,10 +360,3 @@ def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = 
         status, headers = 503, RETRY_AFTER
     body = encode_refused_answer(refusal, problems or Problems())
     request.respond(status, body, content_type=JSON, headers=headers)
-
-
-def _more_blocks_max(byte_count: int) -> int:
-    """How many blocks a body may have beside its first: two that follow each other are longer
-    together than BLOCK_BYTES.
-    """
-    return 2 * byte_count // BLOCK_BYTES

@@ -18,6 +18,14 @@ SAID = {each: ((ACKNOWLEDGE_HEADER, each.value.encode()),) for each in Acknowled
 """The header that says it. A client over HTTP is answered in any case, and `none` is `accepted`."""
 
 
+_BY_STRENGTH = (Acknowledge.NONE, Acknowledge.ACCEPTED, Acknowledge.STORED, Acknowledge.DELIVERED)
+
+
+def weaker(one: Acknowledge | None, other: Acknowledge) -> Acknowledge:
+    """Of two promises, the one that holds for all that was taken on either."""
+    return other if one is None else min(one, other, key=_BY_STRENGTH.index)
+
+
 NO_SPOOL = Refused(
     RejectReason.SPOOL,
     "InvalidArgumentException",

@@ -8,13 +8,16 @@ loop it has its part of the work (`http/turns.py`), then others have theirs. Whe
 gone, what was read is admitted all the same where the client does not wait to hear of it, and waits
 for room as far as there is memory to wait in; where the client does wait (`delivered`), what was
 not sent is withdrawn, because the client will send it again. Nothing a client sends makes its
-methods raise.
+methods raise. On a stream's own socket nothing is answered, and so nobody has to read: there a
+client never waits to hear, and what is refused is logged.
 
 Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settled`.
 """
 
 import asyncio
+import logging
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -28,12 +31,14 @@ from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
 from kdaemon.door.block import Block
 from kdaemon.door.departed import LeftBehind, Waker
 from kdaemon.door.door import Door
+from kdaemon.door.line_forms import Asked
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.transports import Presence, Probe, presence
+from kdaemon.http.transports import Presence, Probe, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
+from kdaemon.wire.line_form import ENVELOPE, LineForm
 from kdaemon.wire.lines import (
     LINE_BYTES_MAX,
     VALIDATION,
@@ -43,8 +48,9 @@ from kdaemon.wire.lines import (
     encode_rejected,
     in_runs,
     parse_setup,
-    read_lines,
 )
+
+log = logging.getLogger("kdaemon.door")
 
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
 PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
@@ -66,6 +72,14 @@ _MOVES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class OwnStream:
+    """The stream whose own socket a connection came in by, and the form of its lines."""
+
+    spelling: str
+    form: LineForm
+
+
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
@@ -75,16 +89,25 @@ class NdjsonSession(asyncio.Protocol):
     to be settled; when they are full, reading stops).
     """
 
-    def __init__(self, door: Door, hub: HttpHub, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        door: Door,
+        hub: HttpHub,
+        line_bytes_max: int = LINE_BYTES_MAX,
+        own: OwnStream | None = None,
+    ) -> None:
         self._door = door
         self._hub = hub
         self._client = hub.number_client()
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
-        self._stream: str | None = None
+        self._stream = None if own is None else own.spelling
         self._acknowledge: Acknowledge | None = None
-        self._is_set_up = False  # the first line was read
+        self._is_silent = own is not None  # nothing is answered
+        self._is_stopped = False  # its client was told to write no more
+        self._is_set_up = own is not None  # the first line was read
+        self._form = ENVELOPE if own is None else own.form
         self._buffer = LineBuffer()
         self._line_bytes_max = line_bytes_max
         self._steps: Steps[Parsed] | None = None  # of a long line, which takes several turns
@@ -134,8 +157,10 @@ class NdjsonSession(asyncio.Protocol):
         buffer.feed(data)
         if not held_bytes or buffer.has_lines:
             self._since_tick = self._hub.tick  # a line begins
-        if buffer.partial_bytes > self._line_bytes_max:
-            text = f"A line may have {self._line_bytes_max} bytes; the connection is closed."
+        bytes_max = min(self._line_bytes_max, self._form.line_bytes_max)
+        if buffer.partial_bytes > bytes_max:
+            so = "this one is skipped" if self._form.is_raw else "the connection is closed"
+            text = f"A line may have {bytes_max} bytes; {so}."
             self._refuse_unfinished("body_too_large", VALIDATION, text)
         elif len(data) < SMALL_BYTES and not self._turn.is_over:
             self._turn.begin()
@@ -147,7 +172,8 @@ class NdjsonSession(asyncio.Protocol):
         """The client sends no more: its last line may lack a newline, and answers still go out."""
         self._has_eof = True
         if self._state is State.READING:
-            self._buffer.finish()
+            if not self._is_stopped:  # else it was cut off in the middle of a line
+                self._buffer.finish()
             self._drop_unfinished()
             self._move(State.ENDED)
             self._go_on_in_turn()
@@ -177,7 +203,7 @@ class NdjsonSession(asyncio.Protocol):
         """The client is owed word of a delivery."""
         return self._state in (State.READING, State.ENDED) and (
             self._rounds.wait_for_delivery
-            or any(self._door.is_waited_for(held[1], self._acknowledge) for held in self._held)
+            or any(self._door.is_waited_for(held[1], self._asked(held[1])) for held in self._held)
         )
 
     def pause_writing(self) -> None:
@@ -243,10 +269,23 @@ class NdjsonSession(asyncio.Protocol):
         self._kept.release()
 
     def _refuse_unfinished(self, reason: str, code: str, text: str) -> None:
-        """Refuses the line that has no end, after those before it, and ends the connection."""
+        """Refuses the line that has no end, after those before it, and ends the connection; of raw
+        lines the rest goes on behind it.
+        """
         self._hub.counters.refused[reason] += 1
         rejected = Rejected(self._partial_line, code, text)
-        self._end_with(rejected, self._buffer.partial_bytes)
+        if self._form.is_raw:
+            self._skip_unfinished(rejected)
+        else:
+            self._end_with(rejected, self._buffer.partial_bytes)
+
+    def _skip_unfinished(self, rejected: Rejected) -> None:
+        """Where the next raw line begins is known, whatever is in this one."""
+        self._door.refuse_unread(self._stream, 1, self._buffer.partial_bytes)
+        self._buffer.skip_partial()
+        self._kept.release()
+        self._tell_rejected([rejected])
+        self._go_on_in_turn()
 
     @property
     def _partial_line(self) -> int:
@@ -316,11 +355,13 @@ class NdjsonSession(asyncio.Protocol):
         steps, byte_count = self._steps, 0
         if steps is None:
             buffer = self._buffer
-            block = buffer.take_block() if self._is_set_up else buffer.take_line()
+            form = self._form
+            is_set_up = self._is_set_up
+            block = buffer.take_block(form.block_lines_max) if is_set_up else buffer.take_line()
             byte_count = len(block)
-            if not self._is_set_up and self._read_setup(block):
+            if not is_set_up and self._read_setup(block):
                 return self._turn.spend(byte_count)
-            steps = read_lines(block, self._next_line, self._stream)
+            steps = form.read(block, self._next_line, self._stream, None)
         try:
             next(steps)
         except StopIteration as end:
@@ -341,6 +382,8 @@ class NdjsonSession(asyncio.Protocol):
         if parsed.rejected_count:
             self._door.refuse_unread(self._stream, parsed.rejected_count)
             self._tell_rejected(parsed.rejected)
+        if self._form.is_raw and self._stream is not None:
+            self._door.note_raw(self._stream, parsed)
         parts = list(parsed.by_stream.items())
         if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
             parts = in_runs(parsed.by_stream)
@@ -378,10 +421,18 @@ class NdjsonSession(asyncio.Protocol):
             return self._refuse_setup(error.code, error.message, line)
         if setup is None:
             return False
+        asked = Asked(setup.lines, setup.partition_key_field, setup.stream_field)
         if setup.stream is not None:
             limits = self._door.limits_of(setup.stream, setup.acknowledge)
             if isinstance(limits, Refused):
                 return self._refuse_setup(limits.code, limits.message, line)
+            form = self._door.line_form(setup.stream, asked)
+            if isinstance(form, Refused):
+                return self._refuse_setup(form.code, form.message, line)
+            self._form = form
+        elif asked.lines == "raw" or asked.partition_key_field or asked.stream_field:
+            text = "Raw lines name no stream: the first line has to, in `stream`."
+            return self._refuse_setup(VALIDATION, text, line)
         self._stream, self._acknowledge = setup.stream, setup.acknowledge
         self._next_line += 1
         return True
@@ -423,13 +474,13 @@ class NdjsonSession(asyncio.Protocol):
     def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
         if self._is_gone and (
-            not self._left_behind.may_wait or self._door.is_waited_for(stream, self._acknowledge)
+            not self._left_behind.may_wait or self._door.is_waited_for(stream, self._asked(stream))
         ):
             self._refuse_held(a_round, stream, block, CLIENT_GONE)
             return True
         callback = partial(self._settled, a_round, block)
         taken = self._door.admit(
-            stream, block, self._acknowledge, callback, self._client, is_patient=True
+            stream, block, self._asked(stream), callback, self._client, is_patient=True
         )
         if taken is None:
             return False
@@ -441,6 +492,10 @@ class NdjsonSession(asyncio.Protocol):
             self._rounds.admitted(a_round, taken, block.byte_count)
             block.lines.records = []  # the frame has them; only the numbers are needed from here on
         return True
+
+    def _asked(self, stream: str) -> Acknowledge | None:
+        """On which promise its records are to be taken; None: on the stream's own."""
+        return self._door.untold_promise(stream) if self._is_silent else self._acknowledge
 
     def _refuse_held(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
         """Counts a block that is not brought to the door, or was brought in vain."""
@@ -454,14 +509,21 @@ class NdjsonSession(asyncio.Protocol):
 
     def _tell_rejected(self, rejected: list[Rejected]) -> None:
         """What is refused at the door is told at once, before what came earlier is settled."""
-        if rejected:
+        if not rejected:
+            return
+        if self._is_silent:
+            first, stream = rejected[0], self._stream
+            fields = {"stream": stream, "lines": len(rejected), "code": first.code}
+            fields["why"] = first.message
+            log.warning("lines of a stream's own socket are refused", extra={"fields": fields})
+        else:
             self._write(b"".join(map(encode_rejected, rejected)))
 
     def _settled(self, a_round: Round, block: Block, frame: Frame) -> None:
         """What became of a block: later where the client waits for it, else at once."""
         a_round.close_one()
         acknowledged, rejected = block.settled(frame)
-        if frame.acknowledge in WAITED_FOR:
+        if frame.acknowledge in WAITED_FOR and not self._is_silent:
             a_round.rejected += rejected
         else:
             self._tell_rejected(rejected)
@@ -503,13 +565,17 @@ class NdjsonSession(asyncio.Protocol):
             self._finish()
 
     def _write(self, answers: bytes) -> None:
-        if self._state in (State.READING, State.ENDED) and not self._is_gone:
+        is_heard = not (self._is_gone or self._is_silent)
+        if is_heard and self._state in (State.READING, State.ENDED):
             self._transport.write(self._probe.rest_of(answers))
 
     def _finish(self) -> None:
         """All is settled. Closing with unread input would take the answers away from the client."""
         if self._last_words:
             self._write(self._last_words)
+            if self._is_silent:
+                fields = {"stream": self._stream, "why": self._last_words.decode().strip()}
+                log.warning("a stream's own socket ends a connection", extra={"fields": fields})
         self._since_tick = self._hub.tick
         is_over = self._has_eof or self._is_gone
         if is_over or self._transport.is_closing() or not self._transport.can_write_eof():
@@ -546,8 +612,14 @@ class NdjsonSession(asyncio.Protocol):
         self._transport.close()
 
     def close_if_idle(self) -> None:
-        """Takes no more input; what was read is settled and told, then the connection ends."""
-        if self._state is State.READING:
+        """Takes no more input; what was read is settled and told, then the connection ends. Who is
+        told nothing takes what was written for taken: so that is read to its end.
+        """
+        if self._state is not State.READING:
+            return
+        if self._is_silent and stop_other_side(self._transport):
+            self._is_stopped = True
+        else:
             self._drop_unfinished()
             self._move(State.ENDED)
             self._pump()
@@ -565,8 +637,8 @@ class NdjsonSession(asyncio.Protocol):
                 self.reset()
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()
-        elif not self._buffer.partial_bytes:
-            return
+        elif not self._buffer.partial_bytes or self._form.is_raw:
+            return  # a log may stop in the middle of a line; others who need its memory get it
         elif ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."

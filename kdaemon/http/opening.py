@@ -5,7 +5,8 @@ whose client is told what this port speaks; lines begin with `{`, where the list
 anything else is refused. On TCP all that can begin a method goes to HTTP, which refuses methods
 that it does not know: a browser lets a page choose a method in lower case, and what such a page
 sends as a body would be read as lines. Empty lines before either decide nothing (RFC 9112, 2.2);
-before lines, blanks and a byte order mark do not either.
+before lines, blanks and a byte order mark do not either. Where lines are all that is spoken (a
+stream's own socket), nothing is to be decided: a log line may begin as HTTP does.
 Knows no protocol beyond its first bytes: the lines protocol is handed in.
 Invariants: a connection that has sent nothing costs one place, which it loses to others or in time;
 no text of another protocol is read as lines, not even in part.
@@ -50,10 +51,12 @@ class Spoken(Protocol):
 class Lines:
     """The lines protocol. `speak`: makes a `Spoken` that is an asyncio.Protocol. `refuse`: counts
     a connection's first line, of which number and problem are told, as refused; its answer.
+    `is_only`: nothing else is spoken here, and whatever comes is lines.
     """
 
     speak: Callable[[HttpHub], Any]
     refuse: Callable[[int, str], bytes]
+    is_only: bool = False
 
 
 class Opening(asyncio.Protocol):
@@ -91,6 +94,8 @@ class Opening(asyncio.Protocol):
         problem = None
         if lines is None:
             self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+        elif lines.is_only:
+            self._hand_over(lines.speak(self._hub), held)
         elif before > UNDECIDED_BYTES_MAX:
             problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
         elif self._is_http(held):

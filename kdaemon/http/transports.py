@@ -6,6 +6,7 @@ Where it sits: below connection.py, opening.py and the session of lines.
 """
 
 import asyncio
+import os
 import select
 import socket
 import struct
@@ -28,6 +29,18 @@ def reset_transport(transport: Any) -> None:
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def stop_other_side(transport: Any) -> bool:
+    """The other side of a Unix socket can write no more, and hears so at once. On Linux, what it
+    has written is still there to be read, and then its end. False: this is none.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return False
+    with socket.socket(fileno=os.dup(sock.fileno())) as same:  # a loop hides the method
+        same.shutdown(socket.SHUT_RD)
+    return True
 
 
 def presence(transport: Any) -> Presence:

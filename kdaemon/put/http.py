@@ -103,6 +103,7 @@ class HttpPut:
             "Content-Type": "application/x-ndjson",
             "Accept-Encoding": "identity",
             "X-Kdaemon-Acknowledge": acknowledge,
+            "X-Kdaemon-Lines": "envelope",  # whatever the stream's lines are else
         }
         self._totals = totals
         self._on_progress = on_progress

@@ -6,15 +6,16 @@ not blank is in exactly one record or is refused with a reason; the data of a re
 its line, or lines (CSV), without the last line end.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.put.csv_records import CsvError, CsvReader, CsvRecord
+from kdaemon.wire.json_field import field_at, text_of
 
 # A record of the largest size in base64, and its key. The daemon's own bound may be lower, and it
 # says so; this one keeps a file without line ends out of memory. Ours, 2026-11-21
@@ -46,8 +47,9 @@ class BadLine(Exception):  # noqa: N818 - a line is bad, the program is not
 class Form:
     """How lines are read. With neither switch, the first line decides: record lines, or data.
 
-    `partition_key`: for each record that names none. `key_field`: the field of a JSON object, or
-    the column of a CSV file (whose header is not sent), that holds the key; the line is the data.
+    `partition_key`: for each record that names none. `key_field`: the path of a field of a JSON
+    object, or the column of a CSV file (whose header is not sent), that holds the key; the line is
+    the data.
     """
 
     partition_key: str | None = None
@@ -204,36 +206,35 @@ def _record_form(partition_key: str | None) -> _LineForm:
 
 
 def _field_form(key_field: str) -> _LineForm:
-    quoted = msgspec.json.encode(key_field)
+    """The key is the text of the field, as the daemon takes it from raw lines. A line without one
+    cannot be sent, unless the field is null.
+    """
+    try:
+        names = parse_field_path(key_field)
+    except ValueError as error:
+        raise FormError(f"--partition-key-field is {key_field!r}; expected {error}") from None
+    field = field_at(names)
 
     def form(line: bytes) -> bytes:
-        record = _decode_object(line)
-        if key_field not in record:
-            raise BadLine(f'has no field "{key_field}"')
-        if (b"\\" in line or line.count(quoted) > 1) and _count(line, key_field) > 1:
-            raise BadLine(f'has the field "{key_field}" more than once')
-        value = record[key_field]
-        if isinstance(value, dict | list):
+        value = field.value(line)
+        if value is None:
+            raise BadLine(_why_none(line, names, key_field))
+        key = text_of(value)
+        if key is None and value != b"null":
             raise BadLine(f'field "{key_field}" is no text or number, so it cannot be a key')
-        key = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        return _encode(line, None if value is None else key)
+        return _encode(line, key)
 
     return form
 
 
-def _count(line: bytes, field: str) -> int:
-    """How often an object has a field: of two, a decoder would silently take the last."""
-    pairs: list[tuple[str, Any]] = []
-
-    def remember(found: list[tuple[str, Any]]) -> None:
-        nonlocal pairs
-        pairs = found  # the outermost object comes last
-
-    try:
-        json.loads(line, object_pairs_hook=remember)
-    except (ValueError, RecursionError) as error:
-        raise BadLine(f"is not JSON: {error}") from None
-    return sum(name == field for name, _ in pairs)
+def _why_none(line: bytes, names: Sequence[str], key_field: str) -> str:
+    """Why a line has no value at a path. Raises BadLine if it is no object."""
+    value: Any = _decode_object(line)
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            return f'has no field "{key_field}"'
+        value = value[name]
+    return f'has the field "{key_field}" more than once'
 
 
 def _csv_form(header: CsvRecord, form: Form) -> _CsvForm:

@@ -160,7 +160,8 @@ class UnixPut:
             )
 
     async def _send_all(self, writer: asyncio.StreamWriter, blocks: AsyncIterator[Block]) -> None:
-        setup = {"stream": self._stream, "acknowledge": self._acknowledge}
+        # What we send are envelopes, whatever the stream's lines are else.
+        setup = {"stream": self._stream, "acknowledge": self._acknowledge, "lines": "envelope"}
         try:
             writer.write(msgspec.json.encode(setup) + b"\n")
             async for block in blocks:

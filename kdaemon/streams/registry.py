@@ -79,6 +79,9 @@ class Streams:
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        # What a raw line may call a listed stream by, and how that stream is then called.
+        self.routes = {name: each.arn or name for name, each in config.streams.items()}
+        self.routes |= {each.arn: each.arn for each in config.streams.values() if each.arn}
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
         self.door = StreamCounters()  # records refused before their stream was known
         self.closed = StreamCounters()  # what streams have counted that are closed
@@ -127,6 +130,16 @@ class Streams:
             identity = self._identities.of(spelling)
             stream = None if identity is None else self._streams.get(identity)
         return stream
+
+    def config_of(self, spelling: str) -> StreamConfig:
+        """The settings of the stream that this means, as far as that can be told. Opens none."""
+        stream = self.known(spelling)
+        if stream is not None:
+            return stream.config
+        identity = self._identities.of(spelling)
+        if identity is None:
+            return self._config.default
+        return self._identities.listed(identity) or self._unlisted_config(identity)
 
     def find_stored(self, name: str) -> Stream:
         """For the spool. Raises RejectedRecord for a stream that is not taken any more."""

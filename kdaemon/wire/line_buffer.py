@@ -26,13 +26,14 @@ def count_lines(text: bytes) -> int:
 class LineBuffer:
     """Whole lines that are not parsed yet, and the start of one that has no end yet."""
 
-    __slots__ = ("_is_first", "_lines", "_partial", "_start")
+    __slots__ = ("_is_first", "_is_skipping", "_lines", "_partial", "_start")
 
     def __init__(self) -> None:
         self._lines = b""
         self._start = 0  # where in `_lines` what is not taken begins
         self._partial = bytearray()
         self._is_first = True  # nothing was taken yet
+        self._is_skipping = False  # what comes is thrown away, until the line ends
 
     @property
     def has_lines(self) -> bool:
@@ -54,6 +55,12 @@ class LineBuffer:
         return len(self._partial)
 
     def feed(self, data: bytes) -> None:
+        if self._is_skipping:
+            end = data.find(b"\n")
+            if end < 0:
+                return
+            self._is_skipping = False
+            data = data[end:]  # of the line that is skipped, its end: an empty line
         end = data.rfind(b"\n") + 1
         if not end:
             self._partial += data
@@ -78,6 +85,11 @@ class LineBuffer:
     def drop_partial(self) -> None:
         self._partial = bytearray()
 
+    def skip_partial(self) -> None:
+        """Throws away the line that has no end yet, up to its end. An empty one stands for it."""
+        self._partial = bytearray()
+        self._is_skipping = True
+
     def clear(self) -> None:
         self._lines, self._start = b"", 0
         self._partial = bytearray()
@@ -86,13 +98,16 @@ class LineBuffer:
         """The next line, with its newline."""
         return self._take(self._lines.find(b"\n", self._start) + 1 or len(self._lines))
 
-    def take_block(self) -> bytes:
-        """The next whole lines: BLOCK_BYTES of them, or one that is longer."""
+    def take_block(self, lines_max: int = BLOCK_BYTES) -> bytes:
+        """The next whole lines: BLOCK_BYTES of them, or one that is longer; `lines_max` at most."""
         start, lines = self._start, self._lines
-        if len(lines) - start <= BLOCK_BYTES:
-            return self._take(len(lines))
-        end = lines.rfind(b"\n", start, start + BLOCK_BYTES) + 1
-        return self._take(end or lines.find(b"\n", start + BLOCK_BYTES) + 1 or len(lines))
+        end = len(lines)
+        if end - start > BLOCK_BYTES:
+            end = lines.rfind(b"\n", start, start + BLOCK_BYTES) + 1
+            end = end or lines.find(b"\n", start + BLOCK_BYTES) + 1 or len(lines)
+        if end - start > lines_max and lines.count(b"\n", start, end) > lines_max:
+            end -= len(lines[start:end].split(b"\n", lines_max)[-1])
+        return self._take(end)
 
     def _append(self, lines: bytes) -> None:
         self._lines = self._lines[self._start :] + lines if self.has_lines else lines

@@ -14,7 +14,7 @@ Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejection
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -97,27 +97,34 @@ FIELDS = (
     "`explicit_hash_key` and `stream`; all are texts."
 )
 SETUP_FIELDS = (
-    "A first line without data sets the connection and has only `stream` (a name) and "
-    '`acknowledge` ("delivered", "stored", "accepted" or "none").'
+    "A first line without data sets the connection and has only `stream` (a name), `acknowledge` "
+    '("delivered", "stored", "accepted" or "none"), `lines` ("envelope" or "raw"), and for raw '
+    "lines `partition_key_field` and `stream_field`."
 )
 
 
 class Parsed(msgspec.Struct):
     """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
-    `rejected_count`: refused lines; `rejected`: those of them that are told.
+    `rejected_count`: refused lines; `rejected`: those of them that are told. Of raw lines,
+    `without_key` and `without_stream`: lines in which the field that was to tell it told none.
     """
 
     by_stream: dict[str | None, Lines]
     rejected: list[Rejected]
     rejected_count: int
     line_count: int
+    without_key: int = 0
+    without_stream: int = 0
 
 
 class Setup(msgspec.Struct, forbid_unknown_fields=True):
-    """What a first line may set."""
+    """What a first line may set. What is None is as the stream's settings have it."""
 
     stream: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     acknowledge: Acknowledge | None = None
+    lines: Literal["envelope", "raw"] | None = None
+    partition_key_field: str | None = None
+    stream_field: str | None = None
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):

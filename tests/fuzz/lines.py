@@ -31,6 +31,7 @@ _LINES = [
     b'{"data": "say \\"no\\"", "partition_key": null}',
     b'{"data":"a","data":"b"}',
     b'{"stream":"s","acknowledge":"none"}',
+    b'{"stream":"s","lines":"raw","partition_key_field":"user.id","stream_field":null}',
     b"{}",
     b"x",
     b"",
@@ -43,6 +44,7 @@ SEEDS = [
 ]
 TOKENS = [
     *(b'"data":', b'"data_base64":', b'"partition_key":', b'"explicit_hash_key":', b'"stream":'),
+    *(b'"lines":', b'"raw"', b'"envelope"', b'"partition_key_field":', b'"stream_field":'),
     *(b'"acknowledge":', b'"stored"', b'"delivered"', b'"x"', b"null", b"1e999", b"[]", b"{}"),
     *(b"\n", b"\r\n", b",", b":", b'"', b'\\"', b"\\\\", b"\\u0022", b"\\ud800", b"\\u0000"),
     *(
@@ -60,6 +62,7 @@ TOKENS = [
 ]
 _MESSAGE_CHARACTERS_MAX = 800
 _KNOWN = {"data", "data_base64", "partition_key", "explicit_hash_key", "stream"}
+_SETUP_KNOWN = {"stream", "acknowledge", "lines", "partition_key_field", "stream_field"}
 
 
 def build(dice: random.Random) -> bytes:
@@ -113,7 +116,7 @@ def _check_setup(line: bytes) -> None:
         if setup is not None:
             found = json.loads(line, object_pairs_hook=list)
             assert len(dict(found)) == len(found), "a field of the setup is lost"
-            assert set(dict(found)) <= {"stream", "acknowledge"}
+            assert set(dict(found)) <= _SETUP_KNOWN
 
 
 def _check_block(parsed: Parsed, raw: list[bytes], problems: Problems) -> None:

@@ -10,12 +10,16 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
+from kdaemon.config import StreamConfig
 from kdaemon.door.admission import GAVE_WAY, WAITED_FOR, Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
+from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.streams import Stream
+from kdaemon.wire.line_form import LineForm
+from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
 
 
@@ -111,6 +115,10 @@ class FakeDoor:
 
     def __init__(self, limits: PutLimits | None = None) -> None:
         self.limits = limits or PutLimits()
+        self.config = StreamConfig()
+        self.routes: dict[str, str] = {}
+        self.without_key = 0
+        self.without_stream = 0
         self.submitted: list[Submitted] = []
         self.has_room = True
         self.full_keys: set[str] = set()  # records with these are refused out of their frame
@@ -129,6 +137,16 @@ class FakeDoor:
             text = "This stream keeps order."
             return Refused(RejectReason.INVALID, "InvalidArgumentException", text, True)
         return self.limits
+
+    def line_form(self, stream: str, asked: Asked) -> LineForm | Refused:
+        return form_of(self.config, asked, self.routes)
+
+    def note_raw(self, stream: str, parsed: Parsed) -> None:
+        self.without_key += parsed.without_key
+        self.without_stream += parsed.without_stream
+
+    def untold_promise(self, stream: str) -> Acknowledge:
+        return Acknowledge.NONE
 
     def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
         assert len(list(spellings)) > 1

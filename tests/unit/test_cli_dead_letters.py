@@ -449,8 +449,8 @@ def test_replay_sends_each_letter_to_its_stream_and_deletes_it(spool: Path) -> N
         "sent 3 of 3 dead letters: 3 delivered and deleted, 0 rejected and kept\n"
     )
     assert daemon.setups == [
-        {"stream": "a", "acknowledge": "delivered"},
-        {"stream": "b", "acknowledge": "delivered"},
+        {"stream": "a", "acknowledge": "delivered", "lines": "envelope"},
+        {"stream": "b", "acknowledge": "delivered", "lines": "envelope"},
     ]
     assert daemon.lines == [
         {"data_base64": "/w=="},

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.operations import PASSED_ON_DEFAULT
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
@@ -50,9 +51,10 @@ def test_the_example_sets_every_key() -> None:
 
 def test_the_streams_that_the_example_shows_load_too() -> None:
     text = EXAMPLE.read_text()
-    shown = text[text.index("# [streams.orders]") :].replace("\n# A stream of", "\n# # A stream of")
-    config = load_config(text=re.sub(r"^# ?", "", shown, flags=re.MULTILINE))
-    assert sorted(config.streams) == ["clicks", "name.with.dots", "orders", "payments"]
+    shown = text[text.index("# [streams.orders]") :]
+    config = load_config(text=re.sub(r"^# (?=\[|\w+ = )", "", shown, flags=re.MULTILINE))
+    assert sorted(config.streams) == ["app", "clicks", "name.with.dots", "orders", "payments"]
+    assert config.streams["app"].partition_key_field == "user.id"
 
 
 def test_no_default_falls_outside_its_own_bounds() -> None:
@@ -71,7 +73,8 @@ def test_every_field_of_the_shape_is_a_key() -> None:
             names |= {(field.name, inner.name) for inner in fields(value)}
         else:
             names.add((field.name,))
-    assert names - set(KEYS) == {("streams",), ("default", "name"), ("default", "arn")}
+    of_one_stream = {("default", name) for name in ("name", "arn", "socket")}
+    assert names - set(KEYS) == {("streams",)} | of_one_stream
 
 
 # Precedence
@@ -211,6 +214,8 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
 
 # Rules between keys
 
+RAW = "[streams.app]\nlines = 'raw'\n"
+
 
 @pytest.mark.parametrize(
     ("text", "key", "part"),
@@ -294,12 +299,56 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
             "default.batch_bytes_max",
             "(51200) is above batch_bytes_max (51199)",
         ),
+        ("[streams.a]\nsocket = '/s'", "streams.a.socket", 'set lines = "raw"'),
+        ("[default]\npartition_key_field = 'u'", "default.partition_key_field", 'lines = "raw"'),
+        (
+            "[default]\nlines = 'raw'\n[streams.a]\nlines = 'envelope'\nstream_field = 's'",
+            "streams.a.stream_field",
+            'lines is "envelope" here',
+        ),
+        (f"{RAW}stream_field = 'to'", "streams.app.stream_field", "no other is"),
+        (
+            f"{RAW}ordering = 'partition_key'",
+            "streams.app.lines",
+            "these lines have no key, and so no order",
+        ),
+        (
+            "[default]\nlines = 'raw'\n[streams.app]\nordering = 'partition_key'",
+            "streams.app.ordering",
+            "these lines have no key, and so no order",
+        ),
+        (
+            f"[listen]\nunix = '/s'\n{RAW}socket = '/s'",
+            "streams.app.socket",
+            "which listen.unix has already",
+        ),
+        (
+            f"{RAW}socket = '/s'\n[streams.b]\nlines = 'raw'\nsocket = '/s'",
+            "streams.b.socket",
+            "which streams.app.socket has already",
+        ),
+        (f"{RAW}socket = 'auto'", "streams.app.socket", "absolute path of a socket file"),
+        ("[default]\nsocket = '/s'", "default.socket", "a socket belongs to one stream"),
+        ("[default]\nlines = 'json'", "default.lines", '"envelope" or "raw"'),
+        (f"{RAW}partition_key_field = 'a..b'", "streams.app.partition_key_field", "8 names"),
+        (f"{RAW}partition_key_field = 'a\\b'", "streams.app.partition_key_field", "8 names"),
     ],
 )
 def test_settings_that_cannot_stand_together_are_refused(text: str, key: str, part: str) -> None:
     first = problems(text)[0]
     assert first.startswith(f"k.toml: {key}: ")
     assert part in first
+
+
+def test_raw_lines_have_a_key_a_stream_and_a_socket() -> None:
+    text = f"{RAW}ordering = 'partition_key'\npartition_key_field = 'log\\.user.id'\n"
+    text += "socket = '/run/app.sock'\nstream_field = 'to'\n[streams.b]\n"
+    app = load_config(text=text).streams["app"]
+    assert parse_field_path(app.partition_key_field) == ("log.user", "id")
+    off = load_config(text=f"[listen]\nhttp = ''\nunix = ''\n{RAW}socket = '/run/app.sock'")
+    assert off.streams["app"].socket == "/run/app.sock"  # the only way in
+    inherited = "[default]\nlines = 'raw'\npartition_key_field = 'id'\n[streams.a]\n"
+    load_config(text=f"{inherited}lines = 'envelope'")  # says nothing of a key itself
 
 
 def test_an_endpoint_of_the_streams_own_region_is_no_clash() -> None:

@@ -87,6 +87,23 @@ def test_the_key_comes_from_a_field_and_the_line_is_the_data() -> None:
     assert results[5] == 'field "id" is no text or number, so it cannot be a key'
 
 
+def test_the_key_may_stand_deeper_as_raw_lines_of_the_daemon_have_it() -> None:
+    lines = [
+        b'{"user": {"id": "a"}}',
+        b'{"user": {"id": 1.0}}',
+        b'{"user": {"id": null}}',
+        b'{"user": "a"}',
+        b'{"user": {"id": {}}}',
+    ]
+    results = formed(Form(key_field="user.id"), *lines)
+    assert [each.get("partition_key") for each in results[:3]] == ["a", "1.0", None]
+    assert results[3] == 'has no field "user.id"'
+    assert results[4] == 'field "user.id" is no text or number, so it cannot be a key'
+    assert formed(Form(key_field=r"user\.id"), b'{"user.id":"a"}')[0]["partition_key"] == "a"
+    with pytest.raises(FormError, match=r"field is 'a\.\.b'; expected a path"):
+        formed(Form(key_field="a..b"), b"{}")
+
+
 def test_a_given_key_changes_nothing_else_of_a_record_line() -> None:
     """The daemon is to see what was written: a field twice, an unknown one, a number as it is."""
     lines = [
@@ -103,7 +120,12 @@ def test_a_given_key_changes_nothing_else_of_a_record_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b'{"id":"a","id":"b"}', b'{"id":"a","x":{"id":1},"\\u0069d":"b"}']
+    "line",
+    [
+        b'{"id":"a","id":"b"}',
+        b'{"id":"a","x":{"id":1},"\\u0069d":"b"}',
+        b'{"id":"a","id":null}',
+    ],
 )
 def test_a_key_field_that_is_there_twice_says_nothing_certain(line: bytes) -> None:
     assert formed(Form(key_field="id"), line) == ['has the field "id" more than once']
@@ -312,7 +334,7 @@ async def test_every_line_is_sent_once_in_order_and_acknowledged(tmp_path: Path)
     recorder = Recorder()
     async with daemon(tmp_path, recorder) as socket:
         totals = await put_unix(file, socket)
-    assert recorder.setup == {"stream": "s", "acknowledge": "delivered"}
+    assert recorder.setup == {"stream": "s", "acknowledge": "delivered", "lines": "envelope"}
     assert [line["data"] for line in recorder.lines] == [f"line {n}" for n in range(5_000)]
     assert counts(totals) == (5_000, 5_000, 0, 0)
 

@@ -113,6 +113,10 @@ class FakeStreams:
     def __init__(self, stream: FakeStream) -> None:
         self.stream = stream
         self.door = StreamCounters()
+        self.routes: dict[str, str] = {}
+
+    def config_of(self, name: str) -> StreamConfig:
+        return self.stream.config
 
     def find(self, name: str) -> FakeStream | Refused:
         if name == "unknown":

@@ -12,7 +12,7 @@ import pytest
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.service import AWS
-from kdaemon.door import ndjson
+from kdaemon.door import line_forms, ndjson
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
@@ -22,7 +22,8 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.wire import put
 from kdaemon.wire.line_buffer import BLOCK_BYTES
-from kdaemon.wire.lines import read_lines
+from kdaemon.wire.line_form import LineForm
+from kdaemon.wire.lines import held_bytes_bound, read_lines
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
@@ -255,7 +256,8 @@ async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
         admitted[-1] += len(block.sizes)
         return admit(spelling, block, *rest)
 
-    monkeypatch.setattr(ndjson, "read_lines", reading)
+    form = LineForm(reading, held_bytes_bound)
+    monkeypatch.setattr(line_forms, "ENVELOPE", form)
     monkeypatch.setattr(place.door, "admit", admitting)
     protocol, transport = place.connect()
     request = lines(*[text] * (3 * MIB // len(text)))

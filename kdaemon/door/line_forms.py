@@ -1,0 +1,78 @@
+"""Which form the lines of a request or a connection have: as asked for, else as its stream has it.
+
+Pure. Knows the settings of a stream and what a client may ask for; no stream and no connection.
+Invariant: what is asked for holds or is refused, in words; nothing of it is passed over.
+Where it sits: ndjson.py and session.py read what is asked, `door.py` knows the stream.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.field_path import parse_field_path
+from kdaemon.base.refused import Refused
+from kdaemon.config import StreamConfig
+from kdaemon.wire.line_form import ENVELOPE, LineForm
+from kdaemon.wire.raw_lines import raw_form
+
+LINES_HEADER = b"x-kdaemon-lines"
+KEY_FIELD_HEADER = b"x-kdaemon-partition-key-field"
+STREAM_FIELD_HEADER = b"x-kdaemon-stream-field"
+"""In a request of lines: what `lines`, `partition_key_field` and `stream_field` are for this one.
+A field that is there and empty is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client says of its lines. None: nothing, it is as the stream's settings have it."""
+
+    lines: str | None = None
+    partition_key_field: str | None = None
+    stream_field: str | None = None
+
+
+NOTHING_ASKED = Asked()
+
+
+def read_asked(headers: Mapping[bytes, bytes]) -> Asked | Refused:
+    """What the headers of a request say."""
+    lines = headers.get(LINES_HEADER)
+    key_field = headers.get(KEY_FIELD_HEADER)
+    stream_field = headers.get(STREAM_FIELD_HEADER)
+    if lines is key_field is stream_field is None:
+        return NOTHING_ASKED
+    word = None if lines is None else lines.strip().lower()
+    if word not in {None, b"envelope", b"raw"}:
+        return _invalid("X-Kdaemon-Lines must be envelope or raw.")
+    try:
+        return Asked(_text(word), _text(key_field), _text(stream_field))
+    except UnicodeDecodeError:
+        return _invalid("The path of a field must be UTF-8.")
+
+
+def form_of(config: StreamConfig, asked: Asked, routes: Mapping[str, str]) -> LineForm | Refused:
+    """The form of lines for a stream with these settings. `routes`: as `raw_form` has it."""
+    if (asked.lines or config.lines) != "raw":
+        if asked.partition_key_field or asked.stream_field:
+            return _invalid(
+                "A field for the partition key or the stream is for raw lines, and these are"
+                ' envelopes, which name both themselves: ask for lines = "raw", too.'
+            )
+        return ENVELOPE
+    key_field, stream_field = asked.partition_key_field, asked.stream_field
+    if key_field is None:
+        key_field = config.partition_key_field
+    if stream_field is None:
+        stream_field = config.stream_field
+    try:
+        return raw_form(parse_field_path(key_field), parse_field_path(stream_field), routes)
+    except ValueError as error:
+        return _invalid(f"A field is named by {error}.")
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode()
+
+
+def _invalid(text: str) -> Refused:
+    return Refused(RejectReason.INVALID, "InvalidArgumentException", text, is_permanent=True)
