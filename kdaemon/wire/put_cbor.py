@@ -174,12 +174,13 @@ def _read_ordinary(body: bytes) -> PutRequest | None:
     except (UnicodeDecodeError, IndexError, msgspec.ValidationError):
         return None
     except cbor.CborError as error:
-        refusal = api_error("SerializationException", error.text)
+        text = error.text
     else:
         records, sizes = rows
         is_dry_run = head.DryRun is True
         return PutRequest(head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run)
-    raise refusal
+    # No name is given to it: the error knows this frame, and so the body.
+    raise api_error("SerializationException", text)
 
 
 def _read_rows(reader: cbor.Reader) -> _Rows | None:
@@ -231,23 +232,24 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
 def _read_any(body: bytes, shape: type[W], limits: PutLimits) -> tuple[W, str | None]:
     """Any request, and the member that is there twice, if one is. Raises ApiError."""
     is_single = shape is OpenPutRecord
+    text = ""
     try:
         value = cbor.decode(body)
     except cbor.CborError as error:
-        refusal = api_error("SerializationException", error.text)
-    else:
-        try:
-            return msgspec.convert(value, shape), _repeated(value, is_single=is_single)
-        except msgspec.ValidationError as error:
-            reason = reason_of(error)
-        refusal = explain_value(
-            value,
-            reason,
-            len(body),
-            is_single=is_single,
-            is_stream_name_free=limits.is_stream_name_free,
-        )
-    raise refusal
+        text = error.text
+    if text:
+        raise api_error("SerializationException", text)
+    try:
+        return msgspec.convert(value, shape), _repeated(value, is_single=is_single)
+    except msgspec.ValidationError as error:
+        reason = reason_of(error)
+    raise explain_value(
+        value,
+        reason,
+        len(body),
+        is_single=is_single,
+        is_stream_name_free=limits.is_stream_name_free,
+    )
 
 
 def _repeated(value: object, *, is_single: bool) -> str | None:

@@ -4,10 +4,13 @@ That property holds both encodings to one meaning; here stand the forms that onl
 large and broken bodies cost, and the answers.
 """
 
+import gc
 import json
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import cbor2
@@ -301,6 +304,36 @@ def test_a_large_body_is_not_explained() -> None:
     body = java(requested(*[entry(bytes(KIB), 7)] * 100))
     text = told(put_cbor.parse_put_records, body)
     assert text.startswith("The body cannot be read as this operation's input: Expected `str")
+
+
+BODIES = {
+    "good": java(requested(*[entry()] * 3)),
+    "keyless": java(requested(entry(key=None))),
+    "cut off": java(requested(*[entry()] * 3))[:-4],
+    "not UTF-8": java(requested(entry(key="kk"))).replace(b"kk", b"k\xff"),
+    "twice": java(requested([("Data", b"x"), *entry().items()])),
+    "a wrong type": java(requested(entry(key=7))),
+    "a wrong hash key": java(requested(entry(ExplicitHashKey="x"))),
+    "no map": b"\x80",
+    "deep": b"\x9f" * KIB,
+    "one": java({**entry(), "StreamName": "s"}),
+    "one of a wrong type": java({**entry(), "StreamName": 7}),
+}
+
+
+@pytest.mark.parametrize("operation", PARSERS)
+@pytest.mark.parametrize("name", BODIES)
+def test_no_collector_is_needed_to_free_a_body(operation: str, name: str) -> None:
+    for body in (BODIES[name], BODIES[name] + b"\x80" * MIB):
+        gc.collect()
+        gc.disable()
+        try:
+            references = sys.getrefcount(body)
+            with suppress(ApiError):
+                PARSERS[operation](body, LIMITS)
+            assert sys.getrefcount(body) == references
+        finally:
+            gc.enable()
 
 
 # --- answers
