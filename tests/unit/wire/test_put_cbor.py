@@ -95,6 +95,34 @@ def test_records_as_sdks_write_them_are_read_without_their_plain_values(
 
 
 @pytest.mark.parametrize(
+    ("hash_key", "code"),
+    [
+        ("", "ValidationException"),
+        ("01", "ValidationException"),
+        ("x" * 300, "ValidationException"),
+        (str(2**128), "InvalidArgumentException"),
+    ],
+)
+def test_hash_keys_as_sdks_write_them_are_held_to_the_same_rules(hash_key: str, code: str) -> None:
+    bad = {"Data": b"x", "ExplicitHashKey": hash_key, "PartitionKey": "k"}
+    good = {**bad, "ExplicitHashKey": "7"}
+    for records in ([bad], [entry(), good, bad], [good, bad, entry()]):
+        error = refusal_of(put_cbor.parse_put_records, java(requested(*records)))
+        assert (error.refusal.code, error.record_count) == (code, len(records))
+        if code == "ValidationException":
+            at = records.index(bad) + 1
+            assert f"'records.{at}.member.explicitHashKey'" in (error.refusal.message or "")
+
+
+def test_a_map_of_two_members_has_no_third() -> None:
+    """Where a map says its length, a hash key is counted."""
+    records = [{"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"}, entry()]
+    body = cbor2.dumps({"StreamName": "s", "Records": records})
+    assert put_cbor.parse_put_records(body, LIMITS).records[0].explicit_hash_key == "7"
+    told(put_cbor.parse_put_records, body.replace(b"\xa3", b"\xa2"))
+
+
+@pytest.mark.parametrize(
     "other",
     [
         {"PartitionKey": "k", "Data": b"x"},
@@ -102,6 +130,10 @@ def test_records_as_sdks_write_them_are_read_without_their_plain_values(
         {"Data": b"x", "PartitionKey": ""},
         {"Data": b"x", "PartitionKey": None},
         {"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": "7"},
+        {"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"},
+        {"Data": b"x", "ExplicitHashKey": "1" * 38, "PartitionKey": "k"},
+        {"Data": b"x", "ExplicitHashKey": "7"},
+        {"Data": b"x", "ExplicitHashKey": None, "PartitionKey": "k"},
         {"Data": b"x", "PartitionKey": "k", "Other": ({}, 1, 1.5)},
         {"Data": "eA==", "PartitionKey": "k"},
         {"Data": b"x", "PartitionKey": "k" * 256},
@@ -207,7 +239,8 @@ def test_what_unknown_members_hold_is_not_looked_into() -> None:
 
 
 def test_a_body_cut_off_anywhere_is_refused() -> None:
-    for members in (requested(*[entry(b"xy", f"k{n}") for n in range(3)]), {}):
+    hashed = {"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"}
+    for members in (requested(*[entry(b"xy", f"k{n}") for n in range(3)]), requested(hashed), {}):
         for body in (java(members), cbor2.dumps({"StreamName": "s", "Records": [entry()] * 3})):
             for end in range(len(body)):
                 if body[:end]:
