@@ -45,11 +45,12 @@ def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """The same, in steps of a large body."""
     is_large = len(body) > AT_ONCE_BYTES_MAX
     try:
-        request = _read_ordinary(body)
-        hash_keys: list[str | None] = []
+        ordinary = _read_ordinary(body)
         if is_large:
             yield
-        if request is None:
+        if ordinary is not None:
+            request, hash_keys = ordinary
+        else:
             found, repeated = _read_any(body, OpenPutRecords, limits)
             if is_large:
                 yield
@@ -135,18 +136,25 @@ _LAYOUTS = (
 _KEY_HEADS = _heads(cbor.text("PartitionKey"), 0x60, 1)  # longer ones may be too long
 del _KEY_HEADS[cbor.text("PartitionKey") + b"\x60"]  # an empty key is none
 _KEY_HEAD_BYTES = len(cbor.text("PartitionKey")) + 1
+_HASH_KEY = cbor.text("ExplicitHashKey")  # longer than a key's head, so it is read in two parts
+_HASH_KEY_START = _HASH_KEY[:_KEY_HEAD_BYTES]
+_HASH_KEY_HEADS = _heads(_HASH_KEY[_KEY_HEAD_BYTES:], 0x60, 1)
+_HASH_KEY_HEAD_BYTES = len(_HASH_KEY) - _KEY_HEAD_BYTES + 1
 
 
 class _Rows(NamedTuple):
-    """Records and the bytes of each, which the wire says: data and key in UTF-8."""
+    """Records and the bytes of each, which the wire says: data and key in UTF-8. `hash_keys`: of
+    each, or none at all.
+    """
 
     records: list[Record]
     sizes: list[int]
+    hash_keys: list[str | None]
 
 
-def _read_ordinary(body: bytes) -> PutRequest | None:
-    """A request whose records all have data and key, in this order, and nothing else. None: it is
-    another, or no request at all. Raises ApiError for what is no CBOR.
+def _read_ordinary(body: bytes) -> tuple[PutRequest, list[str | None]] | None:
+    """A request whose records all have data and key as SDKs lay them out, and its hash keys, if
+    there are any. None: it is another, or no request at all. Raises ApiError for what is no CBOR.
     """
     rows: _Rows | None = None
     members: dict[str, object] = {}
@@ -174,12 +182,16 @@ def _read_ordinary(body: bytes) -> PutRequest | None:
     except (UnicodeDecodeError, IndexError, msgspec.ValidationError):
         return None
     except cbor.CborError as error:
-        refusal = api_error("SerializationException", error.text)
+        text = error.text
     else:
-        records, sizes = rows
+        records, sizes, hash_keys = rows
         is_dry_run = head.DryRun is True
-        return PutRequest(head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run)
-    raise refusal
+        request = PutRequest(
+            head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run
+        )
+        return request, hash_keys
+    # No name is given to it: the error knows this frame, and so the body.
+    raise api_error("SerializationException", text)
 
 
 def _read_rows(reader: cbor.Reader) -> _Rows | None:
@@ -198,9 +210,9 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
     rest.seek(at)
     read, width = rest.read, len(begin) + len(end) + 1
     key_heads, key_head_bytes = _KEY_HEADS, _KEY_HEAD_BYTES
-    rows = _Rows([], [])
+    rows = _Rows([], [], [])
     add, add_size = rows.records.append, rows.sizes.append
-    key, key_size = b"", 0
+    key, key_size, has_hash_keys = b"", 0, False
     found = end + read(len(begin) + 1)
     for _ in range(RECORDS_PER_CALL_MAX):
         size = data_heads.get(found)
@@ -209,20 +221,40 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
         if size < 0:
             size = read(1)[0] if size == -1 else int.from_bytes(read(-size))
         data = read(size)
-        key_size = key_heads.get(read(key_head_bytes), 0)
+        name = read(key_head_bytes)
+        hash_key = None
+        if name == _HASH_KEY_START and end:  # and the map's length does not count its members
+            hash_key = _read_hash_key(rest)
+            if hash_key is None:
+                return None
+            has_hash_keys = True
+            name = read(key_head_bytes)
+        key_size = key_heads.get(name, 0)
         if key_size < 0:
             key_size = read(1)[0]
         if not key_size:  # the key is none, or the data was cut off
             return None
         key = read(key_size)
-        add(Record(data, key.decode()))
+        add(Record(data, key.decode(), hash_key))
         add_size(size + key_size)
         found = read(width)
     if not key or len(key) != key_size or not found.startswith(end):
         return None  # the last key was cut off; one before it has another record behind
+    if has_hash_keys:
+        rows.hash_keys.extend([record.explicit_hash_key for record in rows.records])
     reader.at = rest.tell() - len(found) + len(end)
     is_whole = reader.ends(count, len(rows.records)) and count in (len(rows.records), cbor.OPEN)
     return rows if is_whole else None
+
+
+def _read_hash_key(rest: BytesIO) -> str | None:
+    """The value of an ExplicitHashKey, after the start of its name; None if it is no short text.
+    One that is cut off has no member behind it.
+    """
+    size = _HASH_KEY_HEADS.get(rest.read(_HASH_KEY_HEAD_BYTES))
+    if size is None:
+        return None
+    return rest.read(rest.read(1)[0] if size < 0 else size).decode()
 
 
 # --- as anybody may write it
@@ -231,23 +263,24 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
 def _read_any(body: bytes, shape: type[W], limits: PutLimits) -> tuple[W, str | None]:
     """Any request, and the member that is there twice, if one is. Raises ApiError."""
     is_single = shape is OpenPutRecord
+    text = ""
     try:
         value = cbor.decode(body)
     except cbor.CborError as error:
-        refusal = api_error("SerializationException", error.text)
-    else:
-        try:
-            return msgspec.convert(value, shape), _repeated(value, is_single=is_single)
-        except msgspec.ValidationError as error:
-            reason = reason_of(error)
-        refusal = explain_value(
-            value,
-            reason,
-            len(body),
-            is_single=is_single,
-            is_stream_name_free=limits.is_stream_name_free,
-        )
-    raise refusal
+        text = error.text
+    if text:
+        raise api_error("SerializationException", text)
+    try:
+        return msgspec.convert(value, shape), _repeated(value, is_single=is_single)
+    except msgspec.ValidationError as error:
+        reason = reason_of(error)
+    raise explain_value(
+        value,
+        reason,
+        len(body),
+        is_single=is_single,
+        is_stream_name_free=limits.is_stream_name_free,
+    )
 
 
 def _repeated(value: object, *, is_single: bool) -> str | None:

@@ -72,7 +72,10 @@ def _members(dice: random.Random) -> list[tuple[str, Value]]:
         members.append(("ExplicitHashKey", dice.choice(keys)))
     if not dice.randrange(5):
         members.append((dice.choice(members)[0], dice.choice((b"hi", "k", None))))
-    dice.shuffle(members)
+    if dice.randrange(3):
+        dice.shuffle(members)
+    else:  # as SDKs have them
+        members.sort(key=lambda member: member[0])
     return members
 
 

@@ -78,7 +78,7 @@ def entries(draw: st.DrawFn) -> list[tuple[str, Value]]:
         members.append((draw(texts), draw(odd)))
     if not draw(st.integers(0, 5)):
         members.pop(draw(st.integers(0, len(members) - 1)))
-    return members
+    return draw(st.sampled_from([members, sorted(members, key=lambda member: member[0])]))
 
 
 @st.composite

@@ -4,10 +4,13 @@ That property holds both encodings to one meaning; here stand the forms that onl
 large and broken bodies cost, and the answers.
 """
 
+import gc
 import json
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import cbor2
@@ -92,6 +95,34 @@ def test_records_as_sdks_write_them_are_read_without_their_plain_values(
 
 
 @pytest.mark.parametrize(
+    ("hash_key", "code"),
+    [
+        ("", "ValidationException"),
+        ("01", "ValidationException"),
+        ("x" * 300, "ValidationException"),
+        (str(2**128), "InvalidArgumentException"),
+    ],
+)
+def test_hash_keys_as_sdks_write_them_are_held_to_the_same_rules(hash_key: str, code: str) -> None:
+    bad = {"Data": b"x", "ExplicitHashKey": hash_key, "PartitionKey": "k"}
+    good = {**bad, "ExplicitHashKey": "7"}
+    for records in ([bad], [entry(), good, bad], [good, bad, entry()]):
+        error = refusal_of(put_cbor.parse_put_records, java(requested(*records)))
+        assert (error.refusal.code, error.record_count) == (code, len(records))
+        if code == "ValidationException":
+            at = records.index(bad) + 1
+            assert f"'records.{at}.member.explicitHashKey'" in (error.refusal.message or "")
+
+
+def test_a_map_of_two_members_has_no_third() -> None:
+    """Where a map says its length, a hash key is counted."""
+    records = [{"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"}, entry()]
+    body = cbor2.dumps({"StreamName": "s", "Records": records})
+    assert put_cbor.parse_put_records(body, LIMITS).records[0].explicit_hash_key == "7"
+    told(put_cbor.parse_put_records, body.replace(b"\xa3", b"\xa2"))
+
+
+@pytest.mark.parametrize(
     "other",
     [
         {"PartitionKey": "k", "Data": b"x"},
@@ -99,6 +130,10 @@ def test_records_as_sdks_write_them_are_read_without_their_plain_values(
         {"Data": b"x", "PartitionKey": ""},
         {"Data": b"x", "PartitionKey": None},
         {"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": "7"},
+        {"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"},
+        {"Data": b"x", "ExplicitHashKey": "1" * 38, "PartitionKey": "k"},
+        {"Data": b"x", "ExplicitHashKey": "7"},
+        {"Data": b"x", "ExplicitHashKey": None, "PartitionKey": "k"},
         {"Data": b"x", "PartitionKey": "k", "Other": ({}, 1, 1.5)},
         {"Data": "eA==", "PartitionKey": "k"},
         {"Data": b"x", "PartitionKey": "k" * 256},
@@ -204,7 +239,8 @@ def test_what_unknown_members_hold_is_not_looked_into() -> None:
 
 
 def test_a_body_cut_off_anywhere_is_refused() -> None:
-    for members in (requested(*[entry(b"xy", f"k{n}") for n in range(3)]), {}):
+    hashed = {"Data": b"x", "ExplicitHashKey": "7", "PartitionKey": "k"}
+    for members in (requested(*[entry(b"xy", f"k{n}") for n in range(3)]), requested(hashed), {}):
         for body in (java(members), cbor2.dumps({"StreamName": "s", "Records": [entry()] * 3})):
             for end in range(len(body)):
                 if body[:end]:
@@ -301,6 +337,36 @@ def test_a_large_body_is_not_explained() -> None:
     body = java(requested(*[entry(bytes(KIB), 7)] * 100))
     text = told(put_cbor.parse_put_records, body)
     assert text.startswith("The body cannot be read as this operation's input: Expected `str")
+
+
+BODIES = {
+    "good": java(requested(*[entry()] * 3)),
+    "keyless": java(requested(entry(key=None))),
+    "cut off": java(requested(*[entry()] * 3))[:-4],
+    "not UTF-8": java(requested(entry(key="kk"))).replace(b"kk", b"k\xff"),
+    "twice": java(requested([("Data", b"x"), *entry().items()])),
+    "a wrong type": java(requested(entry(key=7))),
+    "a wrong hash key": java(requested(entry(ExplicitHashKey="x"))),
+    "no map": b"\x80",
+    "deep": b"\x9f" * KIB,
+    "one": java({**entry(), "StreamName": "s"}),
+    "one of a wrong type": java({**entry(), "StreamName": 7}),
+}
+
+
+@pytest.mark.parametrize("operation", PARSERS)
+@pytest.mark.parametrize("name", BODIES)
+def test_no_collector_is_needed_to_free_a_body(operation: str, name: str) -> None:
+    for body in (BODIES[name], BODIES[name] + b"\x80" * MIB):
+        gc.collect()
+        gc.disable()
+        try:
+            references = sys.getrefcount(body)
+            with suppress(ApiError):
+                PARSERS[operation](body, LIMITS)
+            assert sys.getrefcount(body) == references
+        finally:
+            gc.enable()
 
 
 # --- answers
