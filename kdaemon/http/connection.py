@@ -17,11 +17,12 @@ from enum import Enum
 from typing import Any
 
 from kdaemon.http.arrivals import Kept
+from kdaemon.http.handlers import handler_failed, tell_gone
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.reader import Phase, RequestReader
-from kdaemon.http.refusals import BODIES_FULL, Refusal, malformed, timed_out
-from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
-from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
+from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
+from kdaemon.http.rendering import CONTINUE, render
+from kdaemon.http.request import Answer, HttpHandler, HttpRequest
 from kdaemon.http.transports import Presence, Probe, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
@@ -187,10 +188,7 @@ class HttpProtocol(asyncio.Protocol):
         try:
             self._handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self._report(f"the handler of {request.method} {request.path} failed", error)
-            if request.answer is None:
-                text = "kdaemon failed to handle this request; its log says why."
-                request.respond(500, error_body("InternalFailure", text))
+            handler_failed(self.hub.counters, request, error)
         if self._has_eof and request.answer is None:
             self._send_probe()
 
@@ -198,20 +196,6 @@ class HttpProtocol(asyncio.Protocol):
         """Answers an error after what is still owed, and closes. Counted by its reason."""
         self.hub.counters.refused[refusal.reason] += 1
         self._end_with(refusal.answer())
-
-    def refuse_http_2(self) -> None:
-        """Tells an HTTP/2 client in its own frames, so that its error names cause and remedy."""
-        if self._pending:  # it has spoken HTTP/1.1 until now
-            self.refuse(malformed("a connection does not change to HTTP/2"))
-            return
-        self.hub.counters.refused["http2"] += 1
-        self._gather(http_2_goodbye())
-        self._write_gathered()
-        self._close()
-
-    def _report(self, text: str, error: Exception) -> None:
-        self.hub.counters.handler_failures += 1
-        asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
 
     # --- reading on
 
@@ -415,16 +399,6 @@ class HttpProtocol(asyncio.Protocol):
             raise RuntimeError(f"a connection cannot go from {self._state} to {state}")
         self._state = state
 
-    def _tell_gone(self, request: HttpRequest) -> None:
-        """Its client has gone, as far as one can see, before the answer was given."""
-        on_gone, request.on_gone = request.on_gone, None
-        if on_gone is None:
-            return
-        try:
-            on_gone()
-        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self._report("a handler failed when its client went away", error)
-
     def _drop_requests(self) -> None:
         self._unread = None
         self._kept.release()
@@ -437,7 +411,7 @@ class HttpProtocol(asyncio.Protocol):
             request.drop_body()
         for request in dropped:
             if request.answer is None:
-                self._tell_gone(request)
+                tell_gone(self.hub.counters, request)
 
     def _close(self) -> None:
         """Nothing more is owed.
