@@ -576,12 +576,19 @@ class Http2Protocol(asyncio.Protocol):
         """Finds out whether the client still reads: its kernel says so when it does not."""
         if self._is_open and not self._is_writing_paused:
             self._write(PROBE)
-            asyncio.get_running_loop().call_later(PROBE_S, self._look_for_client)
+            asyncio.get_running_loop().call_later(PROBE_S, self._hear_probe)
+
+    def _hear_probe(self) -> None:
+        if self._is_open and self._owes() and presence(self._transport) is Presence.GONE:
+            self.reset()
 
     def _look_for_client(self) -> None:
         """Ends a connection whose client has gone. A loop does not look while nothing is read."""
-        if self._is_open and self._owes() and presence(self._transport) is Presence.GONE:
+        client = presence(self._transport)
+        if client is Presence.GONE:
             self.reset()
+        elif client is Presence.SENDS_NO_MORE:
+            self._send_probe()
 
     # --- the end
 
