@@ -23,7 +23,7 @@ from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE, render
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest
-from kdaemon.http.transports import Presence, Probe, presence, reset_transport
+from kdaemon.http.transports import Presence, Probe, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -424,12 +424,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._state is not _OPEN:
             return
         self._reader.since_tick = self.hub.tick
-        if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
+        if self._has_eof or not end_writing(self._transport):
             self._move(State.CLOSED)
             self._transport.close()
         else:
             self._move(State.LINGERING)
-            self._transport.write_eof()
             self._regulate_reading()
 
     def reset(self) -> None:

@@ -48,7 +48,7 @@ from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE_FIELDS, fields_of
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest
-from kdaemon.http.transports import PROBE_S, Presence, presence, reset_transport
+from kdaemon.http.transports import PROBE_S, Presence, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # What is read at once, whoever else waits: an ordinary request and what a client begins with. The
@@ -660,12 +660,11 @@ class Http2Protocol(asyncio.Protocol):
         if not self._is_open:
             return
         self._since_tick = self.hub.tick
-        if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
+        if self._has_eof or not end_writing(self._transport):
             self._move(State.CLOSED)
             self._transport.close()
         else:
             self._move(State.LINGERING)
-            self._transport.write_eof()
             self._regulate_reading()
 
     def reset(self) -> None:
@@ -700,23 +699,22 @@ class Http2Protocol(asyncio.Protocol):
         return ticks if is_stuck else 0
 
     def leave(self) -> None:
-        """Makes place for others."""
-        if self._is_idle:
-            self.close_if_idle()
+        """Makes place for others, at once: nobody would look after a connection that lingers."""
+        if self._is_open and self._is_idle:
+            self._leave(NO_ERROR, "")
+            self._move(State.CLOSED)
+            self._stop_reading()
+            self._transport.close()
         else:
             self.reset()
 
     def close_if_idle(self) -> None:
-        """Closes a connection that is owed nothing; another one is told to begin nothing more."""
-        if not self._is_open:
-            return
-        if not self._streams:
+        """Closes a connection that is owed nothing; another one is told to begin nothing more. Its
+        client may be writing just now, and is to see that: a reset would take GOAWAY away.
+        """
+        if self._is_open and (self.hub.is_draining or not self._streams):
             self._leave(NO_ERROR, "")
-            self._stop_reading()
-            self._move(State.CLOSED)
-            self._transport.close()
-        elif self.hub.is_draining:
-            self._leave(NO_ERROR, "")
+            self._end_if_done()
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that takes longer than its part allows. Called by every sweep."""

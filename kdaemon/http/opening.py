@@ -23,7 +23,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.http2_frames import PREFACE
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.transports import reset_transport
+from kdaemon.http.transports import end_writing, reset_transport
 
 UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
 # All that a method may begin with (token, RFC 9110, 5.6.2)
@@ -152,7 +152,7 @@ class Opening(asyncio.Protocol):
         self._since_tick = self._hub.tick
         self._hub.counters.refused["malformed"] += 1
         self._transport.write(answer)
-        self._transport.write_eof()
+        end_writing(self._transport)
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that connects and says nothing, or does not go when it is refused."""

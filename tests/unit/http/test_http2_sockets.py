@@ -36,6 +36,7 @@ class Client:
         self.h2.initiate_connection()
         self.events: list[Event] = []
         self.has_ended = False
+        self.sends = True
 
     async def send(self) -> None:
         self.writer.write(self.h2.data_to_send())
@@ -49,7 +50,7 @@ class Client:
             self.events.append(event)
             if isinstance(event, DataReceived):
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        if not self.has_ended and not self.writer.is_closing():
+        if not self.has_ended and self.sends:
             self.writer.write(self.h2.data_to_send())
 
     async def until(self, is_there: Callable[[], bool]) -> None:
@@ -106,8 +107,10 @@ async def served(
                 return Client(*await asyncio.open_connection("127.0.0.1", server.port))
             return Client(*await asyncio.open_unix_connection(f"{directory}/s"))
 
-        yield server, dial
-        await server.aclose()
+        try:
+            yield server, dial
+        finally:
+            await server.aclose()
         assert server.counters.open == 0
         assert server.hub.bodies.bytes_taken == 0
         assert server.counters.handler_failures == 0
@@ -176,6 +179,7 @@ def test_a_client_that_sends_no_more_is_answered(run: Run, kind: str) -> None:
             client.ask(1)
             await client.send()
             await client.until(lambda: bool(client.events))
+            client.sends = False
             client.writer.write_eof()
             while not waiting:
                 await asyncio.sleep(0)
