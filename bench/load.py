@@ -16,9 +16,9 @@ import argparse
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench import records as bench_records
 from bench.worker import Result, serve_commands
@@ -202,7 +202,7 @@ class ClosedLoop:
 
     def __init__(
         self,
-        connections: list[HttpConnection] | list[NdjsonConnection],
+        connections: Sequence[Any],
         payloads: Iterator[bytes],
         payload_records: int,
     ) -> None:
@@ -285,6 +285,13 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
     def sockets() -> list[socket.socket]:
         return [connect(options.unix, options.tcp) for _ in range(options.connections)]
 
+    def requesting() -> Sequence[Any]:
+        if not options.streams:
+            return [HttpConnection(sock, acknowledge) for sock in sockets()]
+        from bench.load_http2 import Http2Connection  # it builds on what is here
+
+        return [Http2Connection(sock, acknowledge, options.streams) for sock in sockets()]
+
     stream, acknowledge = options.stream, options.acknowledge
     if scenario == "put_records":
         size = options.batch
@@ -298,9 +305,7 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
             bench_records.request_head("PutRecords", len(body), acknowledge=acknowledge) + body
             for body in (bench_records.put_records_body(batch, stream) for batch in bodies)
         ]
-        return ClosedLoop(
-            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), size
-        )
+        return ClosedLoop(requesting(), cycle(payloads), size)
     if scenario == "put_record":
         payloads = [
             bench_records.request_head("PutRecord", len(body), acknowledge=acknowledge) + body
@@ -309,9 +314,7 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
                 for record in bench_records.make_records(_SINGLE_COUNT)
             )
         ]
-        return ClosedLoop(
-            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), 1
-        )
+        return ClosedLoop(requesting(), cycle(payloads), 1)
     made = list(bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys))
     lines = list(map(bench_records.ndjson_line, made))
     chunks = [
@@ -335,6 +338,7 @@ def main() -> None:
     parser.add_argument(
         "--bodies", type=int, default=_BODY_COUNT, help="distinct ones that put_records builds"
     )
+    parser.add_argument("--streams", type=int, default=0, help="HTTP/2, so many at once on each")
     parser.add_argument("--window", type=int, default=4000, help="NDJSON records in flight each")
     parser.add_argument("--stream", default=bench_records.STREAM)
     parser.add_argument("--acknowledge", choices=tuple(SHARD_PREFIX), default="delivered")

@@ -100,7 +100,6 @@ class Http2Protocol(asyncio.Protocol):
         "_is_deaf",
         "_is_feeding",
         "_is_flush_planned",
-        "_is_last",
         "_is_reading",
         "_is_writing_paused",
         "_kept",
@@ -151,7 +150,6 @@ class Http2Protocol(asyncio.Protocol):
         self._has_settings = False
         self._has_eof = False
         self._is_deaf = False  # nothing more is taken from this client
-        self._is_last = False  # the client begins nothing more
         self._is_feeding = False
         self._is_flush_planned = False
         self._is_reading = True
@@ -220,6 +218,7 @@ class Http2Protocol(asyncio.Protocol):
             self._is_deaf
             or self._is_writing_paused
             or (self._last is not None and self._last.holds_next)
+            or (self._state is State.LEAVING and not self._streams)  # it is about to close
         )
 
     def go_on(self) -> None:
@@ -370,7 +369,7 @@ class Http2Protocol(asyncio.Protocol):
     def _needs_no_more(self, frame: Frame) -> bool:
         """Frames that change nothing here, and GOAWAY, after which the library sends nothing."""
         if frame.kind == GOAWAY and not frame.stream and frame.content_bytes >= 8:
-            self._is_last = True
+            self._leave(NO_ERROR, "")  # its client begins nothing more
             return True
         is_priority = frame.kind == PRIORITY and frame.stream != 0 and frame.content_bytes == 5
         return is_priority or frame.kind > CONTINUATION
@@ -646,11 +645,11 @@ class Http2Protocol(asyncio.Protocol):
             self._move(State.LEAVING)
 
     def _end_if_done(self) -> None:
-        if self._state is State.OPEN and (self.hub.is_draining or self._is_last):
+        if self._state is State.OPEN and self.hub.is_draining:
             self._leave(NO_ERROR, "")
-        if self._streams or (self._has_eof and self._frames.has_next()):
+        if self._streams:
             return
-        if self._state is State.LEAVING or self._has_eof:
+        if self._state is State.LEAVING or (self._has_eof and not self._frames.has_next()):
             self._close()
 
     def _close(self) -> None:
