@@ -644,8 +644,12 @@ class Http2Protocol(asyncio.Protocol):
             self._write(goaway(self._core.highest_inbound_stream_id, code, text))
             self._move(State.LEAVING)
 
+    @property
+    def _has_begun(self) -> bool:
+        return self._core.highest_inbound_stream_id > 0
+
     def _end_if_done(self) -> None:
-        if self._state is State.OPEN and self.hub.is_draining:
+        if self._state is State.OPEN and self.hub.is_draining and self._has_begun:
             self._leave(NO_ERROR, "")
         if self._streams:
             return
@@ -722,12 +726,12 @@ class Http2Protocol(asyncio.Protocol):
         self._kept.tick()
         self._unwritten.tick()
         self._effort.tick()
-        if not self._is_open:
-            if ticks > hub.linger_ticks_max:
-                self.reset()
-        elif self._is_late_to_read(tick):
+        if self._is_late_to_read(tick):
             hub.counters.timed_out["write"] += 1
             self.reset()
+        elif not self._is_open:
+            if ticks > hub.linger_ticks_max and not self._is_writing_paused:
+                self.reset()
         elif self._is_deaf or not self._is_reading:
             if self._owes():
                 self._look_for_client()
@@ -756,8 +760,9 @@ class Http2Protocol(asyncio.Protocol):
 
     def _is_late_to_read(self, tick: int) -> bool:
         """Whether answers wait for the client, and it takes too little of them."""
-        if not (self._is_writing_paused or self._sending):
+        if not (self._is_writing_paused or (self._sending and self._is_open)):
             self._mark_written()
+            return False
         since_tick, sent_bytes = self._written_mark
         if self._sent_bytes - sent_bytes >= PROGRESS_BYTES:
             self._mark_written()

@@ -30,25 +30,23 @@ FIELD_BYTES = 32  # that a header costs beside its name and value (RFC 9113, 6.5
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """`line`: the request line with its end. `size_bytes`: as SETTINGS_MAX_HEADER_LIST_SIZE counts.
-    `byte_count`: the Content-Length; None: there is none.
+    """`line`: the request line with its end. `count`: of headers, each time that one came.
+    `size_bytes`: as SETTINGS_MAX_HEADER_LIST_SIZE counts. `byte_count`: the Content-Length, if any.
     """
 
     line: bytes
     headers: dict[bytes, bytes]
+    count: int
     size_bytes: int
     byte_count: int | None
-
-
-def list_bytes(fields: Iterable[tuple[bytes, bytes]]) -> int:
-    return sum(FIELD_BYTES + len(name) + len(value) for name, value in fields)
 
 
 def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields | Refusal:
     pseudo: dict[bytes, bytes] = {}
     headers: dict[bytes, bytes] = {}
-    size_bytes = 0
+    count = size_bytes = 0
     for name, value in fields:
+        count += 1
         size_bytes += FIELD_BYTES + len(name) + len(value)
         if name.startswith(b":"):
             if headers or name in pseudo or name not in _PSEUDO:
@@ -73,7 +71,8 @@ def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields | Refusal:
             return malformed("the Host header is not the :authority")
         headers[b"host"] = authority
     length = headers.get(b"content-length")
-    return Fields(line, headers, size_bytes, None if length is None else int(length))
+    byte_count = None if length is None else int(length)
+    return Fields(line, headers, count - len(pseudo), size_bytes, byte_count)
 
 
 def _problem(name: bytes, value: bytes, headers: dict[bytes, bytes]) -> str | None:

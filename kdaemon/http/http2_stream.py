@@ -106,6 +106,9 @@ class Http2Stream:
             return in_http_2(found)
         self.is_head = found.line.startswith(b"HEAD ")
         refusal = heads.judge(found.line, found.size_bytes, found.headers, found.byte_count or 0)
+        headers_max = self._keeper.hub.limits.headers_max
+        if refusal is None and found.count > headers_max:
+            refusal = refusals.too_many_headers(headers_max)
         if refusal is not None:
             return in_http_2(refusal)
         line = heads.line

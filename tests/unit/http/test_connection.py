@@ -341,6 +341,18 @@ async def test_http_2_begins_a_connection_or_is_refused(harness: Make, before: b
     assert one.hub.counters.refused["malformed"] == 1
 
 
+async def test_an_end_that_comes_too_late_raises_nothing(harness: Make) -> None:
+    """The client's kernel has told ours that it is gone, and ours not yet the loop."""
+
+    def fail() -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    one = harness()
+    one.transport.write_eof = fail  # type: ignore[method-assign]
+    one.feed(b"\x00\x01")
+    assert one.transport.is_closed
+
+
 async def test_a_content_length_that_lies_short_makes_the_rest_a_bad_request(harness: Make) -> None:
     one = harness(echoes=True)
     assert statuses(one.feed(POST.replace(b": 5", b": 3"))) == [200, 400]

@@ -574,6 +574,46 @@ async def test_what_begins_after_goaway_is_refused_and_may_be_tried_elsewhere(
     assert one.transport.has_ended()
 
 
+async def test_one_who_comes_in_a_drain_is_answered_once(raw: MakeRaw) -> None:
+    """As in HTTP/1.1: the listener may still be open for a while."""
+    one = raw(echoes=True)
+    one.hub.close_idle()
+    late = raw(echoes=True, hub=one.hub)
+    await late.read()
+    assert not late.of_kind(GOAWAY)
+    late.feed(late.request(1) + late.request(3))
+    await late.read()
+    assert len(late.requests) == 2
+    assert late.code == ErrorCodes.NO_ERROR
+    assert late.transport.has_ended()
+
+
+async def test_an_end_that_comes_too_late_raises_nothing(raw: MakeRaw) -> None:
+    """The client's kernel has told ours that it is gone, and ours not yet the loop."""
+
+    def fail() -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    one = raw()
+    one.transport.write_eof = fail  # type: ignore[method-assign]
+    one.feed(frame(HEADERS, 0, 0))
+    assert one.transport.is_closed
+
+
+async def test_the_last_answer_has_the_time_to_write_and_not_that_to_linger(raw: MakeRaw) -> None:
+    one = raw()
+    one.feed(one.request(1) + frame(GOAWAY, 0, 0, bytes(8)))
+    one.transport.pauses_when_written = 0
+    one.requests[0].respond(200, b"hello")
+    for _ in range(one.hub.linger_ticks_max + 3):
+        one.hub.sweep()
+        await asyncio.sleep(0)
+    assert not one.transport.is_closing()
+    one.protocol.resume_writing()
+    await one.read()
+    assert [each[3] for each in one.of_kind(DATA)] == [b"hello"]
+
+
 async def test_an_idle_connection_is_told_and_closed_by_a_drain_and_in_time(http2: Make2) -> None:
     one, other = http2(echoes=True), http2(echoes=True)
     for each in (one, other):
