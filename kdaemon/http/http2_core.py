@@ -80,7 +80,9 @@ class _Encoder(Encoder):
         ]  # that the client's table became smaller
         for name, value in headers:
             size = len(value)
-            if size < _LENGTH_IN_A_BYTE:
+            if name == b":status" and value in _STATUSES:
+                block.append(_STATUSES[value])
+            elif size < _LENGTH_IN_A_BYTE:
                 block += (_names.get(name) or _encode_name(name), _LENGTHS[size], value)
             else:
                 block += (_names.get(name) or _encode_name(name), encode_integer(size, 7), value)
@@ -95,6 +97,11 @@ class _Encoder(Encoder):
         Encoder.header_table_size.fset(self, min(value, TABLE_BYTES))  # type: ignore[attr-defined]
 
 
+# Of the static table, whole (RFC 7541, 6.1 and appendix A).
+_STATUSES = {
+    value: bytes((0x88 + index,))
+    for index, value in enumerate((b"200", b"204", b"206", b"304", b"400", b"404", b"500"))
+}
 _LENGTH_IN_A_BYTE = 127  # RFC 7541, 5.1, with a prefix of 7 bits
 _LENGTHS = [bytes((size,)) for size in range(_LENGTH_IN_A_BYTE)]
 _names: dict[bytes, bytes] = {}  # of headers of answers: they come from code, and are few
