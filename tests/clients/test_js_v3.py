@@ -7,12 +7,14 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from tests.kit.daemon import Daemon, environment, running
+from tests.kit.daemon import Daemon, environment, running, sandbox
 from tests.kit.endpoints import NODE, Endpoint, data_of
+from tests.kit.patience import PATIENCE_S, wait_for
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 
@@ -161,3 +163,25 @@ def test_a_full_buffer_is_told_and_then_there_is_room(tmp_path: Path) -> None:
         assert texts(endpoint, "demo")["after"] == 1
         assert sdk.close() == 0
         assert daemon.stop() == 0
+
+
+def test_what_is_in_flight_when_the_daemon_stops_is_answered(tmp_path: Path) -> None:
+    """GOAWAY comes while answers are owed: the SDK takes them, and begins nothing more."""
+    with sandbox() as service, running(tmp_path, {}, service=service) as daemon:
+        sdk = Sdk(daemon.url)
+        assert sdk.put("demo", b"first")["status"] == 200
+        daemon.inject({"kind": "latency", "latency_ms": 1500, "calls": None})
+        answers: list[Any] = []
+        asked = [put_record("demo", b"%d" % n, str(n)) for n in range(20)]
+        asking = Thread(target=lambda: answers.extend(sdk.ask(asked)))
+        asking.start()
+        received = "kdaemon_records_received_total"
+        wait_for(lambda: daemon.counted(received) >= 21 or None, "the requests to be there")
+        assert daemon.stop() == 0
+        asking.join(PATIENCE_S)
+        assert {answer.get("status") for answer in answers} == {200}, answers
+        daemon.clear_faults()
+        endpoint = Endpoint("sandbox", url=service, put_url=service)
+        expected = Counter(["first", *(str(n) for n in range(20))])
+        assert texts(endpoint, "demo") == expected
+        assert sdk.close() == 0
