@@ -62,6 +62,8 @@ class Arrival:
         if not self._pool.make_room(self, byte_count):
             return False
         self.charged_bytes += byte_count
+        if self.evict is None:  # who made room ended the very connection that this is of
+            self.release()
         return True
 
     def tick(self) -> bool:

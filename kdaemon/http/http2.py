@@ -360,11 +360,13 @@ class Http2Protocol(asyncio.Protocol):
             self._break_off("flood" if is_flood else "malformed")
             return
         except Exception as error:  # noqa: BLE001 - what a client sends must not end the daemon
-            report(self.hub.counters, "a frame of HTTP/2 could not be read", error)
-            self._fail(Broken(INTERNAL_ERROR, "kdaemon failed to read this; its log says why."))
+            self._fail_ourselves(error)
             return
-        for event in events:
-            self._handle(event)
+        try:
+            for event in events:
+                self._handle(event)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail_ourselves(error)
 
     def _needs_no_more(self, frame: Frame) -> bool:
         """Frames that change nothing here, and GOAWAY, after which the library sends nothing."""
@@ -456,6 +458,10 @@ class Http2Protocol(asyncio.Protocol):
             last_stream = self._core.highest_inbound_stream_id
             self._write(goaway(last_stream, broken.code, broken.text))
             self._break_off("flood" if broken.is_flood else "malformed")
+
+    def _fail_ourselves(self, error: Exception) -> None:
+        report(self.hub.counters, "a frame of HTTP/2 could not be read", error)
+        self._fail(Broken(INTERNAL_ERROR, "kdaemon failed to read this; its log says why."))
 
     def _break_off(self, reason: str) -> None:
         """GOAWAY is written, or the library has it: nothing that is owed can be sent any more."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
@@ -13,6 +14,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.http2 import GATHERED_BYTES_MAX, Http2Protocol
 from kdaemon.http.http2_core import WINDOW_BYTES
 from kdaemon.http.http2_frames import CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, PREFACE
+from kdaemon.http.http2_stream import Http2Stream
 from kdaemon.http.hub import HttpHub, HttpLimits, Places
 from kdaemon.http.request import HttpRequest
 from tests.unit.http.http2_harness import Make2, MakeRaw, data, fields, frame
@@ -741,6 +743,25 @@ async def test_a_connection_that_is_lost_leaves_nothing_for_the_collector(http2:
         assert not left
     finally:
         gc.enable()
+
+
+async def test_a_defect_of_ours_while_a_frame_is_used_ends_its_connection(
+    raw: MakeRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = raw()
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    one.failures = 1
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Http2Stream, "begin", fail)
+    one.feed(one.request(1))
+    await one.read()
+    assert one.code == 2  # INTERNAL_ERROR
+    assert one.transport.has_ended()
+    assert len(told) == 1
 
 
 def test_the_library_is_not_there_before_somebody_speaks_http_2() -> None:
