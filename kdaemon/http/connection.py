@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: bytes in, whole requests to a handler, answers in order, and its end.
 
 Knows HTTP and nothing of what is asked: no stream, record or metric belongs here. The Kinesis API,
-the NDJSON route, the sandbox and the admin pages are handlers behind the same connections.
+the NDJSON route, the sandbox and the admin pages are handlers behind the same connections, and
+behind those of HTTP/2 (http2.py).
 
 Invariants: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
 one body of `body_bytes_max` and `pipeline_max` requests without an answer; it does its part of a

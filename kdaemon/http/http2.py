@@ -43,6 +43,7 @@ from kdaemon.http.http2_frames import (
     Frames,
     goaway,
 )
+from kdaemon.http.http2_sending import Sending
 from kdaemon.http.http2_stream import LENGTH_IS_WRONG, TRAILERS, Http2Stream, StreamState
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
@@ -54,15 +55,6 @@ from kdaemon.http.turns import BYTES_MAX, Turn
 # What is read at once, whoever else waits: an ordinary request and what a client begins with. The
 # rest of the read goes on in its turn. Ours, 2026-11-28.
 FRAMES_AT_ONCE = 8
-
-# Bodies of answers are written in pieces of this, so that the transport's own mark (64 KiB) can say
-# stop, and not more than so many of them before others have their turn. Ours, 2026-11-28.
-GATHERED_BYTES_MAX = 64 * 1024
-SENT_AT_ONCE_BYTES = 4 * GATHERED_BYTES_MAX
-
-# Of an answer that waits for its client's window, so much must leave within the time to write: as
-# much as a client of HTTP/1.1 must read to be written to again. Ours, 2026-11-28.
-PROGRESS_BYTES = 16 * 1024
 
 
 class State(Enum):
@@ -85,7 +77,7 @@ class Http2Protocol(asyncio.Protocol):
 
     Queues, drained as answers come, the client opens windows or the next turn comes:
     `_streams`: what has begun and is not answered whole, at most `pipeline_max`; others are
-    refused. `_sending`: of these, whose answers wait for a window. `_frames`: raw input.
+    refused. `_sending`: of these, whose answers are on their way. `_frames`: raw input.
     """
 
     __slots__ = (
@@ -101,22 +93,17 @@ class Http2Protocol(asyncio.Protocol):
         "_is_feeding",
         "_is_flush_planned",
         "_is_reading",
-        "_is_writing_paused",
         "_kept",
         "_last",
         "_part_tick",
         "_paused_tick",
         "_sending",
-        "_sent_bytes",
         "_since_tick",
         "_state",
         "_streams",
         "_touched",
         "_transport",
         "_turn",
-        "_unsent_bytes",
-        "_unwritten",
-        "_written_mark",
         "client",
         "hub",
     )
@@ -136,14 +123,10 @@ class Http2Protocol(asyncio.Protocol):
         self._turn = Turn(self._pump, hub.turns)
         self._state = State.OPEN
         self._streams: dict[int, Http2Stream] = {}
-        self._sending: dict[int, Http2Stream] = {}
+        self._sending = Sending(self._core, self._effort, hub)
         self._touched: list[Http2Stream] = []  # something of them is kept and not charged
         self._last: HttpRequest | None = None  # handed over before all that comes
         self._kept = Kept(hub.arrivals)  # raw input, of all memory
-        self._unwritten = Kept(hub.arrivals)  # answers that the client does not take
-        self._unsent_bytes = 0  # of answers, for want of a window
-        self._sent_bytes = 0
-        self._written_mark = (hub.tick, 0)  # when the client last took something, and what then
         self._since_tick = hub.tick  # when the last stream ended
         self._part_tick = hub.tick  # when a frame, or a block of headers, began that is not whole
         self._paused_tick = hub.tick
@@ -153,7 +136,6 @@ class Http2Protocol(asyncio.Protocol):
         self._is_feeding = False
         self._is_flush_planned = False
         self._is_reading = True
-        self._is_writing_paused = False
 
     # --- the transport's calls
 
@@ -197,13 +179,12 @@ class Http2Protocol(asyncio.Protocol):
         return bool(self._streams or self._frames.has_next()) and self._is_open
 
     def pause_writing(self) -> None:
-        self._is_writing_paused = True
-        self._mark_written()
+        self._sending.pause()
         self._weigh_unwritten()
         self._regulate_reading()
 
     def resume_writing(self) -> None:
-        self._is_writing_paused = False
+        self._sending.is_paused = False
         self._flush_later()
         self._go_on_in_turn()
 
@@ -216,7 +197,7 @@ class Http2Protocol(asyncio.Protocol):
     def _may_feed(self) -> bool:
         return not (
             self._is_deaf
-            or self._is_writing_paused
+            or self._sending.is_paused
             or (self._last is not None and self._last.holds_next)
             or (self._state is State.LEAVING and not self._streams)  # it is about to close
         )
@@ -297,7 +278,7 @@ class Http2Protocol(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be taken, or to see the client go."""
         wants = self._is_deaf or not (
-            self._is_writing_paused or self._turn.is_over or self._frames.has_next()
+            self._sending.is_paused or self._turn.is_over or self._frames.has_next()
         )
         if wants is self._is_reading or self._transport.is_closing():
             return
@@ -482,9 +463,7 @@ class Http2Protocol(asyncio.Protocol):
         stream.request = None
         self._core.send_headers(stream.id, fields_of(answer), end_stream=not body)
         if body:
-            stream.rest = memoryview(body)
-            self._unsent_bytes += len(body)
-            self._sending[stream.id] = stream
+            self._sending.add(stream, body)
         else:
             self._finish(stream)
         if not self._is_feeding:
@@ -509,7 +488,8 @@ class Http2Protocol(asyncio.Protocol):
         if not self._is_open:
             return
         try:
-            self._send_bodies()
+            if self._sending.send(self._write, self._finish):
+                self.hub.turns.later(self._flush)
         except ProtocolError as error:
             report(self.hub.counters, "an answer of HTTP/2 could not be sent", error)
             self.reset()
@@ -521,37 +501,6 @@ class Http2Protocol(asyncio.Protocol):
             self._turn.pass_on()  # what held it back is gone
         self._regulate_reading()
 
-    def _send_bodies(self) -> None:
-        """Sends what windows and socket take, a frame of each answer in turn."""
-        core, sending = self._core, self._sending
-        gathered_bytes = sent_bytes = stuck_count = 0
-        while stuck_count < len(sending) and not self._is_writing_paused:
-            if sent_bytes >= SENT_AT_ONCE_BYTES:
-                self.hub.turns.later(self._flush)
-                break
-            stream_id, stream = next(iter(sending.items()))
-            del sending[stream_id]
-            room = min(core.room_for(stream_id), GATHERED_BYTES_MAX)
-            if room <= 0:
-                sending[stream_id] = stream
-                stuck_count += 1
-                continue
-            piece, stream.rest = stream.rest[:room], stream.rest[room:]
-            stuck_count = 0
-            sent_bytes += len(piece)
-            gathered_bytes += len(piece)
-            self._unsent_bytes -= len(piece)
-            core.send_data(stream_id, piece, end_stream=not stream.rest)
-            if stream.rest:
-                sending[stream_id] = stream
-            else:
-                self._finish(stream)
-            if gathered_bytes >= GATHERED_BYTES_MAX:
-                gathered_bytes = 0
-                self._write()
-        self._sent_bytes += sent_bytes
-        self._effort.pay_sent(sent_bytes)
-
     def _write(self, last: bytes = b"") -> None:
         data = self._core.data_to_send() + last
         if data and self._is_open and not self._transport.is_closing():
@@ -561,16 +510,12 @@ class Http2Protocol(asyncio.Protocol):
         """Answers that cannot leave count as what waits: where memory for that is full, a client
         that does not take them loses its connection.
         """
-        byte_count = self._unsent_bytes
-        if self._is_writing_paused:
-            byte_count += self._transport.get_write_buffer_size()
-        if byte_count <= GATHERED_BYTES_MAX:
-            byte_count = 0  # as every connection may have
-        if byte_count or not self._unwritten.is_empty:
-            if not self._is_open:
-                return
-            if not self._unwritten.weigh(byte_count, self.reset, waits=True):
-                asyncio.get_running_loop().call_soon(self.reset)  # we may be in a write
+        if not self._is_open:
+            return
+        paused = self._sending.is_paused
+        buffered_bytes = self._transport.get_write_buffer_size() if paused else 0
+        if not self._sending.weigh(buffered_bytes, self.reset):
+            asyncio.get_running_loop().call_soon(self.reset)  # we may be in a write
 
     # --- a client that sends no more
 
@@ -579,7 +524,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def _send_probe(self) -> None:
         """Finds out whether the client still reads: its kernel says so when it does not."""
-        if self._is_open and not self._is_writing_paused:
+        if self._is_open and not self._sending.is_paused:
             self._write(PROBE)
             asyncio.get_running_loop().call_later(PROBE_S, self._hear_probe)
 
@@ -616,9 +561,7 @@ class Http2Protocol(asyncio.Protocol):
         stream.move(StreamState.ENDED)
         stream.drop()
         self._streams.pop(stream.id, None)
-        self._sending.pop(stream.id, None)
-        self._unsent_bytes -= len(stream.rest)
-        stream.rest = memoryview(b"")
+        self._sending.forget(stream)
         self._since_tick = self.hub.tick
 
     def _drop(self, stream: Http2Stream) -> None:
@@ -635,7 +578,7 @@ class Http2Protocol(asyncio.Protocol):
             tell_gone(self.hub.counters, request)
 
     def _drop_streams(self) -> None:
-        self._unwritten.release()
+        self._sending.release()
         streams = [*self._streams.values()]
         for stream in streams:
             if stream.request is not None:
@@ -679,6 +622,7 @@ class Http2Protocol(asyncio.Protocol):
     def reset(self) -> None:
         """Ends the connection at once, with a reset where the transport is TCP."""
         self._move(State.CLOSED)
+        self._sending.release()
         self._stop_reading()
         reset_transport(self._transport)
 
@@ -695,7 +639,7 @@ class Http2Protocol(asyncio.Protocol):
         ticks = tick - self._since_tick
         if self._is_idle:
             return ticks
-        if self._is_writing_paused or self._frames.has_next():
+        if self._sending.is_paused or self._frames.has_next():
             return 0
         if not self._streams:
             return tick - self._part_tick + 1  # an ordinary client sends a frame at once
@@ -730,13 +674,12 @@ class Http2Protocol(asyncio.Protocol):
         hub = self.hub
         ticks = tick - self._since_tick
         self._kept.tick()
-        self._unwritten.tick()
         self._effort.tick()
-        if self._is_late_to_read(tick):
+        if self._sending.is_late(tick):
             hub.counters.timed_out["write"] += 1
             self.reset()
         elif not self._is_open:
-            if ticks > hub.linger_ticks_max and not self._is_writing_paused:
+            if ticks > hub.linger_ticks_max and not self._sending.is_paused:
                 self.reset()
         elif self._is_deaf or not self._is_reading:
             if self._owes():
@@ -763,17 +706,3 @@ class Http2Protocol(asyncio.Protocol):
                 self._time_out(stream, f"within {hub.limits.body_timeout_s:g} seconds")
             elif stream.arrival is not None and not stream.arrival.tick():
                 self._time_out(stream, "fast enough")
-
-    def _is_late_to_read(self, tick: int) -> bool:
-        """Whether answers wait for the client, and it takes too little of them."""
-        if not (self._is_writing_paused or (self._sending and self._is_open)):
-            self._mark_written()
-            return False
-        since_tick, sent_bytes = self._written_mark
-        if self._sent_bytes - sent_bytes >= PROGRESS_BYTES:
-            self._mark_written()
-            return False
-        return tick - since_tick > self.hub.write_ticks_max
-
-    def _mark_written(self) -> None:
-        self._written_mark = (self.hub.tick, self._sent_bytes)

@@ -3,7 +3,7 @@ the tick.
 
 Knows that there are connections which can be asked to check their time or to close, not what they
 say. Invariant: one timer for all connections of a listener, armed only while there are any.
-Where it sits: beside connection.py and opening.py, whose connections attach to it.
+Where it sits: beside connection.py, http2.py and opening.py, whose connections attach to it.
 """
 
 import asyncio

@@ -11,9 +11,10 @@ from h2.settings import SettingCodes
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.http2 import GATHERED_BYTES_MAX, Http2Protocol
+from kdaemon.http.http2 import Http2Protocol
 from kdaemon.http.http2_core import WINDOW_BYTES
 from kdaemon.http.http2_frames import CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, PREFACE
+from kdaemon.http.http2_sending import GATHERED_BYTES_MAX
 from kdaemon.http.http2_stream import Http2Stream
 from kdaemon.http.hub import HttpHub, HttpLimits, Places
 from kdaemon.http.request import HttpRequest
