@@ -23,6 +23,7 @@ from kdaemon.http.http2_frames import (
     SETTINGS,
     WINDOW_UPDATE,
 )
+from kdaemon.http.http2_stream import STREAM_BYTES
 from kdaemon.http.hub import HttpHub, HttpLimits
 from tests.unit.http.http2_harness import MakeRaw, RawHarness, data, fields, frame
 
@@ -242,6 +243,15 @@ async def test_streams_that_ended_are_forgotten(raw: MakeRaw) -> None:
     assert len(one.requests) == 1000
     assert len(core._closed_streams) <= ENDED_STREAMS_MAX
     assert len(core.streams) <= 2
+
+
+async def test_streams_that_only_begin_are_charged(raw: MakeRaw) -> None:
+    """A stream costs more than the bytes that begin it."""
+    one = raw()
+    for stream in range(1, 129, 2):
+        one.feed(one.request(stream, ends=False))
+    await one.read()
+    assert one.hub.bodies.bytes_taken >= 64 * STREAM_BYTES
 
 
 async def test_heads_of_requests_without_their_bodies_are_charged(raw: MakeRaw) -> None:
