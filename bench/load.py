@@ -18,9 +18,9 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench import records as bench_records
 from bench.worker import Result, serve_commands
@@ -214,7 +214,7 @@ class ClosedLoop:
 
     def __init__(
         self,
-        connections: list[HttpConnection] | list[NdjsonConnection],
+        connections: Sequence[Any],
         payloads: Iterator[bytes],
         payload_records: int,
     ) -> None:
@@ -297,6 +297,13 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
     def sockets() -> list[socket.socket]:
         return [connect(options.unix, options.tcp) for _ in range(options.connections)]
 
+    def requesting() -> Sequence[Any]:
+        if not options.streams:
+            return [HttpConnection(sock, acknowledge) for sock in sockets()]
+        from bench.load_http2 import Http2Connection  # it builds on what is here
+
+        return [Http2Connection(sock, acknowledge, options.streams) for sock in sockets()]
+
     stream, acknowledge = options.stream, options.acknowledge
     if scenario == "put_records":
         size = options.batch
@@ -317,9 +324,7 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
             + body
             for body in (encode(batch, stream) for batch in bodies)
         ]
-        return ClosedLoop(
-            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), size
-        )
+        return ClosedLoop(requesting(), cycle(payloads), size)
     if scenario == "put_record":
         payloads = [
             bench_records.request_head("PutRecord", len(body), acknowledge=acknowledge) + body
@@ -328,9 +333,7 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
                 for record in bench_records.make_records(_SINGLE_COUNT)
             )
         ]
-        return ClosedLoop(
-            [HttpConnection(sock, acknowledge) for sock in sockets()], cycle(payloads), 1
-        )
+        return ClosedLoop(requesting(), cycle(payloads), 1)
     made = list(bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys))
     write, more = bench_records.FORMS[options.lines]
     lines = list(map(write, made))
@@ -355,6 +358,7 @@ def main() -> None:
     parser.add_argument(
         "--bodies", type=int, default=_BODY_COUNT, help="distinct ones that put_records builds"
     )
+    parser.add_argument("--streams", type=int, default=0, help="HTTP/2, so many at once on each")
     parser.add_argument("--window", type=int, default=4000, help="NDJSON records in flight each")
     parser.add_argument("--lines", choices=tuple(bench_records.FORMS), default="envelope")
     parser.add_argument("--stream", default=bench_records.STREAM)

@@ -5,8 +5,8 @@ About: the parts of one `ByteBudget` that unfinished bodies and heads hold, over
 Knows sizes and speed; no bytes, no protocol. Invariants: each byte that is kept of an unfinished
 request is charged before it is kept, and given back once; where the budget is full the slowest
 goes first, so that clients who stall cannot keep those out who send.
-Where it sits: reader.py begins one `Arrival` a request that takes more than one read; the request
-keeps its charge until the handler has parsed the body.
+Where it sits: reader.py and http2_stream.py begin one `Arrival` a request that takes more than one
+read; the request keeps its charge until the handler has parsed the body.
 """
 
 from collections.abc import Callable
@@ -62,6 +62,8 @@ class Arrival:
         if not self._pool.make_room(self, byte_count):
             return False
         self.charged_bytes += byte_count
+        if self.evict is None:  # who made room ended the very connection that this is of
+            self.release()
         return True
 
     def tick(self) -> bool:

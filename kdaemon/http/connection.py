@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: bytes in, whole requests to a handler, answers in order, and its end.
 
 Knows HTTP and nothing of what is asked: no stream, record or metric belongs here. The Kinesis API,
-the NDJSON route, the sandbox and the admin pages are handlers behind the same connections.
+the NDJSON route, the sandbox and the admin pages are handlers behind the same connections, and
+behind those of HTTP/2 (http2.py).
 
 Invariants: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
 one body of `body_bytes_max` and `pipeline_max` requests without an answer; it does its part of a
@@ -17,12 +18,13 @@ from enum import Enum
 from typing import Any
 
 from kdaemon.http.arrivals import Kept
+from kdaemon.http.handlers import handler_failed, tell_gone
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.reader import Phase, RequestReader
-from kdaemon.http.refusals import BODIES_FULL, Refusal, malformed, timed_out
-from kdaemon.http.rendering import CONTINUE, http_2_goodbye, render
-from kdaemon.http.request import Answer, HttpHandler, HttpRequest, error_body
-from kdaemon.http.transports import Presence, Probe, presence, reset_transport
+from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
+from kdaemon.http.rendering import CONTINUE, render
+from kdaemon.http.request import Answer, HttpHandler, HttpRequest
+from kdaemon.http.transports import Presence, Probe, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -187,10 +189,7 @@ class HttpProtocol(asyncio.Protocol):
         try:
             self._handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self._report(f"the handler of {request.method} {request.path} failed", error)
-            if request.answer is None:
-                text = "kdaemon failed to handle this request; its log says why."
-                request.respond(500, error_body("InternalFailure", text))
+            handler_failed(self.hub.counters, request, error)
         if self._has_eof and request.answer is None:
             self._send_probe()
 
@@ -198,20 +197,6 @@ class HttpProtocol(asyncio.Protocol):
         """Answers an error after what is still owed, and closes. Counted by its reason."""
         self.hub.counters.refused[refusal.reason] += 1
         self._end_with(refusal.answer())
-
-    def refuse_http_2(self) -> None:
-        """Tells an HTTP/2 client in its own frames, so that its error names cause and remedy."""
-        if self._pending:  # it has spoken HTTP/1.1 until now
-            self.refuse(malformed("a connection does not change to HTTP/2"))
-            return
-        self.hub.counters.refused["http2"] += 1
-        self._gather(http_2_goodbye())
-        self._write_gathered()
-        self._close()
-
-    def _report(self, text: str, error: Exception) -> None:
-        self.hub.counters.handler_failures += 1
-        asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})
 
     # --- reading on
 
@@ -415,16 +400,6 @@ class HttpProtocol(asyncio.Protocol):
             raise RuntimeError(f"a connection cannot go from {self._state} to {state}")
         self._state = state
 
-    def _tell_gone(self, request: HttpRequest) -> None:
-        """Its client has gone, as far as one can see, before the answer was given."""
-        on_gone, request.on_gone = request.on_gone, None
-        if on_gone is None:
-            return
-        try:
-            on_gone()
-        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            self._report("a handler failed when its client went away", error)
-
     def _drop_requests(self) -> None:
         self._unread = None
         self._kept.release()
@@ -437,7 +412,7 @@ class HttpProtocol(asyncio.Protocol):
             request.drop_body()
         for request in dropped:
             if request.answer is None:
-                self._tell_gone(request)
+                tell_gone(self.hub.counters, request)
 
     def _close(self) -> None:
         """Nothing more is owed.
@@ -450,12 +425,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._state is not _OPEN:
             return
         self._reader.since_tick = self.hub.tick
-        if self._has_eof or self._transport.is_closing() or not self._transport.can_write_eof():
+        if self._has_eof or not end_writing(self._transport):
             self._move(State.CLOSED)
             self._transport.close()
         else:
             self._move(State.LINGERING)
-            self._transport.write_eof()
             self._regulate_reading()
 
     def reset(self) -> None:

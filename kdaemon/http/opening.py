@@ -1,16 +1,17 @@
 """The first bytes of a connection decide what it speaks, on TCP and Unix sockets alike.
 
-HTTP begins with an upper-case letter (the method, or the preface of HTTP/2) or with a TLS hello,
-whose client is told what this port speaks; lines begin with `{`, where the listener has them;
-anything else is refused. On TCP all that can begin a method goes to HTTP, which refuses methods
-that it does not know: a browser lets a page choose a method in lower case, and what such a page
-sends as a body would be read as lines. Empty lines before either decide nothing (RFC 9112, 2.2);
-before lines, blanks and a byte order mark do not either. Where lines are all that is spoken (a
-stream's own socket), nothing is to be decided: a log line may begin as HTTP does.
+HTTP/2 begins with its preface, whole or in pieces, and nobody needs to have offered it. HTTP/1.1
+begins with an upper-case letter (of the method) or with a TLS hello, whose client is told what this
+port speaks; lines begin with `{`, where the listener has them; anything else is refused. On TCP all
+that can begin a method goes to HTTP, which refuses methods that it does not know: a browser lets a
+page choose a method in lower case, and what such a page sends as a body would be read as lines.
+Empty lines before either decide nothing (RFC 9112, 2.2); before lines, blanks and a byte order mark
+do not either. Where lines are all that is spoken (a stream's own socket), nothing is to be decided:
+a log line may begin as HTTP does.
 Knows no protocol beyond its first bytes: the lines protocol is handed in.
 Invariants: a connection that has sent nothing costs one place, which it loses to others or in time;
 no text of another protocol is read as lines, not even in part.
-Where it sits: socket -> Opening -> HttpProtocol or a session of lines.
+Where it sits: socket -> Opening -> HttpProtocol, Http2Protocol or a session of lines.
 """
 
 import asyncio
@@ -20,14 +21,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.http2_frames import PREFACE
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.transports import reset_transport
+from kdaemon.http.transports import end_writing, reset_transport
 
 UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
 # All that a method may begin with (token, RFC 9110, 5.6.2)
 TOKEN = UPPER | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~")
 TLS_HELLO = 0x16  # RFC 8446, 5.1
+PREFACE_BYTES = len(PREFACE)
 UNDECIDED_BYTES_MAX = 1024  # of empty lines and blanks before anything else; ours, 2026-11-28
 
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
@@ -85,6 +88,13 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._hub.detach(self)
 
+    def eof_received(self) -> bool | None:
+        if not self._may_be_http_2():
+            return None
+        protocol = HttpProtocol(self._handler, hub=self._hub)
+        self._hand_over(protocol, self._held)
+        return protocol.eof_received()
+
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing() or self._is_refused:
             return
@@ -92,10 +102,12 @@ class Opening(asyncio.Protocol):
         before = _match_end(_BEFORE_LINES, held)
         first = held[before : before + 1]
         problem = None
-        if lines is None:
-            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
-        elif lines.is_only:
+        if lines is not None and lines.is_only:
             self._hand_over(lines.speak(self._hub), held)
+        elif PREFACE.startswith(held[:PREFACE_BYTES]):
+            self._speak_http_2(held)
+        elif lines is None:
+            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
         elif before > UNDECIDED_BYTES_MAX:
             problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
         elif self._is_http(held):
@@ -115,12 +127,28 @@ class Opening(asyncio.Protocol):
         known = TOKEN if self._hub.gate.checks_browsers else UPPER
         return bool(first) and (first[0] in known or data[0] == TLS_HELLO)
 
+    def _speak_http_2(self, held: bytes) -> None:
+        """What came begins as the preface does, or is all of it."""
+        if len(held) < PREFACE_BYTES:
+            if not self._held:
+                self._since_tick = self._hub.tick
+            self._held = held
+            return
+        # Not before somebody speaks it: the library takes 2 MiB, which an idle daemon has not.
+        from kdaemon.http.http2 import Http2Protocol  # noqa: PLC0415
+
+        self._hand_over(Http2Protocol(self._handler, self._hub), held[PREFACE_BYTES:])
+
+    def _may_be_http_2(self) -> bool:
+        return self._held[:1] == PREFACE[:1]
+
     def _hand_over(self, protocol: Spoken, data: bytes) -> None:
         self._held = b""
         self._hub.hand_over(self, protocol)
         self._transport.set_protocol(protocol)
         protocol.take_over(self._transport)
-        protocol.data_received(data)
+        if data:
+            protocol.data_received(data)
 
     def _refuse(self, answer: bytes) -> None:
         """Answers, and reads on until the client closes or a moment has passed."""
@@ -129,7 +157,7 @@ class Opening(asyncio.Protocol):
         self._since_tick = self._hub.tick
         self._hub.counters.refused["malformed"] += 1
         self._transport.write(answer)
-        self._transport.write_eof()
+        end_writing(self._transport)
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that connects and says nothing, or does not go when it is refused."""
@@ -137,6 +165,9 @@ class Opening(asyncio.Protocol):
         if self._is_refused:
             if ticks > self._hub.linger_ticks_max:
                 self.reset()
+        elif self._may_be_http_2() and ticks > self._hub.head_ticks_max:
+            # A part of a head, as far as one can see: who reads heads says that it is late.
+            self._hand_over(HttpProtocol(self._handler, hub=self._hub), self._held)
         elif ticks > self._hub.idle_ticks_max:
             self._hub.counters.timed_out["idle"] += 1
             self._transport.close()

@@ -20,7 +20,7 @@ import httptools
 from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
-from kdaemon.http.head import is_chunked, join_headers
+from kdaemon.http.head import LENGTH_DIGITS_MAX, is_chunked, join_headers
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal
@@ -30,13 +30,10 @@ from kdaemon.http.request import CBOR, Charge, HttpRequest, RequestOwner
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
 CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
-# Of a Content-Length. The parser bounds its value, and passes any number of zeros before it; Python
-# makes no number of more than 4,300. As h11 has it, 2026-11-28: 2**64 has 20.
-LENGTH_DIGITS_MAX = 20
-
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
 HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
 HTTP_2_BYTES = len(HTTP_2)
+HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
 HEAD_END = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request they are skipped (RFC 9112, 2.2)
 _strip = bytes.strip
@@ -70,8 +67,6 @@ class Sink(RequestOwner, Protocol):
     def refuse(self, refusal: Refusal) -> None:
         """An answer that ends the connection. Reading has ended already."""
         ...
-
-    def refuse_http_2(self) -> None: ...
 
 
 class RequestReader:
@@ -461,8 +456,7 @@ class RequestReader:
     def _refuse_malformed(self, error: Exception | str, start: bytes) -> None:
         """`start`: of the request, from which a client of another protocol is known."""
         if start == HTTP_2:
-            self.end()
-            self._sink.refuse_http_2()
+            self._refuse(refusals.malformed(HTTP_2_TOO_LATE))
         elif start.startswith(TLS_HANDSHAKE):
             self._refuse(refusals.TLS_SPOKEN)
         else:

@@ -2,19 +2,19 @@
 
 Pure. A refusal is data: the connection renders its answer as it renders any other, so that another
 protocol can render it too. Knows no bytes of a head and no socket.
-Invariant: `reason` is one of REFUSALS, and each refusal ends its connection.
+Invariant: `reason` is one of REFUSALS, and each refusal ends its connection; in HTTP/2 its stream.
 Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py answers and counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdaemon.http.request import CBOR, Answer, Headers, error_body, error_body_cbor
 
 REFUSALS = (
     "connections",  # over connections_max
     "descriptors",  # no file descriptor was left for a newcomer: once a second while that is so
-    "malformed",  # not HTTP/1.1, or its framing is in doubt
-    "http2",  # the HTTP/2 preface
+    "malformed",  # not HTTP, or its framing is in doubt
+    "flood",  # frames of HTTP/2 that only cost: rapid resets, empty frames, blocks without an end
     "head_too_large",
     "body_too_large",
     "bodies_full",  # the shared budget of bodies is used up
@@ -23,6 +23,9 @@ REFUSALS = (
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
 )
+
+
+_NOT_READ = "This is not HTTP/1.1 that can be read: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,15 @@ class Refusal:
 
 def malformed(text: str) -> Refusal:
     """`text` completes a sentence: what was found, without its full stop."""
-    return Refusal(
-        "malformed", 400, "BadRequestException", f"This is not HTTP/1.1 that can be read: {text}."
-    )
+    return Refusal("malformed", 400, "BadRequestException", f"{_NOT_READ}{text}.")
+
+
+def in_http_2(refusal: Refusal) -> Refusal:
+    """The same, told to a client of HTTP/2."""
+    message = refusal.message
+    if not message.startswith(_NOT_READ):
+        return refusal
+    return replace(refusal, message=message.replace("HTTP/1.1", "HTTP/2", 1))
 
 
 def unsupported(status: int, text: str, headers: Headers = ()) -> Refusal:

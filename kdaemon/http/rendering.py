@@ -1,10 +1,8 @@
-"""An answer as bytes of HTTP/1.1, and the goodbye to a client that opens with HTTP/2.
+"""An answer as bytes of HTTP/1.1, and as the headers of HTTP/2.
 
 Pure. Knows the form of an answer on the wire; not who asked, and not what an answer means.
-Where it sits: connection.py renders here what its requests were answered.
+Where it sits: connection.py and http2.py render here what their requests were answered.
 """
-
-import struct
 
 from kdaemon.http.request import Answer
 
@@ -63,18 +61,21 @@ def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> byt
     return form % (len(body), *sum(headers, ()), body if has_body else b"")
 
 
-SWITCH_TO_HTTP_1_1 = (
-    "This port speaks HTTP/1.1, and the client opened with HTTP/2. Switch the SDK to HTTP/1.1: "
-    "JavaScript v3: new KinesisClient({requestHandler: new NodeHttpHandler()}), from "
-    "@smithy/node-http-handler; Java v2, async: "
-    "httpClientBuilder(NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1))."
-)
-HTTP_1_1_REQUIRED = 13  # the HTTP/2 error code (RFC 9113, 7)
+# Names come from code, never from a client, so the table stays small.
+_lower: dict[bytes, bytes] = {}
 
 
-def http_2_goodbye() -> bytes:
-    """SETTINGS (empty) and GOAWAY with the remedy as its debug data (RFC 9113, 6.5 and 6.8)."""
-    text = SWITCH_TO_HTTP_1_1.encode()
-    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    length = struct.pack(">I", 8 + len(text))[1:]
-    return settings + length + struct.pack(">BBIII", 7, 0, 0, 0, HTTP_1_1_REQUIRED) + text
+def fields_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer as HTTP/2 has them: in lower case, and none of the connection."""
+    fields = [
+        (b":status", b"%d" % answer.status),
+        (b"content-type", answer.content_type),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    for name, value in answer.headers:
+        lower = _lower.get(name) or _lower.setdefault(name, name.lower())
+        fields.append((lower, value))
+    return fields
+
+
+CONTINUE_FIELDS = ((b":status", b"100"),)

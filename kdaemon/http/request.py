@@ -25,7 +25,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     content_type: bytes = JSON
     headers: Headers = ()
-    closes: bool = False  # the connection ends with this answer
+    closes: bool = False  # the connection ends with this answer; in HTTP/2 its stream does anyway
 
 
 def _json_text(text: str) -> bytes:
@@ -154,7 +154,7 @@ class HttpRequest:
         headers: Headers = (),
         close: bool = False,
     ) -> None:
-        """Answers once. Pipelined answers leave in request order.
+        """Answers once. Pipelined answers leave in request order; those of HTTP/2 as they come.
 
         Nothing happens if the client is gone. A second answer raises RuntimeError and changes
         nothing.
@@ -173,7 +173,7 @@ class HttpRequest:
         owner.flush_answers(self)
 
     def abort(self) -> None:
-        """Drops the connection with a TCP reset and without an answer."""
+        """Gives no answer: a TCP reset of the connection, or of its stream alone (HTTP/2)."""
         if self.owner is not None:
             self.owner.reset()
 

@@ -43,6 +43,19 @@ def stop_other_side(transport: Any) -> bool:
     return True
 
 
+def end_writing(transport: Any) -> bool:
+    """Ends our side of a connection, and leaves the other one open. False: that cannot be had, or
+    the other side is gone already, as its kernel told ours and ours not yet the loop.
+    """
+    if transport.is_closing() or not transport.can_write_eof():
+        return False
+    try:
+        transport.write_eof()
+    except OSError:
+        return False
+    return True
+
+
 def presence(transport: Any) -> Presence:
     """Asks the kernel, without reading. What is no socket is there."""
     sock = transport.get_extra_info("socket")

@@ -2,7 +2,8 @@
 
 About: how much work a connection may do before others have their turn, how much all of them
 together do in one turn, and who goes on in the next; and a request that is worked on in steps, one
-a turn. Knows no protocol: HTTP spends requests, a session of lines spends blocks.
+a turn. Knows no protocol: HTTP/1.1 spends requests, HTTP/2 frames, a session of
+lines blocks.
 Invariants: `go_on` is called once for each `pass_on`, in a later turn of the loop, and never after
 `close`; who waits goes on in the order of waiting; however many wait, a turn of the loop does
 ALL_TIME_NS_MAX of their work and one part more, so that whoever sends one request is answered soon.
@@ -18,7 +19,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.http.request import HttpRequest, error_body
 
 # What one connection does in a turn. Ours, 2026-11-28.
-PIECES_MAX = 64  # requests, or blocks of lines
+PIECES_MAX = 64  # requests, frames, or blocks of lines
 BYTES_MAX = 64 * 1024  # of raw input
 TIME_NS_MAX = 2_000_000
 

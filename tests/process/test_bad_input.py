@@ -163,8 +163,10 @@ def test_what_does_not_begin_as_http_is_taken_for_lines(daemon: Daemon) -> None:
     assert json.loads(answer)["rejected"] == 1
 
 
-def test_an_http_2_client_is_told_in_its_own_frames(daemon: Daemon) -> None:
-    assert b"HTTP/1.1" in exchange(daemon, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+def test_a_client_of_http_2_that_sends_no_frames_is_told_in_frames(daemon: Daemon) -> None:
+    answer = exchange(daemon, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert answer[3] == 4  # SETTINGS
+    assert b"A frame may have up to" in answer  # in GOAWAY
 
 
 def test_a_length_that_is_too_short_spoils_only_its_own_connection(daemon: Daemon) -> None:

@@ -47,14 +47,14 @@ def test_every_room_is_on_the_page_and_every_room_on_the_page_is_there() -> None
 @pytest.mark.parametrize("room", ["door", "streams", "wire", "http", "pace", "route", "settle"])
 def test_every_file_of_a_room_is_named(room: str) -> None:
     files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
-    assert files == set(re.findall(r"[a-z_]+\.py", rooms()[room]))
+    assert files == set(re.findall(r"[a-z0-9_]+\.py", rooms()[room]))
 
 
 def test_every_file_that_is_named_is_there() -> None:
     for room, text in rooms().items():
-        for name in re.findall(r"[a-z_]+\.py", text):
+        for name in re.findall(r"[a-z0-9_]+\.py", text):
             assert (PACKAGE / room / name).exists(), f"{room}/{name}"
-    for path in re.findall(r"`([a-z_]+/[a-z_]+\.py)`", TEXT):
+    for path in re.findall(r"`([a-z_]+/[a-z0-9_]+\.py)`", TEXT):
         assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
 
 

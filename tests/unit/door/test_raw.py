@@ -355,6 +355,15 @@ async def test_on_a_streams_own_socket_everything_is_a_line_and_nothing_is_answe
     assert place.counted("app") == (5, 0)
 
 
+@pytest.mark.parametrize("cut", [1, 3, 16, 100])
+async def test_on_a_streams_own_socket_the_preface_of_http_2_is_a_line(
+    place: Place, cut: int
+) -> None:
+    text = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    await place.send(text[:cut], text[cut:] or b"\n", lines=place.own_socket())
+    assert place.sent("app") == [b"PRI * HTTP/2.0", b"SM"]
+
+
 async def test_what_was_written_to_it_is_delivered_though_the_client_goes_at_once(
     place: Place,
 ) -> None:

@@ -331,20 +331,27 @@ async def test_a_tls_client_is_told_to_use_http(harness: Make) -> None:
     assert b"http://, not https://" in harness().feed(b"\x16\x03\x01\x02\x00\x01\x00")
 
 
-@pytest.mark.parametrize("step", [1, 1000])
-async def test_an_http_2_client_is_told_how_to_switch(harness: Make, step: int) -> None:
-    one = harness()
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    answer = b"".join(one.feed(preface[i : i + step]) for i in range(0, len(preface), step))
-    settings_frame, goaway = answer[:9], answer[9:]
-    assert settings_frame == b"\x00\x00\x00\x04" + bytes(5)
-    assert int.from_bytes(goaway[:3], "big") == len(goaway) - 9
-    assert goaway[3] == 7
-    assert int.from_bytes(goaway[13:17], "big") == 13  # HTTP_1_1_REQUIRED
-    assert b"new NodeHttpHandler()" in goaway
-    assert b"Protocol.HTTP1_1" in goaway
+@pytest.mark.parametrize("before", [b"", GET])
+async def test_http_2_begins_a_connection_or_is_refused(harness: Make, before: bytes) -> None:
+    """`Opening` has seen the preface of whoever begins with it (test_http2.py)."""
+    one = harness(echoes=True)
+    answer = one.feed(before + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert statuses(answer)[-1] == 400
+    assert b"from the first byte of a connection" in answer
     assert one.transport.has_ended()
-    assert one.hub.counters.refused["http2"] == 1
+    assert one.hub.counters.refused["malformed"] == 1
+
+
+async def test_an_end_that_comes_too_late_raises_nothing(harness: Make) -> None:
+    """The client's kernel has told ours that it is gone, and ours not yet the loop."""
+
+    def fail() -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    one = harness()
+    one.transport.write_eof = fail  # type: ignore[method-assign]
+    one.feed(b"\x00\x01")
+    assert one.transport.is_closed
 
 
 async def test_a_content_length_that_lies_short_makes_the_rest_a_bad_request(harness: Make) -> None:

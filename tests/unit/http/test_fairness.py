@@ -555,3 +555,17 @@ async def test_a_client_that_reads_again_gives_the_memory_back_and_small_answers
     client.protocol.resume_writing()
     assert budget.bytes_taken == 0
     assert not client.transport.abort_count
+
+
+def test_who_makes_room_and_ends_the_newcomer_with_it_leaves_nothing_charged() -> None:
+    """A connection's raw input goes for a body of the same connection, which ends both."""
+    budget = ByteBudget(100)
+    pool = Arrivals(budget)
+    newcomer = Arrival(pool, lambda: None)
+    other = Arrival(pool, newcomer.release)
+    assert other.grow(80)
+    other.waits = True
+    newcomer.grow(50)
+    other.release()
+    newcomer.release()
+    assert budget.bytes_taken == 0

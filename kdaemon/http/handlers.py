@@ -1,0 +1,34 @@
+"""What a handler's defect costs: its own request, and a line in the log; never the connection.
+
+About: calls of a handler's code, and what becomes of the exceptions that nobody foresaw. Knows no
+protocol. Invariant: nothing raises out of here, and each defect is counted.
+Where it sits: connection.py and http2.py call here around the handler they share.
+"""
+
+import asyncio
+
+from kdaemon.http.hub import HttpCounters
+from kdaemon.http.request import HttpRequest, error_body
+
+
+def handler_failed(counters: HttpCounters, request: HttpRequest, error: Exception) -> None:
+    """The handler raised; `request` is answered, if it was not."""
+    report(counters, f"the handler of {request.method} {request.path} failed", error)
+    if request.answer is None:
+        text = "kdaemon failed to handle this request; its log says why."
+        request.respond(500, error_body("InternalFailure", text))
+
+
+def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
+    """Its client has gone, as far as one can see, before the answer was given."""
+    on_gone, request.on_gone = request.on_gone, None
+    if on_gone is not None:
+        try:
+            on_gone()
+        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+            report(counters, "a handler failed when its client went away", error)
+
+
+def report(counters: HttpCounters, text: str, error: Exception) -> None:
+    counters.handler_failures += 1
+    asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})

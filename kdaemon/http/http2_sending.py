@@ -1,0 +1,131 @@
+"""Bodies of answers on their way: what windows and socket of one HTTP/2 connection let leave.
+
+Knows windows, the socket's mark, and for how long and how much a client may leave untaken; not what
+is answered, and nothing of what comes in.
+Invariants: a frame of each answer leaves in turn, so that none waits for the end of another; what
+has not left is counted among what arrives (arrivals.py), beyond 64 KiB a connection.
+Where it sits: http2.py owns one, asks it to send whenever something may leave, and to weigh after.
+"""
+
+from collections.abc import Callable
+
+from kdaemon.http.arrivals import Kept
+from kdaemon.http.http2_core import Http2Core
+from kdaemon.http.http2_frames import Effort
+from kdaemon.http.http2_stream import Http2Stream
+from kdaemon.http.hub import HttpHub
+
+# Bodies of answers are written in pieces of this, so that the transport's own mark (64 KiB) can say
+# stop, and not more than so many of them before others have their turn. Ours, 2026-11-28.
+GATHERED_BYTES_MAX = 64 * 1024
+SENT_AT_ONCE_BYTES = 4 * GATHERED_BYTES_MAX
+
+# Of an answer that waits for its client's window, so much must leave within the time to write: as
+# much as a client of HTTP/1.1 must read to be written to again. Ours, 2026-11-28.
+PROGRESS_BYTES = 16 * 1024
+
+
+class Sending:
+    """`is_paused`: the socket takes no more. An answer that waits for a window is in `_streams`."""
+
+    __slots__ = (
+        "_core",
+        "_effort",
+        "_hub",
+        "_mark",
+        "_sent_bytes",
+        "_streams",
+        "_unsent_bytes",
+        "_unwritten",
+        "is_paused",
+    )
+
+    def __init__(self, core: Http2Core, effort: Effort, hub: HttpHub) -> None:
+        self._core = core
+        self._effort = effort
+        self._hub = hub
+        self._streams: dict[int, Http2Stream] = {}
+        self._unsent_bytes = 0
+        self._sent_bytes = 0
+        self._mark = (hub.tick, 0)  # when the client last took something, and what had been sent
+        self._unwritten = Kept(hub.arrivals)
+        self.is_paused = False
+
+    def add(self, stream: Http2Stream, body: bytes) -> None:
+        stream.rest = memoryview(body)
+        self._unsent_bytes += len(body)
+        self._streams[stream.id] = stream
+
+    def forget(self, stream: Http2Stream) -> None:
+        """Its answer has left, or nobody will read it."""
+        self._streams.pop(stream.id, None)
+        self._unsent_bytes -= len(stream.rest)
+        stream.rest = memoryview(b"")
+
+    def send(self, write: Callable[[], None], finish: Callable[[Http2Stream], None]) -> bool:
+        """Sends what may leave. `write`: what was sent goes to the socket, which may pause us.
+        `finish`: all of an answer is sent. True: more may leave, in a later turn.
+        """
+        core, waiting = self._core, self._streams
+        gathered_bytes = sent_bytes = stuck_count = 0
+        while stuck_count < len(waiting) and not self.is_paused:
+            if sent_bytes >= SENT_AT_ONCE_BYTES:
+                break
+            stream_id, stream = next(iter(waiting.items()))
+            del waiting[stream_id]
+            room = min(core.room_for(stream_id), GATHERED_BYTES_MAX)
+            if room <= 0:
+                waiting[stream_id] = stream
+                stuck_count += 1
+                continue
+            piece, stream.rest = stream.rest[:room], stream.rest[room:]
+            stuck_count = 0
+            sent_bytes += len(piece)
+            gathered_bytes += len(piece)
+            self._unsent_bytes -= len(piece)
+            core.send_data(stream_id, piece, end_stream=not stream.rest)
+            if stream.rest:
+                waiting[stream_id] = stream
+            else:
+                finish(stream)
+            if gathered_bytes >= GATHERED_BYTES_MAX:
+                gathered_bytes = 0
+                write()
+        self._sent_bytes += sent_bytes
+        self._effort.pay_sent(sent_bytes)
+        return sent_bytes >= SENT_AT_ONCE_BYTES and not self.is_paused
+
+    def weigh(self, buffered_bytes: int, evict: Callable[[], None]) -> bool:
+        """Counts what cannot leave, `buffered_bytes` of it before the socket. False: memory for
+        that is full. `evict`: told when others need the room.
+        """
+        byte_count = self._unsent_bytes + buffered_bytes
+        if byte_count <= GATHERED_BYTES_MAX:
+            byte_count = 0  # as every connection may have
+        if not byte_count and self._unwritten.is_empty:
+            return True
+        return self._unwritten.weigh(byte_count, evict, waits=True)
+
+    def release(self) -> None:
+        """Nothing will be sent any more."""
+        self._streams.clear()
+        self._unwritten.release()
+
+    def pause(self) -> None:
+        self.is_paused = True
+        self._mark_taken()
+
+    def is_late(self, tick: int) -> bool:
+        """Whether answers wait for the client, and it takes too little of them. One sweep later."""
+        self._unwritten.tick()
+        if not (self.is_paused or self._streams):
+            self._mark_taken()
+            return False
+        since_tick, sent_bytes = self._mark
+        if self._sent_bytes - sent_bytes >= PROGRESS_BYTES:
+            self._mark_taken()
+            return False
+        return tick - since_tick > self._hub.write_ticks_max
+
+    def _mark_taken(self) -> None:
+        self._mark = (self._hub.tick, self._sent_bytes)

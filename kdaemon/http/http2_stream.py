@@ -1,0 +1,194 @@
+"""One stream of HTTP/2: a request that arrives, waits and is answered, beside others.
+
+About: what is kept of one request until it is whole, and what is left to send of its answer. Knows
+the request and its memory; frames, windows and sockets are the connection's (http2.py).
+Invariants: a request is handed over when its last byte is there, and never without; what is kept of
+one that is not whole is charged before the next read; a stream moves as _MOVES says.
+Where it sits: http2.py makes one for each request; HttpRequest asks it as the owner.
+"""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Protocol
+
+from kdaemon.http import refusals
+from kdaemon.http.arrivals import Arrival
+from kdaemon.http.body import Gathered
+from kdaemon.http.heads import Heads
+from kdaemon.http.http2_head import read_fields
+from kdaemon.http.hub import HttpHub
+from kdaemon.http.refusals import Refusal, in_http_2, malformed
+from kdaemon.http.request import HttpRequest
+
+# Its stream is reset: a client that cannot count gets no answer to what it did not mean.
+LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))
+TRAILERS = in_http_2(malformed("fields after a body (trailers) are not taken"))
+
+
+# What a stream takes beside its head and body: 1.5 KB, ours and the library's. A client may have 64
+# of them on each of 10,000 connections. Measured 2026-11-28, and rounded up.
+STREAM_BYTES = 2 * 1024
+
+
+class StreamState(Enum):
+    ARRIVING = "arriving"  # its headers are there, and not all of its body
+    PENDING = "pending"  # the handler has its request
+    ANSWERED = "answered"  # the answer is being sent
+    ENDED = "ended"  # nothing is owed
+
+
+_MOVES = {
+    StreamState.ARRIVING: {StreamState.PENDING, StreamState.ANSWERED, StreamState.ENDED},
+    StreamState.PENDING: {StreamState.ANSWERED, StreamState.ENDED},
+    StreamState.ANSWERED: {StreamState.ENDED},
+    StreamState.ENDED: {StreamState.ENDED},
+}
+
+
+class StreamKeeper(Protocol):
+    """What a stream asks of its connection."""
+
+    client: int
+    hub: HttpHub
+
+    def answer(self, stream: "Http2Stream", request: HttpRequest) -> None: ...
+    def go_on(self) -> None: ...
+    def reset_stream(self, stream: "Http2Stream") -> None: ...
+    def refuse(self, stream: "Http2Stream", refusal: Refusal) -> None: ...
+
+
+class Http2Stream:
+    """`is_ended`: the client sends no more on it. `rest`: of the answer's body, what has not left.
+    `arrival`: what holds memory of a request that takes more than one read.
+    """
+
+    __slots__ = (
+        "_body",
+        "_byte_count",
+        "_headers",
+        "_keeper",
+        "_line",
+        "_uncharged_bytes",
+        "arrival",
+        "client",
+        "id",
+        "is_ended",
+        "is_head",
+        "request",
+        "rest",
+        "since_tick",
+        "state",
+    )
+
+    def __init__(self, keeper: StreamKeeper, stream_id: int) -> None:
+        self._keeper = keeper
+        self.client = keeper.client
+        self.id = stream_id
+        self.state = StreamState.ARRIVING
+        self.since_tick = keeper.hub.tick
+        self.is_ended = False
+        self.is_head = False  # its answer has no body
+        self.request: HttpRequest | None = None
+        self.rest = memoryview(b"")
+        self.arrival: Arrival | None = None
+        self._uncharged_bytes = 0
+        self._body: Gathered | None = None  # None: nothing of it is here yet
+        self._byte_count: int | None = None  # of the body, as the client says
+        self._headers: dict[bytes, bytes] = {}
+        self._line: tuple[str, str, str] = ("", "", "")  # method, path, query
+
+    def move(self, state: StreamState) -> None:
+        if state not in _MOVES[self.state]:
+            raise RuntimeError(f"a stream cannot go from {self.state} to {state}")
+        self.state = state
+
+    # --- arriving
+
+    def begin(self, fields: Iterable[tuple[bytes, bytes]], heads: Heads) -> Refusal | None:
+        """Its headers are there. A refusal: why it is not let in."""
+        found = read_fields(fields)
+        if isinstance(found, Refusal):
+            return in_http_2(found)
+        self.is_head = found.line.startswith(b"HEAD ")
+        refusal = heads.judge(found.line, found.size_bytes, found.headers, found.byte_count or 0)
+        headers_max = self._keeper.hub.limits.headers_max
+        if refusal is None and found.count > headers_max:
+            refusal = refusals.too_many_headers(headers_max)
+        if refusal is not None:
+            return in_http_2(refusal)
+        line = heads.line
+        self._line = (line.method, line.path, line.query)
+        if heads.is_special:
+            heads.forget()
+        self._headers = found.headers
+        self._byte_count = found.byte_count
+        self._uncharged_bytes = STREAM_BYTES + found.size_bytes
+        return None
+
+    def take(self, data: bytes, body_bytes_max: int) -> Refusal | None:
+        """More of the body."""
+        body = self._body
+        if body is None:
+            body = self._body = Gathered()
+        byte_count = len(body) + len(data)
+        if self._byte_count is not None and byte_count > self._byte_count:
+            return LENGTH_IS_WRONG
+        if byte_count > body_bytes_max:
+            return refusals.body_too_large(body_bytes_max, "this one is longer")
+        body.write(data)
+        self._uncharged_bytes += len(data)
+        return None
+
+    def end(self) -> HttpRequest | Refusal:
+        """The client has sent all of it: the request, to be handed over."""
+        body = b"" if self._body is None else bytes(self._body)
+        self._body = None
+        if self._byte_count is not None and len(body) != self._byte_count:
+            return LENGTH_IS_WRONG
+        charge, self.arrival = self.arrival, None
+        if charge is not None:
+            charge.arrived()
+        headers, self._headers = self._headers, {}
+        self.move(StreamState.PENDING)
+        method, path, query = self._line
+        self.request = HttpRequest(
+            self, method, path, query, headers, body, False, False, body_charge=charge
+        )
+        return self.request
+
+    def charge(self) -> bool:
+        """Charges what is kept until the request is whole. False: there is no room for it."""
+        byte_count, self._uncharged_bytes = self._uncharged_bytes, 0
+        if not byte_count or self.state is not StreamState.ARRIVING:
+            return True
+        if self.arrival is None:
+            self.arrival = Arrival(self._keeper.hub.arrivals, self._evicted)
+        return self.arrival.grow(byte_count)
+
+    def _evicted(self) -> None:
+        """Others need the room that this request holds."""
+        if self.state is StreamState.ARRIVING:
+            self._keeper.refuse(self, refusals.BODIES_FULL)
+
+    def drop(self) -> None:
+        """Lets go of what was read of it."""
+        self._body = None
+        self._headers = {}
+        self._uncharged_bytes = 0
+        if self.arrival is not None:
+            self.arrival.release()
+            self.arrival = None
+
+    # --- as the owner of its request
+
+    def flush_answers(self, request: HttpRequest) -> None:
+        """Its answer is there, and waits for no other."""
+        if self.state is StreamState.PENDING:
+            self._keeper.answer(self, request)
+
+    def go_on(self) -> None:
+        self._keeper.go_on()
+
+    def reset(self) -> None:
+        """Of this stream alone: the others are none of its handler's business."""
+        self._keeper.reset_stream(self)
