@@ -12,6 +12,7 @@ there.
 """
 
 import re
+from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote, quote_plus
 
@@ -71,9 +72,10 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
 class Redactor:
     """Cleans texts of secrets."""
 
-    __slots__ = ("_fixed", "_rotating", "_written")
+    __slots__ = ("_clients", "_fixed", "_rotating", "_written")
 
     def __init__(self) -> None:
+        self._clients: dict[str, None] = {}
         self._fixed: dict[str, None] = {}
         self._rotating: dict[str, None] = {}  # the newest last
         self._written: tuple[str, ...] = ()
@@ -94,7 +96,17 @@ class Redactor:
         while len(self._rotating) > ROTATING_MAX:
             del self._rotating[next(iter(self._rotating))]
         if is_new:
-            self._written = _ways_of_writing((*self._fixed, *self._rotating))
+            self._write()
+
+    def register_clients(self, secrets: Iterable[str]) -> None:
+        """From now on these are hidden: the secrets with which clients sign, all of them. Those
+        that were registered so before, and are not among them, are no secrets any more.
+        """
+        self._clients = dict.fromkeys(secrets)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = _ways_of_writing((*self._fixed, *self._rotating, *self._clients))
 
     def clean(self, text: str) -> str:
         """`text` with HIDDEN where a secret, or what looks like one, stood."""

@@ -22,6 +22,7 @@ from kdaemon.cli.common import (
     EXIT_CONFIG,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
+    check_principals,
     check_surroundings,
     config_option,
     count,
@@ -63,6 +64,7 @@ cli.add_command(_dead_letters)
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     config = load(config_path, pairs(settings))
+    check_principals(config)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
         end_by_signal,
@@ -83,6 +85,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
     check_surroundings(where, config)
+    check_principals(config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
     say(f"{where}: ok, {count(len(config.streams), 'stream')}")

@@ -14,15 +14,18 @@ from functools import partial
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
+from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
+from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import Later, soon, work_in_turns
+from kdaemon.wire.explain import count_records
 from kdaemon.wire.put import (
     ACCEPTED,
     AT_ONCE_BYTES_MAX,
@@ -42,6 +45,10 @@ from kdaemon.wire.put import (
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+COUNTED_BYTES_MAX = 256 * KIB
+"""Of a body whose records are counted for the metrics though nobody knows who sends it: 0.2 ms.
+Ours, 2026-11-28."""
 
 
 class KinesisDoor:
@@ -78,6 +85,16 @@ class KinesisDoor:
             return
         self._admit(request, form, put, headers)
 
+    def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
+        """Answers who has not shown who he is. What he brings is looked at no further than to count
+        it, and not even that if it is large.
+        """
+        body, encoding = request.body, _encoding_of(request)
+        is_counted = encoding is Encoding.JSON and len(body) <= COUNTED_BYTES_MAX
+        count = count_records(body)[0] if is_counted else 1
+        self._door.refuse(None, refused, count if body else 0, 0)
+        _refuse(request, as_stranger(refused), self._answer_headers.next(), encoding)
+
     def _read(self, request: HttpRequest, form: "_Form", headers: Headers) -> Steps[None]:
         """A request whose body is large."""
         try:
@@ -89,7 +106,7 @@ class KinesisDoor:
         self._admit(request, form, put, headers)
 
     def _refuse_unread(self, request: HttpRequest, error: ApiError, headers: Headers) -> None:
-        self._door.refuse_unread(error.stream, error.record_count)
+        self._door.refuse_unread(error.stream, error.record_count, principal=request.principal)
         _refuse(request, error.refusal, headers, error.encoding)
 
     def _admit(
@@ -101,7 +118,9 @@ class KinesisDoor:
         if ACKNOWLEDGE_HEADER in request.headers:
             told = read_acknowledge(request.headers)
             if isinstance(told, Refused):
-                self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
+                self._door.refuse_unread(
+                    spelling, len(put.sizes), put.byte_count, request.principal
+                )
                 _refuse(request, refuse(told.code, told.message), headers)
                 return
             asked = told
@@ -112,7 +131,7 @@ class KinesisDoor:
             self._dry_run(request, spelling, put, headers)
             return
         answer = partial(self._answer, request, form, spelling, headers)
-        taken = self._door.admit(spelling, put, asked, answer, request.client)
+        taken = self._door.admit(spelling, put, asked, answer, request.client, request.principal)
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
@@ -126,7 +145,7 @@ class KinesisDoor:
     ) -> None:
         """The service's own word on what would become of the records."""
         if not self._service.answers_dry_run:
-            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
+            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count, request.principal)
             text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
             _refuse(request, refuse("InvalidArgumentException", text), headers)
             return
@@ -134,7 +153,7 @@ class KinesisDoor:
         def told(error: ServiceError) -> None:
             _refuse(request, refuse(error.code, error.message), headers)
 
-        refused = self._door.dry_run(spelling, put, told)
+        refused = self._door.dry_run(spelling, put, told, request.principal)
         if refused is not None:
             _refuse(request, refuse(refused.code, refused.message), headers)
 
@@ -169,6 +188,12 @@ _FORMS = {
     Operation.PUT_RECORDS: _Form(parse_put_records, read_put_records, encode_put_records),
     Operation.PUT_RECORD: _Form(parse_put_record, read_put_record, encode_put_record),
 }
+
+
+def _encoding_of(request: HttpRequest) -> Encoding:
+    """In what a request is written that nobody has read."""
+    content_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return Encoding.CBOR if content_type == Encoding.CBOR.value else Encoding.JSON
 
 
 def _refuse(

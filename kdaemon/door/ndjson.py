@@ -18,6 +18,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
+from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
@@ -85,8 +86,15 @@ class NdjsonDoor:
         text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
         self._refuse_unread(request, None, refuse("NotFound", text, status=404))
 
+    def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
+        """Answers who has not shown who he is."""
+        body = request.body
+        self._door.refuse(None, refused, count_lines(body), len(body))
+        _refuse(request, as_stranger(refused))
+
     def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
-        self._door.refuse_unread(spelling, count_lines(request.body), len(request.body))
+        body = request.body
+        self._door.refuse_unread(spelling, count_lines(body), len(body), request.principal)
         _refuse(request, refusal)
 
 
@@ -148,7 +156,8 @@ class _Body:
         """Takes the memory that the lines may hold, by their number and their size alone."""
         held_bytes = held_bytes_bound(len(body), body.count(b"\n"))
         held_bytes += FRAME_HELD_BYTES * _more_blocks_max(len(body))
-        reserved = self._door.reserve(self._spelling, held_bytes, self._request.client)
+        request = self._request
+        reserved = self._door.reserve(self._spelling, held_bytes, request.client, request.principal)
         if isinstance(reserved, Refused):
             return reserved
         self._reserved, self._reserved_bytes = reserved, held_bytes
@@ -210,7 +219,7 @@ class _Body:
         total = read + self._problems.count + self._buffer.line_count
         self._blocks = []
         self._buffer.clear()
-        self._door.refuse_unread(self._spelling, total)
+        self._door.refuse_unread(self._spelling, total, principal=self._request.principal)
         self._request.let_next()
         text = f"More than {self._problems.count - 1} lines cannot be read: nothing was taken."
         self._respond_refused(refuse(VALIDATION, text))
@@ -235,7 +244,9 @@ class _Body:
             self._go_on_later(self._admit_on)
             return
         if self._unread_count:
-            self._door.refuse_unread(self._spelling, self._unread_count)
+            self._door.refuse_unread(
+                self._spelling, self._unread_count, principal=self._request.principal
+            )
         self._is_admitted = True
         self._request.let_next()
         self._answer_if_settled()
@@ -255,6 +266,7 @@ class _Body:
             self._asked,
             lambda frame: self._settled(block, frame),
             self._request.client,
+            self._request.principal,
         )
         if isinstance(taken, Admission):
             self._admissions.append(taken)
@@ -324,7 +336,10 @@ class _Body:
 
 REFUSALS_MAX = 1_000  # that are looked at to choose the status of an answer; ours, 2026-11-28
 
-_STATUSES = {"ResourceNotFoundException": 404, "LimitExceededException": 429}
+_STATUSES = {
+    "ResourceNotFoundException": 404,
+    "LimitExceededException": 429,
+}
 
 
 def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = None) -> None:

@@ -5,9 +5,13 @@ Knows the door and the lines' form; no connection. Where it sits: daemon.py -> h
 
 from functools import partial
 
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.refused import Refused
+from kdaemon.door.access import DENIED
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.opening import Lines
+from kdaemon.wire.line_buffer import count_lines
 from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION, Rejected, encode_rejected
 
 
@@ -18,4 +22,10 @@ def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
         door.refuse_unread(None, 1)
         return encode_rejected(Rejected(number, VALIDATION, text))
 
-    return Lines(partial(NdjsonSession, door, line_bytes_max=line_bytes_max), refuse)
+    def refuse_stranger(number: int, text: str, lines: bytes) -> bytes:
+        refused = Refused(RejectReason.UNAUTHENTICATED, DENIED, text, is_permanent=True)
+        door.refuse(None, refused, count_lines(lines), len(lines))
+        return encode_rejected(Rejected(number, DENIED, text))
+
+    speak = partial(NdjsonSession, door, line_bytes_max=line_bytes_max)
+    return Lines(speak, refuse, refuse_stranger)
