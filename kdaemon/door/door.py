@@ -82,17 +82,12 @@ class Door:
         lines, which waits for ever and is not read while there is no room. None: there is no room
         for it now, and nothing was counted; `when_room` says when to come again.
         """
-        if principal is not ANYBODY:
-            forbidden = self._forbid(principal, spelling)
-            if forbidden is not None:
-                return self._refuse_all(self._streams.door, put, forbidden)
-        stream = self._streams.find(spelling)
+        if principal is ANYBODY:
+            stream = self._streams.find(spelling)
+        else:
+            stream = self._find_for(principal, spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
-        if principal is not ANYBODY and not stream.is_line:
-            forbidden = self._forbid(principal, spelling, is_certain=True)
-            if forbidden is not None:
-                return self._refuse_all(self._streams.door, put, forbidden)
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
@@ -273,6 +268,16 @@ class Door:
         return "NONE" if stream is None else stream.encryption_type
 
     # The steps
+
+    def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
+        """The stream, for somebody who may not write to all."""
+        forbidden = self._forbid(principal, spelling)
+        if forbidden is not None:
+            return forbidden
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused) or stream.is_line:  # where it is asked again after the wait
+            return stream
+        return self._forbid(principal, spelling, is_certain=True) or stream
 
     def _forbid(
         self, principal: Principal, spelling: str, *, is_certain: bool = False

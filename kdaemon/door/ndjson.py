@@ -147,6 +147,7 @@ class _Body:
         self._buffer.feed_all(body)
         request.headers = {}
         request.on_gone = self._withdraw
+        self._is_gone = request.is_gone  # while its large body was hashed
         if len(body) > AT_ONCE_BYTES_MAX:  # to look at its size was this turn's work
             self._go_on_later(self._read_on)
         else:
