@@ -286,20 +286,20 @@ def stamp_of(time_s: int) -> str:
 
 def hold_to_time(claim: Claim, now_s: int) -> Refusal | None:
     """Whether the signature is of now."""
-    stamp, now = claim.stamp, stamp_of(now_s)
-    if claim.time_s > now_s + SKEW_S:
-        late = stamp_of(now_s + SKEW_S)
-        return _invalid(
-            f"Signature not yet current: {stamp} is still later than {late} ({now} + 5 min.)"
-        )
-    if claim.expires_s is not None:
-        ends_s = claim.time_s + claim.expires_s
-        text = f"Signature expired: {stamp_of(ends_s)} is now earlier than {now}"
-        return _invalid(text) if ends_s < now_s else None
-    if claim.time_s < now_s - SKEW_S:
-        early = stamp_of(now_s - SKEW_S)
-        return _invalid(f"Signature expired: {stamp} is now earlier than {early} ({now} - 5 min.)")
-    return None
+    made_s, is_presigned = claim.time_s, claim.expires_s is not None
+    lasts_s = claim.expires_s if claim.expires_s is not None else SKEW_S
+    if now_s - lasts_s <= made_s <= now_s + SKEW_S:
+        return None
+    now = stamp_of(now_s)
+    if made_s > now_s:
+        limit = stamp_of(now_s + SKEW_S)
+        text = f"not yet current: {claim.stamp} is still later than {limit} ({now} + 5 min.)"
+    elif is_presigned:
+        text = f"expired: {stamp_of(made_s + lasts_s)} is now earlier than {now}"
+    else:
+        limit = stamp_of(now_s - SKEW_S)
+        text = f"expired: {claim.stamp} is now earlier than {limit} ({now} - 5 min.)"
+    return _invalid(f"Signature {text}")
 
 
 # --- the signature
