@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
@@ -34,7 +34,7 @@ from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_to
 from kdaemon.http.arrivals import Arrivals
-from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places, Who, anybody
+from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
 from kdaemon.http.opening import Lines
 from kdaemon.http.origin import gate_of
@@ -275,7 +275,8 @@ class Daemon:
         tcp_guard, unix_guard = self._guards()
         address = config.listen.http_address
         if address is not None:
-            hub = new_hub(gate=gate_of(address.host, config.listen.hosts), who=_who(tcp_guard))
+            gate = gate_of(address.host, config.listen.hosts)
+            hub = new_hub(gate=gate, **_asks(tcp_guard))
             handler = handler_behind(tcp_guard)
             server = await _listen(handler, address, "listen.http", hub, lines)
             self._doors.append(server)
@@ -303,7 +304,7 @@ class Daemon:
                 raise
             log.warning("no Unix socket: %s", error)
             return
-        hub = new_hub(gate=UNIX_GATE, who=_who(unix_guard))
+        hub = new_hub(gate=UNIX_GATE, **_asks(unix_guard))
         handler = handler_behind(unix_guard)
         unix = await serve_sockets([sock], handler, hub, lines=lines, file=file)
         self._doors.append(unix)
@@ -429,8 +430,9 @@ async def _listen(
         raise _cannot_listen(key, address, error) from error
 
 
-def _who(guard: Guard | None) -> Who:
-    return anybody if guard is None else guard.who
+def _asks(guard: Guard | None) -> dict[str, Any]:
+    """What a hub asks of new connections, and of heads."""
+    return {} if guard is None else {"who": guard.who, "early": guard.early}
 
 
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:

@@ -2,8 +2,8 @@
 
 A listener asks nobody, or holds each request to its signature (`Signed`), or each connection to the
 user at its other end (`Peers`). What is cheap is asked first: an unknown key before the clock, both
-before the body is hashed, and all before the body is parsed; a large body is hashed a piece in a
-turn of the loop.
+before the body is hashed (and, if it takes more than one read, before it is taken in), and all
+before the body is parsed; a large body is hashed a piece in a turn of the loop.
 Knows requests, keys and users; no record, and no right to a stream (`door.py` asks for that).
 Invariants: a request is handed on once, with its principal, or refused once in the form of the door
 that it came for; lines on a listener whose requests are signed come from nobody, because a line
@@ -27,6 +27,7 @@ from kdaemon.base.principal import NOBODY, Principal, Rights
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.principals import Principals, SignedBy
+from kdaemon.http import refusals as http
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.turns import Later, work_in_turns
 from kdaemon.wire.refusals import Refusal, refuse
@@ -65,6 +66,12 @@ class Guard(Protocol):
 
     def who(self, transport: Any) -> Principal:
         """Who is at the other end of a new connection, as far as the connection tells."""
+        ...
+
+    def early(
+        self, principal: Principal, query: str, headers: dict[bytes, bytes]
+    ) -> http.Refusal | None:
+        """Why the body of a request, which is still to come, is not taken in; None: it is."""
         ...
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None: ...
@@ -119,19 +126,31 @@ class Signed:
     def who(self, _: Any) -> Principal:
         return UNSIGNED
 
-    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
-        claim = read_claim(request.query, request.headers)
+    def early(self, _: Principal, query: str, headers: dict[bytes, bytes]) -> http.Refusal | None:
+        found = self._glance(query, headers)
+        if not isinstance(found, Refusal):
+            return None
+        self._strangers.note(found.code)
+        return http.Refusal(
+            "unauthenticated", found.status, found.code, found.message or found.code
+        )
+
+    def _glance(self, query: str, headers: dict[bytes, bytes]) -> tuple[Claim, SignedBy] | Refusal:
+        """All that can be asked of a head: by whom it is signed, as it says, and when."""
+        claim = read_claim(query, headers)
         if isinstance(claim, Refusal):
-            self._refuse(request, claim, turn_away)
-            return
+            return claim
         signed_by = self._principals.keys.get(claim.key_id)
         if signed_by is None:
-            self._refuse(request, UNKNOWN_KEY, turn_away)
+            return UNKNOWN_KEY
+        return hold_to_time(claim, int(self._wall_seconds())) or (claim, signed_by)
+
+    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
+        found = self._glance(request.query, request.headers)
+        if isinstance(found, Refusal):
+            self._refuse(request, found, turn_away)
             return
-        refusal = hold_to_time(claim, int(self._wall_seconds()))
-        if refusal is not None:
-            self._refuse(request, refusal, turn_away)
-            return
+        claim, signed_by = found
         body = request.body
         if len(body) > HASHED_AT_ONCE_BYTES:
             steps = self._hash(request, claim, signed_by, go_on, turn_away)
@@ -210,6 +229,12 @@ class Peers:
         if not principal.is_known:
             self._strangers.note(DENIED)
         return principal
+
+    def early(
+        self, principal: Principal, _query: str, _headers: dict[bytes, bytes]
+    ) -> http.Refusal | None:
+        why = principal.why_unknown
+        return http.Refusal("unauthenticated", 403, DENIED, why) if why else None
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
         principal = request.principal

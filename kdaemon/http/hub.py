@@ -20,7 +20,7 @@ from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
-from kdaemon.http.refusals import REFUSALS
+from kdaemon.http.refusals import REFUSALS, Refusal
 from kdaemon.http.turns import Turns
 
 VISITED_A_TURN = 250
@@ -31,6 +31,9 @@ LOOKED_AT_MAX = 64  # connections that are compared to find one that is used lea
 
 Who = Callable[[Any], Principal]
 """Who is at the other end of a new connection, by its transport."""
+
+Early = Callable[[Principal, str, dict[bytes, bytes]], Refusal | None]
+"""Why a request is refused before its body has come, by who sends it, its query and its headers."""
 
 
 def anybody(_: Any) -> Principal:
@@ -147,6 +150,7 @@ class HttpHub:
         turns: Turns | None = None,
         now_ns: Callable[[], int] = lambda: 0,
         who: Who = anybody,
+        early: Early | None = None,
     ) -> None:
         """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
         own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
@@ -161,6 +165,7 @@ class HttpHub:
         self.gate = gate or Gate()
         self.turns = turns or Turns(now_ns)
         self.who = who
+        self.early = early
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0

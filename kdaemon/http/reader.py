@@ -267,8 +267,10 @@ class RequestReader:
         if refusal is not None:
             self._refuse(refusal)
             return
-        self.owes_continue = self._heads.expects_continue
         self._headers = headers
+        if self._heads.expects_continue and self._is_refused_early():
+            return
+        self.owes_continue = self._heads.expects_continue
         self.phase = _BODY
 
     # --- with care: the end of each part is known before the next is read
@@ -358,6 +360,8 @@ class RequestReader:
             return
         self.since_tick = self._hub.tick
         if is_in_chunks:
+            if self._is_refused_early():
+                return
             self._body = ChunkedBody(self._body_bytes_max)
             if not self._body_bytes_max:
                 self._refuse(refusals.body_too_large(0, ""))
@@ -391,6 +395,8 @@ class RequestReader:
                 end = at + self._body_bytes
                 self._hand_over(data[at:end], None)  # whole in one read: never kept
                 return end
+            if self._is_refused_early():
+                return len(data)
             body = self._body = LengthBody(self._body_bytes)
         elif isinstance(body, ChunkedBody):
             end = min(end, at + CHUNKED_BYTES_AT_ONCE)
@@ -410,6 +416,18 @@ class RequestReader:
                 charge.arrived()
             self._hand_over(bytes(body.data), charge)
         return read
+
+    def _is_refused_early(self) -> bool:
+        """Whether nothing of the body is kept, which has not come yet: of somebody whom nobody
+        knows.
+        """
+        early = self._hub.early
+        if early is None:
+            return False
+        refusal = early(self._sink.principal, self._heads.line.query, self._headers)
+        if refusal is not None:
+            self._refuse(refusal)
+        return refusal is not None
 
     def _keep(self, byte_count: int) -> bool:
         """Charges bytes that are kept until the request is whole."""

@@ -22,7 +22,7 @@ REFUSALS = (
     "truncated",  # the client stopped sending in the middle of a request
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
-    "unauthenticated",  # lines of whoever has not shown who he is, or may not write at all
+    "unauthenticated",  # of whoever has not shown who he is: lines, or a body that is still to come
 )
 
 

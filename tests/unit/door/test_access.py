@@ -22,6 +22,7 @@ from kdaemon.door.spoken import lines_to
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.opening import Opening
 from kdaemon.http.request import HttpRequest
+from kdaemon.wire import signature
 from kdaemon.wire.signature import AccessKey, sign
 from tests.kit.accounts import OTHERS, OURS, WAYS, Place, arn, bytes_of, is_success
 from tests.kit.doors import FakeTransport
@@ -62,7 +63,7 @@ class Guarded(Place):
             guard = Signed(principals, self.strangers, lambda: NOW_S, self.hub.turns.later)
         kinesis = KinesisDoor(self.door, self.streams._config.traits, 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door), guard)
-        self.hub.who = guard.who
+        self.hub.who, self.hub.early = guard.who, guard.early
 
     def open(self, transport: FakeTransport | None = None) -> FakeTransport:
         """A connection, as a listener makes one."""
@@ -278,6 +279,49 @@ async def test_a_defect_behind_the_guard_is_an_answer_and_frees_the_connection(
         await asyncio.sleep(0)
     assert client.take().count(b"HTTP/1.1 500 ") == 2
     assert place.hub.bodies.bytes_taken == 0
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "expect"])
+@pytest.mark.parametrize("step", [50, 20_000])
+@pytest.mark.parametrize("kind", ["signed", "strange", "peer", "strange peer"])
+async def test_a_body_of_a_stranger_is_refused_before_it_is_taken_in(
+    kind: str, step: int, framing: str, principals: Principals
+) -> None:
+    place = Guarded(principals, is_signed="peer" not in kind)
+    sock = Sock(8 if kind == "strange peer" else 7, 1)
+    client = place.open(UnixTransport(sock) if "peer" in kind else FakeTransport())
+    raw = bytes_of("lines", "s", [b"A" * 30_000] * 3, "delivered")
+    if kind == "signed":
+        raw = sign_bytes(raw)
+    head, _, body = raw.partition(b"\r\n\r\n")
+    if framing == "expect":
+        head += b"\r\nExpect: 100-continue"
+    elif framing == "chunked":
+        head = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head += b"\r\n\r\n"
+    for at in range(0, len(head), step):
+        client.protocol.data_received(head[at : at + step])
+    if kind in ("strange", "strange peer"):
+        sent = 0
+        while not client.has_written_eof and sent < len(body):
+            client.protocol.data_received(body[sent : sent + step])
+            sent += step
+        assert sent <= step, "one read shows that there are more"
+        status, said = answer(client)
+        expected = (403, access.DENIED) if "peer" in kind else (400, signature.MISSING.code)
+        assert (status, said["__type"]) == expected
+        assert place.hub.counters.refused["unauthenticated"] == 1
+        assert place.hub.bodies.bytes_taken == 0
+    else:
+        assert client.take() == (b"HTTP/1.1 100 Continue\r\n\r\n" if framing == "expect" else b"")
+        for at in range(0, len(body), step):
+            client.protocol.data_received(body[at : at + step])
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await place.settle()
+        assert answer(client)[0] == 200
     await place.streams.aclose()
 
 
