@@ -19,9 +19,9 @@ import calendar
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from kdaemon.wire.refusals import Refusal, refuse
@@ -33,7 +33,13 @@ SKEW_S: Final = 300  # how old, or how far ahead, a signature may be: AWS's own 
 PRESIGNED_S_MAX: Final = 604_800  # for how long a URL may be signed: AWS's own seven days
 DERIVED_MAX: Final = 8  # signing keys that are kept of one key: a day and a region each; ours
 
+READ_MAX: Final = 64
+"""Scopes, and dates, that are remembered: a client's are the same for a while. Ours, 2026-11-28: a
+head has 32 KiB at most, and so have they."""
+
 Headers = Mapping[bytes, bytes]
+
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 _AUTHORIZATION = re.compile(
     rb"AWS4-HMAC-SHA256 +Credential=([^,\s]+) *, *SignedHeaders=([^,\s]+) *, *"
@@ -48,9 +54,7 @@ _HTTP_DATE = re.compile(
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov")
 _MONTH_NUMBERS = {name: number for number, name in enumerate((*_MONTHS, b"Dec"), 1)}
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
-_HEX = re.compile(rb"[0-9a-f]{64}")
 _MUST_BE_SIGNED = (b"x-amz-", b"x-kdaemon-")
-_HOST = (b"host", b":authority")  # the second is what HTTP/2 calls it
 
 MISSING = refuse("MissingAuthenticationTokenException", "Missing Authentication Token")
 UNKNOWN_KEY = refuse(
@@ -63,20 +67,35 @@ MISMATCH = refuse(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Scope(NamedTuple):
+    """What a client says in each of its signatures of one day."""
+
+    key_id: str
+    date: str
+    region: str
+    names: tuple[bytes, ...]  # of the signed headers
+    listed: bytes  # the same, as they are signed
+
+
+class Claim(NamedTuple):
     """What a request says of its signature. `time_s`: when it was made, since 1970; `stamp`: the
     same as it is signed. `query`: what is signed of the query. `expires_s`: of a presigned URL.
     """
 
-    key_id: str
-    region: str
-    names: tuple[bytes, ...]  # of the signed headers
-    signature: bytes = field(repr=False)
+    scope: Scope
+    signature: bytes
     stamp: str
     time_s: int
-    query: str = field(repr=False)
-    expires_s: int | None = None
+    query: str
+    expires_s: int | None
+
+    @property
+    def key_id(self) -> str:
+        return self.scope.key_id
+
+    def __repr__(self) -> str:
+        """Without the signature."""
+        return f"Claim({self.scope.key_id}, {self.stamp})"
 
 
 class AccessKey:
@@ -86,19 +105,30 @@ class AccessKey:
 
     def __init__(self, secret: str) -> None:
         self._secret = f"AWS4{secret}".encode()
-        self._derived: dict[tuple[str, str], bytes] = {}
+        # The two hashes of an HMAC that have read the key: to copy them is a third of the price.
+        self._derived: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def sign(self, text: str, date: str, region: str) -> bytes:
         """The signature of a string to sign: 64 hexadecimal digits."""
-        key = self._derived.get((date, region))
-        if key is None:
-            key = self._secret
-            for part in (date, region, SERVICE, END):
-                key = hmac.digest(key, part.encode(), "sha256")
-            if len(self._derived) >= DERIVED_MAX:
-                self._derived.clear()
-            self._derived[date, region] = key
-        return hmac.digest(key, text.encode(), "sha256").hex().encode()
+        found = self._derived.get((date, region))
+        inner, outer = self._derive(date, region) if found is None else found
+        inner = inner.copy()
+        inner.update(text.encode())
+        outer = outer.copy()
+        outer.update(inner.digest())
+        signature: str = outer.hexdigest()
+        return signature.encode()
+
+    def _derive(self, date: str, region: str) -> tuple[Any, Any]:
+        key = self._secret
+        for part in (date, region, SERVICE, END):
+            key = hmac.digest(key, part.encode(), "sha256")
+        block = key.ljust(64, b"\0")  # RFC 2104, 2
+        pair = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
+        if len(self._derived) >= DERIVED_MAX:
+            self._derived.clear()
+        self._derived[date, region] = pair
+        return pair
 
 
 # --- what a request says
@@ -126,7 +156,7 @@ def read_claim(query: str, headers: Headers) -> Claim | Refusal:
             "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
         )
     claim = _claim(credential, names, signature, stamp, _sorted_query(query), None)
-    if isinstance(claim, Claim) and name not in claim.names:
+    if isinstance(claim, Claim) and name not in claim.scope.names:
         return _unsigned(name)
     return claim if isinstance(claim, Refusal) else _hold_to_rules(claim, headers)
 
@@ -196,6 +226,23 @@ def _claim(
     query: str,
     expires_s: int | None,
 ) -> Claim | Refusal:
+    scope = _read_scope(credential, names)
+    if isinstance(scope, Refusal):
+        return scope
+    found = _read_time(written)
+    if found is None:
+        return _incomplete("Date must be in ISO-8601 'basic format', such as 20261128T160000Z.")
+    stamp, time_s = found
+    if stamp[:8] != scope.date:
+        return _invalid(
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from"
+            " HTTP."
+        )
+    return Claim(scope, signature, stamp, time_s, query, expires_s)
+
+
+@lru_cache(READ_MAX)
+def _read_scope(credential: bytes, names: bytes) -> Scope | Refusal:
     elements = credential.decode("latin-1").split("/")
     if len(elements) != 5:
         return _incomplete(
@@ -209,26 +256,17 @@ def _claim(
         return _invalid(f"Credential should be scoped with a valid terminator: '{END}'.")
     if _REGION.fullmatch(region) is None:
         return _invalid("Credential should be scoped to a valid region.")
-    found = _read_time(written)
-    if found is None:
-        return _incomplete("Date must be in ISO-8601 'basic format', such as 20261128T160000Z.")
-    stamp, time_s = found
-    if stamp[:8] != date:
-        return _invalid(
-            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from"
-            " HTTP."
-        )
-    if _HEX.fullmatch(signature) is None:
-        return MISMATCH
     signed = tuple(names.split(b";"))
-    return Claim(key_id, region, signed, signature, stamp, time_s, query, expires_s)
+    if b"host" not in signed and b":authority" not in signed:
+        return _invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+    if list(signed) != sorted(set(signed)):
+        return MISMATCH  # there is one way to write them
+    return Scope(key_id, date, region, signed, names)
 
 
 def _hold_to_rules(claim: Claim, headers: Headers) -> Claim | Refusal:
     """What must be signed, and what no key of ours comes with."""
-    names = claim.names
-    if b"host" not in names and b":authority" not in names:
-        return _invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+    names = claim.scope.names
     for name in headers:
         if name.startswith(_MUST_BE_SIGNED) and name not in names:
             return _unsigned(name)
@@ -248,6 +286,7 @@ def _sorted_query(query: str) -> str:
 # --- time
 
 
+@lru_cache(READ_MAX)
 def _read_time(written: bytes) -> tuple[str, int] | None:
     """The date of a request: as it is signed, and in seconds since 1970."""
     found = _STAMP.fullmatch(written)
@@ -324,7 +363,8 @@ def is_signed_with(
     key: AccessKey, claim: Claim, method: str, path: str, headers: Headers, body_hash: str
 ) -> bool:
     """Whether the request was signed with this key. `path`: as it came."""
-    head = _canonical_headers(claim.names, headers)
+    scope = claim.scope
+    head = _canonical_headers(scope.names, scope.listed, headers)
     if head is None:
         return False
     tail = f"{claim.query}\n{head}\n{body_hash}"
@@ -337,7 +377,7 @@ def is_signed_with(
 
 
 def _is_match(key: AccessKey, claim: Claim, canonical: str) -> bool:
-    signature = _signature(key, canonical, claim.stamp, claim.region)
+    signature = _signature(key, canonical, claim.stamp, claim.scope.region)
     return hmac.compare_digest(signature, claim.signature)
 
 
@@ -348,16 +388,12 @@ def _signature(key: AccessKey, canonical: str, stamp: str, region: str) -> bytes
     return key.sign(text, date, region)
 
 
-def _canonical_headers(names: tuple[bytes, ...], headers: Headers) -> str | None:
+def _canonical_headers(names: tuple[bytes, ...], listed: bytes, headers: Headers) -> str | None:
     """The signed headers and their names, as they are signed; None: they cannot be. Of a name that
     came more than once the values are joined by commas (`http/head.py`).
     """
     parts: list[bytes] = []
-    before = b""
     for name in names:
-        if name <= before:  # sorted, and none twice: one way to write them
-            return None
-        before = name
         value = headers.get(name)
         if value is None:
             if name == b":authority":
@@ -368,8 +404,8 @@ def _canonical_headers(names: tuple[bytes, ...], headers: Headers) -> str | None
                 return None
         if b"  " in value or b"\t" in value:
             value = b" ".join(value.split())
-        parts.append(name + b":" + value + b"\n")
-    parts.append(b"\n" + b";".join(names))
+        parts.append(b"%b:%b\n" % (name, value))
+    parts.append(b"\n" + listed)
     return b"".join(parts).decode("latin-1")
 
 
@@ -389,15 +425,15 @@ def sign(
     stamp = stamp_of(time_s)
     signed = {**headers, b"x-amz-date": stamp.encode()}
     names = tuple(sorted(signed))
-    head = _canonical_headers(names, signed)
+    listed = b";".join(names)
+    head = _canonical_headers(names, listed, signed)
     quoted = quote(path, safe="/~", encoding="latin-1")
     canonical = f"{method}\n{quoted}\n\n{head}\n{sha256(body).hexdigest()}"
     signature = _signature(key, canonical, stamp, region).decode()
     scope = f"{key_id}/{stamp[:8]}/{region}/{SERVICE}/{END}"
-    listed = b";".join(names).decode()
     return {
         "X-Amz-Date": stamp,
-        "Authorization": f"{ALGORITHM} Credential={scope}, SignedHeaders={listed},"
+        "Authorization": f"{ALGORITHM} Credential={scope}, SignedHeaders={listed.decode()},"
         f" Signature={signature}",
     }
 

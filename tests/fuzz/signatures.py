@@ -106,11 +106,11 @@ def _verified(data: bytes) -> Said | None:
     is_signed = is_signed_with(KEY, claim, method, path, headers, body_hash)
     if refusal is not None or not is_signed or claim.key_id != KEY_ID:
         return None
-    assert set(claim.names) & {b"host", b":authority"}
+    assert set(claim.scope.names) & {b"host", b":authority"}
     for name in headers:
-        assert not name.startswith((b"x-amz-", b"x-kdaemon-")) or name in claim.names
+        assert not name.startswith((b"x-amz-", b"x-kdaemon-")) or name in claim.scope.names
     default = {b":authority": headers.get(b"host", b""), b"content-encoding": b"identity"}
-    signed = [(name, headers.get(name, default.get(name, b""))) for name in claim.names]
+    signed = [(name, headers.get(name, default.get(name, b""))) for name in claim.scope.names]
     values = tuple((name, b" ".join(value.split())) for name, value in signed)
     pairs = (pair.partition("=") for pair in query.split("&"))
     return method, path, tuple(sorted(name + "=" + value for name, _, value in pairs)), values, body

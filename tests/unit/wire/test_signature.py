@@ -290,14 +290,25 @@ def test_without_a_signature(good: Request) -> None:
          "valid terminator: 'aws4_request'"),
         ((b"AWS4-HMAC-SHA256 Credential=a/20261128/X!/kinesis/aws4_request,SignedHeaders=a,"
          b"Signature=b"), "scoped to a valid region"),
-        ((b"AWS4-HMAC-SHA256 Credential=a/20261127/x/kinesis/aws4_request,SignedHeaders=a,"
+        ((b"AWS4-HMAC-SHA256 Credential=a/20261127/x/kinesis/aws4_request,SignedHeaders=host,"
          b"Signature=b"), "Date in Credential scope does not match"),
-        ((b"AWS4-HMAC-SHA256 Credential=a/20261128/x/kinesis/aws4_request,SignedHeaders=host,"
-         b"Signature=xyz"), "does not match the signature you provided"),
+        ((b"AWS4-HMAC-SHA256 Credential=a/20261128/x/kinesis/aws4_request,SignedHeaders=a,"
+          b"Signature=b"),
+         "'Host' or ':authority' must be a 'SignedHeader'"),
     ],
 )  # fmt: skip
 def test_an_authorization_that_says_nothing(good: Request, authorization: bytes, said: str) -> None:
     assert said in str(verdict(good.with_header(b"authorization", authorization)))
+
+
+@pytest.mark.parametrize("signature", [b"", b"xyz", b"\xff" * 64, b"0" * 64, b"A" * 64])
+def test_a_signature_that_is_none(good: Request, signature: bytes) -> None:
+    authorization = good.headers[b"authorization"][:-64] + signature
+    said = str(verdict(good.with_header(b"authorization", authorization)))
+    if signature:
+        assert "does not match the signature you provided" in said
+    else:
+        assert "requires 'Signature' parameter" in said
 
 
 def test_the_order_of_its_parts_is_free(good: Request) -> None:
