@@ -16,9 +16,12 @@ class Rights:
     names: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
 
+    def have(self, name: str) -> bool:
+        return name in self.names or name.startswith(self.prefixes)
+
     def cover(self, names: Iterable[str]) -> bool:
         """Whether a stream is among them that has all these names."""
-        return any(name in self.names or name.startswith(self.prefixes) for name in names)
+        return any(map(self.have, names))
 
 
 class Principal:
