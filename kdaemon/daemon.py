@@ -19,17 +19,19 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.endpoint import host_port, http_url
-from kdaemon.base.errors import SpoolError
+from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.values import Address
+from kdaemon.door.access import Guard, Peers, Signed, Strangers
 from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
+from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.arrivals import Arrivals
@@ -109,10 +111,14 @@ class Daemon:
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
+        self._principals: Principals | None = None
+        self._strangers = Strangers(self._clock.wall_seconds)
 
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
         config = self._config
+        if config.auth.principals_file:
+            self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
             config = await self._start_sandbox()
         client = await ServiceClient.open(_client_settings(config, is_anonymous=with_sandbox))
@@ -146,7 +152,8 @@ class Daemon:
             await self._spool.recover(streams.find_stored, streams.is_listed)
         self.takes_records = True
         calm_collector()
-        await self._start_doors(make_handler(kinesis, NdjsonDoor(door, self._turns.later)), door)
+        ndjson = NdjsonDoor(door, self._turns.later)
+        await self._start_doors(partial(make_handler, kinesis, ndjson), door)
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
@@ -200,7 +207,9 @@ class Daemon:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
         freed = FreedMemory(lambda: self._memory.bytes_taken)
-        looks = (HotWatch(self._streams, clock).look, freed.look)
+        looks = [HotWatch(self._streams, clock).look, freed.look]
+        if self._principals is not None:
+            looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
             clock,
             self._notifier.watchdog,
@@ -223,6 +232,7 @@ class Daemon:
             spool=self._spool,
             log_queue=self._log_queue,
             relay=relay,
+            principals=self._principals,
         )
         status = Status(
             self._streams,
@@ -234,6 +244,7 @@ class Daemon:
             spool=self._spool,
             log_queue=self._log_queue,
             relay=relay,
+            principals=self._principals,
         )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         self._stack.callback(admin.close)
@@ -245,7 +256,20 @@ class Daemon:
         self._listeners["admin"] = server.counters
         _log_listening("admin", http_url(address.host, server.port))
 
-    async def _start_doors(self, handler: HttpHandler, door: Door) -> None:
+    def _guards(self) -> tuple[Guard | None, Guard | None]:
+        """Who asks clients over TCP who they are, and who does through the Unix socket."""
+        auth, principals = self._config.auth, self._principals
+        if principals is None:
+            assert (auth.http, auth.unix) == ("none", "none"), "config/rules.py asks for the file"
+            return None, None
+        strangers, wall = self._strangers, self._clock.wall_seconds
+        signed = Signed(principals, strangers, wall, self._turns.later)
+        peers = Peers(principals, strangers)
+        return signed if auth.http == "sigv4" else None, peers if auth.unix == "peer" else None
+
+    async def _start_doors(
+        self, handler_behind: Callable[[Guard | None], HttpHandler], door: Door
+    ) -> None:
         """The listeners that take records: HTTP and lines on each."""
         config = self._config
         limits = HttpLimits(
@@ -262,14 +286,18 @@ class Daemon:
             turns=self._turns,
         )
         lines = lines_to(door)
+        tcp_guard, unix_guard = self._guards()
         address = config.listen.http_address
         if address is not None:
-            hub = new_hub(gate=gate_of(address.host, config.listen.hosts))
+            gate = gate_of(address.host, config.listen.hosts)
+            hub = new_hub(gate=gate, **_asks(tcp_guard))
+            handler = handler_behind(tcp_guard)
             server = await _listen(handler, address, "listen.http", hub, lines)
             self._doors.append(server)
             self._listeners["http"] = server.counters
             _log_listening("http", http_url(address.host, server.port))
-        await self._start_stream_sockets(handler, door, new_hub)
+        new_unix_hub = partial(new_hub, gate=UNIX_GATE, **_asks(unix_guard))
+        await self._start_stream_sockets(handler_behind(unix_guard), door, new_unix_hub)
         is_auto = config.listen.unix == "auto"
         path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
         if path is None:
@@ -292,13 +320,14 @@ class Daemon:
                 raise
             log.warning("no Unix socket: %s", error)
             return
-        unix = await serve_sockets([sock], handler, new_hub(gate=UNIX_GATE), lines=lines, file=file)
+        handler = handler_behind(unix_guard)
+        unix = await serve_sockets([sock], handler, new_unix_hub(), lines=lines, file=file)
         self._doors.append(unix)
         self._listeners["unix"] = unix.hub.counters
         _log_listening("unix", path)
 
     async def _start_stream_sockets(
-        self, handler: HttpHandler, door: Door, new_hub: Callable[..., HttpHub]
+        self, handler: HttpHandler, door: Door, new_hub: Callable[[], HttpHub]
     ) -> None:
         """A listener for each stream that has a socket of its own: raw lines, and nothing else."""
         for name, stream in self._config.streams.items():
@@ -308,8 +337,7 @@ class Daemon:
             key = f"streams.{name}.socket"
             _make_directory(Path(stream.socket).parent, with_parents=True, key=key)
             lines = raw_lines_to(door, stream.arn or name)
-            hub = new_hub(gate=UNIX_GATE)
-            server = await serve_sockets([file.bind()], handler, hub, lines=lines, file=file)
+            server = await serve_sockets([file.bind()], handler, new_hub(), lines=lines, file=file)
             self._doors.append(server)
             self._listeners[f"streams.{name}"] = server.counters
             _log_listening(f"streams.{name}", stream.socket)
@@ -381,7 +409,7 @@ async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> i
         draining.cancel()
         text = "stopped at once, by a second signal: what was buffered is not delivered"
         log.warning(text, extra={"is_last": True})
-    except (ListenerError, SpoolError) as error:
+    except (ConfigError, ListenerError, SpoolError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
         first.cancel()
@@ -431,6 +459,11 @@ async def _listen(
         return await serve_sockets(bind_tcp(address.host, address.port), handler, hub, lines=lines)
     except OSError as error:
         raise _cannot_listen(key, address, error) from error
+
+
+def _asks(guard: Guard | None) -> dict[str, Any]:
+    """What a hub asks of new connections, and of heads."""
+    return {} if guard is None else {"who": guard.who, "early": guard.early}
 
 
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:

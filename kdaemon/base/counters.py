@@ -30,6 +30,8 @@ class RejectReason(Enum):
     UNAVAILABLE = "unavailable"  # the stream as it is cannot keep what was configured for it
     CLIENT_GONE = "client_gone"  # not delivered before its client went away; withdrawn
     SLOTS = "slots"  # as many streams are in use as may be
+    UNAUTHENTICATED = "unauthenticated"  # who asks has not shown who he is, or nobody knows him
+    FORBIDDEN = "forbidden"  # who asks may not write to this stream
     DRY_RUN = "dry_run"  # its client only asked what would become of it
 
 

@@ -12,6 +12,7 @@ there.
 """
 
 import re
+from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote, quote_plus
 
@@ -73,11 +74,12 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
 class Redactor:
     """Cleans texts of secrets."""
 
-    __slots__ = ("_fixed", "_newest", "_rotating", "_written", "bytes_max")
+    __slots__ = ("_clients", "_fixed", "_newest", "_rotating", "_written", "bytes_max")
 
     def __init__(self) -> None:
         self._newest: tuple[bytes, ...] = ()
         self.bytes_max = 0  # of the longest that `are_in` looks for
+        self._clients: dict[str, None] = {}
         self._fixed: dict[str, None] = {}
         self._rotating: dict[str, None] = {}  # the newest last
         self._written: tuple[str, ...] = ()
@@ -98,10 +100,20 @@ class Redactor:
         while len(self._rotating) > ROTATING_MAX:
             del self._rotating[next(iter(self._rotating))]
         if is_new:
-            self._written = _ways_of_writing((*self._fixed, *self._rotating))
-            newest = (*self._fixed, *list(self._rotating)[-NEWEST:])
-            self._newest = tuple(secret.encode(errors="replace") for secret in newest)
-            self.bytes_max = max(map(len, self._newest))
+            self._write()
+
+    def register_clients(self, secrets: Iterable[str]) -> None:
+        """From now on these are hidden: the secrets with which clients sign, all of them. Those
+        that were registered so before, and are not among them, are no secrets any more.
+        """
+        self._clients = dict.fromkeys(secrets)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = _ways_of_writing((*self._fixed, *self._rotating, *self._clients))
+        newest = (*self._fixed, *list(self._rotating)[-NEWEST:])
+        self._newest = tuple(secret.encode(errors="replace") for secret in newest)
+        self.bytes_max = max(map(len, self._newest), default=0)
 
     def are_in(self, body: bytes) -> bool:
         """Whether the secrets in use stand in these bytes as they are: for a large body that is not

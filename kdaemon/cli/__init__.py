@@ -22,6 +22,7 @@ from kdaemon.cli.common import (
     EXIT_CONFIG,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
+    check_principals,
     check_surroundings,
     config_option,
     count,
@@ -78,6 +79,7 @@ def cli() -> None:
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     config = load(config_path, pairs(settings))
+    check_principals(config)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
         end_by_signal,
@@ -100,6 +102,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
     check_surroundings(where, config)
+    check_principals(config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
     say(f"{where}: ok, {count(len(config.streams), 'stream')}")
@@ -206,7 +209,9 @@ def put(
     otherwise only `partition_key`, `explicit_hash_key`, `stream`), all lines are taken for such
     records; if not, each line is data. Blank lines are skipped. A record without a key is spread
     over the shards. Text is UTF-8; a byte order mark at its start is no part of it. A daemon that
-    has no room is asked again, for an hour at most. Exit 1 if any line was rejected.
+    has no room is asked again, for an hour at most. Over HTTP, requests are signed where
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set (a key of the daemon's principals). Exit 1
+    if any line was rejected.
     """
     if partition_key is not None and key_field is not None:
         raise click.UsageError("--partition-key and --partition-key-field exclude each other.")
@@ -284,9 +289,10 @@ def _put(
         with _progress(source, totals) as (on_progress, tell):
             blocks = form_blocks(source, LineFormer(form), totals)
             if endpoint is not None:
-                from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
+                from kdaemon.put.http import HttpPut, signer_of  # noqa: PLC0415 - brings aiohttp
 
-                http = HttpPut(stream, acknowledge, totals, on_progress, tell)
+                signer = signer_of(os.environ, SystemClock.wall_seconds)
+                http = HttpPut(stream, acknowledge, totals, on_progress, tell, signer)
                 asyncio.run(http.send(endpoint, blocks))
             else:
                 unix = UnixPut(stream, acknowledge, totals, on_progress)

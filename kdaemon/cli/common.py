@@ -123,6 +123,25 @@ def check_surroundings(where: str, config: "Config") -> None:
         _exit_config(problems)
 
 
+def check_principals(config: "Config") -> None:
+    """Every problem in the file of principals on standard error and exit 78; or what is odd."""
+    path = config.auth.principals_file
+    if not path:
+        return
+    from kdaemon.door.principals import Principals, odd_rights  # noqa: PLC0415 - see load
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
+
+    try:
+        Principals(path, SystemClock.wall_seconds)
+        odd = odd_rights(path)
+    except ConfigError as error:
+        _exit_config(error.problems)
+    except OSError as error:
+        odd = f"cannot be looked at: {error.strerror}"
+    if odd is not None:
+        say(f"{path}: {odd}", err=True)
+
+
 def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
     """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP.
 

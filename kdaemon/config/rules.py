@@ -32,6 +32,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
     """Every clash. `listed`: where each stream of `config.streams` stands, by its name."""
     clashes = [
         *_exposed(config),
+        *_auth(config),
         *_same_address(config),
         *_useless(config),
         *_passed_on(config),
@@ -63,12 +64,49 @@ def _exposed(config: Config) -> Iterator[Clash]:
     if config.listen.insecure:
         return
     for path, address in _listeners(config):
-        if not address.is_loopback:
+        why = _why_insecure(config, path)
+        if not address.is_loopback and why is not None:
             yield Clash(
                 (path, ("listen", "insecure")),
-                f"address {address.host} faces other machines, and nothing checks who writes: "
+                f"address {address.host} faces other machines, and {why}: "
                 "use 127.0.0.1, or set listen.insecure = true if the network itself is trusted",
             )
+
+
+def _why_insecure(config: Config, path: Path) -> str | None:
+    """Why a listener should not face other machines; None: it may."""
+    if path != ("listen", "http") or config.auth.http == "none":
+        return "nothing checks who writes"
+    return (
+        "signed requests are not encrypted: whoever reads one on its way may send it again "
+        "within five minutes"
+    )
+
+
+def _auth(config: Config) -> Iterator[Clash]:
+    """Each way to show who one is needs principals, and a listener that asks."""
+    auth, file = config.auth, ("auth", "principals_file")
+    for key, value, listener in (
+        ("http", auth.http, config.listen.http),
+        ("unix", auth.unix, config.listen.unix),
+    ):
+        if value == "none":
+            continue
+        if not auth.principals_file:
+            yield Clash(
+                (("auth", key), file),
+                f'is "{value}", and no file says who may write: set auth.principals_file',
+            )
+        if not listener:
+            yield Clash(
+                (("auth", key), ("listen", key)),
+                f'is "{value}", and listen.{key} is off: leave it out, or set listen.{key}',
+            )
+    if auth.principals_file and (auth.http, auth.unix) == ("none", "none"):
+        yield Clash(
+            (file,),
+            'is read by nobody: set auth.http = "sigv4" or auth.unix = "peer", or leave it out',
+        )
 
 
 def _same_address(config: Config) -> Iterator[Clash]:

@@ -29,8 +29,10 @@ from kdaemon.config.values import (
     Directory,
     FieldPath,
     FileMode,
+    FilePath,
     Flag,
     HostNames,
+    HttpAuth,
     LinesKind,
     ListenAddress,
     ListenAddressGiven,
@@ -50,6 +52,7 @@ from kdaemon.config.values import (
     SocketPath,
     Text,
     UnixAcknowledgement,
+    UnixAuth,
     UnixPath,
     Url,
     WhenFull,
@@ -76,7 +79,8 @@ class ListenConfig:
     unix_mode: FileMode = "0660"
     # Metrics, probes, status; "" = off.
     admin: ListenAddress = "127.0.0.1:8991"
-    # Lets the TCP listeners face other machines, though nothing checks who writes.
+    # Lets the TCP listeners face other machines, though nothing checks who writes, or though what
+    # is signed can be read on its way.
     insecure: Flag = False
     # Names by which clients may call the TCP listeners (the Host header), beside addresses and
     # localhost. Beyond loopback the name is checked only where this is set.
@@ -107,6 +111,20 @@ class ListenConfig:
     def unix_mode_bits(self) -> int:
         """As chmod takes it: 0o660."""
         return int(self.unix_mode, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """[auth]: who may write, and how he shows who he is."""
+
+    # Over TCP: "none" (whoever reaches the port), or "sigv4" (requests signed with a key of the
+    # principals; lines, which cannot be signed, are refused).
+    http: HttpAuth = "none"
+    # Through the Unix socket: "none" (whoever may open the file), or "peer" (users and groups of
+    # the principals, as the kernel tells).
+    unix: UnixAuth = "none"
+    # Who they are, with their keys and streams; read again when it changes.
+    principals_file: FilePath = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +290,7 @@ class Config:
     # Memory that the records of all streams together may hold.
     memory_bytes_max: MemoryBytes = 256 * limits.MIB
     listen: ListenConfig = field(default_factory=ListenConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
     send: SendConfig = field(default_factory=SendConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)

@@ -86,6 +86,11 @@ def check_directory(text: str) -> None:
         raise ValueError('"" (off) or the absolute path of a directory')
 
 
+def check_file(text: str) -> None:
+    if text and (not text.startswith("/") or text.endswith("/") or "\0" in text):
+        raise ValueError('"" (none) or the absolute path of a file')
+
+
 def check_url(text: str) -> None:
     if text and endpoint_problem(text) is not None:
         raise ValueError(
@@ -166,6 +171,9 @@ LinesKind = Annotated[Literal["envelope", "raw"], _words("envelope", "raw")]
 FieldPath = Annotated[str, Meta(description="a path of names in quotes"), Check(check_field)]
 AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
 Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
+HttpAuth = Annotated[Literal["none", "sigv4"], _words("none", "sigv4")]
+UnixAuth = Annotated[Literal["none", "peer"], _words("none", "peer")]
+FilePath = Annotated[str, Meta(description='the absolute path of a file or ""'), Check(check_file)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
 ]

@@ -6,7 +6,9 @@ and the records go to memory or to disk. Knows no wire form, no connection and n
 
 Invariant: each record that was brought here, or that could not be read at all
 (`refuse_unread`), is received once and counted once; of an admitted frame the client is called
-back once. Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
+back once; who may not write to a stream (`principal`) hears so before the stream is looked for:
+nothing is opened for him, and he does not learn whether it is there.
+Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +21,7 @@ from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import parse_arn
 from kdaemon.base.ports import Clock
+from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import (
     CLIENT_GONE,
@@ -43,6 +46,8 @@ from kdaemon.wire.put import PutLimits
 DRY_RUNS_MAX = 64
 """Dry runs that are asked for at a time, of all clients together. Ours, 2026-11-28: each takes a
 connection to the service for itself, and 16 clients had 1,024 of them."""
+
+_OF_STRANGERS = frozenset({RejectReason.UNAUTHENTICATED, RejectReason.FORBIDDEN})
 
 TOO_MANY_DRY_RUNS = Refused(
     RejectReason.FULL,
@@ -69,17 +74,21 @@ class Door:
         asked: Acknowledge | None,
         on_settled: OnSettled,
         client: int,
+        principal: Principal,
         *,
         is_patient: bool = False,
     ) -> Admission | Refused | None:
         """Takes records for the stream that a client calls by `spelling`, or says why not.
 
         `asked`: the promise that the client asked for; None: the stream's own. `client`: a number
-        of its own, for clients take turns. `is_patient`: a connection of lines, which waits for
-        ever and is not read while there is no room. None: there is no room for it now, and nothing
-        was counted; `when_room` says when to come again.
+        of its own, for clients take turns. `principal`: who asks. `is_patient`: a connection of
+        lines, which waits for ever and is not read while there is no room. None: there is no room
+        for it now, and nothing was counted; `when_room` says when to come again.
         """
-        stream = self._streams.find(spelling)
+        if principal is ANYBODY:
+            stream = self._streams.find(spelling)
+        else:
+            stream = self._find_for(principal, spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         acknowledge = asked
@@ -93,7 +102,7 @@ class Door:
                 return None
             if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
                 return self._wait_for_word(
-                    stream, spelling, put, asked, acknowledge, on_settled, client
+                    stream, spelling, put, asked, acknowledge, on_settled, client, principal
                 )
         return self._admit_to(
             stream, put, asked, acknowledge, on_settled, client, is_patient=is_patient
@@ -124,21 +133,26 @@ class Door:
             stream.reject(RejectReason.INVALID, put.refused_count, 0)
         return taken
 
-    def limits_of(self, spelling: str, asked: Acknowledge | None) -> PutLimits | Refused:
+    def limits_of(
+        self, spelling: str, asked: Acknowledge | None, principal: Principal
+    ) -> PutLimits | Refused:
         """What one record of this stream may hold; or why none is taken, at least not on the
         promise of this acknowledgement (None: the stream's own). Counts nothing.
         """
+        forbidden = self._forbid(principal, spelling)
+        if forbidden is not None:
+            return forbidden
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return stream
         refused = None if asked is None else hold_to_promise(stream, asked)
         return refused or stream.limits
 
-    def is_waited_for(self, spelling: str, asked: Acknowledge | None) -> bool:
+    def is_waited_for(self, spelling: str, asked: Acknowledge | None, principal: Principal) -> bool:
         """Whether a connection of lines would wait to hear that its records are delivered."""
-        stream = self._streams.find(spelling)
-        if asked is None and isinstance(stream, Stream):
-            asked = stream.unix_acknowledge
+        if asked is None and self._forbid(principal, spelling) is None:
+            stream = self._streams.find(spelling)
+            asked = stream.unix_acknowledge if isinstance(stream, Stream) else None
         return asked is DELIVERED
 
     def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
@@ -161,10 +175,15 @@ class Door:
         else:
             stream.when_room(callback)
 
-    def reserve(self, spelling: str, byte_count: int, client: int) -> ByteBudget | Refused:
+    def reserve(
+        self, spelling: str, byte_count: int, client: int, principal: Principal
+    ) -> ByteBudget | Refused:
         """Takes memory for records that are still to be read: the budget to give it back to, just
         before they are admitted. Counts nothing.
         """
+        forbidden = self._forbid(principal, spelling)
+        if forbidden is not None:
+            return forbidden
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return stream
@@ -183,14 +202,23 @@ class Door:
         """Counts records that were not brought to `admit`: because others of the same request were
         refused by it, or because they may wait no longer. `spelling`: None where it is not known.
         """
-        stream = self._streams.known(spelling)
+        is_strange = refused.reason in _OF_STRANGERS  # whose word for a stream counts nothing there
+        stream = None if is_strange else self._streams.known(spelling)
         if stream is None:
             self._streams.door.refuse(refused.reason, record_count, byte_count)
         else:
             stream.reject(refused.reason, record_count, byte_count)
 
-    def refuse_unread(self, spelling: str | None, record_count: int, byte_count: int = 0) -> None:
+    def refuse_unread(
+        self,
+        spelling: str | None,
+        record_count: int,
+        byte_count: int = 0,
+        principal: Principal = ANYBODY,
+    ) -> None:
         """Counts records that could not be read. `spelling`: their stream, where it could be."""
+        if spelling is not None and self._forbid(principal, spelling) is not None:
+            spelling = None
         stream = self._streams.known(spelling)
         if stream is not None:
             stream.reject(RejectReason.INVALID, record_count, byte_count)
@@ -199,12 +227,26 @@ class Door:
 
     # Asking
 
-    def refusal_to_look(self, spellings: Iterable[str]) -> Refused | None:
-        """Why a client may not ask the service; None: it may. `spellings`: all that it calls
-        streams by that it asks about; it may name none.
+    def refusal_to_look(
+        self, spellings: Iterable[str], principal: Principal, operation: str
+    ) -> Refused | None:
+        """Why a client may not ask the service about streams; None: it may. `spellings`: all that
+        it calls them by. Who may write to a stream may ask about it.
         """
-        refusals = map(self._streams.refusal_to_look, spellings)
-        return next((each for each in refusals if each is not None), None)
+        for spelling in spellings:
+            refused = self._forbid(principal, spelling, operation=operation)
+            refused = refused or self._streams.refusal_to_look(spelling)
+            if refused is not None:
+                return refused
+        return None
+
+    def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
+        """Why a client may not ask about all that the account has; None: it may. Who may write to
+        some streams hears of no others.
+        """
+        if principal.rights.are_all:
+            return None
+        return _forbidden(principal, operation, "the streams of the account")
 
     def line_form(self, spelling: str, asked: Asked) -> LineForm | Refused:
         """How lines for this stream are read. Counts nothing, and opens no stream."""
@@ -224,11 +266,18 @@ class Door:
         return STORED if is_stored else Acknowledge.NONE
 
     def dry_run(
-        self, spelling: str, put: Put, told: Callable[[ServiceError], None]
+        self,
+        spelling: str,
+        put: Put,
+        told: Callable[[ServiceError], None],
+        principal: Principal,
     ) -> Refused | None:
         """Asks the service what would become of these records. They are refused, in every case;
         until `told` hears of them, their memory is taken. DRY_RUNS_MAX at a time.
         """
+        forbidden = self._forbid(principal, spelling)
+        if forbidden is not None:
+            return self._refuse_all(self._streams.door, put, forbidden)
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
@@ -260,6 +309,37 @@ class Door:
         return "NONE" if stream is None else stream.encryption_type
 
     # The steps
+
+    def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
+        """The stream, for somebody who may not write to all."""
+        if principal.rights.have(spelling):  # by this very spelling: most are
+            return self._streams.find(spelling)
+        forbidden = self._forbid(principal, spelling)
+        if forbidden is not None:
+            return forbidden
+        stream = self._streams.find(spelling)
+        if isinstance(stream, Refused) or stream.is_line:  # where it is asked again after the wait
+            return stream
+        return self._forbid(principal, spelling, is_certain=True) or stream
+
+    def _forbid(
+        self,
+        principal: Principal,
+        spelling: str,
+        *,
+        is_certain: bool = False,
+        operation: str = "PutRecords",
+    ) -> Refused | None:
+        """Why who asks may not write to a stream. Opens none. What is no name of a stream is not
+        forbidden: there is nothing to write to. `is_certain`: an ARN that only may be of the
+        daemon's own account is not.
+        """
+        if principal is ANYBODY:
+            return None
+        names = self._streams.names_of(spelling, is_certain=is_certain)
+        if not names or principal.rights.cover(names):
+            return None
+        return _forbidden(principal, operation, spelling)
 
     def _hold_to_stream(
         self, stream: Stream, put: Put, asked: Acknowledge | None
@@ -354,6 +434,7 @@ class Door:
         acknowledge: Acknowledge,
         on_settled: OnSettled,
         client: int,
+        principal: Principal,
         waited_ns: int = 0,
     ) -> Admission | Refused:
         """Nobody has asked the service yet for this stream: its records are promised nothing before
@@ -374,7 +455,8 @@ class Door:
                 return
             waited_ns = self._clock.now_ns() - arrived_ns
             taken: Admission | Refused | None
-            meant = self._streams.meant(spelling)
+            forbidden = self._forbid(principal, spelling, is_certain=True)
+            meant = forbidden or self._streams.meant(spelling)
             if isinstance(meant, Refused):
                 taken = self._refuse_all(self._streams.door, put, meant)
             elif meant is stream:
@@ -390,7 +472,7 @@ class Door:
                 )
             else:  # it was called by an ARN, and that is another stream's
                 taken = self._admit_to_other(
-                    meant, spelling, put, asked, on_settled, client, waited_ns
+                    meant, spelling, put, asked, on_settled, client, principal, waited_ns
                 )
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
@@ -409,6 +491,7 @@ class Door:
         asked: Acknowledge | None,
         on_settled: OnSettled,
         client: int,
+        principal: Principal,
         waited_ns: int,
     ) -> Admission | Refused | None:
         """As `admit`, for records that stood in the line of another stream until it was known whose
@@ -419,7 +502,15 @@ class Door:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
             if needs_word or (stream.has_queue and stream.is_ordered):
                 return self._wait_for_word(
-                    stream, spelling, put, asked, acknowledge, on_settled, client, waited_ns
+                    stream,
+                    spelling,
+                    put,
+                    asked,
+                    acknowledge,
+                    on_settled,
+                    client,
+                    principal,
+                    waited_ns,
                 )
         return self._admit_to(
             stream,
@@ -453,3 +544,13 @@ class Door:
     def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
         counters.refuse(refused.reason, len(put.sizes) + put.refused_count, put.byte_count)
         return refused
+
+
+def _forbidden(principal: Principal, operation: str, what: str) -> Refused:
+    return Refused(
+        RejectReason.FORBIDDEN,
+        "AccessDeniedException",
+        f"User: {principal.name} is not authorized to perform: kinesis:{operation} on resource:"
+        f" {what}",
+        is_permanent=True,
+    )

@@ -13,11 +13,13 @@ from functools import partial
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
+from kdaemon.base.limits import KIB
 from kdaemon.base.operations import OtherOperation
 from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
+from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
 from kdaemon.door.passthrough import Passthrough, not_passed_on
@@ -31,12 +33,17 @@ from kdaemon.wire.envelope import (
     encoding_of,
     read_envelope,
 )
+from kdaemon.wire.explain import count_records
 from kdaemon.wire.forms import FORMS, Form
 from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 from kdaemon.wire.results import ACCEPTED, status_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+COUNTED_BYTES_MAX = 256 * KIB
+"""Of a body whose records are counted for the metrics though nobody knows who sends it: 0.2 ms.
+Ours, 2026-11-28."""
 
 
 class KinesisDoor:
@@ -86,6 +93,16 @@ class KinesisDoor:
             return
         self._admit(request, form, put, headers)
 
+    def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
+        """Answers who has not shown who he is. What he brings is looked at no further than to count
+        it, and not even that if it is large.
+        """
+        body, encoding = request.body, encoding_of(request.headers)
+        is_counted = encoding is Encoding.JSON and len(body) <= COUNTED_BYTES_MAX
+        count = count_records(body)[0] if is_counted else 1
+        self._door.refuse(None, refused, count if body else 0, 0)
+        _refuse(request, as_stranger(refused), self._answer_headers.next(), encoding)
+
     def _hand_over(
         self, request: HttpRequest, operation: Operation | OtherOperation, headers: Headers
     ) -> None:
@@ -108,7 +125,7 @@ class KinesisDoor:
         self._admit(request, form, put, headers)
 
     def _refuse_unread(self, request: HttpRequest, error: ApiError, headers: Headers) -> None:
-        self._door.refuse_unread(error.stream, error.record_count)
+        self._door.refuse_unread(error.stream, error.record_count, principal=request.principal)
         _refuse(request, error.refusal, headers, error.encoding)
 
     def _admit(self, request: HttpRequest, form: Form, put: PutRequest, headers: Headers) -> None:
@@ -118,7 +135,9 @@ class KinesisDoor:
         if ACKNOWLEDGE_HEADER in request.headers:
             told = read_acknowledge(request.headers)
             if isinstance(told, Refused):
-                self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
+                self._door.refuse_unread(
+                    spelling, len(put.sizes), put.byte_count, request.principal
+                )
                 _refuse(request, refuse(told.code, told.message), headers, form.encoding)
                 return
             asked = told
@@ -129,7 +148,7 @@ class KinesisDoor:
             self._dry_run(request, form, spelling, put, headers)
             return
         answer = partial(self._answer, request, form, spelling, headers)
-        taken = self._door.admit(spelling, put, asked, answer, request.client)
+        taken = self._door.admit(spelling, put, asked, answer, request.client, request.principal)
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers, form.encoding)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
@@ -143,7 +162,7 @@ class KinesisDoor:
     ) -> None:
         """The service's own word on what would become of the records."""
         if not self._service.answers_dry_run:
-            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count)
+            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count, request.principal)
             text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
             refusal = refuse("InvalidArgumentException", text)
             _refuse(request, refusal, headers, form.encoding)
@@ -152,7 +171,7 @@ class KinesisDoor:
         def told(error: ServiceError) -> None:
             _refuse(request, refuse(error.code, error.message), headers, form.encoding)
 
-        refused = self._door.dry_run(spelling, put, told)
+        refused = self._door.dry_run(spelling, put, told, request.principal)
         if refused is not None:
             refusal = refuse(refused.code, refused.message)
             _refuse(request, refusal, headers, form.encoding)

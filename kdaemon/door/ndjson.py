@@ -18,6 +18,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
+from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
@@ -91,8 +92,15 @@ class NdjsonDoor:
         text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
         self._refuse_unread(request, None, refuse("NotFound", text, status=404))
 
+    def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
+        """Answers who has not shown who he is."""
+        body = request.body
+        self._door.refuse(None, refused, count_lines(body), len(body))
+        _refuse(request, as_stranger(refused))
+
     def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
-        self._door.refuse_unread(spelling, count_lines(request.body), len(request.body))
+        body = request.body
+        self._door.refuse_unread(spelling, count_lines(body), len(body), request.principal)
         _refuse(request, refusal)
 
 
@@ -148,6 +156,7 @@ class _Body:
         self._buffer.feed_all(body)
         request.headers = {}
         request.on_gone = self._withdraw
+        self._is_gone = request.is_gone  # while its large body was hashed
         if len(body) > AT_ONCE_BYTES_MAX:  # to look at its size was this turn's work
             self._go_on_later(self._read_on)
         else:
@@ -155,10 +164,10 @@ class _Body:
 
     def _reserve(self, body: bytes) -> Refused | None:
         """Takes the memory that the lines may hold, by their number and their size alone."""
-        line_count = body.count(b"\n")
+        line_count, request = body.count(b"\n"), self._request
         held_bytes = self._form.held_bytes_bound(len(body), line_count)
         held_bytes += FRAME_HELD_BYTES * self._form.frames_max(len(body), line_count)
-        reserved = self._door.reserve(self._spelling, held_bytes, self._request.client)
+        reserved = self._door.reserve(self._spelling, held_bytes, request.client, request.principal)
         if isinstance(reserved, Refused):
             return reserved
         self._reserved, self._reserved_bytes = reserved, held_bytes
@@ -229,7 +238,7 @@ class _Body:
         total = read + self._problems.count + self._buffer.line_count
         self._blocks = []
         self._buffer.clear()
-        self._door.refuse_unread(self._spelling, total)
+        self._door.refuse_unread(self._spelling, total, principal=self._request.principal)
         self._request.let_next()
         text = f"More than {self._problems.count - 1} lines cannot be read: nothing was taken."
         self._respond_refused(refuse(VALIDATION, text))
@@ -255,7 +264,9 @@ class _Body:
             self._go_on_later(self._admit_on)
             return
         if self._unread_count:
-            self._door.refuse_unread(self._spelling, self._unread_count)
+            self._door.refuse_unread(
+                self._spelling, self._unread_count, principal=self._request.principal
+            )
         if self._form.is_raw:
             self._door.note_raw(self._spelling, self._without)
         self._is_admitted = True
@@ -278,6 +289,7 @@ class _Body:
             self._asked,
             lambda frame: self._settled(block, frame),
             self._request.client,
+            self._request.principal,
         )
         if isinstance(taken, Admission):
             self._admissions.append(taken)
@@ -347,7 +359,10 @@ class _Body:
 
 REFUSALS_MAX = 1_000  # that are looked at to choose the status of an answer; ours, 2026-11-28
 
-_STATUSES = {"ResourceNotFoundException": 404, "LimitExceededException": 429}
+_STATUSES = {
+    "ResourceNotFoundException": 404,
+    "LimitExceededException": 429,
+}
 
 
 def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = None) -> None:

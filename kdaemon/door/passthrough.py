@@ -62,7 +62,10 @@ class Passthrough:
     ) -> None:
         body = json_of(request.body) if encoding is Encoding.CBOR else request.body
         asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
-        refused = self._door.refusal_to_look(asked.spellings)
+        if asked.spellings or asked.token is not None:  # who has a token was let in to get it
+            refused = self._door.refusal_to_look(asked.spellings, request.principal, operation.name)
+        else:
+            refused = self._door.refusal_to_list(request.principal, operation.name)
         if refused is not None:
             self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)

@@ -1,13 +1,18 @@
-"""Which door an HTTP request is for: by its path. One handler for TCP and the Unix socket."""
+"""Which door an HTTP request is for: by its path; behind whoever asks who sends it, if anybody."""
 
+from kdaemon.base.refused import Refused
+from kdaemon.door.access import Guard
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonDoor
 from kdaemon.http.request import HttpHandler, HttpRequest
 
 
-def make_handler(kinesis: KinesisDoor, ndjson: NdjsonDoor) -> HttpHandler:
+def make_handler(
+    kinesis: KinesisDoor, ndjson: NdjsonDoor, guard: Guard | None = None
+) -> HttpHandler:
     """`/v1/streams/{stream}/records` is NDJSON; other `/v1/` paths are nothing; all else is the
-    Kinesis API, which ignores the path, as the service does.
+    Kinesis API, which ignores the path, as the service does. `guard`: asks who sends a request; a
+    handler without one is for connections whose principal is known.
     """
     put_to_kinesis = kinesis.handle
     put_lines = ndjson.handle
@@ -21,4 +26,17 @@ def make_handler(kinesis: KinesisDoor, ndjson: NdjsonDoor) -> HttpHandler:
         else:
             ndjson.handle_nowhere(request)
 
-    return handle
+    if guard is None:
+        return handle
+    check = guard.check
+
+    def refuse(request: HttpRequest, refused: Refused) -> None:
+        if request.path.startswith("/v1/"):
+            ndjson.refuse_stranger(request, refused)
+        else:
+            kinesis.refuse_stranger(request, refused)
+
+    def guarded(request: HttpRequest) -> None:
+        check(request, handle, refuse)
+
+    return guarded

@@ -22,9 +22,11 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import KIB
+from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
@@ -99,6 +101,7 @@ class NdjsonSession(asyncio.Protocol):
         self._door = door
         self._hub = hub
         self._client = hub.number_client()
+        self._principal = NOBODY  # until there is a transport
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
@@ -135,6 +138,7 @@ class NdjsonSession(asyncio.Protocol):
     def take_over(self, transport: asyncio.BaseTransport) -> None:
         """A connection that the hub knows already."""
         self._transport = transport
+        self._principal = self._hub.who(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The client is gone, and nobody is told any more."""
@@ -203,8 +207,11 @@ class NdjsonSession(asyncio.Protocol):
         """The client is owed word of a delivery."""
         return self._state in (State.READING, State.ENDED) and (
             self._rounds.wait_for_delivery
-            or any(self._door.is_waited_for(held[1], self._asked(held[1])) for held in self._held)
+            or any(self._is_stream_waited_for(held[1]) for held in self._held)
         )
+
+    def _is_stream_waited_for(self, stream: str) -> bool:
+        return self._door.is_waited_for(stream, self._asked(stream), self._principal)
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -291,9 +298,16 @@ class NdjsonSession(asyncio.Protocol):
     def _partial_line(self) -> int:
         return self._next_line + self._buffer.line_count + (self._steps is not None)
 
-    def _end_with(self, rejected: Rejected, byte_count: int) -> None:
-        """Takes nothing more; what came before is settled and told first."""
-        self._door.refuse_unread(self._stream, 1, byte_count)
+    def _end_with(
+        self, rejected: Rejected, byte_count: int, forbidden: Refused | None = None
+    ) -> None:
+        """Takes nothing more; what came before is settled and told first. `forbidden`: why the line
+        is refused, where that is no fault of the line.
+        """
+        if forbidden is None:
+            self._door.refuse_unread(self._stream, 1, byte_count)
+        else:
+            self._door.refuse(None, forbidden, 1, byte_count)
         self._drop_unfinished()
         self._last_words = encode_rejected(rejected)
         if self._state is State.READING:
@@ -418,30 +432,37 @@ class NdjsonSession(asyncio.Protocol):
         try:
             setup = parse_setup(line)
         except RejectedRecord as error:
-            return self._refuse_setup(error.code, error.message, line)
+            return self._refuse_setup(error.code, error.message, line, None)
         if setup is None:
             return False
         asked = Asked(setup.lines, setup.partition_key_field, setup.stream_field)
         if setup.stream is not None:
-            limits = self._door.limits_of(setup.stream, setup.acknowledge)
+            limits = self._door.limits_of(setup.stream, setup.acknowledge, self._principal)
             if isinstance(limits, Refused):
-                return self._refuse_setup(limits.code, limits.message, line)
+                return self._refuse_setup(limits.code, limits.message, line, limits)
             form = self._door.line_form(setup.stream, asked)
             if isinstance(form, Refused):
-                return self._refuse_setup(form.code, form.message, line)
+                return self._refuse_setup(form.code, form.message, line, form)
             self._form = form
         elif asked.lines == "raw" or asked.partition_key_field or asked.stream_field:
             text = "Raw lines name no stream: the first line has to, in `stream`."
-            return self._refuse_setup(VALIDATION, text, line)
+            return self._refuse_setup(VALIDATION, text, line, None)
         self._stream, self._acknowledge = setup.stream, setup.acknowledge
         self._next_line += 1
         return True
 
-    def _refuse_setup(self, code: str, message: str, line: bytes) -> bool:
-        """What follows would be taken for another stream or another promise: it is not read."""
-        self._door.refuse_unread(None, self._buffer.line_count)
+    def _refuse_setup(self, code: str, message: str, line: bytes, refused: Refused | None) -> bool:
+        """What follows would be taken for another stream or another promise: it is not read.
+        `refused`: by the door; None: the line is no setup.
+        """
+        is_forbidden = refused is not None and refused.reason is RejectReason.FORBIDDEN
+        if refused is not None and is_forbidden:
+            self._door.refuse(None, refused, self._buffer.line_count, 0)
+        else:
+            self._door.refuse_unread(None, self._buffer.line_count)
         self._buffer.clear()
-        self._end_with(Rejected(self._next_line, code, message), len(line))
+        rejected = Rejected(self._next_line, code, message)
+        self._end_with(rejected, len(line), refused if is_forbidden else None)
         return True
 
     def _submit_held(self) -> bool:
@@ -473,14 +494,18 @@ class NdjsonSession(asyncio.Protocol):
 
     def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
-        if self._is_gone and (
-            not self._left_behind.may_wait or self._door.is_waited_for(stream, self._asked(stream))
-        ):
+        if self._is_gone and (not self._left_behind.may_wait or self._is_stream_waited_for(stream)):
             self._refuse_held(a_round, stream, block, CLIENT_GONE)
             return True
         callback = partial(self._settled, a_round, block)
         taken = self._door.admit(
-            stream, block, self._asked(stream), callback, self._client, is_patient=True
+            stream,
+            block,
+            self._asked(stream),
+            callback,
+            self._client,
+            self._principal,
+            is_patient=True,
         )
         if taken is None:
             return False

@@ -5,10 +5,14 @@ Knows the door and the lines' form; no connection. Where it sits: daemon.py -> h
 
 from functools import partial
 
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.refused import Refused
+from kdaemon.door.access import DENIED
 from kdaemon.door.door import Door
 from kdaemon.door.line_forms import NOTHING_ASKED
 from kdaemon.door.session import NdjsonSession, OwnStream
 from kdaemon.http.opening import Lines
+from kdaemon.wire.line_buffer import count_lines
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION, Rejected, encode_rejected
 
@@ -20,12 +24,29 @@ def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
         door.refuse_unread(None, 1)
         return encode_rejected(Rejected(number, VALIDATION, text))
 
-    return Lines(partial(NdjsonSession, door, line_bytes_max=line_bytes_max), refuse)
+    def refuse_stranger(number: int, text: str, lines: bytes) -> bytes:
+        _count_stranger(door, text, lines)
+        return encode_rejected(Rejected(number, DENIED, text))
+
+    speak = partial(NdjsonSession, door, line_bytes_max=line_bytes_max)
+    return Lines(speak, refuse, refuse_stranger)
 
 
 def raw_lines_to(door: Door, stream: str) -> Lines:
-    """Raw lines for one stream, on a socket of its own, where whatever comes is a line."""
+    """Raw lines for one stream, on a socket of its own, where whatever comes is a line, and nothing
+    is answered.
+    """
+
+    def refuse_stranger(_number: int, text: str, lines: bytes) -> bytes:
+        _count_stranger(door, text, lines)
+        return b""
+
     form = door.line_form(stream, NOTHING_ASKED)
     assert isinstance(form, LineForm), "the configuration was checked"
     speak = partial(NdjsonSession, door, own=OwnStream(stream, form))
-    return Lines(speak, lambda _number, _text: b"", is_only=True)
+    return Lines(speak, lambda _number, _text: b"", refuse_stranger, is_only=True)
+
+
+def _count_stranger(door: Door, text: str, lines: bytes) -> None:
+    refused = Refused(RejectReason.UNAUTHENTICATED, DENIED, text, is_permanent=True)
+    door.refuse(None, refused, count_lines(lines), len(lines))

@@ -17,6 +17,7 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
+from kdaemon.base.principal import NOBODY
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed, tell_gone
 from kdaemon.http.hub import HttpHub, HttpLimits
@@ -84,6 +85,7 @@ class HttpProtocol(asyncio.Protocol):
         "_unwritten",
         "client",
         "hub",
+        "principal",
     )
 
     def __init__(
@@ -92,6 +94,7 @@ class HttpProtocol(asyncio.Protocol):
         """`hub`: shared by the connections of a listener; without one the connection is alone."""
         self.hub = HttpHub(limits or HttpLimits()) if hub is None else hub
         self.client = self.hub.number_client()
+        self.principal = NOBODY  # until there is a transport
         self._handler = handler
         self._pipeline_max = self.hub.limits.pipeline_max
         self._transport: Any = None
@@ -117,6 +120,7 @@ class HttpProtocol(asyncio.Protocol):
     def take_over(self, transport: asyncio.BaseTransport) -> None:
         """A connection that the hub knows already, its first bytes read by somebody else."""
         self._transport = transport
+        self.principal = self.hub.who(transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.take_over(transport)

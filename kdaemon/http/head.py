@@ -100,7 +100,7 @@ def join_headers(head: bytes) -> dict[bytes, bytes] | Refusal:
         elif name in ONCE:
             return malformed(f"it has more than one {name.decode('latin-1')} header")
         else:
-            headers[name] += b", " + value
+            headers[name] += b"," + value  # without a blank: a signature has them so, too
     return headers
 
 

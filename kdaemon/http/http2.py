@@ -21,6 +21,7 @@ from typing import Any
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 from h2.exceptions import DenialOfServiceError, ProtocolError
 
+from kdaemon.base.principal import NOBODY
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed, report, tell_gone
 from kdaemon.http.heads import HeadBounds, Heads
@@ -106,12 +107,14 @@ class Http2Protocol(asyncio.Protocol):
         "_turn",
         "client",
         "hub",
+        "principal",
     )
 
     def __init__(self, handler: HttpHandler, hub: HttpHub) -> None:
         limits = hub.limits
         self.hub = hub
         self.client = hub.number_client()
+        self.principal = NOBODY  # until there is a transport
         self._handler = handler
         self._transport: Any = None
         self._core = Http2Core(limits.pipeline_max, limits.head_bytes_max)
@@ -142,6 +145,7 @@ class Http2Protocol(asyncio.Protocol):
     def take_over(self, transport: asyncio.BaseTransport) -> None:
         """A connection that the hub knows already."""
         self._transport = transport
+        self.principal = self.hub.who(transport)
         self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -427,7 +431,7 @@ class Http2Protocol(asyncio.Protocol):
             self._reset(stream, PROTOCOL_ERROR)
             self._effort.spend_reset()
         else:
-            self._send_answer(stream, refusal.answer())
+            self._send_answer(stream, stream.told(refusal))
 
     def _time_out(self, stream: Http2Stream, limit: str) -> None:
         self.hub.counters.timed_out["body"] += 1

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Protocol
 
+from kdaemon.base.principal import Principal
 from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import Gathered
@@ -18,7 +19,7 @@ from kdaemon.http.heads import Heads
 from kdaemon.http.http2_head import read_fields
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import Answer, HttpRequest
 
 # Its stream is reset: a client that cannot count gets no answer to what it did not mean.
 LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))
@@ -28,6 +29,11 @@ TRAILERS = in_http_2(malformed("fields after a body (trailers) are not taken"))
 # What a stream takes beside its head and body: 1.5 KB, ours and the library's. A client may have 64
 # of them on each of 10,000 connections. Measured 2026-11-28, and rounded up.
 STREAM_BYTES = 2 * 1024
+
+
+# A body that is larger, or of which nobody says how large it is, is not taken in before its client
+# is known. As much as an ordinary read of HTTP/1.1; ours, 2026-11-28.
+EARLY_BYTES = 64 * 1024
 
 
 class StreamState(Enum):
@@ -49,6 +55,7 @@ class StreamKeeper(Protocol):
     """What a stream asks of its connection."""
 
     client: int
+    principal: Principal
     hub: HttpHub
 
     def answer(self, stream: "Http2Stream", request: HttpRequest) -> None: ...
@@ -74,6 +81,7 @@ class Http2Stream:
         "id",
         "is_ended",
         "is_head",
+        "principal",
         "request",
         "rest",
         "since_tick",
@@ -83,6 +91,7 @@ class Http2Stream:
     def __init__(self, keeper: StreamKeeper, stream_id: int) -> None:
         self._keeper = keeper
         self.client = keeper.client
+        self.principal = keeper.principal
         self.id = stream_id
         self.state = StreamState.ARRIVING
         self.since_tick = keeper.hub.tick
@@ -110,17 +119,24 @@ class Http2Stream:
         if isinstance(found, Refusal):
             return in_http_2(found)
         self.is_head = found.line.startswith(b"HEAD ")
+        self._headers = found.headers
         refusal = heads.judge(found.line, found.size_bytes, found.headers, found.byte_count or 0)
-        headers_max = self._keeper.hub.limits.headers_max
-        if refusal is None and found.count > headers_max:
-            refusal = refusals.too_many_headers(headers_max)
+        hub, line = self._keeper.hub, heads.line
+        if refusal is None and found.count > hub.limits.headers_max:
+            refusal = refusals.too_many_headers(hub.limits.headers_max)
+        is_large = found.byte_count is None or found.byte_count > EARLY_BYTES
+        if (
+            refusal is None
+            and hub.early is not None
+            and not self.is_ended
+            and (is_large or heads.expects_continue)
+        ):
+            refusal = hub.early(self.principal, line.query, found.headers)
         if refusal is not None:
             return in_http_2(refusal)
-        line = heads.line
         self._line = (line.method, line.path, line.query)
         if heads.is_special:
             heads.forget()
-        self._headers = found.headers
         self._byte_count = found.byte_count
         self._uncharged_bytes = STREAM_BYTES + found.size_bytes
         return None
@@ -155,6 +171,10 @@ class Http2Stream:
             self, method, path, query, headers, body, False, False, body_charge=charge
         )
         return self.request
+
+    def told(self, refusal: Refusal) -> Answer:
+        """A refusal in what its client speaks, as far as the head says."""
+        return refusals.in_form_of(refusal, self._headers).answer()
 
     def charge(self) -> bool:
         """Charges what is kept until the request is whole. False: there is no room for it."""

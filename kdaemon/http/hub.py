@@ -12,14 +12,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.origin import Gate
-from kdaemon.http.refusals import REFUSALS
+from kdaemon.http.refusals import REFUSALS, Refusal
 from kdaemon.http.turns import Turns
 
 VISITED_A_TURN = 250
@@ -27,6 +28,18 @@ VISITED_A_TURN = 250
 that a client had opened together timed out together. Ours, 2026-11-28."""
 
 LOOKED_AT_MAX = 64  # connections that are compared to find one that is used least
+
+Who = Callable[[Any], Principal]
+"""Who is at the other end of a new connection, by its transport."""
+
+Early = Callable[[Principal, str, dict[bytes, bytes]], Refusal | None]
+"""Why a request is refused before its body has come, by who sends it, its query and its headers."""
+
+
+def anybody(_: Any) -> Principal:
+    """Where nobody is asked."""
+    return ANYBODY
+
 
 TIME_OUTS = ("head", "body", "idle", "write")
 
@@ -136,6 +149,8 @@ class HttpHub:
         gate: Gate | None = None,
         turns: Turns | None = None,
         now_ns: Callable[[], int] = lambda: 0,
+        who: Who = anybody,
+        early: Early | None = None,
     ) -> None:
         """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
         own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
@@ -149,6 +164,8 @@ class HttpHub:
         self.places.hubs.append(self)
         self.gate = gate or Gate()
         self.turns = turns or Turns(now_ns)
+        self.who = who
+        self.early = early
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0

@@ -54,11 +54,13 @@ class Spoken(Protocol):
 class Lines:
     """The lines protocol. `speak`: makes a `Spoken` that is an asyncio.Protocol. `refuse`: counts
     a connection's first line, of which number and problem are told, as refused; its answer.
+    `refuse_stranger`: the same for whoever may not speak at all, and for the lines that came.
     `is_only`: nothing else is spoken here, and whatever comes is lines.
     """
 
     speak: Callable[[HttpHub], Any]
     refuse: Callable[[int, str], bytes]
+    refuse_stranger: Callable[[int, str, bytes], bytes]
     is_only: bool = False
 
 
@@ -103,7 +105,7 @@ class Opening(asyncio.Protocol):
         first = held[before : before + 1]
         problem = None
         if lines is not None and lines.is_only:
-            self._hand_over(lines.speak(self._hub), held)
+            self._speak_lines(lines, held, 0)
         elif PREFACE.startswith(held[:PREFACE_BYTES]):
             self._speak_http_2(held)
         elif lines is None:
@@ -113,14 +115,25 @@ class Opening(asyncio.Protocol):
         elif self._is_http(held):
             self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
         elif first == b"{":
-            self._hand_over(lines.speak(self._hub), held)
+            self._speak_lines(lines, held, before)
         elif not first or _BYTE_ORDER_MARK.startswith(held):
             self._held = held
         else:
             problem = 'The first line does not begin with "{": this is neither HTTP nor JSON lines'
         if lines is not None and problem is not None:
             number = held.count(b"\n", 0, before) + 1
-            self._refuse(lines.refuse(number, f"{problem}; the connection is closed."))
+            answer = lines.refuse(number, f"{problem}; the connection is closed.")
+            self._refuse("malformed", answer)
+
+    def _speak_lines(self, lines: Lines, held: bytes, before: int) -> None:
+        """`before`: where the first line begins."""
+        who = self._hub.who(self._transport)
+        if who.is_known:
+            self._hand_over(lines.speak(self._hub), held)
+            return
+        number = held.count(b"\n", 0, before) + 1
+        answer = lines.refuse_stranger(number, who.why_unknown, held[before:])
+        self._refuse("unauthenticated", answer)
 
     def _is_http(self, data: bytes) -> bool:
         first = data[_match_end(_EMPTY_LINES, data) :][:1]
@@ -150,12 +163,12 @@ class Opening(asyncio.Protocol):
         if data:
             protocol.data_received(data)
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, reason: str, answer: bytes) -> None:
         """Answers, and reads on until the client closes or a moment has passed."""
         self._held = b""
         self._is_refused = True
         self._since_tick = self._hub.tick
-        self._hub.counters.refused["malformed"] += 1
+        self._hub.counters.refused[reason] += 1
         self._transport.write(answer)
         end_writing(self._transport)
 

@@ -11,7 +11,6 @@ Where it sits: connection.py feeds it; head.py and origin.py decide, body.py fra
 """
 
 import re
-from dataclasses import replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -24,7 +23,7 @@ from kdaemon.http.head import LENGTH_DIGITS_MAX, is_chunked, join_headers
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import Refusal
-from kdaemon.http.request import CBOR, Charge, HttpRequest, RequestOwner
+from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 
 # What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
@@ -264,6 +263,8 @@ class RequestReader:
         if refusal is not None:
             self._refuse(refusal)
             return
+        if self._heads.expects_continue and self._is_refused_early():
+            return
         self.owes_continue = self._heads.expects_continue
         self.phase = _BODY
 
@@ -354,6 +355,8 @@ class RequestReader:
             return
         self.since_tick = self._hub.tick
         if is_in_chunks:
+            if self._is_refused_early():
+                return
             self._body = ChunkedBody(self._body_bytes_max)
             if not self._body_bytes_max:
                 self._refuse(refusals.body_too_large(0, ""))
@@ -387,6 +390,8 @@ class RequestReader:
                 end = at + self._body_bytes
                 self._hand_over(data[at:end], None)  # whole in one read: never kept
                 return end
+            if self._is_refused_early():
+                return len(data)
             body = self._body = LengthBody(self._body_bytes)
         elif isinstance(body, ChunkedBody):
             end = min(end, at + CHUNKED_BYTES_AT_ONCE)
@@ -406,6 +411,18 @@ class RequestReader:
                 charge.arrived()
             self._hand_over(bytes(body.data), charge)
         return read
+
+    def _is_refused_early(self) -> bool:
+        """Whether nothing of the body is kept, which has not come yet: of somebody whom nobody
+        knows.
+        """
+        early = self._hub.early
+        if early is None:
+            return False
+        refusal = early(self._sink.principal, self._heads.line.query, self._headers)
+        if refusal is not None:
+            self._refuse(refusal)
+        return refusal is not None
 
     def _keep(self, byte_count: int) -> bool:
         """Charges bytes that are kept until the request is whole."""
@@ -449,9 +466,9 @@ class RequestReader:
     # --- refusing
 
     def _refuse(self, refusal: Refusal) -> None:
-        is_cbor = self._headers.get(b"content-type", b"").lower().startswith(CBOR)
+        refusal = refusals.in_form_of(refusal, self._headers)
         self.end()
-        self._sink.refuse(replace(refusal, is_cbor=True) if is_cbor else refusal)
+        self._sink.refuse(refusal)
 
     def _refuse_malformed(self, error: Exception | str, start: bytes) -> None:
         """`start`: of the request, from which a client of another protocol is known."""

@@ -22,6 +22,7 @@ REFUSALS = (
     "truncated",  # the client stopped sending in the middle of a request
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
+    "unauthenticated",  # of whoever has not shown who he is: lines, or a body that is still to come
 )
 
 
@@ -61,6 +62,12 @@ def in_http_2(refusal: Refusal) -> Refusal:
     if not message.startswith(_NOT_READ):
         return refusal
     return replace(refusal, message=message.replace("HTTP/1.1", "HTTP/2", 1))
+
+
+def in_form_of(refusal: Refusal, headers: dict[bytes, bytes]) -> Refusal:
+    """The same, told in what the request is written in, by its headers as far as they are read."""
+    is_cbor = headers.get(b"content-type", b"").lower().startswith(CBOR)
+    return replace(refusal, is_cbor=True) if is_cbor else refusal
 
 
 def unsupported(status: int, text: str, headers: Headers = ()) -> Refusal:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from kdaemon.base.principal import Principal
+
 JSON = b"application/x-amz-json-1.1"
 CBOR = b"application/x-amz-cbor-1.1"
 
@@ -54,9 +56,12 @@ class Charge(Protocol):
 
 
 class RequestOwner(Protocol):
-    """What a request asks of the connection that it came on. `client`: the connection's number."""
+    """What a request asks of the connection that it came on. `client`: the connection's number.
+    `principal`: who is at its other end, as far as the connection tells.
+    """
 
     client: int
+    principal: Principal
 
     def flush_answers(self, request: "HttpRequest") -> None:
         """`request` has its answer; send what may leave by now."""
@@ -74,7 +79,8 @@ class HttpRequest:
 
     `path`, `query`: as they came, percent signs kept. `headers`: names in lower case, values
     without blanks around them; of a name that came twice, both values, as a list. `body`: as it
-    came, no content coding undone.
+    came, no content coding undone. `principal`: who asks; where each request shows that itself,
+    nobody does before it was looked at (`door/access.py`).
 
     A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
     and may set `on_gone`: called once if the client goes away before its answer was given. A client
@@ -96,6 +102,7 @@ class HttpRequest:
         "on_gone",
         "owner",
         "path",
+        "principal",
         "query",
     )
 
@@ -118,6 +125,7 @@ class HttpRequest:
         self.body = body
         self.owner: RequestOwner | None = owner  # None: the connection is lost
         self.client = owner.client  # a number of who sent it
+        self.principal = owner.principal
         self.closes = closes  # the connection ends with this answer
         self.is_http_1_0 = is_http_1_0  # and keeps the connection open, which its answer must say
         self.body_charge = body_charge  # None: the body came whole and was never kept

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kdaemon.base.steps import Steps
-from kdaemon.http.request import HttpRequest, error_body
+from kdaemon.http.request import HttpHandler, HttpRequest, error_body
 
 # What one connection does in a turn. Ours, 2026-11-28.
 PIECES_MAX = 64  # requests, frames, or blocks of lines
@@ -142,10 +142,12 @@ def soon(callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(callback)
 
 
-def work_in_turns(request: HttpRequest, steps: Steps[None], later: Later) -> None:
+def work_in_turns(
+    request: HttpRequest, steps: Steps[HttpHandler | None] | Steps[None], later: Later
+) -> None:
     """Does the first step now and each other one in a later turn of the loop; the next request of
-    the connection is not handed over before the last one. The steps answer the request, and go on
-    when its client has gone: its records are there.
+    the connection is not handed over before the last one. The steps answer the request, or end with
+    the handler that is to have it; they go on when its client has gone: its records are there.
     """
     request.holds_next = True
     _Work(request, steps, later).step()
@@ -156,7 +158,9 @@ class _Work:
 
     __slots__ = ("_charge", "_later", "_request", "_steps")
 
-    def __init__(self, request: HttpRequest, steps: Steps[None], later: Later) -> None:
+    def __init__(
+        self, request: HttpRequest, steps: Steps[HttpHandler | None] | Steps[None], later: Later
+    ) -> None:
         self._later = later
         self._request = request
         self._steps = steps
@@ -166,18 +170,41 @@ class _Work:
     def step(self) -> None:
         try:
             next(self._steps)
-        except StopIteration:
-            self._end()
+        except StopIteration as end:
+            if end.value is None:
+                self._end()
+            else:
+                self._hand_on(end.value)
         except Exception:
-            if self._request.answer is None:
-                text = "kdaemon failed to handle this request; its log says why."
-                self._request.respond(500, error_body("InternalFailure", text))
-            self._end()
+            self._fail()
             raise
         else:
             self._later(self.step)
 
+    def _fail(self) -> None:
+        if self._request.answer is None:
+            text = "kdaemon failed to handle this request; its log says why."
+            self._request.respond(500, error_body("InternalFailure", text))
+        self._end()
+
+    def _hand_on(self, handler: HttpHandler) -> None:
+        """The handler has the request, as if it had just come; it may hold the next one back."""
+        request = self._request
+        request.body_charge, self._charge = self._charge, None
+        request.holds_next = False
+        try:
+            handler(request)
+        except Exception:
+            self._fail()
+            raise
+        finally:
+            if request.is_gone:
+                request.drop_body()
+        if not request.holds_next:
+            self._end()
+
     def _end(self) -> None:
         if self._charge is not None:
             self._charge.release()
+        self._request.holds_next = True
         self._request.let_next()

@@ -41,6 +41,7 @@ from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.base.text import printable
+from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
@@ -48,6 +49,7 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
     ACCOUNTS,
+    AUTH,
     DELIVERY,
     HOT,
     HOT_SHARDS_MAX,
@@ -154,8 +156,10 @@ class Metrics:
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
         relay: Relay | None = None,
+        principals: Principals | None = None,
     ) -> None:
         self._observed = observed
+        self._principals = principals
         self._spool = spool
         self._log_queue = log_queue
         self._relay = relay
@@ -221,6 +225,8 @@ class Metrics:
             sections.append(_section(SPOOL, (), [((), self._spool)]))
         if self._log_queue is not None:
             sections.append(_section(LOG, (), [((), self._log_queue)]))
+        if self._principals is not None:
+            sections.append(_section(AUTH, (), [((), self._principals)]))
         for some in _parts(engines, STEP_STREAMS):
             yield
             counters = [(labels, engine.counters) for labels, engine in some]

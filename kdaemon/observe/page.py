@@ -168,6 +168,15 @@ class PassedOnStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PrincipalsStatus:
+    """`problem`: why the file is not used as it is now; what was read before is."""
+
+    keys: int
+    reloads: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class StatusPage:
     """The whole. Streams that need somebody come first, then those with the most queued."""
 
@@ -179,6 +188,7 @@ class StatusPage:
     memory: MemoryStatus
     spool: SpoolStatus | None
     log: LogStatus | None
+    principals: PrincipalsStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     passed_on: PassedOnStatus | None

@@ -21,6 +21,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
+from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
@@ -37,6 +38,7 @@ from kdaemon.observe.page import (
     MemoryStatus,
     PaceStatus,
     PassedOnStatus,
+    PrincipalsStatus,
     RatesStatus,
     ShardStatus,
     SpoolStatus,
@@ -117,6 +119,13 @@ class Readiness:
         self.state = _NEXT[self.state, move]
 
 
+def _principals(principals: Principals | None) -> PrincipalsStatus | None:
+    if principals is None:
+        return None
+    problem = None if principals.problem is None else _said(principals.problem)
+    return PrincipalsStatus(len(principals.keys), principals.reload_count, problem)
+
+
 def is_memory_full(memory: ByteBudget) -> bool:
     """Whether a large request would find no room. Small ones may still be taken."""
     return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION
@@ -136,8 +145,10 @@ class Status:
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
         relay: Relay | None = None,
+        principals: Principals | None = None,
     ) -> None:
         self._observed = observed
+        self._principals = principals
         self._spool = spool
         self._log_queue = log_queue
         self._relay = relay
@@ -177,6 +188,7 @@ class Status:
             memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
             spool=None if self._spool is None else _spool(self._spool),
             log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
+            principals=_principals(self._principals),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
             passed_on=None if self._relay is None else _passed_on(self._relay),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from kdaemon.base.counters import OperationCounters, StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
+from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
@@ -322,7 +323,20 @@ LOG: tuple[Metric[LogQueue], ...] = (
            lambda q: q.lines_dropped),
 )  # fmt: skip
 
+# no label, only where clients show who they are
+AUTH: tuple[Metric[Principals], ...] = (
+    Metric("kdaemon_principals_keys", _G, "Access keys that clients may sign with.",
+           lambda p: len(p.keys)),
+    Metric("kdaemon_principals_reloads_total", _C,
+           "Times that auth.principals_file was read again and taken.",
+           lambda p: p.reload_count),
+    Metric("kdaemon_principals_is_stale", _G,
+           "1: auth.principals_file cannot be used as it is now, and the principals that were read"
+           " before are kept; the log says why.",
+           lambda p: int(p.problem is not None)),
+)  # fmt: skip
+
 TABLE: tuple[Metric[Any], ...] = (
     *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *PASSED_ON, *MEMORY, *LOOP,
-    *SPOOL, *LOG,
+    *SPOOL, *LOG, *AUTH,
 )  # fmt: skip

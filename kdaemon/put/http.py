@@ -8,7 +8,7 @@ taken, and that it may be sent again (503, 429) or that names other lines as the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -17,8 +17,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from kdaemon.base.redact import masked_url
+from kdaemon.base.redact import SECRETS, masked_url
 from kdaemon.put.unix import Block, PutError, Totals
+from kdaemon.wire.signature import AccessKey, sign
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
 ANSWER_BYTES_MAX = (
@@ -34,6 +35,8 @@ WAIT_MAX_S = (
     3600.0  # an hour of "ask again", and nothing was taken: nobody mends it. Ours, 2026-11-28
 )
 SHOWN_CHARACTERS_MAX = 300  # of what an answer says, in an error
+
+DEFAULT_REGION = "us-east-1"  # of a signature, where none is set: a daemon takes any
 
 PROMISES = ("accepted", "stored", "delivered")  # from the weakest
 
@@ -85,6 +88,38 @@ class _Response:
     text: bytes
 
 
+class Signer:
+    """Signs requests with an access key, as AWS's clients do."""
+
+    def __init__(
+        self, key_id: str, secret: str, region: str, wall_seconds: Callable[[], float]
+    ) -> None:
+        SECRETS.register(secret, is_fixed=True)
+        self._key_id, self._key = key_id, AccessKey(secret)
+        self._region = region
+        self._wall_seconds = wall_seconds
+
+    def sign(self, url: URL, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """The headers that sign a POST, and its host."""
+        host = url.host_port_subcomponent or ""
+        signed = {name.lower().encode(): value.encode() for name, value in headers.items()}
+        signed[b"host"] = host.encode()
+        now_s = int(self._wall_seconds())
+        found = sign(
+            self._key_id, self._key, self._region, now_s, "POST", url.raw_path, signed, body
+        )
+        return {"Host": host, **found}
+
+
+def signer_of(environ: Mapping[str, str], wall_seconds: Callable[[], float]) -> Signer | None:
+    """Signs with the access key of the AWS environment, if both its parts are there."""
+    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not key_id or not secret:
+        return None
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    return Signer(key_id, secret, region, wall_seconds)
+
+
 class HttpPut:
     """NDJSON over HTTP to one stream of the daemon at `endpoint` (`HOST:PORT` or a URL)."""
 
@@ -95,8 +130,11 @@ class HttpPut:
         totals: Totals,
         on_progress: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
+        signer: "Signer | None" = None,
     ) -> None:
-        """`tell`: takes a line for whoever waits, when nothing goes on for long."""
+        """`tell`: takes a line for whoever waits, when nothing goes on for long. `signer`: signs
+        each request, for a daemon that asks for it.
+        """
         self._path = f"/v1/streams/{quote(stream, safe='')}/records"
         self._acknowledge = acknowledge
         self._headers = {
@@ -105,6 +143,7 @@ class HttpPut:
             "X-Kdaemon-Acknowledge": acknowledge,
             "X-Kdaemon-Lines": "envelope",  # whatever the stream's lines are else
         }
+        self._signer = signer
         self._totals = totals
         self._on_progress = on_progress
         self._tell = tell
@@ -177,9 +216,10 @@ class HttpPut:
             waited_s += pause_s
 
     async def _post(self, session: aiohttp.ClientSession, url: URL, body: bytes) -> _Response:
-        async with session.post(
-            url, data=body, headers=self._headers, allow_redirects=False
-        ) as answer:
+        headers: dict[str, str] = self._headers
+        if self._signer is not None:
+            headers = headers | self._signer.sign(url, headers, body)
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
             if answer.status in range(300, 400):
                 where = answer.headers.get("Location", "somewhere else")
                 raise PutError(
@@ -201,11 +241,10 @@ class HttpPut:
                         f"what answers there is no kdaemon: its answer is longer than "
                         f"{ANSWER_BYTES_MAX} bytes"
                     )
-            headers = answer.headers
             return _Response(
                 answer.status,
-                headers.get("Retry-After", ""),
-                headers.get("X-Kdaemon-Acknowledge"),
+                answer.headers.get("Retry-After", ""),
+                answer.headers.get("X-Kdaemon-Acknowledge"),
                 bytes(text),
             )
 

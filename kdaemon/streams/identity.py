@@ -13,7 +13,7 @@ the database that the endpoint's path names, and any other path is another strea
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kdaemon.base.names import Arn, full_path, is_path, is_stream_name, parse_arn
+from kdaemon.base.names import Arn, arn_of, full_path, is_path, is_stream_name, parse_arn
 from kdaemon.config import Config, StreamConfig
 
 
@@ -62,6 +62,28 @@ class Identities:
             return None
         is_ours = self.is_known and self.may_be_ours(arn)
         return Identity(arn.name) if is_ours else _of_arn(arn)
+
+    def names(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
+        """All the names that a right to this stream may be written with; none: the service can have
+        no such stream. A name is of the daemon's own account, or of a listed stream, alone; of an
+        ARN of which it is not known yet whose it is, only if `is_certain` is False.
+        """
+        meant = self.of(spelling) if is_certain else self.widest(spelling)
+        if meant is None:
+            return ()
+        if not self._has_arns:
+            below = f"/{self._database}/"
+            is_below = bool(self._database) and meant.name.startswith(below)
+            return (meant.name, meant.name.removeprefix(below)) if is_below else (meant.name,)
+        listed = self._listed.get(meant)
+        if meant.account:
+            arn = spelling if listed is None or not listed.arn else listed.arn
+            return (arn,) if listed is None else (listed.name, arn)
+        if parse_arn(spelling) is not None:
+            return meant.name, spelling
+        if self.is_known:
+            return meant.name, arn_of(meant.name, self._account, self._region).text
+        return (meant.name,)
 
     def twin(self, arn: Arn) -> Identity | None:
         """The stream of the daemon's own that this ARN may mean; None: it does not, or it is known

@@ -114,6 +114,12 @@ class Streams:
         identity = self._identities.of(spelling)
         return identity is not None and identity == self._identities.of(other)
 
+    def names_of(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
+        """The names by which somebody may have been allowed this stream; none: it can be none.
+        Opens none. `is_certain`: an ARN that may be another account's stands for no name.
+        """
+        return self._identities.names(spelling, is_certain=is_certain)
+
     def are_distinct(self, spellings: Iterable[str]) -> bool:
         """Whether no two of these mean one stream, or may. Opens none: there may be hundreds, of a
         client that names what it likes.

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.principal import Principal
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
@@ -130,7 +131,9 @@ class FakeDoor:
         self.withdrawn: list[Frame] = []
         self.tries = 0
 
-    def limits_of(self, stream: str, asked: Acknowledge | None) -> PutLimits | Refused:
+    def limits_of(
+        self, stream: str, asked: Acknowledge | None, principal: Principal
+    ) -> PutLimits | Refused:
         if stream == "unknown":
             return UNKNOWN
         if stream == "ordered" and asked is Acknowledge.STORED:
@@ -159,6 +162,7 @@ class FakeDoor:
         asked: Acknowledge | None,
         on_settled: Callable[[Frame], None],
         client: int,
+        principal: Principal,
         *,
         is_patient: bool,
     ) -> Admission | Refused | None:
@@ -194,7 +198,7 @@ class FakeDoor:
         """As a stream does."""
         self.withdrawn.append(frame)
 
-    def is_waited_for(self, stream: str, asked: Acknowledge | None) -> bool:
+    def is_waited_for(self, stream: str, asked: Acknowledge | None, principal: Principal) -> bool:
         return asked in (None, Acknowledge.DELIVERED)
 
     def when_room(self, stream: str, callback: Callable[[], None]) -> None:

@@ -20,6 +20,9 @@ SETTINGS = """
 listen.http = "127.0.0.1:0"
 listen.admin = "127.0.0.1:0"
 listen.unix = "{directory}/socket"
+auth.http = "sigv4"
+auth.unix = "peer"
+auth.principals_file = "{directory}/principals.toml"
 sandbox.listen = "127.0.0.1:0"
 sandbox.streams = {names}
 spool.directory = "{directory}/spool"
@@ -77,6 +80,9 @@ def test_an_idle_daemon_is_woken_once_a_second_though_streams_and_clients_are_th
     place: Path,
 ) -> None:
     names = [f"stream-{number}" for number in range(STREAMS)]
+    principals = place / "principals.toml"
+    principals.write_text('[shop]\nstreams = ["*"]\nusers = [0]\n')
+    principals.chmod(0o600)
     text = SETTINGS.format(directory=place, names=names)
     text += "".join(f'[streams."{name}"]\n' for name in names)
     with asyncio.Runner(loop_factory=CountingLoop) as runner:

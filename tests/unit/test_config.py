@@ -215,6 +215,7 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
 # Rules between keys
 
 RAW = "[streams.app]\nlines = 'raw'\n"
+SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,21 @@ RAW = "[streams.app]\nlines = 'raw'\n"
         ("[listen]\nhttp = '0.0.0.0:80'", "listen.http", "set listen.insecure = true"),
         ("[listen]\nadmin = 'example.org:80'", "listen.admin", "set listen.insecure = true"),
         ("[sandbox]\nlisten = '[::]:80'", "sandbox.listen", "set listen.insecure = true"),
+        (
+            f"{SIGNED}[listen]\nhttp = '0.0.0.0:80'",
+            "listen.http",
+            "signed requests are not encrypted: whoever reads one on its way may send it again",
+        ),
+        (f"{SIGNED}[listen]\nadmin = '0.0.0.0:80'", "listen.admin", "nothing checks who writes"),
+        ("[auth]\nhttp = 'sigv4'", "auth.http", 'is "sigv4", and no file says who may write'),
+        ("[auth]\nunix = 'peer'", "auth.unix", 'is "peer", and no file says who may write'),
+        ("[auth]\nprincipals_file = '/p'", "auth.principals_file", "is read by nobody"),
+        (f"{SIGNED}[listen]\nhttp = ''", "auth.http", "and listen.http is off"),
+        (
+            "[auth]\nunix = 'peer'\nprincipals_file = '/p'\n[listen]\nunix = ''",
+            "auth.unix",
+            "and listen.unix is off",
+        ),
         ("[listen]\nhttp = '127.0.0.1:8991'", "listen.http", "have one port (8991)"),
         ("[listen]\nhttp = ''\nunix = ''", "listen.http", "no client could come in"),
         ("accept_unlisted = false", "accept_unlisted", "no record could be accepted"),
@@ -459,7 +475,8 @@ def test_loopback_needs_no_permission(http: str) -> None:
 
 def test_an_exposed_listener_is_allowed_when_it_says_insecure() -> None:
     text = "[listen]\nhttp = '0.0.0.0:80'\ninsecure = true"
-    assert load_config(text=text).listen.http_address == Address("0.0.0.0", 80)
+    for each in (text, SIGNED + text):
+        assert load_config(text=each).listen.http_address == Address("0.0.0.0", 80)
 
 
 # Defaults that follow another setting

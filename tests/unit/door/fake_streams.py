@@ -10,6 +10,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.principal import ANYBODY
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
@@ -142,6 +143,7 @@ class FakeOwner:
 
     is_last_answer = False
     client = 1
+    principal = ANYBODY
 
     def flush_answers(self, request: HttpRequest) -> None:
         pass

@@ -6,6 +6,7 @@ import pytest
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.principal import ANYBODY
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
@@ -48,7 +49,9 @@ class Place:
         records = [Record(b"hi", key) for key in keys]
         sizes = [2 + len(key) for key in keys]
         block = Block(Lines(records, sizes, list(range(1, len(keys) + 1))))
-        taken = self.door.admit("s", block, acknowledge, self.settled.append, 1, is_patient=True)
+        taken = self.door.admit(
+            "s", block, acknowledge, self.settled.append, 1, ANYBODY, is_patient=True
+        )
         return taken.frame if isinstance(taken, Admission) else taken
 
 
@@ -215,12 +218,12 @@ def test_a_connection_can_learn_before_its_first_record_that_it_would_be_refused
     configured: str, asked: Acknowledge
 ) -> None:
     door = Place(acknowledge=configured, ordering="partition_key").door
-    refused = door.limits_of("s", asked)
+    refused = door.limits_of("s", asked, ANYBODY)
     assert isinstance(refused, Refused)
     assert "keeps the order" in refused.message
-    limits = door.limits_of("s", None)
+    limits = door.limits_of("s", None, ANYBODY)
     assert isinstance(limits, PutLimits)
-    assert Place(acknowledge=configured).door.limits_of("s", asked) == limits
+    assert Place(acknowledge=configured).door.limits_of("s", asked, ANYBODY) == limits
 
 
 @pytest.mark.parametrize("configured", ["delivered", "stored", "accepted"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kdaemon.base.principal import ANYBODY
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.slices import PAUSE_FACTOR, PAUSE_NS_MAX, SLICE_NS, Page, SlicedPages, Steps
 
@@ -16,6 +17,7 @@ class Owner:
 
     is_last_answer = False
     client = 1
+    principal = ANYBODY
 
     def __init__(self) -> None:
         self.answered: list[HttpRequest] = []

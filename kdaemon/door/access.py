@@ -1,0 +1,256 @@
+"""Who asks: found out in front of the doors, before anything of a request is read but its head.
+
+A listener asks nobody, or holds each request to its signature (`Signed`), or each connection to the
+user at its other end (`Peers`). What is cheap is asked first: an unknown key before the clock, both
+before the body is hashed (and, if it takes more than one read, before it is taken in), and all
+before the body is parsed; a large body is hashed a piece in a turn of the loop.
+Knows requests, keys and users; no record, and no right to a stream (`door.py` asks for that).
+Invariants: a request is handed on once, with its principal, or refused once in the form of the door
+that it came for; lines on a listener whose requests are signed come from nobody, because a line
+cannot be signed; what is logged of refusals is a line a minute.
+
+A signature is good for five minutes, twice too: SDKs sign two equal requests of one second alike,
+so that a second one cannot be told from one that was caught on its way and sent again. Who must be
+safe from that uses TLS.
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Protocol
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.limits import MIB
+from kdaemon.base.principal import NOBODY, Principal, Rights
+from kdaemon.base.refused import Refused
+from kdaemon.base.steps import Steps
+from kdaemon.door.principals import Principals, SignedBy
+from kdaemon.http import refusals as http
+from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.turns import Later, work_in_turns
+from kdaemon.wire.refusals import Refusal, refuse
+from kdaemon.wire.signature import (
+    MISMATCH,
+    UNKNOWN_KEY,
+    Claim,
+    hold_to_payload,
+    hold_to_time,
+    is_signed_with,
+    read_claim,
+)
+
+log = logging.getLogger("kdaemon.door")
+
+HASHED_AT_ONCE_BYTES = MIB  # of a body in one turn: 0.5 to 3 ms; ours, 2026-11-28
+TOLD_AGAIN_S = 60.0  # between two lines about refusals; ours, 2026-11-28
+
+DENIED = "AccessDeniedException"
+
+_PEER = struct.Struct("iII")  # struct ucred of Linux: pid, uid, gid
+
+UNSIGNED = Principal(
+    "nobody",
+    Rights(),
+    'Lines cannot be signed, and this listener asks for signatures (auth.http = "sigv4"): put'
+    " records over HTTP, or lines through the Unix socket.",
+)
+
+Refuse = Callable[[HttpRequest, Refused], None]
+"""Answers and counts a request of somebody whom nobody knows."""
+
+
+class Guard(Protocol):
+    """In front of the doors of one listener."""
+
+    def who(self, transport: Any) -> Principal:
+        """Who is at the other end of a new connection, as far as the connection tells."""
+        ...
+
+    def early(
+        self, principal: Principal, query: str, headers: dict[bytes, bytes]
+    ) -> http.Refusal | None:
+        """Why the body of a request, which is still to come, is not taken in; None: it is."""
+        ...
+
+    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None: ...
+
+
+class Strangers:
+    """Counts who was turned away, and tells of them, a line a minute."""
+
+    def __init__(self, wall_seconds: Callable[[], float]) -> None:
+        self._wall_seconds = wall_seconds
+        self._count = 0  # since the last line
+        self._code = ""  # of the last one
+        self._told_s = 0.0
+
+    def note(self, code: str) -> None:
+        self._count += 1
+        self._code = code
+
+    def look(self) -> None:
+        """Called once a second."""
+        if not self._count:
+            return
+        now_s = self._wall_seconds()
+        if 0 <= now_s - self._told_s < TOLD_AGAIN_S:
+            return
+        self._told_s = now_s
+        log.warning(
+            "%d requests or connections were refused, of whoever has not shown who he is; the last"
+            " one heard %s",
+            self._count,
+            self._code,
+        )
+        self._count = 0
+
+
+class Signed:
+    """Each request is signed with a key of the principals."""
+
+    def __init__(
+        self,
+        principals: Principals,
+        strangers: Strangers,
+        wall_seconds: Callable[[], float],
+        later: Later,
+    ) -> None:
+        """`later`: how the rest of a large body comes to its turn."""
+        self._principals = principals
+        self._strangers = strangers
+        self._wall_seconds = wall_seconds
+        self._later = later
+
+    def who(self, _: Any) -> Principal:
+        return UNSIGNED
+
+    def early(self, _: Principal, query: str, headers: dict[bytes, bytes]) -> http.Refusal | None:
+        found = self._glance(query, headers)
+        if not isinstance(found, Refusal):
+            return None
+        self._strangers.note(found.code)
+        return http.Refusal(
+            "unauthenticated", found.status, found.code, found.message or found.code
+        )
+
+    def _glance(self, query: str, headers: dict[bytes, bytes]) -> tuple[Claim, SignedBy] | Refusal:
+        """All that can be asked of a head: by whom it is signed, as it says, and when."""
+        claim = read_claim(query, headers)
+        if isinstance(claim, Refusal):
+            return claim
+        signed_by = self._principals.keys.get(claim.key_id)
+        if signed_by is None:
+            return UNKNOWN_KEY
+        return hold_to_time(claim, int(self._wall_seconds())) or (claim, signed_by)
+
+    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
+        found = self._glance(request.query, request.headers)
+        if isinstance(found, Refusal):
+            self._refuse(request, found, turn_away)
+            return
+        claim, signed_by = found
+        body = request.body
+        if len(body) > HASHED_AT_ONCE_BYTES:
+            steps = self._hash(request, claim, signed_by, go_on, turn_away)
+            work_in_turns(request, steps, self._later)
+            return
+        self._end(request, claim, signed_by, sha256(body).hexdigest(), go_on, turn_away)
+
+    def _hash(
+        self,
+        request: HttpRequest,
+        claim: Claim,
+        signed_by: SignedBy,
+        go_on: HttpHandler,
+        turn_away: Refuse,
+    ) -> Steps[HttpHandler]:
+        """A large body, a piece in a turn; then what is to be done with the request."""
+        body = request.body  # whoever drops it of a client that has gone leaves us ours
+        digest = sha256()
+        rest = memoryview(body)
+        while rest:
+            digest.update(rest[:HASHED_AT_ONCE_BYTES])
+            rest = rest[HASHED_AT_ONCE_BYTES:]
+            yield
+
+        def end(request: HttpRequest) -> None:
+            request.body = body
+            self._end(request, claim, signed_by, digest.hexdigest(), go_on, turn_away)
+
+        return end
+
+    def _end(
+        self,
+        request: HttpRequest,
+        claim: Claim,
+        signed_by: SignedBy,
+        body_hash: str,
+        go_on: HttpHandler,
+        turn_away: Refuse,
+    ) -> None:
+        headers = request.headers
+        refusal = hold_to_payload(headers, body_hash)
+        if refusal is not None:
+            self._refuse(request, refusal, turn_away)
+        elif not is_signed_with(
+            signed_by.key, claim, request.method, request.path, headers, body_hash
+        ):
+            self._refuse(request, MISMATCH, turn_away)
+        else:
+            request.principal = signed_by.principal
+            go_on(request)
+
+    def _refuse(self, request: HttpRequest, refusal: Refusal, turn_away: Refuse) -> None:
+        self._strangers.note(refusal.code)
+        turn_away(request, _unauthenticated(refusal.code, refusal.message or refusal.code))
+
+
+class Peers:
+    """Each connection of a Unix socket is of a user of this system: who he was when he connected,
+    as the kernel tells (SO_PEERCRED). The daemon's own user and root are like all others.
+    """
+
+    def __init__(self, principals: Principals, strangers: Strangers) -> None:
+        self._principals = principals
+        self._strangers = strangers
+
+    def who(self, transport: Any) -> Principal:
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return NOBODY
+        try:
+            told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        except OSError:
+            return NOBODY
+        _, uid, gid = _PEER.unpack(told)
+        principal = self._principals.peer(uid, gid)
+        if not principal.is_known:
+            self._strangers.note(DENIED)
+        return principal
+
+    def early(
+        self, principal: Principal, _query: str, _headers: dict[bytes, bytes]
+    ) -> http.Refusal | None:
+        why = principal.why_unknown
+        return http.Refusal("unauthenticated", 403, DENIED, why) if why else None
+
+    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
+        principal = request.principal
+        if principal.is_known:
+            go_on(request)
+        else:
+            turn_away(request, _unauthenticated(DENIED, principal.why_unknown))
+
+
+def as_stranger(refused: Refused) -> Refusal:
+    """What HTTP tells whoever has not shown who he is: the status that the service has for it, or
+    403 where no service has such a case: the other end of a Unix socket.
+    """
+    is_peer = refused.code == DENIED
+    return refuse(refused.code, refused.message, status=403 if is_peer else None)
+
+
+def _unauthenticated(code: str, message: str) -> Refused:
+    return Refused(RejectReason.UNAUTHENTICATED, code, message, is_permanent=True)

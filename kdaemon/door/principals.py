@@ -1,0 +1,243 @@
+"""Who may write here, as a file says (`auth.principals_file`), read again when it changes.
+
+Once a second, at the heartbeat, the file is looked at; one that has changed is read in a thread,
+because a disk may be slow. What replaces it is taken whole or not at all: a file that cannot be
+used changes nothing, is told once, and is tried again when it changes again.
+Knows files, users and groups of the system; no request and no connection.
+Invariants: every secret is registered (`base/redact.py`) before it is used; keys are read only from
+a file that other users cannot read or change; what a connection may is what the newest good file
+says.
+"""
+
+import asyncio
+import grp
+import logging
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.limits import MIB
+from kdaemon.base.principal import Principal, Rights
+from kdaemon.base.redact import SECRETS
+from kdaemon.config.principals import Listed, parse_principals
+from kdaemon.wire.signature import AccessKey
+
+log = logging.getLogger("kdaemon.door")
+
+FILE_BYTES_MAX = MIB  # some 5,000 principals; ours, 2026-11-28
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this before it was read is read once more: what is written in the
+same tick of the file system's clock changes no date. Ours, 2026-11-28: FAT has ticks of 2 s."""
+PEERS_MAX = 4_096  # whose connections are remembered, so that a new file is for them, too; ours
+
+_State = tuple[int, ...]  # of a file: what changes when it does
+_UNSETTLED: _State = (0,)  # it is to be read once more
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBy:
+    """Who shows this access key, and what checks it."""
+
+    principal: Principal
+    key: AccessKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read, or every problem; in what state of the file; a hash of its text."""
+
+    found: Listed | ConfigError
+    state: _State
+    digest: bytes = b""
+
+
+class Principals:
+    """Owned by the daemon. `keys`: by access key id. `problem`: why the file as it stands now is
+    not used; None: it is.
+    """
+
+    def __init__(self, path: str, wall_seconds: Callable[[], float]) -> None:
+        """Reads the file. Raises ConfigError."""
+        self.path = path
+        self.keys: dict[str, SignedBy] = {}
+        self.problem: str | None = None
+        self.reload_count = 0  # files that were taken since the start
+        self._wall_seconds = wall_seconds
+        self._peers: dict[tuple[int, int], Principal] = {}
+        self._reading: asyncio.Future[_Read] | None = None
+        read = _read(path, wall_seconds)
+        if isinstance(read.found, ConfigError):
+            raise read.found
+        self._state, self._digest = read.state, read.digest
+        self._listed = read.found
+        self._take(read.found)
+
+    def peer(self, uid: int, gid: int) -> Principal:
+        """Who is at the other end of a Unix socket: as his user, or else as his group."""
+        known = self._peers.get((uid, gid))
+        if known is not None:
+            return known
+        found = self._find(uid, gid)
+        principal = Principal(found.name, found.rights, found.why_unknown)
+        if len(self._peers) < PEERS_MAX:
+            self._peers[uid, gid] = principal
+        return principal
+
+    def _find(self, uid: int, gid: int) -> Principal:
+        found = self._listed.users.get(uid) or self._listed.groups.get(gid)
+        if found is not None:
+            return found
+        name = f"uid {uid}, gid {gid}"
+        why = (
+            f"{name} may not write here: no principal of auth.principals_file has this user or"
+            " group."
+        )
+        return Principal(name, Rights(), why)
+
+    # Reading again
+
+    def look(self) -> None:
+        """Reads the file if it has changed. Called once a second; one reading at a time."""
+        if self._reading is not None or _state_of(self.path) == self._state:
+            return
+        loop = asyncio.get_running_loop()
+        self._reading = loop.run_in_executor(None, _read, self.path, self._wall_seconds)
+        self._reading.add_done_callback(self._was_read)
+
+    def _was_read(self, reading: "asyncio.Future[_Read]") -> None:
+        self._reading = None
+        if reading.cancelled():
+            return
+        read = reading.result()
+        self._state = read.state
+        if isinstance(read.found, ConfigError):
+            self._keep_old(str(read.found))
+            return
+        is_mended, self.problem = self.problem is not None, None
+        if read.digest != self._digest:
+            self._digest = read.digest
+            self._take(read.found)
+            self.reload_count += 1
+        elif not is_mended:
+            return
+        log.info("principals were read again", extra={"fields": {"keys": len(self.keys)}})
+
+    def _keep_old(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            log.warning(
+                "auth.principals_file is not used as it is now, and the principals that were read"
+                " before are kept: %s",
+                problem.replace("\n", "; "),
+            )
+
+    def _take(self, listed: Listed) -> None:
+        SECRETS.register_clients([key.secret for key in listed.keys.values()])
+        self._listed = listed
+        self.keys = {
+            key_id: SignedBy(key.principal, AccessKey(key.secret))
+            for key_id, key in listed.keys.items()
+        }
+        for (uid, gid), principal in self._peers.items():
+            principal.become(self._find(uid, gid))
+
+
+def odd_rights(path: str) -> str | None:
+    """What is to be said of who may read a file that is used all the same. Raises OSError."""
+    status = os.stat(path)  # noqa: PTH116 - one look
+    if status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid() != 0:
+        return "its group may read it, and the secrets in it: chmod 0600, unless that is meant"
+    return None
+
+
+def _state_of(path: str) -> _State:
+    """Empty: it is not there, or cannot be looked at."""
+    try:
+        return _state(os.stat(path))  # noqa: PTH116 - each second
+    except OSError:
+        return ()
+
+
+def _state(status: os.stat_result) -> _State:
+    return (
+        *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+        *(status.st_mode, status.st_uid),
+    )
+
+
+def _read(path: str, wall_seconds: Callable[[], float]) -> _Read:
+    """In a thread, but for the first time. Never raises."""
+    state: _State = ()
+    try:
+        state = _state_of(path)
+        data = _bytes(path)
+        if state and 0 <= wall_seconds() * 1e9 - max(state[3], state[4]) < SETTLED_NS:
+            state = _UNSETTLED
+        listed = parse_principals(_decoded(data, path), path, _user_id, _group_id)
+        return _Read(listed, state, sha256(data).digest())
+    except ConfigError as error:
+        return _Read(error, state)
+
+
+def _decoded(data: bytes, path: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
+        raise _refusal(path, problem) from None
+
+
+def _refusal(path: str, problem: str) -> ConfigError:
+    return ConfigError([ConfigProblem(path, "file", problem)])
+
+
+def _bytes(path: str) -> bytes:
+    data = b""
+    try:
+        # Not to wait for the other end of a pipe that stands there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            problem = _strangers(os.fstat(descriptor))
+            if problem is not None:
+                raise _refusal(path, problem)
+            while piece := os.read(descriptor, FILE_BYTES_MAX):
+                data += piece
+                if len(data) > FILE_BYTES_MAX:
+                    raise _refusal(path, f"is larger than {FILE_BYTES_MAX} bytes")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read: {error.strerror}") from None
+    return data
+
+
+def _strangers(status: os.stat_result) -> str | None:
+    """Why secrets are not read from such a file, as ssh and PostgreSQL have it."""
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    me, owner, mode = os.geteuid(), status.st_uid, stat.S_IMODE(status.st_mode)
+    if owner not in (me, 0):
+        return f"belongs to another user (uid {owner}; this is uid {me}): chown it"
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        return (
+            f"other users may read or change it (mode {mode:04o}): chmod 0600 it, or 0640 with a"
+            " group that is kdaemon's alone"
+        )
+    return None
+
+
+def _user_id(name: str) -> int | None:
+    with suppress(KeyError):
+        return pwd.getpwnam(name).pw_uid
+    return None
+
+
+def _group_id(name: str) -> int | None:
+    with suppress(KeyError):
+        return grp.getgrnam(name).gr_gid
+    return None

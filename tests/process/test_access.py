@@ -1,0 +1,237 @@
+"""Who may write to a real daemon: clients with keys, users of this system, a file that changes."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.kit.daemon import ROOT, Daemon, environment, running, send, started, write_config
+from tests.kit.patience import PATIENCE_S, wait_for
+
+KEY_ID, SECRET = "AKIASHOP000000000001", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+NEW_ID, NEW_SECRET = "AKIASHOP000000000002", "another/secret+of/the/same/shop/EXAMPLE2"
+FILE = f"""
+[shop]
+streams = ["demo", "app-*"]
+keys = [{{ id = "{KEY_ID}", secret = "{SECRET}" }}]
+users = [{os.geteuid()}]
+"""
+STRANGER = 54_321  # a number of a user and a group that nobody has
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.replace(path)
+    return path
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    settings = {
+        "auth.http": "sigv4",
+        "auth.unix": "peer",
+        "auth.principals_file": str(write(tmp_path / "principals.toml", FILE)),
+        "listen.unix": str(tmp_path / "s.sock"),
+        "listen.unix_mode": "0666",
+    }
+    with running(tmp_path, settings) as daemon:
+        yield daemon
+        metrics = daemon.wait_settled()
+        assert not any(map(metrics.left_over, metrics.streams))
+        assert SECRET not in "\n".join(daemon.lines)
+
+
+def client(daemon: Daemon, key_id: str = KEY_ID, secret: str = SECRET) -> Any:
+    return boto3.client(
+        "kinesis",
+        endpoint_url=daemon.url,
+        region_name="eu-central-1",
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+        config=Config(retries={"max_attempts": 0}),
+    )
+
+
+def code(kinesis: Any, stream: str = "demo") -> str:
+    """What it hears; "": the record was taken."""
+    try:
+        kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k")
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
+def test_boto3_with_a_key_writes_where_it_may(daemon: Daemon) -> None:
+    kinesis = client(daemon)
+    assert code(kinesis) == ""
+    large = [{"Data": b"x" * 20_000, "PartitionKey": str(number)} for number in range(150)]
+    for _ in range(2):
+        assert kinesis.put_records(StreamName="demo", Records=large)["FailedRecordCount"] == 0
+    assert code(kinesis, "other") == "AccessDeniedException"
+    assert code(kinesis, "no-such-stream") == "AccessDeniedException"
+    assert code(client(daemon, key_id="AKIANOBODY0000000000")) == "UnrecognizedClientException"
+    assert code(client(daemon, secret=NEW_SECRET)) == "InvalidSignatureException"
+    names = ("unauthenticated", "forbidden")
+    counted = [daemon.counted("kdaemon_records_rejected_total", reason=each) for each in names]
+    assert counted == [2, 2]
+    assert daemon.metrics().streams == ["", "demo"]
+    status, said = send("POST", daemon.url, json.dumps({"StreamName": "demo"}))
+    assert (status, json.loads(said)["__type"]) == (400, "MissingAuthenticationTokenException")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("path", ["/v1/streams/{}/records", "/"])
+def test_curl_signs_as_it_is_told(daemon: Daemon, path: str) -> None:
+    for stream, said in (("demo", "200"), ("app-1", "40"), ("other", "400")):
+        data = '{"data":"x"}\n' if "v1" in path else ""
+        data = data or json.dumps({"StreamName": stream, "Data": "eA==", "PartitionKey": "k"})
+        command = ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", "--data-binary", data]
+        command += ["--aws-sigv4", "aws:amz:eu-central-1:kinesis", "-u", f"{KEY_ID}:{SECRET}"]
+        command += ["-H", "Content-Type: application/x-amz-json-1.1"]
+        command += ["-H", "X-Amz-Target: Kinesis_20131202.PutRecord"]
+        done = subprocess.run(
+            [*command, daemon.url + path.format(stream)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert done.stdout.startswith(said), (stream, done)
+
+
+def test_put_signs_with_the_keys_of_its_environment(daemon: Daemon, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_text("line\n" * 2_500)
+
+    def put(**environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kdaemon", "put", "--endpoint", daemon.url, "--stream", "demo",
+             str(lines)],
+            cwd=ROOT,
+            env=environment(**environ),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )  # fmt: skip
+
+    done = put(AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "acknowledged 2,500" in done.stdout
+    done = put()
+    assert done.returncode == 1
+    assert "UnrecognizedClientException: The security token included" in done.stderr
+    done = put(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert "MissingAuthenticationTokenException" in done.stderr
+
+
+def test_keys_are_rotated_while_it_runs(daemon: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "principals.toml"
+    old, new = client(daemon), client(daemon, NEW_ID, NEW_SECRET)
+    assert (code(old), code(new)) == ("", "UnrecognizedClientException")
+    both = FILE.replace("keys = [", f'keys = [{{ id = "{NEW_ID}", secret = "{NEW_SECRET}" }}, ')
+    write(path, both)
+    wait_for(lambda: code(new) == "" or None, "the new key")
+    assert code(old) == ""
+    write(path, both.replace("[shop]", "[shop"))
+    wait_for(lambda: daemon.counted("kdaemon_principals_is_stale") or None, "the broken file")
+    assert (code(old), code(new)) == ("", "")
+    assert daemon.page("/readyz")[0] == 200
+    principals = json.loads(daemon.page("/statusz")[1])["principals"]
+    assert "is not TOML" in principals["problem"]
+    write(path, both.replace(KEY_ID, "AKIAREMOVED"))
+    wait_for(lambda: code(old) != "" or None, "the old key to be gone")
+    assert code(old) == "UnrecognizedClientException"
+    assert code(new) == ""
+    assert daemon.counted("kdaemon_principals_is_stale") == 0
+    assert daemon.counted("kdaemon_principals_reloads_total") == 2
+
+
+def test_lines_over_tcp_cannot_be_signed(daemon: Daemon) -> None:
+    said = lines_of(("127.0.0.1", daemon.port))
+    assert [each["code"] for each in said] == ["AccessDeniedException"]
+    assert "Lines cannot be signed" in said[0]["message"]
+
+
+def lines_of(address: str | tuple[str, int]) -> list[dict[str, Any]]:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.settimeout(PATIENCE_S)
+        sock.connect(address)
+        sock.sendall(b'{"stream":"demo"}\n{"data":"x"}\n')
+        sock.shutdown(socket.SHUT_WR)
+        heard = b"".join(iter(lambda: sock.recv(65536), b""))
+    return [json.loads(line) for line in heard.splitlines()]
+
+
+def test_the_user_at_the_other_end_is_asked_of_the_kernel(daemon: Daemon, tmp_path: Path) -> None:
+    assert lines_of(str(tmp_path / "s.sock")) == [{"acknowledged": 1}]
+    write(tmp_path / "principals.toml", FILE.replace(f"[{os.geteuid()}]", "[]"))
+
+    def refusal() -> dict[str, Any] | None:
+        said = lines_of(str(tmp_path / "s.sock"))[0]
+        return said if "code" in said else None
+
+    said = wait_for(refusal, "the user to be struck off")
+    assert said["code"] == "AccessDeniedException"
+    assert f"uid {os.geteuid()}, gid {os.getegid()} may not write here" in said["message"]
+    group = FILE.replace(f"users = [{os.geteuid()}]", f"groups = [{os.getegid()}]")
+    write(tmp_path / "principals.toml", group)
+    wait_for(lambda: refusal() is None or None, "his group")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_another_user_is_refused_by_each_way(daemon: Daemon, tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        if directory.stat().st_uid == 0 and directory != Path("/tmp"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    program = f"""
+import os, socket
+os.setgroups([]); os.setgid({STRANGER}); os.setuid({STRANGER})
+body = b'{{"data":"x"}}\\n'
+head = b"POST %b HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\nContent-Length: 13\\r\\n\\r\\n"
+for sent in (body, head % b"/v1/streams/demo/records" + body, head % b"/" + body):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect({str(tmp_path / "s.sock")!r})
+    sock.sendall(sent)
+    sock.shutdown(socket.SHUT_WR)
+    heard = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert b"AccessDeniedException" in heard and b"uid {STRANGER}, gid {STRANGER}" in heard, heard
+    assert heard.startswith((b"HTTP/1.1 403", b'{{"rejected"')), heard
+print("refused")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert (done.stdout, done.stderr) == ("refused\n", "")
+    assert daemon.counted("kdaemon_records_rejected_total", reason="unauthenticated") == 3
+    name = "kdaemon_client_connections_refused_total"
+    assert daemon.counted(name, listener="unix", reason="unauthenticated") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_file_that_cannot_be_used_is_a_wrong_configuration(tmp_path: Path, command: str) -> None:
+    path = write(tmp_path / "principals.toml", FILE.replace("streams", "stream"), 0o644)
+    settings = {"auth.http": "sigv4", "auth.principals_file": str(path)}
+    config = write_config(tmp_path, settings)
+    with started([command, "--config", str(config)]) as process:
+        assert process.wait() == 78
+        said = "\n".join(process.lines)
+    assert f"{path}: file: other users may read or change it (mode 0644)" in said
+    path.chmod(0o600)
+    with started([command, "--config", str(config)]) as process:
+        assert process.wait() == 78
+        said = "\n".join(process.lines)
+    assert f"{path}: shop.stream: is no key" in said
+    assert f"{path}: shop.streams: is missing" in said
+    assert SECRET not in said
