@@ -85,6 +85,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     check_surroundings(where, config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
+    _check_tls(where, config)
     say(f"{where}: ok, {count(len(config.streams), 'stream')}")
 
 
@@ -100,6 +101,28 @@ def _check_directory(where: str, directory: str) -> None:
         if said is not None:
             click.echo(printable(f"{where}: spool.directory: {directory}: {said}"), err=True)
     if refusal is not None:
+        sys.exit(EXIT_CONFIG)
+
+
+def _check_tls(where: str, config: "Config") -> None:
+    """Whether certificates and keys can be used, and clients that check them would take them."""
+    tables = [
+        (name, table)
+        for name, table in (("listen", config.listen), ("sandbox", config.sandbox))
+        if table.tls_certificate
+    ]
+    if not tables:
+        return
+    from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see run
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
+
+    has_problem = False
+    for name, table in tables:
+        problems, warnings = look_over(table, name, SystemClock.wall_seconds())
+        has_problem = has_problem or bool(problems)
+        for said in (*problems, *warnings):
+            click.echo(printable(f"{where}: {said}"), err=True)
+    if has_problem:
         sys.exit(EXIT_CONFIG)
 
 

@@ -75,6 +75,11 @@ def check_directory(text: str) -> None:
         raise ValueError('"" (off) or the absolute path of a directory')
 
 
+def check_file(text: str) -> None:
+    if text and (not text.startswith("/") or text.endswith("/") or "\0" in text):
+        raise ValueError('"" (none) or the absolute path of a file')
+
+
 def check_url(text: str) -> None:
     if text and endpoint_problem(text) is not None:
         raise ValueError(
@@ -148,6 +153,7 @@ Ordering = Annotated[Literal["none", "partition_key"], _words("none", "partition
 Aggregation = Annotated[Literal["none", "kpl"], _words("none", "kpl")]
 AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
 Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
+FilePath = Annotated[str, Meta(description='an absolute path or ""'), Check(check_file)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
 ]

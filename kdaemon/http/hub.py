@@ -18,6 +18,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS
 from kdaemon.http.turns import Turns
@@ -28,7 +29,8 @@ that a client had opened together timed out together. Ours, 2026-11-28."""
 
 LOOKED_AT_MAX = 64  # connections that are compared to find one that is used least
 
-TIME_OUTS = ("head", "body", "idle", "write")
+TIME_OUTS = ("head", "body", "idle", "write", "handshake")
+TOLD_EVERY_NS = 60_000_000_000  # the same line of the log, which clients bring about: a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,20 @@ class HttpLimits:
 class HttpCounters:
     """Plain numbers since the start; whoever exposes them reads them."""
 
-    __slots__ = ("handler_failures", "open", "opened", "rebound", "refused", "timed_out")
+    __slots__ = (
+        "handler_failures",
+        "handshakes",
+        "open",
+        "opened",
+        "rebound",
+        "refused",
+        "timed_out",
+    )
 
     def __init__(self) -> None:
         self.opened = 0  # connections ever
         self.open = 0  # connections now
+        self.handshakes = 0  # of TLS, done
         self.rebound = 0  # the socket file was gone, and was made again
         self.handler_failures = 0  # exceptions out of the handler: defects of ours
         self.refused = dict.fromkeys(REFUSALS, 0)
@@ -136,9 +147,11 @@ class HttpHub:
         gate: Gate | None = None,
         turns: Turns | None = None,
         now_ns: Callable[[], int] = lambda: 0,
+        tls: Handshakes | None = None,
     ) -> None:
         """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
-        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
+        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns. `tls`: the
+        listener speaks TLS and nothing else.
         """
         self.limits = limits
         if arrivals is None:
@@ -149,6 +162,8 @@ class HttpHub:
         self.places.hubs.append(self)
         self.gate = gate or Gate()
         self.turns = turns or Turns(now_ns)
+        self.tls = tls
+        self._told_ns: dict[str, int] = {}
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0
@@ -186,6 +201,16 @@ class HttpHub:
         """A number for a connection that begins to speak: no other of any listener has it."""
         self.places.client_count += 1
         return self.places.client_count
+
+    def may_tell(self, what: str) -> bool:
+        """Whether this was not said for a while: clients decide how often it would be. `what`:
+        one of few.
+        """
+        now_ns, told_ns = self.turns.now_ns(), self._told_ns.get(what)
+        if told_ns is not None and now_ns - told_ns < TOLD_EVERY_NS:
+            return False
+        self._told_ns[what] = now_ns
+        return True
 
     def idlest(self) -> "tuple[int, Connection, HttpHub] | None":
         """Of some connections, others each time, the one that may be closed first; for how long it

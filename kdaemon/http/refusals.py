@@ -22,6 +22,9 @@ REFUSALS = (
     "truncated",  # the client stopped sending in the middle of a request
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
+    "tls_missing",  # plain text where TLS is spoken
+    "tls_unexpected",  # TLS where it is not spoken
+    "tls_failed",  # a handshake that failed, or a record that cannot be read
 )
 
 
@@ -93,10 +96,16 @@ TRUNCATED = Refusal(
     "The connection ended in the middle of a request.",
 )
 TLS_SPOKEN = Refusal(
-    "malformed",
+    "tls_unexpected",
     400,
     "BadRequestException",
     "This port speaks plain HTTP and the client TLS: use http://, not https://.",
+)
+TLS_MISSING = Refusal(
+    "tls_missing",
+    400,
+    "BadRequestException",
+    "This port speaks TLS and the client plain HTTP: use https://, not http://.",
 )
 
 

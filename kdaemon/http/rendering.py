@@ -72,9 +72,9 @@ SWITCH_TO_HTTP_1_1 = (
 HTTP_1_1_REQUIRED = 13  # the HTTP/2 error code (RFC 9113, 7)
 
 
-def http_2_goodbye() -> bytes:
+def http_2_goodbye(remedy: str = SWITCH_TO_HTTP_1_1) -> bytes:
     """SETTINGS (empty) and GOAWAY with the remedy as its debug data (RFC 9113, 6.5 and 6.8)."""
-    text = SWITCH_TO_HTTP_1_1.encode()
+    text = remedy.encode()
     settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
     length = struct.pack(">I", 8 + len(text))[1:]
     return settings + length + struct.pack(">BBIII", 7, 0, 0, 0, HTTP_1_1_REQUIRED) + text

@@ -44,6 +44,7 @@ from kdaemon.base.text import printable
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.renewal import Certificates
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
@@ -58,6 +59,7 @@ from kdaemon.observe.table import (
     SHARD,
     SPOOL,
     STREAM,
+    TLS,
     Kind,
     Metric,
     Reading,
@@ -151,8 +153,10 @@ class Metrics:
         per_shard: bool = False,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._observed = observed
+        self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
         self._listeners = listeners
@@ -210,6 +214,8 @@ class Metrics:
             _section(MEMORY, (), [((), observed.memory)]),
             _section(LOOP, (), [((), observed.loop_lag)]),
         ]
+        if self._certificates is not None:
+            sections.append(_section(TLS, (), [((), self._certificates)]))
         if self._spool is not None:
             sections.append(_section(SPOOL, (), [((), self._spool)]))
         if self._log_queue is not None:

@@ -9,6 +9,7 @@ Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
 from collections.abc import Callable, Generator, Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from kdaemon.base.text import printable
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.renewal import Certificates
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Observed
@@ -41,6 +43,7 @@ from kdaemon.observe.page import (
     SpoolStatus,
     StatusPage,
     StreamStatus,
+    TlsStatus,
 )
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
@@ -133,8 +136,10 @@ class Status:
         version: str,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._observed = observed
+        self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
         self._listeners = listeners
@@ -173,6 +178,7 @@ class Status:
             memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
             spool=None if self._spool is None else _spool(self._spool),
             log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
+            tls=None if self._certificates is None else _tls(self._certificates),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
             streams=[],
@@ -188,6 +194,19 @@ def _urgency(named: tuple[str, Engine]) -> tuple[bool, int, str]:
     name, engine = named
     needs_nobody = engine.hold is None and engine.unavailable is None
     return needs_nobody, -engine.counters.buffered, name
+
+
+def _tls(certificates: Certificates) -> TlsStatus:
+    ends = datetime.fromtimestamp(certificates.expires_s, UTC)
+    trouble = certificates.trouble
+    return TlsStatus(
+        certificate=printable(certificates.files.certificate, TEXT_CHARACTERS_MAX),
+        expires=ends.isoformat(),
+        faults=certificates.faults,
+        reloads=certificates.reloads,
+        reload_failures=certificates.failures,
+        trouble=None if trouble is None else _said(trouble),
+    )
 
 
 def _spool(spool: "Spool") -> SpoolStatus:

@@ -40,6 +40,7 @@ from kdaemon.observe.table import (
     SHARD,
     SPOOL,
     TABLE,
+    TLS,
     Kind,
 )
 from kdaemon.sandbox.settings import Quota
@@ -280,6 +281,7 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
             *SPOOL,
             *SHARD,
             *LOG,
+            *TLS,
         ):  # not asked for here
             assert [number for (name, _), number in found.items() if name == metric.name]
             assert total(found, metric.name) == 0
