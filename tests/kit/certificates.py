@@ -63,6 +63,7 @@ class Authority:
     """Signs. Its own certificate is `ca.pem` in the directory."""
 
     def __init__(self, directory: Path, name: str = "the tests") -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())

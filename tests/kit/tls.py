@@ -94,11 +94,15 @@ class TlsClient:
         await loop.sock_connect(sock, ("127.0.0.1", port))
         client = cls(sock, context)
         received = b""
-        while not client.side.is_shaken(received):
+        try:
+            while not client.side.is_shaken(received):
+                await loop.sock_sendall(sock, client.side.to_send())
+                received = await loop.sock_recv(sock, 65_536)
+                assert received, "closed in the middle of the handshake"
             await loop.sock_sendall(sock, client.side.to_send())
-            received = await loop.sock_recv(sock, 65_536)
-            assert received, "closed in the middle of the handshake"
-        await loop.sock_sendall(sock, client.side.to_send())
+        except BaseException:
+            sock.close()
+            raise
         return client
 
     def send(self, data: bytes) -> None:
