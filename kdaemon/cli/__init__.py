@@ -171,7 +171,8 @@ def sandbox(
 )
 @click.option("--lines", "is_data", is_flag=True, help="Each line is data, whatever it looks like.")
 @click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
-@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
+@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener, or its URL.")
+@click.option("--ca-file", metavar="PATH", help="Certificates to trust, for https://. PEM.")
 @click.option(
     "--acknowledge",
     type=click.Choice(["delivered", "stored", "accepted", "none"]),
@@ -187,6 +188,7 @@ def put(
     key_field: str | None,
     socket: str | None,
     endpoint: str | None,
+    ca_file: str | None,
     acknowledge: str,
     config_path: str | None,
     *,
@@ -214,7 +216,7 @@ def put(
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see run
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
-    _put(file, form, stream, acknowledge, socket, endpoint)
+    _put(file, form, stream, acknowledge, socket, endpoint, ca_file)
 
 
 def _run_logged(
@@ -254,7 +256,13 @@ def _find_daemon(config: "Config") -> tuple[str | None, str | None]:
 
 
 def _put(
-    file: str, form: "Form", stream: str, acknowledge: str, socket: str | None, endpoint: str | None
+    file: str,
+    form: "Form",
+    stream: str,
+    acknowledge: str,
+    socket: str | None,
+    endpoint: str | None,
+    ca_file: str | None,
 ) -> NoReturn:
     """Send, with a progress bar on a terminal; then the summary, whatever happened."""
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see run
@@ -279,7 +287,7 @@ def _put(
             if endpoint is not None:
                 from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
 
-                http = HttpPut(stream, acknowledge, totals, on_progress, tell)
+                http = HttpPut(stream, acknowledge, totals, on_progress, tell, ca_file)
                 asyncio.run(http.send(endpoint, blocks))
             else:
                 unix = UnixPut(stream, acknowledge, totals, on_progress)
