@@ -32,7 +32,7 @@ def handshakes(
     return Handshakes(lambda: _context(found), time.monotonic_ns, half_done_max)
 
 
-class _Side:
+class Side:
     """The client's side, without a socket."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -83,7 +83,7 @@ class TlsClient:
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = sock
-        self.side = _Side(context)
+        self.side = Side(context)
         self._left = b""
 
     @classmethod
@@ -160,7 +160,7 @@ class FakeTls(FakeTransport):
     def __init__(self, files: Files, hub: HttpHub) -> None:
         super().__init__()
         self._plain = bytearray()
-        self.side = _Side(files.client())
+        self.side = Side(files.client())
         self.inside = TlsTransport(self, _Greeter(), hub, handshakes(files))
         received = b""
         while not self.side.is_shaken(received):
