@@ -162,7 +162,7 @@ class Opening(asyncio.Protocol):
             self._tls.data_received(data)
         elif data.startswith(b"PRI "):
             self._refuse(http_2_goodbye(TLS_MISSING.message), TLS_MISSING.reason)
-        elif self._lines is not None and data.lstrip().startswith(b"{"):
+        elif self._lines is not None and data[_match_end(_BEFORE_LINES, data) :][:1] == b"{":
             text = "This port speaks TLS and the client plain text: connect with TLS."
             self._refuse(self._lines.refuse(1, text), TLS_MISSING.reason)
         elif data[0] in TOKEN or data[0] in b"\r\n":

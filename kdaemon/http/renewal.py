@@ -22,6 +22,7 @@ from kdaemon.http.certificate import Pair, TlsError, TlsFiles, load_pair
 log = logging.getLogger("kdaemon.http")
 
 LOOK_INTERVAL_S = 1.0
+DAY_S = 86_400
 SHOWN_CHARACTERS_MAX = 300  # of a path, in a line
 
 _Signature = tuple[object, ...]
@@ -85,6 +86,7 @@ class Certificates:
         self._executor = ThreadPoolExecutor(1, "certificate")
         self._look: Future[_Look] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._told_day = 0
         self._tell(self._pair)
 
     def context(self) -> ssl.SSLContext:
@@ -120,6 +122,8 @@ class Certificates:
         """Takes what the last look found, and looks again. A thread waits for the disk, and tells
         nobody: what it found is taken a tick later.
         """
+        if int(self._wall_s() // DAY_S) != self._told_day:  # an end that comes near
+            self._tell(self._pair)
         if self._look is None or self._look.done():
             look, self._look = self._look, None
             if look is not None:
@@ -150,8 +154,10 @@ class Certificates:
         return not list(found.faults(now_s)) or bool(list(self._pair.faults(now_s)))
 
     def _tell(self, pair: Pair) -> None:
-        """What an operator should know of a pair that is served from now on."""
-        problems, warnings = _said_of(pair, self.files, self._wall_s())
+        """What an operator should know of the pair that is served: at its start, and each day."""
+        now_s = self._wall_s()
+        self._told_day = int(now_s // DAY_S)
+        problems, warnings = _said_of(pair, self.files, now_s)
         for said in problems:
             log.error(said)
         for said in warnings:

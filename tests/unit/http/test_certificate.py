@@ -320,6 +320,26 @@ def test_what_is_served_is_told_at_start(
     assert "may be read by everybody" in caplog.text
 
 
+def test_an_end_that_comes_near_is_told_once_a_day(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_s = (time.time() // DAY_S + 1) * DAY_S
+    now_s = start_s
+    files = authority.issue(ends=20)
+    certificates = Certificates(of(files), lambda: now_s)
+    try:
+        for day in (0, 0.1, 3.1, 3.2, 4):
+            now_s = start_s + day * DAY_S
+            certificates.look()
+        assert "expires" not in caplog.text
+        for day in (10, 10.2, 10.9, 11.1, 12.1, 12.2):
+            now_s = start_s + day * DAY_S
+            certificates.look()
+        assert caplog.text.count("expires in") == 3
+    finally:
+        certificates.stop()
+
+
 def test_a_disk_that_hangs_holds_up_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     released, real = threading.Event(), renewal._of_file
 

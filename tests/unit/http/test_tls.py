@@ -167,6 +167,28 @@ def test_of_what_a_client_offers_the_best_is_chosen_or_nothing(
     run(main())
 
 
+@pytest.mark.parametrize("offered", [[], ["h2"]])
+def test_the_preface_of_http_2_is_known_inside_whatever_was_offered(
+    run: Run, certificate: Files, offered: list[str]
+) -> None:
+    """As the asynchronous Java client (no ALPN) and JavaScript's (h2 alone) begin."""
+
+    async def main() -> None:
+        async with Rig(certificate) as rig:
+            context = certificate.client()
+            if offered:
+                context.set_alpn_protocols(offered)
+            client = await rig.connect(context)
+            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+            answer = b""
+            while len(answer) < 9:
+                answer += await receive(client)
+            assert answer[3] == 4, "SETTINGS come first (RFC 9113, 3.4)"
+            client.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_versions_of_the_last_century_are_refused(
     run: Run, certificate: Files, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
