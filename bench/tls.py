@@ -107,7 +107,7 @@ def started(sink_port: int, files: Files | None, cores: frozenset[int]) -> Itera
 def measure(files: Files, rounds: int, share: int) -> list[str]:
     """A table, as lines."""
     cores = choose_cores(os.sched_getaffinity(0))
-    what = {"a PutRecord": (requests_of(1), 4_000), "PutRecords of 500": (requests_of(500), 60)}
+    what = {"a PutRecord": (requests_of(1), 4_000), "PutRecords of 500": (requests_of(500), 150)}
     seen: dict[tuple[str, bool], list[float]] = {}
     with pinned(cores.load), started_sink(cores.sink) as sink:
         for _ in range(rounds):

@@ -307,7 +307,7 @@ def test_the_admin_pages_speak_tls_where_asked(run: Run, tmp_path: Path) -> None
     assert daemon.stop() == 0
 
 
-def test_the_sandbox_speaks_tls_alone_and_behind_the_daemon(tmp_path: Path) -> None:
+def test_the_sandbox_speaks_tls_alone(tmp_path: Path) -> None:
     files = Authority(tmp_path).issue()
     arguments = ["sandbox", "--listen", "127.0.0.1:0"]
     for key in ("tls_certificate", "tls_key"):
@@ -320,6 +320,17 @@ def test_the_sandbox_speaks_tls_alone_and_behind_the_daemon(tmp_path: Path) -> N
         with contextlib.closing(client):
             client.put_record(StreamName="demo", Data=b"hi", PartitionKey="k")
         assert process.stop() == 0
+
+
+def test_the_embedded_sandbox_speaks_tls_and_is_trusted(run: Run, tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue()
+    settings = {key.replace("listen", "sandbox"): value for key, value in files.settings.items()}
+    daemon = run({**settings, "sandbox.streams": ["demo"]})
+    assert daemon.address("sandbox").startswith("https://")
+    with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as client:
+        client.sendall(b'{"stream":"demo","data":"a"}\n')
+        assert client.recv(4096) == b'{"acknowledged":1}\n'
+    assert daemon.stop() == 0
 
 
 def test_a_start_without_a_usable_certificate_says_why(tmp_path: Path) -> None:
