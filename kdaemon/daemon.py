@@ -35,10 +35,13 @@ from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.certificate import TlsError
+from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
 from kdaemon.http.opening import Lines
 from kdaemon.http.origin import gate_of
+from kdaemon.http.renewal import Certificates, files_of
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
@@ -108,6 +111,8 @@ class Daemon:
             ByteBudget(_bodies_bytes_max(config), self._memory), HttpLimits().body_bytes_max
         )
         self._turns = Turns(self._clock.now_ns)  # of all that clients bring
+        self._certificates: Certificates | None = None
+        self._tls: Handshakes | None = None
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
@@ -141,6 +146,7 @@ class Daemon:
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
+        self._open_certificates()
         await self._start_admin(relay)
         door = Door(streams, self._clock)
         others = Passthrough(door, relay, config.traits)
@@ -163,6 +169,16 @@ class Daemon:
         if self._spool is not None and self._spool.trouble is not None:
             return f"spool: {self._spool.trouble}"
         return next((door.trouble for door in self._doors if door.trouble is not None), None)
+
+    def _open_certificates(self) -> None:
+        """Raises TlsError."""
+        files = files_of(self._config.listen, "listen")
+        if files is None:
+            return
+        self._certificates = Certificates(files, self._clock.wall_seconds)
+        self._stack.callback(self._certificates.stop)
+        self._certificates.start()
+        self._tls = Handshakes(self._certificates.context, self._clock.now_ns)
 
     async def _open_spool(self, memory: ByteBudget) -> "Spool | None":
         settings = self._config.spool
@@ -194,7 +210,8 @@ class Daemon:
         except OSError as error:
             raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
-        endpoint = http_url(address.host, sandbox.port)
+        is_tls = bool(self._config.sandbox.tls_certificate)
+        endpoint = http_url(address.host, sandbox.port, is_tls=is_tls)
         _log_listening("sandbox", endpoint)
         return replace(
             self._config,
@@ -233,6 +250,7 @@ class Daemon:
             log_queue=self._log_queue,
             relay=relay,
             principals=self._principals,
+            certificates=self._certificates,
         )
         status = Status(
             self._streams,
@@ -245,16 +263,17 @@ class Daemon:
             log_queue=self._log_queue,
             relay=relay,
             principals=self._principals,
+            certificates=self._certificates,
         )
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         self._stack.callback(admin.close)
-        hub = HttpHub(
-            ADMIN_LIMITS, gate=gate_of(address.host, config.listen.hosts), now_ns=clock.now_ns
-        )
+        tls = self._tls if config.listen.admin_tls else None
+        gate = gate_of(address.host, config.listen.hosts)
+        hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=clock.now_ns, tls=tls)
         server = await _listen(admin.handle, address, "listen.admin", hub)
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters
-        _log_listening("admin", http_url(address.host, server.port))
+        _log_listening("admin", http_url(address.host, server.port, is_tls=tls is not None))
 
     def _guards(self) -> tuple[Guard | None, Guard | None]:
         """Who asks clients over TCP who they are, and who does through the Unix socket."""
@@ -290,12 +309,13 @@ class Daemon:
         address = config.listen.http_address
         if address is not None:
             gate = gate_of(address.host, config.listen.hosts)
-            hub = new_hub(gate=gate, **_asks(tcp_guard))
+            hub = new_hub(gate=gate, tls=self._tls, **_asks(tcp_guard))
             handler = handler_behind(tcp_guard)
             server = await _listen(handler, address, "listen.http", hub, lines)
             self._doors.append(server)
             self._listeners["http"] = server.counters
-            _log_listening("http", http_url(address.host, server.port))
+            is_tls = self._tls is not None
+            _log_listening("http", http_url(address.host, server.port, is_tls=is_tls))
         new_unix_hub = partial(new_hub, gate=UNIX_GATE, **_asks(unix_guard))
         await self._start_stream_sockets(handler_behind(unix_guard), door, new_unix_hub)
         is_auto = config.listen.unix == "auto"
@@ -409,7 +429,7 @@ async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> i
         draining.cancel()
         text = "stopped at once, by a second signal: what was buffered is not delivered"
         log.warning(text, extra={"is_last": True})
-    except (ConfigError, ListenerError, SpoolError) as error:
+    except (ConfigError, ListenerError, SpoolError, TlsError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
     finally:
         first.cancel()

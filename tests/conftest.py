@@ -3,7 +3,10 @@
 import gc
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.kit.certificates import Authority, Files
 
 
 def pytest_configure() -> None:
@@ -16,6 +19,12 @@ def pytest_configure() -> None:
         "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Of localhost, by an authority of the tests' own."""
+    return Authority(tmp_path_factory.mktemp("certificate")).issue()
 
 
 def pytest_collection_finish() -> None:

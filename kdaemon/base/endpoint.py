@@ -27,9 +27,9 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def http_url(host: str, port: int) -> str:
-    """`http://127.0.0.1:8990`, `http://[::1]:8990`."""
-    return f"http://{host_port(host, port)}"
+def http_url(host: str, port: int, *, is_tls: bool = False) -> str:
+    """`http://127.0.0.1:8990`, `https://[::1]:8990`."""
+    return f"http{'s' if is_tls else ''}://{host_port(host, port)}"
 
 
 def endpoint_problem(url: str) -> str | None:

@@ -105,6 +105,7 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     check_principals(config)
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
+    _check_tls(where, config)
     say(f"{where}: ok, {count(len(config.streams), 'stream')}")
 
 
@@ -120,6 +121,28 @@ def _check_directory(where: str, directory: str) -> None:
         if said is not None:
             click.echo(printable(f"{where}: spool.directory: {directory}: {said}"), err=True)
     if refusal is not None:
+        sys.exit(EXIT_CONFIG)
+
+
+def _check_tls(where: str, config: "Config") -> None:
+    """Whether certificates and keys can be used, and clients that check them would take them."""
+    tables = [
+        (name, table)
+        for name, table in (("listen", config.listen), ("sandbox", config.sandbox))
+        if table.tls_certificate
+    ]
+    if not tables:
+        return
+    from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see run
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
+
+    has_problem = False
+    for name, table in tables:
+        problems, warnings = look_over(table, name, SystemClock.wall_seconds())
+        has_problem = has_problem or bool(problems)
+        for said in (*problems, *warnings):
+            click.echo(printable(f"{where}: {said}"), err=True)
+    if has_problem:
         sys.exit(EXIT_CONFIG)
 
 
@@ -181,7 +204,8 @@ def sandbox(
 )
 @click.option("--lines", "is_data", is_flag=True, help="Each line is data, whatever it looks like.")
 @click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
-@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
+@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener, or its URL.")
+@click.option("--ca-file", metavar="PATH", help="Certificates to trust, for https://. PEM.")
 @click.option(
     "--acknowledge",
     type=click.Choice(["delivered", "stored", "accepted", "none"]),
@@ -197,6 +221,7 @@ def put(
     key_field: str | None,
     socket: str | None,
     endpoint: str | None,
+    ca_file: str | None,
     acknowledge: str,
     config_path: str | None,
     *,
@@ -226,7 +251,7 @@ def put(
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see run
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
-    _put(file, form, stream, acknowledge, socket, endpoint)
+    _put(file, form, stream, acknowledge, socket, endpoint, ca_file)
 
 
 def _run_logged(
@@ -266,7 +291,13 @@ def _find_daemon(config: "Config") -> tuple[str | None, str | None]:
 
 
 def _put(
-    file: str, form: "Form", stream: str, acknowledge: str, socket: str | None, endpoint: str | None
+    file: str,
+    form: "Form",
+    stream: str,
+    acknowledge: str,
+    socket: str | None,
+    endpoint: str | None,
+    ca_file: str | None,
 ) -> NoReturn:
     """Send, with a progress bar on a terminal; then the summary, whatever happened."""
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see run
@@ -292,7 +323,7 @@ def _put(
                 from kdaemon.put.http import HttpPut, signer_of  # noqa: PLC0415 - brings aiohttp
 
                 signer = signer_of(os.environ, SystemClock.wall_seconds)
-                http = HttpPut(stream, acknowledge, totals, on_progress, tell, signer)
+                http = HttpPut(stream, acknowledge, totals, on_progress, tell, signer, ca_file)
                 asyncio.run(http.send(endpoint, blocks))
             else:
                 unix = UnixPut(stream, acknowledge, totals, on_progress)

@@ -150,12 +150,15 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
     from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see load
 
     path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
+    http = config.listen.http
+    if http and config.listen.tls_certificate:
+        http = f"https://{http}"
     if config.listen.unix != "auto":
-        return (path, None) if path else (None, config.listen.http)
+        return (path, None) if path else (None, http)
     for candidate in (path, system_socket):
         if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
             return candidate, None
-    return (None, config.listen.http) if config.listen.http else (path or system_socket, None)
+    return (None, http) if http else (path or system_socket, None)
 
 
 def _exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:

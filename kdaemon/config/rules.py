@@ -34,6 +34,7 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
         *_exposed(config),
         *_auth(config),
         *_same_address(config),
+        *_tls(config),
         *_useless(config),
         *_passed_on(config),
         *_account(config),
@@ -77,18 +78,21 @@ def _why_insecure(config: Config, path: Path) -> str | None:
     """Why a listener should not face other machines; None: it may."""
     if path != ("listen", "http") or config.auth.http == "none":
         return "nothing checks who writes"
+    if config.listen.tls_certificate:
+        return None
     return (
         "signed requests are not encrypted: whoever reads one on its way may send it again "
-        "within five minutes"
+        "within five minutes (listen.tls_certificate)"
     )
 
 
 def _auth(config: Config) -> Iterator[Clash]:
     """Each way to show who one is needs principals, and a listener that asks."""
     auth, file = config.auth, ("auth", "principals_file")
+    has_socket = config.listen.unix or any(each.socket for each in config.streams.values())
     for key, value, listener in (
         ("http", auth.http, config.listen.http),
-        ("unix", auth.unix, config.listen.unix),
+        ("unix", auth.unix, has_socket),
     ):
         if value == "none":
             continue
@@ -120,6 +124,34 @@ def _same_address(config: Config) -> Iterator[Clash]:
                     f"{'.'.join(other_path)} and {'.'.join(path)} have one port ({address.port}): "
                     "give each its own",
                 )
+
+
+def _tls(config: Config) -> Iterator[Clash]:
+    """A certificate and its key belong together, and to a listener."""
+    for table, on in (("listen", config.listen), ("sandbox", config.sandbox)):
+        certificate, key = (table, "tls_certificate"), (table, "tls_key")
+        if bool(on.tls_certificate) is not bool(on.tls_key):
+            given, missing = (certificate, key) if on.tls_certificate else (key, certificate)
+            yield Clash(
+                (given, missing),
+                f"is set, and {'.'.join(missing)} is not: a certificate and its key go together",
+            )
+        if on.tls_client_ca and not on.tls_certificate:
+            yield Clash(
+                ((table, "tls_client_ca"), certificate),
+                f"is set, and {table}.tls_certificate is not: without TLS no client shows one",
+            )
+    listen = config.listen
+    if listen.admin_tls and not listen.tls_certificate:
+        yield Clash(
+            (("listen", "admin_tls"), ("listen", "tls_certificate")),
+            "is true, and there is no listen.tls_certificate: set it, with listen.tls_key",
+        )
+    if listen.tls_certificate and not listen.http and not listen.admin_tls:
+        yield Clash(
+            (("listen", "tls_certificate"), ("listen", "http")),
+            "is set, and listen.http is off: a certificate is for a TCP listener",
+        )
 
 
 def _useless(config: Config) -> Iterator[Clash]:

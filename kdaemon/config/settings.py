@@ -79,6 +79,14 @@ class ListenConfig:
     unix_mode: FileMode = "0660"
     # Metrics, probes, status; "" = off.
     admin: ListenAddress = "127.0.0.1:8991"
+    # The certificate of listen.http, with those that lead to its authority, and its key: PEM files.
+    # Where they are given, TLS is spoken there and nothing else. Their changes are noticed.
+    tls_certificate: FilePath = ""
+    tls_key: FilePath = ""
+    # Clients of listen.http must show a certificate that one of these authorities has signed.
+    tls_client_ca: FilePath = ""
+    # The admin listener speaks TLS, too, with all of the three above.
+    admin_tls: Flag = False
     # Lets the TCP listeners face other machines, though nothing checks who writes, or though what
     # is signed can be read on its way.
     insecure: Flag = False
@@ -187,6 +195,10 @@ class SandboxConfig:
     """[sandbox]: the embedded service of `kdaemon run --sandbox` and `kdaemon sandbox`."""
 
     listen: ListenAddressGiven = "127.0.0.1:4567"
+    # As in [listen], for this listener.
+    tls_certificate: FilePath = ""
+    tls_key: FilePath = ""
+    tls_client_ca: FilePath = ""
     # Streams created at start.
     streams: Names = ("demo",)
     # Shards of each of them.

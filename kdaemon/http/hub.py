@@ -19,6 +19,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import REFUSALS, Refusal
 from kdaemon.http.turns import Turns
@@ -41,7 +42,8 @@ def anybody(_: Any) -> Principal:
     return ANYBODY
 
 
-TIME_OUTS = ("head", "body", "idle", "write")
+TIME_OUTS = ("head", "body", "idle", "write", "handshake")
+TOLD_EVERY_NS = 60_000_000_000  # the same line of the log, which clients bring about: a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,20 @@ class HttpLimits:
 class HttpCounters:
     """Plain numbers since the start; whoever exposes them reads them."""
 
-    __slots__ = ("handler_failures", "open", "opened", "rebound", "refused", "timed_out")
+    __slots__ = (
+        "handler_failures",
+        "handshakes",
+        "open",
+        "opened",
+        "rebound",
+        "refused",
+        "timed_out",
+    )
 
     def __init__(self) -> None:
         self.opened = 0  # connections ever
         self.open = 0  # connections now
+        self.handshakes = 0  # of TLS, done
         self.rebound = 0  # the socket file was gone, and was made again
         self.handler_failures = 0  # exceptions out of the handler: defects of ours
         self.refused = dict.fromkeys(REFUSALS, 0)
@@ -151,9 +162,11 @@ class HttpHub:
         now_ns: Callable[[], int] = lambda: 0,
         who: Who = anybody,
         early: Early | None = None,
+        tls: Handshakes | None = None,
     ) -> None:
         """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
-        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
+        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns. `tls`: the
+        listener speaks TLS and nothing else.
         """
         self.limits = limits
         if arrivals is None:
@@ -166,6 +179,8 @@ class HttpHub:
         self.turns = turns or Turns(now_ns)
         self.who = who
         self.early = early
+        self.tls = tls
+        self._told_ns: dict[str, int] = {}
         self.on_sweep: Callable[[], None] | None = None
         self.counters = HttpCounters()
         self.tick = 0
@@ -203,6 +218,16 @@ class HttpHub:
         """A number for a connection that begins to speak: no other of any listener has it."""
         self.places.client_count += 1
         return self.places.client_count
+
+    def may_tell(self, what: str) -> bool:
+        """Whether this was not said for a while: clients decide how often it would be. `what`:
+        one of few.
+        """
+        now_ns, told_ns = self.turns.now_ns(), self._told_ns.get(what)
+        if told_ns is not None and now_ns - told_ns < TOLD_EVERY_NS:
+            return False
+        self._told_ns[what] = now_ns
+        return True
 
     def idlest(self) -> "tuple[int, Connection, HttpHub] | None":
         """Of some connections, others each time, the one that may be closed first; for how long it

@@ -1,35 +1,44 @@
 """The first bytes of a connection decide what it speaks, on TCP and Unix sockets alike.
 
+A TLS hello begins a handshake where the listener has a certificate, and then the first bytes inside
+decide; where it has none, its client is told what this port speaks. Plain text at a port of TLS is
+answered in plain text, as its client speaks, that TLS is spoken there.
 HTTP/2 begins with its preface, whole or in pieces, and nobody needs to have offered it. HTTP/1.1
-begins with an upper-case letter (of the method) or with a TLS hello, whose client is told what this
-port speaks; lines begin with `{`, where the listener has them; anything else is refused. On TCP all
-that can begin a method goes to HTTP, which refuses methods that it does not know: a browser lets a
-page choose a method in lower case, and what such a page sends as a body would be read as lines.
-Empty lines before either decide nothing (RFC 9112, 2.2); before lines, blanks and a byte order mark
-do not either. Where lines are all that is spoken (a stream's own socket), nothing is to be decided:
-a log line may begin as HTTP does.
+begins with an upper-case letter (of the method); lines begin with `{`, where the listener has them;
+anything else is refused. On TCP all that can begin a method goes to HTTP, which refuses methods
+that it does not know: a browser lets a page choose a method in lower case, and what such a page
+sends as a body would be read as lines. Empty lines before either decide nothing (RFC 9112, 2.2);
+before lines, blanks and a byte order mark do not either. Where lines are all that is spoken (a
+stream's own socket), nothing is to be decided: a log line may begin as HTTP does.
 Knows no protocol beyond its first bytes: the lines protocol is handed in.
 Invariants: a connection that has sent nothing costs one place, which it loses to others or in time;
 no text of another protocol is read as lines, not even in part.
-Where it sits: socket -> Opening -> HttpProtocol, Http2Protocol or a session of lines.
+Where it sits: socket -> Opening (-> TlsTransport -> Opening) -> HttpProtocol, Http2Protocol or a
+session of lines.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.http2_frames import PREFACE
+from kdaemon.http.handshakes import HANDSHAKE, UNEXPECTED_MESSAGE, Handshakes
+from kdaemon.http.http2_frames import INADEQUATE_SECURITY, NO_SETTINGS, PREFACE, goaway
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.refusals import TLS_MISSING
+from kdaemon.http.rendering import render
 from kdaemon.http.request import HttpHandler
+from kdaemon.http.tls import TlsTransport
 from kdaemon.http.transports import end_writing, reset_transport
+
+log = logging.getLogger("kdaemon.http")
 
 UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
 # All that a method may begin with (token, RFC 9110, 5.6.2)
 TOKEN = UPPER | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~")
-TLS_HELLO = 0x16  # RFC 8446, 5.1
 PREFACE_BYTES = len(PREFACE)
 UNDECIDED_BYTES_MAX = 1024  # of empty lines and blanks before anything else; ours, 2026-11-28
 
@@ -71,7 +80,16 @@ class Opening(asyncio.Protocol):
     closing with unread input would take the answer away.
     """
 
-    __slots__ = ("_handler", "_held", "_hub", "_is_refused", "_lines", "_since_tick", "_transport")
+    __slots__ = (
+        "_handler",
+        "_held",
+        "_hub",
+        "_is_refused",
+        "_lines",
+        "_since_tick",
+        "_tls",
+        "_transport",
+    )
 
     def __init__(self, handler: HttpHandler, hub: HttpHub, lines: Lines | None) -> None:
         self._handler = handler
@@ -80,6 +98,7 @@ class Opening(asyncio.Protocol):
         self._held = b""
         self._is_refused = False
         self._since_tick = hub.tick
+        self._tls: TlsTransport | None = None
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -100,6 +119,9 @@ class Opening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing() or self._is_refused:
             return
+        if self._hub.tls is not None and self._tls is None:
+            self._begin_tls(self._hub.tls, data)
+            return
         lines, held = self._lines, self._held + data
         before = _match_end(_BEFORE_LINES, held)
         first = held[before : before + 1]
@@ -109,10 +131,14 @@ class Opening(asyncio.Protocol):
         elif PREFACE.startswith(held[:PREFACE_BYTES]):
             self._speak_http_2(held)
         elif lines is None:
+            if held[0] == HANDSHAKE:
+                self._tell_tls_unexpected()
             self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
         elif before > UNDECIDED_BYTES_MAX:
             problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
         elif self._is_http(held):
+            if held[0] == HANDSHAKE:
+                self._tell_tls_unexpected()
             self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
         elif first == b"{":
             self._speak_lines(lines, held, before)
@@ -138,7 +164,7 @@ class Opening(asyncio.Protocol):
     def _is_http(self, data: bytes) -> bool:
         first = data[_match_end(_EMPTY_LINES, data) :][:1]
         known = TOKEN if self._hub.gate.checks_browsers else UPPER
-        return bool(first) and (first[0] in known or data[0] == TLS_HELLO)
+        return bool(first) and (first[0] in known or data[0] == HANDSHAKE)
 
     def _speak_http_2(self, held: bytes) -> None:
         """What came begins as the preface does, or is all of it."""
@@ -172,11 +198,65 @@ class Opening(asyncio.Protocol):
         self._transport.write(answer)
         end_writing(self._transport)
 
+    # --- TLS
+
+    def _begin_tls(self, handshakes: Handshakes, data: bytes) -> None:
+        """A listener that speaks TLS alone. Its client is silent until it speaks inside."""
+        if data[0] == HANDSHAKE:
+            raw = self._transport
+            self._tls = self._transport = TlsTransport(raw, self, self._hub, handshakes)
+            raw.set_protocol(self._tls)
+            self._tls.data_received(data)
+        elif data.startswith(b"PRI "):
+            goodbye = NO_SETTINGS + goaway(0, INADEQUATE_SECURITY, TLS_MISSING.message)
+            self._refuse(TLS_MISSING.reason, goodbye)
+        elif self._lines is not None and data[_match_end(_BEFORE_LINES, data) :][:1] == b"{":
+            text = "This port speaks TLS and the client plain text: connect with TLS."
+            self._refuse(TLS_MISSING.reason, self._lines.refuse(1, text))
+        elif data[0] in TOKEN or data[0] in b"\r\n":
+            answer = render(TLS_MISSING.answer(), closes=True, keeps_1_0=False, has_body=True)
+            self._refuse(TLS_MISSING.reason, answer)
+        else:
+            self._refuse("tls_failed", UNEXPECTED_MESSAGE)
+
+    def handshake_done(self) -> None:
+        self._since_tick = self._hub.tick
+        self._hub.counters.handshakes += 1
+
+    def handshake_failed(self, problem: str) -> None:
+        self._is_refused = True
+        self._since_tick = self._hub.tick
+        self._hub.counters.refused["tls_failed"] += 1
+        if self._hub.may_tell(problem):
+            fields = {"client": self._shown_client(), "problem": problem}
+            log.warning("a TLS handshake failed", extra={"fields": fields})
+
+    def _tell_tls_unexpected(self) -> None:
+        """The client cannot read an answer: most say `wrong version number`."""
+        if self._hub.may_tell("tls_unexpected"):
+            text = (
+                "a client speaks TLS where plain HTTP is spoken, and most likely says `wrong"
+                " version number`: give it http://, or the listener a certificate"
+                " (listen.tls_certificate)"
+            )
+            log.warning(text, extra={"fields": {"client": self._shown_client()}})
+
+    def _shown_client(self) -> str:
+        """Its address, without its port."""
+        address = self._transport.get_extra_info("peername")
+        return str(address[0]) if isinstance(address, tuple) else "the Unix socket"
+
     def check_time(self, tick: int) -> None:
         """Cuts off a client that connects and says nothing, or does not go when it is refused."""
         ticks = tick - self._since_tick
+        if self._tls is not None:
+            self._tls.tick()
         if self._is_refused:
             if ticks > self._hub.linger_ticks_max:
+                self.reset()
+        elif self._tls is not None and self._tls.is_shaking:
+            if ticks > self._hub.head_ticks_max:
+                self._hub.counters.timed_out["handshake"] += 1
                 self.reset()
         elif self._may_be_http_2() and ticks > self._hub.head_ticks_max:
             # A part of a head, as far as one can see: who reads heads says that it is late.

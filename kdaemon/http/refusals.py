@@ -23,6 +23,9 @@ REFUSALS = (
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
     "unauthenticated",  # of whoever has not shown who he is: lines, or a body that is still to come
+    "tls_missing",  # plain text where TLS is spoken
+    "tls_unexpected",  # TLS where it is not spoken
+    "tls_failed",  # a handshake that failed, or a record that cannot be read
 )
 
 
@@ -115,10 +118,16 @@ TRUNCATED = Refusal(
     "The connection ended in the middle of a request.",
 )
 TLS_SPOKEN = Refusal(
-    "malformed",
+    "tls_unexpected",
     400,
     "BadRequestException",
     "This port speaks plain HTTP and the client TLS: use http://, not https://.",
+)
+TLS_MISSING = Refusal(
+    "tls_missing",
+    400,
+    "BadRequestException",
+    "This port speaks TLS and the client plain HTTP: use https://, not http://.",
 )
 
 

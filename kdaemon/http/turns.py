@@ -31,10 +31,12 @@ ALL_TIME_NS_MAX = 4_000_000
 class Turns:
     """Those whose work goes on in a later turn of the loop, the first that came first."""
 
-    __slots__ = ("_handle", "_until_ns", "_waiting", "now_ns")
+    __slots__ = ("_handle", "_time_ns_max", "_until_ns", "_waiting", "now_ns")
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    def __init__(self, now_ns: Callable[[], int], time_ns_max: int = ALL_TIME_NS_MAX) -> None:
+        """`time_ns_max`: of one turn of the loop, for all of them together."""
         self.now_ns = now_ns
+        self._time_ns_max = time_ns_max
         self._waiting: deque[Callable[[], None]] = deque()
         self._handle: asyncio.Handle | None = None  # of the next turn
         self._until_ns = 0  # of this one
@@ -53,14 +55,14 @@ class Turns:
             return False
         if self._handle is not None:
             return self.now_ns() < self._until_ns
-        self._until_ns = self.now_ns() + ALL_TIME_NS_MAX
+        self._until_ns = self.now_ns() + self._time_ns_max
         self._handle = asyncio.get_running_loop().call_soon(self._run)
         return True
 
     def _run(self) -> None:
         self._handle = None
         waiting = self._waiting
-        until_ns = self.now_ns() + ALL_TIME_NS_MAX
+        until_ns = self.now_ns() + self._time_ns_max
         try:
             for _ in range(len(waiting)):  # who passes on once more goes behind
                 waiting.popleft()()

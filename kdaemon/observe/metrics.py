@@ -45,6 +45,7 @@ from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.renewal import Certificates
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
@@ -61,6 +62,7 @@ from kdaemon.observe.table import (
     SHARD,
     SPOOL,
     STREAM,
+    TLS,
     Kind,
     Metric,
     Reading,
@@ -157,9 +159,11 @@ class Metrics:
         log_queue: LogQueue | None = None,
         relay: Relay | None = None,
         principals: Principals | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._observed = observed
         self._principals = principals
+        self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
         self._relay = relay
@@ -221,6 +225,8 @@ class Metrics:
         if self._relay is not None:
             operations = [((name,), counted) for name, counted in self._relay.counters.items()]
             sections.append(_section(PASSED_ON, ("operation",), operations))
+        if self._certificates is not None:
+            sections.append(_section(TLS, (), [((), self._certificates)]))
         if self._spool is not None:
             sections.append(_section(SPOOL, (), [((), self._spool)]))
         if self._log_queue is not None:

@@ -145,6 +145,20 @@ class SpoolStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsStatus:
+    """The certificate of the listener. `faults`: why clients that check certificates refuse it.
+    `trouble`: why the files that stand there now are not used.
+    """
+
+    certificate: str
+    expires: str
+    faults: list[str]
+    reloads: int
+    reload_failures: int
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogStatus:
     """`lines_waiting` for whoever reads standard error; those dropped could not wait any longer."""
 
@@ -189,6 +203,7 @@ class StatusPage:
     spool: SpoolStatus | None
     log: LogStatus | None
     principals: PrincipalsStatus | None
+    tls: TlsStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     passed_on: PassedOnStatus | None

@@ -9,6 +9,7 @@ Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
 from collections.abc import Callable, Generator, Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.renewal import Certificates
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Observed
@@ -44,6 +46,7 @@ from kdaemon.observe.page import (
     SpoolStatus,
     StatusPage,
     StreamStatus,
+    TlsStatus,
 )
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
@@ -146,9 +149,11 @@ class Status:
         log_queue: LogQueue | None = None,
         relay: Relay | None = None,
         principals: Principals | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._observed = observed
         self._principals = principals
+        self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
         self._relay = relay
@@ -189,6 +194,7 @@ class Status:
             spool=None if self._spool is None else _spool(self._spool),
             log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
             principals=_principals(self._principals),
+            tls=None if self._certificates is None else _tls(self._certificates),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
             passed_on=None if self._relay is None else _passed_on(self._relay),
@@ -217,6 +223,19 @@ def _passed_on(relay: Relay) -> PassedOnStatus:
         kept_bytes=relay.kept_bytes,
         requests=sum(each.requests for each in counters),
         refused=_happened(refused),
+    )
+
+
+def _tls(certificates: Certificates) -> TlsStatus:
+    ends = datetime.fromtimestamp(certificates.expires_s, UTC)
+    trouble = certificates.trouble
+    return TlsStatus(
+        certificate=printable(certificates.files.certificate, TEXT_CHARACTERS_MAX),
+        expires=ends.isoformat(),
+        faults=certificates.faults,
+        reloads=certificates.reloads,
+        reload_failures=certificates.failures,
+        trouble=None if trouble is None else _said(trouble),
     )
 
 

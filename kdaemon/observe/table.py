@@ -20,6 +20,7 @@ from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.renewal import Certificates
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.pace.bucket import TokenBucket
 
@@ -246,6 +247,8 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
     Metric("kdaemon_client_timeouts_total", _C,
            "Client connections cut off because a part took too long.",
            lambda h: h.timed_out, label="part"),
+    Metric("kdaemon_client_tls_handshakes_total", _C, "TLS handshakes of clients that succeeded.",
+           lambda h: h.handshakes),
     Metric("kdaemon_client_handler_failures_total", _C,
            "Requests that kdaemon failed to handle: a defect of kdaemon, and its log says which.",
            lambda h: h.handler_failures),
@@ -265,6 +268,18 @@ PASSED_ON: tuple[Metric[OperationCounters], ...] = (
     Metric("kdaemon_passed_on_calls_total", _C,
            "Calls to the service for such requests: answered, refused by the service, failed.",
            lambda o: o.calls, label="outcome"),
+)  # fmt: skip
+
+# no label, only where there is a certificate
+TLS: tuple[Metric[Certificates], ...] = (
+    Metric("kdaemon_tls_certificate_expires_timestamp_seconds", _G,
+           "When the certificate that is served now expires, since 1970.",
+           lambda c: c.expires_s),
+    Metric("kdaemon_tls_certificate_reloads_total", _C,
+           "Times that changed files of the certificate were taken.", lambda c: c.reloads),
+    Metric("kdaemon_tls_certificate_reload_failures_total", _C,
+           "Times that they could not be used, and the old certificate was kept; the log says why.",
+           lambda c: c.failures),
 )  # fmt: skip
 
 # no label
@@ -337,6 +352,6 @@ AUTH: tuple[Metric[Principals], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *PASSED_ON, *MEMORY, *LOOP,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *TLS, *PASSED_ON, *MEMORY, *LOOP,
     *SPOOL, *LOG, *AUTH,
 )  # fmt: skip

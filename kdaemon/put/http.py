@@ -8,6 +8,7 @@ taken, and that it may be sent again (503, 429) or that names other lines as the
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import msgspec
 from yarl import URL
 
 from kdaemon.base.redact import SECRETS, masked_url
+from kdaemon.base.text import printable
 from kdaemon.put.unix import Block, PutError, Totals
 from kdaemon.wire.signature import AccessKey, sign
 
@@ -131,10 +133,13 @@ class HttpPut:
         on_progress: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
         signer: "Signer | None" = None,
+        ca_file: str | None = None,
     ) -> None:
         """`tell`: takes a line for whoever waits, when nothing goes on for long. `signer`: signs
-        each request, for a daemon that asks for it.
+        each request, for a daemon that asks for it. `ca_file`: of certificates to trust; None: the
+        system's. PutError, if it cannot be used.
         """
+        self._trust = None if ca_file is None else _trust(ca_file)
         self._path = f"/v1/streams/{quote(stream, safe='')}/records"
         self._acknowledge = acknowledge
         self._headers = {
@@ -153,14 +158,28 @@ class HttpPut:
         base, shown = _endpoint(endpoint)
         url = URL(str(base).rstrip("/") + self._path, encoded=True)
         try:
+            connector = aiohttp.TCPConnector(ssl=True if self._trust is None else self._trust)
             async with aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
             ) as session:
                 async for block in blocks:
                     for part in _split(block):
                         self._totals.sent += len(part.lines)
                         await self._put(session, url, part)
                         self._on_progress()
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise PutError(
+                f"the certificate of {shown} is not trusted ({error.certificate_error}): name its"
+                " authority with --ca-file, and call the daemon by a name that the certificate has"
+            ) from error
+        except aiohttp.ClientConnectorSSLError as error:
+            raise PutError(
+                f"{shown} does not speak TLS as this command does ({error.strerror}): is it plain"
+                " HTTP? Then say http://"
+            ) from error
         except aiohttp.ClientConnectorError as error:
             raise PutError(
                 f"no daemon answers at {shown} ({error.strerror or type(error).__name__}): "
@@ -329,6 +348,18 @@ def _rank(promise: str) -> int:
     return PROMISES.index(promise) if promise in PROMISES else -1
 
 
+def _trust(path: str) -> ssl.SSLContext:
+    """Trusts what the file holds and nothing else."""
+    try:
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        reason = "it holds no certificate in the form PEM"
+        raise PutError(f"--ca-file {printable(path)} cannot be used: {reason}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PutError(f"--ca-file {printable(path)} cannot be read: {reason}") from error
+
+
 def _endpoint(text: str) -> tuple[URL, str]:
     """The address, and how it is shown: without a password."""
     try:
@@ -339,7 +370,7 @@ def _endpoint(text: str) -> tuple[URL, str]:
         is_usable = False
     if not is_usable:
         raise PutError(
-            f"--endpoint {_masked(text)} is no address: expected HOST:PORT or http://HOST:PORT"
+            f"--endpoint {_masked(text)} is no address: expected HOST:PORT or http(s)://HOST:PORT"
         )
     return url, _masked(str(url))
 

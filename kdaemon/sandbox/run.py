@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.config import SandboxConfig
+from kdaemon.http.certificate import TlsError
+from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
@@ -19,7 +21,8 @@ log = logging.getLogger("kdaemon.sandbox")
 
 
 async def open_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> SandboxServer:
-    """A sandbox that listens where `config` says, its streams created. OSError if it cannot.
+    """A sandbox that listens where `config` says, its streams created. OSError or TlsError if it
+    cannot.
 
     The caller owes it `aclose`. `hosts`: names by which clients may call it (listen.hosts).
     """
@@ -30,7 +33,8 @@ async def open_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> Sa
     for name in dict.fromkeys(config.streams):
         service.create_stream(name, config.shard_count, clock.now_ns())
     server = SandboxServer(service, clock)
-    await server.start(config.address.host, config.address.port, hosts)
+    files = files_of(config, "sandbox")
+    await server.start(config.address.host, config.address.port, hosts, files)
     return server
 
 
@@ -49,6 +53,9 @@ async def run_sandbox(
     except OSError as error:
         told = {"listen": config.listen, "error": error.strerror or str(error)}
         log.error("cannot listen", extra={"fields": told})  # noqa: TRY400 - the stack tells nothing
+        return 1
+    except TlsError as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400 - the same
         return 1
     try:
         fields: dict[str, object] = {

@@ -17,9 +17,12 @@ from typing import Protocol
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps, at_once
+from kdaemon.http.certificate import TlsFiles
+from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
+from kdaemon.http.renewal import Certificates
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve
 from kdaemon.http.turns import soon, work_in_turns
@@ -63,6 +66,7 @@ class SandboxServer:
         self._limits = limits or HttpLimits()
         self._headers = AnswerHeaders(request_id_prefix)
         self._http: HttpServer | None = None
+        self._certificates: Certificates | None = None
         self._delayed: set[asyncio.TimerHandle] = set()
 
     @property
@@ -73,13 +77,25 @@ class SandboxServer:
         port: int = self._http.port
         return port
 
-    async def start(self, host: str = HOST, port: int = PORT, hosts: tuple[str, ...] = ()) -> None:
+    async def start(
+        self,
+        host: str = HOST,
+        port: int = PORT,
+        hosts: tuple[str, ...] = (),
+        files: TlsFiles | None = None,
+    ) -> None:
         """Listens (`port` 0: the system chooses). OSError if it cannot. `hosts`: names by which
-        clients may call it, beside its address.
+        clients may call it, beside its address. `files`: with them it speaks TLS. TlsError.
         """
         wall_ns = int(self._clock.wall_seconds() * 1_000_000_000)
         self.service.set_wall_offset_ns(wall_ns - self._clock.now_ns())
-        hub = HttpHub(self._limits, gate=gate_of(host, hosts), now_ns=self._clock.now_ns)
+        tls = None
+        if files is not None:
+            self._certificates = Certificates(files, self._clock.wall_seconds)
+            self._certificates.start()
+            tls = Handshakes(self._certificates.context, self._clock.now_ns)
+        gate = gate_of(host, hosts)
+        hub = HttpHub(self._limits, gate=gate, now_ns=self._clock.now_ns, tls=tls)
         self._http = await serve(bind_tcp(host, port), self._on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
@@ -87,6 +103,8 @@ class SandboxServer:
         for handle in self._delayed:
             handle.cancel()
         self._delayed.clear()
+        if self._certificates is not None:
+            self._certificates.stop()
         http, self._http = self._http, None
         if http is not None:
             await http.aclose(grace_s)

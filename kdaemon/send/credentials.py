@@ -209,7 +209,7 @@ class Anonymous:
 
     __slots__ = ("_endpoint", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
-    trust: Final = True
+    trust: Final = False  # whatever it shows: it is in this process
     account_id: Final = ANONYMOUS_ACCOUNT
     may_ask_sts: Final = False
     is_beside_stand_in: Final = True

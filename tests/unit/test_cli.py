@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from kdaemon import cli as cli_module
 from kdaemon.cli import cli
+from tests.kit.certificates import Authority, Files
 from tests.kit.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -186,6 +187,32 @@ async def test_sandbox_on_a_port_that_is_taken_says_so_and_exits_1() -> None:
 # put: where it goes
 
 
+def test_check_reads_certificates_and_says_what_is_wrong(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    path = tmp_path / "k.toml"
+
+    def check(table: str, files: Files) -> Result:
+        path.write_text(
+            f'[{table}]\ntls_certificate = "{files.certificate}"\ntls_key = "{files.key}"\n'
+        )
+        return invoke("check", "--config", str(path))
+
+    good = check("listen", authority.issue())
+    assert (good.exit_code, good.stderr) == (0, "")
+    near = check("listen", authority.issue(ends=3.5))
+    assert near.exit_code == 0
+    assert "expires in 3 days" in near.stderr
+    for table in ("listen", "sandbox"):
+        for how, told in (({"begins": -9, "ends": -1}, "has expired"), ({"names": ()}, "no host")):
+            files = authority.issue(**how)
+            wrong = check(table, files)
+            assert wrong.exit_code == 78
+            assert wrong.stderr.startswith(f"{path}: {table}.tls_certificate: {files.certificate}")
+            assert told in wrong.stderr
+    missing = Files(tmp_path / "none", tmp_path / "none", authority.path)
+    assert "cannot be read" in check("sandbox", missing).stderr
+
+
 def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> object:
     monkeypatch.setattr(cli_module, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
     flags = [(f"listen.{key}", value) for key, value in settings.items()]
@@ -197,6 +224,8 @@ def test_put_finds_the_socket_of_the_user_then_the_systems_then_http(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert find(tmp_path, monkeypatch) == (None, "127.0.0.1:8990")
+    over_tls = {"tls_certificate": "/c", "tls_key": "/k"}
+    assert find(tmp_path, monkeypatch, **over_tls) == (None, "https://127.0.0.1:8990")
     (tmp_path / "system.sock").touch()
     assert find(tmp_path, monkeypatch) == (str(tmp_path / "system.sock"), None)
     (tmp_path / "kdaemon").mkdir()

@@ -240,6 +240,18 @@ SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
             "and listen.unix is off",
         ),
         ("[listen]\nhttp = '127.0.0.1:8991'", "listen.http", "have one port (8991)"),
+        ("[listen]\ntls_key = '/k'", "listen.tls_key", "listen.tls_certificate is not"),
+        ("[listen]\ntls_certificate = '/c'", "listen.tls_certificate", "listen.tls_key is not"),
+        ("[sandbox]\ntls_certificate = '/c'", "sandbox.tls_certificate", "sandbox.tls_key is not"),
+        ("[listen]\ntls_client_ca = '/c'", "listen.tls_client_ca", "without TLS no client"),
+        ("[sandbox]\ntls_client_ca = '/c'", "sandbox.tls_client_ca", "without TLS no client"),
+        ("[listen]\nadmin_tls = true", "listen.admin_tls", "there is no listen.tls_certificate"),
+        (
+            "[listen]\nhttp = ''\nunix = '/s'\ntls_certificate = '/c'\ntls_key = '/k'",
+            "listen.tls_certificate",
+            "listen.http is off",
+        ),
+        ("[listen]\ntls_key = 'k'", "listen.tls_key", "absolute path of a file"),
         ("[listen]\nhttp = ''\nunix = ''", "listen.http", "no client could come in"),
         ("accept_unlisted = false", "accept_unlisted", "no record could be accepted"),
         ("streams_max = 1\n[streams]\na = {}\nb = {}", "streams_max", "streams listed (2)"),
@@ -471,6 +483,20 @@ def test_what_is_broken_already_causes_no_second_problem() -> None:
 @pytest.mark.parametrize("http", ["127.0.0.2:1", "[::1]:1", "localhost:1", "127.0.0.1:0", ""])
 def test_loopback_needs_no_permission(http: str) -> None:
     assert load_config(flags=[("listen.http", http)]).listen.http == http
+
+
+def test_an_exposed_listener_is_allowed_when_requests_are_signed_and_encrypted() -> None:
+    tls = "tls_certificate = '/c'\ntls_key = '/k'\n"
+    text = f"{SIGNED}[listen]\n{tls}http = '0.0.0.0:80'"
+    assert load_config(text=text, source="k.toml").listen.tls_certificate == "/c"
+    (problem,) = problems(f"[listen]\n{tls}http = '0.0.0.0:80'")
+    assert "nothing checks who writes" in problem
+
+
+def test_peers_may_be_asked_on_a_stream_s_own_socket_alone() -> None:
+    auth = "[auth]\nunix = 'peer'\nprincipals_file = '/p'\n[listen]\nunix = ''\n"
+    text = f"{auth}{RAW}socket = '/run/app.sock'"
+    assert load_config(text=text, source="k.toml").streams["app"].socket == "/run/app.sock"
 
 
 def test_an_exposed_listener_is_allowed_when_it_says_insecure() -> None:

@@ -373,3 +373,11 @@ async def test_what_is_no_address_is_told_without_a_password(tmp_path: Path, end
     with pytest.raises(PutError, match="is no address: expected HOST:PORT") as error:
         await Put(tmp_path).to(endpoint)
     assert "secret" not in str(error.value)
+
+
+def test_a_file_of_authorities_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for path, told in ((empty, "no certificate in the form PEM"), (tmp_path / "x", "No such file")):
+        with pytest.raises(PutError, match=told):
+            HttpPut("s", "delivered", Totals(), ca_file=str(path))

@@ -15,7 +15,9 @@ from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import SocketFile, bind_tcp
 from kdaemon.http.server import HttpServer, serve
+from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
+from tests.kit.tls import TlsClient, handshakes, receive
 
 SETUP = b'{"stream":"s","acknowledge":"delivered"}\n'
 LINES = b'{"data":"one"}\n{"data":"two"}\n'
@@ -24,20 +26,25 @@ LINES = b'{"data":"one"}\n{"data":"two"}\n'
 class Rig:
     """A listener of lines in front of a door that settles nothing by itself, and one client."""
 
-    def __init__(self, kind: str, directory: str) -> None:
+    def __init__(self, kind: str, directory: str, files: Files) -> None:
         self.kind = kind
         self.door = FakeDoor()
-        self.hub = HttpHub(HttpLimits())
+        self.files = files
+        self.hub = HttpHub(HttpLimits(), tls=handshakes(files) if kind == "tls" else None)
         self.path = f"{directory}/s"
         self.server: HttpServer
-        self.client: socket.socket
+        self.client: Any
 
     async def start(self) -> None:
         lines = lines_to(cast("Door", self.door))
-        if self.kind == "tcp":
+        if self.kind != "unix":
             socks = bind_tcp("127.0.0.1", 0)
             self.server = await serve(socks, lambda _: None, self.hub, lines=lines)
-            self.client = socket.create_connection(("127.0.0.1", self.server.port))
+            port = self.server.port
+            if self.kind == "tls":
+                self.client = await TlsClient.connect(port, self.files.client())
+            else:
+                self.client = socket.create_connection(("127.0.0.1", port))
         else:
             file = SocketFile(self.path, 0o600)
             socks = [file.bind()]
@@ -61,9 +68,9 @@ class Rig:
         await self.until(is_gone)
 
     async def read_all(self) -> bytes:
-        loop, found = asyncio.get_running_loop(), b""
+        found = b""
         async with asyncio.timeout(10):
-            while piece := await loop.sock_recv(self.client, 4096):
+            while piece := await receive(self.client):
                 found += piece
         return found
 
@@ -90,17 +97,21 @@ async def reset(rig: Rig) -> None:
     rig.client.close()
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 @pytest.mark.parametrize(
     ("goes", "is_read"),
     [(close, True), (close_later, True), (reset, True), (close, False), (reset, False)],
 )
 def test_what_a_client_waited_for_is_withdrawn_when_it_goes(
-    run: Callable[[Any], Any], kind: str, goes: Callable[[Rig], Any], is_read: bool
+    run: Callable[[Any], Any],
+    kind: str,
+    goes: Callable[[Rig], Any],
+    is_read: bool,
+    certificate: Files,
 ) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
-            rig = Rig(kind, directory)
+            rig = Rig(kind, directory, certificate)
             await rig.start()
             rig.client.send(SETUP + LINES)
             await rig.until(lambda: rig.door.submitted)
@@ -115,11 +126,13 @@ def test_what_a_client_waited_for_is_withdrawn_when_it_goes(
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_who_only_sends_no_more_is_told_all(run: Callable[[Any], Any], kind: str) -> None:
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+def test_who_only_sends_no_more_is_told_all(
+    run: Callable[[Any], Any], kind: str, certificate: Files
+) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
-            rig = Rig(kind, directory)
+            rig = Rig(kind, directory, certificate)
             await rig.start()
             rig.client.send(SETUP + LINES)
             await rig.until(lambda: rig.door.submitted)
@@ -142,10 +155,12 @@ def test_who_only_sends_no_more_is_told_all(run: Callable[[Any], Any], kind: str
 
 
 @pytest.mark.parametrize("word", ["accepted", "none"])
-def test_who_waits_for_nothing_is_sent_nothing_ahead(run: Callable[[Any], Any], word: str) -> None:
+def test_who_waits_for_nothing_is_sent_nothing_ahead(
+    run: Callable[[Any], Any], word: str, certificate: Files
+) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
-            rig = Rig("tcp", directory)
+            rig = Rig("tcp", directory, certificate)
             await rig.start()
             rig.client.send(b'{"stream":"s","acknowledge":"%b"}\n' % word.encode() + LINES)
             rig.client.shutdown(socket.SHUT_WR)

@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 
+from tests.kit.certificates import Files
 from tests.unit.http.harness import Harness, Make
 from tests.unit.http.http2_harness import Http2Harness, Make2, MakeRaw, RawHarness
 
 
-@pytest.fixture
-async def harness() -> AsyncIterator[Make]:
+@pytest.fixture(params=["plain", "tls"])
+async def harness(request: pytest.FixtureRequest, certificate: Files) -> AsyncIterator[Make]:
+    """A connection in memory, once in clear and once through TLS."""
     made: list[Harness] = []
+    files = certificate if request.param == "tls" else None
 
     def make(*args: Any, **kwargs: Any) -> Harness:
-        made.append(Harness(*args, **kwargs))
+        made.append(Harness(*args, files=files, **kwargs))
         return made[-1]
 
     yield make

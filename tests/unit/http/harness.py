@@ -6,7 +6,9 @@ from collections.abc import Callable
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
+from tests.kit.certificates import Files
 from tests.kit.doors import FakeTransport
+from tests.kit.tls import FakeTls
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -16,8 +18,14 @@ class Harness:
     """One connection whose requests wait until the test answers them (or are echoed at once)."""
 
     def __init__(
-        self, limits: HttpLimits | None = None, *, echoes: bool = False, hub: HttpHub | None = None
+        self,
+        limits: HttpLimits | None = None,
+        *,
+        echoes: bool = False,
+        hub: HttpHub | None = None,
+        files: Files | None = None,
     ) -> None:
+        """`files`: of a certificate, if TLS is spoken."""
         self.requests: list[HttpRequest] = []
         self.bodies: list[bytes] = []
         self.headers: list[dict[bytes, bytes]] = []
@@ -26,7 +34,13 @@ class Harness:
         self.protocol = HttpProtocol(self.handle, hub=self.hub)
         self.transport = FakeTransport()
         self.transport.protocol = self.protocol
-        self.protocol.connection_made(self.transport)
+        self.tls: FakeTls | None = None
+        if files is None:
+            self.protocol.connection_made(self.transport)
+            return
+        self.transport = self.tls = FakeTls(files, self.hub)
+        self.tls.speak(self.protocol)
+        self.protocol.connection_made(self.tls.inside)
 
     def handle(self, request: HttpRequest) -> None:
         self.requests.append(request)
@@ -36,7 +50,10 @@ class Harness:
             request.respond(200, request.body)
 
     def feed(self, data: bytes) -> bytes:
-        self.protocol.data_received(data)
+        if self.tls is None:
+            self.protocol.data_received(data)
+        else:
+            self.tls.feed(data)
         return self.transport.take()
 
     def lose(self) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import TIME_OUTS, HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX
@@ -90,6 +90,7 @@ async def test_a_burst_of_pipelined_requests_is_answered_in_one_write(harness: M
     assert one.transport.write_count == 1
 
 
+@pytest.mark.parametrize("harness", ["plain"], indirect=True)  # of TLS: test_tls.py
 async def test_a_page_that_many_ask_for_is_not_copied_for_each(
     harness: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +285,7 @@ SMALL = HttpLimits(body_bytes_max=1000, head_bytes_max=1000, bodies_bytes_max=15
         ),
         (b"GET / HTTP/9.9\r\n\r\n", 400, "malformed"),
         (b"FETCH / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "malformed"),
-        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "malformed"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "tls_unexpected"),
         (b"\x00\xff" * 40, 400, "malformed"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 1001, 431, "head_too_large"),
         (b"GET /" + b"x" * 1001, 431, "head_too_large"),
@@ -510,7 +511,7 @@ async def test_a_request_that_stops_arriving_is_cut_off_between_its_limit_and_a_
     assert not one.transport.written
     sweep(one, 1)
     assert statuses(one.transport.take()) == [408]
-    assert one.hub.counters.timed_out == {"head": 0, "body": 0, "idle": 0, "write": 0} | {what: 1}
+    assert one.hub.counters.timed_out == dict.fromkeys(TIME_OUTS, 0) | {what: 1}
 
 
 async def test_a_trickle_of_bytes_does_not_buy_time(harness: Make) -> None:

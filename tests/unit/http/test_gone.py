@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from kdaemon.http.connection import ANSWER_START
-from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import serve_http, serve_unix
+from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.listener import bind_tcp
+from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.server import HttpServer, serve, serve_unix
+from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S
+from tests.kit.tls import TlsClient, handshakes, receive
 from tests.unit.http.harness import GET, HEAD, Make, statuses
 
 
@@ -129,10 +133,39 @@ async def test_the_charge_of_a_body_ends_with_its_request(harness: Make, ends_by
 # --- real sockets
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-@pytest.mark.parametrize("closes", ["both sides", "its sending side"])
+async def listen(handle: HttpHandler, kind: str, path: str, files: Files) -> tuple[HttpServer, Any]:
+    """A listener and a client of it."""
+    loop = asyncio.get_running_loop()
+    if kind == "unix":
+        server = await serve_unix(handle, path)
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        await loop.sock_connect(client, path)
+        return server, client
+    hub = HttpHub(HttpLimits(), tls=handshakes(files) if kind == "tls" else None)
+    server = await serve(bind_tcp("127.0.0.1", 0), handle, hub)
+    if kind == "tls":
+        return server, await TlsClient.connect(server.port, files.client())
+    client = socket.socket()
+    client.setblocking(False)
+    await loop.sock_connect(client, ("127.0.0.1", server.port))
+    return server, client
+
+
+def end_side(client: Any, closes: str) -> None:
+    """A client that sends no more; of TLS, as it says so itself or only its kernel does."""
+    if closes == "its sending side, by TCP alone" and isinstance(client, TlsClient):
+        client.cut()
+    else:
+        client.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+@pytest.mark.parametrize(
+    "closes", ["both sides", "its sending side", "its sending side, by TCP alone"]
+)
 def test_who_closed_and_who_only_sends_no_more_are_told_apart(
-    run: Callable[[Any], Any], kind: str, closes: str
+    run: Callable[[Any], Any], kind: str, closes: str, certificate: Files
 ) -> None:
     async def main() -> None:
         requests: list[HttpRequest] = []
@@ -143,47 +176,44 @@ def test_who_closed_and_who_only_sends_no_more_are_told_apart(
             requests.append(request)
 
         with tempfile.TemporaryDirectory() as directory:
-            if kind == "tcp":
-                server = await serve_http(handle, "127.0.0.1", 0)
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            else:
-                server = await serve_unix(handle, f"{directory}/s")
-                reader, writer = await asyncio.open_unix_connection(f"{directory}/s")
-            writer.write(GET)
+            server, client = await listen(handle, kind, f"{directory}/s", certificate)
+            client.send(GET)
             async with asyncio.timeout(PATIENCE_S):
                 while not requests:
                     await asyncio.sleep(0.01)
                 if closes == "both sides":
-                    writer.close()
+                    client.close()
                     await told.wait()
                     assert requests[0].is_gone
                 else:
-                    writer.write_eof()
-                    start = await reader.readexactly(len(ANSWER_START))
+                    end_side(client, closes)
+                    answer = b""
+                    while len(answer) < len(ANSWER_START):
+                        answer += await receive(client)
+                    assert answer == ANSWER_START
                     server.hub.sweep()  # looks for the client
                     assert not told.is_set()
                     requests[0].respond(200, b"hello")
-                    answer = start + await reader.read()
+                    while piece := await receive(client):
+                        answer += piece
                     assert statuses(answer) == [200]
                     assert answer.endswith(b"\r\n\r\nhello")
-                    writer.close()
-                await writer.wait_closed()
+                    client.close()
             await server.aclose()
 
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 @pytest.mark.parametrize("how", ["after it closed its sending side", "while it is not read"])
 def test_who_goes_unseen_is_found_by_a_sweep(
-    run: Callable[[Any], Any], kind: str, how: str
+    run: Callable[[Any], Any], kind: str, how: str, certificate: Files
 ) -> None:
     """A loop sees nothing of a connection whose input has ended, or that is not read because as
     many of its requests wait as may.
     """
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         requests: list[HttpRequest] = []
         told: list[HttpRequest] = []
 
@@ -192,13 +222,7 @@ def test_who_goes_unseen_is_found_by_a_sweep(
             requests.append(request)
 
         with tempfile.TemporaryDirectory() as directory:
-            if kind == "tcp":
-                server = await serve_http(handle, "127.0.0.1", 0)
-                client = socket.create_connection(("127.0.0.1", server.port))
-            else:
-                server = await serve_unix(handle, f"{directory}/s")
-                client = socket.socket(socket.AF_UNIX)
-                client.connect(f"{directory}/s")
+            server, client = await listen(handle, kind, f"{directory}/s", certificate)
             pipeline_max = server.hub.limits.pipeline_max
             is_read = how != "while it is not read"
             count = 2 if is_read else pipeline_max
@@ -213,10 +237,9 @@ def test_who_goes_unseen_is_found_by_a_sweep(
                         while not connection._has_eof:  # type: ignore[attr-defined]
                             await asyncio.sleep(0.01)
                         requests[0].respond(200, b"hello")  # what was sent ahead is used up
-                        client.setblocking(False)
                         answer = b""
                         while not answer.endswith(b"hello"):
-                            answer += await loop.sock_recv(client, 4096)
+                            answer += await receive(client)
                         server.hub.sweep()
                         await asyncio.sleep(0.05)
                         assert not told

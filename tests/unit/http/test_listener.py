@@ -1,6 +1,7 @@
 """Listeners: the socket file, and what is spoken, over real sockets on both loops."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -23,8 +24,10 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http, serve_unix
 from kdaemon.http.server import serve as serve_sockets
 from kdaemon.wire.lines import LINE_BYTES_MAX
+from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
+from tests.kit.tls import TlsClient, handshakes, receive
 
 Run = Callable[[Any], Any]
 
@@ -390,39 +393,56 @@ async def test_a_socket_that_may_not_be_tried_is_an_error_in_words(
 # --- any bound socket, and what is spoken on it
 
 
-async def serve_tcp(door: FakeDoor) -> HttpServer:
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificate: Files) -> Files | None:
+    """None: TCP in clear."""
+    return certificate if request.param == "tls" else None
+
+
+async def serve_tcp(door: FakeDoor, tls: Files | None) -> HttpServer:
     door.settles_at_once = asyncio.get_running_loop().call_soon
     lines = lines_to(cast("Door", door))
-    hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"))
+    shakes = None if tls is None else handshakes(tls)
+    hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"), tls=shakes)
     return await serve_sockets(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
 
 
-async def ask_tcp(server: HttpServer, sent: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(sent)
-    writer.write_eof()
-    async with asyncio.timeout(PATIENCE_S):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
+async def ask_tcp(server: HttpServer, tls: Files | None, *pieces: bytes) -> bytes:
+    """What is answered to some text, in pieces with a moment between them."""
+    if tls is None:
+        client: Any = socket.socket()
+        client.setblocking(False)
+        address = ("127.0.0.1", server.port)
+        await asyncio.get_running_loop().sock_connect(client, address)
+    else:
+        client = await TlsClient.connect(server.port, tls.client())
+    with contextlib.closing(client):
+        for number, piece in enumerate(pieces):
+            await asyncio.sleep(0.01 if number else 0)
+            client.send(piece)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while piece := await receive(client):
+                answer += piece
+        return answer
 
 
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # a frame of HTTP/2 that sets nothing
 
 
-def test_lines_are_spoken_on_tcp_too(run: Run) -> None:
+def test_lines_are_spoken_on_tcp_too(run: Run, tls: Files | None) -> None:
     async def main() -> None:
         door = FakeDoor()
-        server = await serve_tcp(door)
+        server = await serve_tcp(door, tls)
         line = b'{"data":"a","stream":"s"}\n'
         for sent in (line, b"\n" + line, b" " + line):
-            assert await ask_tcp(server, sent) == b'{"acknowledged":1}\n'
+            assert await ask_tcp(server, tls, sent) == b'{"acknowledged":1}\n'
         http = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
-        assert (await ask_tcp(server, http)).endswith(b"\r\n\r\nhi")
-        assert b"https" in await ask_tcp(server, b"\x16\x03\x01\x02\x00\x01\x00")
+        assert (await ask_tcp(server, tls, http)).endswith(b"\r\n\r\nhi")
+        assert b"https" in await ask_tcp(server, tls, b"\x16\x03\x01\x02\x00\x01\x00")
         http_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-        assert (await ask_tcp(server, http_2 + SETTINGS))[3] == 4  # SETTINGS, our own
+        assert (await ask_tcp(server, tls, http_2 + SETTINGS))[3] == 4  # SETTINGS, our own
         await server.aclose()
         assert server.counters.open == 0
 
@@ -430,15 +450,15 @@ def test_lines_are_spoken_on_tcp_too(run: Run) -> None:
 
 
 @pytest.mark.parametrize("method", [b"patch", b"post", b"0", b"!", b"~x"])
-def test_a_page_cannot_pass_for_lines_on_tcp(run: Run, method: bytes) -> None:
+def test_a_page_cannot_pass_for_lines_on_tcp(run: Run, method: bytes, tls: Files | None) -> None:
     """A browser lets a page choose a method in lower case, and does not change it."""
 
     async def main() -> None:
         door = FakeDoor()
-        server = await serve_tcp(door)
+        server = await serve_tcp(door, tls)
         body = b'{"data":"a","stream":"s"}\n'
         sent = method + b" / HTTP/1.1\r\nHost: x.example\r\nContent-Length: 26\r\n\r\n" + body
-        assert (await ask_tcp(server, sent)).startswith(b"HTTP/1.1 4")
+        assert (await ask_tcp(server, tls, sent)).startswith(b"HTTP/1.1 4")
         assert not door.submitted
         await server.aclose()
 
@@ -450,38 +470,28 @@ BODY = b'{"data":"smuggled","stream":"s"}\n'
 FOREIGN = b"POST / HTTP/1.1\r\nHost: x.example\r\nContent-Length: 33\r\n\r\n" + BODY
 
 
-async def ask_in_pieces(server: HttpServer, path: str | None, sent: bytes) -> bytes:
-    """What is answered to text in two pieces, cut where its beginning ends."""
+def in_pieces(sent: bytes) -> tuple[bytes, bytes]:
+    """In two, cut where its beginning ends."""
     at = max(1, len(sent) - len(sent.lstrip()))
-    if path is None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    else:
-        reader, writer = await asyncio.open_unix_connection(path)
-    writer.write(sent[:at])
-    await asyncio.sleep(0.01)
-    writer.write(sent[at:])
-    writer.write_eof()
-    async with asyncio.timeout(PATIENCE_S):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
+    return sent[:at], sent[at:]
 
 
 @pytest.mark.parametrize("empty", EMPTY, ids=repr)
-def test_empty_lines_do_not_make_lines_of_a_request(run: Run, empty: bytes) -> None:
+def test_empty_lines_do_not_make_lines_of_a_request(
+    run: Run, empty: bytes, tls: Files | None
+) -> None:
     """They are skipped (RFC 9112, 2.2), and what follows is held to Host and Origin."""
 
     async def main() -> None:
         door = FakeDoor()
-        server = await serve_tcp(door)
-        assert (await ask_tcp(server, empty + FOREIGN)).startswith(b"HTTP/1.1 4")
-        assert (await ask_in_pieces(server, None, empty + FOREIGN)).startswith(b"HTTP/1.1 4")
+        server = await serve_tcp(door, tls)
+        assert (await ask_tcp(server, tls, empty + FOREIGN)).startswith(b"HTTP/1.1 4")
+        assert (await ask_tcp(server, tls, *in_pieces(empty + FOREIGN))).startswith(b"HTTP/1.1 4")
         assert door.data == []
         good = FOREIGN.replace(b"x.example", b"localhost")
         if not empty.replace(b"\r\n", b""):
-            assert (await ask_tcp(server, empty + good)).endswith(b"\r\n\r\n" + BODY)
-            assert (await ask_in_pieces(server, None, empty + good)).endswith(BODY)
+            assert (await ask_tcp(server, tls, empty + good)).endswith(b"\r\n\r\n" + BODY)
+            assert (await ask_tcp(server, tls, *in_pieces(empty + good))).endswith(BODY)
         await server.aclose()
 
     run(main())
@@ -493,7 +503,7 @@ def test_empty_lines_before_a_request_on_the_unix_socket(run: Run, path: str) ->
         server = await serve(path, door)
         sent = b"\r\n" + FOREIGN
         assert (await ask(path, sent)).endswith(b"\r\n\r\n" + BODY)
-        assert (await ask_in_pieces(server, path, sent)).endswith(b"\r\n\r\n" + BODY)
+        assert (await ask(path, *in_pieces(sent), ends=True)).endswith(b"\r\n\r\n" + BODY)
         assert door.data == []
         await server.aclose()
 
@@ -508,15 +518,17 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("sent", OTHERS)
-def test_no_text_of_another_protocol_is_half_taken(run: Run, path: str, sent: bytes) -> None:
+def test_no_text_of_another_protocol_is_half_taken(
+    run: Run, path: str, sent: bytes, tls: Files | None
+) -> None:
     async def main() -> None:
         door = FakeDoor()
-        tcp, unix = await serve_tcp(door), await serve(path, door)
+        tcp, unix = await serve_tcp(door, tls), await serve(path, door)
         for answer in (
-            await ask_tcp(tcp, sent),
-            await ask_in_pieces(tcp, None, sent),
+            await ask_tcp(tcp, tls, sent),
+            await ask_tcp(tcp, tls, *in_pieces(sent)),
             await ask(path, sent),
-            await ask_in_pieces(unix, path, sent),
+            await ask(path, *in_pieces(sent), ends=True),
         ):
             (told,) = map(json.loads, answer.splitlines())
             assert told["code"] == "ValidationException"
@@ -596,7 +608,7 @@ def test_who_sends_only_empty_lines_says_nothing(run: Run, path: str) -> None:
 def test_without_lines_everything_is_http(run: Run) -> None:
     async def main() -> None:
         server = await serve_http(echo, "127.0.0.1", 0)
-        answer = await ask_tcp(server, b'{"data":"a","stream":"s"}\n')
+        answer = await ask_tcp(server, None, b'{"data":"a","stream":"s"}\n')
         assert answer.startswith(b"HTTP/1.1 400")
         await server.aclose()
 

@@ -1,0 +1,483 @@
+"""TLS on one connection: a transport for whoever speaks inside, a protocol for the socket's own.
+
+OpenSSL works on two buffers in memory; no thread, no task and no timer. Knows records and bytes;
+nothing of what is spoken, of certificates, or of who may come.
+Invariants: what is read of the socket is handed on decrypted before more is read, at most
+TIME_NS_MAX of it in a turn of the loop; what the client does not read is not encrypted yet, and
+counts in `get_write_buffer_size`; an input that OpenSSL does not accept ends the connection, and
+nothing behind it is handed on; a client that ends its side, by TLS or only by TCP, is told to the
+protocol once, as an end, and its answers still go out.
+Where it sits: socket -> opening.py (a hello) -> TlsTransport -> opening.py again, for what is
+spoken inside.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from contextlib import suppress
+from enum import Enum
+from typing import Any, Protocol
+
+from kdaemon.http.arrivals import Kept
+from kdaemon.http.handshakes import (
+    HANDSHAKE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    UNEXPECTED_MESSAGE,
+    Handshakes,
+    Hello,
+    asks_for_signature,
+    judge_hello,
+)
+from kdaemon.http.hub import HttpHub
+from kdaemon.http.transports import reset_transport
+from kdaemon.http.turns import TIME_NS_MAX
+
+PIECE_BYTES = 16 * 1024
+"""Given to OpenSSL at a time, either way: its buffers stay as large as the largest piece. Ours,
+2026-11-28."""
+
+
+class State(Enum):
+    HELLO = "hello"  # the client's first record is not whole
+    SHAKING = "shaking hands"
+    OPEN = "open"
+    ENDING = "ending"  # its last bytes wait for the client to read; input is thrown away
+    ENDED = "ended"  # nothing is written any more; input is thrown away
+    LOST = "lost"  # the socket is gone, and what was read of it is still handed on
+    CLOSED = "closed"
+
+
+_MOVES = {
+    State.HELLO: {State.SHAKING, State.ENDED, State.CLOSED},
+    State.SHAKING: {State.OPEN, State.ENDED, State.CLOSED},
+    State.OPEN: {State.ENDING, State.ENDED, State.LOST, State.CLOSED},
+    State.ENDING: {State.ENDED, State.CLOSED},
+    State.ENDED: {State.ENDED, State.CLOSED},
+    State.LOST: {State.CLOSED},
+    State.CLOSED: {State.CLOSED},
+}
+_OPEN = State.OPEN
+_SHAKES = (State.HELLO, State.SHAKING)
+
+
+class Greeter(Protocol):
+    """Who waits for a handshake, and then speaks inside: `opening.py`."""
+
+    def handshake_done(self) -> None: ...
+    def handshake_failed(self, problem: str) -> None:
+        """The client is told; its input is thrown away from now on."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
+    """One connection, from its first byte on.
+
+    Queues: `_unread` (of the socket, not decrypted: at most one read; while it is there the socket
+    is not read), `_unsent` (not encrypted, because the client does not read).
+    """
+
+    __slots__ = (
+        "_closes",
+        "_half_open",
+        "_handshakes",
+        "_has_raw_eof",
+        "_hub",
+        "_incoming",
+        "_is_full",
+        "_is_paused",
+        "_is_raw_paused",
+        "_is_told_full",
+        "_kept",
+        "_lost_with",
+        "_outgoing",
+        "_protocol",
+        "_raw",
+        "_shaken_bytes",
+        "_ssl",
+        "_state",
+        "_unread",
+        "_unsent",
+        "_unsent_bytes",
+        "_waits_for_turn",
+    )
+
+    def __init__(self, raw: Any, greeter: Greeter, hub: HttpHub, handshakes: Handshakes) -> None:
+        super().__init__()
+        self._raw = raw
+        self._protocol: Any = greeter
+        self._hub = hub
+        self._handshakes = handshakes
+        self._state = State.HELLO
+        self._ssl: Any = None  # until the hello is whole, and after the end
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._shaken_bytes = 0
+        self._waits_for_turn = False
+        self._kept = Kept(hub.arrivals)  # `_unread` of a handshake, of all memory
+        self._unread = b""
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._is_full = False  # the socket takes no more for now
+        self._is_told_full = False
+        self._is_paused = False  # the protocol wants nothing more for now
+        self._is_raw_paused = False
+        self._has_raw_eof = False
+        self._half_open: bool | None = None  # None: the client may send; else what was decided
+        self._closes = False  # when all is written, the socket is closed
+        self._lost_with: Exception | None = None
+
+    # --- the socket's calls
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _OPEN:
+            if self._unread:  # a transport may deliver once more after a pause
+                self._unread += data
+            elif self._half_open is None:
+                self._decrypt(data)
+        elif self._state in _SHAKES:
+            self._unread += data
+            if not self._waits_for_turn:
+                self._shake()
+
+    def eof_received(self) -> bool:
+        self._has_raw_eof = True
+        if self._state in _SHAKES:
+            return self._waits_for_turn
+        return bool(self._unread) or self._tell_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._state is _OPEN and self._unread and not self._is_paused:
+            self._lost_with = exc
+            self._move(State.LOST)
+        else:
+            self._lose(exc)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        if not self._is_told_full:
+            self._is_told_full = True
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._send()
+        if self._is_told_full and not self._is_full:
+            self._is_told_full = False
+            self._protocol.resume_writing()
+
+    # --- the handshake
+
+    def _shake(self) -> None:
+        """Goes on with what has come: what costs much, when its turn comes."""
+        if self._state is State.HELLO:
+            hello = judge_hello(self._unread)
+            if hello is Hello.PARTIAL:
+                if not self._kept.weigh(len(self._unread), self.abort, waits=False):
+                    self.abort()
+                return
+            if hello is Hello.NONE:
+                self._raw.write(UNEXPECTED_MESSAGE)
+                self._fail("the client's first record is no hello that is taken")
+                return
+        if asks_for_signature(self._unread) and not self._handshakes.may_go_on():
+            self._waits_for_turn = True
+            self._regulate_reading()
+            if not self._kept.weigh(len(self._unread), self.abort, waits=True):
+                self.abort()
+                return
+            self._handshakes.later(self._shake_in_turn)
+        else:
+            self._shake_now()
+
+    def _shake_in_turn(self) -> None:
+        self._waits_for_turn = False
+        if self._state in _SHAKES and not self._raw.is_closing():
+            self._shake_now()
+            if not self._has_raw_eof:
+                self._regulate_reading()
+            elif self._state in _SHAKES:
+                self._raw.close()
+            elif not self._unread:
+                self._tell_eof()
+
+    def _shake_now(self) -> None:
+        self._kept.release()
+        if self._ssl is None:
+            context = self._handshakes.context()
+            self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._handshakes.begin(self)
+            self._move(State.SHAKING)
+        data, self._unread = self._unread, b""
+        at = 0
+        try:
+            while at < len(data):
+                piece = data[at : at + PIECE_BYTES]
+                at += len(piece)
+                self._incoming.write(piece)
+                self._shaken_bytes += len(piece)
+                if self._step():
+                    break
+                if self._shaken_bytes > HANDSHAKE_BYTES_MAX:
+                    self._fail(f"the client sends more than {HANDSHAKE_BYTES_MAX} bytes for it")
+                    return
+        except ssl.SSLError as error:
+            self._write_outgoing()  # the alert
+            self._fail(reason_of(error))
+            return
+        self._write_outgoing()
+        if self._state is _OPEN:
+            self._handshakes.end(self)
+            self._protocol.handshake_done()
+            self._decrypt(data[at:])
+
+    def _step(self) -> bool:
+        """Whether the handshake is done."""
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        self._move(_OPEN)
+        return True
+
+    def _fail(self, problem: str) -> None:
+        self._unread = b""
+        self._handshakes.end(self)
+        self._kept.release()
+        self._move(State.ENDED)
+        self._regulate_reading()
+        if not self._raw.is_closing():
+            self._raw.write_eof()
+        self._protocol.handshake_failed(problem)
+
+    def tick(self) -> None:
+        """One sweep of the listener later."""
+        self._kept.tick()
+
+    def displace(self) -> None:
+        """Too many handshakes are half done, and this one for longest."""
+        self._hub.counters.refused["connections"] += 1
+        reset_transport(self)
+
+    @property
+    def is_shaking(self) -> bool:
+        return self._state in _SHAKES
+
+    # --- reading
+
+    def _decrypt(self, data: bytes) -> None:
+        """Hands on what is in these bytes, or as much of it as a turn of the loop has time for."""
+        incoming, now_ns = self._incoming, self._hub.turns.now_ns
+        until_ns = 0
+        pieces: list[bytes] = []
+        at, is_ended, is_broken = 0, False, False
+        while True:
+            try:
+                with suppress(ssl.SSLWantReadError):
+                    while incoming.pending and not is_ended:
+                        piece = self._ssl.read(RECORD_BYTES_MAX)
+                        if piece:
+                            pieces.append(piece)
+                        else:
+                            is_ended = True
+            except ssl.SSLError:
+                is_broken = True
+            if at >= len(data) or is_ended or is_broken:
+                break
+            if at:
+                if until_ns == 0:
+                    until_ns = now_ns() + TIME_NS_MAX
+                elif now_ns() >= until_ns:
+                    break
+            incoming.write(data[at : at + PIECE_BYTES])
+            at += PIECE_BYTES
+        if at < len(data) and not is_ended and not is_broken:
+            self._unread = data[at:]
+            self._hub.turns.later(self._go_on)
+        if self._outgoing.pending and self._state is _OPEN:  # an alert, or a new key
+            self._write_outgoing()
+        if pieces:
+            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if is_broken:
+            self._hub.counters.refused["tls_failed"] += 1
+            self._break()
+        elif is_ended:
+            self._tell_eof()
+        elif self._unread:
+            self._regulate_reading()
+
+    def _go_on(self) -> None:
+        """Decrypts the rest of a read, in a later turn."""
+        if self._state not in (_OPEN, State.LOST) or self._is_paused:
+            if self._state is State.LOST:
+                self._lose(self._lost_with)
+            return
+        data, self._unread = self._unread, b""
+        self._decrypt(data)
+        if self._unread:
+            return
+        if self._state is State.LOST:
+            self._lose(self._lost_with)
+        elif self._has_raw_eof:
+            self._tell_eof()
+        else:
+            self._regulate_reading()
+
+    def _tell_eof(self) -> bool:
+        """The client sends no more. True: the connection stays open for what it is owed."""
+        if self._half_open is None and self._state is not State.CLOSED:
+            self._half_open = bool(self._protocol.eof_received())
+            if not self._half_open:
+                self.close()
+        return True
+
+    def _break(self) -> None:
+        """What comes is no TLS that can be read, or somebody has changed it on its way."""
+        if self._state is State.LOST:
+            self._unread = b""
+        elif self._state is _OPEN:
+            self._unread = b""
+            self._move(State.ENDED)
+            self._raw.close()
+
+    def _regulate_reading(self) -> None:
+        is_wanted = not (self._is_paused or self._waits_for_turn or self._unread)
+        if is_wanted is not self._is_raw_paused or self._raw.is_closing():
+            return
+        self._is_raw_paused = not is_wanted
+        if is_wanted:
+            self._raw.resume_reading()
+        else:
+            self._raw.pause_reading()
+
+    # --- the protocol's calls: a transport
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object":
+            return self._ssl
+        return self._raw.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def is_closing(self) -> bool:
+        return self._closes or self._state is State.CLOSED or bool(self._raw.is_closing())
+
+    def is_reading(self) -> bool:
+        return not self._is_paused
+
+    def pause_reading(self) -> None:
+        self._is_paused = True
+        self._regulate_reading()
+
+    def resume_reading(self) -> None:
+        self._is_paused = False
+        if self._unread and self._state is _OPEN:
+            self._hub.turns.later(self._go_on)
+        else:
+            self._regulate_reading()
+
+    def write(self, data: Any) -> None:
+        if self._state is not _OPEN or not data:
+            return
+        if self._unsent or len(data) > PIECE_BYTES:
+            self._unsent.append(memoryview(data))
+            self._unsent_bytes += len(data)
+            self._send()
+        else:
+            self._ssl.write(data)
+            self._raw.write(self._outgoing.read())
+
+    def get_write_buffer_size(self) -> int:
+        return int(self._raw.get_write_buffer_size()) + self._unsent_bytes
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        limits: tuple[int, int] = self._raw.get_write_buffer_limits()
+        return limits
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Tells the client that nothing more comes, by TLS and by TCP. What it sends is read, so
+        that its end is seen, and thrown away.
+        """
+        if self._state is _OPEN:
+            self._unread = b""
+            self._move(State.ENDING)
+            self._send()
+            self._regulate_reading()
+
+    def close(self) -> None:
+        """Nothing more is read; what was written is sent, then the connection ends."""
+        if self._closes or self._state is State.CLOSED:
+            return
+        self._closes = True
+        self._unread = b""
+        if self._state is _OPEN:
+            self._move(State.ENDING)
+            self._send()
+        elif self._state is not State.ENDING:
+            self._raw.close()
+
+    def abort(self) -> None:
+        """Ends at once."""
+        self._closes = True
+        self._unread = b""
+        self._raw.abort()
+
+    # --- writing
+
+    def _send(self) -> None:
+        """Encrypts what waits, as far as the socket takes it."""
+        while self._unsent and not self._is_full:
+            piece = self._unsent.popleft()
+            if len(piece) > PIECE_BYTES:
+                self._unsent.appendleft(piece[PIECE_BYTES:])
+                piece = piece[:PIECE_BYTES]
+            self._unsent_bytes -= len(piece)
+            self._ssl.write(piece)
+            self._raw.write(self._outgoing.read())
+        if self._state is State.ENDING and not self._unsent:
+            self._move(State.ENDED)
+            with suppress(ssl.SSLError):  # the client's own end is not there, nor waited for
+                self._ssl.unwrap()
+            self._write_outgoing()
+            if self._closes:
+                self._raw.close()
+            else:
+                self._raw.write_eof()
+
+    def _write_outgoing(self) -> None:
+        if self._outgoing.pending:
+            self._raw.write(self._outgoing.read())
+
+    # --- the end
+
+    def _move(self, state: State) -> None:
+        if state not in _MOVES[self._state]:
+            raise RuntimeError(f"a TLS connection cannot go from {self._state} to {state}")
+        self._state = state
+
+    def _lose(self, exc: Exception | None) -> None:
+        """Tells the protocol, and lets go of all."""
+        self._move(State.CLOSED)
+        self._handshakes.end(self)
+        self._kept.release()
+        self._unread = b""
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        protocol, self._protocol, self._ssl = self._protocol, None, None
+        protocol.connection_lost(exc)
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """What OpenSSL says, in lower-case words."""
+    return (error.reason or str(error)).replace("_", " ").lower()
