@@ -45,6 +45,11 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         "auth.principals_file": str(write(tmp_path / "principals.toml", FILE)),
         "listen.unix": str(tmp_path / "s.sock"),
         "listen.unix_mode": "0666",
+        "sandbox.streams": ["demo", "app-log", "other"],
+        "streams.app-log.lines": "raw",
+        "streams.app-log.socket": str(tmp_path / "app.sock"),
+        "streams.other.lines": "raw",
+        "streams.other.socket": str(tmp_path / "other.sock"),
     }
     with running(tmp_path, settings) as daemon:
         yield daemon
@@ -86,18 +91,29 @@ def test_boto3_with_a_key_writes_where_it_may(daemon: Daemon) -> None:
     names = ("unauthenticated", "forbidden")
     counted = [daemon.counted("kdaemon_records_rejected_total", reason=each) for each in names]
     assert counted == [2, 2]
-    assert daemon.metrics().streams == ["", "demo"]
+    assert set(daemon.metrics().streams) == {"", "demo", "app-log", "other"}, "listed, or allowed"
     status, said = send("POST", daemon.url, json.dumps({"StreamName": "demo"}))
     assert (status, json.loads(said)["__type"]) == (400, "MissingAuthenticationTokenException")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 @pytest.mark.parametrize("path", ["/v1/streams/{}/records", "/"])
-def test_curl_signs_as_it_is_told(daemon: Daemon, path: str) -> None:
+def test_curl_signs_as_it_is_told(daemon: Daemon, path: str, version: str) -> None:
     for stream, said in (("demo", "200"), ("app-1", "40"), ("other", "400")):
         data = '{"data":"x"}\n' if "v1" in path else ""
         data = data or json.dumps({"StreamName": stream, "Data": "eA==", "PartitionKey": "k"})
-        command = ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", "--data-binary", data]
+        command = [
+            "curl",
+            version,
+            "-s",
+            "-o",
+            os.devnull,
+            "-w",
+            "%{http_code}",
+            "--data-binary",
+            data,
+        ]
         command += ["--aws-sigv4", "aws:amz:eu-central-1:kinesis", "-u", f"{KEY_ID}:{SECRET}"]
         command += ["-H", "Content-Type: application/x-amz-json-1.1"]
         command += ["-H", "X-Amz-Target: Kinesis_20131202.PutRecord"]
@@ -188,6 +204,49 @@ def test_the_user_at_the_other_end_is_asked_of_the_kernel(daemon: Daemon, tmp_pa
     group = FILE.replace(f"users = [{os.geteuid()}]", f"groups = [{os.getegid()}]")
     write(tmp_path / "principals.toml", group)
     wait_for(lambda: refusal() is None or None, "his group")
+
+
+def test_what_is_asked_of_the_service_is_of_streams_that_one_may_write_to(daemon: Daemon) -> None:
+    kinesis = client(daemon)
+    assert len(kinesis.list_shards(StreamName="demo")["Shards"]) == 4
+    for ask in (
+        lambda: kinesis.list_shards(StreamName="other"),
+        lambda: kinesis.describe_stream_summary(
+            StreamARN="arn:aws:kinesis:us-east-1:000000000000:stream/other"
+        ),
+        kinesis.list_streams,
+        kinesis.describe_limits,
+    ):
+        with pytest.raises(ClientError, match=r"AccessDeniedException.*not authorized") as raised:
+            ask()
+        assert f"kinesis:{raised.value.operation_name} " in str(raised.value)
+
+
+def test_on_a_streams_own_socket_the_user_is_asked_too(daemon: Daemon, tmp_path: Path) -> None:
+    def write_lines(name: str) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(tmp_path / name))
+            sock.sendall(b"a line\n")
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(PATIENCE_S)
+            assert sock.recv(100) == b"", "nothing is answered there"
+
+    def rejected(reason: str) -> int:
+        return daemon.counted("kdaemon_records_rejected_total", reason=reason)
+
+    write_lines("app.sock")
+    wait_for(lambda: daemon.counted("kdaemon_records_received_total", stream="app-log") or None,
+             "the line")  # fmt: skip
+    assert rejected("unauthenticated") == rejected("forbidden") == 0
+    write_lines("other.sock")
+    wait_for(lambda: rejected("forbidden") or None, "the line of another stream")
+    write(tmp_path / "principals.toml", FILE.replace(f"[{os.geteuid()}]", "[]"))
+
+    def refused() -> int | None:
+        write_lines("app.sock")
+        return rejected("unauthenticated") or None
+
+    wait_for(refused, "the user to be struck off")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
