@@ -17,20 +17,37 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from tests.kit.daemon import environment
+from tests.kit.kcl import inner_records
 
 PROGRAMS = Path(__file__).parent / "programs"
 CALL_TIMEOUT_S = 120.0  # more than any client waits for one call here
 
 
+def _whole(data: bytes) -> list[str]:
+    return [data.decode()]
+
+
+def _aggregated(data: bytes) -> list[str]:
+    """As the KPL packs them."""
+    inner = inner_records(data)
+    return _whole(data) if inner is None else [each.data.decode() for each in inner]
+
+
+def _lines_of_json(data: bytes) -> list[str]:
+    """As async-kinesis packs them, on its defaults."""
+    return [str(json.loads(line)) for line in data.splitlines()]
+
+
 @dataclass(frozen=True)
 class Client:
-    """`built`: what must be there, beneath `PROGRAMS`. `is_tls`: speaks TLS only. `aggregates`: its
-    records are packed as the KPL packs them.
+    """`built`: what must be there, beneath `PROGRAMS`. `is_tls`: speaks TLS only. `texts_of`: the
+    texts that one record of it holds.
     """
 
     name: str
@@ -38,7 +55,7 @@ class Client:
     command: tuple[str, ...]
     built: str = ""
     is_tls: bool = False
-    aggregates: bool = False
+    texts_of: Callable[[bytes], list[str]] = _whole
 
     @property
     def is_built(self) -> bool:
@@ -72,9 +89,9 @@ CLIENTS = (
     Client("java-http", "java.net.http, unsigned (offers an upgrade)", _JAVA, _BUILT_JAVA),
     Client("go-v1", "Go SDK v1", _GO, "go/client"),
     Client("go-v2", "Go SDK v2", _GO, "go/client"),
-    Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, aggregates=True),
-    Client("aiokpl", "aiokpl", _PYTHON, aggregates=True),
-    Client("async-kinesis", "async-kinesis", _PYTHON),
+    Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, texts_of=_aggregated),
+    Client("aiokpl", "aiokpl", _PYTHON, texts_of=_aggregated),
+    Client("async-kinesis", "async-kinesis", _PYTHON, texts_of=_lines_of_json),
 )
 
 
@@ -124,10 +141,16 @@ class Program:
 
     def told(self) -> Told:
         """What came of the oldest call that was begun."""
+        told = self.told_within(CALL_TIMEOUT_S)
+        assert told is not None, f"{self.client.name} says nothing for {CALL_TIMEOUT_S} s"
+        return told
+
+    def told_within(self, timeout_s: float) -> Told | None:
+        """The same; None: it is still trying."""
         try:
-            line = self._answers.get(timeout=CALL_TIMEOUT_S)
+            line = self._answers.get(timeout=timeout_s)
         except queue.Empty:
-            return Told(error=f"nothing for {CALL_TIMEOUT_S:.0f} s")
+            return None
         if not line:
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace")
