@@ -443,7 +443,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._unsent.appendleft(piece[PIECE_BYTES:])
                 piece = piece[:PIECE_BYTES]
             self._unsent_bytes -= len(piece)
-            self._ssl.write(piece)
+            try:
+                self._ssl.write(piece)
+            except ssl.SSLError:  # what came was no TLS, and OpenSSL takes nothing more
+                self._unsent.clear()
+                self._unsent_bytes = 0
+                self._raw.close()
+                return
             self._raw.write(self._outgoing.read())
         if self._state is State.ENDING and not self._unsent:
             self._move(State.ENDED)

@@ -314,7 +314,7 @@ def test_whatever_comes_all_of_it_leaves_once_and_each_wake_up_is_to_come(
     lanes = make_lanes(lane_count, *rates)
     packer = make_packer(lanes, 8, linger_ns, aggregate)
     came = left = now_ns = 0
-    for turn in range(20_000):
+    for turn in range(100_000):  # of 10 ms at least: 480 records of 700 B at 500 B/s
         if turn < len(puts):
             count, size, has_key = puts[turn]
             came += count
