@@ -6,7 +6,6 @@ without a quota: its CPU for each user record, plain and aggregated, rounds inte
 Invariant: a figure is given only if the daemon counts every record that was offered as delivered.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench import report
+from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
 from bench.daemon import DaemonProcess, environment
 from bench.host import Cores, choose_cores, cpu_seconds, pinned
@@ -103,8 +102,8 @@ def _delivered(daemon: DaemonProcess) -> int:
     return round(sum(daemon.metrics()["kdaemon_records_delivered_total"].values()))
 
 
-def measure(rounds: int, share: int) -> list[str]:
-    """The section of RESULTS.md, as lines; prints each round as it comes."""
+def measure(rounds: int, share: int) -> str:
+    """The section of RESULTS.md; prints each round as it comes."""
     plain, _ = records_per_second(0)
     joined, throttled = records_per_second(AGGREGATE_BYTES)
     what = f"user records of {DATA_BYTES} B with keys of 12, one daemon, simulated"
@@ -140,27 +139,8 @@ def measure(rounds: int, share: int) -> list[str]:
         before, after = median(seen[way, False]), median(seen[way, True])
         ratio = after / before
         lines.append(f"| {way.title} | {before:.2f} us | {after:.2f} us | {ratio:.2f} |")
-    return lines
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.aggregation", description="What aggregation gives and costs."
-    )
-    parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
-    options = parser.parse_args()
-    try:
-        lines = measure(1 if options.quick else options.rounds, 10 if options.quick else 1)
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    if options.write:
-        report.write_section("\n".join(lines) + "\n")
-    return 0
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("aggregation", "What aggregation gives and costs.", measure))

@@ -7,14 +7,13 @@ machine is not the same from one to the next; the table has medians. Upstream th
 in both cases. A single round says little: on a busy machine its ratio is off by a quarter.
 """
 
-import argparse
-import os
 import sys
 from statistics import median
 
-from bench.compare import Scenario, Sink, measure_daemon, started_sink
-from bench.host import Cores, choose_cores, pinned
-from bench.report import Outcome, write_section
+from bench.command import run_beside_sink
+from bench.compare import Scenario, Sink, measure_daemon
+from bench.host import Cores
+from bench.report import Outcome
 
 SECTION = "## CBOR beside JSON (`python -m bench.encodings --write`)"
 TARGET_RATIO = 0.9  # of JSON's records per CPU-second
@@ -22,7 +21,6 @@ TARGET_RATIO = 0.9  # of JSON's records per CPU-second
 # Bytes of data -> records in a round; in flight at most 8 requests.
 SIZES = {100: 500_000, 200: 500_000, 1_000: 250_000, 10_000: 40_000}
 _BODIES_BYTES = 64 * 1024 * 1024  # of distinct bodies that are built
-_QUICK_SHARE = 10  # --quick carries a tenth, once
 
 Pair = tuple[Outcome, Outcome]
 
@@ -77,29 +75,6 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.encodings", description="What CBOR costs the daemon beside JSON."
-    )
-    parser.add_argument("--write", action="store_true", help="write it into bench/RESULTS.md")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    if not hasattr(os, "sched_setaffinity"):
-        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
-        return 2
-    rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
-    cores = choose_cores(os.sched_getaffinity(0))
-    with pinned(cores.load), started_sink(cores.sink) as sink:
-        table = run(rounds, share, sink, cores)
-    print(table)
-    if options.write:
-        write_section(f"{SECTION}\n\n{table}")
-    return 0
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    text = "What CBOR costs the daemon beside JSON."
+    sys.exit(run_beside_sink("encodings", text, run, rounds=5, heading=SECTION))

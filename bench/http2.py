@@ -5,13 +5,12 @@ rounds interleaved. The same requests, of the same size, over HTTP/1.1, over as 
 HTTP/2, and as streams of one connection.
 """
 
-import argparse
-import os
 import sys
 from statistics import median
 
-from bench.compare import Scenario, Sink, measure_daemon, started_sink
-from bench.host import Cores, choose_cores, pinned
+from bench.command import run_beside_sink
+from bench.compare import Scenario, Sink, measure_daemon
+from bench.host import Cores
 from bench.report import Outcome
 
 _BATCHES, _SINGLES = 250_000, 30_000  # records of a round
@@ -36,7 +35,6 @@ SCENARIOS = (
     *_scenarios("put_records", "PutRecords of 500", 8, _BATCHES),
     *_scenarios("put_record", "PutRecord", 64, _SINGLES),
 )
-_QUICK_SHARE = 10  # --quick carries a tenth, once
 
 
 def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
@@ -60,25 +58,5 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.http2", description="What HTTP/2 costs beside HTTP/1.1."
-    )
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    if not hasattr(os, "sched_setaffinity"):
-        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
-        return 2
-    rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
-    cores = choose_cores(os.sched_getaffinity(0))
-    with pinned(cores.load), started_sink(cores.sink) as sink:
-        print(run(rounds, share, sink, cores))
-    return 0
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_beside_sink("http2", "What HTTP/2 costs beside HTTP/1.1.", run))

@@ -6,7 +6,6 @@ are interleaved, a new daemon each; medians.
 Invariant: a figure is given only if the daemon counts every line that was sent as delivered.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import report
+from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
 from bench.daemon import DaemonProcess, environment
 from bench.host import Cores, choose_cores, cpu_seconds, pinned
@@ -63,8 +62,8 @@ def _delivered(daemon: DaemonProcess) -> int:
     return round(sum(daemon.metrics()["kdaemon_records_delivered_total"].values()))
 
 
-def measure(rounds: int, share: int) -> list[str]:
-    """The section of RESULTS.md, as lines; prints each round as it comes."""
+def measure(rounds: int, share: int) -> str:
+    """The section of RESULTS.md; prints each round as it comes."""
     cores = choose_cores(os.sched_getaffinity(0))
     seen: dict[Form, list[float]] = {form: [] for form in FORMS}
     with pinned(cores.load), started_sink(cores.sink) as sink:
@@ -84,27 +83,8 @@ def measure(rounds: int, share: int) -> list[str]:
     for form, figures in seen.items():
         us = median(figures)
         lines.append(f"| {form.title} | {1e6 / us:,.0f} | {us:.2f} |")
-    return lines
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.lines", description="What a line costs, by its form."
-    )
-    parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
-    options = parser.parse_args()
-    try:
-        lines = measure(1 if options.quick else options.rounds, 10 if options.quick else 1)
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    if options.write:
-        report.write_section("\n".join(lines) + "\n")
-    return 0
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("lines", "What a line costs, by its form.", measure))

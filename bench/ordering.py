@@ -7,14 +7,13 @@ medians. Rates under a shard's quota and a service's round trip are the simulati
 (`tests/sim/test_ordering_rates.py`): here the service is infinitely fast.
 """
 
-import argparse
-import os
 import sys
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench.compare import Scenario, Sink, measure_daemon, started_sink
-from bench.host import Cores, choose_cores, pinned
+from bench.command import run_beside_sink
+from bench.compare import Scenario, Sink, measure_daemon
+from bench.host import Cores
 from bench.report import Outcome
 
 KEY_COUNT = 10_000
@@ -38,7 +37,6 @@ SCENARIOS = (
         is_daemon=True,
     ),
 )
-_QUICK_SHARE = 10  # --quick carries a tenth, once
 
 
 @dataclass(slots=True)
@@ -84,25 +82,5 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.ordering", description="What order per key costs the daemon."
-    )
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    if not hasattr(os, "sched_setaffinity"):
-        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
-        return 2
-    rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
-    cores = choose_cores(os.sched_getaffinity(0))
-    with pinned(cores.load), started_sink(cores.sink) as sink:
-        print(run(rounds, share, sink, cores))
-    return 0
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_beside_sink("ordering", "What order per key costs the daemon.", run))
