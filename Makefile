@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
+# A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
+EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: run quick test lint types unit clients demo bench crash crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
@@ -14,7 +17,7 @@ run: $(VENV)/runtime
 
 # For the inner loop, under 20 s: the pure rooms, the wire and the doors.
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest -q $(wildcard $(QUICK))
+	$(BIN)/python -m pytest -q $(EACH_CORE) $(wildcard $(QUICK))
 
 # Everything that must hold before a change lands, once.
 test: lint types unit
@@ -27,9 +30,8 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 
-# A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 unit: $(VENV)/dev tests/contract/node_modules/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(EACH_CORE)
 
 # Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those
 # whose runtime is here (JDK and Maven, Go, npm). CLIENT, CASE: one of them only. WRITE=1: writes docs/clients.md.
