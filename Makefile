@@ -15,7 +15,7 @@ run: $(VENV)/runtime
 	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock \
 	  --set spool.directory=$(CURDIR)/$(VENV)/spool $(ARGS)
 
-# For the inner loop, under 20 s: the pure rooms, the wire and the doors.
+# For the inner loop, some 20 s: the pure rooms, the wire and the doors.
 quick: $(VENV)/dev
 	$(BIN)/python -m pytest -q $(EACH_CORE) $(wildcard $(QUICK))
 
