@@ -8,17 +8,14 @@ Invariant: a figure is given only if the daemon counts every record that was off
 
 import os
 import sys
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 
+from bench.carried import cpu_us
 from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess, environment
-from bench.host import Cores, choose_cores, cpu_seconds, pinned
+from bench.host import choose_cores, pinned
 from bench.records import DATA_BYTES, make_records
-from bench.worker import Worker
 from kdaemon.base.record import Record
 from tests.kit.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
 
@@ -78,28 +75,12 @@ def records_per_second(aggregate_bytes_max: int) -> tuple[float, float]:
     return (counters.delivered - delivered) / _MEASURED_S, part
 
 
-def cpu_us(way: Way, records: int, sink_port: int, cores: Cores, *, is_joined: bool) -> float:
-    """Microseconds of the daemon's CPU for each user record, in a daemon of its own."""
+def config_of(sink_port: int, *, is_joined: bool) -> str:
+    """Of a daemon in front of the sink, with aggregation or without."""
     config = daemon_config(sink_port)
     if is_joined:
         config = config.replace("[default]\n", '[default]\naggregation = "kpl"\n')
-    with (
-        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), config, cores=cores.under_test) as daemon,
-    ):
-        arguments = [argument.format(unix=daemon.socket_path) for argument in way.arguments]
-        with Worker(["bench.load", *arguments], cores.load, environment()) as load:
-            load.run(records // 10)
-            before, cpu_before = _delivered(daemon), cpu_seconds(daemon.pid)
-            result = load.run(records).result
-            cpu_s = cpu_seconds(daemon.pid) - cpu_before
-        if result["failed"] or _delivered(daemon) - before != result["records"]:
-            raise RuntimeError(f"{way.title}: not every record was delivered; no figure is given")
-        return cpu_s / int(result["records"]) * 1e6
-
-
-def _delivered(daemon: DaemonProcess) -> int:
-    return round(sum(daemon.metrics()["kdaemon_records_delivered_total"].values()))
+    return config
 
 
 def measure(rounds: int, share: int) -> str:
@@ -131,7 +112,9 @@ def measure(rounds: int, share: int) -> str:
     with pinned(cores.load), started_sink(cores.sink) as sink:
         for _ in range(rounds):
             for (way, is_joined), figures in seen.items():
-                figure = cpu_us(way, way.records // share, sink.port, cores, is_joined=is_joined)
+                config = config_of(sink.port, is_joined=is_joined)
+                records = way.records // share
+                figure = cpu_us(way.title, config, way.arguments, records, cores)
                 figures.append(figure)
                 name = "aggregated" if is_joined else "plain"
                 print(f"{way.title}, {name}: {figure:.2f} us a record", flush=True)

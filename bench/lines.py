@@ -8,20 +8,18 @@ Invariant: a figure is given only if the daemon counts every line that was sent 
 
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
+from bench.carried import cpu_us
 from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess, environment
-from bench.host import Cores, choose_cores, cpu_seconds, pinned
+from bench.host import choose_cores, pinned
 from bench.records import DATA_BYTES
-from bench.worker import Worker
 
 _TITLE = "## Lines"
 _RECORDS = 600_000  # carried in one round
+_LOAD = ("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "8000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +38,6 @@ FORMS = (
 )
 
 
-def cpu_us(form: Form, records: int, sink_port: int, cores: Cores) -> float:
-    """Microseconds of the daemon's CPU for each line, in a daemon of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), daemon_config(sink_port), cores=cores.under_test) as daemon,
-    ):
-        arguments = ["ndjson", "--unix", daemon.socket_path, "--connections", "4"]
-        arguments += ["--window", "8000", "--lines", form.lines]
-        with Worker(["bench.load", *arguments], cores.load, environment()) as load:
-            load.run(records // 10)
-            before, cpu_before = _delivered(daemon), cpu_seconds(daemon.pid)
-            result = load.run(records).result
-            cpu_s = cpu_seconds(daemon.pid) - cpu_before
-        if result["failed"] or _delivered(daemon) - before != result["records"]:
-            raise RuntimeError(f"{form.title}: not every line was delivered; no figure is given")
-        return cpu_s / int(result["records"]) * 1e6
-
-
-def _delivered(daemon: DaemonProcess) -> int:
-    return round(sum(daemon.metrics()["kdaemon_records_delivered_total"].values()))
-
-
 def measure(rounds: int, share: int) -> str:
     """The section of RESULTS.md; prints each round as it comes."""
     cores = choose_cores(os.sched_getaffinity(0))
@@ -69,7 +45,8 @@ def measure(rounds: int, share: int) -> str:
     with pinned(cores.load), started_sink(cores.sink) as sink:
         for _ in range(rounds):
             for form, figures in seen.items():
-                figures.append(cpu_us(form, _RECORDS // share, sink.port, cores))
+                config, arguments = daemon_config(sink.port), (*_LOAD, "--lines", form.lines)
+                figures.append(cpu_us(form.title, config, arguments, _RECORDS // share, cores))
                 print(f"{form.title}: {figures[-1]:.2f} us a line", flush=True)
     lines = [
         _TITLE,
