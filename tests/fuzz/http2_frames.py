@@ -7,7 +7,6 @@ of ours that the library's client cannot read, a budget or a place that leaks.
 """
 
 import asyncio
-import itertools
 import random
 import struct
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.opening import Opening
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
+from tests.fuzz.cuts import cut
 from tests.kit.doors import FakeTransport
 
 TEST_INPUTS = 1_500  # each goes through the library three times
@@ -224,16 +224,9 @@ def check(reads: list[bytes]) -> Heard:
 
 
 def one_input(data: bytes) -> None:
-    """The first byte says how many cuts there are, and two bytes each where."""
-    cut_count = data[0] % 8 if data else 0
-    places, sent = data[1 : 1 + 2 * cut_count], data[1 + 2 * cut_count :]
-    cuts = sorted(
-        int.from_bytes(places[at : at + 2], "big") % (len(sent) + 1)
-        for at in range(0, len(places) - 1, 2)
-    )
-    edges = [0, *cuts, len(sent)]
-    reads = [sent[a:b] for a, b in itertools.pairwise(edges)]
-    both = check([read for read in reads if read]), check([sent] if sent else [])
+    """Cut or whole: see `cuts.cut`."""
+    sent, reads = cut(data)
+    both = check(reads), check([sent] if sent else [])
     less, more = sorted(both, key=lambda heard: len(heard.requests))
     # What comes for a stream that has ended is worse once its answer has left.
     assert less.is_broken or less.requests == more.requests, "where reads are cut changes it"

@@ -7,7 +7,6 @@ a budget or a place that leaks.
 """
 
 import asyncio
-import itertools
 from dataclasses import dataclass, field
 
 import h11
@@ -16,6 +15,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
+from tests.fuzz.cuts import cut
 from tests.kit.doors import FakeTransport
 
 LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
@@ -141,14 +141,7 @@ def check(reads: list[bytes]) -> Heard:
 
 
 def one_input(data: bytes) -> None:
-    """The first byte says how many cuts there are, and two bytes each where."""
-    cut_count = data[0] % 8 if data else 0
-    places, sent = data[1 : 1 + 2 * cut_count], data[1 + 2 * cut_count :]
-    cuts = sorted(
-        int.from_bytes(places[at : at + 2], "big") % (len(sent) + 1)
-        for at in range(0, len(places) - 1, 2)
-    )
-    edges = [0, *cuts, len(sent)]
-    reads = [sent[a:b] for a, b in itertools.pairwise(edges)]
-    cut = check([read for read in reads if read])
-    assert cut == check([sent] if sent else []), "where reads are cut changes what is heard"
+    """Cut or whole: see `cuts.cut`."""
+    sent, reads = cut(data)
+    whole = check([sent] if sent else [])
+    assert check(reads) == whole, "where reads are cut changes what is heard"
