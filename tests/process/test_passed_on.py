@@ -119,17 +119,23 @@ def test_pages_of_a_list_follow_each_other(daemon: Daemon) -> None:
     assert [shard["ShardId"][-1] for shard in first["Shards"] + second["Shards"]] == list("0123")
 
 
-def test_boto3_lists_writes_and_reads_at_one_place(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    kinesis = boto3.client(
+def client_of(daemon: Daemon, config: Config | None = None) -> Any:
+    """boto3 as its documentation has it."""
+    return boto3.client(
         "kinesis",
         endpoint_url=daemon.url,
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",
+        config=config,
     )
+
+
+def test_boto3_lists_writes_and_reads_at_one_place(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    kinesis = client_of(daemon)
     try:
         names = [
             name
@@ -304,14 +310,8 @@ def test_a_service_that_is_away_is_an_error_that_sdks_try_again(
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with running(tmp_path, service="http://127.0.0.1:1") as daemon:
-        kinesis = boto3.client(
-            "kinesis",
-            endpoint_url=daemon.url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(retries={"mode": "standard", "total_max_attempts": 2}),
-        )
+        twice = Config(retries={"mode": "standard", "total_max_attempts": 2})
+        kinesis = client_of(daemon, twice)
         try:
             with pytest.raises(ClientError) as caught:
                 kinesis.describe_stream(StreamName="demo")
