@@ -456,13 +456,14 @@ class NdjsonSession(asyncio.Protocol):
         `refused`: by the door; None: the line is no setup.
         """
         is_forbidden = refused is not None and refused.reason is RejectReason.FORBIDDEN
-        if refused is not None and is_forbidden:
-            self._door.refuse(None, refused, self._buffer.line_count, 0)
+        forbidden = refused if is_forbidden else None
+        if forbidden is not None:
+            self._door.refuse(None, forbidden, self._buffer.line_count, 0)
         else:
             self._door.refuse_unread(None, self._buffer.line_count)
         self._buffer.clear()
         rejected = Rejected(self._next_line, code, message)
-        self._end_with(rejected, len(line), refused if is_forbidden else None)
+        self._end_with(rejected, len(line), forbidden)
         return True
 
     def _submit_held(self) -> bool:

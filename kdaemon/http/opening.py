@@ -131,15 +131,11 @@ class Opening(asyncio.Protocol):
         elif PREFACE.startswith(held[:PREFACE_BYTES]):
             self._speak_http_2(held)
         elif lines is None:
-            if held[0] == HANDSHAKE:
-                self._tell_tls_unexpected()
-            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+            self._speak_http_1(held)
         elif before > UNDECIDED_BYTES_MAX:
             problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
         elif self._is_http(held):
-            if held[0] == HANDSHAKE:
-                self._tell_tls_unexpected()
-            self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+            self._speak_http_1(held)
         elif first == b"{":
             self._speak_lines(lines, held, before)
         elif not first or _BYTE_ORDER_MARK.startswith(held):
@@ -165,6 +161,12 @@ class Opening(asyncio.Protocol):
         first = data[_match_end(_EMPTY_LINES, data) :][:1]
         known = TOKEN if self._hub.gate.checks_browsers else UPPER
         return bool(first) and (first[0] in known or data[0] == HANDSHAKE)
+
+    def _speak_http_1(self, held: bytes) -> None:
+        """Where it is a TLS hello that came, HTTP/1.1 says what this port speaks."""
+        if held[0] == HANDSHAKE:
+            self._tell_tls_unexpected()
+        self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
 
     def _speak_http_2(self, held: bytes) -> None:
         """What came begins as the preface does, or is all of it."""
