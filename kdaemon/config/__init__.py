@@ -12,7 +12,9 @@ from kdaemon.config.settings import (
     SendConfig,
     SpoolConfig,
     StreamConfig,
+    UpstreamConfig,
     resolve_unix_path,
+    upstream_of_arn,
     user_runtime_problem,
 )
 from kdaemon.config.values import Address
@@ -28,6 +30,8 @@ __all__ = [
     "SendConfig",
     "SpoolConfig",
     "StreamConfig",
+    "UpstreamConfig",
     "resolve_unix_path",
+    "upstream_of_arn",
     "user_runtime_problem",
 ]

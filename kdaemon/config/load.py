@@ -192,7 +192,22 @@ class _Loader:
             name: self._build_stream(name, path, config.default, config)
             for name, path in self.listed.items()
         }
-        return replace(config, streams=MappingProxyType(streams))
+        others = {
+            name: self._default_at(name, config.default)
+            for name in config.upstream_names
+            if name != config.default.upstream
+        }
+        return replace(config, streams=MappingProxyType(streams), defaults=MappingProxyType(others))
+
+    def _default_at(self, upstream: str, default: StreamConfig) -> StreamConfig:
+        """[default] for streams of an upstream that it does not name: nobody wrote that these are
+        to be aggregated where they cannot be.
+        """
+        service = self._service_of(upstream)
+        default = replace(self._as_its_service(default, service), upstream=upstream)
+        sizes: dict[str, Any] = _sizes({}, self.values, default)
+        default = replace(default, **sizes)
+        return default if service.can_aggregate else replace(default, aggregation="none")
 
     def _build_upstream(self, name: str, send: SendConfig) -> UpstreamConfig:
         """Times and rates are those of [send] where nobody gave others; but how long the service

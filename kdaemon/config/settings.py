@@ -386,6 +386,8 @@ class Config(ReachConfig):
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     default: StreamConfig = field(default_factory=StreamConfig)
+    # By the name of the upstream: `default` as it is for streams of another upstream's service.
+    defaults: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -400,6 +402,12 @@ class Config(ReachConfig):
             return self.upstreams[name]
         reach = {key.name: getattr(self, key.name) for key in fields(ReachConfig)}
         return UpstreamConfig(**reach, **asdict(self.send))
+
+    def default_of(self, upstream: str) -> StreamConfig:
+        """The settings of a stream of this upstream that is not listed."""
+        if upstream == self.default.upstream:
+            return self.default
+        return self.defaults[upstream]
 
     def listed_of(self, upstream: str) -> Mapping[str, StreamConfig]:
         """The listed streams of one upstream, by what clients call them."""

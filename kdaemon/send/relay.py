@@ -215,6 +215,10 @@ class Relay:
     def allows(self, operation: OtherOperation) -> bool:
         return operation.name in self._lanes
 
+    def knows(self, token: str) -> bool:
+        """Whether an answer that went through here gave it, not long ago."""
+        return self._trails.find(token) is not None
+
     def counters_of(self, operation: OtherOperation) -> OperationCounters:
         lane = self._lanes.get(operation.name)
         return self.others if lane is None else lane.counters
