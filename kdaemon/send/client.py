@@ -142,8 +142,6 @@ class ServiceClient:
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
         """
-        if settings.is_anonymous and not settings.endpoint_url:
-            raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
         http = aiohttp.ClientSession(
             connector=Connector(limit=settings.connections_max, keepalive_timeout=KEEPALIVE_S),

@@ -1,8 +1,23 @@
-"""What a client of the service is told: where, how, and for how long to call. Values only."""
+"""What a client of the service is told: where, as whom, how, and for how long to call. Values only.
 
+Must not know the environment, files or the AWS libraries: None leaves a matter to them.
+Invariant: settings that contradict each other make no value (`ValueError`, by the field's name).
+"""
+
+import re
 from dataclasses import dataclass
+from typing import Final
 
+from kdaemon.base.endpoint import endpoint_problem, proxy_problem
 from kdaemon.base.service import AWS, Service
+
+ACCOUNT_ID_MODES: Final = ("preferred", "disabled", "required")  # botocore 1.43.117, 2026-11-28
+ROLE_DURATION_S_MIN: Final = 900  # AssumeRole's DurationSeconds, STS's model; 2026-11-28
+ROLE_DURATION_S_MAX: Final = 43_200  # the same; the role's own limit may be lower
+ROLE_FORM: Final = "arn:aws:iam::ACCOUNT:role/NAME"
+_is_role: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]{1,1600}").fullmatch
+_is_session_name: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}").fullmatch  # STS's model
+_is_external_id: Final = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}").fullmatch  # the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +29,14 @@ class ClientSettings:
     request; `call_timeout_s` one call with all that belongs to it. `connections_max`: at least the
     calls that may be in flight. `is_anonymous` (the sandbox; needs `endpoint_url`): a fixed key,
     no AWS environment, no proxy. `account_id`: of the credentials, where they do not tell it.
+
+    `name`: the upstream's, for texts; nothing is said of "default". `role_arn`: a role to assume
+    with the credentials that are found; `role_external_id`, `role_session_name` (None: made of the
+    host's name) and `role_duration_s` go to STS with it. `use_fips`, `use_dualstack`: other
+    addresses of AWS. `account_id_endpoint_mode`: whether the host has the account in its name.
+    `proxy_url`: for all calls; "": none. `iam_token_file`, `iam_token_url`: where Yandex's IAM
+    token is found, which stands in place of a signature. `ca_bundle`: a file of certificates, and
+    no others are trusted.
     """
 
     service: Service = AWS
@@ -26,3 +49,96 @@ class ClientSettings:
     call_timeout_s: float = 15.0
     connections_max: int = 64
     is_anonymous: bool = False
+    name: str = "default"
+    role_arn: str | None = None
+    role_external_id: str | None = None
+    role_session_name: str | None = None
+    role_duration_s: int = 3600
+    use_fips: bool | None = None
+    use_dualstack: bool | None = None
+    account_id_endpoint_mode: str | None = None
+    proxy_url: str | None = None
+    iam_token_file: str | None = None
+    iam_token_url: str | None = None
+    ca_bundle: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for the first problem. No secret is in its text."""
+        problem = next(iter(self.problems()), None)
+        if problem is not None:
+            raise ValueError(" ".join(problem))
+
+    @property
+    def has_iam_token(self) -> bool:
+        """Whether a token stands in place of keys and signatures."""
+        return self.iam_token_file is not None or self.iam_token_url is not None
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What contradicts what, or cannot be: the field, and what is wrong with that field."""
+        found = [*self._place_problems(), *self._role_problems(), *self._token_problems()]
+        if self.is_anonymous and not self.endpoint_url:
+            found.append(("is_anonymous", "needs an endpoint_url"))
+        if self.proxy_url and (wrong := proxy_problem(self.proxy_url)) is not None:
+            found.append(("proxy_url", wrong))
+        return found
+
+    def _place_problems(self) -> list[tuple[str, str]]:
+        found = [
+            (field, f"{words}; `endpoint_url` names the host already: set one of the two")
+            for field, words, is_set in (
+                ("use_fips", "chooses AWS's FIPS endpoint", self.use_fips),
+                ("use_dualstack", "chooses AWS's dual-stack endpoint", self.use_dualstack),
+            )
+            if is_set and self.endpoint_url
+        ]
+        found += [
+            (field, f"is for AWS: {self.service.title} has no such addresses")
+            for field in ("use_fips", "use_dualstack", "account_id_endpoint_mode")
+            if getattr(self, field) and not self.service.has_arns
+        ]
+        mode = self.account_id_endpoint_mode
+        if mode is not None and mode not in ACCOUNT_ID_MODES:
+            known = ", ".join(f'"{each}"' for each in ACCOUNT_ID_MODES)
+            found.append(("account_id_endpoint_mode", f"is none of {known}"))
+        return found
+
+    def _role_problems(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        if self.role_arn is None:
+            found += [
+                (field, "is said of a role: set `role_arn`, or take this away")
+                for field in ("role_external_id", "role_session_name")
+                if getattr(self, field) is not None
+            ]
+            return found
+        if not self.service.has_arns:
+            found.append(("role_arn", f"is for AWS: {self.service.title} has no roles to assume"))
+        if not _is_role(self.role_arn):
+            found.append(("role_arn", f"is no role's ARN; expected {ROLE_FORM}"))
+        for field, is_right, expected in (
+            ("role_external_id", _is_external_id, "2 to 1224 letters, digits and _+=,.@:/-"),
+            ("role_session_name", _is_session_name, "2 to 64 letters, digits and _+=,.@-"),
+        ):
+            value = getattr(self, field)
+            if value is not None and not is_right(value):
+                found.append((field, f"is not as STS takes it; expected {expected}"))
+        if not ROLE_DURATION_S_MIN <= self.role_duration_s <= ROLE_DURATION_S_MAX:
+            limits = f"{ROLE_DURATION_S_MIN} to {ROLE_DURATION_S_MAX}"
+            found.append(("role_duration_s", f"is not as STS takes it; expected {limits} seconds"))
+        return found
+
+    def _token_problems(self) -> list[tuple[str, str]]:
+        found = [
+            (field, f"is for Yandex: {self.service.title} takes no IAM token")
+            for field in ("iam_token_file", "iam_token_url")
+            if getattr(self, field) is not None and self.service.has_arns
+        ]
+        if self.iam_token_file is not None and self.iam_token_url is not None:
+            found.append(("iam_token_url", "and `iam_token_file` are both set: keep one of them"))
+        if self.iam_token_file == "":
+            found.append(("iam_token_file", "is empty; expected the path of a file"))
+        url = self.iam_token_url
+        wrong = None if url is None else endpoint_problem(url)
+        if wrong is not None:
+            found.append(("iam_token_url", wrong))
+        return found
