@@ -20,12 +20,15 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import full_path
 from kdaemon.config import (
     Config,
+    ReachConfig,
     SandboxConfig,
     UpstreamConfig,
     resolve_unix_path,
@@ -94,6 +97,13 @@ ADMIN_LIMITS = HttpLimits(
     connections_max=64,
     pipeline_max=2,  # a page may have megabytes: who asks without reading gets no pile of them
 )
+SANDBOX_REGION = "us-east-1"  # where none is configured; ours: any would do, nothing checks it
+BESIDE_SANDBOX: dict[str, Any] = {
+    **dict.fromkeys(("profile", "role_arn", "role_external_id", "role_session_name"), ""),
+    **dict.fromkeys(("iam_token_file", "iam_token_url", "ca_file"), ""),
+    **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
+}
+"""Settings that lead to a service, where an embedded one stands in its place."""
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
@@ -217,33 +227,44 @@ class Daemon:
 
     async def _start_sandbox(self) -> Config:
         """A sandbox for each upstream, and the configuration that leads to them. That of the
-        default one is at `sandbox.listen`, the others at free ports of the same address.
+        default one is at `sandbox.listen`, the others at free ports of the same address, where the
+        streams that are listed for them are made, too.
         """
-        config, address = self._config, self._config.sandbox.address
-        endpoint = await self._open_sandbox(config.sandbox, "sandbox")
-        region = config.region or "us-east-1"
+        config, sandbox = self._config, self._config.sandbox
+        endpoint = await self._open_sandbox(sandbox, "sandbox", config)
         upstreams = {}
         for name, upstream in config.upstreams.items():
+            database = urlsplit(upstream.endpoint_url).path  # of Yandex
+            listed = [each.upstream_name or each.name for each in config.listed_of(name).values()]
+            streams = (*sandbox.streams, *listed)
+            if not upstream.traits.has_arns:
+                streams = tuple(full_path(each, database) for each in streams)
             own = replace(
-                config.sandbox, listen=host_port(address.host, 0), flavour=upstream.service
+                sandbox,
+                listen=host_port(sandbox.address.host, 0),
+                flavour=upstream.service,
+                streams=streams,
             )
-            url = await self._open_sandbox(own, f"sandbox of upstreams.{name}")
-            upstreams[name] = replace(upstream, endpoint_url=url)
+            region = upstream.region or upstream.traits.region or SANDBOX_REGION
+            url = await self._open_sandbox(own, f"sandbox of upstreams.{name}", upstream) + database
+            upstreams[name] = replace(upstream, endpoint_url=url, region=region, **BESIDE_SANDBOX)
         return replace(
             config,
             endpoint_url=endpoint,
-            service=config.sandbox.flavour,
-            region=region,
+            service=sandbox.flavour,
+            region=config.region or SANDBOX_REGION,
             upstreams=upstreams,
+            **BESIDE_SANDBOX,
         )
 
-    async def _open_sandbox(self, settings: SandboxConfig, name: str) -> str:
-        """One service, embedded; its address."""
+    async def _open_sandbox(self, settings: SandboxConfig, name: str, reach: ReachConfig) -> str:
+        """One service, embedded; its address. `reach`: whose account and region it has."""
         from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
 
-        address = settings.address
+        address, hosts = settings.address, self._config.listen.hosts
+        region = reach.region or reach.traits.region or SANDBOX_REGION
         try:
-            sandbox = await open_sandbox(settings, self._config.listen.hosts)
+            sandbox = await open_sandbox(settings, hosts, account=reach.account, region=region)
         except OSError as error:
             raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
@@ -586,6 +607,7 @@ def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.u
 def _client_settings(
     config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
 ) -> ClientSettings:
+    is_on = {"auto": None, "on": True, "off": False}
     return ClientSettings(
         connections_max=_pool_size(config, upstream),
         service=upstream.traits,
@@ -597,7 +619,22 @@ def _client_settings(
         read_timeout_s=upstream.read_timeout_ms / 1000,
         call_timeout_s=upstream.call_timeout_ms / 1000,
         is_anonymous=is_anonymous,
+        name=upstream.name,
+        role_arn=upstream.role_arn or None,
+        role_external_id=upstream.role_external_id or None,
+        role_session_name=upstream.role_session_name or None,
+        use_fips=is_on[upstream.fips],
+        use_dualstack=is_on[upstream.dual_stack],
+        account_id_endpoint_mode=_unless_auto(upstream.account_endpoints),
+        proxy_url=_unless_auto(upstream.proxy_url),
+        iam_token_file=upstream.iam_token_file or None,
+        iam_token_url=upstream.iam_token_url or None,
+        ca_bundle=upstream.ca_file or None,
     )
+
+
+def _unless_auto(text: str) -> str | None:
+    return None if text == "auto" else text
 
 
 def _log_listening(name: str, where: str) -> None:

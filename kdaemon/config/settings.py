@@ -31,6 +31,7 @@ from kdaemon.config.values import (
     CallRate,
     CallRecords,
     Directory,
+    ExternalId,
     FieldPath,
     FileMode,
     FilePath,
@@ -97,7 +98,7 @@ class ReachConfig:
     # A role that is assumed with these credentials (AWS STS), the external id that it asks for, and
     # the name under which it is assumed; "": none, none, one with the host's name.
     role_arn: RoleArn = ""
-    role_external_id: Text = ""
+    role_external_id: ExternalId = ""
     role_session_name: SessionName = ""
     # Endpoints of AWS that are FIPS 140 validated, that also have IPv6 addresses, and that have the
     # account in their name ("preferred" where it is known, "required"). "auto": as the AWS
@@ -118,6 +119,11 @@ class ReachConfig:
     def traits(self) -> Service:
         """All that differs between the services, of this one."""
         return SERVICES[self.service]
+
+    @property
+    def has_token(self) -> bool:
+        """Whether an IAM token stands in the place of keys."""
+        return bool(self.iam_token_file or self.iam_token_url)
 
     @property
     def home_region(self) -> str:

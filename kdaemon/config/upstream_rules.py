@@ -85,7 +85,7 @@ def _one(upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
             (at("iam_token_file"), at("iam_token_url")),
             "and iam_token_url are both set, and one token is used: leave one of them out",
         )
-    if upstream.profile and (upstream.iam_token_file or upstream.iam_token_url):
+    if upstream.profile and upstream.has_token:
         yield Clash(
             (at("profile"), at("iam_token_file"), at("iam_token_url")),
             "tells keys, and an IAM token stands in their place: leave one of them out",

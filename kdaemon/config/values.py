@@ -186,6 +186,10 @@ SessionName = Annotated[  # as STS takes it: AssumeRole, RoleSessionName; botoco
     str,
     Meta(pattern=r"^([\w+=,.@-]{2,64})?$", description='2-64 letters, digits and +=,.@-, or ""'),
 ]
+ExternalId = Annotated[  # the same: AssumeRole, ExternalId
+    str,
+    Meta(pattern=r"^([\w+=,.@:/-]{2,1224})?$", description="2-1224 letters, digits and _+=,.@:/-"),
+]
 ProxyUrl = Annotated[str, Meta(description='"auto", "" or a URL'), Check(check_proxy)]
 Switch = Annotated[Literal["auto", "on", "off"], _words("auto", "on", "off")]
 AccountEndpoints = Annotated[

@@ -23,7 +23,7 @@ from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
-from kdaemon.base.memory import ByteBudget
+from kdaemon.base.memory import ByteBudget, RestBudget
 from kdaemon.base.names import Qualified, arn_of, parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.base.refused import Refused
@@ -42,6 +42,10 @@ SPELLINGS_MAX = 10_000
 2026-11-28: a spelling is at most 2 KiB, and few streams have more than two."""
 
 OPENED_A_STEP = 20  # listed streams: 2 ms; ours, 2026-11-28
+
+UPSTREAM_TIMES = 3
+"""Of several upstreams, one may hold so many times the memory that is left. Ours, 2026-11-28: as a
+stream of the others."""
 
 UNLISTED_PART = 2  # unlisted streams may hold one part in so many of the memory, if any are listed
 
@@ -74,20 +78,20 @@ class Streams:
         self.routes |= {each.arn: each.arn for each in config.streams.values() if each.arn}
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
         self.door = StreamCounters()  # records refused before their stream was known
-        self.upstreams = Upstreams(
-            config, {name: self._upstream(name, reach) for name, reach in reaches.items()}
-        )
-
-    def _upstream(self, name: str, reach: Reach) -> Upstream:
-        config = self._config
         part = UNLISTED_PART if config.streams else 1
-        return Upstream(
-            config.upstream(name),
-            list(config.listed_of(name).values()),
-            reach,
-            Budgets(self.memory, ByteBudget(self.memory.bytes_max // part, self.memory)),
-            self._by_spelling.clear,
-            may_assume=config.accept_unlisted,
+        unlisted = ByteBudget(memory.bytes_max // part, memory)
+
+        def opened(name: str, reach: Reach) -> Upstream:
+            budgets = Budgets(memory, unlisted)
+            if config.upstreams:  # one that is down leaves memory to the others
+                budgets = Budgets(*(RestBudget(each, UPSTREAM_TIMES) for each in budgets))
+            listed = list(config.listed_of(name).values())
+            forget, may_assume = self._by_spelling.clear, config.accept_unlisted
+            of = config.upstream(name)
+            return Upstream(of, listed, reach, budgets, forget, may_assume=may_assume)
+
+        self.upstreams = Upstreams(
+            config, {name: opened(name, reach) for name, reach in reaches.items()}
         )
 
     def find(self, spelling: str) -> Stream | Refused:

@@ -73,13 +73,13 @@ class Upstream:
 
     @property
     def account(self) -> str:
-        """Its own, as far as it is known; "": it is not."""
-        return self.identities.account
+        """Its own, as far as it is known; empty: it is not, or its service has none."""
+        return self.identities.account if self.service.has_arns else ""
 
     @property
     def region(self) -> str:
         """The same."""
-        return self.identities.region
+        return self.identities.region or self.service.region or ""
 
     def twin(self, arn: Arn) -> Identity | None:
         """The stream in whose line a request by this ARN has to stand: it is asked now whether that
