@@ -434,6 +434,8 @@ def _read_flags(flags: Sequence[tuple[str, str]], loader: _Loader) -> Iterator[S
 def _hint(path: Path) -> str:
     """What the writer of an unknown key may have meant."""
     name = path[-1]
+    if name in OF_ONE_STREAM and path[0] != "upstreams":
+        return f"{OF_ONE_STREAM[name]} belongs to one stream, in [streams.NAME]"
     if len(path) == 1 and (near := _near(name, [*TABLES, *NAMED_TABLES, *_names(KEYS, 1)])):
         return f'did you mean "{near}"?'
     named = NAMED_TABLES.get(path[0], {}) if len(path) == 3 else {}
@@ -445,8 +447,6 @@ def _hint(path: Path) -> str:
     elsewhere = [_dotted(key) for key in KEYS if key[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    if name in OF_ONE_STREAM:
-        return f"{OF_ONE_STREAM[name]} belongs to one stream, in [streams.NAME]"
     known = list(named) or table or [*_names(KEYS, 1), *sorted(TABLES)]
     return f"known here: {', '.join(known)}"
 

@@ -94,10 +94,11 @@ class Upstreams:
             return ()
         found = []
         for name in identities.names(place.name, is_certain=is_certain):
-            is_plain = parse_arn(name) is not None or self._is_plain(name, upstream)
+            is_arn = parse_arn(name) is not None
+            is_plain = is_arn or self._is_plain(name, upstream)
             if is_plain:
                 found.append(name)
-            if not is_plain or upstream.name != DEFAULT_UPSTREAM:
+            if not is_arn and not (is_plain and upstream.name == DEFAULT_UPSTREAM):
                 found.append(f"@{upstream.name}/{name}")
         listed = identities.listed(meant)
         if listed is not None:
@@ -121,15 +122,19 @@ class Upstreams:
             return Refused(RejectReason.UNLISTED, code, text, is_permanent=True)
         return Place(upstream, arn.text)
 
-    def _of_path(self, spelling: str) -> Upstream:
-        path = full_path(spelling, "")
+    def _of_path(self, path: str) -> Upstream:
+        """A path from the root names the database; another one is below that of its upstream."""
         for database, upstream in self._databases.items():
-            if path.startswith(database):
+            if full_path(path, "").startswith(database):
                 return upstream
         if not self._default.service.has_arns:
             return self._default
-        others = [each for each in self if not each.service.has_arns]
-        return others[0] if len(others) == 1 else self._default
+        have_none = [
+            each
+            for each in self
+            if not each.service.has_arns and each not in self._databases.values()
+        ]
+        return have_none[0] if len(have_none) == 1 else self._default
 
 
 def _config_of(upstream: Upstream) -> UpstreamConfig:
