@@ -1,7 +1,8 @@
 """Where a token leads that an answer gave: the next page of a list, the next records of a shard.
 
 Such a request names no stream, and belongs where the one before it went: to the same upstream, and
-to the region and host of the stream's ARN. Knows the members that hold tokens; must not know which operation takes which.
+to the region and host of the stream's ARN. Knows the members that hold tokens; must not know which
+operation takes which.
 Invariant: TRAILS_MAX tokens are known, each as a digest and an ARN of at most 250 characters; then
 the oldest is forgotten, and goes where requests go that name no stream.
 Where it sits: `relay.py` notes answers here, and asks for each request that names no ARN; the door
