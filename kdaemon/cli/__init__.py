@@ -106,7 +106,9 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
     _check_tls(where, config)
-    say(f"{where}: ok, {count(len(config.streams), 'stream')}")
+    upstreams = len(config.upstreams)
+    beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
+    say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
 
 
 def _check_directory(where: str, directory: str) -> None:
