@@ -5,7 +5,7 @@ Invariant: settings that contradict each other make no value (`ValueError`, by t
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kdaemon.base.endpoint import endpoint_problem, proxy_problem
@@ -51,13 +51,13 @@ class ClientSettings:
     is_anonymous: bool = False
     name: str = "default"
     role_arn: str | None = None
-    role_external_id: str | None = None
+    role_external_id: str | None = field(default=None, repr=False)
     role_session_name: str | None = None
     role_duration_s: int = 3600
     use_fips: bool | None = None
     use_dualstack: bool | None = None
     account_id_endpoint_mode: str | None = None
-    proxy_url: str | None = None
+    proxy_url: str | None = field(default=None, repr=False)  # a password may be in it
     iam_token_file: str | None = None
     iam_token_url: str | None = None
     ca_bundle: str | None = None
@@ -84,17 +84,17 @@ class ClientSettings:
 
     def _place_problems(self) -> list[tuple[str, str]]:
         found = [
-            (field, f"{words}; `endpoint_url` names the host already: set one of the two")
-            for field, words, is_set in (
+            (name, f"{words}; `endpoint_url` names the host already: set one of the two")
+            for name, words, is_set in (
                 ("use_fips", "chooses AWS's FIPS endpoint", self.use_fips),
                 ("use_dualstack", "chooses AWS's dual-stack endpoint", self.use_dualstack),
             )
             if is_set and self.endpoint_url
         ]
         found += [
-            (field, f"is for AWS: {self.service.title} has no such addresses")
-            for field in ("use_fips", "use_dualstack", "account_id_endpoint_mode")
-            if getattr(self, field) and not self.service.has_arns
+            (name, f"is for AWS: {self.service.title} has no such addresses")
+            for name in ("use_fips", "use_dualstack", "account_id_endpoint_mode")
+            if getattr(self, name) and not self.service.has_arns
         ]
         mode = self.account_id_endpoint_mode
         if mode is not None and mode not in ACCOUNT_ID_MODES:
@@ -106,22 +106,22 @@ class ClientSettings:
         found: list[tuple[str, str]] = []
         if self.role_arn is None:
             found += [
-                (field, "is said of a role: set `role_arn`, or take this away")
-                for field in ("role_external_id", "role_session_name")
-                if getattr(self, field) is not None
+                (name, "is said of a role: set `role_arn`, or take this away")
+                for name in ("role_external_id", "role_session_name")
+                if getattr(self, name) is not None
             ]
             return found
         if not self.service.has_arns:
             found.append(("role_arn", f"is for AWS: {self.service.title} has no roles to assume"))
         if not _is_role(self.role_arn):
             found.append(("role_arn", f"is no role's ARN; expected {ROLE_FORM}"))
-        for field, is_right, expected in (
+        for name, is_right, expected in (
             ("role_external_id", _is_external_id, "2 to 1224 letters, digits and _+=,.@:/-"),
             ("role_session_name", _is_session_name, "2 to 64 letters, digits and _+=,.@-"),
         ):
-            value = getattr(self, field)
+            value = getattr(self, name)
             if value is not None and not is_right(value):
-                found.append((field, f"is not as STS takes it; expected {expected}"))
+                found.append((name, f"is not as STS takes it; expected {expected}"))
         if not ROLE_DURATION_S_MIN <= self.role_duration_s <= ROLE_DURATION_S_MAX:
             limits = f"{ROLE_DURATION_S_MIN} to {ROLE_DURATION_S_MAX}"
             found.append(("role_duration_s", f"is not as STS takes it; expected {limits} seconds"))
@@ -129,9 +129,9 @@ class ClientSettings:
 
     def _token_problems(self) -> list[tuple[str, str]]:
         found = [
-            (field, f"is for Yandex: {self.service.title} takes no IAM token")
-            for field in ("iam_token_file", "iam_token_url")
-            if getattr(self, field) is not None and self.service.has_arns
+            (name, f"is for Yandex: {self.service.title} takes no IAM token")
+            for name in ("iam_token_file", "iam_token_url")
+            if getattr(self, name) is not None and self.service.has_arns
         ]
         if self.iam_token_file is not None and self.iam_token_url is not None:
             found.append(("iam_token_url", "and `iam_token_file` are both set: keep one of them"))

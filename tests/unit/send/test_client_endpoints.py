@@ -38,8 +38,9 @@ OPERATIONS = ("PutRecords", "DescribeStreamSummary")
 async def route_of(client: ServiceClient, operation: str, target: StreamTarget) -> Route:
     """The prepared request of a call, without calling."""
     await client.refresh_credentials()
-    assert client._aws is not None
-    return client._route(client._aws, operation, target.arn, await keys_of(client._aws))
+    who = client._search.found
+    assert who is not None
+    return client._route(who, operation, target.arn, await keys_of(who))
 
 
 def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
