@@ -91,13 +91,13 @@ class TokenFile:
 
     async def renew(self, refused: Keys) -> None:
         """One whole look, begun now: what an earlier one finds may be older than the refusal."""
-        if self._keys is not refused:
-            return
         earlier = self._task
         if earlier is not None:
             await asyncio.wait({earlier}, timeout=self._limit_s)
             if self._task is earlier:
                 raise self._failure(self._too_late())
+        if self._keys is not refused:
+            return
         if self._task is None:
             self._seen = None
             self._task = self._spawn(self._look(), "iam token")
@@ -198,6 +198,8 @@ class TokenUrl:
             ):
                 text = await answers.read_bounded(response, answers.Room(TOKEN_BYTES_MAX))
                 status = response.status
+        except ServiceError as error:
+            failure = self._failure(f"gave {error.message}")
         except TimeoutError:
             failure = self._failure(f"did not answer within {self._limit_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
