@@ -60,7 +60,9 @@ class Place:
             files = session.full_config, session.get_scoped_config()
             return None if is_ignored else ConfiguredEndpointProvider(*files, service).provide()
 
-        endpoint_url = settings.endpoint_url or configured("kinesis")
+        endpoint_url = settings.endpoint_url
+        if not (endpoint_url or settings.has_iam_token):  # a token goes where it is told to, only
+            endpoint_url = configured("kinesis")
         region = variable("region")
         if settings.service.region is not None:  # one that is meant for AWS would be refused
             region = settings.region or settings.service.region

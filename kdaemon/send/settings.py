@@ -4,9 +4,11 @@ Must not know the environment, files or the AWS libraries: None leaves a matter 
 Invariant: settings that contradict each other make no value (`ValueError`, by the field's name).
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import endpoint_problem, proxy_problem
 from kdaemon.base.service import AWS, Service
@@ -141,4 +143,23 @@ class ClientSettings:
         wrong = None if url is None else endpoint_problem(url)
         if wrong is not None:
             found.append(("iam_token_url", wrong))
+        if self.has_iam_token and self.endpoint_url and _is_open(self.endpoint_url):
+            words = (
+                "is http://, where everybody on the way can read the IAM token; expected https://"
+            )
+            found.append(("endpoint_url", words))
         return found
+
+
+def _is_open(url: str) -> bool:
+    """Whether what is sent there can be read on the way: plain HTTP that leaves this machine."""
+    if endpoint_problem(url) is not None:
+        return False  # told where the address is used
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
