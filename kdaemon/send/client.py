@@ -50,7 +50,12 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
-STALE_TOKEN: Final = frozenset({"Unauthenticated", "UnauthenticatedException", "InvalidToken"})
+STALE_TOKEN: Final = frozenset(  # as those above, of Yandex's IAM token
+    {
+        *("Unauthenticated", "UnauthenticatedException", "NotAuthenticated", "AuthFailure"),
+        *("Unauthorized", "UnauthorizedException", "InvalidToken", "InvalidTokenException"),
+    }
+)
 DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})  # stale only if its text says
 _speaks_of_token: Final = re.compile(r"\btoken\b|expired", re.IGNORECASE).search
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
@@ -352,9 +357,8 @@ class ServiceClient:
             return True
         if not self._settings.has_iam_token:
             return False
-        return error.code in STALE_TOKEN or (
-            error.code in DENIED and _speaks_of_token(error.message) is not None
-        )
+        is_denied = error.code in DENIED and _speaks_of_token(error.message) is not None
+        return is_denied or error.code in STALE_TOKEN or error.status == 401
 
     async def _renew(self, who: Who, refused: Keys) -> None:
         """Other keys than those that were refused. Raises `ServiceError`."""

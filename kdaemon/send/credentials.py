@@ -14,24 +14,19 @@ used; a key that cannot be right is refused by the name of its setting, before i
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
-from kdaemon.send.iam_token import TokenSource
-from kdaemon.send.lent import Spawn
 from kdaemon.send.place import Place, usable_url
 from kdaemon.send.request import STAMP, Canonical, Keys, Route, SignedRoute
-from kdaemon.send.role import Role
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE, STS_OPERATIONS
 
 TARGET_PREFIX: Final = "Kinesis_20131202"  # botocore 1.43.117's service model, 2026-11-21
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
-SUBJECT_HEADER: Final = "X-YaCloud-SubjectToken"  # ydb-platform/ydb, http_req.cpp; 2026-11-28
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
@@ -42,8 +37,36 @@ _KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
 )
 _PROFILES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
 
-AskSts = Callable[[Place, bytes, Keys], Awaitable[bytes]]
-"""Asks the place's STS, signed with these keys. Raises `ServiceError` for whatever is no 200."""
+
+class Who(Protocol):
+    """As whom calls go, and where. `account_id`: None: not known. `may_ask_sts`: whether there is
+    an STS that can tell it.
+    """
+
+    @property
+    def uses_proxies(self) -> bool: ...
+    @property
+    def trust(self) -> ssl.SSLContext | bool: ...
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def account_id(self) -> str | None: ...
+    @property
+    def may_ask_sts(self) -> bool: ...
+    @property
+    def is_beside_stand_in(self) -> bool: ...
+
+    async def find_credentials(self) -> None:
+        """Before the first `keys`. Raises `ServiceError`, and whatever a source raises."""
+
+    async def keys(self) -> Keys:
+        """The same object until they change. Raises as `find_credentials`."""
+
+    async def renew(self, refused: Keys) -> bool:
+        """Looks for others than these, in place; False: make another of this whole."""
+
+    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        """The prepared request. Raises `ServiceError`, not sent."""
 
 
 class Aws:
@@ -100,9 +123,6 @@ class Aws:
                 )
 
     async def renew(self, _refused: Keys) -> bool:
-        """Whether the keys could be renewed in place; not these: whoever wants others makes another
-        of this whole.
-        """
         return False
 
     @property
@@ -133,86 +153,6 @@ class Aws:
         return signed_route(self.place, operation, arn, keys)
 
 
-class AssumedRole(Aws):
-    """The keys of a role, lent for the credentials that this machine has."""
-
-    __slots__ = ("_role",)
-
-    def __init__(self, settings: ClientSettings, ask_sts: AskSts, spawn: Spawn) -> None:
-        """As `Aws`."""
-        super().__init__(settings)
-
-        async def ask(question: bytes) -> bytes:
-            try:
-                own = await Aws.keys(self)
-            except ServiceError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as in `keys_of`
-                failure = credentials_error(error)
-            else:
-                return await ask_sts(self.place, question, own)
-            raise failure
-
-        self._role = Role(settings, ask, spawn)
-
-    async def find_credentials(self) -> None:
-        """As `Aws`; and assumes the role."""
-        await super().find_credentials()
-        await self._role.keys()
-
-    async def keys(self) -> Keys:
-        """The same object until they are renewed, ahead of their end."""
-        return await self._role.keys()
-
-    @property
-    def account_id(self) -> str | None:
-        return self._role.account_id
-
-
-class Bearer:
-    """Yandex, by an IAM token: nothing is signed."""
-
-    __slots__ = ("_source", "place")
-    uses_proxies: Final = True
-    account_id: Final = None
-    may_ask_sts: Final = False
-    is_beside_stand_in: Final = False
-
-    def __init__(self, settings: ClientSettings, source: TokenSource) -> None:
-        """Blocks, and raises, as `Aws`."""
-        self.place = Place(settings)
-        self._source = source
-
-    async def find_credentials(self) -> None:
-        await self._source.keys()
-
-    async def keys(self) -> Keys:
-        """The same object until the token changes."""
-        return await self._source.keys()
-
-    async def renew(self, refused: Keys) -> bool:
-        """Looks for another token than this one. Raises `ServiceError`."""
-        await self._source.renew(refused)
-        return True
-
-    @property
-    def region(self) -> str | None:
-        return self.place.region
-
-    @property
-    def trust(self) -> ssl.SSLContext | bool:
-        return self.place.trust
-
-    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
-        url, _ = self.place.endpoint(operation, arn, None)
-        headers = {
-            "Content-Type": CONTENT_TYPE,
-            "X-Amz-Target": f"{TARGET_PREFIX}.{operation}",
-            SUBJECT_HEADER: keys.token or "",
-        }
-        return Route(url, keys, headers)
-
-
 class Anonymous:
     """A stand-in for both where nobody checks signatures: no AWS library but the signer."""
 
@@ -239,10 +179,6 @@ class Anonymous:
     def route(self, operation: str, _arn: str | None, keys: Keys) -> Route:
         signed = canonical(operation, self._url, self.region, keys)
         return SignedRoute(self._url, self.region, keys, signed)
-
-
-Who = Aws | Bearer | Anonymous
-"""As whom calls go, and where."""
 
 
 def signed_route(place: Place, operation: str, arn: str | None, keys: Keys) -> Route:

@@ -2,7 +2,8 @@
 else refreshes, or from the metadata service of the machine.
 
 Knows both places, the forms that a token has there, and HTTP as far as the metadata service needs.
-Must not know the AWS libraries or what a token is used for. Sources: Yandex Cloud's documents, `yc
+Must not know the AWS libraries. Imported where there is a token only: nobody else has its memory.
+Sources: Yandex Cloud's documents, `yc
 iam create-token` and "Getting an IAM token from within a VM"; 2026-11-28.
 Invariants: no file is read on the event loop, and a dead mount costs one waiting thread, whatever
 the load. A token is registered as a secret before it is used. A place that fails leaves the token
@@ -13,6 +14,7 @@ that was not sent, and names the file or the URL.
 import asyncio
 import logging
 import os
+import ssl
 import stat
 import threading
 from collections.abc import Callable
@@ -29,9 +31,13 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.send import answers
+from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
 from kdaemon.send.lent import Lent, Spawn
-from kdaemon.send.request import Keys
+from kdaemon.send.place import Place
+from kdaemon.send.request import Keys, Route
+from kdaemon.send.settings import ClientSettings
 
+SUBJECT_HEADER: Final = "X-YaCloud-SubjectToken"  # ydb-platform/ydb, http_req.cpp; 2026-11-28
 LOOK_S: Final = 1.0  # ours: between two looks at a file, at least
 TOKEN_BYTES_MAX: Final = 32 * KIB  # ours: a token has some 1 KiB, as JSON a little more
 METADATA_HEADERS: Final = {"Metadata-Flavor": "Google"}  # without it the service refuses
@@ -41,6 +47,50 @@ _TOKEN_KEYS: Final = ("access_token", "iam_token", "iamToken")  # metadata; `yc 
 
 log = logging.getLogger("kdaemon.send")
 T = TypeVar("T")
+
+
+class Bearer:
+    """Yandex, by an IAM token: nothing is signed."""
+
+    __slots__ = ("_source", "place")
+    uses_proxies: Final = True
+    account_id: Final = None
+    may_ask_sts: Final = False
+    is_beside_stand_in: Final = False
+
+    def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
+        """Blocks, and raises, as `Aws`."""
+        self.place = Place(settings)
+        self._source = source
+
+    async def find_credentials(self) -> None:
+        await self._source.keys()
+
+    async def keys(self) -> Keys:
+        """The same object until the token changes."""
+        return await self._source.keys()
+
+    async def renew(self, refused: Keys) -> bool:
+        """Looks for another token than this one. Raises `ServiceError`."""
+        await self._source.renew(refused)
+        return True
+
+    @property
+    def region(self) -> str | None:
+        return self.place.region
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        return self.place.trust
+
+    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        url, _ = self.place.endpoint(operation, arn, None)
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "X-Amz-Target": f"{TARGET_PREFIX}.{operation}",
+            SUBJECT_HEADER: keys.token or "",
+        }
+        return Route(url, keys, headers)
 
 
 class TokenSource(Protocol):
@@ -122,8 +172,7 @@ class TokenFile:
             if found is not None:
                 self._take(*found)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or type(error).__name__
-            failure = self._failure(f"cannot be read ({why})")
+            failure = self._failure(f"cannot be read ({_why(error)})")
         except ServiceError as error:
             failure = error
         else:
@@ -223,6 +272,27 @@ class TokenUrl:
     def _failure(self, problem: str) -> ServiceError:
         text = f"{self._setting} {problem}"
         return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
+
+
+def token_file_problem(path: str) -> str | None:
+    """Why this file gives no token; None: it gives one. Blocks; for `kdaemon check`."""
+
+    def failure(problem: str) -> ServiceError:
+        return ServiceError(Trouble.CREDENTIALS, problem, was_sent=False)
+
+    try:
+        found = _read(path, None)
+        assert found is not None
+        _token_in(found[0], failure)
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({_why(error)})"
+    except ServiceError as error:
+        return error.message
+    return None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _of(name: str) -> str:

@@ -57,15 +57,11 @@ class Lent(Generic[T]):
         now = datetime.now(UTC)
         if self.value is not None and now < self._renew_at:
             return self.value
-        is_good = self.value is not None and now < self._ends_at
-        if self._task is None and (not is_good or now >= self._retry_at):
-            self._task = self._spawn(self._renew(is_early=is_good), "renewal")
-        if self.value is not None and is_good:
+        if self.value is not None and now < self._ends_at:
+            if now >= self._retry_at:
+                self._asked(is_early=True)
             return self.value
-        assert self._task is not None
-        return await self._awaited(self._task)
-
-    async def _awaited(self, task: asyncio.Task[None]) -> T:
+        task = self._asked(is_early=False)
         try:
             async with asyncio.timeout(self._limit_s):
                 await asyncio.shield(task)
@@ -80,15 +76,24 @@ class Lent(Generic[T]):
             was_sent=False,
         )
 
+    async def first(self) -> None:
+        """Asks for the first time, and waits as long as that takes. Raises `ServiceError`."""
+        await asyncio.shield(self._asked(is_early=False))
+
+    def _asked(self, *, is_early: bool) -> asyncio.Task[None]:
+        if self._task is None:
+            self._task = self._spawn(self._renew(is_early=is_early), "renewal")
+        return self._task
+
     async def _renew(self, *, is_early: bool) -> None:
         try:
             value, ends_at = await self._ask()
         except ServiceError as error:
-            if not is_early:
-                raise
             self._retry_at = datetime.now(UTC) + RETRY
-            fields = {"fields": {"error": f"{error.code}: {error.message}"}}
-            log.warning("%s: not renewed, and still good", self._what, extra=fields)
+            if is_early:
+                fields = {"fields": {"error": f"{error.code}: {error.message}"}}
+                log.warning("%s: not renewed, and still good", self._what, extra=fields)
+            raise
         else:
             self.value = value
             now = datetime.now(UTC)

@@ -1,8 +1,9 @@
 """A role that is assumed: its keys, lent by STS for the credentials that the machine has.
 
-Knows what STS refuses and which setting that concerns. Must not know the AWS libraries, HTTP or
-where the credentials come from: it is told how to ask. Why not by a client of botocore: that takes
-9 MiB, is built on the event loop, and lets keys go ten minutes before their end.
+Knows what STS refuses and which setting that concerns. Must not know the AWS libraries or HTTP: it
+is told how to ask. Imported where there is a role only: nobody else has its memory. Why not by a
+client of botocore: that takes 9 MiB, is built on the event loop, and lets keys go ten minutes
+before their end.
 Invariant: each failure is a `ServiceError` that was not sent, and names the setting; neither the
 external id nor a key is in its text.
 """
@@ -12,13 +13,18 @@ from datetime import datetime
 from typing import Final
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.send.credentials import Aws, credentials_error
 from kdaemon.send.lent import Lent, Spawn
+from kdaemon.send.place import Place
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import assume_role_question, lent_in, session_name
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Asks STS, signed with the machine's credentials. Raises `ServiceError` for whatever is no 200."""
+
+AskSts = Callable[[Place, bytes, Keys], Awaitable[bytes]]
+"""The same, of that place's STS, signed with these keys."""
 
 BASE_REFUSED: Final = frozenset(  # the machine's own credentials are no good; refused by STS
     {
@@ -59,6 +65,10 @@ class Role:
     async def keys(self) -> Keys:
         """The same object until they are renewed."""
         return await self._lent.get()
+
+    async def first(self) -> None:
+        """Assumes it for the first time, however long STS takes."""
+        await self._lent.first()
 
     async def _assume(self) -> tuple[Keys, datetime]:
         try:
@@ -108,6 +118,42 @@ class Role:
         if 400 <= error.status < 500 and error.status not in {408, 429} and not _is_throttle(error):
             return "; see role_arn and AWS_ENDPOINT_URL_STS"
         return ""  # it passes
+
+
+class AssumedRole(Aws):
+    """The keys of a role, lent for the credentials that this machine has."""
+
+    __slots__ = ("_role",)
+
+    def __init__(self, settings: ClientSettings, ask_sts: AskSts, spawn: Spawn) -> None:
+        """As `Aws`."""
+        super().__init__(settings)
+
+        async def ask(question: bytes) -> bytes:
+            try:
+                own = await Aws.keys(self)
+            except ServiceError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in `keys_of`
+                failure = credentials_error(error)
+            else:
+                return await ask_sts(self.place, question, own)
+            raise failure
+
+        self._role = Role(settings, ask, spawn)
+
+    async def find_credentials(self) -> None:
+        """As `Aws`; and assumes the role."""
+        await super().find_credentials()
+        await self._role.first()
+
+    async def keys(self) -> Keys:
+        """The same object until they are renewed, ahead of their end."""
+        return await self._role.keys()
+
+    @property
+    def account_id(self) -> str | None:
+        return self._role.account_id
 
 
 def _is_throttle(error: ServiceError) -> bool:

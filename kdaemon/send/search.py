@@ -8,26 +8,20 @@ search longer than for a connection, and whatever a search starts ends with the 
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.send import answers
-from kdaemon.send.credentials import (
-    Anonymous,
-    AssumedRole,
-    Aws,
-    Bearer,
-    Who,
-    credentials_error,
-    signed_route,
-)
+from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
 from kdaemon.send.exchange import Exchanges
-from kdaemon.send.iam_token import TokenFile, TokenSource, TokenUrl
 from kdaemon.send.place import Place
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import ASSUME_ROLE
+
+if TYPE_CHECKING:
+    from kdaemon.send.iam_token import TokenSource
 
 STS_ANSWER = answers.Room(64 * 1024)  # ours: one that lends keys has some 2 KiB; 2026-11-28
 
@@ -116,13 +110,19 @@ class Search:
         if settings.is_anonymous:
             return Anonymous(settings)
         if settings.has_iam_token:
+            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - for those who have one
+
             return Bearer(settings, self._token_source())
         if settings.role_arn is not None:
+            from kdaemon.send.role import AssumedRole  # noqa: PLC0415 - the same
+
             return AssumedRole(settings, self._ask_sts, self._spawn)
         return Aws(settings)
 
-    def _token_source(self) -> TokenSource:
+    def _token_source(self) -> "TokenSource":
         """One for as long as the client lives, so that a token outlasts a place that fails."""
+        from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
+
         settings, limit_s = self._settings, self._settings.connect_timeout_s
         if self._token is None:
             if settings.iam_token_file is not None:

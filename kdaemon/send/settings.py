@@ -17,9 +17,9 @@ ACCOUNT_ID_MODES: Final = ("preferred", "disabled", "required")  # botocore 1.43
 ROLE_DURATION_S_MIN: Final = 900  # AssumeRole's DurationSeconds, STS's model; 2026-11-28
 ROLE_DURATION_S_MAX: Final = 43_200  # the same; the role's own limit may be lower
 ROLE_FORM: Final = "arn:aws:iam::ACCOUNT:role/NAME"
-_is_role: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]{1,1600}").fullmatch
-_is_session_name: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}").fullmatch  # STS's model
-_is_external_id: Final = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}").fullmatch  # the same
+_ROLE: Final = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]{1,1600}"  # not compiled: few have one
+_SESSION_NAME: Final = r"[A-Za-z0-9_+=,.@-]{2,64}"  # STS's model
+_EXTERNAL_ID: Final = r"[A-Za-z0-9_+=,.@:/-]{2,1224}"  # the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,14 @@ class ClientSettings:
             return found
         if not self.service.has_arns:
             found.append(("role_arn", f"is for AWS: {self.service.title} has no roles to assume"))
-        if not _is_role(self.role_arn):
+        if not re.fullmatch(_ROLE, self.role_arn):
             found.append(("role_arn", f"is no role's ARN; expected {ROLE_FORM}"))
-        for name, is_right, expected in (
-            ("role_external_id", _is_external_id, "2 to 1224 letters, digits and _+=,.@:/-"),
-            ("role_session_name", _is_session_name, "2 to 64 letters, digits and _+=,.@-"),
+        for name, pattern, expected in (
+            ("role_external_id", _EXTERNAL_ID, "2 to 1224 letters, digits and _+=,.@:/-"),
+            ("role_session_name", _SESSION_NAME, "2 to 64 letters, digits and _+=,.@-"),
         ):
             value = getattr(self, name)
-            if value is not None and not is_right(value):
+            if value is not None and not re.fullmatch(pattern, value):
                 found.append((name, f"is not as STS takes it; expected {expected}"))
         if not ROLE_DURATION_S_MIN <= self.role_duration_s <= ROLE_DURATION_S_MAX:
             limits = f"{ROLE_DURATION_S_MIN} to {ROLE_DURATION_S_MAX}"

@@ -18,6 +18,7 @@ from kdaemon.base.service import YANDEX
 from kdaemon.base.verdict import Verdict
 from kdaemon.send import iam_token
 from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.iam_token import token_file_problem
 from kdaemon.settle.verdict import judge_call
 from tests.kit.clock import jump
 from tests.unit.send.scripted import (
@@ -109,6 +110,7 @@ async def test_each_form_of_a_token_is_read(
     service: ScriptedService, file: Path, form: Callable[[str], str]
 ) -> None:
     write(file, form(FIRST))
+    assert token_file_problem(str(file)) is None
     async with opened(settings(service, file)) as client:
         await client.put_records(ORDERS, RECORDS)
     assert tokens(service) == [FIRST]
@@ -144,6 +146,7 @@ async def test_a_file_that_holds_no_token_is_named(
     assert error.message.startswith(f"upstream msk: iam_token_file {file} ")
     assert problem in error.message
     assert FIRST[:20] not in error.message
+    assert error.message == f"upstream msk: iam_token_file {file} {token_file_problem(str(file))}"
     assert service.received == []
 
 
@@ -168,6 +171,7 @@ async def test_a_place_that_is_no_file_of_text_is_named(
     assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
     assert "iam_token_file" in error.message
     assert "place" in error.message or kind == "nul"
+    assert str(token_file_problem(str(path))) in error.message
 
 
 async def test_a_file_that_changes_is_read_again(service: ScriptedService, file: Path) -> None:
@@ -231,6 +235,8 @@ def refusing_first(code: str, text: str) -> Answer:
 REFUSALS = [
     ("Unauthenticated", "no"),
     ("UnauthenticatedException", "no"),
+    ("Unauthorized", "no"),
+    ("InvalidTokenException", "no"),
     ("ExpiredToken", "no"),
     ("ExpiredTokenException", "no"),
     ("UnrecognizedClientException", "no"),
@@ -261,6 +267,14 @@ async def test_a_token_that_stays_refused_is_named_and_mends_when_the_file_does(
     assert (error.code, error.status, error.trouble) == (code, 400, Trouble.CREDENTIALS)
     assert f"the IAM token of {file} was refused: {text}" in error.message
     assert judge_call(error) is Verdict.HOLD
+    assert len(service.received) == 2
+
+
+async def test_whoever_says_401_means_the_token(service: ScriptedService, file: Path) -> None:
+    service.script.extend([answering(401, b"{}"), answering(401, b"{}")])
+    async with opened(settings(service, file)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.status, error.trouble) == (401, Trouble.CREDENTIALS)
     assert len(service.received) == 2
 
 

@@ -280,6 +280,30 @@ async def test_an_sts_that_says_nothing_holds_no_call_up(
     assert "STS" in error.message
 
 
+async def test_an_sts_that_takes_longer_than_a_connection_is_heard(
+    service: ScriptedService, sts: Sts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls that come meanwhile do not begin another question each."""
+    let_go = asyncio.Event()
+    lend = Sts.handle
+
+    async def lend_late(self: Sts, request: web.Request) -> web.Response:
+        await let_go.wait()
+        return await lend(self, request)
+
+    monkeypatch.setattr(Sts, "handle", lend_late)
+    async with sts_stand_in({ACCESS_KEY: SECRET_KEY}, {ROLE: EXTERNAL_ID}) as slow:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", slow.url)
+        async with opened(settings(service, connect_timeout_s=0.05)) as client:
+            for _ in range(3):
+                error = await failure(client.put_records(ORDERS, RECORDS))
+                assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
+            let_go.set()
+            await client.refresh_credentials()
+            await client.put_records(ORDERS, RECORDS)
+        assert len(slow.asked) == 1
+
+
 async def test_the_profile_of_the_upstream_is_what_the_role_is_assumed_with(
     service: ScriptedService, sts: Sts, tmp_path: Any
 ) -> None:
