@@ -8,6 +8,7 @@ that botocore builds below (a profile's own role, SSO).
 """
 
 import ssl
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' t
 _ENDPOINT_SETTINGS: Final = (
     "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
 )
+RULES_MAX: Final = 4  # of two services, by up to two paths of data; ours, 2026-11-28
 _OF_ITS_OWN: Final = (  # fields of ClientSettings, and how botocore's session calls them
     ("region", "region"),  # for STS too, when a role is assumed
     ("ca_bundle", "ca_bundle"),
@@ -49,8 +51,6 @@ class Place:
         `ServiceError` for settings that contradict each other.
         """
         from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415 - see below
-        from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - the same
-        from botocore.loaders import create_loader  # noqa: PLC0415 - the same
 
         session = _session(settings)
         variable = session.get_config_variable
@@ -67,20 +67,15 @@ class Place:
         if settings.service.region is not None:  # one that is meant for AWS would be refused
             region = settings.region or settings.service.region
         endpoint_url = endpoint_url or settings.service.endpoint_url
-        loader = create_loader(variable("data_path"))  # not the session's, which keeps all it read
-
-        def rules(service: str) -> EndpointProvider:
-            model = loader.load_service_model(service, "endpoint-rule-set-1")
-            return EndpointProvider(model, loader.load_data("partitions"))
-
-        # Rules take 0.4 MiB, and tell nothing where an address is configured.
-        self._rules: Any = None if endpoint_url else rules("kinesis")
+        data_path = variable("data_path")
+        # Rules tell nothing where an address is configured.
+        self._rules: Any = None if endpoint_url else _rules("kinesis", data_path)
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
         # Where Kinesis is a stand-in, the STS on the internet is not asked, but for a role.
         is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
         asks_aws = has_accounts and (is_of_aws or bool(settings.role_arn)) and not self._sts_url
-        self._sts_rules: Any = rules("sts") if asks_aws else None
+        self._sts_rules: Any = _rules("sts", data_path) if asks_aws else None
         self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
         self.session = session
         self._endpoint_url = endpoint_url
@@ -150,6 +145,17 @@ class Place:
             "OperationType": "data" if operation in DATA_OPERATIONS else "control",
         }
         return {name: value for name, value in known.items() if value}
+
+
+@lru_cache(RULES_MAX)
+def _rules(service: str, data_path: str | None) -> Any:
+    """Endpoint rules: 0.4 MiB, the same for all clients, and known for as long as we run."""
+    from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - see import_libraries
+    from botocore.loaders import create_loader  # noqa: PLC0415 - the same
+
+    loader = create_loader(data_path)  # not the session's, which keeps all it read
+    model = loader.load_service_model(service, "endpoint-rule-set-1")
+    return EndpointProvider(model, loader.load_data("partitions"))
 
 
 def _session(settings: ClientSettings) -> Any:
