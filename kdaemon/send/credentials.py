@@ -74,12 +74,13 @@ class Aws:
     botocore reads a profile and the environment only once.
     """
 
-    __slots__ = ("_credentials", "_frozen", "_keys", "place")
+    __slots__ = ("_credentials", "_frozen", "_keys", "_owner", "place")
     uses_proxies: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
         self.place = Place(settings)
+        self._owner = f"{settings.name}: keys"  # of secrets: the same for one that replaces this
         self._credentials: Any = None
         self._frozen: Any = None
         self._keys = ANONYMOUS_KEYS  # replaced by the first `keys`
@@ -101,8 +102,9 @@ class Aws:
         frozen = await self._credentials.get_frozen_credentials()
         if frozen != self._frozen:
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token, frozen.account_id)
-            for value in (keys.access_key, keys.secret_key, keys.token):
-                SECRETS.register(value, value and value.strip())  # the one with a line break, too
+            values = [keys.access_key, keys.secret_key, keys.token]
+            plain = [value and value.strip() for value in values]  # of those with a line break
+            SECRETS.register(*values, *plain, owner=self._owner)
             self._check(keys)
             self._frozen = frozen
             self._keys = keys

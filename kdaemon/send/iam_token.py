@@ -111,13 +111,14 @@ class TokenFile:
     """
 
     __slots__ = (
-        *("_keys", "_limit_s", "_look_at", "_path", "_seen", "_setting", "_spawn", "_task"),
-        "_told",
+        *("_keys", "_limit_s", "_look_at", "_owner", "_path", "_seen", "_setting", "_spawn"),
+        *("_task", "_told"),
     )
 
     def __init__(self, path: str, name: str, spawn: Spawn, limit_s: float) -> None:
         """`name`: of the upstream. `limit_s`: nobody waits longer for the first look."""
         self._path = path
+        self._owner = f"{name}: token"  # of secrets
         self._setting = f"{_of(name)}iam_token_file {printable(path, 300)}"
         self._spawn = spawn
         self._limit_s = limit_s
@@ -185,6 +186,7 @@ class TokenFile:
 
     def _take(self, text: bytes, mode: int, seen: tuple[int, ...]) -> None:
         token, _ = _token_in(text, self._failure)
+        SECRETS.register(token, owner=self._owner)
         self._seen = seen
         self._look_at = asyncio.get_running_loop().time() + LOOK_S
         if self._keys is None or self._keys.token != token:
@@ -208,13 +210,14 @@ class TokenFile:
 class TokenUrl:
     """A token that the machine's metadata service gives, renewed ahead of its end."""
 
-    __slots__ = ("_http", "_lent", "_limit_s", "_make", "_next", "_setting", "_url")
+    __slots__ = ("_http", "_lent", "_limit_s", "_make", "_next", "_owner", "_setting", "_url")
 
     def __init__(
         self, url: str, name: str, http: aiohttp.ClientSession, spawn: Spawn, limit_s: float
     ) -> None:
         """`limit_s`: of one question, whole."""
         self._url = url
+        self._owner = f"{name}: token"  # of secrets
         self._setting = f"{_of(name)}iam_token_url {url}"
         self._http = http
         self._limit_s = limit_s
@@ -267,6 +270,7 @@ class TokenUrl:
             raise self._failure(
                 "gave a token without `expires_in`, the seconds that it is good for"
             )
+        SECRETS.register(token, owner=self._owner)
         return Keys("", "", token), datetime.now(UTC) + timedelta(seconds=lifetime_s)
 
     def _failure(self, problem: str) -> ServiceError:
@@ -323,7 +327,7 @@ def _token_in(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str,
     if token.lstrip()[:1] == "{":
         token, lifetime_s = _of_json(text, failure)
     token = token.removesuffix("\n").removesuffix("\r")
-    SECRETS.register(token, token.strip(), *token.split())
+    SECRETS.register(token, token.strip(), *token.split())  # whatever is wrong with what is there
     if not token.strip():
         raise failure("is empty; expected an IAM token")
     if len(token.splitlines()) > 1:

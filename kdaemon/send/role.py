@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.redact import SECRETS
 from kdaemon.send.credentials import Aws, credentials_error
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.place import Place
@@ -43,7 +44,10 @@ def role_account(role_arn: str) -> str:
 class Role:
     """One role, assumed again ahead of the end of its keys."""
 
-    __slots__ = ("_arn", "_ask", "_has_external_id", "_lent", "_name", "_question", "account_id")
+    __slots__ = (
+        *("_arn", "_ask", "_has_external_id", "_lent", "_name", "_owner", "_question"),
+        "account_id",
+    )
 
     def __init__(self, settings: ClientSettings, ask: Ask, spawn: Spawn) -> None:
         arn = settings.role_arn
@@ -59,6 +63,7 @@ class Role:
             settings.role_external_id,
         )
         self.account_id = role_account(arn)
+        self._owner = f"{settings.name}: role"  # of secrets
         what = f"{self._name}role_arn {arn}: STS"
         self._lent: Lent[Keys] = Lent(self._assume, spawn, settings.connect_timeout_s, what)
 
@@ -78,6 +83,8 @@ class Role:
         else:
             lent = lent_in(answer, self.account_id)
             if lent is not None:
+                keys, _ = lent
+                SECRETS.register(keys.access_key, keys.secret_key, keys.token, owner=self._owner)
                 return lent
             text = f"{self._name}role_arn {self._arn}: STS's answer has no keys that can be read"
             failure = ServiceError(Trouble.CREDENTIALS, text, was_sent=False)

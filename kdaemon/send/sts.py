@@ -12,7 +12,6 @@ from html import unescape
 from typing import Final
 from urllib.parse import urlencode
 
-from kdaemon.base.redact import SECRETS
 from kdaemon.send.request import Keys
 
 GET_CALLER_IDENTITY: Final = "GetCallerIdentity"  # of STS, not of Kinesis
@@ -58,12 +57,13 @@ def assume_role_question(
 
 
 def lent_in(answer: bytes, account: str) -> tuple[Keys, datetime] | None:
-    """The keys that STS lends and when they end; None: the answer has none."""
+    """The keys that STS lends, which are secrets from here on, and when they end; None: the answer
+    has none.
+    """
     found = {name.decode(): unescape(value.decode()) for name, value in _lent_in(answer)}
     if len(found) != len(_LENT):
         return None
     access_key, secret_key, token, expiration = (found[name] for name in _LENT)
-    SECRETS.register(access_key, secret_key, token)
     try:
         ends_at = datetime.fromisoformat(expiration)
     except ValueError:

@@ -15,6 +15,7 @@ from botocore.credentials import SSOProvider
 from botocore.tokens import SSOTokenProvider
 
 from kdaemon.base.errors import Trouble
+from kdaemon.base.redact import SECRETS
 from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
 from kdaemon.send.credentials import profile_problem
@@ -79,6 +80,29 @@ async def test_two_profiles_and_the_environment_share_nothing(
         assert_signed(received, service.url, region=region, access_key=key, secret_key=secret_key)
         used.add(key)
     assert used == set(expected)
+
+
+async def test_what_each_upstream_calls_with_stays_hidden_for_as_long_as_it_does(
+    service: ScriptedService, tmp_path: Path
+) -> None:
+    """Keys that never change, beside roles and tokens that change every hour."""
+    (tmp_path / "token").write_text("t1.token-of-the-file-that-stays")
+    (tmp_path / "token").chmod(0o600)
+    two_profiles(tmp_path)
+    at = service.url
+    both = (
+        ClientSettings(endpoint_url=at, profile="one", name="one"),
+        ClientSettings(YANDEX, endpoint_url=at, iam_token_file=str(tmp_path / "token"), name="msk"),
+    )
+    async with opened(both[0]) as first, opened(both[1]) as second:
+        for client in (first, second):
+            await client.put_records(ORDERS, RECORDS)
+        for number in range(200):
+            SECRETS.register(f"a-token-of-another-{number}", owner="three")
+            SECRETS.register(f"a-token-of-nobody-{number}")
+        for secret in ("secret-one", "t1.token-of-the-file-that-stays"):
+            assert SECRETS.clean(f"<{secret}>") == "<***>"
+            assert SECRETS.are_in(secret.encode())
 
 
 def sso_token(tmp_path: Path, session: str, token: str) -> None:
