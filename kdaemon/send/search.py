@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
 from kdaemon.send.exchange import Exchanges
@@ -64,10 +65,26 @@ class Search:
             return self.found
         raise ServiceError(
             Trouble.CREDENTIALS,
-            f"the search for credentials takes more than {limit_s:g} s: the endpoint of a container"
-            " or an instance, a credential process or STS does not answer; try `aws sts"
-            " get-caller-identity` as the same user and in the same environment",
+            f"the search for credentials takes more than {limit_s:g} s: {self._suspect()}",
             was_sent=False,
+        )
+
+    def _suspect(self) -> str:
+        """Who lets a search wait, and what to try."""
+        settings = self._settings
+        if settings.iam_token_file is not None:
+            return f"iam_token_file {printable(settings.iam_token_file, 300)}: is its disk there?"
+        if settings.iam_token_url is not None:
+            return f"iam_token_url {settings.iam_token_url} does not answer"
+        role = (
+            ""
+            if settings.role_arn is None
+            else f" (which is asked for role_arn {settings.role_arn})"
+        )
+        return (
+            "the endpoint of a container or an instance, a credential process or STS"
+            f"{role} does not answer; try `aws sts get-caller-identity` as the same user and in the"
+            " same environment"
         )
 
     async def again(self) -> None:

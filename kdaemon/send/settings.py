@@ -117,6 +117,8 @@ class ClientSettings:
             found.append(("role_arn", f"is for AWS: {self.service.title} has no roles to assume"))
         if not re.fullmatch(_ROLE, self.role_arn):
             found.append(("role_arn", f"is no role's ARN; expected {ROLE_FORM}"))
+        elif self.account_id not in {None, "", self.role_arn.split(":")[4]}:
+            found.append(("account_id", "is another account than that of `role_arn`: correct one"))
         for name, pattern, expected in (
             ("role_external_id", _EXTERNAL_ID, "2 to 1224 letters, digits and _+=,.@:/-"),
             ("role_session_name", _SESSION_NAME, "2 to 64 letters, digits and _+=,.@-"),

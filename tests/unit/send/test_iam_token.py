@@ -336,6 +336,7 @@ async def test_a_dead_mount_stops_neither_the_loop_nor_calls_nor_the_end(
     async with opened(settings(service, file, connect_timeout_s=0.05)) as client:
         error = await failure(client.put_records(ORDERS, RECORDS))
         assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
+        assert f"iam_token_file {file}" in error.message
     revived.set()
     for thread in threading.enumerate():
         if thread.name == "iam token":
@@ -442,6 +443,7 @@ async def test_a_metadata_service_that_is_not_there_is_named(
         async with opened(by_url(service, metadata, connect_timeout_s=0.2)) as client:
             error = await failure(client.put_records(ORDERS, RECORDS))
     assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
+    assert f"iam_token_url {metadata.url}/" in error.message
     assert service.received == []
 
 

@@ -278,6 +278,16 @@ async def test_an_sts_that_says_nothing_holds_no_call_up(
             error = await failure(client.put_records(ORDERS, RECORDS))
     assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
     assert "STS" in error.message
+    assert ROLE in error.message
+
+
+async def test_the_account_of_the_role_is_in_the_host_as_botocore_has_it(sts: Sts) -> None:
+    async with opened(ClientSettings(role_arn=ROLE, role_external_id=EXTERNAL_ID)) as client:
+        await client.refresh_credentials()
+        who = client._search.found
+        assert who is not None
+        route = client._route(who, "PutRecords", None, await who.keys())
+    assert route.host == "222222222222.data-kinesis.eu-west-1.amazonaws.com"
 
 
 async def test_an_sts_that_takes_longer_than_a_connection_is_heard(

@@ -18,6 +18,7 @@ TOKEN = {"service": YANDEX, "iam_token_file": "/run/token"}
     [
         {},
         {"role_arn": ROLE},
+        {"role_arn": ROLE, "account_id": "222222222222"},
         {"role_arn": "arn:aws-us-gov:iam::222222222222:role/a/b+=,.@-_c"},
         {"role_arn": "arn:aws-cn:iam::222222222222:role/r", **AN_ID, "role_duration_s": 43_200},
         {"role_arn": ROLE, "role_session_name": "a.b@c=d,e+f-g_h"},
@@ -59,6 +60,7 @@ def test_these_are_settings(fields: dict[str, Any]) -> None:
         ({"role_arn": ROLE, "role_external_id": ""}, "role_external_id "),
         ({"role_arn": ROLE, "role_session_name": "a b"}, "role_session_name "),
         ({"role_arn": ROLE, "role_session_name": "a" * 65}, "role_session_name "),
+        ({"role_arn": ROLE, "account_id": "333333333333"}, "account_id .*role_arn"),
         (AN_ID, "role_external_id .*role_arn"),
         ({"role_session_name": "ab"}, "role_session_name .*role_arn"),
         ({"use_fips": True, "endpoint_url": "https://h/"}, "use_fips .*endpoint_url"),

@@ -185,6 +185,23 @@ async def test_a_proxy_of_its_own_goes_before_the_environments(
     assert "hush" not in error.message
 
 
+async def test_a_role_is_asked_for_through_the_same_proxy(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://sts.test/")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    role = "arn:aws:iam::222222222222:role/r"
+    proxy = service.url.replace("//", "//me:hush-hush-hush@")
+    service.script.append(answering(407))
+    async with opened(ClientSettings(role_arn=role, proxy_url=proxy)) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+    assert service.received[0].headers["Host"] == "sts.test"
+    assert (error.trouble, error.was_sent) == (Trouble.PROXY, False)
+    assert f"role_arn {role}: STS: " in error.message
+    assert "(proxy_url)" in error.message
+    assert "hush" not in error.message
+
+
 async def test_no_proxy_at_all_is_a_setting(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
