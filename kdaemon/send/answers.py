@@ -127,7 +127,7 @@ def error_answer(
         trouble, text = Trouble.FOREIGN, f"HTTP {status} with {page}"
     if status == 407:
         trouble = Trouble.PROXY
-        text = "the proxy does not let us through (HTTP 407): see user and password in its variable"
+        text = "the proxy does not let us through (HTTP 407): see user and password in its URL"
     if not isinstance(text, str):
         text = f"the service answered HTTP {status} and did not say why"
     if proxy is not None and code is None:
