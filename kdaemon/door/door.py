@@ -19,7 +19,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_arn
+from kdaemon.base.names import Qualified, parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.refused import Refused
@@ -240,6 +240,22 @@ class Door:
                 return refused
         return None
 
+    def place_of(self, spellings: Iterable[str]) -> Qualified | Refused | None:
+        """The upstream of what a request calls its stream by, and what that calls it; None: it
+        names none. Of spellings that `refusal_to_look` let pass.
+        """
+        found: Qualified | None = None
+        for spelling in spellings:
+            place = self._streams.place(spelling)
+            if isinstance(place, Refused):
+                return place
+            if found is not None and place.upstream != found.upstream:
+                text = "StreamName and StreamARN are of two upstreams of kdaemon: name the one."
+                code = "InvalidArgumentException"
+                return Refused(RejectReason.INVALID, code, text, is_permanent=True)
+            found = found or place
+        return found
+
     def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
         """Why a client may not ask about all that the account has; None: it may. Who may write to
         some streams hears of no others.
@@ -282,6 +298,10 @@ class Door:
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
+        if refused is None and not stream.service.answers_dry_run:
+            text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."
+            code = "InvalidArgumentException"
+            refused = Refused(RejectReason.INVALID, code, text, is_permanent=True)
         taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS

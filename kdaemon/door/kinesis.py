@@ -9,6 +9,7 @@ the status says so, with the type that the service gave: a client that looks at 
 not take a failure for a success.
 """
 
+from collections.abc import Collection
 from functools import partial
 
 from kdaemon.base.errors import ServiceError
@@ -46,33 +47,40 @@ COUNTED_BYTES_MAX = 256 * KIB
 Ours, 2026-11-28."""
 
 
+def widest_limits(services: Collection[Service]) -> PutLimits:
+    """What a request for a stream of any of these may be. Where there are several, a client may
+    write `@UPSTREAM/NAME`, which is no name to AWS.
+    """
+    key_bytes = [each.partition_key_bytes_max for each in services]
+    return PutLimits(
+        record_bytes_max=max(each.record_bytes_max for each in services),
+        request_bytes_max=max(each.request_bytes_max for each in services),
+        partition_key_bytes_max=None if None in key_bytes else max(filter(None, key_bytes)),
+        is_stream_name_free=len(services) > 1 or not all(each.has_arns for each in services),
+    )
+
+
 class KinesisDoor:
     """Answers the Kinesis API: PutRecord and PutRecords itself, all else by `Passthrough`."""
 
     def __init__(
         self,
         door: Door,
-        service: Service,
+        widest: PutLimits,
         process_id: int,
         later: Later = soon,
         passthrough: Passthrough | None = None,
     ) -> None:
-        """`process_id`: 64 bits that tell this process's request ids from another's. `later`: how
-        the rest of a large request comes to its turn. `passthrough`: what becomes of other
-        operations; None: they are refused.
+        """`widest`: what a request may be before its stream is known (`widest_limits`).
+        `process_id`: 64 bits that tell this process's request ids from another's. `later`: how the
+        rest of a large request comes to its turn. `passthrough`: what becomes of other operations;
+        None: they are refused.
         """
         self._door = door
         self._passthrough = passthrough
         self._later = later
-        self._service = service
         self._answer_headers = AnswerHeaders(process_id)
-        # The stream is known only after parsing: parse by the widest limits; `admit` has its own.
-        self._widest = PutLimits(
-            record_bytes_max=service.record_bytes_max,
-            request_bytes_max=service.request_bytes_max,
-            partition_key_bytes_max=service.partition_key_bytes_max,
-            is_stream_name_free=not service.has_arns,
-        )
+        self._widest = widest  # the stream is known only after parsing; `admit` has its own limits
 
     def handle(self, request: HttpRequest) -> None:
         """Takes one request; answers now or when its records have settled."""
@@ -161,12 +169,6 @@ class KinesisDoor:
         self, request: HttpRequest, form: Form, spelling: str, put: PutRequest, headers: Headers
     ) -> None:
         """The service's own word on what would become of the records."""
-        if not self._service.answers_dry_run:
-            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count, request.principal)
-            text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
-            refusal = refuse("InvalidArgumentException", text)
-            _refuse(request, refusal, headers, form.encoding)
-            return
 
         def told(error: ServiceError) -> None:
             _refuse(request, refuse(error.code, error.message), headers, form.encoding)

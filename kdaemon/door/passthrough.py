@@ -8,6 +8,7 @@ Where it sits: kinesis.py hands requests over, whose operation is known; an answ
 The service is asked in JSON, and the client is answered in what it spoke (`passed_on_cbor.py`).
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from kdaemon.base.counters import NotPassedOn
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.operations import OtherOperation, operation_problem
-from kdaemon.base.service import Service
+from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
 from kdaemon.http.request import Headers, HttpRequest
@@ -24,60 +25,87 @@ from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.settle.verdict import INTERNAL, UNAVAILABLE
 from kdaemon.wire.envelope import encoding_of
-from kdaemon.wire.passed_on import read_asked
+from kdaemon.wire.passed_on import Asked, read_asked, renamed
 from kdaemon.wire.passed_on_cbor import UNWRITABLE, cbor_of, json_of
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
 
 class Passthrough:
-    """One for the daemon."""
+    """One for the daemon. `relays`: by their upstream, the default one's first: it is asked what is
+    about no stream.
+    """
 
-    def __init__(self, door: Door, relay: Relay, service: Service) -> None:
+    def __init__(
+        self, door: Door, relays: Mapping[str, Relay], *, is_stream_name_free: bool
+    ) -> None:
+        """`is_stream_name_free`: as in `PutLimits`."""
         self._door = door
-        self._relay = relay
-        self._service = service
+        self._relays = relays
+        self._default = next(iter(relays.values()))
+        self._is_stream_name_free = is_stream_name_free
 
     def handle(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:
         """Takes one request; answers now, or when the service has. `headers`: of our answer."""
-        counters = self._relay.counters_of(operation)
-        counters.requests += 1
         encoding = encoding_of(request.headers)
-        if not self._relay.allows(operation):
+        counters = self._default.counters_of(operation)  # until it is known who is to be asked
+        if not self._default.allows(operation):
+            counters.requests += 1
             counters.refused[NotPassedOn.NOT_ALLOWED] += 1
-            refusal = not_passed_on(operation.name, self._relay.operations)
+            refusal = not_passed_on(operation.name, self._default.operations)
             _refuse(request, refusal, headers, encoding)
             return
         try:
-            self._ask(request, operation, headers, encoding)
+            body = json_of(request.body) if encoding is Encoding.CBOR else request.body
+            asked = read_asked(body, is_stream_name_free=self._is_stream_name_free)
         except ApiError as error:
+            counters.requests += 1
             counters.refused[NotPassedOn.INVALID] += 1
             _refuse(request, error.refusal, headers, encoding)
+            return
+        self._ask(request, operation, asked, body, headers, encoding)
 
     def _ask(
         self,
         request: HttpRequest,
         operation: OtherOperation,
+        asked: Asked,
+        body: bytes,
         headers: Headers,
         encoding: Encoding,
     ) -> None:
-        body = json_of(request.body) if encoding is Encoding.CBOR else request.body
-        asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
         if asked.spellings or asked.token is not None:  # who has a token was let in to get it
             refused = self._door.refusal_to_look(asked.spellings, request.principal, operation.name)
         else:
             refused = self._door.refusal_to_list(request.principal, operation.name)
+        relay, called = self._default, None
+        if refused is None:
+            place = self._door.place_of(asked.spellings)
+            if isinstance(place, Refused):
+                refused = place
+            elif place is not None:
+                relay, called = self._relays[place.upstream], place.name
+            elif asked.token is not None:
+                relay = self._relay_of(asked.token)
+        counters = relay.counters_of(operation)
+        counters.requests += 1
         if refused is not None:
-            self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
+            counters.refused[NotPassedOn.STREAM] += 1
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)
             return
         request.drop_body()
         request.headers = {}
+        if called is not None and called not in asked.spellings:
+            asked, body = renamed(body, called)
         question = Question(operation, asked.canonical, body, asked.arn, asked.token)
-        asker = self._relay.ask(
+        asker = relay.ask(
             question, request.client, partial(self._answer, request, headers, encoding)
         )
         if asker.is_waiting:
             request.on_gone = asker.leave
+
+    def _relay_of(self, token: str) -> Relay:
+        """Whose answer gave the token."""
+        return next((each for each in self._relays.values() if each.knows(token)), self._default)
 
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome

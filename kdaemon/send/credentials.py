@@ -158,15 +158,15 @@ class Aws:
 class Anonymous:
     """A stand-in for both where nobody checks signatures: no AWS library but the signer."""
 
-    __slots__ = ("_url", "region")
+    __slots__ = ("_url", "account_id", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
     trust: Final = False  # whatever it shows: it is in this process
-    account_id: Final = ANONYMOUS_ACCOUNT
     may_ask_sts: Final = False
     is_beside_stand_in: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         self.region = settings.region or ANONYMOUS_REGION
+        self.account_id = settings.account_id or ANONYMOUS_ACCOUNT
         self._url = usable_url(settings.endpoint_url or "")
 
     async def find_credentials(self) -> None:

@@ -215,6 +215,10 @@ class Relay:
     def allows(self, operation: OtherOperation) -> bool:
         return operation.name in self._lanes
 
+    def knows(self, token: str) -> bool:
+        """Whether an answer that went through here gave it, not long ago."""
+        return self._trails.find(token) is not None
+
     def counters_of(self, operation: OtherOperation) -> OperationCounters:
         lane = self._lanes.get(operation.name)
         return self.others if lane is None else lane.counters
@@ -226,7 +230,7 @@ class Relay:
         lane = self._lanes[question.operation.name]
         asker = Asker(self, told)
         if question.arn is None and question.token is not None:
-            question = question._replace(arn=self._trails.find(question.token))
+            question = question._replace(arn=self._trails.find(question.token) or None)
         key = sha256(b"%b %b" % (question.operation.name.encode(), question.canonical)).digest()
         is_shared = question.operation.is_shared
         kept = self._kept.find(key) if is_shared else None
@@ -370,8 +374,7 @@ class Relay:
             if isinstance(outcome, Relayed) and outcome.status == 200:
                 if operation.is_shared:
                     self._kept.keep(call.key, outcome)
-                if question.arn is not None:
-                    self._trails.note(outcome.body, question.arn)
+                self._trails.note(outcome.body, question.arn or "")
             for number, asker in enumerate(list(call.askers), 1):
                 asker.tell(outcome)
                 if not number % TOLD_A_TURN:

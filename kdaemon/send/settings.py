@@ -77,9 +77,9 @@ class ClientSettings:
 
     def problems(self) -> list[tuple[str, str]]:
         """What contradicts what, or cannot be: the field, and what is wrong with that field."""
+        if self.is_anonymous:  # all else is for the service that it stands in for
+            return [] if self.endpoint_url else [("is_anonymous", "needs an endpoint_url")]
         found = [*self._place_problems(), *self._role_problems(), *self._token_problems()]
-        if self.is_anonymous and not self.endpoint_url:
-            found.append(("is_anonymous", "needs an endpoint_url"))
         if self.proxy_url and (wrong := proxy_problem(self.proxy_url)) is not None:
             found.append(("proxy_url", wrong))
         return found

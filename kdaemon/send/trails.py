@@ -1,10 +1,12 @@
 """Where a token leads that an answer gave: the next page of a list, the next records of a shard.
 
-Such a request names no stream, and belongs where the one before it went: to the region and host of
-the stream's ARN. Knows the members that hold tokens; must not know which operation takes which.
+Such a request names no stream, and belongs where the one before it went: to the same upstream, and
+to the region and host of the stream's ARN. Knows the members that hold tokens; must not know which
+operation takes which.
 Invariant: TRAILS_MAX tokens are known, each as a digest and an ARN of at most 250 characters; then
 the oldest is forgotten, and goes where requests go that name no stream.
-Where it sits: `relay.py` notes answers here, and asks for each request that names no ARN.
+Where it sits: `relay.py` notes answers here, and asks for each request that names no ARN; the door
+asks which upstream knows a token.
 """
 
 import re
@@ -44,7 +46,7 @@ class Trails:
         return len(self._arns)
 
     def note(self, answer: bytes, arn: str) -> None:
-        """A success, of a request that went where this ARN leads."""
+        """A success, of a request that went where this ARN leads; "": that named none."""
         for token in _tokens_in(answer):
             key = sha256(token).digest()
             self._arns[key] = arn
@@ -53,6 +55,7 @@ class Trails:
                 self._arns.popitem(last=False)
 
     def find(self, token: str) -> str | None:
+        """The ARN, or ""; None: the token is not known."""
         return self._arns.get(sha256(token.encode()).digest()) if self._arns else None
 
 

@@ -74,6 +74,20 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
     raise _unread(f"The body cannot be read as a JSON object: {reason}.")
 
 
+def renamed(body: bytes, name: str) -> tuple[Asked, bytes]:
+    """The same request, of a stream that the service calls by this name or ARN: what its client
+    calls it is not the service's word. Of a body that `read_asked` took.
+    """
+    members = _decode(body)
+    members.pop("StreamARN", None)
+    members.pop("StreamName", None)
+    is_arn = parse_arn(name) is not None
+    members["StreamARN" if is_arn else "StreamName"] = name
+    token = _text(members, "NextToken") or _text(members, "ShardIterator")
+    encoded = _encode(members)
+    return Asked(encoded, (name,), name if is_arn else None, token), encoded
+
+
 def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool) -> None:
     problems = list(stream_problems(name, arn, is_stream_name_free=is_stream_name_free))
     if problems:

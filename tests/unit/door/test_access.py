@@ -14,7 +14,7 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import ANYBODY, NOBODY, Principal, Rights
 from kdaemon.door import access
 from kdaemon.door.access import UNSIGNED, Guard, Peers, Signed, Strangers
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
@@ -61,7 +61,7 @@ class Guarded(Place):
         guard: Guard = Peers(principals, self.strangers)
         if is_signed:
             guard = Signed(principals, self.strangers, lambda: NOW_S, self.hub.turns.later)
-        kinesis = KinesisDoor(self.door, self.streams._config.traits, 1)
+        kinesis = KinesisDoor(self.door, widest_limits([self.streams._config.traits]), 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door), guard)
         self.hub.who, self.hub.early = guard.who, guard.early
 

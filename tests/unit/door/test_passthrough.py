@@ -12,7 +12,7 @@ from kdaemon.base.operations import OTHER_OPERATIONS, PASSED_ON_DEFAULT
 from kdaemon.base.service import SERVICES
 from kdaemon.config.load import load_config
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.http.request import HttpRequest
 from kdaemon.send.answers import HasRoom
@@ -44,8 +44,10 @@ class Place:
         self.relay = Relay(self.pass_on, self.turn, traits, self.memory, allowed)
         self.streams = make_streams(FakeService(), "region = 'eu-central-1'\n" + text)
         door = Door(self.streams, FakeClock())
-        passthrough = Passthrough(door, self.relay, traits)
-        self.door = KinesisDoor(door, traits, 1, passthrough=passthrough)
+        passthrough = Passthrough(
+            door, {"default": self.relay}, is_stream_name_free=not traits.has_arns
+        )
+        self.door = KinesisDoor(door, widest_limits([traits]), 1, passthrough=passthrough)
 
     async def turn(self) -> None:
         pass
@@ -358,7 +360,9 @@ async def test_a_client_that_goes_is_waited_for_no_longer(make: Make) -> None:
 
 
 async def test_without_a_relay_all_else_is_refused() -> None:
-    door = KinesisDoor(Door(make_streams(FakeService()), FakeClock()), SERVICES["aws"], 1)
+    door = KinesisDoor(
+        Door(make_streams(FakeService()), FakeClock()), widest_limits([SERVICES["aws"]]), 1
+    )
     headers = {
         "Content-Type": "application/x-amz-json-1.1",
         "X-Amz-Target": "Kinesis_20131202.ListShards",

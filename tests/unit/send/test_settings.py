@@ -27,6 +27,7 @@ TOKEN = {"service": YANDEX, "iam_token_file": "/run/token"}
         {"use_fips": False, "endpoint_url": "https://h/"},
         {"use_fips": False, "service": YANDEX},
         {"proxy_url": ""},
+        {"is_anonymous": True, "endpoint_url": "http://h/", "use_fips": True, **TOKEN},
         {"proxy_url": "http://me:hush@proxy:3128"},
         {"proxy_url": "proxy:3128"},
         TOKEN,
