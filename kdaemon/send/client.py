@@ -20,6 +20,7 @@ import msgspec
 from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
@@ -142,11 +143,15 @@ class ServiceClient:
         """Whose credentials these are, and where they call: as their source says, else as the
         setting says, else as STS says, if there is one to ask. Raises `ServiceError`.
         """
-        if self._search.found is None:
-            await self._search.again()
-        who = self._search.found
-        assert who is not None
-        await keys_of(who)
+        try:
+            if self._search.found is None:
+                await self._search.again()
+            who = self._search.found
+            assert who is not None
+            await keys_of(who)
+        except ServiceError as error:
+            self._name(error)
+            raise
         account = who.account_id or self._settings.account_id
         if account is None and who.may_ask_sts:
             account = await self._ask_sts()
@@ -347,9 +352,20 @@ class ServiceClient:
                     await self._renew(who, keys)
         except TimeoutError:
             pass
+        except ServiceError as failure:
+            self._name(failure)
+            raise
         state = "" if was_sent else f", most of it {waits_for}"
         limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
+
+    def _name(self, error: ServiceError) -> None:
+        """Says of what never left which upstream is meant, where there are several."""
+        label = f"upstream {self._settings.name}: "
+        if self._settings.name == DEFAULT_UPSTREAM or error.was_sent:
+            return
+        if not error.message.startswith(label):  # of many who wait for one search, one says so
+            error.message = label + error.message
 
     def _is_stale(self, error: ServiceError) -> bool:
         """Whether newer credentials may pass: refused before anything was written."""

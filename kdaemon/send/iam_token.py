@@ -28,6 +28,7 @@ import msgspec
 from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.send import answers
@@ -300,7 +301,7 @@ def _why(error: Exception) -> str:
 
 
 def _of(name: str) -> str:
-    return "" if name == "default" else f"upstream {name}: "
+    return "" if name == DEFAULT_UPSTREAM else f"upstream {name}: "
 
 
 def _read(path: str, seen: tuple[int, ...] | None) -> tuple[bytes, int, tuple[int, ...]] | None:

@@ -84,7 +84,7 @@ class Place:
         self._use_dualstack = bool(variable("use_dualstack_endpoint"))
         self._account_id_mode = _account_id_mode(variable("account_id_endpoint_mode"))
         self._account_id = settings.account_id
-        self.trust = _trust(variable("ca_bundle"))
+        self.trust = _trust(variable("ca_bundle"), is_ours=settings.ca_bundle is not None)
         if endpoint_url:
             _refuse_both(settings)
 
@@ -201,11 +201,11 @@ def _account_id_mode(mode: str | None) -> str | None:
 
 def _refuse_both(settings: ClientSettings) -> None:
     """An address that is configured cannot be another one of AWS's too."""
-    for field in ("use_fips", "use_dualstack"):
-        if getattr(settings, field):
+    for is_set, key in ((settings.use_fips, "fips"), (settings.use_dualstack, "dual_stack")):
+        if is_set:
             raise ServiceError(
                 Trouble.ENDPOINT,
-                f"{field} chooses an address of AWS, and AWS_ENDPOINT_URL_KINESIS,"
+                f"the key {key} chooses an address of AWS, and AWS_ENDPOINT_URL_KINESIS,"
                 " AWS_ENDPOINT_URL or the profile names another: keep one of the two",
                 was_sent=False,
             )
@@ -229,10 +229,10 @@ def _is_of_aws(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
 
 
-def _trust(ca_bundle: str | None) -> ssl.SSLContext | bool:
+def _trust(ca_bundle: str | None, *, is_ours: bool) -> ssl.SSLContext | bool:
     """Whom to trust: `ca_bundle` alone if set, else the system's store, else botocore's."""
     if ca_bundle:
-        return trusted(ca_bundle)
+        return trusted(ca_bundle, "the key ca_file" if is_ours else None)
     paths = ssl.get_default_verify_paths()
     if paths.cafile or paths.capath:
         return True

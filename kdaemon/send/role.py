@@ -13,12 +13,13 @@ from datetime import datetime
 from typing import Final
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.send.credentials import Aws, credentials_error
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.place import Place
 from kdaemon.send.request import Keys
-from kdaemon.send.settings import ClientSettings
+from kdaemon.send.settings import ROLE_DURATION_S, ClientSettings
 from kdaemon.send.sts import assume_role_question, lent_in, session_name
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -45,7 +46,7 @@ class Role:
     """One role, assumed again ahead of the end of its keys."""
 
     __slots__ = (
-        *("_arn", "_ask", "_has_external_id", "_lent", "_name", "_owner", "_question"),
+        *("_arn", "_ask", "_has_external_id", "_lent", "_name", "_owner", "_parts", "_question"),
         "account_id",
     )
 
@@ -54,7 +55,7 @@ class Role:
         assert arn is not None
         self._arn = arn
         self._ask = ask
-        self._name = "" if settings.name == "default" else f"upstream {settings.name}: "
+        self._name = "" if settings.name == DEFAULT_UPSTREAM else f"upstream {settings.name}: "
         self._has_external_id = settings.role_external_id is not None
         self._question = assume_role_question(
             arn,
@@ -64,6 +65,8 @@ class Role:
         )
         self.account_id = role_account(arn)
         self._owner = f"{settings.name}: role"  # of secrets
+        lasts = "" if settings.role_duration_s == ROLE_DURATION_S else ", role_duration_s"
+        self._parts = f"role_arn, role_session_name, role_external_id{lasts}"
         what = f"{self._name}role_arn {arn}: STS"
         self._lent: Lent[Keys] = Lent(self._assume, spawn, settings.connect_timeout_s, what)
 
@@ -119,7 +122,7 @@ class Role:
                 f" does not let them in, or it expects an external id (role_external_id {given})"
             )
         if error.code in {"ValidationError", "ValidationException", "PackedPolicyTooLarge"}:
-            return "; see role_arn, role_session_name, role_external_id and role_duration_s"
+            return f"; see {self._parts}"
         if error.code == "RegionDisabledException":
             return "; activate STS in this region, set `region`, or AWS_ENDPOINT_URL_STS"
         if 400 <= error.status < 500 and error.status not in {408, 429} and not _is_throttle(error):

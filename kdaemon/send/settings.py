@@ -11,11 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import endpoint_problem, proxy_problem
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.service import AWS, Service
 
 ACCOUNT_ID_MODES: Final = ("preferred", "disabled", "required")  # botocore 1.43.117, 2026-11-28
 ROLE_DURATION_S_MIN: Final = 900  # AssumeRole's DurationSeconds, STS's model; 2026-11-28
 ROLE_DURATION_S_MAX: Final = 43_200  # the same; the role's own limit may be lower
+ROLE_DURATION_S: Final = 3600  # the most where a role's credentials assume another; STS's default
 ROLE_FORM: Final = "arn:aws:iam::ACCOUNT:role/NAME"
 _ROLE: Final = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]{1,1600}"  # not compiled: few have one
 _SESSION_NAME: Final = r"[A-Za-z0-9_+=,.@-]{2,64}"  # STS's model
@@ -32,13 +34,13 @@ class ClientSettings:
     calls that may be in flight. `is_anonymous` (the sandbox; needs `endpoint_url`): a fixed key,
     no AWS environment, no proxy. `account_id`: of the credentials, where they do not tell it.
 
-    `name`: the upstream's, for texts; nothing is said of "default". `role_arn`: a role to assume
-    with the credentials that are found; `role_external_id`, `role_session_name` (None: made of the
-    host's name) and `role_duration_s` go to STS with it. `use_fips`, `use_dualstack`: other
+    `name`: the upstream's, for texts, which say nothing of the default one. `role_arn`: a role to
+    assume with the credentials that are found; `role_external_id`, `role_session_name` (None: made
+    of the host's name) and `role_duration_s` go to STS with it. `use_fips`, `use_dualstack`: other
     addresses of AWS. `account_id_endpoint_mode`: whether the host has the account in its name.
     `proxy_url`: for all calls; "": none. `iam_token_file`, `iam_token_url`: where Yandex's IAM
     token is found, which stands in place of a signature. `ca_bundle`: a file of certificates, and
-    no others are trusted.
+    no others are trusted, also not for STS.
     """
 
     service: Service = AWS
@@ -51,11 +53,11 @@ class ClientSettings:
     call_timeout_s: float = 15.0
     connections_max: int = 64
     is_anonymous: bool = False
-    name: str = "default"
+    name: str = DEFAULT_UPSTREAM
     role_arn: str | None = None
     role_external_id: str | None = field(default=None, repr=False)
     role_session_name: str | None = None
-    role_duration_s: int = 3600
+    role_duration_s: int = ROLE_DURATION_S
     use_fips: bool | None = None
     use_dualstack: bool | None = None
     account_id_endpoint_mode: str | None = None

@@ -195,7 +195,7 @@ async def test_what_sts_refuses_is_told_with_its_setting(
     service: ScriptedService, sts: Sts, code: str, status: int, named: str, verdict: Verdict
 ) -> None:
     sts.answers.extend(refused(code, "Said <by> STS", status) for _ in range(3))
-    async with opened(settings(service)) as client:
+    async with opened(settings(service, role_duration_s=900)) as client:
         error = await failure(client.put_records(ORDERS, RECORDS))
     assert not error.was_sent
     assert error.code == code

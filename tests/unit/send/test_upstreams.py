@@ -82,6 +82,25 @@ async def test_two_profiles_and_the_environment_share_nothing(
     assert used == set(expected)
 
 
+async def test_what_never_left_says_whose_it_was(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    for name, label in (("default", "no credentials"), ("eu", "upstream eu: no credentials")):
+        async with opened(ClientSettings(endpoint_url=service.url, name=name)) as client:
+            calls = [failure(client.put_records(ORDERS, RECORDS)) for _ in range(3)]
+            for error in (*await asyncio.gather(*calls), await failure(client.caller())):
+                assert error.message.startswith(label)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1", name="eu")) as client:
+        error = await failure(client.put_records(ORDERS, RECORDS))
+        assert error.message.startswith("upstream eu: 127.0.0.1:1: cannot connect")
+    async with opened(ClientSettings(endpoint_url=service.url, name="eu")) as client:
+        service.script.append(refusal("AccessDeniedException", "as the service says"))
+        error = await failure(client.put_records(ORDERS, RECORDS))
+        assert error.message == "as the service says"
+
+
 async def test_what_each_upstream_calls_with_stays_hidden_for_as_long_as_it_does(
     service: ScriptedService, tmp_path: Path
 ) -> None:
@@ -281,7 +300,7 @@ async def test_a_bundle_that_is_missing_is_named_by_its_key(
     async with opened(settings) as client:
         error = await failure(client.put_records(ORDERS, RECORDS))
     assert (error.trouble, error.was_sent) == (Trouble.TRUST, False)
-    assert error.message.startswith(f"the key ca_bundle names {tmp_path / 'none'}, which ")
+    assert error.message.startswith(f"the key ca_file names {tmp_path / 'none'}, which ")
 
 
 async def test_a_token_goes_nowhere_that_awss_environment_says(
