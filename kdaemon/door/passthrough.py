@@ -18,7 +18,7 @@ from kdaemon.base.operations import OtherOperation, operation_problem
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
-from kdaemon.http.request import Headers, HttpRequest
+from kdaemon.http.request import CBOR_ALONE, Headers, HttpRequest
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
@@ -71,7 +71,7 @@ class Passthrough:
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)
             return
         request.drop_body()
-        request.headers = {}
+        request.headers = CBOR_ALONE if encoding is Encoding.CBOR else {}
         question = Question(operation, asked.canonical, body, asked.arn, asked.token)
         asker = self._relay.ask(
             question, request.client, partial(self._answer, request, headers, encoding)
