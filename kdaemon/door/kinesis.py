@@ -31,6 +31,7 @@ from kdaemon.wire.envelope import (
     AnswerHeaders,
     Operation,
     encoding_of,
+    operation_of,
     read_envelope,
 )
 from kdaemon.wire.explain import count_records
@@ -97,12 +98,15 @@ class KinesisDoor:
 
     def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
         """Answers who has not shown who he is. What he brings is looked at no further than to count
-        it, and not even that if it is large.
+        it, and not even that if it is large. A request that is no put brings no record.
         """
         body, encoding = request.body, encoding_of(request.headers)
-        is_counted = encoding is Encoding.JSON and len(body) <= COUNTED_BYTES_MAX
-        count = count_records(body)[0] if is_counted else 1
-        self._door.refuse(None, refused, count if body else 0, 0)
+        operation = operation_of(request.headers)
+        if isinstance(operation, Operation) and body:
+            is_counted = encoding is Encoding.JSON and len(body) <= COUNTED_BYTES_MAX
+            self._door.refuse(None, refused, count_records(body)[0] if is_counted else 1, 0)
+        elif isinstance(operation, OtherOperation) and self._passthrough is not None:
+            self._passthrough.note_stranger(operation)
         _refuse(request, as_stranger(refused), self._answer_headers.next(), encoding)
 
     def _hand_over(

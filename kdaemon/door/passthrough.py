@@ -53,6 +53,12 @@ class Passthrough:
             counters.refused[NotPassedOn.INVALID] += 1
             _refuse(request, error.refusal, headers, encoding)
 
+    def note_stranger(self, operation: OtherOperation) -> None:
+        """Counts a request of somebody whom nobody knows, which goes no further."""
+        counters = self._relay.counters_of(operation)
+        counters.requests += 1
+        counters.refused[NotPassedOn.UNAUTHENTICATED] += 1
+
     def _ask(
         self,
         request: HttpRequest,

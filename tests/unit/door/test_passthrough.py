@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.operations import OTHER_OPERATIONS, PASSED_ON_DEFAULT
+from kdaemon.base.principal import ANYBODY, Principal, Rights
+from kdaemon.base.refused import Refused
 from kdaemon.base.service import SERVICES
 from kdaemon.config.load import load_config
 from kdaemon.door.door import Door
@@ -19,6 +22,7 @@ from kdaemon.send.answers import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
 from tests.kit.cbor import java
+from tests.kit.endpoints import CONTENT_TYPES
 from tests.kit.streams import FakeClock, FakeService, make_streams
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
 from tests.unit.send.test_relay import settle
@@ -37,6 +41,7 @@ class Place:
     def __init__(self, text: str = "") -> None:
         self.config = load_config(text="region = 'eu-central-1'\n" + text)
         self.says: Relayed | ServiceError = SAID
+        self.principal = ANYBODY  # who asks
         self.calls: list[tuple[str, bytes, str | None]] = []
         self.memory = ByteBudget(2**28)
         allowed = self.config.listen.operations_passed_on
@@ -65,6 +70,7 @@ class Place:
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         request = make_request("/", sent, body)
+        request.principal = self.principal
         self.door.handle(request)
         return request
 
@@ -366,3 +372,40 @@ async def test_without_a_relay_all_else_is_refused() -> None:
     request = make_request("/", headers, b"{}")
     door.handle(request)
     assert read_answer(request).body["__type"] == "UnknownOperationException"
+
+
+STRANGER = Refused(RejectReason.UNAUTHENTICATED, "NoToken", "Nobody.", is_permanent=True)
+SHOP = Principal("shop", Rights(frozenset({"orders"})))
+
+
+@pytest.mark.parametrize("operation", ["ListStreams", "DescribeStream"])
+@pytest.mark.parametrize("content_type", CONTENT_TYPES.values())
+async def test_a_stranger_that_asks_is_counted_where_requests_are_and_not_as_a_record(
+    make: Make, operation: str, content_type: str
+) -> None:
+    place = make()
+    sent = {"Content-Type": content_type, "X-Amz-Target": f"Kinesis_20131202.{operation}"}
+    place.door.refuse_stranger(make_request("/", sent, b"{}"), STRANGER)
+    assert place.refused(operation) == {"unauthenticated": 1}
+    assert place.relay.counters_of(OTHER_OPERATIONS[operation]).requests == 1
+    sent["X-Amz-Target"] = "Kinesis_20131202.DeleteStream"
+    place.door.refuse_stranger(make_request("/", sent, b"{}"), STRANGER)
+    assert place.refused() == {"unauthenticated": 1}
+    assert place.streams.door.received == 0
+    assert not place.calls
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [("ListStreams", b"{}"), ("DescribeStream", b'{"StreamName": "others"}')],
+)
+async def test_who_may_not_ask_is_counted_where_requests_are_and_not_as_a_record(
+    make: Make, operation: str, body: bytes
+) -> None:
+    place = make()
+    place.principal = SHOP
+    told = await place.ask(operation, body)
+    assert (told.status, told.body["__type"]) == (400, "AccessDeniedException")
+    assert place.refused(operation) == {"stream": 1}
+    assert place.streams.door.received == 0
+    assert not place.calls
