@@ -214,7 +214,8 @@ class Door:
         spelling: str | None,
         record_count: int,
         byte_count: int = 0,
-        principal: Principal = ANYBODY,
+        *,
+        principal: Principal,
     ) -> None:
         """Counts records that could not be read. `spelling`: their stream, where it could be."""
         if spelling is not None and self._forbid(principal, spelling) is not None:

@@ -142,7 +142,7 @@ class KinesisDoor:
             told = read_acknowledge(request.headers)
             if isinstance(told, Refused):
                 self._door.refuse_unread(
-                    spelling, len(put.sizes), put.byte_count, request.principal
+                    spelling, len(put.sizes), put.byte_count, principal=request.principal
                 )
                 _refuse(request, refuse(told.code, told.message), headers, form.encoding)
                 return
@@ -168,7 +168,9 @@ class KinesisDoor:
     ) -> None:
         """The service's own word on what would become of the records."""
         if not self._service.answers_dry_run:
-            self._door.refuse_unread(spelling, len(put.sizes), put.byte_count, request.principal)
+            self._door.refuse_unread(
+                spelling, len(put.sizes), put.byte_count, principal=request.principal
+            )
             text = f"Unexpected json key: DryRun. {self._service.title} has no dry run."
             refusal = refuse("InvalidArgumentException", text)
             _refuse(request, refusal, headers, form.encoding)

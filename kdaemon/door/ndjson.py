@@ -100,7 +100,9 @@ class NdjsonDoor:
 
     def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
         body = request.body
-        self._door.refuse_unread(spelling, count_lines(body), len(body), request.principal)
+        self._door.refuse_unread(
+            spelling, count_lines(body), len(body), principal=request.principal
+        )
         _refuse(request, refusal)
 
 

@@ -219,7 +219,9 @@ class FakeDoor:
             assert refused is GAVE_WAY
             self.gave_way_count += record_count
 
-    def refuse_unread(self, stream: str | None, record_count: int, byte_count: int = 0) -> None:
+    def refuse_unread(
+        self, stream: str | None, record_count: int, byte_count: int = 0, *, principal: Principal
+    ) -> None:
         self.rejected_count += record_count
 
     @property

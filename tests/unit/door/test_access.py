@@ -577,6 +577,23 @@ async def test_what_cannot_be_read_counts_nothing_for_a_stream_of_others() -> No
     await place.streams.aclose()
 
 
+@pytest.mark.parametrize("broken", [b"{x}\n", b"{}\n", b"[1]\n"])
+async def test_a_line_that_cannot_be_read_counts_nothing_where_its_client_may_write_no_more(
+    broken: bytes,
+) -> None:
+    """The file of principals was read again while it was connected."""
+    place, shop = Place("[streams.t]\n", FakeService()), may("t")
+    place.hub.who = lambda _: shop
+    client = place.connect("session")
+    client.protocol.data_received(b'{"stream":"t"}\n')
+    shop.become(may("s"))
+    client.protocol.data_received(broken)
+    assert [each["rejected"] for each in client.lines()] == [2]
+    assert place.stream("t").counters.received == 0
+    assert place.streams.door.rejected[RejectReason.INVALID] == 1
+    await place.streams.aclose()
+
+
 async def test_a_setup_line_for_a_stream_of_others_ends_the_connection() -> None:
     place = Place("[streams.t]\n", FakeService())
     place.hub.who = lambda _: may("s")
