@@ -241,6 +241,15 @@ class Door:
                 return refused
         return None
 
+    def refusal_to_go_on(
+        self, spellings: Iterable[str], principal: Principal, operation: str
+    ) -> Refused | None:
+        """As `refusal_to_look`, about the stream of a token. The text does not name the stream."""
+        for spelling in spellings:
+            if self._forbid(principal, spelling, operation=operation) is not None:
+                return _forbidden(principal, operation, "the stream that this token is of")
+        return None
+
     def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
         """Why a client may not ask about all that the account has; None: it may. Who may write to
         some streams hears of no others.

@@ -12,9 +12,11 @@ from functools import partial
 
 import msgspec
 
-from kdaemon.base.counters import NotPassedOn
+from kdaemon.base.counters import NotPassedOn, RejectReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.operations import OtherOperation, operation_problem
+from kdaemon.base.principal import Principal
+from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
@@ -24,7 +26,7 @@ from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.settle.verdict import INTERNAL, UNAVAILABLE
 from kdaemon.wire.envelope import encoding_of
-from kdaemon.wire.passed_on import read_asked
+from kdaemon.wire.passed_on import Asked, read_asked
 from kdaemon.wire.passed_on_cbor import UNWRITABLE, cbor_of, json_of
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
@@ -68,22 +70,43 @@ class Passthrough:
     ) -> None:
         body = json_of(request.body) if encoding is Encoding.CBOR else request.body
         asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
-        if asked.spellings or asked.token is not None:  # who has a token was let in to get it
-            refused = self._door.refusal_to_look(asked.spellings, request.principal, operation.name)
-        else:
-            refused = self._door.refusal_to_list(request.principal, operation.name)
+        refused = self._why_not(request.principal, operation, asked)
         if refused is not None:
             self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)
             return
         request.drop_body()
         request.headers = CBOR_ALONE if encoding is Encoding.CBOR else {}
-        question = Question(operation, asked.canonical, body, asked.arn, asked.token)
+        question = Question(
+            operation, asked.canonical, body, asked.arn, asked.tokens, asked.spellings
+        )
         asker = self._relay.ask(
             question, request.client, partial(self._answer, request, headers, encoding)
         )
         if asker.is_waiting:
             request.on_gone = asker.leave
+
+    def _why_not(
+        self, principal: Principal, operation: OtherOperation, asked: Asked
+    ) -> Refused | None:
+        """Why this client may not ask this. Who may not write to all streams asks about those that
+        he may write to, by what surely means them: names, ARNs, and tokens that were given for
+        them through this daemon.
+        """
+        door = self._door
+        if not principal.rights.are_all:
+            if not (operation.is_of_stream and asked.is_plain):
+                return door.refusal_to_list(principal, operation.name)
+            for token in asked.tokens:
+                trail = self._relay.trail_of(operation, token)
+                if trail is None or not trail.spellings:
+                    return _forgotten(operation)
+                refused = door.refusal_to_go_on(trail.spellings, principal, operation.name)
+                if refused is not None:
+                    return refused
+        if asked.spellings or asked.tokens:
+            return door.refusal_to_look(asked.spellings, principal, operation.name)
+        return door.refusal_to_list(principal, operation.name)
 
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
@@ -113,6 +136,18 @@ def not_passed_on(name: str, allowed: tuple[str, ...]) -> Refusal:
         remedy = f"{problem}: ask the service itself."
     text = f"kdaemon delivers records: it answers PutRecord and PutRecords, and {passes}. {remedy}"
     return refuse("UnknownOperationException", text)
+
+
+def _forgotten(operation: OtherOperation) -> Refused:
+    """A token that may be of any stream. SDKs and consumers start over."""
+    what, anew = "NextToken has expired", "list anew"
+    if operation.is_read:
+        what, anew = "Iterator expired", "get a new iterator"
+    text = (
+        f"{what}, or was not given by this kdaemon since it started: {anew}. Who may not write to"
+        " all streams goes on from what kdaemon knows the stream of."
+    )
+    return Refused(RejectReason.FORBIDDEN, operation.expired_code, text, is_permanent=True)
 
 
 def _write_cbor(request: HttpRequest, answer: bytes, headers: Headers) -> Steps[None]:
