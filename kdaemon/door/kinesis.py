@@ -100,12 +100,10 @@ class KinesisDoor:
         """Answers who has not shown who he is. What he brings is looked at no further than to count
         it, and not even that if it is large. A request that is no put brings no record.
         """
-        body, encoding = request.body, encoding_of(request.headers)
-        operation = operation_of(request.headers)
-        if isinstance(operation, Operation) and body:
-            is_counted = encoding is Encoding.JSON and len(body) <= COUNTED_BYTES_MAX
-            self._door.refuse(None, refused, count_records(body)[0] if is_counted else 1, 0)
-        elif isinstance(operation, OtherOperation) and self._passthrough is not None:
+        encoding, operation = encoding_of(request.headers), operation_of(request.headers)
+        if not isinstance(operation, OtherOperation):
+            self._door.refuse(None, refused, _count_brought(request, encoding), 0)
+        elif self._passthrough is not None:
             self._passthrough.note_stranger(operation)
         _refuse(request, as_stranger(refused), self._answer_headers.next(), encoding)
 
@@ -201,6 +199,18 @@ class KinesisDoor:
         body = form.encode(results, self._door.encryption_type(spelling))
         said = headers + SAID[frame.acknowledge]
         request.respond(200, body, content_type=form.content_type, headers=said)
+
+
+def _count_brought(request: HttpRequest, encoding: Encoding) -> int:
+    """How many records a stranger brings: as many as are counted of others who send the same."""
+    body = request.body
+    if len(body) > COUNTED_BYTES_MAX:
+        body = body[:1]
+    try:
+        read_envelope(request.method, request.headers, body)
+    except ApiError as error:
+        return error.record_count
+    return count_records(body)[0] if encoding is Encoding.JSON else 1
 
 
 def _refuse(request: HttpRequest, refusal: Refusal, headers: Headers, encoding: Encoding) -> None:
