@@ -111,7 +111,16 @@ class Passthrough:
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
     ) -> None:
-        """The service has answered, or will not."""
+        """The service has answered, or will not. Who waits hears of it also where that fails."""
+        try:
+            self._tell(request, headers, encoding, outcome)
+        except Exception:
+            request.fail()
+            raise
+
+    def _tell(
+        self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
+    ) -> None:
         if isinstance(outcome, ServiceError):
             refusal = refuse(outcome.code, outcome.message, status=outcome.status)
             _refuse(request, refusal, headers, encoding)

@@ -519,3 +519,18 @@ async def test_a_name_of_ones_own_opens_nothing_that_is_about_more(
     assert not place.calls
     place.principal = ANYBODY
     assert (await place.ask(operation, members)).status == 200
+
+
+@pytest.mark.parametrize("encoding", CONTENT_TYPES)
+async def test_a_defect_while_an_answer_is_passed_on_is_an_answer(
+    make: Make, encoding: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError
+
+    place = make()
+    monkeypatch.setattr(Passthrough, "_tell", broken)
+    body = b'{"StreamName":"orders"}' if encoding == "json" else cbor_encode({"StreamName": "o"})
+    told = await place.ask("DescribeStream", body, Content_Type=CONTENT_TYPES[encoding])
+    assert (told.status, told.body["__type"]) == (500, "InternalFailure")
+    assert "could not be given" in caplog.text
