@@ -262,9 +262,10 @@ class Door:
         """How lines for this stream are read. Counts nothing, and opens no stream."""
         return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
 
-    def note_raw(self, spelling: str, parsed: Parsed) -> None:
+    def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None:
         """Counts what raw lines for this stream did not tell."""
-        stream = self._streams.known(spelling)
+        forbidden = self._forbid(principal, spelling)
+        stream = self._streams.known(spelling) if forbidden is None else None
         counters = self._streams.door if stream is None else stream.counters
         counters.lines_without_key += parsed.without_key
         counters.lines_without_stream += parsed.without_stream

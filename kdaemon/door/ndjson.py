@@ -270,7 +270,7 @@ class _Body:
                 self._spelling, self._unread_count, principal=self._request.principal
             )
         if self._form.is_raw:
-            self._door.note_raw(self._spelling, self._without)
+            self._door.note_raw(self._spelling, self._without, self._request.principal)
         self._is_admitted = True
         self._request.let_next()
         self._answer_if_settled()

@@ -399,7 +399,7 @@ class NdjsonSession(asyncio.Protocol):
             self._door.refuse_unread(self._stream, parsed.rejected_count, principal=self._principal)
             self._tell_rejected(parsed.rejected)
         if self._form.is_raw and self._stream is not None:
-            self._door.note_raw(self._stream, parsed)
+            self._door.note_raw(self._stream, parsed, self._principal)
         parts = list(parsed.by_stream.items())
         if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
             parts = in_runs(parsed.by_stream)

@@ -144,7 +144,7 @@ class FakeDoor:
     def line_form(self, stream: str, asked: Asked) -> LineForm | Refused:
         return form_of(self.config, asked, self.routes)
 
-    def note_raw(self, stream: str, parsed: Parsed) -> None:
+    def note_raw(self, stream: str, parsed: Parsed, principal: Principal) -> None:
         self.without_key += parsed.without_key
         self.without_stream += parsed.without_stream
 

@@ -594,6 +594,20 @@ async def test_a_line_that_cannot_be_read_counts_nothing_where_its_client_may_wr
     await place.streams.aclose()
 
 
+async def test_raw_lines_count_nothing_for_a_stream_of_others() -> None:
+    place = Place("[streams.t]\nlines = 'raw'\npartition_key_field = 'id'\n", FakeService())
+    place.hub.who = lambda _: may("s")
+    client = place.connect("lines")
+    client.protocol.data_received(
+        b"POST /v1/streams/t/records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{}\n"
+    )
+    assert answer(client)[1]["__type"] == "AccessDeniedException"
+    counters = place.stream("t").counters
+    assert (counters.received, counters.lines_without_key) == (0, 0)
+    assert place.streams.door.lines_without_key == 1
+    await place.streams.aclose()
+
+
 async def test_a_setup_line_for_a_stream_of_others_ends_the_connection() -> None:
     place = Place("[streams.t]\n", FakeService())
     place.hub.who = lambda _: may("s")
