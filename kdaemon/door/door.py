@@ -214,7 +214,8 @@ class Door:
         spelling: str | None,
         record_count: int,
         byte_count: int = 0,
-        principal: Principal = ANYBODY,
+        *,
+        principal: Principal,
     ) -> None:
         """Counts records that could not be read. `spelling`: their stream, where it could be."""
         if spelling is not None and self._forbid(principal, spelling) is not None:
@@ -256,6 +257,15 @@ class Door:
             found = found or place
         return found
 
+    def refusal_to_go_on(
+        self, spellings: Iterable[str], principal: Principal, operation: str
+    ) -> Refused | None:
+        """As `refusal_to_look`, about the stream of a token. The text does not name the stream."""
+        for spelling in spellings:
+            if self._forbid(principal, spelling, operation=operation) is not None:
+                return _forbidden(principal, operation, "the stream that this token is of")
+        return None
+
     def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
         """Why a client may not ask about all that the account has; None: it may. Who may write to
         some streams hears of no others.
@@ -268,9 +278,10 @@ class Door:
         """How lines for this stream are read. Counts nothing, and opens no stream."""
         return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
 
-    def note_raw(self, spelling: str, parsed: Parsed) -> None:
+    def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None:
         """Counts what raw lines for this stream did not tell."""
-        stream = self._streams.known(spelling)
+        forbidden = self._forbid(principal, spelling)
+        stream = self._streams.known(spelling) if forbidden is None else None
         counters = self._streams.door if stream is None else stream.counters
         counters.lines_without_key += parsed.without_key
         counters.lines_without_stream += parsed.without_stream

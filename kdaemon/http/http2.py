@@ -435,7 +435,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def _time_out(self, stream: Http2Stream, limit: str) -> None:
         self.hub.counters.timed_out["body"] += 1
-        self._send_answer(stream, timed_out("The body", limit))
+        self._send_answer(stream, stream.told(timed_out("The body", limit)))
 
     def _fail(self, broken: Broken) -> None:
         """Ends the connection: its framing is in doubt, or its client floods it."""
