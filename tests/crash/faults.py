@@ -208,7 +208,7 @@ FAULTS = (
     ),
     Fault(
         "no fsync of the directory's own name",
-        (Change("spool/place.py", _PARENT, _PARENT.replace("os.fsync(fd)", "pass")),),
+        (Change("spool/lock.py", _PARENT, _PARENT.replace("os.fsync(fd)", "pass")),),
         (LOST,),
         tries=12,
     ),
