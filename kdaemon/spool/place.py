@@ -6,7 +6,7 @@
     spool.db-wal.copy                      of a log that has no name any more, while it is made
     spool.db.copy                          of a damaged one with its log, while it is salvaged
     spool.lock                             held while a daemon has the spool (`lock.py`)
-    spool.reserve                          space set aside for deletions on a full disk
+    spool.reserve                          space set aside for a full disk (`reserve.py`)
     spool.probe                            for an instant: whether a full disk has space again
     spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
     spool.db-wal.foreign-<UTC time>        what stood in the place of an open log; as above
@@ -25,10 +25,13 @@ from enum import Enum
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.base.limits import MIB
 from kdaemon.spool.lock import Lock
 from kdaemon.spool.log import apply_frames
 from kdaemon.spool.rights import directory_error, kind_of_none
 from kdaemon.spool.schema import APPLICATION_ID, PAGE_BYTES
+
+RESERVE = "spool.reserve"
 
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
@@ -36,14 +39,6 @@ _PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in
 _HEADER_BYTES = 100
 _SUFFIXES = ("-wal", "-shm", "")  # of the files of a database
 _WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
-
-MIB = 1024 * 1024
-# Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
-# then can deletions go on, and with them the disk empty again.
-RESERVE_BYTES = 16 * 1024 * 1024
-# What must be free before a full disk is called one with space again, unless a frame proves it: a
-# commit of the largest size. Less, and the disk would be full again at once. Ours, 2026-11-28.
-PROBE_BYTES = 8 * 1024 * 1024
 
 
 class Found(Enum):
@@ -60,7 +55,6 @@ class Place:
     def __init__(self, directory: str, lock: Lock) -> None:
         self.directory = directory
         self.database_path = database_path(directory)
-        self._reserve_path = Path(directory, "spool.reserve")
         self._next_path = Path(self.database_path + ".next")
         self._lock = lock
         self._was_spool = lock.is_signed
@@ -112,7 +106,7 @@ class Place:
         drop SQLite's locks (POSIX locks belong to the process).
         """
         path = self.database_path
-        for beside in (path + "-wal", path + "-shm", str(self._reserve_path)):
+        for beside in (path + "-wal", path + "-shm", str(Path(self.directory, RESERVE))):
             what = kind_of_none(beside)
             if what:
                 raise SpoolError(
@@ -121,7 +115,7 @@ class Place:
         try:
             status = Path(path).lstat()
         except FileNotFoundError:
-            if _size(path + "-wal"):  # a log without its database: opening would delete it
+            if file_bytes(path + "-wal"):  # a log without its database: opening would delete it
                 return Found.DAMAGED
             self.is_emptied = self._was_spool
             return Found.NOTHING
@@ -132,7 +126,7 @@ class Place:
                 "foreign", path, "not a regular file: remove it, or set another spool.directory"
             )
         if status.st_size == 0:  # begun and not written, or cut off: its log says which
-            if _size(path + "-wal"):
+            if file_bytes(path + "-wal"):
                 return Found.DAMAGED
             self.is_emptied = self._was_spool  # nothing of ours is ever left empty
             return Found.NOTHING
@@ -288,68 +282,6 @@ class Place:
             finally:
                 copy.unlink(missing_ok=True)
 
-    def lack(self) -> SpoolError:
-        """What is told while there is no reserve."""
-        path, reserve_mib = self.directory, RESERVE_BYTES // MIB
-        total_bytes = free_bytes = 0
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(path)
-            total_bytes = disk.f_blocks * disk.f_frsize
-            free_bytes = disk.f_bavail * disk.f_frsize
-        least_mib = (RESERVE_BYTES + PROBE_BYTES) // MIB
-        if 0 < total_bytes < RESERVE_BYTES + PROBE_BYTES:
-            text = (
-                f"the disk has {total_bytes // MIB} MiB in all, and the spool needs {least_mib}"
-                f" MiB at least ({reserve_mib} MiB in reserve for deletions, and a commit):"
-                " take a larger disk, or set another spool.directory"
-            )
-        else:
-            text = (
-                f"no space left on the disk but for deletions ({free_bytes // MIB} MiB are free,"
-                f" and the spool keeps {reserve_mib} MiB in reserve): free {least_mib} MiB,"
-                " or inodes, or raise the quota"
-            )
-        return SpoolError("full", path, text)
-
-    def has_room(self) -> bool:
-        """Whether the disk has space for a commit of the largest size, beside the reserve."""
-        path = Path(self.directory, "spool.probe")
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, PROBE_BYTES)
-            finally:
-                os.close(fd)
-                path.unlink()
-        except OSError:
-            return False
-        return True
-
-    def take_reserve(self) -> bool:
-        """Whether `RESERVE_BYTES` are set aside on disk now."""
-        if _size(str(self._reserve_path)) >= RESERVE_BYTES:
-            return True
-        try:
-            fd = os.open(
-                self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-            try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            finally:
-                os.close(fd)
-        except OSError:
-            self.free_reserve()  # a part of it would only be in the way
-            return False
-        return True
-
-    def free_reserve(self) -> bool:
-        """Gives the space back to the disk; whether there was any."""
-        had = _size(str(self._reserve_path)) > 0
-        with contextlib.suppress(OSError):
-            self._reserve_path.unlink()
-        return had
-
 
 def _put_first_page(model: str, copy: Path) -> None:
     """Tables are made in one order, and their roots stay where they are: the schema of one spool is
@@ -369,10 +301,11 @@ def database_path(directory: str) -> str:
 
 def size_bytes(path: str, *, with_log: bool = True) -> int:
     """What a database and its log take on disk."""
-    return _size(path) + (_size(path + "-wal") if with_log else 0)
+    return file_bytes(path) + (file_bytes(path + "-wal") if with_log else 0)
 
 
-def _size(path: str) -> int:
+def file_bytes(path: str) -> int:
+    """0: it is not there."""
     try:
         return Path(path).stat().st_size
     except OSError:

@@ -21,6 +21,7 @@ from kdaemon.spool.database import Database
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
 from kdaemon.spool.log import LogState, mend_log
 from kdaemon.spool.place import Found, Place, size_bytes
+from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.rows import (
     ID_END,
@@ -89,7 +90,7 @@ class Store:
         self._failure_count = 0
         self._repair_count = 0
         self._is_closed = False
-        self._has_reserve = False
+        self._reserve = Reserve(place.directory)
         # A damaged database that `open` or a later call put aside: say so loudly, then set to None.
         self.salvage: Salvage | None = None
         self.mended_count = 0  # damaged bytes of the log that `open` made right again
@@ -138,7 +139,7 @@ class Store:
     @property
     def lack(self) -> SpoolError | None:
         """Why no frame can be stored before the disk has more space; None: one can be tried."""
-        return None if self._has_reserve else self._place.lack()
+        return self._reserve.lack
 
     @property
     def is_emptied(self) -> bool:
@@ -180,17 +181,16 @@ class Store:
         when the disk does. On a full disk changes without `appended` go through a reserve, so that
         settled frames can be deleted and make room: after `full`, commit the rest without them.
         """
-        if (changes.appended or changes.probes is not None) and not self._has_reserve:
-            self._has_reserve = self._place.take_reserve()
+        if (changes.appended or changes.probes is not None) and not self._reserve.is_taken:
+            self._reserve.take()
             lack = self.lack
             if lack is not None and changes.appended:
                 raise lack
         try:
             committed = self._mending(lambda: self._apply(changes))
         except SpoolError as error:
-            if error.kind != "full" or changes.appended or not self._place.free_reserve():
+            if error.kind != "full" or changes.appended or not self._reserve.free():
                 raise
-            self._has_reserve = False
             self._checkpoint("PASSIVE")
             committed = self._mending(lambda: self._apply(changes))
         self.look()  # where it went must be where the next start looks
@@ -285,8 +285,8 @@ class Store:
         self._checkpoint("TRUNCATE")  # on a full disk the log's own space is what there is
         self._mending(shrink)
         self._checkpoint("TRUNCATE")
-        if not self._has_reserve:
-            self._has_reserve = self._place.take_reserve()
+        if not self._reserve.is_taken:
+            self._reserve.take()
 
     def repair(self) -> None:
         """Puts the database aside and begins a new one with what can be read of it. Every call does
@@ -326,7 +326,7 @@ class Store:
         try:
             return self._opened(found)
         except SpoolError as error:
-            if error.kind == "full" and self._place.free_reserve():
+            if error.kind == "full" and self._reserve.free():
                 return self._opened(self._place.look())  # what was made may be in its place
             if error.kind == "corrupt":
                 return self._renewed()
@@ -355,7 +355,7 @@ class Store:
             database.close()
             raise
         self._place.sign()
-        self._has_reserve = self._place.take_reserve()
+        self._reserve.take()
         self._files = database.files = Files(self._place.directory)
         return database
 
@@ -524,7 +524,7 @@ class Store:
     def _is_over(self, probed: SpoolErrorKind | None) -> bool:
         """Whether a trouble of this kind is, now that a commit without frames has written."""
         if probed == "full":
-            return self._has_reserve and self._place.has_room()
+            return self._reserve.is_taken and self._reserve.has_room()
         return probed is not None
 
     def _read(self, stream: str, after_id: int, byte_count_max: int, until_id: int) -> ReadBack:
