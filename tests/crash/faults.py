@@ -234,7 +234,7 @@ FAULTS = (
         "a log that is taken for a stale one at start, and deleted",
         (
             Change(
-                "spool/store.py",
+                "spool/upkeep.py",
                 _OPEN_LOG,
                 '        Path(self._place.database_path + "-wal").unlink(missing_ok=True)\n'
                 + _OPEN_LOG,
