@@ -17,13 +17,10 @@ Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settle
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
 
-from kdaemon.base.counters import RejectReason
-from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import KIB
 from kdaemon.base.principal import NOBODY
@@ -33,14 +30,13 @@ from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
 from kdaemon.door.block import Block
 from kdaemon.door.departed import LeftBehind, Waker
 from kdaemon.door.door import Door
-from kdaemon.door.line_forms import Asked
 from kdaemon.door.rounds import Round, Rounds
+from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.transports import Presence, Probe, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
-from kdaemon.wire.line_form import ENVELOPE, LineForm
 from kdaemon.wire.lines import (
     LINE_BYTES_MAX,
     VALIDATION,
@@ -49,7 +45,6 @@ from kdaemon.wire.lines import (
     Rejected,
     encode_rejected,
     in_runs,
-    parse_setup,
 )
 
 log = logging.getLogger("kdaemon.door")
@@ -74,14 +69,6 @@ _MOVES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OwnStream:
-    """The stream whose own socket a connection came in by, and the form of its lines."""
-
-    spelling: str
-    form: LineForm
-
-
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
@@ -96,8 +83,9 @@ class NdjsonSession(asyncio.Protocol):
         door: Door,
         hub: HttpHub,
         line_bytes_max: int = LINE_BYTES_MAX,
-        own: OwnStream | None = None,
+        own: Terms | None = None,
     ) -> None:
+        """`own`: of the stream whose own socket the connection came in by."""
         self._door = door
         self._hub = hub
         self._client = hub.number_client()
@@ -105,12 +93,10 @@ class NdjsonSession(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
-        self._stream = None if own is None else own.spelling
-        self._acknowledge: Acknowledge | None = None
+        self._terms = own or NO_TERMS
         self._is_silent = own is not None  # nothing is answered
         self._is_stopped = False  # its client was told to write no more
         self._is_set_up = own is not None  # the first line was read
-        self._form = ENVELOPE if own is None else own.form
         self._buffer = LineBuffer()
         self._line_bytes_max = line_bytes_max
         self._steps: Steps[Parsed] | None = None  # of a long line, which takes several turns
@@ -161,9 +147,9 @@ class NdjsonSession(asyncio.Protocol):
         buffer.feed(data)
         if not held_bytes or buffer.has_lines:
             self._since_tick = self._hub.tick  # a line begins
-        bytes_max = min(self._line_bytes_max, self._form.line_bytes_max)
+        bytes_max = min(self._line_bytes_max, self._terms.form.line_bytes_max)
         if buffer.partial_bytes > bytes_max:
-            so = "this one is skipped" if self._form.is_raw else "the connection is closed"
+            so = "this one is skipped" if self._terms.form.is_raw else "the connection is closed"
             text = f"A line may have {bytes_max} bytes; {so}."
             self._refuse_unfinished("body_too_large", VALIDATION, text)
         elif len(data) < SMALL_BYTES and not self._turn.is_over:
@@ -258,12 +244,12 @@ class NdjsonSession(asyncio.Protocol):
         self._held.clear()
         self._is_waiting_for_room = False
         if self._steps is not None:
-            self._door.refuse(self._stream, GAVE_WAY, 1, self._step_bytes)
+            self._door.refuse(self._terms.stream, GAVE_WAY, 1, self._step_bytes)
             self._end_steps()
         self._buffer.finish()
         while self._buffer.has_lines:
             lines = self._buffer.take_block()
-            self._door.refuse(self._stream, GAVE_WAY, count_lines(lines), len(lines))
+            self._door.refuse(self._terms.stream, GAVE_WAY, count_lines(lines), len(lines))
         self._kept.release()
         self._last_words = encode_rejected(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
         if self._state is State.READING:
@@ -281,14 +267,14 @@ class NdjsonSession(asyncio.Protocol):
         """
         self._hub.counters.refused[reason] += 1
         rejected = Rejected(self._partial_line, code, text)
-        if self._form.is_raw:
+        if self._terms.form.is_raw:
             self._skip_unfinished(rejected)
         else:
             self._end_with(rejected, self._buffer.partial_bytes)
 
     def _skip_unfinished(self, rejected: Rejected) -> None:
         """Where the next raw line begins is known, whatever is in this one."""
-        self._door.refuse_unread(self._stream, 1, self._buffer.partial_bytes)
+        self._door.refuse_unread(self._terms.stream, 1, self._buffer.partial_bytes)
         self._buffer.skip_partial()
         self._kept.release()
         self._tell_rejected([rejected])
@@ -305,7 +291,7 @@ class NdjsonSession(asyncio.Protocol):
         is refused, where that is no fault of the line.
         """
         if forbidden is None:
-            self._door.refuse_unread(self._stream, 1, byte_count)
+            self._door.refuse_unread(self._terms.stream, 1, byte_count)
         else:
             self._door.refuse(None, forbidden, 1, byte_count)
         self._drop_unfinished()
@@ -369,13 +355,13 @@ class NdjsonSession(asyncio.Protocol):
         steps, byte_count = self._steps, 0
         if steps is None:
             buffer = self._buffer
-            form = self._form
+            form = self._terms.form
             is_set_up = self._is_set_up
             block = buffer.take_block(form.block_lines_max) if is_set_up else buffer.take_line()
             byte_count = len(block)
             if not is_set_up and self._read_setup(block):
                 return self._turn.spend(byte_count)
-            steps = form.read(block, self._next_line, self._stream, None)
+            steps = form.read(block, self._next_line, self._terms.stream, None)
         try:
             next(steps)
         except StopIteration as end:
@@ -394,10 +380,10 @@ class NdjsonSession(asyncio.Protocol):
         self._next_line += parsed.line_count
         a_round = Round()
         if parsed.rejected_count:
-            self._door.refuse_unread(self._stream, parsed.rejected_count)
+            self._door.refuse_unread(self._terms.stream, parsed.rejected_count)
             self._tell_rejected(parsed.rejected)
-        if self._form.is_raw and self._stream is not None:
-            self._door.note_raw(self._stream, parsed)
+        if self._terms.form.is_raw and self._terms.stream is not None:
+            self._door.note_raw(self._terms.stream, parsed)
         parts = list(parsed.by_stream.items())
         if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
             parts = in_runs(parsed.by_stream)
@@ -417,7 +403,7 @@ class NdjsonSession(asyncio.Protocol):
         """More lines of one block cannot be read than are worth telling: this is no NDJSON."""
         text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
         self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
-        self._door.refuse_unread(self._stream, self._buffer.line_count)
+        self._door.refuse_unread(self._terms.stream, self._buffer.line_count)
         self._buffer.clear()
         self._drop_unfinished()
         if self._state is State.READING:
@@ -429,42 +415,26 @@ class NdjsonSession(asyncio.Protocol):
             self._next_line += 1
             return True
         self._is_set_up = True
-        try:
-            setup = parse_setup(line)
-        except RejectedRecord as error:
-            return self._refuse_setup(error.code, error.message, line, None)
-        if setup is None:
+        terms = read_terms(self._door, line, self._principal)
+        if terms is None:
             return False
-        asked = Asked(setup.lines, setup.partition_key_field, setup.stream_field)
-        if setup.stream is not None:
-            limits = self._door.limits_of(setup.stream, setup.acknowledge, self._principal)
-            if isinstance(limits, Refused):
-                return self._refuse_setup(limits.code, limits.message, line, limits)
-            form = self._door.line_form(setup.stream, asked)
-            if isinstance(form, Refused):
-                return self._refuse_setup(form.code, form.message, line, form)
-            self._form = form
-        elif asked.lines == "raw" or asked.partition_key_field or asked.stream_field:
-            text = "Raw lines name no stream: the first line has to, in `stream`."
-            return self._refuse_setup(VALIDATION, text, line, None)
-        self._stream, self._acknowledge = setup.stream, setup.acknowledge
-        self._next_line += 1
+        if isinstance(terms, BadTerms):
+            self._refuse_setup(terms, line)
+        else:
+            self._terms = terms
+            self._next_line += 1
         return True
 
-    def _refuse_setup(self, code: str, message: str, line: bytes, refused: Refused | None) -> bool:
-        """What follows would be taken for another stream or another promise: it is not read.
-        `refused`: by the door; None: the line is no setup.
-        """
-        is_forbidden = refused is not None and refused.reason is RejectReason.FORBIDDEN
-        forbidden = refused if is_forbidden else None
+    def _refuse_setup(self, terms: BadTerms, line: bytes) -> None:
+        """What follows would be taken for another stream or another promise: it is not read."""
+        forbidden = terms.forbidden
         if forbidden is not None:
             self._door.refuse(None, forbidden, self._buffer.line_count, 0)
         else:
             self._door.refuse_unread(None, self._buffer.line_count)
         self._buffer.clear()
-        rejected = Rejected(self._next_line, code, message)
+        rejected = Rejected(self._next_line, terms.code, terms.message)
         self._end_with(rejected, len(line), forbidden)
-        return True
 
     def _submit_held(self) -> bool:
         """Submits what is held. False: there is no room, or the rest is for the next turn."""
@@ -521,7 +491,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _asked(self, stream: str) -> Acknowledge | None:
         """On which promise its records are to be taken; None: on the stream's own."""
-        return self._door.untold_promise(stream) if self._is_silent else self._acknowledge
+        return self._door.untold_promise(stream) if self._is_silent else self._terms.acknowledge
 
     def _refuse_held(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
         """Counts a block that is not brought to the door, or was brought in vain."""
@@ -538,7 +508,7 @@ class NdjsonSession(asyncio.Protocol):
         if not rejected:
             return
         if self._is_silent:
-            first, stream = rejected[0], self._stream
+            first, stream = rejected[0], self._terms.stream
             fields = {"stream": stream, "lines": len(rejected), "code": first.code}
             fields["why"] = first.message
             log.warning("lines of a stream's own socket are refused", extra={"fields": fields})
@@ -600,7 +570,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._last_words:
             self._write(self._last_words)
             if self._is_silent:
-                fields = {"stream": self._stream, "why": self._last_words.decode().strip()}
+                fields = {"stream": self._terms.stream, "why": self._last_words.decode().strip()}
                 log.warning("a stream's own socket ends a connection", extra={"fields": fields})
         self._since_tick = self._hub.tick
         is_over = self._has_eof or self._is_gone
@@ -663,7 +633,7 @@ class NdjsonSession(asyncio.Protocol):
                 self.reset()
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()
-        elif not self._buffer.partial_bytes or self._form.is_raw:
+        elif not self._buffer.partial_bytes or self._terms.form.is_raw:
             return  # a log may stop in the middle of a line; others who need its memory get it
         elif ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1
