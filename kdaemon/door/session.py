@@ -15,7 +15,6 @@ Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settle
 """
 
 import asyncio
-import logging
 from collections import deque
 from enum import Enum
 from functools import partial
@@ -32,26 +31,22 @@ from kdaemon.door.departed import LeftBehind, Waker
 from kdaemon.door.door import Door
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
+from kdaemon.door.voice import Voice
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.transports import Presence, Probe, presence, stop_other_side
+from kdaemon.http.transports import Presence, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
 from kdaemon.wire.lines import (
     LINE_BYTES_MAX,
     VALIDATION,
-    Lines,
     Parsed,
     Rejected,
-    encode_rejected,
     in_runs,
 )
 
-log = logging.getLogger("kdaemon.door")
-
 SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
 PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
-ANSWER_START = b"{"  # of every answer that rejections.py makes
 
 
 class State(Enum):
@@ -94,7 +89,7 @@ class NdjsonSession(asyncio.Protocol):
         self._transport: Any = None
         self._state = State.READING
         self._terms = own or NO_TERMS
-        self._is_silent = own is not None  # nothing is answered
+        self._voice = Voice(None if own is None else own.stream)
         self._is_stopped = False  # its client was told to write no more
         self._is_set_up = own is not None  # the first line was read
         self._buffer = LineBuffer()
@@ -113,9 +108,7 @@ class NdjsonSession(asyncio.Protocol):
         self._is_reading = True
         self._is_writing_paused = False
         self._is_flush_due = False
-        self._last_words = b""  # why the connection ends
         self._has_eof = False
-        self._probe = Probe(ANSWER_START)
         self._is_gone = False  # the client does not read any more; its last lines may be unread
         self._since_tick = hub.tick
 
@@ -124,6 +117,7 @@ class NdjsonSession(asyncio.Protocol):
     def take_over(self, transport: asyncio.BaseTransport) -> None:
         """A connection that the hub knows already."""
         self._transport = transport
+        self._voice.take_over(transport)
         self._principal = self._hub.who(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -135,6 +129,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _withdraw(self) -> None:
         self._is_gone = True
+        self._voice.hush()
         self._rounds.withdraw()
         self._is_waiting_for_room = False  # what is not waited for any more needs no room
         self._go_on_in_turn()
@@ -185,8 +180,8 @@ class NdjsonSession(asyncio.Protocol):
         client = presence(self._transport)
         if client is Presence.GONE:
             self._withdraw()
-        elif client is Presence.SENDS_NO_MORE and not self._probe.is_out:
-            self._probe.send(self._transport, self._look_for_client)
+        elif client is Presence.SENDS_NO_MORE:
+            self._voice.probe(self._look_for_client)
 
     @property
     def _is_waited_for(self) -> bool:
@@ -251,7 +246,7 @@ class NdjsonSession(asyncio.Protocol):
             lines = self._buffer.take_block()
             self._door.refuse(self._terms.stream, GAVE_WAY, count_lines(lines), len(lines))
         self._kept.release()
-        self._last_words = encode_rejected(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
+        self._voice.end_with(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
         if self._state is State.READING:
             self._move(State.ENDED)
         self._pump()
@@ -277,7 +272,7 @@ class NdjsonSession(asyncio.Protocol):
         self._door.refuse_unread(self._terms.stream, 1, self._buffer.partial_bytes)
         self._buffer.skip_partial()
         self._kept.release()
-        self._tell_rejected([rejected])
+        self._voice.reject([rejected])
         self._go_on_in_turn()
 
     @property
@@ -295,7 +290,7 @@ class NdjsonSession(asyncio.Protocol):
         else:
             self._door.refuse(None, forbidden, 1, byte_count)
         self._drop_unfinished()
-        self._last_words = encode_rejected(rejected)
+        self._voice.end_with(rejected)
         if self._state is State.READING:
             self._move(State.ENDED)
         self._pump()
@@ -381,7 +376,7 @@ class NdjsonSession(asyncio.Protocol):
         a_round = Round()
         if parsed.rejected_count:
             self._door.refuse_unread(self._terms.stream, parsed.rejected_count)
-            self._tell_rejected(parsed.rejected)
+            self._voice.reject(parsed.rejected)
         if self._terms.form.is_raw and self._terms.stream is not None:
             self._door.note_raw(self._terms.stream, parsed)
         parts = list(parsed.by_stream.items())
@@ -391,7 +386,7 @@ class NdjsonSession(asyncio.Protocol):
             if stream is None:
                 text = 'No stream: name it in a first line {"stream": ...} or in the line itself.'
                 self._door.refuse_unread(None, len(lines.numbers), sum(lines.sizes))
-                self._reject_lines(lines, VALIDATION, text)
+                self._voice.reject_lines(lines, VALIDATION, text)
             else:
                 a_round.open += 1
                 self._held.append((a_round, stream, Block(lines)))
@@ -402,7 +397,7 @@ class NdjsonSession(asyncio.Protocol):
     def _give_up(self, rejected_count: int) -> None:
         """More lines of one block cannot be read than are worth telling: this is no NDJSON."""
         text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
-        self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
+        self._voice.end_with(Rejected(self._next_line - 1, VALIDATION, text))
         self._door.refuse_unread(self._terms.stream, self._buffer.line_count)
         self._buffer.clear()
         self._drop_unfinished()
@@ -480,10 +475,10 @@ class NdjsonSession(asyncio.Protocol):
         )
         if taken is None:
             return False
-        self._tell_rejected(block.oversized)
+        self._voice.reject(block.oversized)
         if isinstance(taken, Refused):
             a_round.close_one()
-            self._reject_lines(block.lines, taken.code, taken.message)
+            self._voice.reject_lines(block.lines, taken.code, taken.message)
         elif taken.frame.acknowledge in WAITED_FOR:
             self._rounds.admitted(a_round, taken, block.byte_count)
             block.lines.records = []  # the frame has them; only the numbers are needed from here on
@@ -491,7 +486,9 @@ class NdjsonSession(asyncio.Protocol):
 
     def _asked(self, stream: str) -> Acknowledge | None:
         """On which promise its records are to be taken; None: on the stream's own."""
-        return self._door.untold_promise(stream) if self._is_silent else self._terms.acknowledge
+        return (
+            self._door.untold_promise(stream) if self._voice.is_silent else self._terms.acknowledge
+        )
 
     def _refuse_held(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
         """Counts a block that is not brought to the door, or was brought in vain."""
@@ -500,29 +497,14 @@ class NdjsonSession(asyncio.Protocol):
             self._door.refuse_unread(stream, len(block.oversized))
         a_round.close_one()
 
-    def _reject_lines(self, lines: Lines, code: str, message: str) -> None:
-        self._tell_rejected([Rejected(line, code, message) for line in lines.numbers])
-
-    def _tell_rejected(self, rejected: list[Rejected]) -> None:
-        """What is refused at the door is told at once, before what came earlier is settled."""
-        if not rejected:
-            return
-        if self._is_silent:
-            first, stream = rejected[0], self._terms.stream
-            fields = {"stream": stream, "lines": len(rejected), "code": first.code}
-            fields["why"] = first.message
-            log.warning("lines of a stream's own socket are refused", extra={"fields": fields})
-        else:
-            self._write(b"".join(map(encode_rejected, rejected)))
-
     def _settled(self, a_round: Round, block: Block, frame: Frame) -> None:
         """What became of a block: later where the client waits for it, else at once."""
         a_round.close_one()
         acknowledged, rejected = block.settled(frame)
-        if frame.acknowledge in WAITED_FOR and not self._is_silent:
+        if frame.acknowledge in WAITED_FOR and not self._voice.is_silent:
             a_round.rejected += rejected
         else:
-            self._tell_rejected(rejected)
+            self._voice.reject(rejected)
         if frame.acknowledge is not Acknowledge.NONE:
             a_round.acknowledged += acknowledged
         self._schedule_flush()
@@ -555,23 +537,14 @@ class NdjsonSession(asyncio.Protocol):
         self._is_flush_due = False
         answers = self._rounds.take_answers()
         if answers:
-            self._write(answers)
+            self._voice.say(answers)
         self._go_on_in_turn()
         if self._has_to_tell and not self._rounds:
             self._finish()
 
-    def _write(self, answers: bytes) -> None:
-        is_heard = not (self._is_gone or self._is_silent)
-        if is_heard and self._state in (State.READING, State.ENDED):
-            self._transport.write(self._probe.rest_of(answers))
-
     def _finish(self) -> None:
         """All is settled. Closing with unread input would take the answers away from the client."""
-        if self._last_words:
-            self._write(self._last_words)
-            if self._is_silent:
-                fields = {"stream": self._terms.stream, "why": self._last_words.decode().strip()}
-                log.warning("a stream's own socket ends a connection", extra={"fields": fields})
+        self._voice.say_last()
         self._since_tick = self._hub.tick
         is_over = self._has_eof or self._is_gone
         if is_over or self._transport.is_closing() or not self._transport.can_write_eof():
@@ -588,6 +561,8 @@ class NdjsonSession(asyncio.Protocol):
         if state not in _MOVES[self._state]:
             raise RuntimeError(f"a session cannot go from {self._state} to {state}")
         self._state = state
+        if state is not State.ENDED:
+            self._voice.hush()
 
     def reset(self) -> None:
         """Ends the connection at once."""
@@ -613,7 +588,7 @@ class NdjsonSession(asyncio.Protocol):
         """
         if self._state is not State.READING:
             return
-        if self._is_silent and stop_other_side(self._transport):
+        if self._voice.is_silent and stop_other_side(self._transport):
             self._is_stopped = True
         else:
             self._drop_unfinished()
