@@ -15,20 +15,17 @@ Where it sits: http/opening.py -> NdjsonSession -> door.py, and back by `_settle
 """
 
 import asyncio
-from collections import deque
 from enum import Enum
-from functools import partial
 from typing import Any
 
-from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import KIB
-from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
-from kdaemon.door.admission import CLIENT_GONE, GAVE_WAY, WAITED_FOR
+from kdaemon.door.admission import GAVE_WAY
 from kdaemon.door.block import Block
-from kdaemon.door.departed import LeftBehind, Waker
+from kdaemon.door.departed import Waker
 from kdaemon.door.door import Door
+from kdaemon.door.handover import Handover
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
 from kdaemon.door.voice import Voice
@@ -68,9 +65,9 @@ class NdjsonSession(asyncio.Protocol):
     """One connection.
 
     Queues: `_buffer` (whole lines not parsed; at most one read, then reading stops), `_steps` (of
-    the block that is being parsed, where it is one long line), `_held` (one
-    block's frames for which there is no room; drained by `when_room`), `_rounds` (blocks that wait
-    to be settled; when they are full, reading stops).
+    the block that is being parsed, where it is one long line), `_handover` (one block's frames for
+    which there is no room), `_rounds` (blocks that wait to be settled; when they are full, reading
+    stops).
     """
 
     def __init__(
@@ -83,8 +80,6 @@ class NdjsonSession(asyncio.Protocol):
         """`own`: of the stream whose own socket the connection came in by."""
         self._door = door
         self._hub = hub
-        self._client = hub.number_client()
-        self._principal = NOBODY  # until there is a transport
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
@@ -99,17 +94,21 @@ class NdjsonSession(asyncio.Protocol):
         self._kept = Kept(hub.arrivals)  # what has come and was not handed over
         self._next_line = 1
         self._rounds = Rounds()
-        self._held: deque[tuple[Round, str, Block]] = deque()
-        self._is_waiting_for_room = False
         self._waker = Waker(self._room_again)
-        self._left_behind = LeftBehind(hub.arrivals.left_behind)  # when the client is gone
+        self._handover = Handover(
+            door,
+            self._voice,
+            self._rounds,
+            hub.number_client(),
+            self._waker,
+            hub.arrivals.left_behind,
+        )
         self._is_pumping = False
         self._turn = Turn(self._pump, hub.turns)
         self._is_reading = True
         self._is_writing_paused = False
         self._is_flush_due = False
         self._has_eof = False
-        self._is_gone = False  # the client does not read any more; its last lines may be unread
         self._since_tick = hub.tick
 
     # --- the transport's calls
@@ -118,7 +117,7 @@ class NdjsonSession(asyncio.Protocol):
         """A connection that the hub knows already."""
         self._transport = transport
         self._voice.take_over(transport)
-        self._principal = self._hub.who(transport)
+        self._handover.principal = self._hub.who(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The client is gone, and nobody is told any more."""
@@ -128,10 +127,9 @@ class NdjsonSession(asyncio.Protocol):
         self._withdraw()
 
     def _withdraw(self) -> None:
-        self._is_gone = True
         self._voice.hush()
         self._rounds.withdraw()
-        self._is_waiting_for_room = False  # what is not waited for any more needs no room
+        self._handover.withdraw()
         self._go_on_in_turn()
 
     def data_received(self, data: bytes) -> None:
@@ -175,7 +173,7 @@ class NdjsonSession(asyncio.Protocol):
         that sends no more, until something is sent: so the byte that every answer begins with goes
         ahead.
         """
-        if self._is_gone or self._is_writing_paused or not self._is_waited_for:
+        if self._handover.is_gone or self._is_writing_paused or not self._is_waited_for:
             return
         client = presence(self._transport)
         if client is Presence.GONE:
@@ -187,12 +185,8 @@ class NdjsonSession(asyncio.Protocol):
     def _is_waited_for(self) -> bool:
         """The client is owed word of a delivery."""
         return self._state in (State.READING, State.ENDED) and (
-            self._rounds.wait_for_delivery
-            or any(self._is_stream_waited_for(held[1]) for held in self._held)
+            self._rounds.wait_for_delivery or self._handover.is_waited_for
         )
-
-    def _is_stream_waited_for(self, stream: str) -> bool:
-        return self._door.is_waited_for(stream, self._asked(stream), self._principal)
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -213,7 +207,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._state is State.CLOSED:
             return  # then it is charged to what clients left behind
         buffer = self._buffer
-        size = buffer.partial_bytes + sum(block.held_bytes for _, _, block in self._held)
+        size = buffer.partial_bytes + self._handover.held_bytes
         size += self._step_bytes
         if buffer.has_lines:
             size += buffer.held_bytes
@@ -223,7 +217,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _evicted(self) -> None:
         """There is no memory for it, or others who are faster need it."""
-        if self._held or self._has_lines:
+        if self._handover or self._has_lines:
             self._give_way()
         elif self._state is State.READING:
             text = "Too many long lines are arriving at once; send this one again later."
@@ -232,12 +226,7 @@ class NdjsonSession(asyncio.Protocol):
     def _give_way(self) -> None:
         """Refuses what waits, and ends the connection."""
         self._hub.counters.refused["bodies_full"] += 1
-        first_line = self._next_line
-        for a_round, stream, block in self._held:
-            first_line = min(first_line, *block.lines.numbers)
-            self._refuse_held(a_round, stream, block, GAVE_WAY)
-        self._held.clear()
-        self._is_waiting_for_room = False
+        first_line = self._handover.refuse_all(GAVE_WAY, self._next_line)
         if self._steps is not None:
             self._door.refuse(self._terms.stream, GAVE_WAY, 1, self._step_bytes)
             self._end_steps()
@@ -299,7 +288,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def _go_on_in_turn(self) -> None:
         """Hands over what waits, now or behind the others that wait for their turn."""
-        if self._held or self._has_lines:
+        if self._handover or self._has_lines:
             self._turn.go_on_or_pass()
             if self._turn.is_over:
                 self._weigh()
@@ -313,28 +302,33 @@ class NdjsonSession(asyncio.Protocol):
             return
         self._is_pumping = True
         has_turn = True
-        while self._submit_held() and self._has_lines and self._may_parse():
+        while self._submit() and self._has_lines and self._may_parse():
             if not has_turn:
                 self._turn.pass_on()
                 break
             has_turn = self._read_some()
         self._is_pumping = False
-        if self._held or self._has_lines or self._buffer.partial_bytes or not self._kept.is_empty:
+        if (
+            self._handover
+            or self._has_lines
+            or self._buffer.partial_bytes
+            or not self._kept.is_empty
+        ):
             self._weigh()
         if self._has_to_tell:
             self._schedule_flush()
         self._regulate_reading()
-        if self._state is State.CLOSED and not self._has_lines and not self._held:
+        if self._state is State.CLOSED and not self._has_lines and not self._handover:
             self._turn.close()
             self._waker.go_on = None
-            self._left_behind.release()
+            self._handover.release()
 
     @property
     def _has_to_tell(self) -> bool:
         """A block is settled, or the connection is to end and owes nothing any more."""
         if self._rounds:
             return self._rounds.has_answer
-        return self._state is State.ENDED and not self._has_lines and not self._held
+        return self._state is State.ENDED and not self._has_lines and not self._handover
 
     @property
     def _has_lines(self) -> bool:
@@ -388,8 +382,7 @@ class NdjsonSession(asyncio.Protocol):
                 self._door.refuse_unread(None, len(lines.numbers), sum(lines.sizes))
                 self._voice.reject_lines(lines, VALIDATION, text)
             else:
-                a_round.open += 1
-                self._held.append((a_round, stream, Block(lines)))
+                self._handover.add(a_round, stream, Block(lines))
         self._rounds.begin(a_round)
         if parsed.rejected_count > len(parsed.rejected):
             self._give_up(parsed.rejected_count)
@@ -410,13 +403,14 @@ class NdjsonSession(asyncio.Protocol):
             self._next_line += 1
             return True
         self._is_set_up = True
-        terms = read_terms(self._door, line, self._principal)
+        terms = read_terms(self._door, line, self._handover.principal)
         if terms is None:
             return False
         if isinstance(terms, BadTerms):
             self._refuse_setup(terms, line)
         else:
             self._terms = terms
+            self._handover.acknowledge = terms.acknowledge
             self._next_line += 1
         return True
 
@@ -431,88 +425,20 @@ class NdjsonSession(asyncio.Protocol):
         rejected = Rejected(self._next_line, terms.code, terms.message)
         self._end_with(rejected, len(line), forbidden)
 
-    def _submit_held(self) -> bool:
-        """Submits what is held. False: there is no room, or the rest is for the next turn."""
-        if self._is_waiting_for_room:
-            return False
-        while self._held:
-            a_round, stream, block = self._held[0]
-            if not self._submit(a_round, stream, block):
-                if self._state is State.CLOSED and not self._keep():
-                    continue
-                self._is_waiting_for_room = True
-                self._door.when_room(stream, self._waker)
-                return False
-            self._held.popleft()
-            if self._held and not self._turn.spend(0):  # a block may name hundreds of streams
-                self._turn.pass_on()
-                return False
-        return True
-
-    def _keep(self) -> bool:
-        """Takes memory for what waits though its client is gone. False: there is none for it."""
-        held_bytes = sum(block.held_bytes for _, _, block in self._held)
-        return self._left_behind.keep(self._buffer.held_bytes + held_bytes)
+    def _submit(self) -> bool:
+        """Brings to the door what waits. False: there is no room, or no time in this turn."""
+        is_closed = self._state is State.CLOSED
+        unread_bytes = self._buffer.held_bytes if is_closed else None
+        return self._handover.submit(self._turn, self._schedule_flush, unread_bytes)
 
     def _room_again(self) -> None:
-        self._is_waiting_for_room = False
+        self._handover.room_again()
         self._go_on_in_turn()
-
-    def _submit(self, a_round: Round, stream: str, block: Block) -> bool:
-        """False: there is no room. Anything else ends the block's wait for it."""
-        if self._is_gone and (not self._left_behind.may_wait or self._is_stream_waited_for(stream)):
-            self._refuse_held(a_round, stream, block, CLIENT_GONE)
-            return True
-        callback = partial(self._settled, a_round, block)
-        taken = self._door.admit(
-            stream,
-            block,
-            self._asked(stream),
-            callback,
-            self._client,
-            self._principal,
-            is_patient=True,
-        )
-        if taken is None:
-            return False
-        self._voice.reject(block.oversized)
-        if isinstance(taken, Refused):
-            a_round.close_one()
-            self._voice.reject_lines(block.lines, taken.code, taken.message)
-        elif taken.frame.acknowledge in WAITED_FOR:
-            self._rounds.admitted(a_round, taken, block.byte_count)
-            block.lines.records = []  # the frame has them; only the numbers are needed from here on
-        return True
-
-    def _asked(self, stream: str) -> Acknowledge | None:
-        """On which promise its records are to be taken; None: on the stream's own."""
-        return (
-            self._door.untold_promise(stream) if self._voice.is_silent else self._terms.acknowledge
-        )
-
-    def _refuse_held(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
-        """Counts a block that is not brought to the door, or was brought in vain."""
-        self._door.refuse(stream, refused, len(block.sizes), block.byte_count)
-        if block.oversized:  # by a try that found no room, and so counted nothing
-            self._door.refuse_unread(stream, len(block.oversized))
-        a_round.close_one()
-
-    def _settled(self, a_round: Round, block: Block, frame: Frame) -> None:
-        """What became of a block: later where the client waits for it, else at once."""
-        a_round.close_one()
-        acknowledged, rejected = block.settled(frame)
-        if frame.acknowledge in WAITED_FOR and not self._voice.is_silent:
-            a_round.rejected += rejected
-        else:
-            self._voice.reject(rejected)
-        if frame.acknowledge is not Acknowledge.NONE:
-            a_round.acknowledged += acknowledged
-        self._schedule_flush()
 
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client close at the end."""
         if self._state is State.READING:
-            wants = not self._has_lines and not self._held and self._may_parse()
+            wants = not self._has_lines and not self._handover and self._may_parse()
         else:
             wants = self._state is State.LINGERING
         if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():
@@ -546,7 +472,7 @@ class NdjsonSession(asyncio.Protocol):
         """All is settled. Closing with unread input would take the answers away from the client."""
         self._voice.say_last()
         self._since_tick = self._hub.tick
-        is_over = self._has_eof or self._is_gone
+        is_over = self._has_eof or self._handover.is_gone
         if is_over or self._transport.is_closing() or not self._transport.can_write_eof():
             self._move(State.CLOSED)
             self._transport.close()
@@ -573,7 +499,7 @@ class NdjsonSession(asyncio.Protocol):
         """How long nothing whole has come, less PATIENCE_TICKS: a client that keeps its session may
         have nothing to say for a while. Below 1: something is owed.
         """
-        is_owed = self._rounds or self._held or self._has_lines or self._is_writing_paused
+        is_owed = self._rounds or self._handover or self._has_lines or self._is_writing_paused
         return 0 if is_owed else tick - self._since_tick - PATIENCE_TICKS
 
     def leave(self) -> None:

@@ -588,8 +588,11 @@ async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
 
 def kept_bytes(one: Harness) -> int:
     """What a session keeps of what has come: raw lines, and records that wait for room."""
-    waiting = sum(block.held_bytes for _, _, block in one.session._held)
-    return waiting + one.session._buffer.held_bytes + one.session._buffer.partial_bytes
+    return (
+        one.session._handover.held_bytes
+        + one.session._buffer.held_bytes
+        + one.session._buffer.partial_bytes
+    )
 
 
 async def test_lines_that_wait_for_room_count_as_what_arrives(harness: Make) -> None:
