@@ -5,7 +5,7 @@ and the voice; no transport, and no line that is not parsed. Invariants: a block
 refused and counted, exactly once; none overtakes another. Where the client is gone, a block waits
 for room as far as there is memory to wait in, and one whose client would wait to hear of it is
 refused. Bound: the blocks of one read; drained when there is room.
-Where it sits: session.py adds what was parsed, and submits in its turn.
+Where it sits: intake.py adds what was parsed, session.py submits that in its turn.
 """
 
 from collections import deque

@@ -3,7 +3,7 @@
 A connection's first line may say so; on a stream's own socket the configuration does. Asks the door
 what a stream takes; knows no connection and no state. Invariant: what a first line asks for holds
 for all that follow, or the line is refused in words; nothing of it is passed over.
-Where it sits: session.py has one value of it a connection.
+Where it sits: intake.py has one value of it a connection.
 """
 
 from dataclasses import dataclass
