@@ -35,11 +35,12 @@ from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.held import frames_bytes, letters_of
 from kdaemon.spool.lane import Lane, Target, WallClock
-from kdaemon.spool.last_part import LastPart
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.schema import frame_bytes
+from kdaemon.spool.space import Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
+from kdaemon.spool.values import Sizes
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -55,7 +56,6 @@ CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept 
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
 LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
 TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
-UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
 GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
 GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
 GIVE_BACK_PAUSE_S = 0.1
@@ -107,21 +107,10 @@ class _Ended:
     refusal: RecordResult | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """After a commit: pages in use, files as they are, and what the commit says of itself."""
-
-    live_bytes: int
-    file_bytes: int
-    committed: Committed
-
-
 class SpoolCounters:
     """For metrics."""
 
     def __init__(self) -> None:
-        self.live_bytes = 0  # as of the last commit
-        self.file_bytes = 0
         self.commit_failures = 0
         self.restorations = 0  # of files that were taken away
         self.letters_dropped = 0
@@ -144,7 +133,7 @@ class Spool:
         has what takes more than a turn of the loop go on in another one.
         """
         self._open_store = open_store
-        self.bytes_max = bytes_max
+        self.space = Space(bytes_max)
         self._memory = memory
         self._clock = clock
         self._thread = StoreThread()
@@ -157,8 +146,6 @@ class Spool:
         self._pending: CommitQueue[_Pending] = CommitQueue()
         self._ended: deque[_Ended] = deque()
         self._is_turn_due = False  # for the rest of `_ended`
-        self._last_part = LastPart()
-        self._uncommitted_bytes = 0
         self._is_committing = False
         self._is_giving_back = False  # or about to
         self._give_timer: asyncio.TimerHandle | None = None
@@ -208,8 +195,7 @@ class Spool:
         RejectedRecord for a stream that the configuration no longer takes: its frames stay.
         `is_listed`: whether the configuration names the stream.
         """
-        sizes = await self._in_thread(lambda: self._measure(Committed(0)))
-        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
+        self.space.measured(await self._in_thread(lambda: self._store.sizes))
         lanes: list[Lane] = []
         for stored in await self._in_thread(self._store.backlogs):
             row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
@@ -254,19 +240,20 @@ class Spool:
             if now_ns < self._probe_at_ns:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
-        byte_count = frame.byte_count
-        if not target.drops_oldest and self._is_full(byte_count, is_listed=is_listed):
+        byte_count, space = frame.byte_count, self.space
+        unlisted_bytes = None if is_listed else self._delivery.unlisted_bytes
+        if not target.drops_oldest and space.is_full(byte_count, unlisted_bytes):
             return False  # without a look at the records
         if not self._memory.has_room(frame.held_bytes):
             return False
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
-        if self._is_full(row_bytes, is_listed=is_listed):
+        if space.is_full(row_bytes, unlisted_bytes):
             old = self._delivery.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
-        elif not target.drops_oldest and not self._last_part.may_have(
-            frame.client, row_bytes, *self._left_bytes(is_listed=is_listed)
+        elif not target.drops_oldest and not space.may_have(
+            frame.client, row_bytes, unlisted_bytes
         ):
             return False
         held_bytes = self._take_memory(target.name, frame, payload)
@@ -279,7 +266,7 @@ class Spool:
         counters.accept(count, byte_count)
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
-        self._uncommitted_bytes += row_bytes
+        space.uncommitted_bytes += row_bytes
         self._pending.add(_Pending(lane, frame, payload, held_bytes))
         self._commit()
         return True
@@ -297,17 +284,6 @@ class Spool:
         if not self._pending and self._memory.take(frame.held_bytes):
             return frame.held_bytes
         return 0
-
-    def _is_full(self, byte_count: int, *, is_listed: bool) -> bool:
-        return byte_count > self._left_bytes(is_listed=is_listed)[0]
-
-    def _left_bytes(self, *, is_listed: bool) -> tuple[int, int]:
-        """How much of the disk is left for such a stream, and of how much."""
-        left_bytes = self.bytes_max - self.counters.live_bytes - self._uncommitted_bytes
-        if is_listed:
-            return left_bytes, self.bytes_max
-        bytes_max = self.bytes_max // UNLISTED_PARTS
-        return min(left_bytes, bytes_max - self._delivery.unlisted_bytes), bytes_max
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk; however often it
@@ -422,27 +398,24 @@ class Spool:
         commit = self._loop.run_in_executor(self._thread.first, self._commit_in_thread, changes)
         commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
 
-    def _commit_in_thread(self, changes: Changes) -> _Sizes:
-        return self._measure(self._store.commit(changes))
-
-    def _measure(self, committed: Committed) -> _Sizes:
-        return _Sizes(self._store.live_bytes, self._store.size_bytes, committed)
+    def _commit_in_thread(self, changes: Changes) -> tuple[Committed, Sizes]:
+        return self._store.commit(changes), self._store.sizes
 
     def _committed(
         self,
         batch: list[_Pending],
         changes: Changes,
         began_ns: int,
-        commit: "asyncio.Future[_Sizes]",
+        commit: "asyncio.Future[tuple[Committed, Sizes]]",
     ) -> None:
         self._is_committing = False
         self._quiet.set()
         for pending in batch:
-            self._uncommitted_bytes -= frame_bytes(len(pending.payload))
+            self.space.uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
             self._owed.written(changes)
-            self._succeeded(batch, commit.result(), began_ns)
+            self._succeeded(batch, *commit.result(), began_ns)
         else:
             self._owed.put_back()
             self._failed(batch, error)
@@ -456,14 +429,16 @@ class Spool:
         elif not self._owed.is_empty:
             self._commit_soon()
 
-    def _succeeded(self, batch: list[_Pending], sizes: _Sizes, began_ns: int) -> None:
+    def _succeeded(
+        self, batch: list[_Pending], committed: Committed, sizes: Sizes, began_ns: int
+    ) -> None:
         counters = self.counters
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
         counters.commit_frames.observe(len(batch))
-        counters.live_bytes, counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        self._tell_letters_dropped(sizes.committed.letters_dropped)
+        self.space.measured(sizes)
+        self._tell_letters_dropped(committed.letters_dropped)
         # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
-        if self.trouble is not None and sizes.committed.has_proved:
+        if self.trouble is not None and committed.has_proved:
             log.warning("the spool takes frames again")
             self.trouble = None
         self._tell_set_aside()
@@ -514,7 +489,7 @@ class Spool:
         text = f"Not stored: {trouble}"
         refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
         waiting = self._pending.take_all()
-        self._uncommitted_bytes = 0
+        self.space.uncommitted_bytes = 0
         self._ended.extend(_Ended(pending, refusal) for pending in (*batch, *waiting))
         self._tell()
 
@@ -563,8 +538,8 @@ class Spool:
         """Space that settled frames left, a little at a time, while nobody waits for the disk; with
         pauses while a backlog is read from it, unless the space is what others lack.
         """
-        free_bytes = self.counters.file_bytes - self.counters.live_bytes
-        if self._is_giving_back or self._is_closing or free_bytes <= GIVE_BACK_BYTES:
+        is_little = self.space.free_bytes <= GIVE_BACK_BYTES
+        if self._is_giving_back or self._is_closing or is_little:
             return
         self._is_giving_back = True
         if self.trouble is None and self._delivery.is_passing_on:
@@ -577,19 +552,19 @@ class Spool:
         give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
         give.add_done_callback(self._given_back)
 
-    def _give_back_in_thread(self) -> _Sizes:
+    def _give_back_in_thread(self) -> Sizes:
         self._store.give_back(GIVE_BACK_PAGES)
-        return self._measure(Committed(0))
+        return self._store.sizes
 
-    def _given_back(self, give: "asyncio.Future[_Sizes]") -> None:
+    def _given_back(self, give: "asyncio.Future[Sizes]") -> None:
         self._is_giving_back = False
         error = give.exception()
         if error is not None:
             log.warning("space cannot be given back", extra={"fields": {"why": str(error)}})
             return
-        before_bytes, sizes = self.counters.file_bytes, give.result()
-        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        if sizes.file_bytes < before_bytes and not self._is_committing:
+        before_bytes = self.space.file_bytes
+        self.space.measured(give.result())
+        if self.space.file_bytes < before_bytes and not self._is_committing:
             self._give_back()
 
     def _tell_set_aside(self) -> None:

@@ -34,6 +34,7 @@ from kdaemon.spool.values import (
     NewFrame,
     ReadBack,
     Salvage,
+    Sizes,
     StoredFrame,
     Verification,
 )
@@ -174,6 +175,10 @@ class Store:
             (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
         return int((page_count - free_count) * page_bytes)
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.live_bytes, self.size_bytes)
 
     def commit(self, changes: Changes) -> Committed:
         """Applies all of it in one transaction, on disk when this returns, or nothing of it.

@@ -89,7 +89,7 @@ async def settle_some_on_the_way(spool: Spool, target: FakeTarget, held: Held) -
     assert spool._delivery.is_passing_on
     settle_all(target)
     await until(lambda: not spool._is_committing and spool._owed.is_empty)
-    assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+    assert spool.space.free_bytes > SMALL_BYTES
 
 
 @pytest.fixture
@@ -127,9 +127,9 @@ async def test_all_is_given_back_in_the_end(
                 settle_all(target)
                 await asyncio.sleep(0.001)
         await until(lambda: not spool._is_committing and spool._owed.is_empty)
-        counters = spool.counters
-        await until(lambda: counters.file_bytes - counters.live_bytes <= SMALL_BYTES)
-        assert counters.file_bytes < COUNT * FRAME_BYTES // 4
+        space = spool.space
+        await until(lambda: space.free_bytes <= SMALL_BYTES)
+        assert space.file_bytes < COUNT * FRAME_BYTES // 4
 
 
 async def test_with_nothing_on_its_way_no_part_waits(
@@ -142,9 +142,9 @@ async def test_with_nothing_on_its_way_no_part_waits(
         await until(lambda: len(target.frames) == COUNT)
         await until(lambda: not spool._delivery.is_passing_on)
         settle_all(target)
-        counters = spool.counters
+        space = spool.space
         await until(lambda: parts.count)
-        await until(lambda: 0 < counters.file_bytes < counters.live_bytes + SMALL_BYTES)
+        await until(lambda: 0 < space.file_bytes < space.live_bytes + SMALL_BYTES)
 
 
 async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
@@ -198,5 +198,5 @@ async def test_nothing_is_given_back_of_a_store_that_is_closed(
         parts.count = 0
         settle_all(target)
         await until(lambda: parts.count)
-        assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+        assert spool.space.free_bytes > SMALL_BYTES
     assert counts_at_close == [parts.count]

@@ -257,11 +257,11 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
         assert lane is not None
         await until(lambda: lane.is_waiting_for_room)
         target.drops_oldest = True
-        spool.bytes_max = 1
+        spool.space.bytes_max = 1
         spool.put(target, a_frame(b"new", on_settled=told.append))
         await until(lambda: len(told) >= 2 * TOLD)
         await until(lambda: not lane.is_reading)
-        spool.bytes_max = 10**9
+        spool.space.bytes_max = 10**9
         target.make_room(10**6)
         await until(lambda: not target.counters.spooled)
         assert target.counters.unaccounted() == 0
