@@ -33,6 +33,7 @@ from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.delivery import Delivery
+from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import frames_bytes, letters_of
 from kdaemon.spool.lane import Lane, Target, WallClock
 from kdaemon.spool.owed import Owed
@@ -56,12 +57,6 @@ CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept 
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
 LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
 TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
-GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
-GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
-GIVE_BACK_PAUSE_S = 0.1
-"""Before each such part while a backlog is on its way to its engine: 16 MB/s are given back then.
-One part after another took a tenth of the core that reads, encodes and sends, and each read waited
-behind one. Ours, 2026-11-28."""
 
 _LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
 LETTERS_DROPPED = (
@@ -141,15 +136,13 @@ class Spool:
         self._owed = Owed(self._commit_soon, memory)
         self._store: Store
         self._delivery: Delivery
+        self._giving_back: GivingBack
         self._next_id = 0
         self._later = later
         self._pending: CommitQueue[_Pending] = CommitQueue()
         self._ended: deque[_Ended] = deque()
         self._is_turn_due = False  # for the rest of `_ended`
         self._is_committing = False
-        self._is_giving_back = False  # or about to
-        self._give_timer: asyncio.TimerHandle | None = None
-        self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
@@ -177,6 +170,7 @@ class Spool:
             self._memory,
             self._later,
         )
+        self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
         self._tell_set_aside()
         if self._store.lack is not None:  # not only when the first client asks
             self._failed([], self._store.lack)
@@ -328,7 +322,7 @@ class Spool:
     async def aclose(self) -> None:
         """Commits what is owed, if the disk lets us, and closes the store."""
         self.begin_drain()
-        self._is_closing = True
+        self._giving_back.stop()
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._delivery.note_progress()
@@ -342,9 +336,8 @@ class Spool:
             while not self._quiet.is_set():  # one begins the next while there is more
                 await self._quiet.wait()
                 await asyncio.sleep(0)
-        for timer in (self._timer, self._give_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
             fields = {"frames": self.frame_count, "why": str(self.trouble)}
             text = "the spool's files are gone: what was stored and is not delivered ends with this"
@@ -535,36 +528,15 @@ class Spool:
             self._failed([], error)
 
     def _give_back(self) -> None:
-        """Space that settled frames left, a little at a time, while nobody waits for the disk; with
-        pauses while a backlog is read from it, unless the space is what others lack.
+        """Space that settled frames left; with pauses while a backlog is read from the disk, unless
+        the space is what others lack.
         """
-        is_little = self.space.free_bytes <= GIVE_BACK_BYTES
-        if self._is_giving_back or self._is_closing or is_little:
-            return
-        self._is_giving_back = True
-        if self.trouble is None and self._delivery.is_passing_on:
-            self._give_timer = self._loop.call_later(GIVE_BACK_PAUSE_S, self._give_back_part)
-        else:
-            self._give_back_part()
+        if self._giving_back.is_due:
+            is_slow = self.trouble is None and self._delivery.is_passing_on
+            self._giving_back.begin(after_pause=is_slow)
 
-    def _give_back_part(self) -> None:
-        self._give_timer = None
-        give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
-        give.add_done_callback(self._given_back)
-
-    def _give_back_in_thread(self) -> Sizes:
-        self._store.give_back(GIVE_BACK_PAGES)
-        return self._store.sizes
-
-    def _given_back(self, give: "asyncio.Future[Sizes]") -> None:
-        self._is_giving_back = False
-        error = give.exception()
-        if error is not None:
-            log.warning("space cannot be given back", extra={"fields": {"why": str(error)}})
-            return
-        before_bytes = self.space.file_bytes
-        self.space.measured(give.result())
-        if self.space.file_bytes < before_bytes and not self._is_committing:
+    def _given_back(self) -> None:
+        if not self._is_committing:
             self._give_back()
 
     def _tell_set_aside(self) -> None:

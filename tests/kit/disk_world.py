@@ -189,6 +189,7 @@ class Life:
                 self,
                 later=self.loop.call_soon,
             )
+            done(self.spool.open())
         config = StreamConfig(
             STREAM,
             acknowledge="stored",
@@ -204,7 +205,6 @@ class Life:
             self.spool,
             is_listed=True,
         )
-        done(self.spool.open())
         done(self.spool.recover(lambda _: self.stream))
 
     def _open(self, directory: Path) -> Callable[[], Store]:
