@@ -14,14 +14,11 @@ in their order.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
@@ -37,6 +34,7 @@ from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import frames_bytes, letters_of
 from kdaemon.spool.lane import Lane, Target, WallClock
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.pending import Ended, Pending
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -46,11 +44,6 @@ from kdaemon.spool.values import Sizes
 log = logging.getLogger("kdaemon.spool")
 
 LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of the loop: 3 ms. Ours
-TOLD_A_TURN = 4_000
-"""Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:
-to tell one and hand its frame over takes 20 us, and 0.5 us for each record. Ours, 2026-11-28."""
-
-FRAME_RECORDS = 40
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
 CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
@@ -63,43 +56,7 @@ LETTERS_DROPPED = (
     "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
 )
 
-STORED = RecordResult(sequence_number="stored", shard_id="stored")
-"""What a client hears of a stored record: true, and impossible to take for a real answer."""
-
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A frame that waits for its commit. Its callback answers the client. `held_bytes`: the memory
-    that it takes, for its records and for the same bytes as they are written.
-    """
-
-    lane: Lane
-    frame: Frame
-    payload: bytes
-    held_bytes: int
-    frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
-
-    @property
-    def stream(self) -> str:
-        return self.lane.target.name
-
-    @property
-    def client(self) -> int:
-        return self.frame.client
-
-    @property
-    def payload_bytes(self) -> int:
-        return len(self.payload)
-
-
-@dataclass(slots=True, eq=False)
-class _Ended:
-    """A frame whose commit returned (`refusal` is None) or failed."""
-
-    pending: _Pending
-    refusal: RecordResult | None
 
 
 class SpoolCounters:
@@ -139,9 +96,8 @@ class Spool:
         self._giving_back: GivingBack
         self._next_id = 0
         self._later = later
-        self._pending: CommitQueue[_Pending] = CommitQueue()
-        self._ended: deque[_Ended] = deque()
-        self._is_turn_due = False  # for the rest of `_ended`
+        self._pending: CommitQueue[Pending] = CommitQueue()
+        self._ended: Ended
         self._is_committing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -170,6 +126,7 @@ class Spool:
             self._memory,
             self._later,
         )
+        self._ended = Ended(self._delivery, self._memory, self._later)
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
         self._tell_set_aside()
         if self._store.lack is not None:  # not only when the first client asks
@@ -261,7 +218,7 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         space.uncommitted_bytes += row_bytes
-        self._pending.add(_Pending(lane, frame, payload, held_bytes))
+        self._pending.add(Pending(lane, frame, payload, held_bytes))
         self._commit()
         return True
 
@@ -396,7 +353,7 @@ class Spool:
 
     def _committed(
         self,
-        batch: list[_Pending],
+        batch: list[Pending],
         changes: Changes,
         began_ns: int,
         commit: "asyncio.Future[tuple[Committed, Sizes]]",
@@ -423,7 +380,7 @@ class Spool:
             self._commit_soon()
 
     def _succeeded(
-        self, batch: list[_Pending], committed: Committed, sizes: Sizes, began_ns: int
+        self, batch: list[Pending], committed: Committed, sizes: Sizes, began_ns: int
     ) -> None:
         counters = self.counters
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
@@ -435,42 +392,11 @@ class Spool:
             log.warning("the spool takes frames again")
             self.trouble = None
         self._tell_set_aside()
-        self._ended.extend(_Ended(pending, None) for pending in batch)
-        self._tell()
+        self._ended.add(batch, None)
         if not self._pending:
             self._give_back()
 
-    def _tell(self) -> None:
-        """Tells clients what became of their frames, in order, as many as may be in this turn."""
-        if self._is_turn_due:
-            return
-        record_count = 0
-        while self._ended and record_count < TOLD_A_TURN:
-            ended = self._ended.popleft()
-            pending, frame = ended.pending, ended.pending.frame
-            record_count += len(frame.records) + FRAME_RECORDS
-            row_bytes = frame_bytes(len(pending.payload))
-            self._memory.give(pending.held_bytes)
-            frame.results = [ended.refusal or STORED] * len(frame.records)
-            if ended.refusal is not None:
-                counters, count = pending.lane.target.counters, len(frame.records)
-                counters.spooled -= count
-                counters.rejected[RejectReason.SPOOL] += count
-            if frame.on_settled is not None:
-                frame.on_settled(frame)
-            if ended.refusal is not None:
-                self._delivery.add(pending.lane, -1, -row_bytes)
-            else:
-                self._delivery.offer(pending.lane, pending.frame_id, frame, row_bytes)
-        if self._ended:
-            self._is_turn_due = True
-            self._later(self._tell_on)
-
-    def _tell_on(self) -> None:
-        self._is_turn_due = False
-        self._tell()
-
-    def _failed(self, batch: list[_Pending], error: BaseException) -> None:
+    def _failed(self, batch: list[Pending], error: BaseException) -> None:
         """Nothing of the commit was applied: frames are refused, what was owed is owed still."""
         self.counters.commit_failures += 1
         trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
@@ -483,8 +409,7 @@ class Spool:
         refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
         waiting = self._pending.take_all()
         self.space.uncommitted_bytes = 0
-        self._ended.extend(_Ended(pending, refusal) for pending in (*batch, *waiting))
-        self._tell()
+        self._ended.add((*batch, *waiting), refusal)
 
     def _probe_later(self) -> None:
         if self._timer is None:

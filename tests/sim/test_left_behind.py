@@ -19,7 +19,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota
-from kdaemon.spool.spool import STORED
+from kdaemon.spool.pending import STORED
 from tests.kit.disk_world import MIB, DiskWorld, Life
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults
 

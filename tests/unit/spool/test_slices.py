@@ -12,7 +12,7 @@ import pytest
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
-from kdaemon.spool import spool as spool_module
+from kdaemon.spool import pending
 from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held, Row
@@ -23,7 +23,7 @@ from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
 COMMIT_FRAMES_MAX = COMMIT_BYTES_MAX // FRAME_COST  # with next to nothing in them
-TOLD = spool_module.TOLD_A_TURN // (1 + spool_module.FRAME_RECORDS) + 1
+TOLD = pending.TOLD_A_TURN // (1 + pending.FRAME_RECORDS) + 1
 HANDED_A_TURN = TURN_RECORDS // (1 + FRAME_RECORDS) + 2
 
 
@@ -120,7 +120,7 @@ async def test_few_large_requests_are_told_in_a_turn(tmp_path: Path) -> None:
         for _ in range(50):
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=tell))
         await until(lambda: len(told) == 50)
-        assert turns.most("told") <= spool_module.TOLD_A_TURN // 500 + 1
+        assert turns.most("told") <= pending.TOLD_A_TURN // 500 + 1
     turns.close()
 
 

@@ -17,8 +17,9 @@ from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.pending import STORED
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
-from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.kit.patience import PATIENCE_S

@@ -14,8 +14,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import spool as spool_module
+from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
-from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S
