@@ -21,14 +21,15 @@ from typing import TypeVar
 
 from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
-from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
+from kdaemon.spool.alarms import CLOCK_JUMP_MS, Alarms
 from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commit_queue import CommitQueue
+from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import frames_bytes, letters_of
@@ -46,28 +47,11 @@ log = logging.getLogger("kdaemon.spool")
 LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of the loop: 3 ms. Ours
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
-CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
 LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
-TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
 
 _LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
-LETTERS_DROPPED = (
-    "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
-)
-
 T = TypeVar("T")
-
-
-class SpoolCounters:
-    """For metrics."""
-
-    def __init__(self) -> None:
-        self.commit_failures = 0
-        self.restorations = 0  # of files that were taken away
-        self.letters_dropped = 0
-        self.commit_duration_ns = Histogram(LATENCY_BOUNDS_NS)
-        self.commit_frames = Histogram(BATCH_RECORDS_BOUNDS)
 
 
 class Spool:
@@ -103,15 +87,13 @@ class Spool:
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
         self._probe_at_ns = 0
-        self._letters_told = 0  # of the dropped ones, those in the log
-        self._tell_letters_ns = 0
-        self._clock_ahead_ms = self._ahead_ms()
         # In the order in which they asked; each once, for a full disk may see no commit for hours.
         self._room_waiters: dict[Callable[[], None], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self.trouble: SpoolError | None = None  # why nothing can be stored now
         self.counters = SpoolCounters()
+        self._alarms = Alarms(clock, self.counters)
 
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
@@ -128,16 +110,10 @@ class Spool:
         )
         self._ended = Ended(self._delivery, self._memory, self._later)
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
-        self._tell_set_aside()
+        self._alarms.mended(self._store)
         if self._store.lack is not None:  # not only when the first client asks
             self._failed([], self._store.lack)
-        if self._store.warning is not None:
-            log.warning("the spool's directory", extra={"fields": {"why": self._store.warning}})
-        if self._store.mended_count:
-            fields = {"bytes": self._store.mended_count}
-            log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
-        if self._store.is_emptied:
-            log.error("the spool's database was found empty, or gone: what it held is lost")
+        self._alarms.opened(self._store)
 
     async def recover(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
@@ -250,7 +226,7 @@ class Spool:
         dropped_count = self._owed.bury(letters) if letters else 0
         if dropped_count:
             text = "dead letters are dropped: the spool takes none, and there is no memory for them"
-            self._tell_letters_dropped(dropped_count, text)
+            self._alarms.letters_dropped(dropped_count, text)
 
     @property
     def held_records(self) -> int:
@@ -386,12 +362,12 @@ class Spool:
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
         counters.commit_frames.observe(len(batch))
         self.space.measured(sizes)
-        self._tell_letters_dropped(committed.letters_dropped)
+        self._alarms.letters_dropped(committed.letters_dropped)
         # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
         if self.trouble is not None and committed.has_proved:
             log.warning("the spool takes frames again")
             self.trouble = None
-        self._tell_set_aside()
+        self._alarms.mended(self._store)
         self._ended.add(batch, None)
         if not self._pending:
             self._give_back()
@@ -418,7 +394,7 @@ class Spool:
     def _look(self) -> None:
         """An idle daemon, too, says that its files are gone; in trouble, the probe looks."""
         if self._looking is None:
-            self._tell_clock()
+            self._alarms.look_at_clock()
             if self.trouble is None and not self._is_committing:
                 self._looking = self._thread.submit(self._store.look)
         elif self._looking.done():
@@ -431,24 +407,10 @@ class Spool:
         at_s = next_tick_s(self._loop.time(), interval_s)
         self._look_timer = self._loop.call_at(at_s, self._look)
 
-    def _ahead_ms(self) -> int:
-        """The time of day less the time that only goes on."""
-        return int(self._clock.wall_seconds() * 1000) - self._clock.now_ns() // 1_000_000
-
-    def _tell_clock(self) -> None:
-        """A clock that was set makes what is stored older, or younger, than it is."""
-        ahead_ms = self._ahead_ms()
-        jump_ms = ahead_ms - self._clock_ahead_ms
-        self._clock_ahead_ms = ahead_ms
-        if abs(jump_ms) >= CLOCK_JUMP_MS:
-            fields = {"by_seconds": jump_ms // 1000}
-            text = "the clock was set: what is stored counts as so much older (max_age_ms)"
-            log.warning(text, extra={"fields": fields})
-
     def _looked(self, look: Future[None]) -> None:
         error = look.exception()
         if error is None:
-            self._tell_set_aside()
+            self._alarms.mended(self._store)
         elif self.trouble is None and not self._is_committing:  # else a commit meets the same
             self._failed([], error)
 
@@ -463,29 +425,6 @@ class Spool:
     def _given_back(self) -> None:
         if not self._is_committing:
             self._give_back()
-
-    def _tell_set_aside(self) -> None:
-        if self._store.set_aside is not None:
-            fields = {"kept_as": self._store.set_aside, "saved_frames": self._store.salvaged_count}
-            log.error(
-                "the spool's database was damaged: a new one is begun", extra={"fields": fields}
-            )
-            self._store.set_aside = None
-        if self._store.restored is not None:
-            self.counters.restorations += 1
-            text = "files of the spool were taken away, and are made again"
-            log.error(text, extra={"fields": {"what": self._store.restored}})
-            self._store.restored = None
-
-    def _tell_letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
-        """Each is counted; a line a minute at most says so, with the number since the last."""
-        self.counters.letters_dropped += count
-        now_ns = self._clock.now_ns()
-        if self.counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
-            fields = {"letters": self.counters.letters_dropped - self._letters_told}
-            log.error("%s", text, extra={"fields": fields})
-            self._letters_told = self.counters.letters_dropped
-            self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._thread, call)

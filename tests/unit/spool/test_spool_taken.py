@@ -231,7 +231,7 @@ async def test_a_clock_that_was_set_is_said_once(
     clock.ahead_s = ahead_s
     said = "the clock was set"
     await until(lambda: said in caplog.text)
-    spool._tell_clock()
+    spool._alarms.look_at_clock()
     await spool.aclose()
     assert caplog.text.count(said) == 1
 
