@@ -25,17 +25,17 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
-from kdaemon.spool.alarms import CLOCK_JUMP_MS, Alarms
-from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.alarms import Alarms
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
-from kdaemon.spool.held import frames_bytes, letters_of
-from kdaemon.spool.lane import Lane, Target, WallClock
+from kdaemon.spool.held import letters_of
+from kdaemon.spool.lane import Target, WallClock
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
+from kdaemon.spool.recovery import read_back
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -44,7 +44,6 @@ from kdaemon.spool.values import Sizes
 
 log = logging.getLogger("kdaemon.spool")
 
-LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of the loop: 3 ms. Ours
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
@@ -123,37 +122,8 @@ class Spool:
         `is_listed`: whether the configuration names the stream.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
-        lanes: list[Lane] = []
-        for stored in await self._in_thread(self._store.backlogs):
-            row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
-            age_ms = self._delivery.now_ms() - stored.oldest_ms
-            fields = {"stream": stored.stream, "records": stored.record_count}
-            if age_ms < -CLOCK_JUMP_MS:
-                text = "records in the spool are from the future: the clock was set back"
-                behind = {**fields, "by_seconds": -age_ms // 1000}
-                log.warning(text, extra={"fields": behind})
-            try:
-                target = find(stored.stream)
-            except RejectedRecord as error:
-                text = "records of a stream that is not taken any more stay in the spool"
-                log.warning(text, extra={"fields": {**fields, "why": error.message}})
-                self._delivery.unlisted_bytes += row_bytes
-                continue
-            found = {**fields, "oldest_seconds": max(0, age_ms // 1000)}
-            log.info("records found in the spool", extra={"fields": found})
-            self._delivery.frame_count += stored.frame_count
-            target.counters.recovered += stored.record_count
-            target.counters.spooled += stored.record_count
-            lane = self._delivery.lane(target, is_listed=is_listed(stored.stream))
-            lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
-            self._delivery.add(lane, 0, row_bytes)
-            lanes.append(lane)
-            if not len(lanes) % LANES_A_TURN:
-                await asyncio.sleep(0)
-        for number, lane in enumerate(lanes, 1):
-            self._delivery.read_on(lane)
-            if not number % LANES_A_TURN:
-                await asyncio.sleep(0)
+        stored = await self._in_thread(self._store.backlogs)
+        await read_back(self._delivery, stored, find, is_listed)
         self._look_later(LOOK_INTERVAL_S)
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
