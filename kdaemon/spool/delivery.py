@@ -13,18 +13,18 @@ import logging
 from collections import deque
 from concurrent.futures import Executor
 from functools import partial
+from itertools import islice
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.memory import ByteBudget
 from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
 from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
-from kdaemon.spool.lane import Lane, Scan, Target, WallClock
+from kdaemon.spool.lane import Lane, Scan, WallClock, unix_ms
+from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
-from kdaemon.spool.room import Room, Share
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
@@ -54,16 +54,15 @@ PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a co
 
 
 class Delivery:
-    """All lanes. Every method is sync, in the loop; reads run in the store's thread."""
+    """Of all lanes. Every method is sync, in the loop; reads run in the store's thread."""
 
     def __init__(
         self,
         store: Store,
         thread: Executor,
-        loop: asyncio.AbstractEventLoop,
         clock: WallClock,
         owed: Owed,
-        memory: ByteBudget,
+        lanes: Lanes,
         later: Later,
     ) -> None:
         """`later`: has what takes more than a turn of the loop go on in another one."""
@@ -71,61 +70,13 @@ class Delivery:
         self._progress_timer: asyncio.TimerHandle | None = None
         self._store = store
         self._thread = thread
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._owed = owed
-        self._room = Room(memory)
+        self._lanes = lanes
+        self._room = lanes.room
         self._held = Held(owed)
-        self._lanes: dict[str, Lane] = {}
-        self.frame_count = 0  # on disk, of streams that are taken
-        self.unlisted_bytes = (
-            0  # of the rows of streams that are not listed, and of those not taken
-        )
-        self.corrupt_rows = 0
         self.is_stopped = False
-
-    def lane(self, target: Target, *, is_listed: bool) -> Lane:
-        """The stream's lane; one with nothing on disk if it is new."""
-        lane = self._lanes.get(target.name)
-        if lane is None:
-            lane = self._lanes[target.name] = Lane(target, Share(is_listed))
-        elif lane.target is not target:  # it was closed while idle, and opened again
-            lane.target = target
-            lane.is_called_back = False  # who was asked is gone
-            lane.left.forget(target.map_count)  # with nothing on disk there is no mark
-        if lane.share.is_listed is not is_listed:
-            self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
-            self._room.move(lane.share, is_listed=is_listed)
-        return lane
-
-    def find(self, target: Target) -> Lane | None:
-        """The stream's lane; None if nothing of it stands here. Makes none."""
-        return self._lanes.get(target.name)
-
-    def add(self, lane: Lane, frame_count: int, byte_count: int) -> None:
-        """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
-        lane.in_hand += frame_count
-        byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
-        lane.stored_bytes += byte_count
-        if not lane.share.is_listed:
-            self.unlisted_bytes += byte_count
-        if frame_count <= 0:
-            self._forget_if_empty(lane)
-
-    def _forget_if_empty(self, lane: Lane) -> None:
-        if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
-            return
-        if self._lanes.get(lane.target.name) is lane:
-            del self._lanes[lane.target.name]
-            if lane.timer is not None:
-                lane.timer.cancel()
-            if not lane.share.is_listed:
-                self.unlisted_bytes -= lane.stored_bytes  # of rows that were found damaged
-                lane.stored_bytes = 0
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970."""
-        return int(self._clock.wall_seconds() * 1000)
 
     @property
     def held_records(self) -> int:
@@ -137,28 +88,17 @@ class Delivery:
         """When the frame was accepted that an engine has had longest, or that has been left behind
         longest; 0: there is none.
         """
-        left = (lane.left.oldest_ms for lane in self._lanes.values())
-        times = [oldest_ms for oldest_ms in left if oldest_ms is not None]
-        for row in self._held.rows.values():
-            times.append(row.accepted_ms)
-            break
+        times = [row.accepted_ms for row in islice(self._held.rows.values(), 1)]
+        oldest_left_ms = self._lanes.oldest_left_ms
+        if oldest_left_ms is not None:
+            times.append(oldest_left_ms)
         return min(times, default=0)
-
-    @property
-    def is_passing_on(self) -> bool:
-        """Whether frames are on their way from the disk to an engine: a stream has some there, and
-        waits for nothing but the disk and its turn.
-        """
-        return any(
-            not (lane.is_waiting_for_room or lane.is_pausing or lane.is_passed_on)
-            for lane in self._lanes.values()
-        )
 
     def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame. What is left of it stands on disk.
         """
-        self.frame_count += 1
+        self._lanes.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
@@ -171,7 +111,7 @@ class Delivery:
             and self._room.has(lane.share, own.held_bytes)
             and self._pass_on(
                 lane,
-                Row(frame_id, self.now_ms(), count, row_bytes, count),
+                Row(frame_id, unix_ms(self._clock), count, row_bytes, count),
                 Part(own, range(count)),
                 is_again=False,
             )
@@ -180,7 +120,7 @@ class Delivery:
         if is_passed:
             lane.counted_until = frame_id
         lane.backlog.committed(frame_id, is_passed=is_passed)
-        self.add(lane, -1, 0)  # it waits for its commit no longer
+        self._lanes.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
 
     def read_on(self, lane: Lane) -> None:
@@ -289,7 +229,7 @@ class Delivery:
     def _next_turn(self, lane: Lane) -> None:
         lane.is_turn_due = False
         self.read_on(lane)
-        self._forget_if_empty(lane)
+        self._lanes.forget_if_empty(lane)
 
     def _follow_map(self, lane: Lane) -> None:
         """When the shards change, what was left is read again before anything that stands behind
@@ -414,13 +354,13 @@ class Delivery:
         frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
         self._room.add(lane.share, -frame.held_bytes)
         lane.left.settled(part.loads, part.map_count)
-        letters = letters_of(lane.target.name, frame, row.accepted_ms, self.now_ms())
+        letters = letters_of(lane.target.name, frame, row.accepted_ms, unix_ms(self._clock))
         row_bytes = 0
         if self._held.settle(row, part, letters):
-            self.frame_count -= 1
+            self._lanes.frame_count -= 1
             row_bytes = row.row_bytes
         self.read_on(lane)
-        self.add(lane, -1, -row_bytes)
+        self._lanes.add(lane, -1, -row_bytes)
 
     def _was_read(self, lane: Lane, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
@@ -468,8 +408,8 @@ class Delivery:
         if taken is None or taken.bit_count() < count:
             return taken
         self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
-        self.frame_count -= 1
-        self.add(lane, 0, -frame_bytes(stored.byte_count))
+        self._lanes.frame_count -= 1
+        self._lanes.add(lane, 0, -frame_bytes(stored.byte_count))
         return None
 
     def _count_corrupt(self, lane: Lane, back: ReadBack) -> None:
@@ -481,8 +421,8 @@ class Delivery:
         counters = lane.target.counters
         counters.spooled -= record_count
         counters.dropped[DropReason.CORRUPT] += record_count
-        self.corrupt_rows += back.corrupt_count
-        self.frame_count -= back.corrupt_count - spared_frames
+        self._lanes.corrupt_count += back.corrupt_count
+        self._lanes.frame_count -= back.corrupt_count - spared_frames
         fields = {"stream": lane.target.name, "frames": back.corrupt_count}
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
@@ -527,12 +467,10 @@ class Delivery:
         self.is_stopped = True
         if self._progress_timer is not None:
             self._progress_timer.cancel()
-        for lane in self._lanes.values():
-            if lane.timer is not None:
-                lane.timer.cancel()
+        self._lanes.stop()
 
     def _accepted_ns(self, stored: StoredFrame) -> int:
-        age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
+        age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
         return self._clock.now_ns() - age_ns
 
     def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
@@ -550,9 +488,9 @@ class Delivery:
                     counters.settled_before += row.settled_count
             counters.spooled -= record_count
             counters.dropped[DropReason.SPOOL_FULL] += record_count
-            self.frame_count -= dropped.frame_count
+            self._lanes.frame_count -= dropped.frame_count
             lane.backlog.read(dropped.last_id)
-            self.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
+            self._lanes.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
             fields = {"stream": lane.target.name, "records": record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
         self.read_on(lane)

@@ -20,6 +20,7 @@ from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.lane import Lane
+from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.schema import frame_bytes
 
 TOLD_A_TURN = 4_000
@@ -68,11 +69,12 @@ class _Ended:
 class Ended:
     """Those whose commit has ended, and whose clients are to be told."""
 
-    __slots__ = ("_delivery", "_is_turn_due", "_later", "_memory", "_waiting")
+    __slots__ = ("_delivery", "_is_turn_due", "_lanes", "_later", "_memory", "_waiting")
 
-    def __init__(self, delivery: Delivery, memory: ByteBudget, later: Later) -> None:
+    def __init__(self, delivery: Delivery, lanes: Lanes, memory: ByteBudget, later: Later) -> None:
         """`later`: has the rest go on in another turn of the loop."""
         self._delivery = delivery
+        self._lanes = lanes
         self._memory = memory
         self._later = later
         self._waiting: deque[_Ended] = deque()
@@ -106,7 +108,7 @@ class Ended:
             if frame.on_settled is not None:
                 frame.on_settled(frame)
             if ended.refusal is not None:
-                self._delivery.add(pending.lane, -1, -row_bytes)
+                self._lanes.add(pending.lane, -1, -row_bytes)
             else:
                 self._delivery.offer(pending.lane, pending.frame_id, frame, row_bytes)
         if self._waiting:

@@ -32,10 +32,11 @@ from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
-from kdaemon.spool.lane import Target, WallClock
+from kdaemon.spool.lane import Target, WallClock, unix_ms
+from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
-from kdaemon.spool.recovery import read_back
+from kdaemon.spool.recovery import LANES_A_TURN, find_lanes
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -74,6 +75,7 @@ class Spool:
         self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._owed = Owed(self._commit_soon, memory)
+        self._lanes = Lanes(memory)
         self._store: Store
         self._delivery: Delivery
         self._giving_back: GivingBack
@@ -101,13 +103,12 @@ class Spool:
         self._delivery = Delivery(
             self._store,
             self._thread,
-            self._loop,
             self._clock,
             self._owed,
-            self._memory,
+            self._lanes,
             self._later,
         )
-        self._ended = Ended(self._delivery, self._memory, self._later)
+        self._ended = Ended(self._delivery, self._lanes, self._memory, self._later)
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
         self._alarms.mended(self._store)
         if self._store.lack is not None:  # not only when the first client asks
@@ -123,7 +124,12 @@ class Spool:
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
         stored = await self._in_thread(self._store.backlogs)
-        await read_back(self._delivery, stored, find, is_listed)
+        now_ms = unix_ms(self._clock)
+        found = await find_lanes(self._lanes, stored, now_ms, find, is_listed)
+        for number, lane in enumerate(found, 1):
+            self._delivery.read_on(lane)
+            if not number % LANES_A_TURN:
+                await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
@@ -138,7 +144,7 @@ class Spool:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
         byte_count, space = frame.byte_count, self.space
-        unlisted_bytes = None if is_listed else self._delivery.unlisted_bytes
+        unlisted_bytes = None if is_listed else self._lanes.unlisted_bytes
         if not target.drops_oldest and space.is_full(byte_count, unlisted_bytes):
             return False  # without a look at the records
         if not self._memory.has_room(frame.held_bytes):
@@ -146,7 +152,7 @@ class Spool:
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
         if space.is_full(row_bytes, unlisted_bytes):
-            old = self._delivery.find(target) if target.drops_oldest else None
+            old = self._lanes.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
         elif not target.drops_oldest and not space.may_have(
@@ -156,8 +162,8 @@ class Spool:
         held_bytes = self._take_memory(target.name, frame, payload)
         if not held_bytes:
             return False
-        lane = self._delivery.lane(target, is_listed=is_listed)
-        self._delivery.add(lane, 1, row_bytes)
+        lane = self._lanes.get(target, is_listed=is_listed)
+        self._lanes.add(lane, 1, row_bytes)
         counters, count = target.counters, len(frame.records)
         counters.receive(count, byte_count)
         counters.accept(count, byte_count)
@@ -190,7 +196,7 @@ class Spool:
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """The dead records of a settled frame that is not in the spool (`accepted`)."""
-        now_ms = self._delivery.now_ms()
+        now_ms = unix_ms(self._clock)
         age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
         letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
         dropped_count = self._owed.bury(letters) if letters else 0
@@ -206,12 +212,12 @@ class Spool:
     @property
     def corrupt_rows(self) -> int:
         """Frames found damaged since the start."""
-        return self._delivery.corrupt_rows
+        return self._lanes.corrupt_count
 
     @property
     def frame_count(self) -> int:
         """Frames on disk."""
-        return self._delivery.frame_count
+        return self._lanes.frame_count
 
     @property
     def oldest_ms(self) -> int:
@@ -277,7 +283,7 @@ class Spool:
         for pending in batch:
             pending.frame_id = self._next_id
             self._next_id += 1
-        now_ms = self._delivery.now_ms()
+        now_ms = unix_ms(self._clock)
         changes = Changes(
             appended=[
                 NewFrame(
@@ -389,7 +395,7 @@ class Spool:
         the space is what others lack.
         """
         if self._giving_back.is_due:
-            is_slow = self.trouble is None and self._delivery.is_passing_on
+            is_slow = self.trouble is None and self._lanes.is_passing_on
             self._giving_back.begin(after_pause=is_slow)
 
     def _given_back(self) -> None:

@@ -132,7 +132,7 @@ _ITS_BITS = """\
         settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
 """
 _EXPIRED = """\
-        if self.now_ms() - stored.accepted_ms > 1000:
+        if unix_ms(self._clock) - stored.accepted_ms > 1000:
             self._owed.settle(stored.id, ())
             return None
 """
