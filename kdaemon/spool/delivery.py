@@ -10,7 +10,6 @@ note of it in an earlier one.
 
 import asyncio
 import logging
-from collections import deque
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
@@ -25,13 +24,12 @@ from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrow
 from kdaemon.spool.lane import Lane, Scan, WallClock, unix_ms
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
-PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted, while there are any held
-PROGRESS_A_TURN = 5_000  # held frames, and records of noted ones, a turn of the loop: 1 ms. Ours
 READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -67,7 +65,6 @@ class Delivery:
     ) -> None:
         """`later`: has what takes more than a turn of the loop go on in another one."""
         self._later = later
-        self._progress_timer: asyncio.TimerHandle | None = None
         self._store = store
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -76,6 +73,7 @@ class Delivery:
         self._lanes = lanes
         self._room = lanes.room
         self._held = Held(owed)
+        self._progress = Progress(self._held, later)
         self.is_stopped = False
 
     @property
@@ -244,34 +242,8 @@ class Delivery:
                 lane.backlog.read_again(first_id)
 
     def note_progress(self) -> None:
-        """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        for row in self._held.rows.values():
-            self._held.note(row)
-
-    def _begin_noting(self) -> None:
-        self._progress_timer = None
-        self._note_some(deque(self._held.rows.values()))
-
-    def _note_some(self, looked_at: deque[Row]) -> None:
-        """A part of them in this turn of the loop; the next look at all begins after the last."""
-        if self.is_stopped:
-            return
-        pieces = 0
-        while looked_at and pieces < PROGRESS_A_TURN:
-            row = looked_at.popleft()
-            pieces += 1
-            if row.frame_id in self._held.rows and self._held.note(row):
-                pieces += row.record_count
-        if looked_at:
-            self._later(partial(self._note_some, looked_at))
-        else:
-            self._expect_progress()
-
-    def _expect_progress(self) -> None:
-        """While nothing is held, nothing is looked at."""
-        if self._held.rows and self._progress_timer is None and not self.is_stopped:
-            timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._begin_noting)
-            self._progress_timer = timer
+        """Notes what is delivered of unfinished frames."""
+        self._progress.note_all()
 
     def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
@@ -323,8 +295,8 @@ class Delivery:
             part.frame.on_settled = None  # no cycle holds data
             return None
         self._held.add(row, part)
-        if self._progress_timer is None:
-            self._expect_progress()
+        if self._progress.timer is None:
+            self._progress.expect()
         left.handed_over(part.loads)
         lane.in_hand += 1
         self._room.add(lane.share, part.frame.held_bytes)
@@ -465,8 +437,7 @@ class Delivery:
     def stop(self) -> None:
         """Reads nothing more back: what is on disk is safe there."""
         self.is_stopped = True
-        if self._progress_timer is not None:
-            self._progress_timer.cancel()
+        self._progress.stop()
         self._lanes.stop()
 
     def _accepted_ns(self, stored: StoredFrame) -> int:

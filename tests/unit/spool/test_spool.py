@@ -13,7 +13,7 @@ from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commit_queue
-from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import progress as progress_module
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
@@ -102,7 +102,7 @@ async def test_what_does_not_fit_into_memory_is_read_back_in_order(tmp_path: Pat
 async def test_what_is_partly_delivered_is_not_sent_again_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "PROGRESS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(progress_module, "PROGRESS_INTERVAL_S", 0.01)
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await stored(spool, target, b"a", b"b", b"c")
