@@ -1,11 +1,12 @@
-"""From the disk to the engines: hands frames over in order, reads back what did not fit, settles.
+"""From the disk to the engines: what is committed goes on in order, what did not fit is read back.
 
-Sits between `spool.py` (commits) and the engines. Queues: none of its own; a record is in an
-engine, or on disk. A frame is handed over whole, or without the records of shards whose queues are
-full: these are left on disk (`left.py`), and read again when their shard has room. Invariants: the
-records of a stream for one shard reach its engine in the order of their frames' ids; a frame's row
-is deleted only when each of its records is delivered or is buried, in that transaction or with a
-note of it in an earlier one.
+Sits between `spool.py` (commits) and the engines, to which `passing_on.py` hands frames over. Says
+what of a stream is next: a frame just committed, what was left behind for a shard that has room
+again (`left.py`), or the next of the backlog; and counts what of it turns out to be damaged,
+dropped, or settled before. Queues: none of its own; a record is in an engine, or on disk.
+Invariants: the records of a stream for one shard reach its engine in the order of their frames'
+ids; a frame's row is deleted only when each of its records is delivered or is buried, in that
+transaction or with a note of it in an earlier one.
 """
 
 import asyncio
@@ -20,10 +21,11 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
-from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
+from kdaemon.spool.held import Held, Part, Row, frames_bytes, revived
 from kdaemon.spool.lane import Lane, Scan, WallClock, unix_ms
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.passing_on import PassingOn
 from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
@@ -39,8 +41,6 @@ them: reviving and routing them takes 1 to 1.5 ms, and other streams wait for th
 2026-11-28."""
 
 FRAME_RECORDS = 8
-
-LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
 
 AGAIN_PARTS = 4
 """What was left is read in one of so many parts of a read: of what is read, a part only is for the
@@ -74,6 +74,7 @@ class Delivery:
         self._room = lanes.room
         self._held = Held(owed)
         self._progress = Progress(self._held, later)
+        self._passing_on = PassingOn(lanes, self._held, clock, self._progress, self.read_on)
         self.is_stopped = False
 
     @property
@@ -107,7 +108,7 @@ class Delivery:
             and frame_id > lane.backlog.read_until  # else it was dropped before it was told
             and not lane.is_dropping
             and self._room.has(lane.share, own.held_bytes)
-            and self._pass_on(
+            and self._passing_on.hand_over(
                 lane,
                 Row(frame_id, unix_ms(self._clock), count, row_bytes, count),
                 Part(own, range(count)),
@@ -173,7 +174,7 @@ class Delivery:
             self._room.give_ahead(lane.share, stored.held_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
             row = self._held.rows.get(stored.id, row)
-            handed_count = self._pass_on(lane, row, part, is_again=scan.is_again)
+            handed_count = self._passing_on.hand_over(lane, row, part, is_again=scan.is_again)
             if handed_count is None:
                 self._room.take_back(lane.share, stored.held_bytes)
                 if lane.share.health is not Health.WELL:
@@ -269,70 +270,6 @@ class Delivery:
         )
         drop.add_done_callback(partial(self._was_dropped, lane))
         return True
-
-    def _pass_on(self, lane: Lane, row: Row, part: Part, *, is_again: bool) -> int | None:
-        """Hands over what no shard's queue is full for; the rest is left on disk. How many records
-        were handed over; None: there is no room.
-        """
-        free_bytes = self._room.free_bytes(lane.share)
-        left, target = lane.left, lane.target
-        is_probe = self._is_probe(lane, part, free_bytes)
-        if is_probe and lane.share.held_bytes > lane.share.ahead_bytes:
-            return None
-        if is_probe or not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
-            ways = target.ways(part.frame, left.queued, free_bytes)
-            if ways is None:
-                return None
-            ways = left.take(row.frame_id, row.accepted_ms, ways, is_again=is_again)
-            if not ways:
-                return 0
-            if is_probe:
-                frame = part.frame
-                ways = [left.probe(row.frame_id, row.accepted_ms, ways, frame.sizes)]
-            part = narrowed(part, ways, left.map_count)
-        part.frame.on_settled = partial(self._settled, lane, row, part)
-        if not target.submit_spooled(part.frame):
-            part.frame.on_settled = None  # no cycle holds data
-            return None
-        self._held.add(row, part)
-        if self._progress.timer is None:
-            self._progress.expect()
-        left.handed_over(part.loads)
-        lane.in_hand += 1
-        self._room.add(lane.share, part.frame.held_bytes)
-        return len(part.positions)
-
-    def _is_probe(self, lane: Lane, part: Part, free_bytes: int) -> bool:
-        """Whether the stream may have no more than one record: it is not known to be well, its
-        part of the memory is taken, and what an engine has once may stay there for an outage.
-        """
-        return part.frame.held_bytes > free_bytes and lane.share.health is not Health.WELL
-
-    def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
-        """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
-        once for so many records, for a look and the ways of a frame take a part of its work.
-        """
-        if lane.target.is_calm(free_bytes):
-            lane.next_look_count = 0
-            return False
-        if lane.next_look_count <= 0:
-            lane.next_look_count = LOOK_RECORDS
-            lane.is_crowded = lane.target.is_crowded(free_bytes)
-        lane.next_look_count -= record_count
-        return lane.is_crowded
-
-    def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
-        """Every record of a part is delivered or dead."""
-        frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
-        self._room.add(lane.share, -frame.held_bytes)
-        lane.left.settled(part.loads, part.map_count)
-        letters = letters_of(lane.target.name, frame, row.accepted_ms, unix_ms(self._clock))
-        row_bytes = 0
-        if self._held.settle(row, part, letters):
-            self._lanes.frame_count -= 1
-            row_bytes = row.row_bytes
-        self.read_on(lane)
-        self._lanes.add(lane, -1, -row_bytes)
 
     def _was_read(self, lane: Lane, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
