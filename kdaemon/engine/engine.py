@@ -402,7 +402,7 @@ class Engine:
         flow_ns = None if self.unavailable is not None else self._flow.next_send_ns()
         if flow_ns is not None and len(self._in_flight) < self._settings.in_flight_max:
             waits = [self._packer.next_due_ns(), self._linger_ends_ns()]
-            if self._settlement.bisected:
+            if self._settlement.halves.parts:
                 waits.append(flow_ns)
             times += [max(flow_ns, at_ns) for at_ns in waits if at_ns is not None]
         return min((at_ns for at_ns in times if at_ns is not None), default=None)

@@ -278,9 +278,9 @@ def _spool(spool: "Spool") -> SpoolStatus:
     counters = spool.counters
     return SpoolStatus(
         frames=spool.frame_count,
-        live_bytes=counters.live_bytes,
-        file_bytes=counters.file_bytes,
-        bytes_max=spool.bytes_max,
+        live_bytes=spool.space.live_bytes,
+        file_bytes=spool.space.file_bytes,
+        bytes_max=spool.space.bytes_max,
         trouble=None if spool.trouble is None else _said(str(spool.trouble)),
         commit_mean_s=_mean_s(counters.commit_duration_ns),
         commit_failures=counters.commit_failures,

@@ -302,11 +302,11 @@ LOOP: tuple[Metric[Histogram], ...] = (
 # no label, only where there is a spool
 SPOOL: "tuple[Metric[Spool], ...]" = (
     Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
-           lambda s: s.counters.live_bytes),
+           lambda s: s.space.live_bytes),
     Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
-           lambda s: s.counters.file_bytes),
+           lambda s: s.space.file_bytes),
     Metric("kdaemon_spool_bytes_max", _G, "Bound of kdaemon_spool_bytes.",
-           lambda s: s.bytes_max),
+           lambda s: s.space.bytes_max),
     Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
            lambda s: s.frame_count),
     Metric("kdaemon_spool_oldest_timestamp_seconds", _G,

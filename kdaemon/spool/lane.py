@@ -26,6 +26,11 @@ class WallClock(Clock, Protocol):
     def wall_seconds(self) -> float: ...
 
 
+def unix_ms(clock: WallClock) -> int:
+    """Milliseconds since 1970."""
+    return int(clock.wall_seconds() * 1000)
+
+
 class Target(Protocol):
     """A stream that is stored for and delivered to (`streams.py`)."""
 
