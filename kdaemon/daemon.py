@@ -219,7 +219,14 @@ class Daemon:
             letters_bytes_max=settings.letters_bytes_max,
             wall_ms=lambda: int(clock.wall_seconds() * 1000),
         )
-        spool = Spool(open_store, settings.bytes_max, memory, clock, self._turns.later)
+        spool = Spool(
+            open_store,
+            settings.bytes_max,
+            memory,
+            clock,
+            self._turns.later,
+            has_upstreams=bool(self._config.upstreams),
+        )
         await spool.open()
         self._stack.push_async_callback(spool.aclose)
         log.info("spool", extra={"fields": {"directory": settings.directory}})

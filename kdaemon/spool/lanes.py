@@ -3,15 +3,17 @@
 A lane is made when a frame of its stream is stored or found, and forgotten when nothing of it is on
 disk or in hand. Knows counts and sizes; no disk, no engine's state, and nothing of what goes next.
 Invariants: a stream has one lane; `unlisted_bytes` is the sum of what streams have that are not
-listed, and of what stands on disk of those that are not taken.
+listed, and of what stands on disk of those that are not taken; `upstream_bytes` of all streams of
+an upstream, that may be one of those that the configuration has no more.
 Where it sits: `spool.py` adds what is stored, `recovery.py` what is found, and `delivery.py` what
 settles.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.lane import Lane, Target
+from kdaemon.spool.lane import Lane, Target, upstream_of
 from kdaemon.spool.room import Room, Share
 
 
@@ -20,13 +22,17 @@ class Lanes:
     `corrupt_count`: frames found damaged since the start.
     """
 
-    __slots__ = ("_lanes", "corrupt_count", "frame_count", "room", "unlisted_bytes")
+    __slots__ = (
+        *("_lanes", "corrupt_count", "frame_count", "room"),
+        *("unlisted_bytes", "upstream_bytes"),
+    )
 
     def __init__(self, memory: ByteBudget) -> None:
         self.room = Room(memory)
         self._lanes: dict[str, Lane] = {}
         self.frame_count = 0
         self.unlisted_bytes = 0
+        self.upstream_bytes: defaultdict[str, int] = defaultdict(int)
         self.corrupt_count = 0
 
     def __iter__(self) -> Iterator[Lane]:
@@ -46,6 +52,11 @@ class Lanes:
             self.room.move(lane.share, is_listed=is_listed)
         return lane
 
+    def left_alone(self, stream: str, byte_count: int) -> None:
+        """So much stands on disk of a stream that is not taken any more."""
+        self.unlisted_bytes += byte_count
+        self.upstream_bytes[upstream_of(stream)] += byte_count
+
     def find(self, target: Target) -> Lane | None:
         """The stream's lane; None if nothing of it stands here. Makes none."""
         return self._lanes.get(target.name)
@@ -55,6 +66,7 @@ class Lanes:
         lane.in_hand += frame_count
         byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
         lane.stored_bytes += byte_count
+        self.upstream_bytes[lane.upstream] += byte_count
         if not lane.share.is_listed:
             self.unlisted_bytes += byte_count
         if frame_count <= 0:
@@ -67,9 +79,10 @@ class Lanes:
             del self._lanes[lane.target.name]
             if lane.timer is not None:
                 lane.timer.cancel()
+            stored_bytes, lane.stored_bytes = lane.stored_bytes, 0  # of rows found damaged
+            self.upstream_bytes[lane.upstream] -= stored_bytes
             if not lane.share.is_listed:
-                self.unlisted_bytes -= lane.stored_bytes  # of rows that were found damaged
-                lane.stored_bytes = 0
+                self.unlisted_bytes -= stored_bytes
 
     @property
     def oldest_left_ms(self) -> int | None:

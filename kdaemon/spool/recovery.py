@@ -36,7 +36,7 @@ async def find_lanes(
         target = _taken(stored, now_ms, find)
         row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
         if target is None:
-            lanes.unlisted_bytes += row_bytes
+            lanes.left_alone(stored.stream, row_bytes)
             continue
         target.counters.recovered += stored.record_count
         target.counters.spooled += stored.record_count

@@ -32,13 +32,13 @@ from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
-from kdaemon.spool.lane import Target, WallClock, unix_ms
+from kdaemon.spool.lane import Target, WallClock, unix_ms, upstream_of
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
 from kdaemon.spool.recovery import LANES_A_TURN, find_lanes
 from kdaemon.spool.schema import frame_bytes
-from kdaemon.spool.space import Space
+from kdaemon.spool.space import Had, Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
 from kdaemon.spool.values import Sizes
@@ -64,10 +64,14 @@ class Spool:
         memory: ByteBudget,
         clock: WallClock,
         later: Later = soon,
+        *,
+        has_upstreams: bool = False,
     ) -> None:
         """`open_store` runs in the spool's thread. `bytes_max`: pages in use, all streams. `later`:
-        has what takes more than a turn of the loop go on in another one.
+        has what takes more than a turn of the loop go on in another one. `has_upstreams`: several,
+        of which none may have all of the disk.
         """
+        self._has_upstreams = has_upstreams
         self._open_store = open_store
         self.space = Space(bytes_max)
         self._memory = memory
@@ -135,8 +139,9 @@ class Spool:
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
         errors if the disk did not take it. False, and nothing is counted or kept, if there is no
-        room: streams that are not listed have half of the disk, together. Raises RejectedRecord
-        while the disk is in trouble.
+        room: streams that are not listed have half of the disk, together, and those of one
+        upstream of several three times what is left. Raises RejectedRecord while the disk is in
+        trouble.
         """
         if self.trouble is not None:
             now_ns = self._clock.now_ns()
@@ -144,20 +149,18 @@ class Spool:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
         byte_count, space = frame.byte_count, self.space
-        unlisted_bytes = None if is_listed else self._lanes.unlisted_bytes
-        if not target.drops_oldest and space.is_full(byte_count, unlisted_bytes):
+        had = self._had(target, is_listed=is_listed)
+        if not target.drops_oldest and space.is_full(byte_count, had):
             return False  # without a look at the records
         if not self._memory.has_room(frame.held_bytes):
             return False
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
-        if space.is_full(row_bytes, unlisted_bytes):
+        if space.is_full(row_bytes, had):
             old = self._lanes.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
-        elif not target.drops_oldest and not space.may_have(
-            frame.client, row_bytes, unlisted_bytes
-        ):
+        elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
         held_bytes = self._take_memory(target.name, frame, payload)
         if not held_bytes:
@@ -173,6 +176,14 @@ class Spool:
         self._pending.add(Pending(lane, frame, payload, held_bytes))
         self._commit()
         return True
+
+    def _had(self, target: Target, *, is_listed: bool) -> Had:
+        """What those have on disk who may not have all of it, where the stream is one of them."""
+        lanes = self._lanes
+        of_upstream = None
+        if self._has_upstreams:
+            of_upstream = lanes.upstream_bytes[upstream_of(target.name)]
+        return Had(None if is_listed else lanes.unlisted_bytes, of_upstream)
 
     def _take_memory(self, stream: str, frame: Frame, payload: bytes) -> int:
         """How much was taken; 0: there is none. One frame may be written though there is room for

@@ -355,6 +355,39 @@ async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_pa
         assert spool._lanes.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
 
 
+async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
+    tmp_path: Path,
+) -> None:
+    """However many streams it has; also after a restart, and if it is configured no more."""
+    directory, bytes_max, data = tmp_path / "spool", 64 * PAGE_BYTES, bytes(9_000)
+    down = [FakeTarget(f"@eu/{number}", room=0) for number in range(4)]
+    well, other = FakeTarget("well"), FakeTarget("@ya/s", room=0)
+
+    def fill(spool: Spool, *targets: FakeTarget) -> int:
+        taken = 0
+        while spool.put(targets[taken % len(targets)], a_frame(data)):
+            taken += 1
+        return taken
+
+    targets = (*down, well, other)
+    async with a_spool(directory, *targets, bytes_max=bytes_max, has_upstreams=True) as spool:
+        pages = (bytes_max - spool.space.live_bytes) // PAGE_BYTES
+        assert fill(spool, *down) == pytest.approx(pages * 3 // 4, abs=1)
+        assert fill(spool, other) >= pages // 8
+        await stored(spool, well, data)
+    async with a_spool(directory, well, other, bytes_max=bytes_max, has_upstreams=True) as spool:
+        assert not spool.put(FakeTarget("@eu/new"), a_frame(data))
+        await stored(spool, well, data)
+    async with a_spool(directory, *targets, bytes_max=bytes_max, has_upstreams=True) as spool:
+        for target in down:
+            target.make_room(100)
+        await until(lambda: sum(len(target.frames) for target in down) >= pages * 3 // 4 - 1)
+        for target in down:
+            for frame in target.frames:
+                target.settle(frame)
+        await until(lambda: spool._lanes.upstream_bytes["eu"] == 0)
+
+
 @pytest.mark.parametrize("payload_bytes", [1, 300, 3000, 8100, 8300, 16_300, 16_400, 33_000])
 async def test_what_a_frame_takes_of_the_disk_is_known_before(
     tmp_path: Path, payload_bytes: int
