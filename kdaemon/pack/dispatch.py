@@ -14,6 +14,7 @@ from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps
+from kdaemon.pace.adaptive import warm_first_share
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
@@ -33,11 +34,14 @@ RUN_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
+    """What this daemon may use of one shard, a second, and the part of it that it begins with.
+    `share`: which part of the shard's quota these rates are.
+    """
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
+    share: float = 1.0
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
         return ShardBudget(
@@ -45,6 +49,15 @@ class ShardRates:
             self.bytes_per_second * shard_count,
             now_ns,
             self.first_share,
+        )
+
+    def first_share_of(self, warm_bytes_per_second: int, shard_count: int) -> float:
+        """Of a stream that is warm. The warm throughput is everybody's, so it is compared with the
+        whole quotas of all its shards.
+        """
+        bytes_per_second = self.bytes_per_second * shard_count
+        return warm_first_share(
+            self.first_share, warm_bytes_per_second * self.share / bytes_per_second
         )
 
     def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:
@@ -79,6 +92,8 @@ class Dispatcher:
         self.map_since_ns = now_ns
         self.map_count = 0  # of the maps so far: which one it is that holds now
         self._told_ns = now_ns  # when the shards were told last, changed or not
+        self._warm_bytes_per_second = 0  # of the whole stream; 0: none, or unknown
+        self._first_share = rates.first_share  # of the lanes that there are
         packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
 
     @property
@@ -209,8 +224,27 @@ class Dispatcher:
 
     def remap(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)
-        leave the map as it is. In steps, for there may be thousands; the last one changes all.
+        leave the map as it is. In steps, for there may be thousands; one of them changes all.
         """
+        if description.capacity is not None:
+            self._warm_bytes_per_second = description.capacity.warm_bytes_per_second or 0
+        is_changed = yield from self._take_shards(description, now_ns)
+        first_share = self._rates.first_share_of(
+            self._warm_bytes_per_second, max(1, self.shard_count)
+        )
+        if first_share > (self._rates.first_share if is_changed else self._first_share):
+            yield from self._begin_lanes_at(first_share, now_ns)
+        self._first_share = first_share
+        return is_changed
+
+    def _begin_lanes_at(self, share: float, now_ns: int) -> Steps[None]:
+        """Those that know nothing of their shards yet."""
+        for number, lane in enumerate(tuple(self._packer.lanes), 1):
+            lane.budget.begin_at(share, now_ns)
+            if not number % LANES_A_STEP:
+                yield
+
+    def _take_shards(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         shards = description.shards
         if shards is None:
             return False
@@ -230,7 +264,7 @@ class Dispatcher:
             shard_map, lanes = yield from self._mapped_lanes(shards, now_ns)
             yield
             if self._packer.lanes is not before:  # forgotten meanwhile
-                return (yield from self.remap(description, now_ns))
+                return (yield from self._take_shards(description, now_ns))
             self.shard_map = shard_map
             self._auto_shards = frozenset()
         self._replace_lanes(lanes, now_ns)
@@ -251,6 +285,7 @@ class Dispatcher:
         """
         self.shard_map = None
         self._auto_shards = frozenset()
+        self._warm_bytes_per_second, self._first_share = 0, self._rates.first_share
         self._replace_lanes([self._lane_of_all(1, now_ns)], now_ns)
 
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:

@@ -167,6 +167,7 @@ class Stream:
     ignored and records spread over the open shards. Set it at any time: the next call heeds it.
     `can_split` (Yandex, auto-partitioning): shards split and are closed by it, where a static
     stream's stay open and change their ranges. `record_bytes_max`: may be set at any time, too.
+    `warm_mib_per_second` (AWS, on demand): None where nobody set it.
     """
 
     def __init__(
@@ -193,6 +194,7 @@ class Stream:
         self.request_units = request_units
         self.is_on_demand = is_on_demand
         self.is_auto = is_auto
+        self.warm_mib_per_second: int | None = None
         self.tags: dict[str, str] = {}
         self.can_split = can_split or flavour is Flavour.AWS
         self.next_turn = 0  # AUTO: counts records, to spread them
