@@ -232,9 +232,10 @@ class Dispatcher:
         first_share = self._rates.first_share_of(
             self._warm_bytes_per_second, max(1, self.shard_count)
         )
-        if first_share > (self._rates.first_share if is_changed else self._first_share):
-            yield from self._begin_lanes_at(first_share, now_ns)
+        before = self._rates.first_share if is_changed else self._first_share
         self._first_share = first_share
+        if first_share > before:
+            yield from self._begin_lanes_at(first_share, now_ns)
         return is_changed
 
     def _begin_lanes_at(self, share: float, now_ns: int) -> Steps[None]:

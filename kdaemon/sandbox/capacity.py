@@ -45,8 +45,8 @@ def warm_mib_in(payload: Payload, name: str, *, is_on_demand: bool) -> int | Non
 
 
 def _required_warm_mib(payload: Payload, name: str, *, is_on_demand: bool) -> int:
-    """ServiceError for a provisioned stream, and for too much [M]; which codes AWS has for these,
-    and its texts, are not known.
+    """ServiceError for a provisioned stream, and for too much [M]. AWS's codes for these, and its
+    texts, are not verified; kinesis-mock 0.6.2 has the first one.
     """
     warm_mib = integer(payload, "WarmThroughputMiBps", 0, _INTEGER_MAX)
     if not is_on_demand:
