@@ -69,6 +69,7 @@ class StreamDescription:
     `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
     for how it keeps the records (NONE, KMS). `has_record_readers`: queues or channels hand its
     records on one by one, as they are; None: unknown. `capacity`: None: unknown.
+    `shard_bytes_per_second`: what each shard takes; None: unknown, or what the service always has.
     """
 
     shards: tuple[OpenShard, ...] | None
@@ -78,3 +79,4 @@ class StreamDescription:
     encryption_type: str | None = None
     has_record_readers: bool | None = None
     capacity: Capacity | None = None
+    shard_bytes_per_second: int | None = None

@@ -431,6 +431,10 @@ class Engine:
         return self._dispatcher.shard_count
 
     @property
+    def shard_bytes_per_second(self) -> int:
+        return self._dispatcher.shard_bytes_per_second
+
+    @property
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 

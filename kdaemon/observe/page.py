@@ -88,7 +88,8 @@ class StreamStatus:
     `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
     acceptance of a record at the head of a queue. `capacity`: None: the service told none.
     `record_bytes_max`: as configured, until the service tells. `is_auto`: the service ignores keys.
-    `has_record_readers`: queues or channels read the stream.
+    `has_record_readers`: queues or channels read the stream. `shard_bytes_per_second`: what kdaemon
+    sends to a shard at most: as configured, or what the service tells, if that is less.
     """
 
     name: str
@@ -118,6 +119,7 @@ class StreamStatus:
     record_bytes_max: int
     is_auto: bool
     has_record_readers: bool
+    shard_bytes_per_second: int
     shard_map: MapStatus
     shards_backlogged: int  # more than a second behind
     hottest_shards: list[ShardStatus]  # the hottest first

@@ -290,6 +290,7 @@ def _stream(
         record_bytes_max=engine.record_bytes_max,
         is_auto=engine.is_auto,
         has_record_readers=engine.has_record_readers,
+        shard_bytes_per_second=engine.shard_bytes_per_second,
         shard_map=MapStatus(
             engine.shard_count,
             counters.map_refreshes,

@@ -8,7 +8,7 @@ shards that are gone (`orphans`) is routed again, in slices.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
@@ -60,6 +60,11 @@ class ShardRates:
             self.first_share, warm_bytes_per_second * self.share / bytes_per_second
         )
 
+    def within(self, quota_bytes_per_second: int) -> "ShardRates":
+        """Where the service says what a whole shard takes, and that is less."""
+        told = max(1, round(quota_bytes_per_second * self.share))
+        return replace(self, bytes_per_second=min(self.bytes_per_second, told))
+
     def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:
         budget.set_ceilings(
             self.records_per_second * shard_count, self.bytes_per_second * shard_count, now_ns
@@ -82,6 +87,7 @@ class Dispatcher:
         with and without an explicit hash key (aggregates ask for it).
         """
         self._packer = packer
+        self._rates_max = rates  # as configured; the service may say that a shard takes less
         self._rates = rates
         self._order = order
         self._is_kind_split = is_kind_split
@@ -102,6 +108,11 @@ class Dispatcher:
         if self.shard_map is not None:
             return len(self.shard_map.shards)
         return len(self._auto_shards) or self._seen.count
+
+    @property
+    def shard_bytes_per_second(self) -> int:
+        """What this daemon sends to one shard at most: data + partition keys."""
+        return self._rates.bytes_per_second
 
     @property
     def is_auto(self) -> bool:
@@ -228,6 +239,8 @@ class Dispatcher:
         """
         if description.capacity is not None:
             self._warm_bytes_per_second = description.capacity.warm_bytes_per_second or 0
+        if description.shard_bytes_per_second is not None:
+            yield from self._take_quota(description.shard_bytes_per_second, now_ns)
         is_changed = yield from self._take_shards(description, now_ns)
         first_share = self._rates.first_share_of(
             self._warm_bytes_per_second, max(1, self.shard_count)
@@ -237,6 +250,17 @@ class Dispatcher:
         if first_share > before:
             yield from self._begin_lanes_at(first_share, now_ns)
         return is_changed
+
+    def _take_quota(self, quota_bytes_per_second: int, now_ns: int) -> Steps[None]:
+        rates = self._rates_max.within(quota_bytes_per_second)
+        if rates == self._rates:
+            return
+        self._rates = rates
+        for number, lane in enumerate(tuple(self._packer.lanes), 1):
+            shard_count = 1 if lane.shard_id is not None else max(1, self.shard_count)
+            rates.apply(lane.budget, shard_count, now_ns)
+            if not number % LANES_A_STEP:
+                yield
 
     def _begin_lanes_at(self, share: float, now_ns: int) -> Steps[None]:
         """Those that know nothing of their shards yet."""
@@ -287,6 +311,7 @@ class Dispatcher:
         self.shard_map = None
         self._auto_shards = frozenset()
         self._warm_bytes_per_second, self._first_share = 0, self._rates.first_share
+        self._rates = self._rates_max
         self._replace_lanes([self._lane_of_all(1, now_ns)], now_ns)
 
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:

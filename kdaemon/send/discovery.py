@@ -67,11 +67,17 @@ class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "Next
 
 class _Stream(
     msgspec.Struct,
-    rename={"shards": "Shards", "has_more": "HasMoreShards", "encryption": "EncryptionType"},
+    rename={
+        "shards": "Shards",
+        "has_more": "HasMoreShards",
+        "encryption": "EncryptionType",
+        "quota_kib": "WriteQuotaKbPerSec",  # of each shard; Yandex alone tells it [YS]
+    },
 ):
     shards: list[_Shard]
     has_more: bool = False
-    encryption: str | None = None
+    encryption: Any = None
+    quota_kib: Any = None
 
 
 class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
@@ -130,12 +136,14 @@ class Discovery:
         """
         if self._service.describes_shards_with_stream:
             found, _ = await self._if_allowed(self._describe_stream(target), target)
+            quota_kib = None if found is None else _number(found.quota_kib)
             return StreamDescription(
                 _open_shards(None if found is None else found.shards),
                 record_bytes_max=None,
                 is_auto=False,
                 stream_arn=None,
                 encryption_type=None if found is None else word(found.encryption),
+                shard_bytes_per_second=quota_kib * KIB if quota_kib else None,
             )
         answer, arn = await self._if_allowed(
             self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
@@ -184,7 +192,7 @@ class Discovery:
                     shard.other_parent for shard in shards
                 }
                 open_shards = [shard for shard in shards if shard.shard_id not in parents]
-                return _Stream(open_shards, encryption=answer.stream.encryption)
+                return msgspec.structs.replace(answer.stream, shards=open_shards)
             payload["ExclusiveStartShardId"] = shards[-1].shard_id
         raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
 

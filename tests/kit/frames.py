@@ -70,6 +70,7 @@ def describe(
     record_bytes_max: int | None = None,
     has_record_readers: bool | None = None,
     capacity: Capacity | None = None,
+    shard_bytes_per_second: int | None = None,
 ) -> StreamDescription:
     return StreamDescription(
         shards,
@@ -78,4 +79,5 @@ def describe(
         None,
         has_record_readers=has_record_readers,
         capacity=capacity,
+        shard_bytes_per_second=shard_bytes_per_second,
     )

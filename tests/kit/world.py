@@ -342,6 +342,9 @@ class World:
             stream.is_auto,
             None,
             capacity=None if self.service.is_yandex else capacity,
+            shard_bytes_per_second=stream.quota.bytes_per_second
+            if self.service.is_yandex
+            else None,
         )
 
 

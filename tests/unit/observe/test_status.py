@@ -272,7 +272,13 @@ def test_what_the_service_told_of_a_stream_is_shown() -> None:
     engine = place.observing.streams["a"]
     capacity = Capacity(is_on_demand=True, warm_bytes_per_second=7 * MIB)
     told = StreamDescription(
-        None, 2 * MIB, is_auto=False, stream_arn=None, has_record_readers=True, capacity=capacity
+        None,
+        2 * MIB,
+        is_auto=False,
+        stream_arn=None,
+        has_record_readers=True,
+        capacity=capacity,
+        shard_bytes_per_second=128_000,
     )
     engine.handle_description(told, place.world.now_ns)
     unknown = StreamDescription(None, None, is_auto=False, stream_arn=None)
@@ -286,6 +292,7 @@ def test_what_the_service_told_of_a_stream_is_shown() -> None:
     assert stream["record_bytes_max"] == 2 * MIB
     assert stream["has_record_readers"] is True
     assert stream["is_auto"] is False
+    assert stream["shard_bytes_per_second"] == 128_000
 
 
 @pytest.mark.parametrize(

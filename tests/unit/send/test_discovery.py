@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
-from kdaemon.base.limits import MIB
+from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import PAGES_MAX, UNREADABLE_MAX, Discovery
@@ -410,6 +410,19 @@ async def test_yandex_is_asked_by_describe_stream_only_page_by_page() -> None:
         ("DescribeStream", first),
         ("DescribeStream", first | {"ExclusiveStartShardId": "shardId-000000000001"}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(128, 128 * KIB), (1024, MIB), (0, None), *((x, None) for x in NONSENSE)]
+)
+async def test_yandex_says_what_a_shard_takes(told: object, expected: int | None) -> None:
+    last = stream(shard(1, 10, TOP))
+    last["StreamDescription"]["WriteQuotaKbPerSec"] = told
+    calls = FakeCalls(DescribeStream=[stream(shard(0, 0, 9), has_more=True), last])
+    description = await discovery(calls, YANDEX).describe(ORDERS)
+    assert description.shard_bytes_per_second == expected
+    assert description.shards is not None
+    assert len(description.shards) == 2
 
 
 async def test_yandex_shards_with_children_are_closed_although_listed_as_open() -> None:
