@@ -114,6 +114,5 @@ def _warm(catalogue: Catalogue, stream: Stream, warm_mib: int, now_ns: int) -> N
         rounds += 1
     catalogue.require_room_for_shards((open_count << rounds + 1) - 2 * open_count)
     for _ in range(rounds):
-        for shard in stream.open_shards:
-            stream.split(shard, (shard.starting_hash_key + shard.ending_hash_key + 1) // 2, now_ns)
+        stream.halve_all(now_ns)
     stream.warm_mib_per_second = warm_mib
