@@ -10,7 +10,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 """
 
 from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.description import StreamDescription
+from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -70,7 +70,8 @@ class Engine:
         self.counters = StreamCounters()
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
-        self._has_record_readers = False
+        self.has_record_readers = False  # as far as the service told, as is the next
+        self.capacity: Capacity | None = None
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
@@ -96,6 +97,7 @@ class Engine:
             settings.shard_records_per_second,
             settings.shard_bytes_per_second,
             settings.first_share,
+            settings.share,
         )
         self._dispatcher = Dispatcher(
             self._packer,
@@ -300,6 +302,7 @@ class Engine:
         reason = reject_reason(error)
         if reason is RejectReason.MISSING_STREAM:
             self._dispatcher.forget(now_ns)
+            self.capacity = None
             self.freshness.stale(now_ns)
         if not mends_itself(error):
             self._partings.refuse_waiting(reason, self._why(), now_ns)
@@ -324,7 +327,9 @@ class Engine:
         self._settlement.judge_strays(now_ns)
         is_auto = description.is_auto or self._dispatcher.is_auto  # what is unknown stays
         if description.has_record_readers is not None:
-            self._has_record_readers = description.has_record_readers
+            self.has_record_readers = description.has_record_readers
+        if description.capacity is not None:
+            self.capacity = description.capacity
         was_available = self.unavailable is None
         self.unavailable = self._why_unavailable(is_auto=is_auto)
         if self.unavailable is None and not was_available:
@@ -426,6 +431,10 @@ class Engine:
         return self._dispatcher.shard_count
 
     @property
+    def shard_bytes_per_second(self) -> int:
+        return self._dispatcher.shard_bytes_per_second
+
+    @property
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 
@@ -500,7 +509,7 @@ class Engine:
                 " cannot be kept. Take it out of the stream's configuration, or switch the stream"
                 " back."
             )
-        elif self._has_record_readers and aggregation:
+        elif self.has_record_readers and aggregation:
             text = (
                 "Queues or channels read the stream, and hand each record on as it is: several"
                 f" records in one, as kdaemon's {aggregation[0]} packs them, would reach them as"

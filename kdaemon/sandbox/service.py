@@ -21,7 +21,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox import changes, control, reads, tags, writes
+from kdaemon.sandbox import capacity, changes, control, reads, tags, writes
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.faults import Fault, FaultKind, FaultScript, error_of, failing_indices
 from kdaemon.sandbox.payload import Payload, refuse
@@ -45,8 +45,9 @@ _OPERATIONS: dict[str, Operation] = {
     "SplitShard": changes.split_shard,
     "UpdateMaxRecordSize": changes.update_max_record_size,
     "UpdateShardCount": changes.update_shard_count,
-    "UpdateStreamMode": changes.update_stream_mode,
+    "UpdateStreamMode": capacity.update_stream_mode,
     "UpdateStreamRecordDistributionStrategy": changes.update_distribution,
+    "UpdateStreamWarmThroughput": capacity.update_warm_throughput,
     "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
         catalogue.find, payload, now_ns, catalogue.wall_offset_ns
     ),
@@ -71,6 +72,7 @@ _NOT_AT_YANDEX = frozenset(
         *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
         *("AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"),
         *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
+        "UpdateStreamWarmThroughput",
     }
 )
 

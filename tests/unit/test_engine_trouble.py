@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.counters import DeadReason, RejectReason
-from kdaemon.base.description import OpenShard
+from kdaemon.base.description import Capacity, OpenShard
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -659,6 +659,18 @@ def test_a_description_sets_the_record_limit_whatever_a_batch_holds() -> None:
         rig.engine.handle_description(describe(None, record_bytes_max=told), T)
         assert rig.engine.record_bytes_max == expected
     assert rig.engine.shard_count == 1
+
+
+def test_the_capacity_stays_as_it_was_told_until_the_stream_is_missing() -> None:
+    rig = Rig()
+    capacity = Capacity(is_on_demand=True, warm_bytes_per_second=1000)
+    for told in (capacity, None):
+        rig.engine.handle_description(describe(even_shards(2), capacity=told), T)
+        assert rig.engine.capacity == capacity
+    rig.put()
+    missing = ServiceError("ResourceNotFoundException", "no", status=400)
+    rig.engine.handle_failure(rig.call(), missing, T)
+    assert rig.engine.capacity is None
 
 
 def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.description import Capacity, StreamDescription, StreamTarget
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record
 from kdaemon.base.service import AWS, YANDEX
@@ -44,6 +44,28 @@ async def test_a_changed_record_limit_is_discovered() -> None:
     payload = {"StreamARN": ARN, "MaxRecordSizeInKiB": 3000}
     service.handle("UpdateMaxRecordSize", payload, 0)
     assert (await discovered(service)).record_bytes_max == 3000 * KIB
+
+
+async def test_yandex_s_write_quota_is_discovered() -> None:
+    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    payload = {"StreamName": NAME, "ShardCount": 1, "WriteQuotaKbPerSec": 128}
+    service.handle("CreateStream", payload, 0)
+    assert (await discovered(service)).shard_bytes_per_second == 128 * KIB
+
+
+async def test_what_is_warm_of_a_stream_is_discovered() -> None:
+    service = Service()
+    service.create_stream(NAME, 2)
+    assert (await discovered(service)).capacity == Capacity(is_on_demand=False)
+    mode = {"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
+    service.handle("UpdateStreamMode", mode, 0)
+    assert (await discovered(service)).capacity == Capacity(is_on_demand=True)
+    warm = {"StreamARN": ARN, "WarmThroughputMiBps": 5}
+    service.handle("UpdateStreamWarmThroughput", warm, 0)
+    found = await discovered(service)
+    assert found.capacity == Capacity(True, 5 * MIB, 5 * MIB)
+    assert found.shards is not None
+    assert len(found.shards) == 8
 
 
 async def test_closed_shards_of_both_services_are_left_out() -> None:

@@ -108,7 +108,11 @@ def test_the_envelope_is_checked_for_every_operation_alike(
 
 
 @pytest.mark.parametrize(
-    "operation", ["PutRecords", "PutRecord", *OPERATIONS[2:], "UpdateStreamMode"]
+    "operation",
+    [
+        *("PutRecords", "PutRecord", *OPERATIONS[2:]),
+        *("UpdateStreamMode", "UpdateStreamWarmThroughput"),
+    ],
 )
 @pytest.mark.parametrize("member", ["StreamARN", "StreamName", "ShardId", "ExclusiveStartShardId"])
 def test_a_long_text_is_refused_by_its_length_and_not_by_a_pattern(
