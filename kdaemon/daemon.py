@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.service import SERVICES
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.values import Address
 from kdaemon.door.access import Guard, Peers, Signed, Strangers
@@ -217,7 +218,9 @@ class Daemon:
             self._config,
             endpoint_url=endpoint,
             service=self._config.sandbox.flavour,
-            region=self._config.region or "us-east-1",
+            region=self._config.region
+            or SERVICES[self._config.sandbox.flavour].region
+            or "us-east-1",
         )
 
     async def _start_admin(self, relay: Relay) -> None:

@@ -268,8 +268,9 @@ def test_the_envelope_takes_json_and_any_service_name() -> None:
     for content_type in (b"application/json", b"application/x-amz-json-1.1; charset=utf-8"):
         headers = {b"content-type": content_type, b"x-amz-target": b"legacyApi.PutRecords"}
         assert yandex.read_operation(headers) == "PutRecords"
+        yandex.check_body(headers, b"{}")
     with pytest.raises(ServiceError, match="Unknown ContentType"):
-        yandex.read_operation({b"content-type": b"text/plain", b"x-amz-target": b"a.PutRecords"})
+        yandex.check_body({b"content-type": b"text/plain"}, b"{}")
 
 
 def test_put_records_reads_exactly_its_own_keys() -> None:
