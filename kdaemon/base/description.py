@@ -53,7 +53,8 @@ class StreamDescription:
     spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
     `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
     for how it keeps the records (NONE, KMS). `has_record_readers`: queues or channels hand its
-    records on one by one, as they are; None: unknown.
+    records on one by one, as they are; None: unknown. `shard_bytes_per_second`: what each shard
+    takes, data + partition keys; None: the service does not tell (AWS).
     """
 
     shards: tuple[OpenShard, ...] | None
@@ -62,3 +63,4 @@ class StreamDescription:
     stream_arn: str | None
     encryption_type: str | None = None
     has_record_readers: bool | None = None
+    shard_bytes_per_second: int | None = None

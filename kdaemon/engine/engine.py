@@ -96,6 +96,7 @@ class Engine:
             settings.shard_records_per_second,
             settings.shard_bytes_per_second,
             settings.first_share,
+            settings.told_quota_share,
         )
         self._dispatcher = Dispatcher(
             self._packer,
@@ -315,7 +316,9 @@ class Engine:
         """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
         Between them the engine goes on with the map that it has.
         """
-        is_changed = yield from self._dispatcher.remap(description, now_ns)
+        quota = description.shard_bytes_per_second
+        is_changed = yield from self._dispatcher.heed_quota(quota, now_ns)
+        is_changed |= yield from self._dispatcher.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
             self.record_bytes_max = description.record_bytes_max

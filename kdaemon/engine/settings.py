@@ -23,4 +23,5 @@ class EngineSettings:
     is_ordered: bool = False  # records of one partition key in the order they were accepted
     aggregate_bytes_max: int = 0  # 0: no aggregates
     service: Service = AWS  # whose words its errors are read in
+    told_quota_share: float = 0.0  # of a quota that the service tells; 0: what is set here holds
     is_shard_atomic: bool = False  # the service takes all records of a shard in a call, or none

@@ -8,7 +8,7 @@ shards that are gone (`orphans`) is routed again, in slices.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
@@ -33,11 +33,23 @@ RUN_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
+    """What this daemon may use of one shard, a second, and the part of it that it begins with.
+
+    `told_share`: its share of a quota that the service tells, which then stands for
+    `bytes_per_second`; 0: the operator has said what to use.
+    """
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
+    told_share: float = 0.0
+
+    def told(self, bytes_per_second: int | None) -> "ShardRates":
+        """The same, now that the service tells what a shard takes; None: it does not."""
+        if bytes_per_second is None or not self.told_share:
+            return self
+        ours = max(1, round(bytes_per_second * self.told_share))
+        return replace(self, bytes_per_second=ours)
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
         return ShardBudget(
@@ -206,6 +218,21 @@ class Dispatcher:
             self._packer.names.is_used = True
             return Run(frame, indices, byte_count, lane, attempt_count, is_keyless=True)
         return Run(frame, indices, byte_count, self._packer.lanes[shard], attempt_count)
+
+    def heed_quota(self, bytes_per_second: int | None, now_ns: int) -> Steps[bool]:
+        """Paces all lanes by the quota that the service tells of each shard, if it tells one and
+        the operator has set none; true if that changed anything. In steps, as `remap`.
+        """
+        rates = self._rates.told(bytes_per_second)
+        if rates == self._rates:
+            return False
+        self._rates = rates  # lanes that are made between the steps have it
+        for count, lane in enumerate(list(self._packer.lanes), 1):
+            shard_count = max(1, self.shard_count) if lane.shard_id is None else 1
+            rates.apply(lane.budget, shard_count, now_ns)
+            if count % LANES_A_STEP == 0:
+                yield
+        return True
 
     def remap(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)

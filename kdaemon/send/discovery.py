@@ -9,7 +9,7 @@ ask for is None and takes nothing else down.
 """
 
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from kdaemon.send.control import Ask
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
 DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
+WRITE_QUOTA_KIB_MAX: Final = 1_000_000  # ours, 1 GB/s: a shard that takes more is not believed
 PAGES_MAX: Final = 1000  # ours: a service that never ends its list is not believed
 UNREADABLE_MAX: Final = 3  # ours: answers in another form, before that is an error
 _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the part is unknown
@@ -66,11 +67,17 @@ class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "Next
 
 class _Stream(
     msgspec.Struct,
-    rename={"shards": "Shards", "has_more": "HasMoreShards", "encryption": "EncryptionType"},
+    rename={
+        "shards": "Shards",
+        "has_more": "HasMoreShards",
+        "encryption": "EncryptionType",
+        "write_quota_kib": "WriteQuotaKbPerSec",
+    },
 ):
     shards: list[_Shard]
     has_more: bool = False
     encryption: str | None = None
+    write_quota_kib: Any = None  # of each shard, a second; at Yandex only
 
 
 class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
@@ -127,6 +134,7 @@ class Discovery:
                 is_auto=False,
                 stream_arn=None,
                 encryption_type=None if found is None else word(found.encryption),
+                shard_bytes_per_second=None if found is None else _quota(found.write_quota_kib),
             )
         answer, arn = await self._if_allowed(
             self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
@@ -176,7 +184,8 @@ class Discovery:
                     shard.other_parent for shard in shards
                 }
                 open_shards = [shard for shard in shards if shard.shard_id not in parents]
-                return _Stream(open_shards, encryption=answer.stream.encryption)
+                last = answer.stream
+                return _Stream(open_shards, False, last.encryption, last.write_quota_kib)
             payload["ExclusiveStartShardId"] = shards[-1].shard_id
         raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
 
@@ -220,6 +229,13 @@ def _arn_in(text: str, target: StreamTarget) -> str | None:
 
 def _named(target: StreamTarget) -> dict[str, object]:
     return {"StreamARN": target.arn} if target.arn else {"StreamName": target.name}
+
+
+def _quota(kib: object) -> int | None:
+    """What a shard takes a second, in bytes; None if that is not told, or cannot be."""
+    if not isinstance(kib, int) or isinstance(kib, bool) or not 1 <= kib <= WRITE_QUOTA_KIB_MAX:
+        return None
+    return kib * KIB
 
 
 def _open_shards(shards: list[_Shard] | None) -> tuple[OpenShard, ...] | None:

@@ -23,6 +23,7 @@ from kdaemon.base.description import Caller, StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
+from kdaemon.base.limits import SHARD_BYTES_PER_SECOND
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Arn, arn_of, parse_arn, partition_problem
 from kdaemon.base.ports import Clock, Dice
@@ -450,6 +451,9 @@ def _engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
         in_flight_max=config.in_flight_max,
         shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
         shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
+        told_quota_share=0.0
+        if config.shard_bytes_per_second != SHARD_BYTES_PER_SECOND  # the operator knows better
+        else config.share,
         first_share=config.first_share,
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,

@@ -1,5 +1,7 @@
 """The three regimes of lanes, and how one becomes another."""
 
+from dataclasses import replace
+
 import pytest
 
 from kdaemon.base.description import OpenShard, StreamDescription
@@ -435,3 +437,55 @@ def test_also_when_its_shard_was_unknown_or_is_new() -> None:
 
 def keyless(count: int) -> Frame:
     return make_frame(Record(b"x", "") for _ in range(count))
+
+
+def quota_told(told: int | None, shard_count: int = 2) -> StreamDescription:
+    return replace(describe(even_shards(shard_count)), shard_bytes_per_second=told)
+
+
+def heed(dispatcher: Dispatcher, description: StreamDescription, now_ns: int) -> bool:
+    """As the engine does: the quota, then the shards."""
+    is_changed = at_once(dispatcher.heed_quota(description.shard_bytes_per_second, now_ns))
+    return is_changed | remap(dispatcher, description, now_ns)
+
+
+@pytest.mark.parametrize("told", [128 * 1024, 512 * 1024, 50_000 * 1024])
+def test_a_quota_that_the_service_tells_holds_for_every_lane_times_our_share(told: int) -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0, told_share=0.5), 0)
+    (unknown,) = packer.lanes
+    assert at_once(dispatcher.heed_quota(told, 0))
+    assert rates(unknown) == (RATE, told // 2), "before there is a map"
+    assert heed(dispatcher, quota_told(told), 0)
+    assert [rates(lane) for lane in packer.lanes] == [(RATE, told // 2)] * 2
+    assert not heed(dispatcher, quota_told(told), 0), "nothing is new"
+    assert not heed(dispatcher, quota_told(None), 0), "what is not told any more stays"
+    assert heed(dispatcher, quota_told(told // 2), SECOND)
+    assert [rates(lane) for lane in packer.lanes] == [(RATE, told // 4)] * 2
+    assert heed(dispatcher, quota_told(told // 2, 3), SECOND)
+    assert [rates(lane) for lane in packer.lanes] == [(RATE, told // 4)] * 3
+
+
+def test_a_quota_that_the_operator_set_holds_whatever_the_service_tells() -> None:
+    dispatcher, packer = start()  # `told_share` is 0
+    heed(dispatcher, quota_told(128 * 1024), 0)
+    assert [rates(lane) for lane in packer.lanes] == [(RATE, BYTE_RATE)] * 2
+
+
+def test_a_quota_holds_for_all_shards_of_a_lane_that_is_for_all() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0, told_share=1.0), 0)
+    remap(dispatcher, describe(even_shards(3), is_auto=True), 0)
+    assert at_once(dispatcher.heed_quota(1024, 0))
+    assert [rates(lane) for lane in packer.lanes] == [(3 * RATE, 3 * 1024)]
+
+
+def test_many_lanes_are_paced_anew_in_steps() -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0, told_share=1.0), 0)
+    remap(dispatcher, describe(even_shards(1000)), 0)
+    steps = dispatcher.heed_quota(1024, 0)
+    next(steps)
+    assert 0 < sum(rates(lane) == (RATE, 1024) for lane in packer.lanes) < 1000
+    assert at_once(steps)
+    assert all(rates(lane) == (RATE, 1024) for lane in packer.lanes)

@@ -406,3 +406,33 @@ async def test_all_streams_together_keep_within_the_rate() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(
+    ("told", "quota"),
+    [
+        (128, 128 * 1024),
+        (512, 512 * 1024),
+        (1024, 1024 * 1024),
+        (None, None),
+        (0, None),
+        (-1, None),
+        ("512", None),
+        (512.5, None),
+        (True, None),
+        (10**9, None),
+    ],
+)
+async def test_yandex_tells_what_a_shard_takes_and_nonsense_takes_nothing_down(
+    told: object, quota: int | None
+) -> None:
+    answer = stream(shard(1))
+    answer["StreamDescription"]["WriteQuotaKbPerSec"] = told
+    description = await discovery(FakeCalls(DescribeStream=[answer]), YANDEX).describe(ORDERS)
+    assert description.shard_bytes_per_second == quota
+    assert description.shards is not None
+
+
+async def test_aws_tells_no_quota_of_a_shard() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[{"Shards": [shard(1)]}])
+    assert (await discovery(calls).describe(ORDERS)).shard_bytes_per_second is None

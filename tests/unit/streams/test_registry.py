@@ -13,7 +13,10 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
+from kdaemon.base.service import YANDEX
+from kdaemon.config import StreamConfig
 from kdaemon.streams import Stream, Streams
+from kdaemon.streams.registry import _engine_settings
 from kdaemon.streams.stream import MISSING_NS, Existence
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 
@@ -441,3 +444,18 @@ async def test_who_waits_for_room_is_told_once_however_often_he_asked(
     service.answer.set()
     await turn()
     assert told == [1]
+
+
+@pytest.mark.parametrize(
+    ("config", "heeds"),
+    [
+        (StreamConfig(), 1.0),
+        (StreamConfig(share=0.5), 0.5),
+        (StreamConfig(share=0.5, shard_bytes_per_second=524_288), 0.0),
+    ],
+    ids=["nothing set", "a share", "a quota"],
+)
+def test_a_quota_that_the_operator_sets_goes_before_the_one_that_the_service_tells(
+    config: StreamConfig, heeds: float
+) -> None:
+    assert _engine_settings(config, YANDEX).told_quota_share == heeds
