@@ -157,6 +157,17 @@ def test_a_full_database_is_for_somebody_to_mend(code: str, text: str) -> None:
     assert judge_record(code, text, AWS) is not Verdict.HOLD, "only Yandex has these words"
 
 
+@pytest.mark.parametrize(
+    "text", ["Write to inactive partition 3", "Connection to tablet 72075186224037888 is dead"]
+)
+def test_a_shard_that_fails_at_yandex_may_have_written_a_part_of_the_call(text: str) -> None:
+    """One that splits is asked before each message of a request [YS: `TPartition::ExecRequest`]: a
+    part may be written, and all records of the shard are told the same.
+    """
+    assert judge_record("InternalFailure", text, YANDEX) is Verdict.AMBIGUOUS
+    assert told_of_record("InternalFailure", text, YANDEX) == ("InternalFailure", text)
+
+
 def test_an_expired_request_is_ambiguous_if_the_service_ran_out_of_time() -> None:
     error = ServiceError("RequestExpired", OWN_DEADLINE, status=400)
     assert judge_call(error, YANDEX) is Verdict.AMBIGUOUS
