@@ -139,6 +139,21 @@ HOLDS = {
     "Unauthenticated": (400, "Unauthenticated", ""),
     "InvalidAction": (400, "InvalidAction", 'Unknown method name "PutRecords"'),
     "ResourceNotFoundException, or no access": (400, "ResourceNotFoundException", "no such path"),
+    "ValidationException, no stream there": (
+        400,
+        "ValidationException",
+        issue("path '/a/b' is not a topic", 500080),
+    ),
+    "ValidationException, a mirror": (
+        400,
+        "ValidationException",
+        issue("write to mirrored stream b is forbidden"),
+    ),
+    "InvalidArgumentException, a key it does not know": (
+        400,
+        "InvalidArgumentException",
+        "Unexpected json key: X",
+    ),
 }
 
 
@@ -148,6 +163,7 @@ def test_what_somebody_must_mend_is_told_at_once_and_probed(case: Case, fact: st
     case.fault(kind="status", status=status, code=code, message=text, calls=2)
     assert case.put(entry(b"x", "k"))[1] == code
     assert case.counted("put_records_calls", outcome="hold") >= 1
+    assert case.counted("records_dead") == 0
     assert case.counted("records_possible_duplicates") == 0
 
 
@@ -166,10 +182,21 @@ def test_what_may_mend_itself_is_waited_for(case: Case, fact: str) -> None:
     assert case.counted("put_records_calls", outcome="hold") == 1
 
 
+def test_a_stream_that_is_being_created_is_waited_for_and_nothing_is_a_duplicate(
+    case: Case,
+) -> None:
+    text = issue(f"path '{case.stream}' creation is not completed", 500080)
+    case.fault(kind="status", status=400, code="ValidationException", message=text, calls=2)
+    assert case.put(entry(b"x", "k")) == OK
+    assert case.stored() == [b"x"]
+    assert case.counted("put_records_calls", outcome="not_sent") == 2
+    assert case.counted("records_possible_duplicates") == 0
+
+
 POISONS = {
     "ValidationException": (400, "ValidationException", issue("Empty partition key")),
     "ValidationError, as documented": (400, "ValidationError", ""),
-    "InvalidArgumentException": (400, "InvalidArgumentException", "Unexpected json key: X"),
+    "InvalidArgumentException, as documented": (400, "InvalidArgumentException", ""),
     "InvalidParameterCombination": (400, "InvalidParameterCombination", ""),
     "MissingParameter": (400, "MissingParameter", "Top level of json value is not a map"),
     "UnknownError": (400, "UnknownError", issue("?", 500999)),
@@ -287,7 +314,9 @@ def test_records_follow_a_shard_that_splits_by_itself(daemon: Daemon) -> None:
     body = json.dumps({"stream": stream, "shard_id": "shard-000000"})
     assert send("POST", f"{daemon.sandbox_url}/sandbox/splits", body)[0] == 200
     found = [each["ShardId"] for each in endpoint.put_all(stream, records)]
-    assert found == ["shard-000001"] * 6 + ["shard-000002"] * 4, "the half of ten keys is below the half"
+    assert found == ["shard-000001"] * 6 + ["shard-000002"] * 4, (
+        "the half of ten keys is below the half"
+    )
 
     def predicted() -> bool | None:
         mismatches = "kdaemon_shard_map_mismatches_total"
