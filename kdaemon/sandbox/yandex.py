@@ -11,6 +11,7 @@ calls are those of its protocol as far as known.
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORDS_PER_CALL_MAX
@@ -59,10 +60,13 @@ _MEMBERS: dict[str, frozenset[str]] = {
 }
 
 
+# A member that is null is one of the wrong type there, and an empty hash key is none [YS].
+
+
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     data: bytes = b""
     partition_key: str = ""
-    explicit_hash_key: str | None = None
+    explicit_hash_key: str | UnsetType = UNSET
 
 
 class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -73,8 +77,8 @@ class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
 class _PutRecord(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     data: bytes = b""
     partition_key: str = ""
-    explicit_hash_key: str | None = None
-    sequence_number_for_ordering: str | None = None
+    explicit_hash_key: str | UnsetType = UNSET
+    sequence_number_for_ordering: str | UnsetType = UNSET
     stream_name: str = ""
 
 
@@ -134,7 +138,7 @@ def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[
         except UNREADABLE as error:
             raise _unreadable(error, body) from None
     return _named(request.stream_name), [
-        Record(entry.data, entry.partition_key, entry.explicit_hash_key)
+        Record(entry.data, entry.partition_key, entry.explicit_hash_key or None)
         for entry in request.records
     ]
 
@@ -149,7 +153,7 @@ def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[s
         except UNREADABLE as error:
             raise _unreadable(error, body) from None
     return _named(request.stream_name), Record(
-        request.data, request.partition_key, request.explicit_hash_key
+        request.data, request.partition_key, request.explicit_hash_key or None
     )
 
 
@@ -224,8 +228,10 @@ def _read_cbor(body: bytes) -> dict[str, object]:
 
 
 def _as_map(payload: object) -> dict[str, object]:
-    if not isinstance(payload, dict):
+    if payload is None:
         raise refuse("MissingParameter", "Top level of json value is not a map")
+    if not isinstance(payload, dict):
+        raise _misfit("type must be object")
     return payload
 
 

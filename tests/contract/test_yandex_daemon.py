@@ -271,6 +271,16 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def test_a_stream_may_be_called_by_the_arn_that_describe_stream_tells(case: Case) -> None:
+    """It is the stream's name, and SDKs are told to use it; the service itself refuses the key."""
+    description = case.endpoint.answer("DescribeStream", StreamName=case.stream)
+    arn = description["StreamDescription"]["StreamARN"]
+    put = case.endpoint.put
+    assert put("PutRecords", StreamARN=arn, Records=[entry(b"a", "k")]).status == 200
+    assert put("PutRecord", StreamARN=arn, **entry(b"b", "k")).status == 200
+    assert case.stored() == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("fact", CALLS)
 def test_the_service_meets_no_key_that_it_does_not_know(case: Case, fact: str) -> None:
     operation, members = CALLS[fact]

@@ -53,7 +53,9 @@ UNREADABLE = {
     "empty": (b"", JSON, argument("Empty body")),
     "no JSON": (b"{", JSON, argument("Can not parse request body from JSON")),
     "no CBOR": (b"\xff", CBOR, argument("Can not parse request body from CBOR")),
-    "no map": (b"null", JSON, (400, "MissingParameter", "Top level of json value is not a map")),
+    "null": (b"null", JSON, (400, "MissingParameter", "Top level of json value is not a map")),
+    "a list": (b"[]", JSON, argument("Unexpected json value: type must be object")),
+    "a string": (b'"x"', JSON, argument("Unexpected json value: type must be object")),
 }
 
 
@@ -83,6 +85,37 @@ def test_cbor_is_taken_and_answered_in(yandex: Yandex) -> None:
     said = yandex.call("PutRecords", members, content_type=CBOR)
     assert said.status == 200
     assert said.members["Records"][0]["SequenceNumber"] == "0"
+
+
+NULLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "StreamName": ("PutRecords", {"StreamName": None, "Records": [GOOD]}),
+    "Records": ("PutRecords", {"StreamName": STREAM, "Records": None}),
+    "Data": ("PutRecords", {"StreamName": STREAM, "Records": [{**GOOD, "Data": None}]}),
+    "PartitionKey": (
+        "PutRecords",
+        {"StreamName": STREAM, "Records": [{**GOOD, "PartitionKey": None}]},
+    ),
+    "ExplicitHashKey": (
+        "PutRecords",
+        {"StreamName": STREAM, "Records": [{**GOOD, "ExplicitHashKey": None}]},
+    ),
+    "SequenceNumberForOrdering": (
+        "PutRecord",
+        {"StreamName": STREAM, **GOOD, "SequenceNumberForOrdering": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("content_type", [JSON, CBOR], ids=["json", "cbor"])
+@pytest.mark.parametrize("case", NULLS)
+def test_null_is_a_value_of_the_wrong_type_and_not_absent(
+    yandex: Yandex, case: str, content_type: str
+) -> None:
+    operation, members = NULLS[case]
+    said = yandex.call(operation, members, content_type=content_type)
+    assert said.refusal[:2] == (400, "InvalidArgumentException")
+    assert "Unexpected json value" in said.refusal[2]
+    assert yandex.service.stored(STREAM) == []
 
 
 TARGETS = {
@@ -161,6 +194,30 @@ def test_one_bad_record_refuses_the_call_and_nothing_is_written(yandex: Yandex, 
     records, text = BAD[case]
     assert yandex.put(*records).refusal == validation(text)
     assert yandex.service.stored(STREAM) == []
+
+
+EMPTY, LARGE = "Empty partition key", "Data of size of 1048577 bytes exceed limit of 1048576 bytes"
+FIRST: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "the number of records before any of them": (
+        [entry(b"x", "")] * 501,
+        "Too many records in a single PutRecords request: 501 > 500",
+    ),
+    "the first record of two": ([entry(b"x" * (MIB + 1), "k"), entry(b"x", "")], LARGE),
+    "the other way round": ([entry(b"x", ""), entry(b"x" * (MIB + 1), "k")], EMPTY),
+    "no key before the data": ([entry(b"x" * (MIB + 1), "")], EMPTY),
+    "the data before a long key": ([entry(b"x" * (MIB + 1), "k" * 257)], LARGE),
+    "a long key before the hash key": (
+        [entry(b"x", "k" * 257, "x")],
+        "Partition key is too long: " + "k" * 257,
+    ),
+    "a record before the size of all": ([*[entry(b"x" * MIB, "k")] * 6, entry(b"x", "")], EMPTY),
+}
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_the_service_says_what_is_wrong_first(yandex: Yandex, case: str) -> None:
+    records, text = FIRST[case]
+    assert yandex.put(*records).refusal == validation(text)
 
 
 def test_a_stream_without_a_name_is_refused(yandex: Yandex) -> None:

@@ -291,7 +291,8 @@ def test_put_records_reads_exactly_its_own_keys() -> None:
         ),
         ({"Records": []}, "ValidationException", "Stream name is empty"),
         ({**body, "StreamName": 7}, "InvalidArgumentException", "Unexpected json value"),
-        ([], "MissingParameter", "Top level of json value is not a map"),
+        (None, "MissingParameter", "Top level of json value is not a map"),
+        ([], "InvalidArgumentException", "Unexpected json value"),
     ):
         with pytest.raises(ServiceError) as caught:
             yandex.parse_put_records(msgspec.json.encode(bad))
