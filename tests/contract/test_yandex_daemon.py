@@ -271,6 +271,17 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["\x00", "a\x1fb\x7f", "\n\t", "é\u2028", "\U0001f600"],
+    ids=["nul", "control", "white", "separator", "astral"],
+)
+def test_a_key_of_any_characters_arrives_as_it_is(case: Case, key: str) -> None:
+    case.endpoint.put_all(case.stream, [entry(bytes(range(256)), key)])
+    (record,) = case.endpoint.read_stream(case.stream)
+    assert (data_of(record), record["PartitionKey"]) == (bytes(range(256)), key)
+
+
 def test_a_stream_may_be_called_by_the_arn_that_describe_stream_tells(case: Case) -> None:
     """It is the stream's name, and SDKs are told to use it; the service itself refuses the key."""
     description = case.endpoint.answer("DescribeStream", StreamName=case.stream)

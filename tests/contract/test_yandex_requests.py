@@ -1,12 +1,17 @@
 """What Yandex reads, checks and refuses, and whom it lets in, as the sandbox's flavour has it."""
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota
+from kdaemon.sandbox.yandex_auth import Entrance
 from tests.kit.endpoints import entry
 from tests.kit.yandex import BASE, CBOR, GOOD, HIGH, JSON, STREAM, Yandex, argument, validation
 
@@ -357,6 +362,17 @@ def test_a_body_that_cannot_be_read_is_refused_before_who_asks_is_looked_at(
     assert yandex.call("PutRecords", bad).refusal == argument("Unexpected json key: DryRun")
     empty = {"StreamName": STREAM, "Records": [entry(b"x", "")]}
     assert yandex.call("PutRecords", empty).refusal[1] == "IncompleteSignature"
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(authorization=st.binary(max_size=80), stamp=st.binary(max_size=20))
+def test_no_header_breaks_the_entrance(authorization: bytes, stamp: bytes) -> None:
+    entrance = Entrance()
+    heads = (authorization, b"AWS4-HMAC-SHA256 " + authorization, b"Bearer " + authorization)
+    for head in (*heads, b"AWS4-HMAC-SHA256 Credential=" + authorization):
+        with contextlib.suppress(ServiceError):
+            entrance.check({b"authorization": head, b"x-amz-date": stamp})
+    assert sum(entrance.counts.values()) == 4
 
 
 def test_at_aws_there_are_no_tokens() -> None:

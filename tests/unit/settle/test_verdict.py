@@ -207,6 +207,14 @@ def test_what_is_wrong_with_the_stream_at_yandex_is_no_records_fault(
     assert judge_call(ServiceError(code, "other", status=400), YANDEX) is Verdict.POISON
 
 
+@pytest.mark.parametrize("text", ["", "quota exceeded"])
+def test_a_throttled_record_is_told_in_aws_words_with_or_without_a_text(text: str) -> None:
+    code = "ThrottlingException"
+    told_code, told_text = told_of_record(code, text, YANDEX)
+    assert told_code == "ProvisionedThroughputExceededException", "the one that SDKs retry"
+    assert told_text == (text or code)
+
+
 def test_a_record_for_a_mirror_is_no_records_fault_either() -> None:
     text = "Write to mirrored topic is forbiden "
     assert judge_record("InternalFailure", text, YANDEX) is Verdict.HOLD
