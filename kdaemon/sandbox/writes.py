@@ -31,6 +31,7 @@ from kdaemon.wire.refusals import echo
 Written = tuple[list[RecordResult], int]  # the results, and the bytes of memory for what was stored
 
 THROTTLED = "ProvisionedThroughputExceededException"
+UNITS_WAIT_NS = 1_000_000_000  # Yandex: for so long a call waits for request units [YS]
 REQUEST_UNIT_BYTES = 4 * KIB  # Yandex: a call costs 1 + one unit for each block of this size [YS]
 
 
@@ -222,14 +223,18 @@ def put_yandex(
 ) -> tuple[list[RecordResult], int, int]:
     """As `put_aws`; a shard's records are taken all or none, and `failing` fails its whole shard.
 
-    The third is the time until which the service holds its answer: `now_ns`, or with a
-    `quota_wait_ns` the time at which the last of its shards has given its quota or its refusal.
+    The third is the time until which the service holds its answer: `now_ns`, or later where the
+    call waits for request units, or with a `quota_wait_ns` for quota of its shards.
     """
     total_bytes = _check_yandex(records, request_bytes_max)
     payload_bytes = total_bytes + sum(len(record.explicit_hash_key or "") for record in records)
     units = 1 + -(-payload_bytes // REQUEST_UNIT_BYTES)
-    if stream.request_units is not None and not stream.request_units.take(units, 0, now_ns):
-        return [yandex_words.OUT_OF_UNITS] * len(records), 0, now_ns
+    if stream.request_units is not None:
+        deadline_ns = now_ns + UNITS_WAIT_NS
+        units_ns = stream.request_units.take_by(units, now_ns, deadline_ns)
+        if units_ns is None:
+            return [yandex_words.OUT_OF_UNITS] * len(records), 0, deadline_ns
+        now_ns = units_ns  # for its shards the call arrives then
     indices_by_shard: dict[Shard, list[int]] = {}
     for index, record in enumerate(records):
         explicit = record.explicit_hash_key  # an empty one counts as none [YS]

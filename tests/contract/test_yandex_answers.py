@@ -70,7 +70,8 @@ def test_the_records_of_a_shard_share_one_fate_and_a_failed_one_names_no_shard()
 
 def test_without_request_units_all_records_are_throttled_and_none_says_why() -> None:
     yandex = Yandex(request_units_per_second=3)
-    assert yandex.put(entry(b"x" * 4096, "k")).status == 200  # 2 blocks and 1: 3 units
+    large = entry(b"x" * 4096, "k")  # 2 blocks and 1: 3 units
+    assert [yandex.put(large).members["FailedRecordCount"] for _ in range(2)] == [0, 0]
     said = yandex.put(GOOD, GOOD)
     failed = {"SequenceNumber": "", "ShardId": "", "ErrorCode": "ThrottlingException"}
     assert said == Said(
@@ -80,7 +81,19 @@ def test_without_request_units_all_records_are_throttled_and_none_says_why() -> 
             "FailedRecordCount": 2,
             "Records": [failed, failed],
         },
+        held_until_ns=1_000_000_000,
     )
+
+
+def test_units_that_come_within_a_second_are_waited_for() -> None:
+    yandex = Yandex(request_units_per_second=4)
+    two = entry(b"", "k")  # 2 units: half a second
+    held_s = [yandex.put(two).held_until_ns / 1e9 for _ in range(4)]
+    assert held_s == [0, 0, 0.5, 1]
+    assert yandex.put(two).members["FailedRecordCount"] == 1, "it would take a second and a half"
+    assert len(yandex.service.stored(STREAM)) == 4
+    said = yandex.put(two, now_ns=700_000_000)
+    assert (said.members["FailedRecordCount"], said.held_until_ns) == (0, 1_500_000_000)
 
 
 UNITS = {
@@ -96,8 +109,8 @@ def test_a_call_costs_one_unit_and_one_for_each_block_of_4_kib(case: str) -> Non
     record, units = UNITS[case]
     yandex = Yandex(request_units_per_second=10)
     yandex.put(record)
-    failed = [yandex.put(entry(b"", "k")).members["FailedRecordCount"] for _ in range(5)]
-    assert failed.count(0) == (10 - units) // 2
+    nine = yandex.put(entry(b"x" * 30_000, "k"))  # units, of which 10 come in a second
+    assert nine.held_until_ns == (9 - (10 - units)) * 100_000_000
 
 
 def test_a_put_record_that_is_throttled_is_a_throttled_call() -> None:
