@@ -306,6 +306,18 @@ class Engine:
             self._partings.refuse_waiting(reason, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
+    def is_missing(self, error: ServiceError) -> bool:
+        """Whether this error says for certain that there is no such stream. A service that says the
+        same to who has no access is not believed once it took records or told of the stream, nor of
+        records that an earlier run took.
+        """
+        if error.code != MISSING_STREAM:
+            return False
+        if self._settings.service.tells_missing_from_forbidden:
+            return True
+        counters = self.counters
+        return not (counters.delivered or counters.map_refreshes or counters.recovered)
+
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
         known before.

@@ -26,7 +26,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key
 from kdaemon.send.client import PutAnswer
-from kdaemon.settle.verdict import MISSING_STREAM, UNAVAILABLE
+from kdaemon.settle.verdict import UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
 
@@ -349,7 +349,7 @@ class StreamDriver:
             error.kept()  # the frame that raised it knows it: a cycle that holds the records
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
-            if error.code == MISSING_STREAM and self.on_missing is not None:
+            if self.on_missing is not None and engine.is_missing(error):
                 self.on_missing(error)
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
@@ -390,7 +390,7 @@ class StreamDriver:
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())
-            if error.code != MISSING_STREAM:
+            if not engine.is_missing(error):
                 self._say_no_answer()
             elif self.on_missing is not None:
                 self.on_missing(error)

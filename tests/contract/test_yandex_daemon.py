@@ -43,7 +43,7 @@ UNSIGNED: dict[str, str | None] = {"authorization": None, "x-amz-date": None}  #
 
 def endpoint_of(daemon: Daemon) -> Endpoint:
     """Puts go to the daemon, all else to the flavour behind it."""
-    return Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url, headers=UNSIGNED)
+    return Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url, headers=dict(UNSIGNED))
 
 
 class Case:
@@ -386,3 +386,27 @@ def test_a_short_name_stands_below_the_database_of_the_endpoint(tmp_path: Path) 
             endpoint.put_all(f"{BASE}/orders", [entry(b"b", "k")])
             assert [name for name in daemon.metrics().streams if name] == [f"{BASE}/orders"]
             assert len(endpoint.read_stream(f"{BASE}/orders")) == 2
+
+
+@pytest.mark.parametrize("kind", ["missing_stream", "access_denied"])
+def test_records_of_a_stream_that_was_there_outlive_a_lost_permission(
+    case: Case, kind: str
+) -> None:
+    """Who has no access is told that there is no such stream. Nobody has listed this one."""
+    case.endpoint.put_all(case.stream, [entry(b"before", "k")])
+    case.fault(kind=kind, calls=2)
+    case.fault(kind=kind, operation="DescribeStream")
+    case.endpoint.headers["x-kdaemon-acknowledge"] = "accepted"
+    assert case.put(entry(b"kept", "k")) == OK
+    wait_for(lambda: case.counted("records_delivered") == 2 or None, "the record to arrive")
+    case.daemon.clear_faults()
+    assert case.stored() == [b"before", b"kept"]
+    assert case.counted("records_dead") == 0
+    assert case.counted("put_records_calls", outcome="hold") == 2
+
+
+def test_a_stream_that_never_was_there_is_missing(daemon: Daemon) -> None:
+    endpoint = endpoint_of(daemon)
+    name = f"{BASE}/never-made"
+    answer = endpoint.put("PutRecords", StreamName=name, Records=[entry(b"x", "k")])
+    assert answer.refusal == (400, "ResourceNotFoundException")
