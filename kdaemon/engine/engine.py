@@ -71,6 +71,7 @@ class Engine:
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
         self._has_record_readers = False
+        self._was_told = False  # the service told of the stream's shards
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
@@ -315,8 +316,7 @@ class Engine:
             return False
         if self._settings.service.tells_missing_from_forbidden:
             return True
-        counters = self.counters
-        return not (counters.delivered or counters.map_refreshes or counters.recovered)
+        return not (self.counters.delivered or self._was_told or self.counters.recovered)
 
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
@@ -328,6 +328,7 @@ class Engine:
         """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
         Between them the engine goes on with the map that it has.
         """
+        self._was_told |= description.shards is not None
         quota = description.shard_bytes_per_second
         is_changed = yield from self._dispatcher.heed_quota(quota, now_ns)
         is_changed |= yield from self._dispatcher.remap(description, now_ns)

@@ -222,7 +222,8 @@ def _error_at_yandex(fault: Fault, name: str) -> ServiceError | None:
         case FaultKind.MISSING_STREAM:
             return yandex_words.missing_stream(name)
         case FaultKind.ACCESS_DENIED:
-            return yandex_words.access_denied(name)
+            is_write = fault.operation in ("PutRecord", "PutRecords")
+            return yandex_words.access_denied(name, is_write=is_write)
         case FaultKind.STATUS:
             return yandex_words.broken(fault.status)
         case _:

@@ -158,6 +158,16 @@ FAULTS = {
     "missing_stream": (400, "ResourceNotFoundException"),
     "access_denied": (400, "AccessDeniedException"),
 }
+
+
+def test_who_may_not_describe_a_stream_is_told_that_there_is_perhaps_none(yandex: Yandex) -> None:
+    fault = Fault(kind=FaultKind.ACCESS_DENIED, operation="DescribeStream")
+    yandex.service.add_faults(fault)
+    text = f"path '{STREAM}' does not exist or you do not have access rights"
+    said = yandex.call("DescribeStream", {"StreamName": STREAM})
+    assert said.refusal == (400, "ResourceNotFoundException", issue(text, 500018))
+
+
 STATUSES = {503: "Unavailable", 500: "InternalError", 429: "ThrottlingException"}
 
 

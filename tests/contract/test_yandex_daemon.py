@@ -405,6 +405,23 @@ def test_records_of_a_stream_that_was_there_outlive_a_lost_permission(
     assert case.counted("put_records_calls", outcome="hold") == 2
 
 
+def test_a_stream_that_may_be_written_and_not_described_takes_records(case: Case) -> None:
+    """As perhaps with the role yds.writer alone. Nobody has listed it."""
+    url = f"{case.daemon.sandbox_url}/sandbox/state"
+
+    def asked() -> int:
+        return int(json.loads(send("GET", url)[1])["calls"]["DescribeStream"])
+
+    case.fault(kind="access_denied", operation="DescribeStream", calls=None)
+    before = asked()
+    case.endpoint.put_all(case.stream, [entry(b"a", "k")])
+    wait_for(lambda: asked() > before or None, "the daemon to ask for the stream")
+    case.endpoint.put_all(case.stream, [entry(b"b", "k")])
+    case.daemon.clear_faults()
+    assert case.stored() == [b"a", b"b"]
+    assert case.counted("records_rejected") == 0
+
+
 def test_a_stream_that_never_was_there_is_missing(daemon: Daemon) -> None:
     endpoint = endpoint_of(daemon)
     name = f"{BASE}/never-made"

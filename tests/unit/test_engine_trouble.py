@@ -739,6 +739,7 @@ def test_what_is_in_a_call_that_has_left_may_be_a_duplicate() -> None:
         (AWS, "a delivery", True),
         (YANDEX, "nothing", True),
         (YANDEX, "a description", False),
+        (YANDEX, "a description without shards", True),
         (YANDEX, "a delivery", False),
         (YANDEX, "records of an earlier run", False),
     ],
@@ -750,6 +751,8 @@ def test_a_stream_that_was_there_is_missing_only_where_that_does_not_mean_forbid
     engine = Engine(settings, ByteBudget(10**7), LoadedDice(0.5), T)
     if known_by == "a description":
         engine.handle_description(describe(even_shards(1)), T)
+    elif known_by == "a description without shards":  # nobody may describe it
+        engine.handle_description(describe(None), T)
     elif known_by == "records of an earlier run":
         engine.counters.recovered += 1  # as the spool does
     elif known_by == "a delivery":

@@ -389,6 +389,21 @@ async def test_yandex_without_permission_to_describe_is_unknown() -> None:
     assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
 
 
+RIGHTS = "<main>: Error: path '/a/b' does not exist or you do not have access rights, code: 500018"
+NOWHERE = "Database with path '/a/b' doesn't exists"
+
+
+async def test_yandex_tells_who_may_not_describe_that_there_is_perhaps_no_stream() -> None:
+    forbidden = ServiceError("ResourceNotFoundException", RIGHTS, status=400)
+    calls = FakeCalls(DescribeStream=[forbidden])
+    description = await discovery(calls, YANDEX).describe(ORDERS)
+    assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
+    for service, text in ((YANDEX, NOWHERE), (AWS, RIGHTS)):
+        missing = ServiceError("ResourceNotFoundException", text, status=400)
+        calls = FakeCalls(DescribeStream=[missing], DescribeStreamSummary=[missing])
+        assert (await failure(discovery(calls, service))).code == "ResourceNotFoundException"
+
+
 # The rate
 
 
