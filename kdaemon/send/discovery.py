@@ -33,6 +33,7 @@ _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the par
         *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
     }
 )
+_EXPIRED: Final = "expired"
 _PERHAPS_FORBIDDEN: Final = "do not have access rights"
 """In a ResourceNotFoundException of Yandex's: the stream is not there, or not for us to describe;
 who may write need not be one who may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
@@ -223,8 +224,8 @@ class Discovery:
             raise
 
     def _is_not_for_us(self, error: ServiceError) -> bool:
-        if error.code in _NOT_FOR_US:
-            return True
+        if error.code in _NOT_FOR_US:  # Yandex says the first of them of an old token, too
+            return _EXPIRED not in error.message
         return (
             not self._service.tells_missing_from_forbidden
             and error.code == MISSING_STREAM

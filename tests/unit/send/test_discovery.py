@@ -404,6 +404,13 @@ async def test_yandex_tells_who_may_not_describe_that_there_is_perhaps_no_stream
         assert (await failure(discovery(calls, service))).code == "ResourceNotFoundException"
 
 
+async def test_an_expired_token_at_yandex_is_asked_again_and_no_lack_of_permission() -> None:
+    """Else the shards would stay unknown for an hour."""
+    expired = ServiceError("AccessDeniedException", "The token has expired", status=400)
+    calls = FakeCalls(DescribeStream=[expired])
+    assert (await failure(discovery(calls, YANDEX))).message == "The token has expired"
+
+
 # The rate
 
 
