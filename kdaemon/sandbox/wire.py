@@ -23,7 +23,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
-from kdaemon.sandbox import keyless, yandex
+from kdaemon.sandbox import keyless, yandex, yandex_words
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
 from kdaemon.sandbox.service import DRY_RUN_TEXT, Service
@@ -223,7 +223,22 @@ def _read_yandex(
     """The service reads the body before it looks at who asks, and judges it afterwards."""
     call = yield from _parse_yandex(service, path, headers, body)
     service.entrance.check(headers)
-    return call
+    return call if path in ("", "/") else _in_database(call)
+
+
+def _in_database(call: Call) -> Call:
+    """The URL names the database, which is found: what is missing is the stream."""
+    perform, stream = call.perform, call.stream
+
+    def perform_there(now_ns: int, fault: Fault | None) -> Reply:
+        try:
+            return perform(now_ns, fault)
+        except ServiceError as error:
+            if stream is None or error.message != yandex_words.missing_stream(stream).message:
+                raise
+        raise yandex_words.unknown_path(stream)
+
+    return Call(call.operation, stream, perform_there)
 
 
 def _parse_yandex(

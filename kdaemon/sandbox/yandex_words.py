@@ -39,15 +39,18 @@ def missing_stream(name: str) -> ServiceError:
     return ServiceError("ResourceNotFoundException", text, status=400)
 
 
+def unknown_path(name: str) -> ServiceError:
+    """Of a stream in a database that is there."""
+    text = f"path '{name}' does not exist or you do not have access rights"
+    return ServiceError("ResourceNotFoundException", wrapped(text, ACCESS_DENIED), status=400)
+
+
 def access_denied(name: str, *, is_write: bool) -> ServiceError:
     """Only a write is told so; to all else the stream is as good as missing [YS:
     `pq_schema_actor.h`].
     """
     if not is_write:
-        text = wrapped(
-            f"path '{name}' does not exist or you do not have access rights", ACCESS_DENIED
-        )
-        return ServiceError("ResourceNotFoundException", text, status=400)
+        return unknown_path(name)
     text = wrapped(f"Access for stream {name} is denied for subject sandbox", ACCESS_DENIED)
     return ServiceError("AccessDeniedException", text, status=400)
 

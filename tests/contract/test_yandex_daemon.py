@@ -350,6 +350,8 @@ def test_records_follow_a_shard_that_splits_by_itself(daemon: Daemon) -> None:
 
 # --- who asks
 
+REJECTED = "kdaemon_records_rejected_total"
+
 
 def requests_with(url: str) -> dict[str, int]:
     counts: dict[str, int] = json.loads(send("GET", f"{url}/sandbox/state")[1])["requests_with"]
@@ -386,6 +388,12 @@ def test_a_short_name_stands_below_the_database_of_the_endpoint(tmp_path: Path) 
             endpoint.put_all(f"{BASE}/orders", [entry(b"b", "k")])
             assert [name for name in daemon.metrics().streams if name] == [f"{BASE}/orders"]
             assert len(endpoint.read_stream(f"{BASE}/orders")) == 2
+            answer = endpoint.put("PutRecords", StreamName="none", Records=[entry(b"x", "k")])
+            assert answer.refusal == (400, "ResourceNotFoundException")
+            wait_for(
+                lambda: daemon.counted(REJECTED, reason="missing_stream") or None,
+                "the stream to be known as missing",
+            )
 
 
 @pytest.mark.parametrize("kind", ["missing_stream", "access_denied"])

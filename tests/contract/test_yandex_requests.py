@@ -13,7 +13,18 @@ from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota
 from kdaemon.sandbox.yandex_auth import Entrance
 from tests.kit.endpoints import entry
-from tests.kit.yandex import BASE, CBOR, GOOD, HIGH, JSON, STREAM, Yandex, argument, validation
+from tests.kit.yandex import (
+    BASE,
+    CBOR,
+    GOOD,
+    HIGH,
+    JSON,
+    STREAM,
+    Yandex,
+    argument,
+    issue,
+    validation,
+)
 
 SIGNED = "AWS4-HMAC-SHA256 Credential={}/20261128/{}/kinesis/aws4_request, SignedHeaders={}"
 STAMP = "20261128T120000Z"
@@ -165,6 +176,15 @@ def test_a_missing_stream_is_told_as_a_missing_database(yandex: Yandex) -> None:
     for operation, members in (("DescribeStream", {}), ("PutRecords", {"Records": [GOOD]})):
         said = yandex.call(operation, {"StreamName": f"{BASE}/other", **members})
         assert said.refusal == (400, "ResourceNotFoundException", text)
+
+
+def test_below_a_database_of_the_url_a_missing_stream_is_perhaps_forbidden(
+    yandex: Yandex,
+) -> None:
+    text = f"path '{BASE}/other' does not exist or you do not have access rights"
+    for operation, members in (("DescribeStream", {}), ("PutRecords", {"Records": [GOOD]})):
+        said = yandex.call(operation, {"StreamName": "other", **members}, path=BASE)
+        assert said.refusal == (400, "ResourceNotFoundException", issue(text, 500018))
 
 
 # --- what is checked, before anything is written: one bad record refuses the call
