@@ -26,6 +26,7 @@ from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
+from kdaemon.base.service import SERVICES
 from kdaemon.config import (
     Config,
     ReachConfig,
@@ -259,7 +260,7 @@ class Daemon:
             config,
             endpoint_url=endpoint,
             service=sandbox.flavour,
-            region=config.region or SANDBOX_REGION,
+            region=config.region or SERVICES[sandbox.flavour].region or SANDBOX_REGION,
             upstreams=upstreams,
             **BESIDE_SANDBOX,
         )

@@ -72,6 +72,7 @@ class Engine:
         self.unavailable: ServiceError | None = None  # why nothing is even taken
         self.has_record_readers = False  # as far as the service told, as is the next
         self.capacity: Capacity | None = None
+        self._was_told = False  # the service told of the stream's shards
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
@@ -308,6 +309,17 @@ class Engine:
             self._partings.refuse_waiting(reason, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
+    def is_missing(self, error: ServiceError) -> bool:
+        """Whether this error says for certain that there is no such stream. A service that says the
+        same to who has no access is not believed once it took records or told of the stream, nor of
+        records that an earlier run took.
+        """
+        if error.code != MISSING_STREAM:
+            return False
+        if self._settings.service.tells_missing_from_forbidden:
+            return True
+        return not (self.counters.delivered or self._was_told or self.counters.recovered)
+
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
         known before.
@@ -318,6 +330,7 @@ class Engine:
         """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
         Between them the engine goes on with the map that it has.
         """
+        self._was_told |= description.shards is not None
         is_changed = yield from self._dispatcher.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
+from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.capacity import (
     is_on_demand_in,
     require_on_demand,
@@ -120,11 +121,14 @@ def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Ans
     most = DESCRIBE_SHARDS_DEFAULT if is_yandex else PAGE_MAX
     limit = integer(payload, "Limit", 1, most, DESCRIBE_SHARDS_DEFAULT)
     after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN)
+    if is_yandex and after is not None and stream.find(after) is None:
+        raise yandex_words.invalid(f"Bad shard id {after}")
     shards = [shard for shard in stream.shards if after is None or shard.shard_id > after]
     description = _head_of(catalogue, stream)
     description["Shards"] = [shard_form(stream, shard) for shard in shards[:limit]]
     description["HasMoreShards"] = len(shards) > limit
     if is_yandex:
+        description["EncryptionType"] = yandex_words.UNDEFINED_ENCRYPTION
         description["WriteQuotaKbPerSec"] = stream.quota.bytes_per_second // KIB
     return {"StreamDescription": description}
 

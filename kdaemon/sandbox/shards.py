@@ -19,7 +19,7 @@ import msgspec
 
 from kdaemon.base.limits import HASH_KEY_MAX, RECORD_BYTES_MAX
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox.quota import Limiter, make_limiter
+from kdaemon.sandbox.quota import Limiter, TokenBuckets, make_limiter
 from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
 
 # Bytes Python holds for one stored record beside its data and key: 92 for StoredRecord, its number
@@ -181,7 +181,7 @@ class Stream:
         sequencer: Sequencer,
         now_ns: int,
         record_bytes_max: int = RECORD_BYTES_MAX,
-        request_units: Limiter | None = None,
+        request_units: TokenBuckets | None = None,
         is_on_demand: bool = False,
         is_auto: bool = False,
         can_split: bool = False,

@@ -20,6 +20,7 @@ from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, Service
 from kdaemon.send.answers import unreadable_answer, word
 from kdaemon.send.control import Ask
+from kdaemon.settle.verdict import MISSING_STREAM
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
 DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
@@ -32,6 +33,10 @@ _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the par
         *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
     }
 )
+_EXPIRED: Final = "expired"
+_PERHAPS_FORBIDDEN: Final = "do not have access rights"
+"""In a ResourceNotFoundException of Yandex's: the stream is not there, or not for us to describe;
+who may write need not be one who may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
 
 
 class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
@@ -212,9 +217,8 @@ class Discovery:
                 unreadable = unreadable_answer(f"{operation}: {error}")
         raise unreadable
 
-    @staticmethod
     async def _if_allowed(
-        part: Awaitable[_Part], target: StreamTarget
+        self, part: Awaitable[_Part], target: StreamTarget
     ) -> tuple[_Part | None, str | None]:
         """The part, or None if we may not ask for it; then perhaps the stream's ARN, which AWS
         names in its denial.
@@ -222,9 +226,18 @@ class Discovery:
         try:
             return await part, None
         except ServiceError as error:
-            if error.trouble is None and error.code in _NOT_FOR_US:
+            if error.trouble is None and self._is_not_for_us(error):
                 return None, _arn_in(error.message, target)
             raise
+
+    def _is_not_for_us(self, error: ServiceError) -> bool:
+        if error.code in _NOT_FOR_US:  # Yandex says the first of them of an old token, too
+            return _EXPIRED not in error.message
+        return (
+            not self._service.tells_missing_from_forbidden
+            and error.code == MISSING_STREAM
+            and _PERHAPS_FORBIDDEN in error.message
+        )
 
 
 def _arn_in(text: str, target: StreamTarget) -> str | None:

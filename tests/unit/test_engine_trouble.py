@@ -10,7 +10,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.base.service import YANDEX
+from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
@@ -741,3 +741,37 @@ def test_what_is_in_a_call_that_has_left_may_be_a_duplicate() -> None:
     assert rig.counters.possible_duplicates == 2
     rig.answer(batch)
     assert rig.counters.delivered == 2
+
+
+@pytest.mark.parametrize(
+    ("service", "known_by", "is_missing"),
+    [
+        (AWS, "nothing", True),
+        (AWS, "a description", True),
+        (AWS, "a delivery", True),
+        (YANDEX, "nothing", True),
+        (YANDEX, "a description", False),
+        (YANDEX, "a description without shards", True),
+        (YANDEX, "a delivery", False),
+        (YANDEX, "records of an earlier run", False),
+    ],
+)
+def test_a_stream_that_was_there_is_missing_only_where_that_does_not_mean_forbidden(
+    service: Service, known_by: str, is_missing: bool
+) -> None:
+    settings = replace(SETTINGS, service=service)
+    engine = Engine(settings, ByteBudget(10**7), LoadedDice(0.5), T)
+    if known_by == "a description":
+        engine.handle_description(describe(even_shards(1)), T)
+    elif known_by == "a description without shards":  # nobody may describe it
+        engine.handle_description(describe(None), T)
+    elif known_by == "records of an earlier run":
+        engine.counters.recovered += 1  # as the spool does
+    elif known_by == "a delivery":
+        assert engine.handle_frame(make_frame([Record(b"x", "k")]), T)
+        batch = engine.poll_batch(T)
+        assert batch is not None
+        engine.handle_results(batch, [delivered()], T)
+    error = ServiceError("ResourceNotFoundException", "no such path", status=400)
+    assert engine.is_missing(error) is is_missing
+    assert not engine.is_missing(ServiceError("AccessDeniedException", "no", status=400))

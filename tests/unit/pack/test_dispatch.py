@@ -1,5 +1,6 @@
 """The three regimes of lanes, and how one becomes another."""
 
+
 import pytest
 
 from kdaemon.base.description import OpenShard, StreamDescription

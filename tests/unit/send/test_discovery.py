@@ -462,6 +462,28 @@ async def test_yandex_without_permission_to_describe_is_unknown() -> None:
     assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
 
 
+RIGHTS = "<main>: Error: path '/a/b' does not exist or you do not have access rights, code: 500018"
+NOWHERE = "Database with path '/a/b' doesn't exists"
+
+
+async def test_yandex_tells_who_may_not_describe_that_there_is_perhaps_no_stream() -> None:
+    forbidden = ServiceError("ResourceNotFoundException", RIGHTS, status=400)
+    calls = FakeCalls(DescribeStream=[forbidden])
+    description = await discovery(calls, YANDEX).describe(ORDERS)
+    assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
+    for service, text in ((YANDEX, NOWHERE), (AWS, RIGHTS)):
+        missing = ServiceError("ResourceNotFoundException", text, status=400)
+        calls = FakeCalls(DescribeStream=[missing], DescribeStreamSummary=[missing])
+        assert (await failure(discovery(calls, service))).code == "ResourceNotFoundException"
+
+
+async def test_an_expired_token_at_yandex_is_asked_again_and_no_lack_of_permission() -> None:
+    """Else the shards would stay unknown for an hour."""
+    expired = ServiceError("AccessDeniedException", "The token has expired", status=400)
+    calls = FakeCalls(DescribeStream=[expired])
+    assert (await failure(discovery(calls, YANDEX))).message == "The token has expired"
+
+
 # The rate
 
 
@@ -479,3 +501,33 @@ async def test_all_streams_together_keep_within_the_rate() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(
+    ("told", "quota"),
+    [
+        (128, 128 * 1024),
+        (512, 512 * 1024),
+        (1024, 1024 * 1024),
+        (None, None),
+        (0, None),
+        (-1, None),
+        ("512", None),
+        (512.5, None),
+        (True, None),
+        (10**9, None),
+    ],
+)
+async def test_yandex_tells_what_a_shard_takes_and_nonsense_takes_nothing_down(
+    told: object, quota: int | None
+) -> None:
+    answer = stream(shard(1))
+    answer["StreamDescription"]["WriteQuotaKbPerSec"] = told
+    description = await discovery(FakeCalls(DescribeStream=[answer]), YANDEX).describe(ORDERS)
+    assert description.shard_bytes_per_second == quota
+    assert description.shards is not None
+
+
+async def test_aws_tells_no_quota_of_a_shard() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[{"Shards": [shard(1)]}])
+    assert (await discovery(calls).describe(ORDERS)).shard_bytes_per_second is None
