@@ -1,6 +1,5 @@
 """The three regimes of lanes, and how one becomes another."""
 
-
 import pytest
 
 from kdaemon.base.description import OpenShard, StreamDescription
