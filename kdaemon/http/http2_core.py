@@ -8,7 +8,6 @@ request is wrong; tables and lists that a client could make grow are bounded.
 Where it sits: http2.py owns one for each connection.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,12 +16,11 @@ from h2.connection import H2Connection
 from h2.events import Event
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
-from hpack.exceptions import HPACKDecodingError
-from hpack.hpack import Decoder, Encoder, encode_integer
-from hpack.struct import HeaderTuple
+from hpack.hpack import Encoder, encode_integer
 from hpack.table import HeaderTable
 from hyperframe.frame import Frame
 
+from kdaemon.http.http2_block import BlockDecoder, Field
 from kdaemon.http.http2_frames import FRAME_BYTES_MAX, PREFACE
 
 # What a client may send of bodies before it hears that more may come. Ours, 2026-11-28: most
@@ -38,24 +36,6 @@ LIST_TIMES_MAX = 2
 # Streams that ended and are remembered, for frames that were on their way. Ours, 2026-11-28: the
 # library remembers 65,536, which is 6 MiB a connection.
 ENDED_STREAMS_MAX = 256
-
-# Changes of the table's size at the start of a block: two are allowed (RFC 7541, 4.2), and each one
-# costs a microsecond of a block that may have 32,000.
-_SIZE_CHANGES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
-
-
-class _Decoder(Decoder):
-    """Keeps the headers for us, and shows the library none."""
-
-    def __init__(self, list_bytes_max: int) -> None:
-        super().__init__(list_bytes_max)
-        self.decoded: Iterable[tuple[bytes, bytes]] = ()
-
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:  # noqa: ARG002
-        if _SIZE_CHANGES.match(data):
-            raise HPACKDecodingError("the size of the table changes again and again")
-        self.decoded = super().decode(data, raw=True)
-        return ()
 
 
 class _Buffer(FrameBuffer):
@@ -133,7 +113,7 @@ class Http2Core(H2Connection):
             normalize_inbound_headers=False,
         )
         super().__init__(config)
-        self._headers = self.decoder = _Decoder(LIST_TIMES_MAX * list_bytes_max)
+        self._headers = self.decoder = BlockDecoder(LIST_TIMES_MAX * list_bytes_max)
         self.encoder = _Encoder()
         self.incoming_buffer = _Buffer(server=True)
         announced = self.local_settings
@@ -158,9 +138,9 @@ class Http2Core(H2Connection):
         """One whole frame. ProtocolError: its GOAWAY is in `data_to_send`."""
         return self.receive_data(frame)
 
-    def take_headers(self) -> Iterable[tuple[bytes, bytes]]:
+    def take_headers(self) -> list[Field]:
         """Of the block of headers that was read last."""
-        decoded, self._headers.decoded = self._headers.decoded, ()
+        decoded, self._headers.decoded = self._headers.decoded, []
         return decoded
 
     def room_for(self, stream_id: int) -> int:
