@@ -25,8 +25,9 @@ ns)."""
 KEY_CACHE_CHARACTERS_MAX = 64  # longer keys are seldom few, and dear to keep
 
 UNCACHED_GROUPS = 7
-"""Groups that leave the cache alone after one in which most keys were new: where keys do not repeat
-it costs a third of a route. So it is tried, and filled, by one group in eight. Ours, 2026-11-28."""
+"""Groups that leave the cache alone after one in which most keys were new though a generation had
+been full: where keys do not repeat it costs a third of a route. So one group in eight tries it, and
+fills it. Ours, 2026-11-28."""
 
 JUDGED_MIN = 16  # records of a group by which the cache is judged; ours, 2026-11-28
 
@@ -143,7 +144,7 @@ class ShardMap:
             else:
                 group.append(index)
         self._age_cache()
-        if 2 * new_count > len(records) >= JUDGED_MIN:
+        if self._old and 2 * new_count > len(records) >= JUDGED_MIN:
             self._uncached_groups = UNCACHED_GROUPS
         return groups
 

@@ -178,6 +178,7 @@ def test_a_group_over_a_change_of_generation_is_right() -> None:
 
 def test_keys_that_do_not_repeat_leave_the_cache_alone_and_go_where_they_go() -> None:
     shard_map = ShardMap(even_shards(5))
+    shard_map.group([Record(b"", f"first-{number}") for number in range(KEY_CACHE_MAX)])
     for number in range(4 * (UNCACHED_GROUPS + 1)):
         records = [Record(b"", f"key-{number}-{index}") for index in range(100)]
         records[7] = Record(b"", "x", str(HASH_KEY_MAX))
@@ -193,11 +194,20 @@ def test_keys_that_do_not_repeat_leave_the_cache_alone_and_go_where_they_go() ->
 
 def test_keys_that_begin_to_repeat_are_kept() -> None:
     shard_map = ShardMap(even_shards(5))
+    for number in range(KEY_CACHE_MAX // 512 + 1):
+        shard_map.group([Record(b"", f"first-{number}-{index}") for index in range(512)])
     records = [Record(b"", f"key-{index}") for index in range(100)]
     groups = [shard_map.group(records) for _ in range(2 * (UNCACHED_GROUPS + 1))]
     assert all(each == groups[0] for each in groups)
-    assert set(shard_map._young) == {record.partition_key for record in records}
+    assert {record.partition_key for record in records} <= set(shard_map._young)
     assert shard_map._uncached_groups == 0
+
+
+def test_a_cache_that_was_never_full_is_filled_by_every_group() -> None:
+    shard_map = ShardMap(even_shards(5))
+    for number in range(3):
+        shard_map.group([Record(b"", f"key-{number}-{index}") for index in range(100)])
+    assert len(shard_map._young) == 300
 
 
 def test_records_without_any_key_are_for_any_shard_and_are_left_as_they_are() -> None:
