@@ -275,7 +275,8 @@ def _run(name: str, tree: Path, rounds: int) -> int:
         "--cache-sim=no",
         "--cachegrind-out-file=/dev/null",
     ]
-    env = {**os.environ, "PYTHONHASHSEED": "0"}
+    # The same in each run: nothing is compiled in one, and found in the next.
+    env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         [*valgrind, *child, "--before", str(tree)], env=env, capture_output=True, text=True
     )
@@ -294,6 +295,8 @@ def main() -> int:
     parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
     options = parser.parse_args()
     works = options.works or list(WORKS)
+    if not WORKS.keys() >= set(works):
+        parser.error(f"a WORK is one of {', '.join(WORKS)}")
     if options.carry is not None:
         sys.path.insert(0, str(options.before))
         carry(works[0], options.carry)
@@ -310,7 +313,7 @@ def main() -> int:
             try:
                 before = count(name, options.before.resolve())
             except RuntimeError as error:  # it may have no such door
-                print(f"before: {error}", file=sys.stderr)
+                print(f"before: {str(error).splitlines()[0]}", file=sys.stderr)
         shown = "- | " if before is None else f"{before:,.0f} | "
         ratio = "-" if before is None else f"{now / before:.3f}"
         print(f"| {name} | {shown}{now:,.0f} | {ratio} |", flush=True)
