@@ -58,9 +58,11 @@ class Run:
 
 def affordable(run: Run, records_left: int, bytes_left: int, overhead_bytes: int = 0) -> int:
     """How many leading records of the run fit both limits; `overhead_bytes`: of each record."""
-    sizes = run.frame.sizes
+    indices, sizes = run.indices, run.frame.sizes
+    if run.byte_count + overhead_bytes * len(indices) <= bytes_left:
+        return min(records_left, len(indices))
     count = 0
-    for index in run.indices[:records_left]:
+    for index in indices[:records_left]:
         bytes_left -= sizes[index] + overhead_bytes
         if bytes_left < 0:
             break

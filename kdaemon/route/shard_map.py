@@ -24,6 +24,13 @@ ns)."""
 
 KEY_CACHE_CHARACTERS_MAX = 64  # longer keys are seldom few, and dear to keep
 
+UNCACHED_GROUPS = 7
+"""Groups that leave the cache alone after one in which most keys were new though a generation had
+been full: where keys do not repeat it costs a third of a route. So one group in eight tries it, and
+fills it. Ours, 2026-11-28."""
+
+JUDGED_MIN = 16  # records of a group by which the cache is judged; ours, 2026-11-28
+
 SPREAD_KEYS = 10**SPREAD_KEY_BYTES
 """A record without a key gets one of this many (consumers that work in parallel by key, as AWS
 Lambda does, need more than one)."""
@@ -43,7 +50,15 @@ class ShardMap:
     the last range goes to the last shard (the service decides anyway, and its answer corrects us).
     """
 
-    __slots__ = ("_ends", "_old", "_young", "has_unnamed", "hash_keys", "shards")
+    __slots__ = (
+        "_ends",
+        "_old",
+        "_uncached_groups",
+        "_young",
+        "has_unnamed",
+        "hash_keys",
+        "shards",
+    )
 
     def __init__(self, shards: Sequence[OpenShard]) -> None:
         """`shards`: at least one."""
@@ -56,6 +71,7 @@ class ShardMap:
         ]
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
+        self._uncached_groups = 0  # to come, which leave both alone
         self.has_unnamed = False  # a record with an explicit hash key alone was asked for
 
     def index_of_hash_key(self, hash_key: int) -> int:
@@ -99,6 +115,10 @@ class ShardMap:
         The hot path: `index_of_key` is written out here, and the cache aged once (it may exceed its
         bound by the records of one request).
         """
+        if self._uncached_groups and len(records) >= JUDGED_MIN:
+            self._uncached_groups -= 1
+            return self._group_uncached(records)
+        new_count = 0
         groups: dict[int, list[int]] = {}
         ends = self._ends
         young = self._young
@@ -113,6 +133,7 @@ class ShardMap:
                     if shard is None:
                         digest = md5(key.encode()).digest()  # noqa: S324 - the service's hash
                         shard = bisect_left(ends, digest)
+                        new_count += 1
                     if len(key) <= KEY_CACHE_CHARACTERS_MAX:
                         young[key] = shard
             else:
@@ -123,6 +144,25 @@ class ShardMap:
             else:
                 group.append(index)
         self._age_cache()
+        if self._old and 2 * new_count > len(records) >= JUDGED_MIN:
+            self._uncached_groups = UNCACHED_GROUPS
+        return groups
+
+    def _group_uncached(self, records: list[Record]) -> dict[int, list[int]]:
+        """The same, of keys that are most likely new."""
+        groups: dict[int, list[int]] = {}
+        ends = self._ends
+        for index, record in enumerate(records):
+            key = record.partition_key
+            if record.explicit_hash_key is None and key:
+                shard = bisect_left(ends, md5(key.encode()).digest())  # noqa: S324 - as above
+            else:
+                shard = self.index_of(record)
+            group = groups.get(shard)
+            if group is None:
+                groups[shard] = [index]
+            else:
+                group.append(index)
         return groups
 
 

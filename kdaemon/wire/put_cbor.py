@@ -209,33 +209,35 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
     rest = BytesIO(body)
     rest.seek(at)
     read, width = rest.read, len(begin) + len(end) + 1
-    key_heads, key_head_bytes = _KEY_HEADS, _KEY_HEAD_BYTES
+    key_head_bytes = _KEY_HEAD_BYTES
+    size_of_data, size_of_key = data_heads.get, _KEY_HEADS.get
     rows = _Rows([], [], [])
     add, add_size = rows.records.append, rows.sizes.append
-    key, key_size, has_hash_keys = b"", 0, False
+    key, key_size = b"", 0
+    hash_key, has_hash_keys = None, False
     found = end + read(len(begin) + 1)
     for _ in range(RECORDS_PER_CALL_MAX):
-        size = data_heads.get(found)
+        size = size_of_data(found)
         if size is None:
             break
         if size < 0:
             size = read(1)[0] if size == -1 else int.from_bytes(read(-size))
         data = read(size)
         name = read(key_head_bytes)
-        hash_key = None
-        if name == _HASH_KEY_START and end:  # and the map's length does not count its members
+        key_size = size_of_key(name, 0)
+        if not key_size and name == _HASH_KEY_START and end:  # else the map's length counts members
             hash_key = _read_hash_key(rest)
             if hash_key is None:
                 return None
             has_hash_keys = True
-            name = read(key_head_bytes)
-        key_size = key_heads.get(name, 0)
+            key_size = size_of_key(read(key_head_bytes), 0)
         if key_size < 0:
             key_size = read(1)[0]
         if not key_size:  # the key is none, or the data was cut off
             return None
         key = read(key_size)
         add(Record(data, key.decode(), hash_key))
+        hash_key = None
         add_size(size + key_size)
         found = read(width)
     if not key or len(key) != key_size or not found.startswith(end):

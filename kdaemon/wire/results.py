@@ -32,6 +32,8 @@ _NUMBER_HEADS = [  # of an entry, up to its sequence number of each length; a ch
     for length in range(_SHORT_MAX)
 ]
 _SHARD_ID = cbor.text("ShardId")
+_ENDS_MAX = 1_000  # shards whose end of an entry is kept: 150 KB; ours, 2026-11-28
+_ends: dict[str | None, str] = {}
 
 
 def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
@@ -92,35 +94,41 @@ def _start_cbor(encryption: str) -> bytes:
 _PLAIN_CBOR = _start_cbor("NONE")  # how most answers begin
 
 
-class _ShardMembers(dict[str | None, str]):
-    """The last member of an entry, by its shard; made as they are asked for."""
-
-    def __missing__(self, shard: str | None) -> str:
-        if shard is None:
-            raise KeyError(shard)
-        self[shard] = made = (_SHARD_ID + cbor.text(shard)).decode("latin-1")
-        return made
-
-
 def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
     """The entries of records that were all delivered; None if one of them was not, or has anything
-    but a short sequence number in ASCII and a shard.
+    but a short sequence number in ASCII and a shard. Column by column, since there may be 500.
     """
-    heads, shards = _NUMBER_HEADS, _ShardMembers()
+    numbers = [each.sequence_number or "" for each in results]
+    others = [
+        each for each in results if each.error_code is not None or each.error_message is not None
+    ]
+    ends = _ends_of(results)
+    if others or ends is None or not "".join(numbers).isascii():
+        return None
+    sizes = set(map(len, numbers))
+    if not sizes or min(sizes) == 0 or max(sizes) >= _SHORT_MAX:
+        return None
+    pieces = [_NUMBER_HEADS[sizes.pop()]] * (3 * len(numbers))
+    if sizes:
+        pieces[::3] = [_NUMBER_HEADS[len(number)] for number in numbers]
+    pieces[1::3] = numbers
+    pieces[2::3] = ends
+    return cbor.head(cbor.LIST, len(numbers)) + "".join(pieces).encode("latin-1")
+
+
+def _ends_of(results: Sequence[RecordResult]) -> list[str] | None:
+    """The last member of each entry, which tells the shard; None if one of them has none."""
     try:
-        texts = [
-            f"{heads[len(number)]}{number}{shards[each.shard_id]}"
-            for each in results
-            if (number := each.sequence_number)
-            and each.error_code is None
-            and each.error_message is None
-            and number.isascii()
-        ]
-    except (IndexError, KeyError):
+        return [_ends[each.shard_id] for each in results]
+    except KeyError:
+        shard_ids = {each.shard_id for each in results}
+    if None in shard_ids:
         return None
-    if len(texts) < len(results):
-        return None
-    return cbor.head(cbor.LIST, len(results)) + "".join(texts).encode("latin-1")
+    if len(_ends) > _ENDS_MAX:
+        _ends.clear()
+    for shard_id in shard_ids:
+        _ends[shard_id] = (_SHARD_ID + cbor.text(shard_id or "")).decode("latin-1")
+    return [_ends[each.shard_id] for each in results]
 
 
 def status_of(results: Sequence[RecordResult]) -> Refusal | None:

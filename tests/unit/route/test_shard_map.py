@@ -16,6 +16,7 @@ from kdaemon.route.shard_map import (
     KEY_CACHE_CHARACTERS_MAX,
     KEY_CACHE_MAX,
     SPREAD_KEYS,
+    UNCACHED_GROUPS,
     ShardMap,
     keyless_key,
     spread_hash_key,
@@ -173,6 +174,40 @@ def test_a_group_over_a_change_of_generation_is_right() -> None:
     for shard, group in groups.items():
         assert all(hash_of(records[i].partition_key) * 5 >> 128 == shard for i in group)
     assert sum(map(len, groups.values())) == len(records)
+
+
+def test_keys_that_do_not_repeat_leave_the_cache_alone_and_go_where_they_go() -> None:
+    shard_map = ShardMap(even_shards(5))
+    shard_map.group([Record(b"", f"first-{number}") for number in range(KEY_CACHE_MAX)])
+    for number in range(4 * (UNCACHED_GROUPS + 1)):
+        records = [Record(b"", f"key-{number}-{index}") for index in range(100)]
+        records[7] = Record(b"", "x", str(HASH_KEY_MAX))
+        records[9] = Record(b"", "")
+        for shard, group in shard_map.group(records).items():
+            for index in group:
+                expected = {7: 4, 9: ANY_SHARD}.get(index)
+                if expected is None:
+                    expected = hash_of(records[index].partition_key) * 5 >> 128
+                assert shard == expected
+    assert len(shard_map._young) == 4 * 98
+
+
+def test_keys_that_begin_to_repeat_are_kept() -> None:
+    shard_map = ShardMap(even_shards(5))
+    for number in range(KEY_CACHE_MAX // 512 + 1):
+        shard_map.group([Record(b"", f"first-{number}-{index}") for index in range(512)])
+    records = [Record(b"", f"key-{index}") for index in range(100)]
+    groups = [shard_map.group(records) for _ in range(2 * (UNCACHED_GROUPS + 1))]
+    assert all(each == groups[0] for each in groups)
+    assert {record.partition_key for record in records} <= set(shard_map._young)
+    assert shard_map._uncached_groups == 0
+
+
+def test_a_cache_that_was_never_full_is_filled_by_every_group() -> None:
+    shard_map = ShardMap(even_shards(5))
+    for number in range(3):
+        shard_map.group([Record(b"", f"key-{number}-{index}") for index in range(100)])
+    assert len(shard_map._young) == 300
 
 
 def test_records_without_any_key_are_for_any_shard_and_are_left_as_they_are() -> None:

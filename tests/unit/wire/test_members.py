@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.limits import MIB
 from kdaemon.wire.lines import parse_lines, parse_setup
 from kdaemon.wire.put import ApiError, PutLimits, PutRequest, parse_put_record, parse_put_records
 
@@ -49,6 +50,16 @@ def wrapped(entry: bytes) -> bytes:
             wrapped(b'{"Data":"eA==","PartitionKey":"\\u003a","Data":"eQ=="}'),
             "Data",
         ),
+        (
+            wrapped(b'{"Data":"eA==","PartitionKey":"a\\u003ab:c","PartitionKey":"a\\u003ab:c"}'),
+            "PartitionKey",
+        ),
+        (
+            b'{"StreamARN":"arn:aws:kinesis\\u003ar:000000000000:stream/s","Records":[%b]}'
+            % b'{"Data":"eA==","PartitionKey":"k:k","Data":"eQ=="}',
+            "Data",
+        ),
+        (wrapped(b'{"Data":"eA==","PartitionKey":"k","X":":","X":null}'), "X"),
     ],
 )
 def test_a_request_names_each_member_once(body: bytes, member: str) -> None:
@@ -71,6 +82,27 @@ def test_a_second_value_that_is_as_long_as_an_encoders_blanks_is_found(count: in
     with pytest.raises(ApiError) as caught:
         parse_put_records(body, LIMITS)
     assert "The member Data is there twice" in (caught.value.refusal.message or "")
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("key", ["k", "a:b", "a:\\b"])
+@pytest.mark.parametrize("data_bytes", [3, 3_000])
+def test_colons_of_keys_and_names_hide_no_repeat(
+    separators: tuple[str, str], key: str, data_bytes: int
+) -> None:
+    """Also of a body that is read in steps."""
+    data = base64.b64encode(b"x" * data_bytes).decode()
+    head = {"StreamARN": "arn:aws:kinesis:r:000000000000:stream/s"}
+    entries = [{"Data": data, "PartitionKey": key}] * 400
+    body = json.dumps(head | {"Records": entries}, separators=separators).encode()
+    assert len(body) > MIB or data_bytes == 3
+    assert len(parse_put_records(body, LIMITS).records) == 400
+    name = b'"PartitionKey"' + separators[1].encode()
+    for lost in (b'"j"', b'":"', b'"a\\u003ab"', b"null"):
+        twice = body.replace(name, name + lost + b"," + name, 1)
+        with pytest.raises(ApiError) as caught:
+            parse_put_records(twice, LIMITS)
+        assert "The member PartitionKey is there twice" in (caught.value.refusal.message or "")
 
 
 @pytest.mark.parametrize(

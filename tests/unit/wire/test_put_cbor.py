@@ -403,6 +403,12 @@ def test_an_answer_says_the_same_in_both_encodings(
             assert cbor2.loads(single()) == expected
 
 
+def test_a_stream_may_have_more_shards_than_are_kept() -> None:
+    results = [RecordResult(str(n), f"shardId-{n:012d}") for n in range(9, 1_600)]
+    for part in (results[:500], results[500:1_000], results[1_000:], results[:500]):
+        assert cbor2.loads(encode_put_records_cbor(part)) == json.loads(encode_put_records(part))
+
+
 def test_every_operation_has_a_form_in_its_encoding() -> None:
     assert set(FORMS) == set(Operation)
     for operation, form in FORMS.items():

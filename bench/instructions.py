@@ -1,0 +1,326 @@
+"""Instructions of a record, counted: `python -m bench.instructions [WORK ...] [--before DIR]`.
+
+The same fixed work in one process under valgrind, so that the figure hardly moves with what else
+the machine does: from the bytes of connections through doors and an engine to the answers' bytes,
+and the clients, who cost about a tenth. The service is a table of results: neither its client nor
+any socket is in the figure. Each work is run for two and for four rounds; the difference is what
+two rounds cost, without the start.
+Instructions are not time: memory and system calls are not in them. Read it for what a change does
+to the code's own cost, and measure with `bench.compare`. `--before`: another tree of the project,
+to compare with. Without valgrind it says that it counts nothing, and exits with 0.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+from bench import records as bench_records
+from bench.load import HttpConnection, NdjsonConnection
+from bench.load_http2 import Http2Connection
+from bench.records import BATCH_RECORDS, STREAM, BenchRecord, make_records
+
+_SHARDS = 16
+_BODIES = 16  # distinct ones of 500 records
+_READ_BYTES = 256 * 1024
+_TURNS = 3  # of the loop, which a call takes: others come meanwhile
+_ROUNDS = (2, 4)
+_COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
+
+
+class _Socket:
+    """What a connection of bench.load writes goes to the daemon's protocol, which answers here."""
+
+    def __init__(self) -> None:
+        self.protocol: Any = None
+        self.sent = bytearray()
+        self.answers = bytearray()
+
+    def send(self, data: bytes) -> int:
+        self.sent += data
+        return len(data)
+
+    def take(self) -> list[bytes]:
+        """What was sent, as it is read."""
+        data = bytes(self.sent)
+        self.sent.clear()
+        return [data[at : at + _READ_BYTES] for at in range(0, len(data), _READ_BYTES)]
+
+    def recv(self, _: int) -> bytes:
+        data = bytes(self.answers)
+        self.answers.clear()
+        return data
+
+
+class _Transport(asyncio.Transport):
+    """The daemon's side of the same."""
+
+    def __init__(self, sock: _Socket) -> None:
+        super().__init__()
+        self._sock = sock
+
+    def write(self, data: Any) -> None:
+        self._sock.answers += data
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._sock.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class _Work:
+    """`payloads`: of one round, each of so many records. `connect`: one of the connections."""
+
+    def __init__(
+        self,
+        payloads: Callable[[], list[bytes]],
+        payload_records: int,
+        connections: int,
+        connect: Callable[[Any], Any],
+    ) -> None:
+        self.payloads = payloads
+        self.payload_records = payload_records
+        self.connections = connections
+        self.connect = connect
+
+
+def _batches(encoding: str) -> list[bytes]:
+    encode = (
+        bench_records.put_records_cbor if encoding == "cbor" else bench_records.put_records_body
+    )
+    made = list(make_records(_BODIES * BATCH_RECORDS))
+    parts = (made[at : at + BATCH_RECORDS] for at in range(0, len(made), BATCH_RECORDS))
+    bodies = [encode(part) for part in parts]
+    head = bench_records.request_head
+    return [head("PutRecords", len(body), encoding=encoding) + body for body in bodies]
+
+
+def _singles() -> list[bytes]:
+    bodies = [bench_records.put_record_body(record) for record in make_records(1_280)]
+    return [bench_records.request_head("PutRecord", len(body)) + body for body in bodies]
+
+
+def _lines(form: str) -> list[bytes]:
+    write, _ = bench_records.FORMS[form]
+    made = [write(record) for record in make_records(_BODIES * BATCH_RECORDS)]
+    return [b"".join(made[at : at + 100]) for at in range(0, len(made), 100)]
+
+
+def _http2(streams: int) -> Callable[[Any], Any]:
+    return lambda sock: Http2Connection(sock, "delivered", streams)
+
+
+def _session(form: str) -> Callable[[Any], Any]:
+    _, more = bench_records.FORMS[form]
+    return lambda sock: NdjsonConnection(sock, STREAM, 4_000, **more)
+
+
+WORKS = {
+    "put_records": _Work(lambda: _batches("json"), BATCH_RECORDS, 8, HttpConnection),
+    "put_record": _Work(_singles, 1, 64, HttpConnection),
+    "lines": _Work(lambda: _lines("envelope"), 100, 4, _session("envelope")),
+    "raw_lines": _Work(lambda: _lines("raw_key"), 100, 4, _session("raw_key")),
+    "cbor": _Work(lambda: _batches("cbor"), BATCH_RECORDS, 8, HttpConnection),
+    "http2": _Work(lambda: _batches("json"), BATCH_RECORDS, 8, _http2(1)),
+    "http2_single": _Work(_singles, 1, 64, _http2(1)),
+    "http2_streams": _Work(_singles, 1, 1, _http2(64)),
+}
+
+
+# --- the work itself, in a process of its own
+
+
+def carry(name: str, rounds: int) -> None:
+    """Does so many rounds of one work."""
+    import uvloop
+
+    work = WORKS[name]
+    uvloop.run(_carry(work, work.payloads(), rounds))
+
+
+async def _carry(work: _Work, payloads: list[bytes], rounds: int) -> None:
+    opened = _open_door(make_records(_BODIES * BATCH_RECORDS))
+    await asyncio.sleep(0)
+    sockets = [_Socket() for _ in range(work.connections)]
+    connections = [work.connect(sock) for sock in sockets]
+    for sock in sockets:
+        sock.protocol = opened()
+        sock.protocol.connection_made(_Transport(sock))
+    for _ in range(rounds):
+        waiting = iter(payloads)
+        owed = len(payloads) * work.payload_records
+        while owed:
+            for connection in connections:
+                while connection.wants_to_start():
+                    payload = next(waiting, None)
+                    if payload is None:
+                        break
+                    connection.start(payload, work.payload_records)
+            for sock in sockets:
+                for data in sock.take():
+                    sock.protocol.data_received(data)
+            await asyncio.sleep(0)
+            for connection in connections:
+                if connection.sock.answers:
+                    owed -= connection.readable()
+    if any(connection.failed for connection in connections):
+        raise RuntimeError("not every record was delivered")
+
+
+def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
+    """What makes the protocols of new connections, in front of a service that is a table."""
+    from kdaemon.base.description import Caller, OpenShard, StreamDescription
+    from kdaemon.base.memory import ByteBudget
+    from kdaemon.base.record import RecordResult
+    from kdaemon.config.load import load_config
+    from kdaemon.door.door import Door
+    from kdaemon.door.kinesis import KinesisDoor, widest_limits
+    from kdaemon.door.ndjson import NdjsonDoor
+    from kdaemon.door.routes import make_handler
+    from kdaemon.door.spoken import lines_to
+    from kdaemon.http.hub import HttpHub, HttpLimits
+    from kdaemon.http.opening import Opening
+    from kdaemon.send.client import PutAnswer
+    from kdaemon.streams import Streams
+    from kdaemon.streams.upstream import Reach
+    from kdaemon.system import SystemClock, SystemDice
+
+    shards = [
+        OpenShard(f"shardId-{number:012d}", number * _WIDTH, (number + 1) * _WIDTH - 1)
+        for number in range(_SHARDS)
+    ]
+    results = {
+        record.key: RecordResult(
+            sequence_number="4965" + "0" * 52, shard_id=shards[_hash(record.key) // _WIDTH].shard_id
+        )
+        for record in records
+    }
+
+    class Clock(SystemClock):
+        """Does not go on: nothing is late, however slow valgrind is."""
+
+        def now_ns(self) -> int:
+            return 1_000_000_000
+
+    class Service:
+        account_id = "000000000000"
+        on_new_keys = None
+
+        async def caller(self) -> Caller:
+            return Caller("000000000000", "us-east-1")
+
+        async def put_records(
+            self, _target: Any, sent: Any, leave: Callable[[], bool] = lambda: True
+        ) -> PutAnswer:
+            leave()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            return PutAnswer([results[record.partition_key] for record in sent], "NONE")
+
+        async def describe(self, _target: Any) -> StreamDescription:
+            return StreamDescription(tuple(shards), 1 << 20, is_auto=False, stream_arn=None)
+
+    quota = 10**12  # never binds
+    text = (
+        f"shard_records_per_second = {quota}\nshard_bytes_per_second = {quota}\nfirst_share = 1.0"
+    )
+    config = load_config(text=f"[streams.{STREAM}]\n{text}\n")
+    clock, service = Clock(), Service()
+    memory = ByteBudget(config.memory_bytes_max)
+    called = {"default": Reach(service, service)}  # type: ignore[arg-type]
+    streams: Any = Streams(config, called, clock, SystemDice(), memory)
+    for _ in streams.open_listed() or ():
+        pass
+    door = Door(streams, clock)
+    handler = make_handler(KinesisDoor(door, widest_limits([config.traits]), 1), NdjsonDoor(door))
+    hub, lines = HttpHub(HttpLimits(), now_ns=clock.now_ns), lines_to(door)
+    return lambda: Opening(handler, hub, lines)
+
+
+_WIDTH = 2**128 // _SHARDS
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(md5(key.encode(), usedforsecurity=False).digest(), "big")
+
+
+# --- counting it
+
+
+def count(name: str, tree: Path) -> float:
+    """Instructions of a record of this work, by the kdaemon of `tree`."""
+    counts = [_run(name, tree, rounds) for rounds in _ROUNDS]
+    work = WORKS[name]
+    records = len(work.payloads()) * work.payload_records
+    return (counts[1] - counts[0]) / (records * (_ROUNDS[1] - _ROUNDS[0]))
+
+
+def _run(name: str, tree: Path, rounds: int) -> int:
+    child = [sys.executable, "-m", "bench.instructions", name, "--carry", str(rounds)]
+    valgrind = [
+        "valgrind",
+        "--tool=cachegrind",
+        "--cache-sim=no",
+        "--cachegrind-out-file=/dev/null",
+    ]
+    # The same in each run: nothing is compiled in one, and found in the next.
+    env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(
+        [*valgrind, *child, "--before", str(tree)], env=env, capture_output=True, text=True
+    )
+    counted = _COUNTED.search(run.stderr)
+    if run.returncode or counted is None:
+        raise RuntimeError(f"{name} did not run:\n{run.stderr}")
+    return int(counted[1].replace(",", ""))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.instructions", description="Instructions of a record, counted."
+    )
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}")
+    parser.add_argument("--before", type=Path, help="another tree, to compare with")
+    parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
+    options = parser.parse_args()
+    works = options.works or list(WORKS)
+    if not WORKS.keys() >= set(works):
+        parser.error(f"a WORK is one of {', '.join(WORKS)}")
+    if options.carry is not None:
+        sys.path.insert(0, str(options.before))
+        carry(works[0], options.carry)
+        return 0
+    if shutil.which("valgrind") is None:
+        print("bench: skipped, there is no valgrind here, which counts instructions")
+        return 0
+    ours = Path.cwd()
+    print("| work | before | now | now of before |\n|---|--:|--:|--:|")
+    for name in works:
+        now = count(name, ours)
+        before = None
+        if options.before is not None:
+            try:
+                before = count(name, options.before.resolve())
+            except RuntimeError as error:  # it may have no such door
+                print(f"before: {str(error).splitlines()[0]}", file=sys.stderr)
+        shown = "- | " if before is None else f"{before:,.0f} | "
+        ratio = "-" if before is None else f"{now / before:.3f}"
+        print(f"| {name} | {shown}{now:,.0f} | {ratio} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
