@@ -2,7 +2,7 @@
 
 About: calls of a handler's code, and what becomes of the exceptions that nobody foresaw. Knows no
 protocol. Invariant: nothing raises out of here, and each defect is counted.
-Where it sits: connection.py and http2.py call here around the handler they share.
+Where it sits: connection.py and http2_streams.py call here around the handler they share.
 """
 
 import asyncio

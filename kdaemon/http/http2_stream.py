@@ -1,10 +1,10 @@
 """One stream of HTTP/2: a request that arrives, waits and is answered, beside others.
 
 About: what is kept of one request until it is whole, and what is left to send of its answer. Knows
-the request and its memory; frames, windows and sockets are the connection's (http2.py).
+the request and its memory; frames, windows and sockets are the connection's.
 Invariants: a request is handed over when its last byte is there, and never without; what is kept of
 one that is not whole is charged before the next read; a stream moves as _MOVES says.
-Where it sits: http2.py makes one for each request; HttpRequest asks it as the owner.
+Where it sits: http2_streams.py makes one for each request; HttpRequest asks it as the owner.
 """
 
 from collections.abc import Iterable
@@ -52,11 +52,14 @@ _MOVES = {
 
 
 class StreamKeeper(Protocol):
-    """What a stream asks of its connection."""
+    """What a stream asks of its connection's streams."""
 
-    client: int
-    principal: Principal
     hub: HttpHub
+
+    @property
+    def client(self) -> int: ...
+    @property
+    def principal(self) -> Principal: ...
 
     def answer(self, stream: "Http2Stream", request: HttpRequest) -> None: ...
     def go_on(self) -> None: ...

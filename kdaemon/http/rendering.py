@@ -1,7 +1,7 @@
 """An answer as bytes of HTTP/1.1, and as the headers of HTTP/2.
 
 Pure. Knows the form of an answer on the wire; not who asked, and not what an answer means.
-Where it sits: connection.py and http2.py render here what their requests were answered.
+Where it sits: connection.py and http2_streams.py render here what their requests were answered.
 """
 
 from kdaemon.http.request import Answer
