@@ -8,6 +8,7 @@ Where it sits: connection.py and http2_streams.py call here around the handler t
 import asyncio
 
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest, error_body
 
 
@@ -27,6 +28,19 @@ def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
             on_gone()
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
             report(counters, "a handler failed when its client went away", error)
+
+
+def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
+    """Nobody reads on what its source would make."""
+    try:
+        pieces.lose()
+    except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+        report(counters, "the source of an answer failed when its client went away", error)
+
+
+def pieces_failed(counters: HttpCounters, error: Exception) -> None:
+    """Its source raised: the answer is cut off, as its client must see."""
+    report(counters, "the source of an answer failed in the middle of it", error)
 
 
 def report(counters: HttpCounters, text: str, error: Exception) -> None:

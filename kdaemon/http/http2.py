@@ -332,7 +332,7 @@ class Http2Protocol(asyncio.Protocol):
         if not self.is_open:
             return
         try:
-            if self._sending.send(self._write, self._streams.finish):
+            if self._sending.send(self._write, self._streams.finish, self._streams.fail):
                 self.hub.turns.later(self._flush)
         except ProtocolError as error:
             report(self.hub.counters, "an answer of HTTP/2 could not be sent", error)
@@ -458,6 +458,8 @@ class Http2Protocol(asyncio.Protocol):
         """
         if self.is_open and (self.hub.is_draining or not self._streams):
             self._leave(NO_ERROR, "")
+            if self._streams.drain():
+                self.flush_later()
             self._end_if_done()
 
     def check_time(self, tick: int) -> None:

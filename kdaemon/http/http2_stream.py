@@ -18,6 +18,7 @@ from kdaemon.http.body import Gathered
 from kdaemon.http.heads import Heads
 from kdaemon.http.http2_head import read_fields
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
 from kdaemon.http.request import Answer, HttpRequest
 
@@ -65,10 +66,12 @@ class StreamKeeper(Protocol):
     def go_on(self) -> None: ...
     def reset_stream(self, stream: "Http2Stream") -> None: ...
     def refuse(self, stream: "Http2Stream", refusal: Refusal) -> None: ...
+    def wake(self, stream: "Http2Stream") -> None: ...
 
 
 class Http2Stream:
     """`is_ended`: the client sends no more on it. `rest`: of the answer's body, what has not left.
+    `pieces`: what makes the rest of it, until that is whole.
     `arrival`: what holds memory of a request that takes more than one read.
     """
 
@@ -84,6 +87,7 @@ class Http2Stream:
         "id",
         "is_ended",
         "is_head",
+        "pieces",
         "principal",
         "request",
         "rest",
@@ -102,6 +106,7 @@ class Http2Stream:
         self.is_head = False  # its answer has no body
         self.request: HttpRequest | None = None
         self.rest = memoryview(b"")
+        self.pieces: Pieces | None = None
         self.arrival: Arrival | None = None
         self._uncharged_bytes = 0
         self._body: Gathered | None = None  # None: nothing of it is here yet
@@ -208,6 +213,10 @@ class Http2Stream:
         """Its answer is there, and waits for no other."""
         if self.state is StreamState.PENDING:
             self._keeper.answer(self, request)
+
+    def wake(self) -> None:
+        """What makes its answer has something to send."""
+        self._keeper.wake(self)
 
     def go_on(self) -> None:
         self._keeper.go_on()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
 from kdaemon.base.principal import Principal
-from kdaemon.http.handlers import handler_failed, tell_gone
+from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import (
@@ -121,8 +121,11 @@ class Streams:
 
     @property
     def owes(self) -> bool:
-        """Some handler has a request without an answer."""
-        return any(each.state is StreamState.PENDING for each in self._open.values())
+        """Some handler has a request without an answer, or with one in pieces."""
+        return any(
+            each.state is StreamState.PENDING or each.pieces is not None
+            for each in self._open.values()
+        )
 
     # --- what came
 
@@ -252,16 +255,44 @@ class Streams:
             self._send_answer(stream, request.answer)
 
     def _send_answer(self, stream: Http2Stream, answer: Answer) -> None:
-        body = b"" if stream.is_head else answer.body
+        body, pieces = b"" if stream.is_head else answer.body, answer.pieces
         stream.move(StreamState.ANSWERED)
         stream.drop()
         stream.request = None
-        self._core.send_headers(stream.id, fields_of(answer), end_stream=not body)
+        if pieces is not None and stream.is_head:
+            lose_pieces(self.hub.counters, pieces)
+            pieces = None
+        is_whole = not body and pieces is None
+        self._core.send_headers(stream.id, fields_of(answer), end_stream=is_whole)
         if body:
             self._sending.add(stream, body)
+        elif pieces is not None:
+            stream.pieces = pieces
+            pieces.begin(stream.wake)
+            self._sending.ask(stream)
         else:
             self.finish(stream)
         self._connection.flush_later()
+
+    def wake(self, stream: Http2Stream) -> None:
+        """What makes its answer has something to send."""
+        if stream.pieces is not None and self._connection.is_open:
+            self._sending.ask(stream)
+            self._connection.flush_later()
+
+    def fail(self, stream: Http2Stream, error: Exception) -> None:
+        """What makes its answer has raised: the client sees that it was cut off."""
+        pieces_failed(self.hub.counters, error)
+        self._reset(stream, INTERNAL_ERROR)
+
+    def drain(self) -> bool:
+        """The listener closes: who makes an answer is told, as it is asked for more. Whether there
+        is one.
+        """
+        made = [stream for stream in self._open.values() if stream.pieces is not None]
+        for stream in made:
+            self._sending.ask(stream)
+        return bool(made)
 
     def finish(self, stream: Http2Stream) -> None:
         """All of its answer is on its way."""
@@ -293,6 +324,9 @@ class Streams:
     def _drop(self, stream: Http2Stream) -> None:
         """Nobody will read its answer."""
         self._forget(stream)
+        pieces, stream.pieces = stream.pieces, None
+        if pieces is not None:
+            lose_pieces(self.hub.counters, pieces)
         request, stream.request = stream.request, None
         if request is None:
             return

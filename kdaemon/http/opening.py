@@ -216,7 +216,7 @@ class Opening(asyncio.Protocol):
             text = "This port speaks TLS and the client plain text: connect with TLS."
             self._refuse(TLS_MISSING.reason, self._lines.refuse(1, text))
         elif data[0] in TOKEN or data[0] in b"\r\n":
-            answer = render(TLS_MISSING.answer(), closes=True, keeps_1_0=False, has_body=True)
+            answer = render(TLS_MISSING.answer(), closes=True, is_http_1_0=False, has_body=True)
             self._refuse(TLS_MISSING.reason, answer)
         else:
             self._refuse("tls_failed", UNEXPECTED_MESSAGE)
