@@ -465,12 +465,15 @@ class Http2Protocol(asyncio.Protocol):
     def check_time(self, tick: int) -> None:
         """Cuts off a client that takes longer than its part allows. Called by every sweep."""
         hub = self.hub
-        ticks = tick - self._streams.since_tick
         self._intake.tick()
         if self._sending.is_late(tick):
             hub.counters.timed_out["write"] += 1
             self.reset()
-        elif not self.is_open:
+            return
+        if self.is_open and self._streams.give_up_stuck(tick):
+            self.flush_later()
+        ticks = tick - self._streams.since_tick
+        if not self.is_open:
             if ticks > hub.linger_ticks_max and not self._sending.is_paused:
                 self.reset()
         elif self._is_deaf or not self._is_reading:

@@ -4,7 +4,8 @@ Knows windows, the socket's mark, and for how long and how much a client may lea
 is answered, and nothing of what comes in.
 Invariants: a frame of each answer leaves in turn, so that none waits for the end of another; what
 has not left is counted among what arrives (arrivals.py), beyond 64 KiB a connection; of an answer
-in pieces one is there at a time, and none before there is a window for it.
+in pieces there is one at a time, and the next is asked for when the one before has left: its end
+needs no window.
 Where it sits: http2.py owns one, asks it to send whenever something may leave, and to weigh after.
 """
 
@@ -61,7 +62,9 @@ class Sending:
 
     def ask(self, stream: Http2Stream) -> None:
         """Its answer is made in pieces, and there may be one."""
-        self._streams[stream.id] = stream
+        if stream.id not in self._streams:
+            stream.since_tick = self._hub.tick
+            self._streams[stream.id] = stream
 
     def forget(self, stream: Http2Stream) -> None:
         """Its answer has left, or nobody will read it."""
@@ -86,16 +89,16 @@ class Sending:
                 break
             stream_id, stream = next(iter(waiting.items()))
             del waiting[stream_id]
+            if stream.pieces is not None and not stream.rest:
+                sent_bytes += PIECE_COST_BYTES
+                if not self._take_piece(stream, finish, fail):
+                    continue
             room = min(core.room_for(stream_id), GATHERED_BYTES_MAX)
             if room <= 0:
                 waiting[stream_id] = stream
                 stuck_count += 1
                 continue
             stuck_count = 0
-            if stream.pieces is not None and not stream.rest:
-                sent_bytes += PIECE_COST_BYTES
-                if not self._take_piece(stream, finish, fail):
-                    continue
             piece, stream.rest = stream.rest[:room], stream.rest[room:]
             sent_bytes += len(piece)
             gathered_bytes += len(piece)
@@ -103,6 +106,7 @@ class Sending:
             is_last = not stream.rest and stream.pieces is None
             core.send_data(stream_id, piece, end_stream=is_last)
             if not is_last:
+                stream.since_tick = self._hub.tick
                 waiting[stream_id] = stream
             else:
                 finish(stream)
@@ -158,9 +162,12 @@ class Sending:
         self._mark_taken()
 
     def is_late(self, tick: int) -> bool:
-        """Whether answers wait for the client, and it takes too little of them. One sweep later."""
+        """Whether answers wait for the client, and it takes too little of them; those in pieces
+        stand for themselves (`stuck`). One sweep later.
+        """
         self._unwritten.tick()
-        if not (self.is_paused or self._streams):
+        is_waiting = any(stream.pieces is None for stream in self._streams.values())
+        if not (self.is_paused or is_waiting):
             self._mark_taken()
             return False
         since_tick, sent_bytes = self._mark
@@ -168,6 +175,15 @@ class Sending:
             self._mark_taken()
             return False
         return tick - since_tick > self._hub.write_ticks_max
+
+    def stuck(self, tick: int) -> list[Http2Stream]:
+        """Answers in pieces of which their client has taken nothing for too long."""
+        oldest = tick - self._hub.write_ticks_max
+        return [
+            stream
+            for stream in self._streams.values()
+            if stream.pieces is not None and stream.since_tick < oldest
+        ]
 
     def _mark_taken(self) -> None:
         self._mark = (self._hub.tick, self._sent_bytes)

@@ -18,6 +18,7 @@ from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, te
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import (
+    CANCEL,
     INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
@@ -222,6 +223,14 @@ class Streams:
         for stream in self:
             if stream.state is StreamState.ARRIVING:
                 self.refuse(stream, TRUNCATED)
+
+    def give_up_stuck(self, tick: int) -> bool:
+        """Ends answers in pieces whose client takes nothing of them. Whether there is one."""
+        stuck = self._sending.stuck(tick)
+        for stream in stuck:
+            self.hub.counters.timed_out["write"] += 1
+            self._reset(stream, CANCEL)
+        return bool(stuck)
 
     def check_time(self, tick: int) -> None:
         """Refuses what arrives too slowly."""

@@ -6,7 +6,7 @@ import weakref
 import pytest
 from h2.settings import SettingCodes
 
-from kdaemon.http.http2_frames import DATA, END_STREAM, INTERNAL_ERROR, NO_ERROR
+from kdaemon.http.http2_frames import CANCEL, DATA, END_STREAM, INTERNAL_ERROR, NO_ERROR
 from kdaemon.http.hub import HttpLimits
 from kdaemon.http.request import HttpRequest
 from tests.unit.http.http2_harness import Http2Harness, Make2, MakeRaw, fields
@@ -102,15 +102,40 @@ async def test_a_full_socket_stops_the_source(http2: Make2) -> None:
     assert script.taken == 10
 
 
-async def test_who_takes_nothing_for_long_loses_the_connection(http2: Make2) -> None:
-    one = http2(LIMITS, settings={SettingCodes.INITIAL_WINDOW_SIZE: 10})
-    await begin(one, script := Script(b"x" * 25))
-    for _ in range(6):
+async def test_who_takes_nothing_of_one_answer_for_long_loses_it_alone(http2: Make2) -> None:
+    one = http2(LIMITS, echoes=True, settings={SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    stream = await begin(one, script := Script(b"x" * 1000))
+    for _ in range(3):
         one.hub.sweep()
-    assert one.transport.abort_count
-    assert one.hub.counters.timed_out["write"] == 1
-    one.lose()
+    one.client.increment_flow_control_window(5, stream)
+    await one.send()
+    for _ in range(3):
+        one.hub.sweep()
+    assert not script.told, "it took something meanwhile"
+    for _ in range(2):
+        one.hub.sweep()
+    await one.receive()
+    assert one.answers[stream].reset_code == CANCEL
     assert script.told == ["gone"]
+    assert one.hub.counters.timed_out["write"] == 1
+    assert (await one.ask(b"other")).body == b"other"
+
+
+async def test_a_quiet_answer_behind_a_shut_window_waits_as_long_as_it_is_quiet(
+    http2: Make2,
+) -> None:
+    one = http2(LIMITS, settings={SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    stream = await begin(one, script := Script(b"x" * 10))
+    for _ in range(20):
+        one.hub.sweep()
+    assert not script.told
+    await script.give(b"y")
+    for _ in range(3):
+        one.hub.sweep()
+    one.client.increment_flow_control_window(5, stream)
+    await one.send()
+    assert one.answers[stream].body == b"x" * 10 + b"y"
+    assert not script.told
 
 
 async def test_a_long_answer_is_not_idle(http2: Make2) -> None:
@@ -184,6 +209,14 @@ async def test_a_drain_ends_it_as_its_source_says(raw: MakeRaw) -> None:
     assert not one.resets()
     assert one.transport.has_ended()
     assert not one.transport.abort_count
+
+
+async def test_an_end_needs_no_window(http2: Make2) -> None:
+    one = http2(settings={SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    stream = await begin(one, script := Script(b"x" * 10))
+    await script.give(None)
+    await one.receive()
+    assert one.answers[stream].is_whole
 
 
 async def test_a_drain_does_not_wait_for_a_source_that_does_not_end(http2: Make2) -> None:
