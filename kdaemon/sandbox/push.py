@@ -2,7 +2,9 @@
 
 Knows the loop's timers and the clock; what is sent is `feed.py`'s. No task: an event is made when
 the client takes more, and a timer tells when one is due that no record brings.
-Invariant: when the answer has ended, however, there is no timer and no subscription left.
+Invariants: when the answer has ended, however, there is no timer and no subscription left; where we
+fail, the client is told in an event, because some SDKs (Java 2.57) take the reset of a stream for
+its end.
 Where it sits: `server.py` begins one; http/ asks for pieces.
 """
 
@@ -38,7 +40,12 @@ class Push:
     def next_piece(self) -> bytes | None:
         self._stop_timer()
         now_ns = self._clock.now_ns()
-        message = self._feed.next_message(now_ns)
+        try:
+            message = self._feed.next_message(now_ns)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: its client must hear of it
+            told = {"message": "an event of a subscription could not be made", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
+            message = self._feed.broken_off()
         if message is None:
             self._end()
         elif not message:

@@ -15,7 +15,12 @@ from botocore.exceptions import ClientError, EventStreamError
 from kdaemon.base.record import Record
 from kdaemon.sandbox.consumer import CREATING_NS
 from kdaemon.sandbox.faults import Fault, FaultKind
-from kdaemon.sandbox.subscription import EVENT_INTERVAL_NS, LIFETIME_NS, TAKEOVER_NS
+from kdaemon.sandbox.subscription import (
+    EVENT_INTERVAL_NS,
+    LIFETIME_NS,
+    TAKEOVER_NS,
+    Subscription,
+)
 from kdaemon.system import SystemClock
 from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
@@ -199,6 +204,31 @@ async def test_who_takes_over_ends_the_one_before(place: Place, encoding: str) -
     assert await first.next() is None
     assert place.readers() == 1
     second.response.close()
+
+
+@pytest.mark.parametrize("encoding", ["json", "cbor"])
+async def test_a_defect_of_ours_is_told_in_the_stream(
+    place: Place, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    events = await place.subscribe(encoding=encoding)
+    await events.next()
+    await events.next()
+
+    def fail(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Subscription, "take", fail)
+    place.put(b"a")
+    found = await events.next()
+    assert found is not None
+    assert found[0][":exception-type"] == "InternalFailureException"
+    monkeypatch.undo()
+    assert await events.next() is None
+    assert isinstance(reported[0]["exception"], ValueError)
+    assert place.readers() == 0
+    assert not place.sandbox.server._pushes
 
 
 async def test_a_client_that_goes_leaves_nothing(place: Place) -> None:
