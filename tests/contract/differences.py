@@ -73,7 +73,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "has a consumer ACTIVE at once": ("test_a_consumer_is_created_and_becomes_active",),
         "registers a name again, and for a stream that is not there": (
-            "test_a_name_is_taken_once",
+            "test_a_consumers_name_is_taken_once",
             "test_a_stream_that_is_not_there_has_no_consumers",
         ),
         "deletes a stream that has consumers": (ENFORCED,),
@@ -92,7 +92,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
         "predates consumers": (
             "test_a_consumer_is_created_and_becomes_active",
             "test_consumers_are_listed",
-            "test_a_name_is_taken_once",
+            "test_a_consumers_name_is_taken_once",
             "test_a_consumer_that_was_deregistered_is_not_found",
             "test_a_stream_that_is_not_there_has_no_consumers",
             ENFORCED,

@@ -60,7 +60,7 @@ def test_consumers_are_listed(endpoint: Endpoint, stream: str) -> None:
         endpoint.answer_empty("DeregisterStreamConsumer", StreamARN=arn, ConsumerName=name)
 
 
-def test_a_name_is_taken_once(endpoint: Endpoint, stream: str) -> None:
+def test_a_consumers_name_is_taken_once(endpoint: Endpoint, stream: str) -> None:
     arn = arn_of(endpoint, stream)
     register(endpoint, arn, "mine")
     wait_active(endpoint, StreamARN=arn, ConsumerName="mine")
