@@ -34,13 +34,22 @@ unit: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m pytest $(EACH_CORE)
 
 # Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those
-# whose runtime is here (JDK and Maven, Go, npm). CLIENT, CASE: one of them only. WRITE=1: writes docs/clients.md.
+# whose runtime is here (JDK and Maven, Go, npm); AWS CLI v2 is tried if `aws` on the path is one. CLIENT, CASE: one of
+# them only. WRITE=1: writes docs/clients.md.
 CLIENTS := tests/clients/programs
 clients: $(VENV)/dev
 	-command -v mvn >/dev/null && cd $(CLIENTS)/java && mvn -q -B compile dependency:copy-dependencies -DoutputDirectory=target/jars
 	-command -v go >/dev/null && cd $(CLIENTS)/go && go build -o client .
+	-command -v go >/dev/null && cd $(CLIENTS)/telegraf && go build -o client .
 	-command -v npm >/dev/null && npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS)/node
+	-$(MAKE) --no-print-directory --keep-going $(VENV)/clients/aws-cli/.installed $(VENV)/clients/quixstreams/.installed
 	$(BIN)/python -m tests.clients $(if $(CLIENT),--client $(CLIENT)) $(if $(CASE),--case $(CASE)) $(if $(WRITE),--write)
+
+# Clients whose packages do not go together with those of the project.
+$(VENV)/clients/%/.installed: $(CLIENTS)/python/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
 
 # Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).
 demo: $(VENV)/dev

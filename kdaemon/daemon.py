@@ -13,22 +13,31 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
-from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
+from kdaemon.base.names import full_path
+from kdaemon.config import (
+    Config,
+    ReachConfig,
+    SandboxConfig,
+    UpstreamConfig,
+    resolve_unix_path,
+    user_runtime_problem,
+)
 from kdaemon.config.values import Address
 from kdaemon.door.access import Guard, Peers, Signed, Strangers
 from kdaemon.door.door import DRY_RUNS_MAX, Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.principals import Principals
@@ -58,6 +67,7 @@ from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
 from kdaemon.send.relay import CALLS_MAX, Relay
 from kdaemon.streams import Streams
+from kdaemon.streams.upstream import Reach
 from kdaemon.system import (
     FreedMemory,
     SystemClock,
@@ -87,6 +97,13 @@ ADMIN_LIMITS = HttpLimits(
     connections_max=64,
     pipeline_max=2,  # a page may have megabytes: who asks without reading gets no pile of them
 )
+SANDBOX_REGION = "us-east-1"  # where none is configured; ours: any would do, nothing checks it
+BESIDE_SANDBOX: dict[str, Any] = {
+    **dict.fromkeys(("profile", "role_arn", "role_external_id", "role_session_name"), ""),
+    **dict.fromkeys(("iam_token_file", "iam_token_url", "ca_file"), ""),
+    **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
+}
+"""Settings that lead to a service, where an embedded one stands in its place."""
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
@@ -126,32 +143,20 @@ class Daemon:
             self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
             config = await self._start_sandbox()
-        client = await ServiceClient.open(_client_settings(config, is_anonymous=with_sandbox))
-        self._stack.push_async_callback(client.aclose)
-        rate = config.send.control_calls_per_second
-        control = ControlCalls(client.call, ControlSettings(config.traits, rate), self._dice)
-        self._stack.push_async_callback(control.aclose)
-        discovery = Discovery(control.ask, config.traits)
         memory = self._memory
-        relay = Relay(
-            client.pass_on,
-            control.turn_for_client,
-            config.traits,
-            memory,
-            config.listen.operations_passed_on,
-        )
-        self._stack.push_async_callback(relay.aclose)
+        reaches, relays = await self._reach(config, is_anonymous=with_sandbox)
         self._spool = await self._open_spool(memory)
-        streams = Streams(config, client, discovery, self._clock, self._dice, memory, self._spool)
+        streams = Streams(config, reaches, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         self._open_certificates()
-        await self._start_admin(relay)
+        await self._start_admin(relays)
         door = Door(streams, self._clock)
-        others = Passthrough(door, relay, config.traits)
+        widest = widest_limits([each.service for each in streams.upstreams])
+        others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
         number = secrets.randbits(64)
-        kinesis = KinesisDoor(door, config.traits, number, self._turns.later, others)
+        kinesis = KinesisDoor(door, widest, number, self._turns.later, others)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
@@ -163,6 +168,26 @@ class Daemon:
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+
+    async def _reach(
+        self, config: Config, *, is_anonymous: bool
+    ) -> tuple[dict[str, Reach], dict[str, Relay]]:
+        """How each upstream is called, and asked for clients: nobody is called yet."""
+        reaches: dict[str, Reach] = {}
+        relays: dict[str, Relay] = {}
+        for name in config.upstream_names:
+            upstream = config.upstream(name)
+            settings = _client_settings(config, upstream, is_anonymous=is_anonymous)
+            client = await ServiceClient.open(settings)
+            self._stack.push_async_callback(client.aclose)
+            service, rate = upstream.traits, upstream.control_calls_per_second
+            control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
+            self._stack.push_async_callback(control.aclose)
+            reaches[name] = Reach(client, Discovery(control.ask, service))
+            allowed, turn = config.listen.operations_passed_on, control.turn_for_client
+            relays[name] = Relay(client.pass_on, turn, service, self._memory, allowed)
+            self._stack.push_async_callback(relays[name].aclose)
+        return reaches, relays
 
     def _trouble(self) -> str | None:
         """What keeps records out: a disk that takes none, a listener that nobody can reach."""
@@ -201,26 +226,53 @@ class Daemon:
         return spool
 
     async def _start_sandbox(self) -> Config:
-        """The embedded service, and the configuration that leads to it."""
+        """A sandbox for each upstream, and the configuration that leads to them. That of the
+        default one is at `sandbox.listen`, the others at free ports of the same address, where the
+        streams that are listed for them are made, too.
+        """
+        config, sandbox = self._config, self._config.sandbox
+        endpoint = await self._open_sandbox(sandbox, "sandbox", config)
+        upstreams = {}
+        for name, upstream in config.upstreams.items():
+            database = urlsplit(upstream.endpoint_url).path  # of Yandex
+            listed = [each.upstream_name or each.name for each in config.listed_of(name).values()]
+            streams = (*sandbox.streams, *listed)
+            if not upstream.traits.has_arns:
+                streams = tuple(full_path(each, database) for each in streams)
+            own = replace(
+                sandbox,
+                listen=host_port(sandbox.address.host, 0),
+                flavour=upstream.service,
+                streams=streams,
+            )
+            region = upstream.region or upstream.traits.region or SANDBOX_REGION
+            url = await self._open_sandbox(own, f"sandbox of upstreams.{name}", upstream) + database
+            upstreams[name] = replace(upstream, endpoint_url=url, region=region, **BESIDE_SANDBOX)
+        return replace(
+            config,
+            endpoint_url=endpoint,
+            service=sandbox.flavour,
+            region=config.region or SANDBOX_REGION,
+            upstreams=upstreams,
+            **BESIDE_SANDBOX,
+        )
+
+    async def _open_sandbox(self, settings: SandboxConfig, name: str, reach: ReachConfig) -> str:
+        """One service, embedded; its address. `reach`: whose account and region it has."""
         from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
 
-        address = self._config.sandbox.address
+        address, hosts = settings.address, self._config.listen.hosts
+        region = reach.region or reach.traits.region or SANDBOX_REGION
         try:
-            sandbox = await open_sandbox(self._config.sandbox, self._config.listen.hosts)
+            sandbox = await open_sandbox(settings, hosts, account=reach.account, region=region)
         except OSError as error:
             raise _cannot_listen("sandbox.listen", address, error) from error
         self._stack.push_async_callback(sandbox.aclose)
-        is_tls = bool(self._config.sandbox.tls_certificate)
-        endpoint = http_url(address.host, sandbox.port, is_tls=is_tls)
-        _log_listening("sandbox", endpoint)
-        return replace(
-            self._config,
-            endpoint_url=endpoint,
-            service=self._config.sandbox.flavour,
-            region=self._config.region or "us-east-1",
-        )
+        endpoint = http_url(address.host, sandbox.port, is_tls=bool(settings.tls_certificate))
+        _log_listening(name, endpoint)
+        return endpoint
 
-    async def _start_admin(self, relay: Relay) -> None:
+    async def _start_admin(self, relays: Mapping[str, Relay]) -> None:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
         freed = FreedMemory(lambda: self._memory.bytes_taken)
@@ -248,7 +300,7 @@ class Daemon:
             per_shard=config.metrics.per_shard,
             spool=self._spool,
             log_queue=self._log_queue,
-            relay=relay,
+            relays=relays,
             principals=self._principals,
             certificates=self._certificates,
         )
@@ -261,7 +313,7 @@ class Daemon:
             release,
             spool=self._spool,
             log_queue=self._log_queue,
-            relay=relay,
+            relays=relays,
             principals=self._principals,
             certificates=self._certificates,
         )
@@ -516,8 +568,18 @@ def _connections_max(config: Config, open_files_max: int) -> int:
 
 
 def _upstream_connections_max(config: Config) -> int:
-    """No stream waits for a connection because the calls of others, or dry runs, have them all."""
-    calls_max = max(each.in_flight_max for each in (config.default, *config.streams.values()))
+    """Connections to all upstreams together."""
+    return sum(_pool_size(config, config.upstream(name)) for name in config.upstream_names)
+
+
+def _pool_size(config: Config, upstream: UpstreamConfig) -> int:
+    """As configured; or so that no stream waits for a connection because the calls of others, or
+    dry runs, have them all.
+    """
+    if upstream.connections_max:
+        return upstream.connections_max
+    streams = (config.default_of(upstream.name), *config.listed_of(upstream.name).values())
+    calls_max = max(each.in_flight_max for each in streams)
     # One of each stream's is to ask for the shards.
     # Looks and reads that are passed on have as many each.
     return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX + 2 * CALLS_MAX
@@ -542,19 +604,37 @@ def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.u
         ) from error
 
 
-def _client_settings(config: Config, *, is_anonymous: bool) -> ClientSettings:
+def _client_settings(
+    config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
+) -> ClientSettings:
+    is_on = {"auto": None, "on": True, "off": False}
     return ClientSettings(
-        connections_max=_upstream_connections_max(config),
-        service=config.traits,
-        region=config.region or None,
-        endpoint_url=config.endpoint_url or None,
-        profile=config.profile or None,
-        account_id=config.account_id or None,
-        connect_timeout_s=config.send.connect_timeout_ms / 1000,
-        read_timeout_s=config.send.read_timeout_ms / 1000,
-        call_timeout_s=config.send.call_timeout_ms / 1000,
+        connections_max=_pool_size(config, upstream),
+        service=upstream.traits,
+        region=upstream.region or None,
+        endpoint_url=upstream.endpoint_url or None,
+        profile=upstream.profile or None,
+        account_id=upstream.account_id or None,
+        connect_timeout_s=upstream.connect_timeout_ms / 1000,
+        read_timeout_s=upstream.read_timeout_ms / 1000,
+        call_timeout_s=upstream.call_timeout_ms / 1000,
         is_anonymous=is_anonymous,
+        name=upstream.name,
+        role_arn=upstream.role_arn or None,
+        role_external_id=upstream.role_external_id or None,
+        role_session_name=upstream.role_session_name or None,
+        use_fips=is_on[upstream.fips],
+        use_dualstack=is_on[upstream.dual_stack],
+        account_id_endpoint_mode=_unless_auto(upstream.account_endpoints),
+        proxy_url=_unless_auto(upstream.proxy_url),
+        iam_token_file=upstream.iam_token_file or None,
+        iam_token_url=upstream.iam_token_url or None,
+        ca_bundle=upstream.ca_file or None,
     )
+
+
+def _unless_auto(text: str) -> str | None:
+    return None if text == "auto" else text
 
 
 def _log_listening(name: str, where: str) -> None:

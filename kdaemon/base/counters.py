@@ -80,6 +80,7 @@ class NotPassedOn(Enum):
 
     NOT_ALLOWED = "not_allowed"  # the configuration does not name the operation
     INVALID = "invalid"  # it cannot be read
+    UNAUTHENTICATED = "unauthenticated"  # nobody knows who asks
     STREAM = "stream"  # its stream is not one that this daemon is for
     FULL = "full"  # too many wait, or there is no memory
     LATE = "late"  # it waited as long as its client may be expected to

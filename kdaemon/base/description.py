@@ -8,6 +8,8 @@ Invariant: None means "not known", never "none": a part that may not be asked fo
 
 from dataclasses import dataclass, field
 
+from kdaemon.base.names import DEFAULT_UPSTREAM, Qualified
+
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
@@ -21,6 +23,12 @@ class StreamTarget:
     name: str
     arn: str | None = None
     is_listed: bool = field(default=False, compare=False)
+    upstream: str = DEFAULT_UPSTREAM
+
+    @property
+    def qualified(self) -> Qualified:
+        """Unique in the daemon: as logs have it."""
+        return Qualified(self.upstream, self.arn or self.name)
 
 
 @dataclass(frozen=True, slots=True)

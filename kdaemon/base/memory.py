@@ -60,3 +60,28 @@ class ByteBudget:
             self._waiters.append(callback)
         else:
             self.whole.when_given(callback)
+
+
+class RestBudget(ByteBudget):
+    """A part that may hold so many times what is left of the whole: parts that hold on to what they
+    have, because nothing of theirs can leave, leave a part of the whole to the others, however many
+    they are (dynamic thresholds, Choudhury and Hahne 1998). With three times, one such part leaves
+    a quarter, two a seventh.
+    """
+
+    __slots__ = ("_times",)
+    whole: ByteBudget
+
+    def __init__(self, whole: ByteBudget, times: int) -> None:
+        super().__init__(whole.bytes_max, whole)
+        self._times = times
+
+    def free_bytes(self) -> int:
+        times = self._times
+        return max(0, times * self.whole.free_bytes() - self.bytes_taken) // (times + 1)
+
+    def has_room(self, byte_count: int) -> bool:
+        return byte_count <= self.free_bytes()
+
+    def take(self, byte_count: int) -> bool:
+        return self.has_room(byte_count) and super().take(byte_count)

@@ -1,8 +1,8 @@
 r"""Names and ARNs of streams: parsed here and nowhere else.
 
-A stream is called by its name, by its ARN, or (at Yandex) by a path. These are spellings;
-`streams.py` turns them into one identity. It stands in base, because the configuration names
-streams too. Pure.
+A stream is called by its name, by its ARN, or (at Yandex) by a path; `@UPSTREAM/` before it says
+of which upstream it is. These are spellings; `streams/` turns them into one identity. They stand in
+base, because the configuration names streams too. Pure.
 
 Invariant: every check is linear in the length of the text, and the length is looked at first: no
 text of a client costs more than a moment.
@@ -16,6 +16,7 @@ partition to its region (botocore's partitions.json).
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 STREAM_NAME_CHARACTERS_MAX = 128  # at AWS
 ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling: a path at Yandex too
@@ -27,6 +28,10 @@ _is_name = lru_cache(1024)(re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch)
 _is_partition = re.compile(r"aws[a-z0-9-]{0,32}").fullmatch
 _is_region = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 _is_account = re.compile(r"[0-9]{12}").fullmatch
+_is_upstream = re.compile(r"[a-z0-9][a-z0-9-]{0,31}").fullmatch
+
+DEFAULT_UPSTREAM = "default"
+"""The upstream that the keys at the top of the configuration describe."""
 
 
 _PARTITIONS = (  # of regions that begin so
@@ -61,8 +66,40 @@ def is_account(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether Yandex can have a stream of this name: a path, or the last part of one."""
-    return 0 < len(text) <= ARN_CHARACTERS_MAX and text.isprintable() and not text.isspace()
+    """Whether Yandex can have a stream of this name: a path, or the last part of one. None begins
+    with "@": that names an upstream.
+    """
+    is_short = 0 < len(text) <= ARN_CHARACTERS_MAX and not text.startswith("@")
+    return is_short and text.isprintable() and not text.isspace()
+
+
+def is_upstream_name(text: str) -> bool:
+    """Whether an upstream may have this name: it becomes a label and a part of stored names."""
+    return _is_upstream(text) is not None
+
+
+class Qualified(NamedTuple):
+    """A stream of an upstream. `name`: what this upstream calls it: a name, an ARN or a path."""
+
+    upstream: str
+    name: str
+
+    @property
+    def text(self) -> str:
+        """As the spool and the dead letters have it, and as a client may write it: `@eu/orders`;
+        of the default upstream the name alone.
+        """
+        return self.name if self.upstream == DEFAULT_UPSTREAM else f"@{self.upstream}/{self.name}"
+
+
+def parse_qualified(text: str) -> Qualified:
+    """Of every text: what does not begin with an upstream is of the default one."""
+    if not text.startswith("@"):
+        return Qualified(DEFAULT_UPSTREAM, text)
+    upstream, slash, name = text[1:].partition("/")
+    if not (slash and name and is_upstream_name(upstream)):
+        return Qualified(DEFAULT_UPSTREAM, text)
+    return Qualified(upstream, name)
 
 
 def full_path(spelling: str, database: str) -> str:

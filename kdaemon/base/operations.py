@@ -35,6 +35,8 @@ class OtherOperation:
     `calls_per_second`: of an account, by the model's text; None: reads, whose rate the service
     counts for each shard. `why_not`: why it cannot be passed on; "": it can. `is_shared`: an answer
     may be given to several askers. `answer_bytes_max`: what an answer of it may have.
+    `is_of_stream`: it is about one stream, and the members in which requests name streams say which
+    one; not about all that the account has, or about what is no stream.
     """
 
     name: str
@@ -42,11 +44,22 @@ class OtherOperation:
     why_not: str = ""
     is_shared: bool = True
     answer_bytes_max: int = LOOK_BYTES_MAX
+    is_of_stream: bool = True
 
     @property
     def is_read(self) -> bool:
         """It gives records, or a place among them."""
         return self.calls_per_second is None
+
+    @property
+    def family(self) -> str:
+        """Of operations that take each other's tokens."""
+        return "reads" if self.is_read else self.name
+
+    @property
+    def expired_code(self) -> str:
+        """What the service calls a token that is good no more: its client starts over."""
+        return "ExpiredIteratorException" if self.is_read else "ExpiredNextTokenException"
 
 
 def _changes(name: str) -> OtherOperation:
@@ -57,13 +70,13 @@ _ALL = (
     OtherOperation("DescribeStream", 10),
     OtherOperation("DescribeStreamSummary", 20),
     OtherOperation("ListShards", 100),
-    OtherOperation("ListStreams", 5),
-    OtherOperation("DescribeLimits", 1),
-    OtherOperation("DescribeAccountSettings"),
-    OtherOperation("DescribeChannel"),
+    OtherOperation("ListStreams", 5, is_of_stream=False),
+    OtherOperation("DescribeLimits", 1, is_of_stream=False),
+    OtherOperation("DescribeAccountSettings", is_of_stream=False),
+    OtherOperation("DescribeChannel", is_of_stream=False),
     OtherOperation("DescribeStreamConsumer", 20),
     OtherOperation("GetResourcePolicy"),
-    OtherOperation("ListChannels"),
+    OtherOperation("ListChannels", is_of_stream=False),
     OtherOperation("ListStreamConsumers"),
     OtherOperation("ListTagsForResource"),
     OtherOperation("ListTagsForStream"),
@@ -108,6 +121,12 @@ the SDKs' own examples (tried 2026-11-28)."""
 
 ARN_MEMBERS = ("StreamARN", "ResourceARN", "ConsumerARN")
 """Where a request may name a stream by an ARN, or something that is of a stream."""
+
+ID_MEMBER = "StreamId"
+"""Where it may name a stream by an id, of which only the service knows whose it is."""
+
+TOKEN_MEMBERS = ("NextToken", "ShardIterator")
+"""Where it may say from where to go on, which may stand for a stream."""
 
 
 def may_be_passed_on() -> tuple[str, ...]:

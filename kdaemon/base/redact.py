@@ -4,7 +4,8 @@ About: which parts of a text are secrets, by value (what `send/` loaded, told by
 pattern (what looks like one of AWS's, Yandex's or HTTP's secrets, whoever made it). Knows nothing
 of where the text goes; unprintable characters are `base/text.py`'s, after this.
 Invariant: `clean` is linear in the text, whatever stands there, and what it keeps of a registered
-secret is shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go.
+secret is shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go, beside
+those that each upstream calls with.
 
 `SECRETS` is the process's own, as the log is the process's own: whoever loads a secret registers
 it there, and whoever shows a text from outside (log, status page, dead letter, answer) cleans it
@@ -74,25 +75,31 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
 class Redactor:
     """Cleans texts of secrets."""
 
-    __slots__ = ("_clients", "_fixed", "_newest", "_rotating", "_written", "bytes_max")
+    __slots__ = ("_clients", "_fixed", "_newest", "_owned", "_rotating", "_written", "bytes_max")
 
     def __init__(self) -> None:
         self._newest: tuple[bytes, ...] = ()
         self.bytes_max = 0  # of the longest that `are_in` looks for
         self._clients: dict[str, None] = {}
         self._fixed: dict[str, None] = {}
+        self._owned: dict[str, tuple[str, ...]] = {}
         self._rotating: dict[str, None] = {}  # the newest last
         self._written: tuple[str, ...] = ()
 
-    def register(self, *secrets: str | None, is_fixed: bool = False) -> None:
+    def register(self, *secrets: str | None, is_fixed: bool = False, owner: str = "") -> None:
         """From now on these are hidden: an access key id, its secret, a session token, a password.
 
         A value that is None, or too short to be a secret, is passed over. Registering twice is
-        nothing. Beyond ROTATING_MAX the oldest is forgotten (its credentials have expired), but
-        for the fixed ones: those of the configuration, which do not change while we run.
+        nothing. `owner`: who calls with these from now on; they are known until that owner has
+        others, however many secrets of others come and go. Beyond ROTATING_MAX the oldest is
+        forgotten (its credentials have expired), but for those in use by an owner and the fixed
+        ones: those of the configuration, which do not change while we run.
         """
-        kept = self._fixed if is_fixed else self._rotating
         known = [each for each in secrets if each and len(each) >= SECRET_CHARACTERS_MIN]
+        if owner:
+            before, self._owned[owner] = self._owned.get(owner, ()), tuple(known)
+            known = [*before, *known]
+        kept = self._fixed if is_fixed else self._rotating
         is_new = any(secret not in kept for secret in known)
         for secret in known:
             kept.pop(secret, None)
@@ -101,6 +108,8 @@ class Redactor:
             del self._rotating[next(iter(self._rotating))]
         if is_new:
             self._write()
+        else:
+            self._note_newest()
 
     def register_clients(self, secrets: Iterable[str]) -> None:
         """From now on these are hidden: the secrets with which clients sign, all of them. Those
@@ -110,8 +119,13 @@ class Redactor:
         self._write()
 
     def _write(self) -> None:
-        self._written = _ways_of_writing((*self._fixed, *self._rotating, *self._clients))
-        newest = (*self._fixed, *list(self._rotating)[-NEWEST:])
+        owned = [secret for secrets in self._owned.values() for secret in secrets]
+        self._written = _ways_of_writing((*self._fixed, *owned, *self._rotating, *self._clients))
+        self._note_newest()
+
+    def _note_newest(self) -> None:
+        owned = [secret for secrets in self._owned.values() for secret in secrets]
+        newest = dict.fromkeys((*self._fixed, *owned, *list(self._rotating)[-NEWEST:]))
         self._newest = tuple(secret.encode(errors="replace") for secret in newest)
         self.bytes_max = max(map(len, self._newest), default=0)
 

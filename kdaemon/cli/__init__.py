@@ -106,7 +106,9 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     if config.spool.directory:
         _check_directory(where, config.spool.directory)
     _check_tls(where, config)
-    say(f"{where}: ok, {count(len(config.streams), 'stream')}")
+    upstreams = len(config.upstreams)
+    beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
+    say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
 
 
 def _check_directory(where: str, directory: str) -> None:
@@ -206,6 +208,7 @@ def sandbox(
 @click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
 @click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener, or its URL.")
 @click.option("--ca-file", metavar="PATH", help="Certificates to trust, for https://. PEM.")
+@click.option("--profile", metavar="NAME", help="Of the shared AWS credentials file, to sign with.")
 @click.option(
     "--acknowledge",
     type=click.Choice(["delivered", "stored", "accepted", "none"]),
@@ -222,6 +225,7 @@ def put(
     socket: str | None,
     endpoint: str | None,
     ca_file: str | None,
+    profile: str | None,
     acknowledge: str,
     config_path: str | None,
     *,
@@ -234,9 +238,12 @@ def put(
     otherwise only `partition_key`, `explicit_hash_key`, `stream`), all lines are taken for such
     records; if not, each line is data. Blank lines are skipped. A record without a key is spread
     over the shards. Text is UTF-8; a byte order mark at its start is no part of it. A daemon that
-    has no room is asked again, for an hour at most. Over HTTP, requests are signed where
-    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set (a key of the daemon's principals). Exit 1
-    if any line was rejected.
+    has no room is asked again, for an hour at most. Exit 1 if any line was rejected.
+
+    Over HTTP, requests are signed with a key of the daemon's principals, if there is one: that of
+    --profile; or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or that of the profile AWS_PROFILE.
+    Profiles are those of ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE) that have a static key:
+    aws_access_key_id and aws_secret_access_key.
     """
     if partition_key is not None and key_field is not None:
         raise click.UsageError("--partition-key and --partition-key-field exclude each other.")
@@ -248,10 +255,12 @@ def put(
         socket, endpoint = _find_daemon(load(config_path, []))
     if endpoint is not None and acknowledge == "none":
         raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
+    if profile is not None and endpoint is None:
+        raise click.UsageError("--profile signs HTTP requests: it needs --endpoint.")
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see run
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
-    _put(file, form, stream, acknowledge, socket, endpoint, ca_file)
+    _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile)
 
 
 def _run_logged(
@@ -298,6 +307,7 @@ def _put(
     socket: str | None,
     endpoint: str | None,
     ca_file: str | None,
+    profile: str | None,
 ) -> NoReturn:
     """Send, with a progress bar on a terminal; then the summary, whatever happened."""
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see run
@@ -320,9 +330,10 @@ def _put(
         with _progress(source, totals) as (on_progress, tell):
             blocks = form_blocks(source, LineFormer(form), totals)
             if endpoint is not None:
-                from kdaemon.put.http import HttpPut, signer_of  # noqa: PLC0415 - brings aiohttp
+                from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
+                from kdaemon.put.signing import signer_of  # noqa: PLC0415 - see run
 
-                signer = signer_of(os.environ, SystemClock.wall_seconds)
+                signer = signer_of(os.environ, SystemClock.wall_seconds, profile)
                 http = HttpPut(stream, acknowledge, totals, on_progress, tell, signer, ca_file)
                 asyncio.run(http.send(endpoint, blocks))
             else:

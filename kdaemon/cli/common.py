@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from kdaemon.base.errors import ConfigError, ConfigProblem, ServiceError
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.text import printable
 
 if TYPE_CHECKING:
@@ -114,11 +115,15 @@ def check_surroundings(where: str, config: "Config") -> None:
             trusted(bundle)
         except ServiceError as error:
             problems.append(ConfigProblem("environment", "AWS_CA_BUNDLE", error.message))
-    found = profile_problem(config.profile or None)
-    if found is not None:
-        variable, problem = found
-        source = "environment" if variable else where
-        problems.append(ConfigProblem(source, variable or "profile", problem))
+    for name in config.upstream_names:
+        upstream = config.upstream(name)
+        found = None if upstream.has_token else profile_problem(upstream.profile or None)
+        if found is not None:
+            variable, problem = found
+            key = "profile" if name == DEFAULT_UPSTREAM else f"upstreams.{name}.profile"
+            told = ConfigProblem("environment" if variable else where, variable or key, problem)
+            if told not in problems:  # by another upstream, of the same variable
+                problems.append(told)
     if problems:
         _exit_config(problems)
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from kdaemon.base.names import parse_qualified
 from kdaemon.base.record import Record
 from kdaemon.cli.shown import JsonFields, data_fields, record_fields, time_text
 from kdaemon.spool.codec import settled_indices
@@ -79,6 +80,7 @@ def letter_fields(letter: DeadLetter, *, has_data: bool) -> JsonFields:
     fields: JsonFields = {
         "id": letter.id,
         "stream": letter.stream,
+        "upstream": parse_qualified(letter.stream).upstream,
         "partition_key": letter.partition_key,
         "explicit_hash_key": letter.explicit_hash_key,
         "reason": letter.reason,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kdaemon.base.names import parse_qualified
 from kdaemon.base.text import printable
 from kdaemon.cli.common import config_option, confirm, count, say
 from kdaemon.cli.places import (
@@ -49,6 +50,7 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
         streams.append(
             {
                 "stream": name,
+                "upstream": parse_qualified(name).upstream,
                 "frames": backlog.frame_count if backlog else 0,
                 "records": backlog.record_count - census.settled.get(name, 0) if backlog else 0,
                 "bytes": backlog.byte_count if backlog else 0,
@@ -200,7 +202,7 @@ def export(
 @spool.command()
 @config_option
 @directory_option
-@click.option("--stream", required=True, metavar="S", help="Its name or ARN, as status shows it.")
+@click.option("--stream", required=True, metavar="S", help="Its name, as status shows it.")
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how much it would delete.")
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
 def drop(

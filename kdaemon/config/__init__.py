@@ -8,11 +8,14 @@ from kdaemon.config.settings import (
     ListenConfig,
     LogConfig,
     MetricsConfig,
+    ReachConfig,
     SandboxConfig,
     SendConfig,
     SpoolConfig,
     StreamConfig,
+    UpstreamConfig,
     resolve_unix_path,
+    upstream_of_arn,
     user_runtime_problem,
 )
 from kdaemon.config.values import Address
@@ -24,10 +27,13 @@ __all__ = [
     "ListenConfig",
     "LogConfig",
     "MetricsConfig",
+    "ReachConfig",
     "SandboxConfig",
     "SendConfig",
     "SpoolConfig",
     "StreamConfig",
+    "UpstreamConfig",
     "resolve_unix_path",
+    "upstream_of_arn",
     "user_runtime_problem",
 ]

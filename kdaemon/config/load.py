@@ -16,11 +16,19 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
-from kdaemon.base.names import parse_arn
+from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.redact import masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
-from kdaemon.config.rules import Path, find_clashes
-from kdaemon.config.settings import BATCH_BYTES_MAX, Config, StreamConfig
+from kdaemon.config.clash import Path
+from kdaemon.config.rules import find_clashes
+from kdaemon.config.settings import (
+    BATCH_BYTES_MAX,
+    Config,
+    SendConfig,
+    StreamConfig,
+    UpstreamConfig,
+    upstream_of_arn,
+)
 from kdaemon.config.values import Check
 
 ENVIRONMENT = "environment"
@@ -76,13 +84,24 @@ def _fixed_keys() -> dict[Path, Key]:
         if is_dataclass(hints[table.name]):
             found = _keys_of(hints[table.name])
             keys |= {(table.name, name): key for name, key in found.items()}
-    for of_one_stream in ("arn", "socket"):
+    for of_one_stream in OF_ONE_STREAM:
         del keys["default", of_one_stream]
     return keys
 
 
+OF_ONE_STREAM: Mapping[str, str] = MappingProxyType(
+    {"arn": "an ARN", "socket": "a socket", "upstream_name": "a name at the upstream"}
+)
+"""Keys that [default] has not, and what they are."""
+
+
 KEYS: Mapping[Path, Key] = MappingProxyType(_fixed_keys())
 STREAM_KEYS: Mapping[str, Key] = MappingProxyType(_keys_of(StreamConfig))
+UPSTREAM_KEYS: Mapping[str, Key] = MappingProxyType(_keys_of(UpstreamConfig))
+NAMED_TABLES: Mapping[str, Mapping[str, Key]] = MappingProxyType(
+    {"streams": STREAM_KEYS, "upstreams": UPSTREAM_KEYS}
+)
+"""Tables of tables: the keys of each [streams.NAME], and of each [upstreams.NAME]."""
 TABLES = frozenset(path[0] for path in KEYS if len(path) == 2)
 VARIABLES: Mapping[str, Path] = MappingProxyType(
     {PREFIX + "_".join(path).upper(): path for path in KEYS}
@@ -123,13 +142,15 @@ class _Loader:
         self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys
         self.broken: set[Path] = set()  # a rule says nothing of a key that has a problem already
         self.listed: dict[str, Path] = {}  # stream name -> the path of its table
+        self.upstreams: dict[str, Path] = {}  # upstream's name -> the path of its table
 
     def note(self, source: str, key: str, problem: str) -> None:
         self.problems.append(ConfigProblem(source, key, problem))
 
     def take(self, settings: Iterable[Setting]) -> None:
         for setting in settings:
-            key = STREAM_KEYS[setting.path[2]] if len(setting.path) == 3 else KEYS[setting.path]
+            path = setting.path
+            key = NAMED_TABLES[path[0]][path[2]] if len(path) == 3 else KEYS[path]
             try:
                 self.values[setting.path] = _convert(setting, key)
                 self.givers[setting.path] = setting
@@ -138,8 +159,17 @@ class _Loader:
                 shown = _show(setting.value)
                 self.note(setting.source, setting.shown_key, f"is {shown}; expected {wrong}")
 
-    def list_stream(self, source: str, given: str) -> None:
-        """A [streams.GIVEN] exists, maybe with no key in it. Two of one name are a problem."""
+    def list_table(self, source: str, kind: str, given: str) -> None:
+        """A [streams.GIVEN] or [upstreams.GIVEN] exists, maybe with no key in it."""
+        if kind == "streams":
+            self._list_stream(source, given)
+            return
+        path = ("upstreams", given)
+        self.upstreams[given] = path
+        self.givers[path] = Setting(source, _dotted(path), path, given, is_text=False)
+
+    def _list_stream(self, source: str, given: str) -> None:
+        """Two of one name are a problem."""
         arn = parse_arn(given)
         name = given if arn is None else arn.name
         path = ("streams", given)
@@ -155,11 +185,47 @@ class _Loader:
         for table in TABLES:
             given = {p[1]: v for p, v in values.items() if len(p) == 2 and p[0] == table}
             top[table] = replace(_default_of(table), **given)
+        config = Config(**top)
+        upstreams = {name: self._build_upstream(name, config.send) for name in self.upstreams}
+        config = replace(config, upstreams=MappingProxyType(upstreams))
         streams = {
-            name: self._build_stream(name, path, top["default"])
+            name: self._build_stream(name, path, config.default, config)
             for name, path in self.listed.items()
         }
-        return Config(**top, streams=MappingProxyType(streams))
+        others = {
+            name: self._default_at(name, config.default)
+            for name in config.upstream_names
+            if name != config.default.upstream
+        }
+        return replace(config, streams=MappingProxyType(streams), defaults=MappingProxyType(others))
+
+    def _default_at(self, upstream: str, default: StreamConfig) -> StreamConfig:
+        """[default] for streams of an upstream that it does not name: nobody wrote that these are
+        to be aggregated where they cannot be.
+        """
+        service = self._service_of(upstream)
+        default = replace(self._as_its_service(default, service), upstream=upstream)
+        sizes: dict[str, Any] = _sizes({}, self.values, default)
+        default = replace(default, **sizes)
+        return default if service.can_aggregate else replace(default, aggregation="none")
+
+    def _build_upstream(self, name: str, send: SendConfig) -> UpstreamConfig:
+        """Times and rates are those of [send] where nobody gave others; but how long the service
+        may take follows the service.
+        """
+        given: dict[str, Any] = {
+            p[2]: v for p, v in self.values.items() if p[:2] == ("upstreams", name)
+        }
+        service = SERVICES[given.get("service", AWS.name)]
+        upstream = UpstreamConfig(
+            name=name,
+            connect_timeout_ms=send.connect_timeout_ms,
+            read_timeout_ms=service.read_timeout_ms,
+            call_timeout_ms=service.call_timeout_ms,
+            connections_max=send.connections_max,
+            control_calls_per_second=send.control_calls_per_second,
+        )
+        return replace(upstream, **given)
 
     def _with_following_defaults(self) -> dict[Path, object]:
         """Defaults that follow another setting, where nobody gave the key itself."""
@@ -169,7 +235,8 @@ class _Loader:
             ("send", "call_timeout_ms"): service.call_timeout_ms,
             ("sandbox", "flavour"): service.name,
         }
-        default = _default_stream(service)
+        upstream = self.values.get(("default", "upstream"), DEFAULT_UPSTREAM)
+        default = _default_stream(self._service_of(upstream))
         memory_bytes = self.values.get(("memory_bytes_max",))
         if isinstance(memory_bytes, int):
             default = replace(default, buffer_bytes_max=min(default.buffer_bytes_max, memory_bytes))
@@ -181,16 +248,47 @@ class _Loader:
         }
         return defaults | {("default", key): size for key, size in sizes.items()} | self.values
 
-    def _build_stream(self, name: str, path: Path, default: StreamConfig) -> StreamConfig:
+    def _build_stream(
+        self, name: str, path: Path, default: StreamConfig, config: Config
+    ) -> StreamConfig:
         given: dict[str, Any] = {p[2]: v for p, v in self.values.items() if p[:2] == path}
         if parse_arn(path[1]) is not None:
             given.setdefault("arn", path[1])
+        arn = parse_arn(given.get("arn", ""))
+        if arn is not None:
+            home = upstream_of_arn(arn, config.upstreams.values())
+            given.setdefault("upstream", home or default.upstream)
+        service = self._service_of(given.get("upstream", default.upstream))
+        default = self._as_its_service(default, service)
         given |= _sizes(given, self.values, default)
         return replace(default, name=name, **given)
 
+    def _service_of(self, upstream: object) -> Service:
+        """Of one that does not exist, which the rules will tell: the default's."""
+        path = (
+            ("service",) if upstream not in self.upstreams else ("upstreams", upstream, "service")
+        )
+        return SERVICES[str(self.values.get(path, AWS.name))]
+
+    def _as_its_service(self, default: StreamConfig, service: Service) -> StreamConfig:
+        """[default] for streams of a service that need not be the default upstream's: sizes that
+        nobody gave are this service's, and no size is larger than it takes.
+        """
+        most = {
+            "batch_bytes_max": service.request_bytes_max,
+            "request_bytes_max": service.request_bytes_max,
+            "record_bytes_max": service.record_bytes_max,
+        }
+        source = {
+            key: default if ("default", key) in self.values else _default_stream(service)
+            for key in most
+        }
+        sizes = {key: min(getattr(source[key], key), bound) for key, bound in most.items()}
+        return replace(default, **sizes)
+
     def apply_rules(self, config: Config) -> None:
         """Note each clash, at the first of its keys that somebody gave."""
-        for clash in find_clashes(config, self.listed):
+        for clash in find_clashes(config, self.listed, self.upstreams):
             if self.broken.intersection(clash.paths):
                 continue
             givers = [self.givers[path] for path in clash.paths if path in self.givers]
@@ -261,8 +359,8 @@ def _read_file(text: str, source: str, loader: _Loader) -> Iterator[Setting]:
         loader.note(source, f"line {line}", f"is not TOML: {problem}{column}")
         return
     for name, value in document.items():
-        if name == "streams":
-            yield from _read_streams(value, source, loader)
+        if name in NAMED_TABLES:
+            yield from _read_tables(name, value, source, loader)
         elif name not in TABLES:
             yield from _place((name,), value, source, loader)
         elif isinstance(value, dict):
@@ -272,28 +370,29 @@ def _read_file(text: str, source: str, loader: _Loader) -> Iterator[Setting]:
             loader.note(source, name, f"is {_show(value)}; expected a table, as [{name}]")
 
 
-def _read_streams(value: object, source: str, loader: _Loader) -> Iterator[Setting]:
+def _read_tables(kind: str, value: object, source: str, loader: _Loader) -> Iterator[Setting]:
+    """`kind`: "streams" or "upstreams"."""
     if not isinstance(value, dict):
-        loader.note(source, "streams", f"is {_show(value)}; expected tables, as [streams.NAME]")
+        loader.note(source, kind, f"is {_show(value)}; expected tables, as [{kind}.NAME]")
         return
     for name, table in value.items():
         if not isinstance(table, dict):
-            shown = _dotted(("streams", name))
+            shown = _dotted((kind, name))
             loader.note(source, shown, f"is {_show(table)}; expected a table, as [{shown}]")
             continue
-        loader.list_stream(source, name)
+        loader.list_table(source, kind, name)
         for key, entry in table.items():
-            yield from _place(("streams", name, key), entry, source, loader)
+            yield from _place((kind, name, key), entry, source, loader)
 
 
 def _place(path: Path, value: object, source: str, loader: _Loader) -> Iterator[Setting]:
     """The setting at a path of the file, or a note that no key has this path."""
-    is_known = path in KEYS if len(path) < 3 else path[2] in STREAM_KEYS
+    is_known = path in KEYS if len(path) < 3 else path[2] in NAMED_TABLES[path[0]]
     if is_known:
         yield Setting(source, _dotted(path), path, value, is_text=False)
         return
     hint = _hint(path)
-    if len(path) == 3 and isinstance(value, dict):
+    if len(path) == 3 and path[0] == "streams" and isinstance(value, dict):
         hint = f'a name with a dot stands in quotes, as [streams."{path[1]}.{path[2]}"]'
     loader.note(source, _dotted(path), f"is no key; {hint}")
 
@@ -309,6 +408,9 @@ def _read_environment(environ: Mapping[str, str], loader: _Loader) -> Iterator[S
         elif name.startswith("KDAEMON_STREAMS_"):
             problem = "a stream cannot be set by a variable: use [streams.NAME] in the file"
             loader.note(ENVIRONMENT, name, f"{problem}, or KDAEMON_DEFAULT_... for all streams")
+        elif name.startswith("KDAEMON_UPSTREAMS_"):
+            problem = "an upstream cannot be set by a variable: use [upstreams.NAME] in the file"
+            loader.note(ENVIRONMENT, name, f"{problem}, or --set upstreams.NAME.KEY=VALUE")
         else:
             near = _near(name, VARIABLES)
             known = f"did you mean {near}?" if near else "expected KDAEMON_ and a key of the file"
@@ -319,11 +421,11 @@ def _read_flags(flags: Sequence[tuple[str, str]], loader: _Loader) -> Iterator[S
     for key, value in flags:
         parts = key.split(".")
         path: Path = tuple(parts)
-        if parts[0] == "streams" and len(parts) > 2:  # the name itself may have dots
-            path = ("streams", ".".join(parts[1:-1]).strip("\"'"), parts[-1])
-        if path in KEYS or (len(path) == 3 and path[2] in STREAM_KEYS):
-            if len(path) == 3 and path[1] not in {given for _, given in loader.listed.values()}:
-                loader.list_stream(FLAGS, path[1])
+        if parts[0] in NAMED_TABLES and len(parts) > 2:  # the name itself may have dots
+            path = (parts[0], ".".join(parts[1:-1]).strip("\"'"), parts[-1])
+        if path in KEYS or (len(path) == 3 and path[2] in NAMED_TABLES.get(path[0], {})):
+            if len(path) == 3 and path[:2] not in loader.givers:
+                loader.list_table(FLAGS, path[0], path[1])
             yield Setting(FLAGS, key, path, value, is_text=True)
         else:
             loader.note(FLAGS, key, f"is no key; {_hint(path)}")
@@ -332,9 +434,12 @@ def _read_flags(flags: Sequence[tuple[str, str]], loader: _Loader) -> Iterator[S
 def _hint(path: Path) -> str:
     """What the writer of an unknown key may have meant."""
     name = path[-1]
-    if len(path) == 1 and (near := _near(name, [*TABLES, "streams", *_names(KEYS, 1)])):
+    if name in OF_ONE_STREAM and path[0] != "upstreams":
+        return f"{OF_ONE_STREAM[name]} belongs to one stream, in [streams.NAME]"
+    if len(path) == 1 and (near := _near(name, [*TABLES, *NAMED_TABLES, *_names(KEYS, 1)])):
         return f'did you mean "{near}"?'
-    if len(path) == 3 and (near := _near(name, STREAM_KEYS)):
+    named = NAMED_TABLES.get(path[0], {}) if len(path) == 3 else {}
+    if near := _near(name, named):
         return f'did you mean "{near}"?'
     table = [key[1] for key in KEYS if len(key) == 2 and key[0] == path[0]]
     if len(path) == 2 and (near := _near(name, table)):
@@ -342,10 +447,7 @@ def _hint(path: Path) -> str:
     elsewhere = [_dotted(key) for key in KEYS if key[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    of_one_stream = {"arn": "an ARN", "socket": "a socket"}
-    if name in of_one_stream:
-        return f"{of_one_stream[name]} belongs to one stream, in [streams.NAME]"
-    known = list(STREAM_KEYS) if len(path) == 3 else table or [*_names(KEYS, 1), *sorted(TABLES)]
+    known = list(named) or table or [*_names(KEYS, 1), *sorted(TABLES)]
     return f"known here: {', '.join(known)}"
 
 

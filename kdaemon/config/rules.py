@@ -5,31 +5,30 @@ loader runs all the rules over one Config and decides which file or variable to 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kdaemon.base.endpoint import region_of_endpoint
-from kdaemon.base.names import full_path, is_stream_name, parse_arn, partition_problem
+from kdaemon.base.names import (
+    DEFAULT_UPSTREAM,
+    arn_of,
+    full_path,
+    is_stream_name,
+    partition_problem,
+)
 from kdaemon.base.operations import may_be_passed_on, operation_problem
-from kdaemon.base.service import Service
+from kdaemon.config.clash import Clash, Path
 from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.upstream_rules import find_upstream_clashes
 from kdaemon.config.values import Address, parse_address
 
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised in order to refuse them
 
-Path = tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Clash:
-    """Settings that cannot stand together. `paths`: their keys, the likeliest culprit first."""
-
-    paths: tuple[Path, ...]
-    problem: str
-
-
-def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
-    """Every clash. `listed`: where each stream of `config.streams` stands, by its name."""
+def find_clashes(
+    config: Config, listed: Mapping[str, Path], upstreams: Mapping[str, Path]
+) -> list[Clash]:
+    """Every clash. `listed`: where each stream of `config.streams` stands, by its name; `upstreams`
+    likewise.
+    """
     clashes = [
         *_exposed(config),
         *_auth(config),
@@ -37,17 +36,18 @@ def find_clashes(config: Config, listed: Mapping[str, Path]) -> list[Clash]:
         *_tls(config),
         *_useless(config),
         *_passed_on(config),
-        *_account(config),
         *_too_many(config, listed),
-        *_timeouts(config),
         *_spool(config),
+        *_upstream_of(config, ("default",), config.default),
         *_stream(config, ("default",), config.default),
     ]
     for name, stream in config.streams.items():
+        clashes += _upstream_of(config, listed[name], stream)
         clashes += _stream(config, listed[name], stream)
         clashes += _stream_name(config, listed[name], stream)
     clashes += _same_socket(config, listed)
-    return [*clashes, *_same_stream(config, listed), *_region(config, listed)]
+    clashes += find_upstream_clashes(config, listed, upstreams)
+    return [*clashes, *_same_stream(config, listed)]
 
 
 def _listeners(config: Config) -> list[tuple[Path, Address]]:
@@ -179,14 +179,6 @@ def _passed_on(config: Config) -> Iterator[Clash]:
             )
 
 
-def _account(config: Config) -> Iterator[Clash]:
-    if config.account_id and not config.traits.has_arns:
-        yield Clash(
-            (("account_id",), ("service",)),
-            f"is for ARNs, and {config.traits.title} has none: leave it out",
-        )
-
-
 def _too_many(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
     if len(config.streams) > config.streams_max:
         yield Clash(
@@ -194,20 +186,6 @@ def _too_many(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
             f"streams_max ({config.streams_max}) is below the number of streams listed "
             f"({len(config.streams)})",
         )
-
-
-def _timeouts(config: Config) -> Iterator[Clash]:
-    send = config.send
-    for key, value in (
-        ("connect_timeout_ms", send.connect_timeout_ms),
-        ("read_timeout_ms", send.read_timeout_ms),
-    ):
-        if value > send.call_timeout_ms:
-            yield Clash(
-                (("send", key), ("send", "call_timeout_ms")),
-                f"send.{key} ({value}) is above send.call_timeout_ms ({send.call_timeout_ms}), "
-                "which bounds the whole call: it would never be reached",
-            )
 
 
 def _spool(config: Config) -> Iterator[Clash]:
@@ -259,7 +237,7 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
     yield from _ordering(at, stream)
     yield from _lines(config, at, stream)
     yield from _aggregation(at, stream)
-    yield from _limits_of(config.traits, at, stream)
+    yield from _limits_of(config, at, stream)
 
 
 def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
@@ -334,52 +312,84 @@ def _aggregation(at: Path, stream: StreamConfig) -> Iterator[Clash]:
             )
 
 
-def _limits_of(service: Service, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+def _limits_of(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
     """What the service itself does not take."""
+    if stream.upstream not in config.upstream_names:
+        return
+    service = config.upstream(stream.upstream).traits
+    whose: Path = ("service",)
+    if stream.upstream != DEFAULT_UPSTREAM:
+        whose = ("upstreams", stream.upstream, "service")
     for key, value, bound in (
         ("batch_bytes_max", stream.batch_bytes_max, service.request_bytes_max),
         ("request_bytes_max", stream.request_bytes_max, service.request_bytes_max),
         ("record_bytes_max", stream.record_bytes_max, service.record_bytes_max),
     ):
         if value > bound:
-            yield Clash(
-                ((*at, key), ("service",)), f"is {value}; {service.title} takes at most {bound}"
-            )
+            yield Clash(((*at, key), whose), f"is {value}; {service.title} takes at most {bound}")
     if stream.aggregation != "none" and not service.can_aggregate:
+        # What [default] says is wrong for this stream alone, if another service takes it.
+        is_default_wrong = not config.upstream(config.default.upstream).traits.can_aggregate
+        table = () if is_default_wrong else (at,)
         yield Clash(
-            ((*at, "aggregation"), ("service",)),
+            ((*at, "aggregation"), *table, whose),
             f"{service.title} cannot carry aggregates: it may move key ranges under the same "
             "shard ids, so that a consumer which checks ranges, as the KCL does, drops whole "
             'aggregates in silence, and nothing there takes them apart: set aggregation = "none"',
         )
     if stream.arn and not service.has_arns:
         yield Clash(
-            ((*at, "arn"), ("service",), at),
+            ((*at, "arn"), whose, at),
             f"{service.title} has no ARNs: name the stream by its path",
         )
 
 
-def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
-    if config.traits.has_arns and not is_stream_name(stream.name):
-        problem = partition_problem(stream.name)
+def _upstream_of(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """A stream's upstream is there, and calls it by one name."""
+    if stream.upstream not in config.upstream_names:
+        known = ", ".join(config.upstream_names)
         yield Clash(
-            (at,),
-            problem
-            or "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
-            'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
+            ((*at, "upstream"),),
+            f'is "{stream.upstream}", and there is no [upstreams.{stream.upstream}];'
+            f" known: {known}",
         )
+    if stream.upstream_name and stream.arn:
+        yield Clash(
+            ((*at, "upstream_name"), (*at, "arn"), at),
+            "is set beside an ARN, which names the stream already: leave one of them out",
+        )
+
+
+def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
+    """By the service's rules; what clients alone call it so is held to the looser ones."""
+    if stream.upstream not in config.upstream_names:
+        return
+    has_arns = config.upstream(stream.upstream).traits.has_arns
+    names = [(at, stream.name)]
+    if stream.upstream_name:
+        names.append(((*at, "upstream_name"), stream.upstream_name))
+    for path, name in names:
+        is_strict = has_arns or (path == at and bool(stream.upstream_name))
+        if is_strict and not is_stream_name(name):
+            yield Clash(
+                (path,),
+                partition_problem(name)
+                or "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
+                'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
+            )
+        elif not has_arns and name.startswith("@"):
+            yield Clash((path,), 'begins with "@", which no path does')
 
 
 def _same_stream(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
     """Tables that are spelt differently and mean one stream: one of them would say nothing."""
-    database = urlsplit(config.endpoint_url).path
-    seen: dict[str, Path] = {}
+    seen: dict[tuple[str, str], Path] = {}
     for name, stream in config.streams.items():
-        meant = stream.arn if config.traits.has_arns else full_path(name, database)
-        if not meant:
+        if stream.upstream not in config.upstream_names:
             continue
+        meant = _meant(config, stream)
         path = listed[name]
-        other = seen.setdefault(meant, path)
+        other = seen.setdefault((stream.upstream, meant), path)
         if other != path:
             table = f'[streams."{other[1]}"]'
             yield Clash(
@@ -387,20 +397,14 @@ def _same_stream(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
             )
 
 
-def _region(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
-    """An endpoint of AWS serves its own region: others' streams are not there."""
-    here = region_of_endpoint(config.endpoint_url) if config.traits.has_arns else None
-    if here is None:
-        return
-    url = ("endpoint_url",)
-    if config.region and config.region != here:
-        text = f"is {config.region}, and endpoint_url is an endpoint of {here}: correct one of them"
-        yield Clash((("region",), url), text)
-    for name, stream in config.streams.items():
-        arn = parse_arn(stream.arn)
-        if arn is not None and arn.region != here:
-            yield Clash(
-                ((*listed[name], "arn"), listed[name], url),
-                f"is a stream of {arn.region}, and endpoint_url is an endpoint of {here}, where it"
-                " is not: leave endpoint_url out, or run a kdaemon for each region",
-            )
+def _meant(config: Config, stream: StreamConfig) -> str:
+    """What the upstream calls it."""
+    upstream = config.upstream(stream.upstream)
+    name = stream.upstream_name or stream.name
+    if not upstream.traits.has_arns:
+        return full_path(name, urlsplit(upstream.endpoint_url).path)
+    if stream.arn:
+        return stream.arn
+    if upstream.account and upstream.home_region:
+        return arn_of(name, upstream.account, upstream.home_region).text
+    return name

@@ -7,15 +7,19 @@ bound below and every rule; nobody checks a setting twice. Names are the TOML ke
 times milliseconds, and the name says so.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
+from kdaemon.base.endpoint import region_of_endpoint
+from kdaemon.base.names import DEFAULT_UPSTREAM
+from kdaemon.base.names import Arn as StreamArn
 from kdaemon.base.operations import PASSED_ON_DEFAULT
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.values import (
+    AccountEndpoints,
     AccountId,
     Acknowledgement,
     Address,
@@ -27,6 +31,7 @@ from kdaemon.config.values import (
     CallRate,
     CallRecords,
     Directory,
+    ExternalId,
     FieldPath,
     FileMode,
     FilePath,
@@ -44,18 +49,25 @@ from kdaemon.config.values import (
     Names,
     Operations,
     Ordering,
+    PoolSize,
+    ProxyUrl,
     Quota,
     RecordBytes,
     Region,
+    RoleArn,
     ServiceName,
+    SessionName,
     Share,
     SocketPath,
+    Switch,
     Text,
     UnixAcknowledgement,
     UnixAuth,
     UnixPath,
+    UpstreamName,
     Url,
     WhenFull,
+    account_of_role,
     parse_address,
     whole,
 )
@@ -65,6 +77,63 @@ BATCH_BYTES_MAX = 5 * limits.MIB
 """Ours, 2026-11-28: below the 10 MiB that AWS takes, because 16 calls of 10 MiB in flight, in
 base64, would hold 213 MiB. A record above it goes in a call of its own."""
 AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
+
+
+@dataclass(frozen=True, slots=True)
+class ReachConfig:
+    """Where a service is, and as whom it is called: at the top level, of the default upstream; and
+    in each [upstreams.NAME].
+    """
+
+    service: ServiceName = "aws"
+    # "": as the AWS environment and profile say.
+    region: Region = ""
+    # "": as the service's own rules say.
+    endpoint_url: Url = ""
+    # A profile of the AWS configuration files; "": as AWS_PROFILE says.
+    profile: Text = ""
+    # The AWS account of the credentials: an ARN of it is another spelling of the stream's name.
+    # "": that of role_arn, or as the credentials, STS or the service tell.
+    account_id: AccountId = ""
+    # A role that is assumed with these credentials (AWS STS), the external id that it asks for, and
+    # the name under which it is assumed; "": none, none, one with the host's name.
+    role_arn: RoleArn = ""
+    role_external_id: ExternalId = ""
+    role_session_name: SessionName = ""
+    # Endpoints of AWS that are FIPS 140 validated, that also have IPv6 addresses, and that have the
+    # account in their name ("preferred" where it is known, "required"). "auto": as the AWS
+    # environment and profile say.
+    fips: Switch = "auto"
+    dual_stack: Switch = "auto"
+    account_endpoints: AccountEndpoints = "auto"
+    # Yandex: an IAM token in the place of keys, from a file that somebody else refreshes, or from
+    # the metadata of the machine.
+    iam_token_file: FilePath = ""
+    iam_token_url: Url = ""
+    # "auto": as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; "": none.
+    proxy_url: ProxyUrl = "auto"
+    # PEM: authorities that are trusted, in the place of the system's; "": as AWS_CA_BUNDLE says.
+    ca_file: FilePath = ""
+
+    @property
+    def traits(self) -> Service:
+        """All that differs between the services, of this one."""
+        return SERVICES[self.service]
+
+    @property
+    def has_token(self) -> bool:
+        """Whether an IAM token stands in the place of keys."""
+        return bool(self.iam_token_file or self.iam_token_url)
+
+    @property
+    def home_region(self) -> str:
+        """The region that the configuration tells, by the endpoint if need be; "": none."""
+        return self.region or region_of_endpoint(self.endpoint_url) or ""
+
+    @property
+    def account(self) -> str:
+        """The account that the configuration tells; "": none."""
+        return self.account_id or account_of_role(self.role_arn) or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +206,7 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True)
 class SendConfig:
-    """[send]: calls to the service."""
+    """[send]: calls to the default upstream; [upstreams.NAME] has the same keys, of its own."""
 
     # To open a connection, TLS included.
     connect_timeout_ms: Milliseconds = 3_000
@@ -145,8 +214,24 @@ class SendConfig:
     read_timeout_ms: Milliseconds = AWS.read_timeout_ms
     # One call from start to end. Not set: the same.
     call_timeout_ms: Milliseconds = AWS.call_timeout_ms
+    # Connections to the service; 0: as many as calls may be under way.
+    connections_max: PoolSize = 0
     # ListShards, DescribeStreamSummary, DescribeStream and the like: the whole daemon together,
     # with what it passes on for clients.
+    control_calls_per_second: CallRate = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig(ReachConfig):
+    """[upstreams.NAME]: one more account, region or database, beside the default one. Calls as in
+    [send], whose values count where the table has none; but times follow its service.
+    """
+
+    name: str = DEFAULT_UPSTREAM
+    connect_timeout_ms: Milliseconds = 3_000
+    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
+    call_timeout_ms: Milliseconds = AWS.call_timeout_ms
+    connections_max: PoolSize = 0
     control_calls_per_second: CallRate = 5.0
 
 
@@ -224,6 +309,11 @@ class StreamConfig:
     name: str = ""
     # Send StreamARN rather than StreamName: a stream of another account.
     arn: Arn = ""
+    # The upstream that it belongs to: "default", or one of [upstreams.NAME]. Not set: of an ARN the
+    # one that has its account and region.
+    upstream: UpstreamName = DEFAULT_UPSTREAM
+    # What the upstream calls it, where its clients call it by another name, that of the table.
+    upstream_name: Text = ""
     # A Unix socket of this stream's own: all that is written to it is raw lines, and nothing is
     # answered. "": none.
     socket: SocketPath = ""
@@ -282,19 +372,11 @@ class StreamConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """All settings. `streams` holds the listed streams by name, [default] filled in."""
+class Config(ReachConfig):
+    """All settings. `streams` holds the listed streams by name, [default] filled in; `upstreams`
+    those of [upstreams.NAME].
+    """
 
-    service: ServiceName = "aws"
-    # "": as the AWS environment and profile say.
-    region: Region = ""
-    # "": as the service's own rules say.
-    endpoint_url: Url = ""
-    # A profile of the AWS configuration files; "": as AWS_PROFILE says.
-    profile: Text = ""
-    # The AWS account of the credentials: an ARN of it is another spelling of the stream's name.
-    # "": as the credentials, STS or the service tell.
-    account_id: AccountId = ""
     # Take records for streams that have no [streams.NAME].
     accept_unlisted: Flag = True
     # Streams in use at one time, listed or not; records for one more are refused.
@@ -310,12 +392,40 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     default: StreamConfig = field(default_factory=StreamConfig)
+    # By the name of the upstream: `default` as it is for streams of another upstream's service.
+    defaults: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
+    upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def traits(self) -> Service:
-        """All that differs between the services, of the one that is configured."""
-        return SERVICES[self.service]
+    def upstream_names(self) -> tuple[str, ...]:
+        """The default one first."""
+        return (DEFAULT_UPSTREAM, *self.upstreams)
+
+    def upstream(self, name: str) -> UpstreamConfig:
+        """One of `upstream_names`."""
+        if name != DEFAULT_UPSTREAM:
+            return self.upstreams[name]
+        reach = {key.name: getattr(self, key.name) for key in fields(ReachConfig)}
+        return UpstreamConfig(**reach, **asdict(self.send))
+
+    def default_of(self, upstream: str) -> StreamConfig:
+        """The settings of a stream of this upstream that is not listed."""
+        if upstream == self.default.upstream:
+            return self.default
+        return self.defaults[upstream]
+
+    def listed_of(self, upstream: str) -> Mapping[str, StreamConfig]:
+        """The listed streams of one upstream, by what clients call them."""
+        return {name: each for name, each in self.streams.items() if each.upstream == upstream}
+
+
+def upstream_of_arn(arn: StreamArn, upstreams: Iterable[UpstreamConfig]) -> str | None:
+    """The first of these upstreams that has the ARN's account and region; None: none has."""
+    for each in upstreams:
+        if each.traits.has_arns and (each.account, each.home_region) == (arn.account, arn.region):
+            return each.name
+    return None
 
 
 IsDirectory = Callable[[str], bool]

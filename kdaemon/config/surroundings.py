@@ -5,7 +5,7 @@ finds the same where it needs them, as a hold (the sandbox needs none of them). 
 comes in. Invariant: no key and no password is in a problem.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in types
 
@@ -17,8 +17,8 @@ from kdaemon.base.endpoint import (
     text_problem,
 )
 from kdaemon.base.errors import ConfigProblem
-from kdaemon.base.names import is_account, parse_arn
-from kdaemon.config.settings import Config
+from kdaemon.base.names import DEFAULT_UPSTREAM, is_account, parse_arn
+from kdaemon.config.settings import Config, UpstreamConfig
 
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -27,14 +27,22 @@ STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # where the account is asked for
 
 
 def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProblem]:
-    """Every problem in variables that calls with this configuration would use."""
-    found = [*_keys(environ, config), *_endpoint(environ, config), *_proxies(environ, config)]
+    """Every problem in variables that calls with this configuration would use; once, though
+    several upstreams use the variable.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for each in config.upstream_names:
+        upstream = config.upstream(each)
+        arns = [stream.arn for stream in config.listed_of(each).values()]
+        found |= dict.fromkeys(_keys(environ, upstream))
+        found |= dict.fromkeys(_endpoint(environ, upstream, arns))
+        found |= dict.fromkeys(_proxies(environ, upstream))
     # Not the name alone: what follows the name of a key and a colon is taken for the key.
     return [ConfigProblem(SOURCE, f"{name} (variable)", problem) for name, problem in found]
 
 
-def _keys(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str]]:
-    if config.profile:  # the profile's own keys are used
+def _keys(environ: Mapping[str, str], upstream: UpstreamConfig) -> Iterator[tuple[str, str]]:
+    if upstream.profile or upstream.has_token:  # which are used in their place
         return
     for name in KEYS:
         value = environ.get(name)
@@ -48,13 +56,22 @@ def _keys(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str
     account = environ.get("AWS_ACCOUNT_ID")
     if account and not is_account(account):
         yield "AWS_ACCOUNT_ID", f"is {account!r}; expected the 12 digits of an account"
-    elif account and config.account_id not in {"", account}:
-        yield "AWS_ACCOUNT_ID", f"is {account}, and account_id is {config.account_id}: correct one"
+    elif account and not upstream.role_arn and upstream.account_id not in {"", account}:
+        name = _account_key(upstream)
+        yield "AWS_ACCOUNT_ID", f"is {account}, and {name} is {upstream.account_id}: correct one"
 
 
-def _endpoint(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str]]:
+def _account_key(upstream: UpstreamConfig) -> str:
+    is_default = upstream.name == DEFAULT_UPSTREAM
+    return "account_id" if is_default else f"upstreams.{upstream.name}.account_id"
+
+
+def _endpoint(
+    environ: Mapping[str, str], upstream: UpstreamConfig, arns: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """The environment's endpoint is the default upstream's alone."""
     region = environ.get("AWS_DEFAULT_REGION")
-    if region and not config.region and config.traits.region is None:
+    if region and not upstream.region and upstream.traits.region is None:
         problem = region_problem(region)
         if problem is not None:
             yield "AWS_DEFAULT_REGION", problem
@@ -62,40 +79,42 @@ def _endpoint(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str,
         return
     name = next((name for name in ENDPOINTS if environ.get(name)), None)
     names = [
-        None if config.endpoint_url else name,
-        STS_ENDPOINT if config.traits.has_arns else None,
+        None if upstream.endpoint_url or upstream.name != DEFAULT_UPSTREAM else name,
+        STS_ENDPOINT if upstream.traits.has_arns else None,
     ]
     for each in names:
         problem = endpoint_problem(environ[each]) if each and environ.get(each) else None
         if each and problem is not None:
             yield each, problem
-        elif each and each == name and config.traits.has_arns:
-            yield from _other_regions(environ[each], each, region or "", config)
+        elif each and each == name and upstream.traits.has_arns:
+            parsed = [arn for arn in map(parse_arn, arns) if arn is not None]
+            regions = {arn.region for arn in parsed} | {upstream.region or region or ""}
+            yield from _other_regions(environ[each], each, regions)
 
 
-def _other_regions(url: str, name: str, region: str, config: Config) -> Iterator[tuple[str, str]]:
+def _other_regions(url: str, name: str, regions: set[str]) -> Iterator[tuple[str, str]]:
     """An endpoint of AWS serves its own region."""
     here = region_of_endpoint(url)
-    if here is None:
-        return
-    arns = [parse_arn(stream.arn) for stream in config.streams.values()]
-    regions = {arn.region for arn in arns if arn is not None} | {config.region or region}
     others = sorted(regions - {here, ""})
-    if others:
+    if here is not None and others:
         yield name, f"is an endpoint of {here}, and streams of {', '.join(others)} are not there"
 
 
-def _url(environ: Mapping[str, str], config: Config) -> str:
+def _url(environ: Mapping[str, str], upstream: UpstreamConfig) -> str:
     """The address that calls go to, or one like it; only its scheme and host are looked at."""
-    given = [config.endpoint_url, *(environ.get(name, "") for name in ENDPOINTS)]
-    region = config.region or environ.get("AWS_DEFAULT_REGION", "")
-    default = config.traits.endpoint_url or f"https://kinesis.{region or 'x'}.amazonaws.com"
+    given = [upstream.endpoint_url]
+    if upstream.name == DEFAULT_UPSTREAM:
+        given += [environ.get(name, "") for name in ENDPOINTS]
+    region = upstream.region or environ.get("AWS_DEFAULT_REGION", "")
+    default = upstream.traits.endpoint_url or f"https://kinesis.{region or 'x'}.amazonaws.com"
     return next((url for url in given if url), default)
 
 
-def _proxies(environ: Mapping[str, str], config: Config) -> Iterator[tuple[str, str]]:
+def _proxies(environ: Mapping[str, str], upstream: UpstreamConfig) -> Iterator[tuple[str, str]]:
     """Lower case wins, and the scheme's own proxy wins over that of all; as urllib has it."""
-    url = _url(environ, config)
+    if upstream.proxy_url != "auto":
+        return
+    url = _url(environ, upstream)
     scheme = "http" if url.startswith("http:") else "https"
     bypassed = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if endpoint_problem(url) is None and proxy_bypass_environment(

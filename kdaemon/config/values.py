@@ -13,12 +13,14 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kdaemon.base import limits
-from kdaemon.base.endpoint import endpoint_problem
+from kdaemon.base.endpoint import endpoint_problem, proxy_problem
 from kdaemon.base.field_path import parse_field_path
-from kdaemon.base.names import parse_arn, partition_problem
+from kdaemon.base.names import is_upstream_name, parse_arn, partition_problem
 from kdaemon.base.service import SERVICES
 
 PORT_MAX = 65_535  # of TCP
+# A role's ARN, with its path. Names as IAM's API has them (botocore 1.43.117, 2026-11-28).
+_role = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):role/[!-~]{1,512}").fullmatch
 UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21
 
 
@@ -99,6 +101,30 @@ def check_url(text: str) -> None:
         )
 
 
+def check_proxy(text: str) -> None:
+    if text in {"", "auto"}:
+        return
+    problem = proxy_problem(text)
+    if problem is not None:
+        raise ValueError('"auto", "" (none) or http(s)://HOST[:PORT]')
+
+
+def check_role(text: str) -> None:
+    if text and account_of_role(text) is None:
+        raise ValueError("arn:aws:iam::ACCOUNT:role/NAME")
+
+
+def account_of_role(arn: str) -> str | None:
+    """The account that a role is of; None: this is no role's ARN."""
+    found = _role(arn)
+    return None if found is None else found[1]
+
+
+def check_upstream(text: str) -> None:
+    if not is_upstream_name(text):
+        raise ValueError("a name of an upstream: 1-32 of a-z, 0-9 and -")
+
+
 def check_arn(text: str) -> None:
     if text and parse_arn(text) is None:
         problem = partition_problem(text)
@@ -134,6 +160,7 @@ MillisecondsOrZero = Annotated[int, whole(0, 3_600_000, "of milliseconds ")]
 Quota = Annotated[int, whole(1, 10**12)]
 Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0 and at most 1")]
 CallRate = Annotated[float, Meta(ge=0.01, le=1000, description="a number from 0.01 to 1000")]
+PoolSize = Annotated[int, whole(0, 100_000)]
 CallRecords = Annotated[int, whole(1, limits.RECORDS_PER_CALL_MAX)]
 CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
 RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
@@ -154,6 +181,22 @@ Region = Annotated[
 AccountId = Annotated[
     str, Meta(pattern=r"^([0-9]{12})?$", description='the 12 digits of an account in quotes, or ""')
 ]
+RoleArn = Annotated[str, Meta(description="the ARN of a role in quotes"), Check(check_role)]
+SessionName = Annotated[  # as STS takes it: AssumeRole, RoleSessionName; botocore 1.43.117
+    str,
+    Meta(pattern=r"^([\w+=,.@-]{2,64})?$", description='2-64 letters, digits and +=,.@-, or ""'),
+]
+ExternalId = Annotated[  # the same: AssumeRole, ExternalId
+    str,
+    Meta(pattern=r"^([\w+=,.@:/-]{2,1224})?$", description="2-1224 letters, digits and _+=,.@:/-"),
+]
+ProxyUrl = Annotated[str, Meta(description='"auto", "" or a URL'), Check(check_proxy)]
+Switch = Annotated[Literal["auto", "on", "off"], _words("auto", "on", "off")]
+AccountEndpoints = Annotated[
+    Literal["auto", "preferred", "disabled", "required"],
+    _words("auto", "preferred", "disabled", "required"),
+]
+UpstreamName = Annotated[str, Meta(description="a name in quotes"), Check(check_upstream)]
 ServiceName = Annotated[Literal["aws", "yandex"], _words(*SERVICES)]
 Acknowledgement = Annotated[
     Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")

@@ -19,7 +19,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_arn
+from kdaemon.base.names import Qualified, parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.refused import Refused
@@ -214,7 +214,8 @@ class Door:
         spelling: str | None,
         record_count: int,
         byte_count: int = 0,
-        principal: Principal = ANYBODY,
+        *,
+        principal: Principal,
     ) -> None:
         """Counts records that could not be read. `spelling`: their stream, where it could be."""
         if spelling is not None and self._forbid(principal, spelling) is not None:
@@ -240,6 +241,31 @@ class Door:
                 return refused
         return None
 
+    def place_of(self, spellings: Iterable[str]) -> Qualified | Refused | None:
+        """The upstream of what a request calls its stream by, and what that calls it; None: it
+        names none. Of spellings that `refusal_to_look` let pass.
+        """
+        found: Qualified | None = None
+        for spelling in spellings:
+            place = self._streams.place(spelling)
+            if isinstance(place, Refused):
+                return place
+            if found is not None and place.upstream != found.upstream:
+                text = "StreamName and StreamARN are of two upstreams of kdaemon: name the one."
+                code = "InvalidArgumentException"
+                return Refused(RejectReason.INVALID, code, text, is_permanent=True)
+            found = found or place
+        return found
+
+    def refusal_to_go_on(
+        self, spellings: Iterable[str], principal: Principal, operation: str
+    ) -> Refused | None:
+        """As `refusal_to_look`, about the stream of a token. The text does not name the stream."""
+        for spelling in spellings:
+            if self._forbid(principal, spelling, operation=operation) is not None:
+                return _forbidden(principal, operation, "the stream that this token is of")
+        return None
+
     def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
         """Why a client may not ask about all that the account has; None: it may. Who may write to
         some streams hears of no others.
@@ -252,9 +278,10 @@ class Door:
         """How lines for this stream are read. Counts nothing, and opens no stream."""
         return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
 
-    def note_raw(self, spelling: str, parsed: Parsed) -> None:
+    def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None:
         """Counts what raw lines for this stream did not tell."""
-        stream = self._streams.known(spelling)
+        forbidden = self._forbid(principal, spelling)
+        stream = self._streams.known(spelling) if forbidden is None else None
         counters = self._streams.door if stream is None else stream.counters
         counters.lines_without_key += parsed.without_key
         counters.lines_without_stream += parsed.without_stream
@@ -282,6 +309,10 @@ class Door:
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
         refused = self._hold_to_stream(stream, put, None)
+        if refused is None and not stream.service.answers_dry_run:
+            text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."
+            code = "InvalidArgumentException"
+            refused = Refused(RejectReason.INVALID, code, text, is_permanent=True)
         taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS

@@ -100,7 +100,9 @@ class NdjsonDoor:
 
     def _refuse_unread(self, request: HttpRequest, spelling: str | None, refusal: Refusal) -> None:
         body = request.body
-        self._door.refuse_unread(spelling, count_lines(body), len(body), request.principal)
+        self._door.refuse_unread(
+            spelling, count_lines(body), len(body), principal=request.principal
+        )
         _refuse(request, refusal)
 
 
@@ -268,7 +270,7 @@ class _Body:
                 self._spelling, self._unread_count, principal=self._request.principal
             )
         if self._form.is_raw:
-            self._door.note_raw(self._spelling, self._without)
+            self._door.note_raw(self._spelling, self._without, self._request.principal)
         self._is_admitted = True
         self._request.let_next()
         self._answer_if_settled()

@@ -8,81 +8,152 @@ Where it sits: kinesis.py hands requests over, whose operation is known; an answ
 The service is asked in JSON, and the client is answered in what it spoke (`passed_on_cbor.py`).
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 
-from kdaemon.base.counters import NotPassedOn
+from kdaemon.base.counters import NotPassedOn, RejectReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.operations import OtherOperation, operation_problem
-from kdaemon.base.service import Service
+from kdaemon.base.principal import Principal
+from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
-from kdaemon.http.request import Headers, HttpRequest
+from kdaemon.http.request import CBOR_ALONE, Headers, HttpRequest
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
+from kdaemon.send.trails import Trail
 from kdaemon.settle.verdict import INTERNAL, UNAVAILABLE
 from kdaemon.wire.envelope import encoding_of
-from kdaemon.wire.passed_on import read_asked
+from kdaemon.wire.passed_on import Asked, read_asked, renamed
 from kdaemon.wire.passed_on_cbor import UNWRITABLE, cbor_of, json_of
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
 
 class Passthrough:
-    """One for the daemon."""
+    """One for the daemon. `relays`: by their upstream, the default one's first: it is asked what is
+    about no stream.
+    """
 
-    def __init__(self, door: Door, relay: Relay, service: Service) -> None:
+    def __init__(
+        self, door: Door, relays: Mapping[str, Relay], *, is_stream_name_free: bool
+    ) -> None:
+        """`is_stream_name_free`: as in `PutLimits`."""
         self._door = door
-        self._relay = relay
-        self._service = service
+        self._relays = relays
+        self._default = next(iter(relays.values()))
+        self._is_stream_name_free = is_stream_name_free
 
     def handle(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:
         """Takes one request; answers now, or when the service has. `headers`: of our answer."""
-        counters = self._relay.counters_of(operation)
-        counters.requests += 1
         encoding = encoding_of(request.headers)
-        if not self._relay.allows(operation):
+        counters = self._default.counters_of(operation)  # until it is known who is to be asked
+        if not self._default.allows(operation):
+            counters.requests += 1
             counters.refused[NotPassedOn.NOT_ALLOWED] += 1
-            refusal = not_passed_on(operation.name, self._relay.operations)
+            refusal = not_passed_on(operation.name, self._default.operations)
             _refuse(request, refusal, headers, encoding)
             return
         try:
-            self._ask(request, operation, headers, encoding)
+            body = json_of(request.body) if encoding is Encoding.CBOR else request.body
+            asked = read_asked(body, is_stream_name_free=self._is_stream_name_free)
         except ApiError as error:
+            counters.requests += 1
             counters.refused[NotPassedOn.INVALID] += 1
             _refuse(request, error.refusal, headers, encoding)
+            return
+        self._ask(request, operation, asked, body, headers, encoding)
+
+    def note_stranger(self, operation: OtherOperation) -> None:
+        """Counts a request of somebody whom nobody knows, which goes no further."""
+        counters = self._default.counters_of(operation)
+        counters.requests += 1
+        counters.refused[NotPassedOn.UNAUTHENTICATED] += 1
 
     def _ask(
         self,
         request: HttpRequest,
         operation: OtherOperation,
+        asked: Asked,
+        body: bytes,
         headers: Headers,
         encoding: Encoding,
     ) -> None:
-        body = json_of(request.body) if encoding is Encoding.CBOR else request.body
-        asked = read_asked(body, is_stream_name_free=not self._service.has_arns)
-        if asked.spellings or asked.token is not None:  # who has a token was let in to get it
-            refused = self._door.refusal_to_look(asked.spellings, request.principal, operation.name)
-        else:
-            refused = self._door.refusal_to_list(request.principal, operation.name)
+        refused = self._why_not(request.principal, operation, asked)
+        relay, called = self._default, None
+        if refused is None:
+            place = self._door.place_of(asked.spellings)
+            if isinstance(place, Refused):
+                refused = place
+            elif place is not None:
+                relay, called = self._relays[place.upstream], place.name
+            else:
+                trails = (self._trail_of(operation, token) for token in asked.tokens)
+                relay = next((found[0] for found in trails if found is not None), relay)
+        counters = relay.counters_of(operation)
+        counters.requests += 1
         if refused is not None:
-            self._relay.counters_of(operation).refused[NotPassedOn.STREAM] += 1
+            counters.refused[NotPassedOn.STREAM] += 1
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)
             return
         request.drop_body()
-        request.headers = {}
-        question = Question(operation, asked.canonical, body, asked.arn, asked.token)
-        asker = self._relay.ask(
+        request.headers = CBOR_ALONE if encoding is Encoding.CBOR else {}
+        if called is not None and called not in asked.spellings:
+            asked, body = renamed(asked, body, called)
+        question = Question(
+            operation, asked.canonical, body, asked.arn, asked.tokens, asked.spellings
+        )
+        asker = relay.ask(
             question, request.client, partial(self._answer, request, headers, encoding)
         )
         if asker.is_waiting:
             request.on_gone = asker.leave
 
+    def _trail_of(self, operation: OtherOperation, token: str) -> tuple[Relay, Trail] | None:
+        """Whose answer gave the token, and what is known of it."""
+        for relay in self._relays.values():
+            trail = relay.trail_of(operation, token)
+            if trail is not None:
+                return relay, trail
+        return None
+
+    def _why_not(
+        self, principal: Principal, operation: OtherOperation, asked: Asked
+    ) -> Refused | None:
+        """Why this client may not ask this. Who may not write to all streams asks about those that
+        he may write to, by what surely means them: names, ARNs, and tokens that were given for
+        them through this daemon.
+        """
+        door = self._door
+        if not principal.rights.are_all:
+            if not (operation.is_of_stream and asked.is_plain):
+                return door.refusal_to_list(principal, operation.name)
+            for token in asked.tokens:
+                found = self._trail_of(operation, token)
+                if found is None or not found[1].spellings:
+                    return _forgotten(operation)
+                refused = door.refusal_to_go_on(found[1].spellings, principal, operation.name)
+                if refused is not None:
+                    return refused
+        if asked.spellings or asked.tokens:
+            return door.refusal_to_look(asked.spellings, principal, operation.name)
+        return door.refusal_to_list(principal, operation.name)
+
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
     ) -> None:
-        """The service has answered, or will not."""
+        """The service has answered, or will not. Who waits hears of it also where that fails."""
+        try:
+            self._tell(request, headers, encoding, outcome)
+        except Exception:
+            request.fail()
+            raise
+
+    def _tell(
+        self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
+    ) -> None:
         if isinstance(outcome, ServiceError):
             refusal = refuse(outcome.code, outcome.message, status=outcome.status)
             _refuse(request, refusal, headers, encoding)
@@ -107,6 +178,18 @@ def not_passed_on(name: str, allowed: tuple[str, ...]) -> Refusal:
         remedy = f"{problem}: ask the service itself."
     text = f"kdaemon delivers records: it answers PutRecord and PutRecords, and {passes}. {remedy}"
     return refuse("UnknownOperationException", text)
+
+
+def _forgotten(operation: OtherOperation) -> Refused:
+    """A token that may be of any stream. SDKs and consumers start over."""
+    what, anew = "NextToken has expired", "list anew"
+    if operation.is_read:
+        what, anew = "Iterator expired", "get a new iterator"
+    text = (
+        f"{what}, or was not given by this kdaemon since it started: {anew}. Who may not write to"
+        " all streams goes on from what kdaemon knows the stream of."
+    )
+    return Refused(RejectReason.FORBIDDEN, operation.expired_code, text, is_permanent=True)
 
 
 def _write_cbor(request: HttpRequest, answer: bytes, headers: Headers) -> Steps[None]:

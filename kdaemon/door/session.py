@@ -288,7 +288,9 @@ class NdjsonSession(asyncio.Protocol):
 
     def _skip_unfinished(self, rejected: Rejected) -> None:
         """Where the next raw line begins is known, whatever is in this one."""
-        self._door.refuse_unread(self._stream, 1, self._buffer.partial_bytes)
+        self._door.refuse_unread(
+            self._stream, 1, self._buffer.partial_bytes, principal=self._principal
+        )
         self._buffer.skip_partial()
         self._kept.release()
         self._tell_rejected([rejected])
@@ -305,7 +307,7 @@ class NdjsonSession(asyncio.Protocol):
         is refused, where that is no fault of the line.
         """
         if forbidden is None:
-            self._door.refuse_unread(self._stream, 1, byte_count)
+            self._door.refuse_unread(self._stream, 1, byte_count, principal=self._principal)
         else:
             self._door.refuse(None, forbidden, 1, byte_count)
         self._drop_unfinished()
@@ -394,17 +396,19 @@ class NdjsonSession(asyncio.Protocol):
         self._next_line += parsed.line_count
         a_round = Round()
         if parsed.rejected_count:
-            self._door.refuse_unread(self._stream, parsed.rejected_count)
+            self._door.refuse_unread(self._stream, parsed.rejected_count, principal=self._principal)
             self._tell_rejected(parsed.rejected)
         if self._form.is_raw and self._stream is not None:
-            self._door.note_raw(self._stream, parsed)
+            self._door.note_raw(self._stream, parsed, self._principal)
         parts = list(parsed.by_stream.items())
         if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
             parts = in_runs(parsed.by_stream)
         for stream, lines in parts:
             if stream is None:
                 text = 'No stream: name it in a first line {"stream": ...} or in the line itself.'
-                self._door.refuse_unread(None, len(lines.numbers), sum(lines.sizes))
+                self._door.refuse_unread(
+                    None, len(lines.numbers), sum(lines.sizes), principal=self._principal
+                )
                 self._reject_lines(lines, VALIDATION, text)
             else:
                 a_round.open += 1
@@ -417,7 +421,7 @@ class NdjsonSession(asyncio.Protocol):
         """More lines of one block cannot be read than are worth telling: this is no NDJSON."""
         text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
         self._last_words = encode_rejected(Rejected(self._next_line - 1, VALIDATION, text))
-        self._door.refuse_unread(self._stream, self._buffer.line_count)
+        self._door.refuse_unread(self._stream, self._buffer.line_count, principal=self._principal)
         self._buffer.clear()
         self._drop_unfinished()
         if self._state is State.READING:
@@ -460,7 +464,7 @@ class NdjsonSession(asyncio.Protocol):
         if forbidden is not None:
             self._door.refuse(None, forbidden, self._buffer.line_count, 0)
         else:
-            self._door.refuse_unread(None, self._buffer.line_count)
+            self._door.refuse_unread(None, self._buffer.line_count, principal=self._principal)
         self._buffer.clear()
         rejected = Rejected(self._next_line, code, message)
         self._end_with(rejected, len(line), forbidden)
@@ -527,7 +531,7 @@ class NdjsonSession(asyncio.Protocol):
         """Counts a block that is not brought to the door, or was brought in vain."""
         self._door.refuse(stream, refused, len(block.sizes), block.byte_count)
         if block.oversized:  # by a try that found no room, and so counted nothing
-            self._door.refuse_unread(stream, len(block.oversized))
+            self._door.refuse_unread(stream, len(block.oversized), principal=self._principal)
         a_round.close_one()
 
     def _reject_lines(self, lines: Lines, code: str, message: str) -> None:

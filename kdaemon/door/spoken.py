@@ -6,6 +6,7 @@ Knows the door and the lines' form; no connection. Where it sits: daemon.py -> h
 from functools import partial
 
 from kdaemon.base.counters import RejectReason
+from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
 from kdaemon.door.access import DENIED
 from kdaemon.door.door import Door
@@ -21,7 +22,7 @@ def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
     """Lines whose records go to `door`."""
 
     def refuse(number: int, text: str) -> bytes:
-        door.refuse_unread(None, 1)
+        door.refuse_unread(None, 1, principal=NOBODY)
         return encode_rejected(Rejected(number, VALIDATION, text))
 
     def refuse_stranger(number: int, text: str, lines: bytes) -> bytes:

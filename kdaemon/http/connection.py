@@ -282,7 +282,7 @@ class HttpProtocol(asyncio.Protocol):
     def _refuse_unread(self) -> None:
         """There is no memory for it, or others who are faster need it."""
         if self._unread is not None and self._reader.phase is not Phase.ENDED:
-            self.refuse(BODIES_FULL)
+            self.refuse(self._reader.in_form(BODIES_FULL, self._unread[self._read_to :]))
 
     def _regulate_reading(self) -> None:
         """Reads exactly while more could be handed over, or to see the client go."""
@@ -580,4 +580,4 @@ class HttpProtocol(asyncio.Protocol):
 
     def _time_out(self, what: str, part: str, limit: str) -> None:
         self.hub.counters.timed_out[what] += 1
-        self._end_with(timed_out(part, limit))
+        self._end_with(self._reader.in_form(timed_out(part, limit)).answer())

@@ -9,15 +9,13 @@ import asyncio
 
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.pieces import Pieces
-from kdaemon.http.request import HttpRequest, error_body
+from kdaemon.http.request import HttpRequest
 
 
 def handler_failed(counters: HttpCounters, request: HttpRequest, error: Exception) -> None:
     """The handler raised; `request` is answered, if it was not."""
     report(counters, f"the handler of {request.method} {request.path} failed", error)
-    if request.answer is None:
-        text = "kdaemon failed to handle this request; its log says why."
-        request.respond(500, error_body("InternalFailure", text))
+    request.fail()
 
 
 def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:

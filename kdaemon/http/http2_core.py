@@ -9,7 +9,7 @@ Where it sits: http2.py owns one for each connection.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from h2.config import H2Configuration
@@ -49,12 +49,12 @@ class _Decoder(Decoder):
 
     def __init__(self, list_bytes_max: int) -> None:
         super().__init__(list_bytes_max)
-        self.decoded: Iterable[tuple[bytes, bytes]] = ()
+        self.decoded: Collection[tuple[bytes, bytes]] = ()
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:  # noqa: ARG002
         if _SIZE_CHANGES.match(data):
             raise HPACKDecodingError("the size of the table changes again and again")
-        self.decoded = super().decode(data, raw=True)
+        self.decoded = tuple(super().decode(data, raw=True))
         return ()
 
 
@@ -158,7 +158,7 @@ class Http2Core(H2Connection):
         """One whole frame. ProtocolError: its GOAWAY is in `data_to_send`."""
         return self.receive_data(frame)
 
-    def take_headers(self) -> Iterable[tuple[bytes, bytes]]:
+    def take_headers(self) -> Collection[tuple[bytes, bytes]]:
         """Of the block of headers that was read last."""
         decoded, self._headers.decoded = self._headers.decoded, ()
         return decoded

@@ -7,7 +7,7 @@ one that is not whole is charged before the next read; a stream moves as _MOVES 
 Where it sits: http2_streams.py makes one for each request; HttpRequest asks it as the owner.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import Enum
 from typing import Protocol
 
@@ -121,10 +121,11 @@ class Http2Stream:
 
     # --- arriving
 
-    def begin(self, fields: Iterable[tuple[bytes, bytes]], heads: Heads) -> Refusal | None:
+    def begin(self, fields: Collection[tuple[bytes, bytes]], heads: Heads) -> Refusal | None:
         """Its headers are there. A refusal: why it is not let in."""
         found = read_fields(fields)
         if isinstance(found, Refusal):
+            self._headers = {name: value for name, value in fields if name == b"content-type"}
             return in_http_2(found)
         self.is_head = found.line.startswith(b"HEAD ")
         self._headers = found.headers

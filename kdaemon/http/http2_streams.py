@@ -245,7 +245,7 @@ class Streams:
 
     def _time_out(self, stream: Http2Stream, limit: str) -> None:
         self.hub.counters.timed_out["body"] += 1
-        self._send_answer(stream, timed_out("The body", limit))
+        self._send_answer(stream, stream.told(timed_out("The body", limit)))
 
     @property
     def are_stuck(self) -> bool:

@@ -28,7 +28,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.handshakes import HANDSHAKE, UNEXPECTED_MESSAGE, Handshakes
 from kdaemon.http.http2_frames import INADEQUATE_SECURITY, NO_SETTINGS, PREFACE, goaway
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.refusals import TLS_MISSING
+from kdaemon.http.refusals import TLS_MISSING, in_form_of_head
 from kdaemon.http.rendering import render
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.tls import TlsTransport
@@ -216,7 +216,8 @@ class Opening(asyncio.Protocol):
             text = "This port speaks TLS and the client plain text: connect with TLS."
             self._refuse(TLS_MISSING.reason, self._lines.refuse(1, text))
         elif data[0] in TOKEN or data[0] in b"\r\n":
-            answer = render(TLS_MISSING.answer(), closes=True, is_http_1_0=False, has_body=True)
+            told = in_form_of_head(TLS_MISSING, data).answer()
+            answer = render(told, closes=True, is_http_1_0=False, has_body=True)
             self._refuse(TLS_MISSING.reason, answer)
         else:
             self._refuse("tls_failed", UNEXPECTED_MESSAGE)

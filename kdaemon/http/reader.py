@@ -31,7 +31,6 @@ CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
 HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
-HTTP_2_BYTES = len(HTTP_2)
 HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
 HEAD_END = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request they are skipped (RFC 9112, 2.2)
@@ -146,7 +145,7 @@ class RequestReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._ordinary = None
             if self.phase is not _ENDED:
-                self._refuse_malformed(error, data[:HTTP_2_BYTES])
+                self._refuse_malformed(error, data)
             return len(data)
         if self._ordinary is None:  # on_message_complete has handed it over
             return len(data)  # type: ignore[unreachable]
@@ -303,7 +302,7 @@ class RequestReader:
             if offer.args[0] != len(piece):
                 self._head_count = 0
         except httptools.HttpParserError as error:
-            self._refuse_malformed(error, bytes(head[:HTTP_2_BYTES]))
+            self._refuse_malformed(error, bytes(head))
             return len(data)
         if is_ended:
             self._use_head(bytes(head[:end]))
@@ -322,13 +321,13 @@ class RequestReader:
         head_count, self._head_count = self._head_count, 0
         self._head = bytearray()
         if head_count != 1:  # the parser sees the end elsewhere, or another head in this one
-            self._refuse_malformed("its head is none", head[:HTTP_2_BYTES])
+            self._refuse_malformed("its head is none", head)
             return
         heads, names = self._heads, tuple(self._raw_headers)
         if names != heads.names:
             heads.learn_names(names)
         values = map(_strip, self._raw_headers.values())
-        headers = dict(zip(heads.lower_names, values, strict=True))
+        headers = self._headers = dict(zip(heads.lower_names, values, strict=True))
         self._renew()
         count = head.count(b"\n") - 2
         if count > self._hub.limits.headers_max:
@@ -464,19 +463,28 @@ class RequestReader:
 
     # --- refusing
 
-    def _refuse(self, refusal: Refusal) -> None:
-        refusal = refusals.in_form_of(refusal, self._headers)
+    def in_form(self, refusal: Refusal, ahead: bytes = b"") -> Refusal:
+        """The same, in what the request is written in that is being read. `ahead`: what comes next,
+        and is not read.
+        """
+        if self._headers:
+            return refusals.in_form_of(refusal, self._headers)
+        return refusals.in_form_of_head(refusal, bytes(self._head) + ahead[: self._head_bytes_max])
+
+    def _refuse(self, refusal: Refusal, head: bytes = b"") -> None:
+        """`head`: begins with the request's, if that is kept nowhere."""
+        refusal = self.in_form(refusal, head)
         self.end()
         self._sink.refuse(refusal)
 
-    def _refuse_malformed(self, error: Exception | str, start: bytes) -> None:
-        """`start`: of the request, from which a client of another protocol is known."""
-        if start == HTTP_2:
+    def _refuse_malformed(self, error: Exception | str, data: bytes) -> None:
+        """`data`: the request, from whose start a client of another protocol is known."""
+        if data.startswith(HTTP_2):
             self._refuse(refusals.malformed(HTTP_2_TOO_LATE))
-        elif start.startswith(TLS_HANDSHAKE):
+        elif data.startswith(TLS_HANDSHAKE):
             self._refuse(refusals.TLS_SPOKEN)
         else:
-            self._refuse(refusals.malformed(str(error)))
+            self._refuse(refusals.malformed(str(error)), data)
 
 
 def _end_of_head(data: bytes, at: int, stop: int) -> int:

@@ -1,14 +1,24 @@
 """Why a request is refused before a handler sees it: each reason a value, in one place.
 
 Pure. A refusal is data: the connection renders its answer as it renders any other, so that another
-protocol can render it too. Knows no bytes of a head and no socket.
-Invariant: `reason` is one of REFUSALS, and each refusal ends its connection; in HTTP/2 its stream.
+protocol can render it too. Its text is written in what its request is written in, as far as that is
+known by then: CBOR, or else JSON. Knows no framing and no socket.
+Invariant: `reason` is one of REFUSALS, or TIMED_OUT; each refusal ends its connection; in HTTP/2
+its stream.
 Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py answers and counts.
 """
 
+import re
 from dataclasses import dataclass, replace
 
-from kdaemon.http.request import CBOR, Answer, Headers, error_body, error_body_cbor
+from kdaemon.http.request import (
+    CBOR,
+    Answer,
+    Headers,
+    error_body,
+    error_body_cbor,
+    speaks_cbor,
+)
 
 REFUSALS = (
     "connections",  # over connections_max
@@ -28,6 +38,10 @@ REFUSALS = (
     "tls_failed",  # a handshake that failed, or a record that cannot be read
 )
 
+TIMED_OUT = "timed_out"  # of clients that are too slow: they are counted by part (hub.TIME_OUTS)
+
+_CONTENT_TYPE = re.compile(rb"\r\ncontent-type:([^\r\n]*)", re.IGNORECASE)
+_HEAD_END = b"\r\n\r\n"
 
 _NOT_READ = "This is not HTTP/1.1 that can be read: "
 
@@ -69,8 +83,18 @@ def in_http_2(refusal: Refusal) -> Refusal:
 
 def in_form_of(refusal: Refusal, headers: dict[bytes, bytes]) -> Refusal:
     """The same, told in what the request is written in, by its headers as far as they are read."""
-    is_cbor = headers.get(b"content-type", b"").lower().startswith(CBOR)
-    return replace(refusal, is_cbor=True) if is_cbor else refusal
+    return _in(refusal, headers.get(b"content-type", b""))
+
+
+def in_form_of_head(refusal: Refusal, head: bytes) -> Refusal:
+    """The same, by what is there of a head that is not read, and may be none."""
+    end = head.find(_HEAD_END)
+    found = _CONTENT_TYPE.search(head, 0, len(head) if end < 0 else end)
+    return refusal if found is None else _in(refusal, found[1])
+
+
+def _in(refusal: Refusal, content_type: bytes) -> Refusal:
+    return replace(refusal, is_cbor=True) if speaks_cbor(content_type) else refusal
 
 
 def unsupported(status: int, text: str, headers: Headers = ()) -> Refusal:
@@ -131,7 +155,7 @@ TLS_MISSING = Refusal(
 )
 
 
-def timed_out(part: str, limit: str) -> Answer:
-    """The answer to a client that is too slow; such clients are counted by part, not here."""
+def timed_out(part: str, limit: str) -> Refusal:
+    """What a client is told that is too slow."""
     text = f"{part} did not arrive {limit}."
-    return Answer(408, error_body("RequestTimeoutException", text), closes=True)
+    return Refusal(TIMED_OUT, 408, "RequestTimeoutException", text)

@@ -21,6 +21,11 @@ CBOR = b"application/x-amz-cbor-1.1"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+CBOR_ALONE = {b"content-type": CBOR}
+"""What is left of the headers of a request in CBOR while its answer is waited for. Nobody writes to
+it.
+"""
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a client is told. `headers` come beside those that the framing needs. `pieces`: the body
@@ -50,6 +55,11 @@ def error_body_cbor(code: str, message: str) -> bytes:
     """The same for a client that speaks CBOR (RFC 8949, 3): a map of texts."""
     texts = [text.encode() for text in ("__type", code, "message", message)]
     return b"\xa2" + b"".join(b"\x79%b%b" % (len(t).to_bytes(2, "big"), t) for t in texts)
+
+
+def speaks_cbor(content_type: bytes) -> bool:
+    """Whether a request with this Content-Type is to be answered in CBOR."""
+    return content_type.partition(b";")[0].strip().lower() == CBOR
 
 
 class Charge(Protocol):
@@ -87,11 +97,12 @@ class HttpRequest:
     came, no content coding undone. `principal`: who asks; where each request shows that itself,
     nobody does before it was looked at (`door/access.py`).
 
-    A handler that answers later calls `drop_body` when the body was parsed, sets `headers = {}`,
-    and may set `on_gone`: called once if the client goes away before its answer was given. A client
-    that only closed its sending side has not gone: it reads the answer. One that takes several
-    turns to take in what the request brings sets `holds_next`, and calls `let_next` when it is
-    through: the next request of the connection must not overtake.
+    A handler that answers later calls `drop_body` when the body was parsed, lets go of the headers
+    (`headers = {}`, or `CBOR_ALONE`, where its client speaks CBOR), and may set `on_gone`: called
+    once if the client goes away before its answer was given. A client that only closed its sending
+    side has not gone: it reads the answer. One that takes several turns to take in what the request
+    brings sets `holds_next`, and calls `let_next` when it is through: the next request of the
+    connection must not overtake.
     """
 
     __slots__ = (
@@ -184,6 +195,16 @@ class HttpRequest:
         if self.body_charge is not None:
             self.drop_body()
         owner.flush_answers(self)
+
+    def fail(self) -> None:
+        """Answers for a handler that raised; nothing if it had answered."""
+        if self.answer is not None:
+            return
+        code, text = "InternalFailure", "kdaemon failed to handle this request; its log says why."
+        if speaks_cbor(self.headers.get(b"content-type", b"")):
+            self.respond(500, error_body_cbor(code, text), content_type=CBOR)
+        else:
+            self.respond(500, error_body(code, text))
 
     def respond_in_pieces(
         self,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kdaemon.base.steps import Steps
-from kdaemon.http.request import HttpHandler, HttpRequest, error_body
+from kdaemon.http.request import HttpHandler, HttpRequest
 
 # What one connection does in a turn. Ours, 2026-11-28.
 PIECES_MAX = 64  # requests, frames, or blocks of lines
@@ -184,9 +184,7 @@ class _Work:
             self._later(self.step)
 
     def _fail(self) -> None:
-        if self._request.answer is None:
-            text = "kdaemon failed to handle this request; its log says why."
-            self._request.respond(500, error_body("InternalFailure", text))
+        self._request.fail()
         self._end()
 
     def _hand_on(self, handler: HttpHandler) -> None:

@@ -23,6 +23,7 @@ from enum import Enum
 from functools import cache
 from io import BytesIO
 from itertools import accumulate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -39,7 +40,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import parse_qualified
 from kdaemon.base.ports import Clock
+from kdaemon.base.service import Service
 from kdaemon.base.text import printable
 from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
@@ -82,6 +85,34 @@ CLOSED = "(closed)"
 stream can have this name.
 """
 
+OF_STREAM = ("upstream", "stream")  # labels
+NO_RELAYS: Mapping[str, Relay] = MappingProxyType({})
+
+
+class SeenUpstream(Protocol):
+    """An upstream, as `streams/upstream.py` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def service(self) -> Service: ...
+
+    @property
+    def account(self) -> str:
+        """Empty where it is not known."""
+        ...
+
+    @property
+    def region(self) -> str:
+        """The same."""
+        ...
+
+    @property
+    def closed(self) -> StreamCounters:
+        """What its streams have counted that are closed now."""
+        ...
+
 
 class Observed(Protocol):
     """The streams in use, as `streams.py` keeps them."""
@@ -102,12 +133,10 @@ class Observed(Protocol):
         ...
 
     @property
-    def closed(self) -> StreamCounters:
-        """What streams have counted that are closed now."""
-        ...
+    def upstreams(self) -> Iterable[SeenUpstream]: ...
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
-        """Every stream once: its name, unique, and its engine."""
+        """Every stream once: its name, unique (`Qualified.text`), and its engine."""
         ...
 
 
@@ -157,7 +186,7 @@ class Metrics:
         per_shard: bool = False,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
-        relay: Relay | None = None,
+        relays: Mapping[str, Relay] = NO_RELAYS,
         principals: Principals | None = None,
         certificates: Certificates | None = None,
     ) -> None:
@@ -166,7 +195,7 @@ class Metrics:
         self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
-        self._relay = relay
+        self._relays = relays
         self._listeners = listeners
         self._clock = clock
         self._version = version
@@ -188,6 +217,7 @@ class Metrics:
         info = InfoMetricFamily("kdaemon_build", "This program.", {"version": self._version})
         page = BytesIO()  # to join 50 MB at the end would take 50 ms
         page.write(form.family(info))
+        page.write(form.family(self._upstreams()))
         sections[2:2] = yield from self._look(engines)
         for section in sections:
             for metric, rows in zip(section.metrics, section.rows, strict=True):
@@ -200,20 +230,30 @@ class Metrics:
         page.write(form.end)
         return Page(200, page.getvalue(), form.content_type)
 
+    def _upstreams(self) -> Family:
+        """Where records go: a row for each upstream, which other metrics name by its label."""
+        names = ("upstream", "service", "region", "account")
+        family = InfoMetricFamily("kdaemon_upstream", "Where records go.", labels=names)
+        for each in self._observed.upstreams:
+            family.add_metric((each.name, each.service.name, each.region, each.account), {})
+        return family
+
     def _read(
         self,
     ) -> Generator[None, None, tuple[list[_Section], list[tuple[_Labels, Engine]]]]:
         """All that is counted: a stream in one pass, some streams a step."""
         observed = self._observed
         engines: list[tuple[_Labels, Engine]] = [
-            ((printable(name),), engine) for name, engine in observed.engines()
+            (_of_stream(name), engine) for name, engine in observed.engines()
         ]
-        accounts = _section(ACCOUNTS, ("stream",), [(("",), observed.door)])
-        delivery = _section(DELIVERY, ("stream",), ())
-        closed = [((CLOSED,), observed.closed)]
-        if not (observed.closed.received or observed.closed.recovered):
-            closed = []
-        closed_sections = [_section(each, ("stream",), closed) for each in (ACCOUNTS, DELIVERY)]
+        accounts = _section(ACCOUNTS, OF_STREAM, [(("", ""), observed.door)])
+        delivery = _section(DELIVERY, OF_STREAM, ())
+        closed = [
+            ((each.name, CLOSED), each.closed)
+            for each in observed.upstreams
+            if each.closed.received or each.closed.recovered
+        ]
+        closed_sections = [_section(each, OF_STREAM, closed) for each in (ACCOUNTS, DELIVERY)]
         listeners = [((name,), counters) for name, counters in self._listeners.items()]
         sections = [
             accounts,
@@ -222,9 +262,13 @@ class Metrics:
             _section(MEMORY, (), [((), observed.memory)]),
             _section(LOOP, (), [((), observed.loop_lag)]),
         ]
-        if self._relay is not None:
-            operations = [((name,), counted) for name, counted in self._relay.counters.items()]
-            sections.append(_section(PASSED_ON, ("operation",), operations))
+        if self._relays:
+            operations = [
+                ((upstream, name), counted)
+                for upstream, relay in self._relays.items()
+                for name, counted in relay.counters.items()
+            ]
+            sections.append(_section(PASSED_ON, ("upstream", "operation"), operations))
         if self._certificates is not None:
             sections.append(_section(TLS, (), [((), self._certificates)]))
         if self._spool is not None:
@@ -248,9 +292,9 @@ class Metrics:
         """How the streams and their shards are: a stream in a step, and more where it has many
         shards.
         """
-        of_streams = _Section(STREAM, ("stream",), [[] for _ in STREAM])
-        of_hot = _Section(HOT, ("stream", "shard_id"), [[] for _ in HOT])
-        of_shards = _Section(SHARD, ("stream", "shard_id"), [[] for _ in SHARD])
+        of_streams = _Section(STREAM, OF_STREAM, [[] for _ in STREAM])
+        of_hot = _Section(HOT, (*OF_STREAM, "shard_id"), [[] for _ in HOT])
+        of_shards = _Section(SHARD, (*OF_STREAM, "shard_id"), [[] for _ in SHARD])
         for labels, engine in engines:
             now_ns = self._clock.now_ns()
             heat = yield from engine.heat(now_ns)
@@ -319,6 +363,11 @@ def accepts_openmetrics(accept: str) -> bool:
     except TypeError:  # it compares `version=x.y` with (1, 0, 0)
         return False
     return content_type.startswith(OPENMETRICS)
+
+
+def _of_stream(name: str) -> _Labels:
+    stream = parse_qualified(name)
+    return stream.upstream, printable(stream.name)
 
 
 def _of_shard(labels: _Labels, shard: ShardHeat) -> _Labels:

@@ -79,6 +79,7 @@ class StreamStatus:
     """
 
     name: str
+    upstream: str
     hold: HoldStatus | None
     unavailable: HoldStatus | None
     spooled: int
@@ -182,6 +183,27 @@ class PassedOnStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (a stream's last
+    call succeeded), "ill" (none did, and one failed), "untried". `hold`: of one of its streams that
+    nothing can be sent of.
+    """
+
+    name: str
+    service: str
+    region: str
+    account: str
+    health: str
+    streams: int
+    on_hold: int
+    hold: HoldStatus | None
+    buffered: int
+    in_flight_calls: int
+    delivered: int
+    passed_on: PassedOnStatus | None
+
+
+@dataclass(frozen=True, slots=True)
 class PrincipalsStatus:
     """`problem`: why the file is not used as it is now; what was read before is."""
 
@@ -206,5 +228,5 @@ class StatusPage:
     tls: TlsStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
-    passed_on: PassedOnStatus | None
+    upstreams: list[UpstreamStatus]
     streams: list[StreamStatus]

@@ -8,7 +8,7 @@ not about streams; nothing is changed by looking. The streams follow in steps (s
 Flow: engines, listeners, heartbeat -> here -> admin.py.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,19 @@ from kdaemon.base.counters import NotPassedOn, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import parse_qualified
 from kdaemon.base.ports import Clock
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
+from kdaemon.engine.health import Health
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.renewal import Certificates
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.metrics import Observed
+from kdaemon.observe.metrics import NO_RELAYS, Observed, SeenUpstream
 from kdaemon.observe.page import (
     BacklogStatus,
     DoorStatus,
@@ -47,6 +49,7 @@ from kdaemon.observe.page import (
     StatusPage,
     StreamStatus,
     TlsStatus,
+    UpstreamStatus,
 )
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
@@ -147,7 +150,7 @@ class Status:
         version: str,
         spool: "Spool | None" = None,
         log_queue: LogQueue | None = None,
-        relay: Relay | None = None,
+        relays: Mapping[str, Relay] = NO_RELAYS,
         principals: Principals | None = None,
         certificates: Certificates | None = None,
     ) -> None:
@@ -156,7 +159,7 @@ class Status:
         self._certificates = certificates
         self._spool = spool
         self._log_queue = log_queue
-        self._relay = relay
+        self._relays = relays
         self._listeners = listeners
         self._readiness = readiness
         self._heartbeat = heartbeat
@@ -197,9 +200,41 @@ class Status:
             tls=None if self._certificates is None else _tls(self._certificates),
             listeners={name: _listener(counters) for name, counters in self._listeners.items()},
             door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
-            passed_on=None if self._relay is None else _passed_on(self._relay),
+            upstreams=self._upstreams(),
             streams=[],
         )
+
+    def _upstreams(self) -> list[UpstreamStatus]:
+        of_each: dict[str, list[Engine]] = {each.name: [] for each in self._observed.upstreams}
+        for name, engine in self._observed.engines():
+            of_each[parse_qualified(name).upstream].append(engine)
+        return [
+            _upstream(each, of_each[each.name], self._relays.get(each.name))
+            for each in self._observed.upstreams
+        ]
+
+
+def _upstream(
+    upstream: SeenUpstream, engines: Sequence[Engine], relay: Relay | None
+) -> UpstreamStatus:
+    healths = {engine.health for engine in engines}
+    health = next((each for each in (Health.WELL, Health.ILL) if each in healths), Health.UNTRIED)
+    holds = [engine.hold for engine in engines if engine.hold is not None]
+    counters = [engine.counters for engine in engines]
+    return UpstreamStatus(
+        name=upstream.name,
+        service=upstream.service.name,
+        region=upstream.region,
+        account=upstream.account,
+        health=health.value,
+        streams=len(engines),
+        on_hold=len(holds),
+        hold=_hold(holds[0] if holds else None),
+        buffered=sum(each.buffered for each in counters),
+        in_flight_calls=sum(each.in_flight_calls for each in counters),
+        delivered=upstream.closed.delivered + sum(each.delivered for each in counters),
+        passed_on=None if relay is None else _passed_on(relay),
+    )
 
 
 def _json(value: object, line_break: bytes) -> bytes:
@@ -260,8 +295,10 @@ def _stream(
     counters = engine.counters
     lanes = (*engine.lanes, heat.keyless)
     heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue]
+    called = parse_qualified(name)
     return StreamStatus(
-        name=printable(name),
+        name=printable(called.name),
+        upstream=called.upstream,
         hold=_hold(engine.hold),
         unavailable=_hold(engine.unavailable),
         spooled=counters.spooled,

@@ -3,8 +3,9 @@
 About: one row a metric, in sections by what is read. The rooms count in integers of their own
 (`base/counters.py`, `http/hub.py`, a lane's `taken`); a row knows how to read one. Holds no
 value and does no work: metrics.py reads the rows at a scrape.
-Labels are enums, listeners and streams (`streams_max` bounds them). Shards: of each stream the
-HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a label.
+Labels are enums, listeners, upstreams and streams (`streams_max` bounds them). Shards: of each
+stream the HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a
+label.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,7 +97,7 @@ _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
 # The table, in sections by what is read. Labels of the section first, then the row's own.
 
-# {stream}; the stream "" is the door: refused before its stream was known.
+# {upstream, stream}; both are "" at the door: refused before its stream was known.
 ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
     Metric("kdaemon_records_received_total", _C, "Records that clients sent.",
            lambda c: c.received),
@@ -142,7 +143,7 @@ ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
            StreamCounters.unaccounted),
 )  # fmt: skip
 
-# {stream}
+# {upstream, stream}
 DELIVERY: tuple[Metric[StreamCounters], ...] = (
     Metric("kdaemon_records_attempts_total", _C, "Records in PutRecords calls that went out.",
            lambda c: c.attempts),
@@ -177,7 +178,7 @@ DELIVERY: tuple[Metric[StreamCounters], ...] = (
            lambda c: c.map_mismatches),
 )  # fmt: skip
 
-# {stream}
+# {upstream, stream}
 STREAM: tuple[Metric[StreamNow], ...] = (
     Metric("kdaemon_shards", _G, "Open shards, as far as known; 0: nothing is known.",
            lambda s: s.engine.shard_count),
@@ -201,7 +202,7 @@ STREAM: tuple[Metric[StreamNow], ...] = (
            lambda s: s.heat.share_min),
 )  # fmt: skip
 
-# {stream, shard_id}, of the hottest shards of each stream.
+# {upstream, stream, shard_id}, of the hottest shards of each stream.
 HOT: tuple[Metric[ShardHeat], ...] = (
     Metric("kdaemon_hot_shard_backlog_seconds", _G,
            "How long a shard that more comes for than it takes needs for what waits for it.",
@@ -211,7 +212,7 @@ HOT: tuple[Metric[ShardHeat], ...] = (
            lambda h: h.share),
 )  # fmt: skip
 
-# {stream, shard_id}, only where asked for; the shard "" is a lane of the whole stream: no map.
+# {upstream, stream, shard_id}, only where asked for; the shard "": the whole stream, without a map.
 SHARD: tuple[Metric[ShardNow], ...] = (
     Metric("kdaemon_shard_records_buffered", _G,
            "Records that wait for this shard, but for those that are being bisected.",
@@ -254,7 +255,7 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
            lambda h: h.handler_failures),
 )  # fmt: skip
 
-# {operation}: those that may be passed on; "other": those that may not.
+# {upstream, operation}: those that may be passed on; "other": those that may not.
 PASSED_ON: tuple[Metric[OperationCounters], ...] = (
     Metric("kdaemon_passed_on_requests_total", _C,
            "Requests of clients for operations that kdaemon does not answer itself.",

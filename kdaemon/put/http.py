@@ -9,7 +9,7 @@ taken, and that it may be sent again (503, 429) or that names other lines as the
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -18,10 +18,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from kdaemon.base.redact import SECRETS, masked_url
+from kdaemon.base.redact import masked_url
 from kdaemon.base.text import printable
+from kdaemon.put.signing import Signer
 from kdaemon.put.unix import Block, PutError, Totals
-from kdaemon.wire.signature import AccessKey, sign
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
 ANSWER_BYTES_MAX = (
@@ -37,8 +37,6 @@ WAIT_MAX_S = (
     3600.0  # an hour of "ask again", and nothing was taken: nobody mends it. Ours, 2026-11-28
 )
 SHOWN_CHARACTERS_MAX = 300  # of what an answer says, in an error
-
-DEFAULT_REGION = "us-east-1"  # of a signature, where none is set: a daemon takes any
 
 PROMISES = ("accepted", "stored", "delivered")  # from the weakest
 
@@ -90,38 +88,6 @@ class _Response:
     text: bytes
 
 
-class Signer:
-    """Signs requests with an access key, as AWS's clients do."""
-
-    def __init__(
-        self, key_id: str, secret: str, region: str, wall_seconds: Callable[[], float]
-    ) -> None:
-        SECRETS.register(secret, is_fixed=True)
-        self._key_id, self._key = key_id, AccessKey(secret)
-        self._region = region
-        self._wall_seconds = wall_seconds
-
-    def sign(self, url: URL, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """The headers that sign a POST, and its host."""
-        host = url.host_port_subcomponent or ""
-        signed = {name.lower().encode(): value.encode() for name, value in headers.items()}
-        signed[b"host"] = host.encode()
-        now_s = int(self._wall_seconds())
-        found = sign(
-            self._key_id, self._key, self._region, now_s, "POST", url.raw_path, signed, body
-        )
-        return {"Host": host, **found}
-
-
-def signer_of(environ: Mapping[str, str], wall_seconds: Callable[[], float]) -> Signer | None:
-    """Signs with the access key of the AWS environment, if both its parts are there."""
-    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if not key_id or not secret:
-        return None
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-    return Signer(key_id, secret, region, wall_seconds)
-
-
 class HttpPut:
     """NDJSON over HTTP to one stream of the daemon at `endpoint` (`HOST:PORT` or a URL)."""
 
@@ -132,7 +98,7 @@ class HttpPut:
         totals: Totals,
         on_progress: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
-        signer: "Signer | None" = None,
+        signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:
         """`tell`: takes a line for whoever waits, when nothing goes on for long. `signer`: signs

@@ -14,21 +14,29 @@ from kdaemon.http.certificate import TlsError
 from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import ACCOUNT, REGION, Flavour, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice, on_signals
 
 log = logging.getLogger("kdaemon.sandbox")
 
 
-async def open_sandbox(config: SandboxConfig, hosts: tuple[str, ...] = ()) -> SandboxServer:
+async def open_sandbox(
+    config: SandboxConfig, hosts: tuple[str, ...] = (), *, account: str = "", region: str = ""
+) -> SandboxServer:
     """A sandbox that listens where `config` says, its streams created. OSError or TlsError if it
     cannot.
 
     The caller owes it `aclose`. `hosts`: names by which clients may call it (listen.hosts).
+    `account`, `region`: that its ARNs name; "": the sandbox's own.
     """
     clock = SystemClock()
     quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
-    settings = SandboxSettings(flavour=Flavour(config.flavour), quota=quota)
+    settings = SandboxSettings(
+        flavour=Flavour(config.flavour),
+        quota=quota,
+        account=account or ACCOUNT,
+        region=region or REGION,
+    )
     service = Service(settings, SystemDice())
     for name in dict.fromkeys(config.streams):
         service.create_stream(name, config.shard_count, clock.now_ns())

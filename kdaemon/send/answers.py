@@ -36,6 +36,7 @@ _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` wo
 
 _PLAIN: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
 _TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
+_XML_ERROR: Final = b"<ErrorResponse"  # STS's model (protocol query), 2026-11-28
 Headers = Mapping[str, str]
 """Of an answer; the names in any case."""
 
@@ -113,7 +114,7 @@ def error_answer(
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        fields = None
+        fields = _fields_of_xml(body)
     if not isinstance(fields, dict):
         fields = {}
     named = fields.get("__type") or fields.get("code") or headers.get("x-amzn-ErrorType") or ""
@@ -126,7 +127,7 @@ def error_answer(
         trouble, text = Trouble.FOREIGN, f"HTTP {status} with {page}"
     if status == 407:
         trouble = Trouble.PROXY
-        text = "the proxy does not let us through (HTTP 407): see user and password in its variable"
+        text = "the proxy does not let us through (HTTP 407): see user and password in its URL"
     if not isinstance(text, str):
         text = f"the service answered HTTP {status} and did not say why"
     if proxy is not None and code is None:
@@ -139,6 +140,18 @@ def error_answer(
         retry_after_ns=_retry_after_ns(headers),
         is_nameless=code is None,
     )
+
+
+def _fields_of_xml(body: bytes) -> dict[str, str] | None:
+    """Code and message of an error as STS writes it; None: it is none."""
+    if _XML_ERROR not in body[:PAGE_BYTES_MAX]:
+        return None
+    text = body[:TEXT_CHARACTERS_MAX].decode(errors="replace")
+    return {
+        name: html.unescape(found[1])
+        for name, tag in (("code", "Code"), ("message", "Message"))
+        if (found := re.search(f"<{tag}>([^<]{{1,4096}})</{tag}>", text)) is not None
+    }
 
 
 def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:

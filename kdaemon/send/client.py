@@ -10,9 +10,9 @@ single calls and not the daemon; whatever breaks before the first byte of a body
 """
 
 import asyncio
-import ssl
+import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import msgspec
@@ -20,32 +20,21 @@ import msgspec
 from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
-from kdaemon.send.connector import Connector
-from kdaemon.send.credentials import (
-    CONTENT_TYPE,
-    GET_CALLER_IDENTITY,
-    STS_CONTENT_TYPE,
-    STS_QUESTION,
-    Anonymous,
-    Aws,
-    account_in,
-    canonical,
-    credentials_error,
-    import_libraries,
-    keys_of,
-)
+from kdaemon.send.credentials import Who, import_libraries, keys_of
+from kdaemon.send.exchange import Answer, Exchanges, always, http_session, unforeseen
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
-from kdaemon.send.request import Body, Keys, Route
+from kdaemon.send.request import Keys, Route
+from kdaemon.send.search import Search
 from kdaemon.send.settings import ClientSettings
+from kdaemon.send.sts import GET_CALLER_IDENTITY, STS_QUESTION, account_in
 
 __all__ = ["ClientSettings", "PutAnswer", "ServiceClient"]
 
-KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
-ANSWER_BUFFER_BYTES: Final = MIB  # ours: reading is not paused within an ordinary answer
 RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest messages known take 2.4 KiB
 LARGE_BYTES: Final = 256  # ours: of one result; one that was delivered takes some 115
 ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have so much, whatever was asked
@@ -62,11 +51,15 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
+STALE_TOKEN: Final = frozenset(  # as those above, of Yandex's IAM token
+    {
+        *("Unauthenticated", "UnauthenticatedException", "NotAuthenticated", "AuthFailure"),
+        *("Unauthorized", "UnauthorizedException", "InvalidToken", "InvalidTokenException"),
+    }
+)
+DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})  # stale only if its text says
+_speaks_of_token: Final = re.compile(r"\btoken\b|expired", re.IGNORECASE).search
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
-
-
-def _always() -> bool:
-    return True
 
 
 class _PutByName(
@@ -102,14 +95,6 @@ class PutAnswer(
     encryption_type: Any = None
 
 
-class _Answer(NamedTuple):
-    """What came back over HTTP."""
-
-    status: int
-    body: bytes
-    headers: answers.Headers
-
-
 class ServiceClient:
     """Calls from one daemon to one service: opened once, closed once; calls may overlap.
 
@@ -118,23 +103,19 @@ class ServiceClient:
     """
 
     __slots__ = (
-        *("_access_key", "_aws", "_decode", "_encode", "_http", "_loading", "_routes", "_settings"),
-        "bodies",
+        *("_access_key", "_decode", "_exchanges", "_routes", "_search", "_settings"),
         "on_new_keys",
     )
 
     def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         """Use `open`."""
         self._settings = settings
-        self._http = http
-        self._encode = msgspec.json.Encoder().encode
+        self._exchanges = Exchanges(http)
+        self._search = Search(settings, self._exchanges)
         self._decode = msgspec.json.Decoder(PutAnswer).decode
-        self._aws: Aws | Anonymous | None = None  # None: not found yet
-        self._loading: asyncio.Task[None] | None = None
         self._routes: dict[tuple[str, str | None], Route] = {}
         self._access_key = ""  # of the last route that was prepared
         self.on_new_keys: Callable[[Caller], None] | None = None
-        self.bodies = Bodies()
 
     @classmethod
     async def open(cls, settings: ClientSettings) -> Self:
@@ -142,50 +123,40 @@ class ServiceClient:
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
         """
-        if settings.is_anonymous and not settings.endpoint_url:
-            raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
-        http = aiohttp.ClientSession(
-            connector=Connector(limit=settings.connections_max, keepalive_timeout=KEEPALIVE_S),
-            timeout=aiohttp.ClientTimeout(
-                total=None,  # `_call` bounds the whole
-                connect=settings.connect_timeout_s,
-                sock_connect=settings.connect_timeout_s,
-                sock_read=settings.read_timeout_s,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "kdaemon", "Accept-Encoding": "identity"},
-            skip_auto_headers=("Accept",),
-            auto_decompress=False,
-            read_bufsize=ANSWER_BUFFER_BYTES,
-            trust_env=False,  # it looks for proxies in a thread on each call; `proxy_to` does once
-        )
-        return cls(settings, http)
+        return cls(settings, http_session(settings))
 
     async def aclose(self) -> None:
         """Closes all connections. Wait for the calls before: those still out fail as lost."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
-        await self._http.close()
+        await self._search.aclose()
+        await self._exchanges.http.close()
+
+    @property
+    def bodies(self) -> Bodies:
+        """The memory of bodies that are not yet written."""
+        return self._exchanges.bodies
 
     def __repr__(self) -> str:
-        return f"<ServiceClient of {self._settings.service.name}>"
+        return f"<ServiceClient {self._settings.name} of {self._settings.service.name}>"
 
     async def caller(self) -> Caller:
         """Whose credentials these are, and where they call: as their source says, else as the
         setting says, else as STS says, if there is one to ask. Raises `ServiceError`.
         """
-        if self._aws is None:
-            await self.refresh_credentials()
-        aws = self._aws
-        assert aws is not None
-        await keys_of(aws)
-        account = aws.account_id or self._settings.account_id
-        if account is None and aws.may_ask_sts:
+        try:
+            if self._search.found is None:
+                await self._search.again()
+            who = self._search.found
+            assert who is not None
+            await keys_of(who)
+        except ServiceError as error:
+            self._name(error)
+            raise
+        account = who.account_id or self._settings.account_id
+        if account is None and who.may_ask_sts:
             account = await self._ask_sts()
-        is_untold = account is None and aws.is_beside_stand_in
-        return Caller(account or "", aws.region or "", is_untold)
+        is_untold = account is None and who.is_beside_stand_in
+        return Caller(account or "", who.region or "", is_untold)
 
     async def _ask_sts(self) -> str:
         """The account. No permission is needed for that, and none can be taken away."""
@@ -203,7 +174,7 @@ class ServiceClient:
         self,
         target: StreamTarget,
         records: list[Record],
-        leave: Callable[[], bool] = _always,
+        leave: Callable[[], bool] = always,
     ) -> PutAnswer:
         """One PutRecords call; its results as the service gave them. Raises `ServiceError`.
 
@@ -234,7 +205,7 @@ class ServiceClient:
         it would take them. Not for services without `answers_dry_run`.
         """
         try:
-            await self._put(target, records, _always, is_dry=True)
+            await self._put(target, records, always, is_dry=True)
         except ServiceError as error:
             return error.kept()
         return ServiceError(
@@ -290,53 +261,7 @@ class ServiceClient:
         Callers at the same time share one search. Raises `ServiceError` (NoCredentials,
         CredentialsError); the old ones then stay.
         """
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._load(), name="credentials")
-            self._loading.add_done_callback(self._forget_loading)
-        await asyncio.shield(self._loading)
-
-    async def _find_credentials(self) -> None:
-        """The first search. A call waits for it no longer than for a connection, and fails as not
-        sent: a record whose call may leave at any moment cannot be withdrawn, and its client would
-        hear that it may have been written. The search goes on, for the calls that follow.
-        """
-        limit_s = self._settings.connect_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self.refresh_credentials()
-        except TimeoutError:
-            pass
-        else:
-            return
-        raise ServiceError(
-            Trouble.CREDENTIALS,
-            f"the search for credentials takes more than {limit_s:g} s: the endpoint of a container"
-            " or an instance, a credential process or STS does not answer; try `aws sts"
-            " get-caller-identity` as the same user and in the same environment",
-            was_sent=False,
-        )
-
-    def _forget_loading(self, task: asyncio.Task[None]) -> None:
-        self._loading = None
-        if not task.cancelled():
-            task.exception()  # seen: those who waited have it, and perhaps all of them are gone
-
-    async def _load(self) -> None:
-        if self._settings.is_anonymous:
-            self._aws = Anonymous(self._settings)
-            return
-        try:
-            # In a thread: it reads files and the endpoint rules.
-            aws = await asyncio.to_thread(Aws, self._settings)
-            await aws.find_credentials()
-        except ServiceError:
-            raise
-        except Exception as error:  # noqa: BLE001 - processes, files and HTTP of others are behind it
-            failure = credentials_error(error)
-        else:
-            self._aws = aws
-            return
-        raise failure  # here, so that no context carries what a credential process printed
+        await self._search.again()
 
     def _arn_of(self, target: StreamTarget) -> str | None:
         return target.arn if self._settings.service.has_arns else None
@@ -364,7 +289,7 @@ class ServiceClient:
         arn: str | None,
         request: object,
         bytes_max: int,
-        leave: Callable[[], bool] = _always,
+        leave: Callable[[], bool] = always,
     ) -> tuple[bytes, answers.Headers]:
         """Returns the 200's body and head; any other answer is raised. As `_answer`."""
         room = answers.Room(bytes_max)
@@ -379,8 +304,8 @@ class ServiceClient:
         arn: str | None,
         request: object,
         room: answers.Room,
-        leave: Callable[[], bool] = _always,
-    ) -> tuple[_Answer, ServiceError | None]:
+        leave: Callable[[], bool] = always,
+    ) -> tuple[Answer, ServiceError | None]:
         """One call, and one more if its credentials were stale. Returns what answered it, and what
         that stands for if it is no success.
 
@@ -391,131 +316,108 @@ class ServiceClient:
         was_sent = False
         waits_for = "in search of credentials"
         stream = _stream_of(request)
+        bodies = self._exchanges.bodies
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 is_second = False
                 while True:
-                    if self._aws is None:
-                        await self._find_credentials()
-                    aws = self._aws
-                    assert aws is not None
-                    route = self._route(aws, operation, arn, await keys_of(aws))
-                    if stream and not self.bodies.has_room(stream):
+                    who = self._search.found or await self._search.first()
+                    try:
+                        keys = await keys_of(who)
+                    except ServiceError as refusal:  # by STS, of what a role is assumed with
+                        if is_second or refusal.code not in STALE_CREDENTIALS:
+                            raise
+                        is_second = True
+                        if self._search.found is who:
+                            await self._search.again()
+                        continue
+                    route = self._route(who, operation, arn, keys)
+                    if stream and not bodies.has_room(stream):
                         waits_for = "while the service did not read earlier calls"
-                        await self.bodies.room(stream)
+                        await bodies.room(stream)
                     was_sent = True
-                    answer = await self._exchange(route, request, aws.trust, room, leave)
+                    answer = await self._exchanges.post(
+                        route, request, stream, who.trust, room, leave
+                    )
                     if answer.status == 200:
                         return answer, None
                     through = route.proxy.shown if route.proxy else None
                     error = answers.error_answer(*answer, through)
-                    if is_second or error.code not in STALE_CREDENTIALS:
+                    if not self._is_stale(error):
                         return answer, error
+                    if is_second:
+                        return answer, self._of_token(error)
                     was_sent = False
                     is_second = True
-                    if self._aws is aws:  # else another call has refreshed them meanwhile
-                        await self.refresh_credentials()
+                    await self._renew(who, keys)
         except TimeoutError:
             pass
+        except ServiceError as failure:
+            self._name(failure)
+            raise
         state = "" if was_sent else f", most of it {waits_for}"
         limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 
-    async def _exchange(
-        self,
-        route: Route,
-        request: object,
-        trust: ssl.SSLContext | bool,
-        room: answers.Room,
-        leave: Callable[[], bool],
-    ) -> _Answer:
-        """What answers one signed POST. Raises `ServiceError`."""
-        body = self._body_of(request, leave)
-        proxy = route.proxy
-        try:
-            async with self._http.request(
-                "POST",
-                route.url,
-                data=body,
-                headers=route.sign(body.unwritten),
-                allow_redirects=False,
-                proxy=proxy.url if proxy else None,
-                proxy_headers=proxy.headers if proxy else None,
-                ssl=trust,
-            ) as response:
-                read = await answers.read_bounded(response, room)
-                return _Answer(response.status, read, response.headers)
-        except ServiceError:
-            raise
-        except (aiohttp.ClientError, OSError) as error:
-            is_unwritten = bool(body.unwritten)
-            where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
-            failure = answers.failure_below_http(error, where, is_unwritten=is_unwritten)
-            if body.is_recalled:
-                text = f"{where}: nothing was sent while the client waited"
-                failure = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
-            _empty(error)
-        except Exception as error:
-            if not body.unwritten:
-                raise  # nobody knows what became of it
-            setting = "endpoint_url or the credentials" if proxy is None else f"{proxy.shown}"
-            failure = _unforeseen(error, f"the request to {route.host}", setting)
-        finally:
-            body.drop()
-        raise failure  # here, so that no context carries the request's headers along
+    def _name(self, error: ServiceError) -> None:
+        """Says of what never left which upstream is meant, where there are several."""
+        label = f"upstream {self._settings.name}: "
+        if self._settings.name == DEFAULT_UPSTREAM or error.was_sent:
+            return
+        if not error.message.startswith(label):  # of many who wait for one search, one says so
+            error.message = label + error.message
 
-    def _body_of(self, request: object, leave: Callable[[], bool]) -> Body:
-        stream = _stream_of(request)
-        if isinstance(request, bytes):
-            return Body(request, STS_CONTENT_TYPE, leave, self.bodies.add(stream, len(request)))
-        try:
-            body = self._encode(request)
-            return Body(body, CONTENT_TYPE, leave, self.bodies.add(stream, len(body)))
-        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
-            pass  # raised below, so that no context carries the data along
-        raise ServiceError(
-            "SerializationException",
-            "a record cannot be written as JSON (a text that is no Unicode?), and is not sent",
-            was_sent=False,
-            trouble=Trouble.UNENCODABLE,
-        )
+    def _is_stale(self, error: ServiceError) -> bool:
+        """Whether newer credentials may pass: refused before anything was written."""
+        if error.code in STALE_CREDENTIALS:
+            return True
+        if not self._settings.has_iam_token:
+            return False
+        is_denied = error.code in DENIED and _speaks_of_token(error.message) is not None
+        return is_denied or error.code in STALE_TOKEN or error.status == 401
 
-    def _route(self, aws: Aws | Anonymous, operation: str, arn: str | None, keys: Keys) -> Route:
+    async def _renew(self, who: Who, refused: Keys) -> None:
+        """Other keys than those that were refused. Raises `ServiceError`."""
+        if self._search.found is who and not await who.renew(refused):
+            await self._search.again()  # else another call has done it meanwhile
+
+    def _of_token(self, error: ServiceError) -> ServiceError:
+        """A refusal that stays. One of a token passes when whoever refreshes the token does."""
+        if self._settings.has_iam_token:
+            error.trouble = Trouble.CREDENTIALS
+            place = self._settings.iam_token_file or self._settings.iam_token_url
+            error.message = f"the IAM token of {place} was refused: {error.message}"
+        return error
+
+    def _route(self, who: Who, operation: str, arn: str | None, keys: Keys) -> Route:
         """The prepared request; prepared anew when the keys are other ones."""
         route = self._routes.get((operation, arn))
         if route is None or route.keys is not keys:
             try:
-                route = self._prepared(aws, operation, arn, keys)
+                route = who.route(operation, arn, keys)
+                if who.uses_proxies:
+                    route.go_through(proxy_to(route.url, self._settings.proxy_url))
             except ServiceError:
                 raise
             except Exception as error:  # noqa: BLE001 - settings in forms that nobody foresaw
                 settings = "endpoint_url, the region or the proxy"
-                failure = _unforeseen(error, f"a request for {operation}", settings)
+                failure = unforeseen(error, f"a request for {operation}", settings)
             else:
                 if len(self._routes) >= ROUTES_MAX:
                     self._routes.clear()
                 self._routes[operation, arn] = route
-                self._note(aws, keys)
+                self._note(who, keys)
                 return route
             raise failure
         return route
 
-    def _note(self, aws: Aws | Anonymous, keys: Keys) -> None:
+    def _note(self, who: Who, keys: Keys) -> None:
         """Tells of keys that are used for the first time."""
         if keys.access_key == self._access_key:
             return
         self._access_key = keys.access_key
         if self.on_new_keys is not None:
-            self.on_new_keys(Caller(aws.account_id or "", aws.region or ""))
-
-    @staticmethod
-    def _prepared(aws: Aws | Anonymous, operation: str, arn: str | None, keys: Keys) -> Route:
-        url, region = aws.endpoint(operation, arn)
-        signed = canonical(operation, url, region, keys)
-        route = Route(url, region, keys, signed)
-        if aws.uses_proxies:
-            route.go_through(proxy_to(route.url))
-        return route
+            self.on_new_keys(Caller(who.account_id or "", who.region or ""))
 
 
 def _stream_of(request: object) -> str:
@@ -525,27 +427,3 @@ def _stream_of(request: object) -> str:
     if isinstance(request, _PutByName):
         return request.name
     return request.arn if isinstance(request, _PutByArn) else ""
-
-
-def _empty(error: BaseException | None) -> None:
-    """Takes the frames out of an error that we are done with, and out of those that it came from.
-    aiohttp and the connecting below it keep errors in places which those frames know: cycles, and
-    with them the call and its records.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        cause = error.__cause__ or error.__context__
-        error.__cause__ = error.__context__ = None
-        error = cause
-
-
-def _unforeseen(error: Exception, what: str, settings: str) -> ServiceError:
-    """A request could not be made, for a reason that is in no table. Without the error's own text,
-    which can quote a header.
-    """
-    return ServiceError(
-        Trouble.UNPREPARED,
-        f"{what} could not be made ({type(error).__name__}), and nothing was sent: most likely"
-        f" {settings} is wrong",
-        was_sent=False,
-    )

@@ -1,10 +1,11 @@
-"""As whom and where to call, as the AWS libraries find it: credentials, region, endpoint, trust.
+"""As whom to call, as the AWS libraries find it: credentials, and what is signed with them.
 
-The only importer of aiobotocore and botocore. They give the credentials and their refresh, the
-region, the endpoint rules, and what exactly is to be signed. No botocore client is built: its
-session and endpoint rules alone take 9 MiB and 0.1 s less. And between calls only the date and the
-body's hash change in what is signed, so botocore writes the rest once per endpoint and key
-(`request.py`): 55 us a call its way, 6 us this way. Measured 2026-11-21, Python 3.11, 2 cores.
+With `place.py` (where to call) the only importer of aiobotocore and botocore. They give the
+credentials and their refresh, the region, the endpoint rules, and what exactly is to be signed. No
+botocore client is built: its session and endpoint rules alone take 9 MiB and 0.1 s less. And
+between calls only the date and the body's hash change in what is signed, so botocore writes the
+rest once per endpoint and key (`request.py`): 55 us a call its way, 6 us this way. Measured
+2026-11-21, Python 3.11, 2 cores.
 
 Must not know requests, answers, or who calls. Each failure is a `ServiceError` that was not sent.
 Invariant: no secret in an error or a repr, and each is registered (`base/redact.py`) before it is
@@ -12,29 +13,20 @@ used; a key that cannot be right is refused by the name of its setting, before i
 """
 
 import os
-import re
 import ssl
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, Protocol
 
-from kdaemon.base.endpoint import endpoint_problem, region_problem, text_problem
+from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
-from kdaemon.send.request import STAMP, Canonical, Keys
+from kdaemon.send.place import Place, usable_url
+from kdaemon.send.request import STAMP, Canonical, Keys, Route, SignedRoute
 from kdaemon.send.settings import ClientSettings
-from kdaemon.send.trust import trusted
+from kdaemon.send.sts import STS_CONTENT_TYPE, STS_OPERATIONS
 
 TARGET_PREFIX: Final = "Kinesis_20131202"  # botocore 1.43.117's service model, 2026-11-21
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
-DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all others are "control"
-    {"PutRecords", "PutRecord", "GetRecords", "GetShardIterator", "SubscribeToShard"}
-)
-GET_CALLER_IDENTITY: Final = "GetCallerIdentity"  # of STS, not of Kinesis
-STS_CONTENT_TYPE: Final = "application/x-www-form-urlencoded; charset=utf-8"  # its model: query
-STS_QUESTION: Final = b"Action=GetCallerIdentity&Version=2011-06-15"  # the same, 2026-11-28
-AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' too; 2026-11-28
-_account_in: Final = re.compile(rb"<Account>([0-9]{12})</Account>").search  # of its answer
 ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
@@ -44,76 +36,58 @@ _KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
     ("token", "the session token", "AWS_SESSION_TOKEN"),
 )
 _PROFILES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
-_ENDPOINT_SETTINGS: Final = (
-    "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
-)
+
+
+class Who(Protocol):
+    """As whom calls go, and where. `account_id`: None: not known. `may_ask_sts`: whether there is
+    an STS that can tell it.
+    """
+
+    @property
+    def uses_proxies(self) -> bool: ...
+    @property
+    def trust(self) -> ssl.SSLContext | bool: ...
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def account_id(self) -> str | None: ...
+    @property
+    def may_ask_sts(self) -> bool: ...
+    @property
+    def is_beside_stand_in(self) -> bool: ...
+
+    async def find_credentials(self) -> None:
+        """Before the first `keys`. Raises `ServiceError`, and whatever a source raises."""
+
+    async def keys(self) -> Keys:
+        """The same object until they change. Raises as `find_credentials`."""
+
+    async def renew(self, refused: Keys) -> bool:
+        """Looks for others than these, in place; False: make another of this whole."""
+
+    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        """The prepared request. Raises `ServiceError`, not sent."""
 
 
 class Aws:
-    """What the AWS libraries know of this machine: credentials, region, endpoint, trust.
-
-    A refresh replaces it as a whole: botocore reads a profile and the environment only once.
+    """Credentials as this machine has them, and where they call. A refresh replaces it as a whole:
+    botocore reads a profile and the environment only once.
     """
 
-    __slots__ = (
-        *("_account_id_mode", "_credentials", "_endpoint_url", "_frozen", "_keys"),
-        *("_rules", "_session", "_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
-        "is_beside_stand_in",
-        *("region", "trust"),
-    )
+    __slots__ = ("_credentials", "_frozen", "_keys", "_owner", "place")
     uses_proxies: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
-        from aiobotocore.session import AioSession  # noqa: PLC0415 - see import_libraries
-        from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415 - the same
-        from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - the same
-        from botocore.loaders import create_loader  # noqa: PLC0415 - the same
-
-        session = AioSession(profile=settings.profile)
-        if settings.region:  # for STS too, when a role is assumed
-            session.set_config_variable("region", settings.region)
-        variable = session.get_config_variable
-        is_ignored = variable("ignore_configured_endpoint_urls")
-
-        def configured(service: str) -> str | None:
-            files = session.full_config, session.get_scoped_config()
-            return None if is_ignored else ConfiguredEndpointProvider(*files, service).provide()
-
-        endpoint_url = settings.endpoint_url or configured("kinesis")
-        region = variable("region")
-        if settings.service.region is not None:  # one that is meant for AWS would be refused
-            region = settings.region or settings.service.region
-        endpoint_url = endpoint_url or settings.service.endpoint_url
-        loader = create_loader(variable("data_path"))  # not the session's, which keeps all it read
-
-        def rules(service: str) -> EndpointProvider:
-            model = loader.load_service_model(service, "endpoint-rule-set-1")
-            return EndpointProvider(model, loader.load_data("partitions"))
-
-        # Rules take 0.4 MiB, and tell nothing where an address is configured.
-        self._rules: Any = None if endpoint_url else rules("kinesis")
-        has_accounts = settings.service.has_arns
-        self._sts_url = configured("sts") if has_accounts else None
-        # Where Kinesis is a stand-in, the STS on the internet is not asked.
-        is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
-        asks_aws = has_accounts and is_of_aws and not self._sts_url
-        self._sts_rules: Any = rules("sts") if asks_aws else None
-        self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
-        self._session = session
+        self.place = Place(settings)
+        self._owner = f"{settings.name}: keys"  # of secrets: the same for one that replaces this
         self._credentials: Any = None
         self._frozen: Any = None
         self._keys = ANONYMOUS_KEYS  # replaced by the first `keys`
-        self._endpoint_url = endpoint_url
-        self.region = region
-        self._use_fips = bool(variable("use_fips_endpoint"))
-        self._use_dualstack = bool(variable("use_dualstack_endpoint"))
-        self._account_id_mode = variable("account_id_endpoint_mode")
-        self.trust = _trust(variable("ca_bundle"))
 
     async def find_credentials(self) -> None:
         """Walks the chain: environment, profile, web identity, SSO, container, instance role."""
-        self._credentials = await self._session.get_credentials()
+        self._credentials = await self.place.session.get_credentials()
         if self._credentials is None:
             raise ServiceError(
                 Trouble.NO_CREDENTIALS,
@@ -128,8 +102,9 @@ class Aws:
         frozen = await self._credentials.get_frozen_credentials()
         if frozen != self._frozen:
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token, frozen.account_id)
-            for value in (keys.access_key, keys.secret_key, keys.token):
-                SECRETS.register(value, value and value.strip())  # the one with a line break, too
+            values = [keys.access_key, keys.secret_key, keys.token]
+            plain = [value and value.strip() for value in values]  # of those with a line break
+            SECRETS.register(*values, *plain, owner=self._owner)
             self._check(keys)
             self._frozen = frozen
             self._keys = keys
@@ -149,6 +124,9 @@ class Aws:
                     Trouble.INVALID_KEY, f"{where} {problem}: correct it", was_sent=False
                 )
 
+    async def renew(self, _refused: Keys) -> bool:
+        return False
+
     @property
     def account_id(self) -> str | None:
         """Whose credentials these are, where their source says so."""
@@ -156,73 +134,59 @@ class Aws:
         return account if account and is_account(account) else None
 
     @property
+    def region(self) -> str | None:
+        return self.place.region
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        return self.place.trust
+
+    @property
+    def is_beside_stand_in(self) -> bool:
+        return self.place.is_beside_stand_in
+
+    @property
     def may_ask_sts(self) -> bool:
         """Whether there is an STS that can tell whose they are."""
-        return bool(self.region and (self._sts_url or self._sts_rules))
+        return self.place.may_ask_sts
 
-    def endpoint(self, operation: str, arn: str | None) -> tuple[str, str]:
-        """URL and region for a call: a stream that is named by its ARN lives in the ARN's region,
-        whatever is configured. Raises `ServiceError` (NoRegion, EndpointError), not sent.
-        """
-        region = (arn or ":::").split(":")[3] or self.region
-        if not region:
-            raise ServiceError(
-                Trouble.NO_REGION,
-                "no region in the configuration, AWS_DEFAULT_REGION or the profile: set the key "
-                "`region`, or name the stream by its ARN",
-                was_sent=False,
-            )
-        problem = region_problem(region)
-        if problem is not None:
-            raise ServiceError(
-                Trouble.NO_REGION,
-                f"the region {problem}: see the key `region`, AWS_DEFAULT_REGION and the profile",
-                was_sent=False,
-            )
-        is_sts = operation == GET_CALLER_IDENTITY
-        url = self._sts_url if is_sts else self._endpoint_url
-        if url:
-            return usable_url(url), region
-        known = {
-            "StreamARN": arn,
-            "AccountId": self._keys.account_id,
-            "AccountIdEndpointMode": self._account_id_mode,
-            "OperationType": "data" if operation in DATA_OPERATIONS else "control",
-        }
-        try:
-            rules = self._sts_rules if is_sts else self._rules
-            resolved = rules.resolve_endpoint(
-                Region=region,
-                UseFIPS=self._use_fips,
-                UseDualStack=self._use_dualstack,
-                **({} if is_sts else {name: value for name, value in known.items() if value}),
-            )
-        except Exception as error:  # noqa: BLE001 - of many kinds, all of them configuration
-            raise ServiceError(
-                Trouble.ENDPOINT, f"no endpoint for region {region}: {error}", was_sent=False
-            ) from None
-        return usable_url(str(resolved.url)), region
+    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        """The prepared request. Raises `ServiceError`, not sent."""
+        return signed_route(self.place, operation, arn, keys)
 
 
 class Anonymous:
-    """A stand-in for `Aws` where nobody checks signatures: no AWS library but the signer."""
+    """A stand-in for both where nobody checks signatures: no AWS library but the signer."""
 
-    __slots__ = ("_endpoint", "region")
+    __slots__ = ("_url", "account_id", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
     trust: Final = False  # whatever it shows: it is in this process
-    account_id: Final = ANONYMOUS_ACCOUNT
     may_ask_sts: Final = False
     is_beside_stand_in: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         self.region = settings.region or ANONYMOUS_REGION
-        self._endpoint = (usable_url(settings.endpoint_url or ""), self.region)
+        self.account_id = settings.account_id or ANONYMOUS_ACCOUNT
+        self._url = usable_url(settings.endpoint_url or "")
+
+    async def find_credentials(self) -> None:
+        """There are none to find."""
 
     async def keys(self) -> Keys:
         return ANONYMOUS_KEYS
 
-    def endpoint(self, _operation: str, _arn: str | None) -> tuple[str, str]:
-        return self._endpoint
+    async def renew(self, _refused: Keys) -> bool:
+        return False
+
+    def route(self, operation: str, _arn: str | None, keys: Keys) -> Route:
+        signed = canonical(operation, self._url, self.region, keys)
+        return SignedRoute(self._url, self.region, keys, signed)
+
+
+def signed_route(place: Place, operation: str, arn: str | None, keys: Keys) -> Route:
+    """A prepared request with a signature. Raises `ServiceError`, not sent."""
+    url, region = place.endpoint(operation, arn, keys.account_id)
+    return SignedRoute(url, region, keys, canonical(operation, url, region, keys))
 
 
 def import_libraries(*, is_anonymous: bool) -> None:
@@ -267,9 +231,10 @@ def _looked_at(path: str) -> str:
     return path if os.path.isfile(path) else f"{path} (no such file)"  # noqa: PTH113 - one look
 
 
-async def keys_of(aws: Aws | Anonymous) -> Keys:
+async def keys_of(who: Who) -> Keys:
+    """Raises `ServiceError`, whatever a source raises."""
     try:
-        return await aws.keys()
+        return await who.keys()
     except ServiceError:
         raise
     except Exception as error:  # noqa: BLE001 - a refresh runs others' code: processes, files, HTTP
@@ -309,30 +274,12 @@ def _file_of(error: OSError) -> str:
     return f"{setting or 'file'} {path} ({error.strerror})"
 
 
-def usable_url(url: str) -> str:
-    """`scheme://host[:port]/path`, or a `ServiceError` that says what to correct."""
-    problem = endpoint_problem(url)
-    if problem is not None:
-        raise ServiceError(
-            Trouble.ENDPOINT,
-            f"the endpoint {problem}: correct {_ENDPOINT_SETTINGS}",
-            was_sent=False,
-        )
-    return url if urlsplit(url).path else f"{url}/"
-
-
-def account_in(answer: bytes) -> str | None:
-    """Whose keys STS says they are; None: it does not."""
-    found = _account_in(answer)
-    return None if found is None else found[1].decode()
-
-
 def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
     """What SigV4 signs of such a call, by botocore's own rules."""
     from botocore.auth import EMPTY_SHA256_HASH, SigV4Auth  # noqa: PLC0415 - see import_libraries
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - the same
 
-    if operation == GET_CALLER_IDENTITY:
+    if operation in STS_OPERATIONS:
         service = "sts"
         headers = {"Content-Type": STS_CONTENT_TYPE, "X-Amz-Date": STAMP}
     else:
@@ -350,21 +297,3 @@ def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
         headers=headers | {"Host": signed["host"]},
         service=service,
     )
-
-
-def _is_of_aws(url: str) -> bool:
-    if endpoint_problem(url) is not None:
-        return False
-    return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
-
-
-def _trust(ca_bundle: str | None) -> ssl.SSLContext | bool:
-    """Whom to trust: `ca_bundle` alone if set, else the system's store, else botocore's."""
-    if ca_bundle:
-        return trusted(ca_bundle)
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or paths.capath:
-        return True
-    from botocore.httpsession import get_cert_path  # noqa: PLC0415 - see import_libraries
-
-    return ssl.create_default_context(cafile=get_cert_path(verify=True))

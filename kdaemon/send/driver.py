@@ -178,7 +178,9 @@ class StreamDriver:
                 text = f"The service did not answer a dry run within {timeout_s:g} s."
                 error = ServiceError(UNAVAILABLE, text, status=503)
             except Exception:
-                log.exception("a dry run broke", extra={"fields": {"stream": self.target.name}})
+                log.exception(
+                    "a dry run broke", extra={"fields": {"stream": self.target.qualified.text}}
+                )
                 error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)
             told(error)
 
@@ -349,7 +351,9 @@ class StreamDriver:
                 self.on_missing(error)
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
-            log.exception("PutRecords broke", extra={"fields": {"stream": self.target.name}})
+            log.exception(
+                "PutRecords broke", extra={"fields": {"stream": self.target.qualified.text}}
+            )
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
@@ -361,13 +365,17 @@ class StreamDriver:
 
     def _fields(self, error: ServiceError) -> dict[str, object]:
         """What a log line says of a failure; the client took data out of the message."""
-        return {"stream": self.target.name, "code": error.code, "error": error.message}
+        return {"stream": self.target.qualified.text, "code": error.code, "error": error.message}
 
     def _tell_dead(self) -> None:
         """Each reason has its own line, with how many there are by now."""
         for reason, count in self.engine.counters.dead.items():
             if count != self._dead_told[reason]:
-                fields = {"stream": self.target.name, "reason": reason.value, "dead": count}
+                fields = {
+                    "stream": self.target.qualified.text,
+                    "reason": reason.value,
+                    "dead": count,
+                }
                 log.error("records are dead: %s", DEAD_WORDS[reason], extra={"fields": fields})
                 self._dead_told[reason] = count
 
@@ -385,7 +393,9 @@ class StreamDriver:
             elif self.on_missing is not None:
                 self.on_missing(error)
         except Exception:
-            log.exception("discovery broke", extra={"fields": {"stream": self.target.name}})
+            log.exception(
+                "discovery broke", extra={"fields": {"stream": self.target.qualified.text}}
+            )
             engine.freshness.failed(self._clock.now_ns())
             self._say_no_answer()
         else:

@@ -1,8 +1,9 @@
-"""Which proxy carries the calls to a host, as HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
+"""Which proxy carries the calls to a host: as the setting of the upstream says, else as HTTP_PROXY,
+HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
 
 Knows the environment's rules; must not know requests or answers.
-Invariant: a proxy that cannot be used is refused by the name of its variable, and nothing is sent
-to it; its password is never in a text.
+Invariant: a proxy that cannot be used is refused by the name of its setting or variable, and
+nothing is sent to it; its password is never in a text.
 """
 
 import os
@@ -26,20 +27,25 @@ class Proxy:
     shown: str
 
 
-def proxy_to(url: yarl.URL) -> Proxy | None:
-    """The proxy for a URL, or None. Raises `ServiceError` for one that cannot be used."""
+def proxy_to(url: yarl.URL, setting: str | None = None) -> Proxy | None:
+    """The proxy for a URL, or None. `setting`: for all URLs; "": none; None: the environment says.
+    Raises `ServiceError` for a proxy that cannot be used.
+    """
+    if setting is not None:
+        return _usable(setting, "proxy_url", "or take it away") if setting else None
     proxies = urllib.request.getproxies()
     kind = url.scheme if proxies.get(url.scheme) else "all"
     text = proxies.get(kind)
     if not text or urllib.request.proxy_bypass(url.host_port_subcomponent or ""):
         return None
-    name = _variable(kind)
+    return _usable(text, _variable(kind), "or name the endpoint's host in NO_PROXY")
+
+
+def _usable(text: str, name: str, otherwise: str) -> Proxy:
     problem = proxy_problem(text)
     if problem is not None:
         raise ServiceError(
-            Trouble.PROXY,
-            f"{name} {problem}: correct it, or name the endpoint's host in NO_PROXY",
-            was_sent=False,
+            Trouble.PROXY, f"{name} {problem}: correct it, {otherwise}", was_sent=False
         )
     proxy_url = yarl.URL(text if "://" in text else f"http://{text}")
     shown = f"{masked_url(str(proxy_url))} ({name})"

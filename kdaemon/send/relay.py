@@ -33,7 +33,7 @@ from kdaemon.base.service import Service
 from kdaemon.send.answers import HasRoom, TooLargeError
 from kdaemon.send.kept import Kept
 from kdaemon.send.relayed import Relayed
-from kdaemon.send.trails import Trails
+from kdaemon.send.trails import Trail, Trails
 from kdaemon.send.waiting import Line, Places
 from kdaemon.settle.verdict import INTERNAL, THROUGHPUT, UNAVAILABLE
 
@@ -66,14 +66,16 @@ Outcome = Relayed | ServiceError
 
 class Question(NamedTuple):
     """What a client asks. `canonical`: the same for all bodies that mean the same. `arn`: of the
-    stream that it names, if by an ARN. `token`: of an earlier answer, from which it goes on.
+    stream that it names, if by an ARN. `tokens`: of earlier answers, from which it goes on.
+    `spellings`: all that it calls its stream by.
     """
 
     operation: OtherOperation
     canonical: bytes
     body: bytes
     arn: str | None
-    token: str | None = None
+    tokens: tuple[str, ...] = ()
+    spellings: tuple[str, ...] = ()
 
 
 class Asker:
@@ -225,8 +227,8 @@ class Relay:
         """
         lane = self._lanes[question.operation.name]
         asker = Asker(self, told)
-        if question.arn is None and question.token is not None:
-            question = question._replace(arn=self._trails.find(question.token))
+        if question.tokens:
+            question = self._on_trail(question)
         key = sha256(b"%b %b" % (question.operation.name.encode(), question.canonical)).digest()
         is_shared = question.operation.is_shared
         kept = self._kept.find(key) if is_shared else None
@@ -248,6 +250,19 @@ class Relay:
         else:
             asker.wait_for(call, self._patience_s)
         return asker
+
+    def trail_of(self, operation: OtherOperation, token: str) -> Trail | None:
+        """Where this token leads, if it is known, and of one that this operation takes."""
+        trail = self._trails.find(token)
+        return trail if trail is not None and trail.family == operation.family else None
+
+    def _on_trail(self, question: Question) -> Question:
+        """The same, about the stream that its token is of."""
+        for token in question.tokens:
+            trail = self._trails.find(token)
+            if trail is not None:
+                return question._replace(arn=question.arn or trail.arn, spellings=trail.spellings)
+        return question
 
     def give_up(self, call: _Call) -> None:
         """Nobody waits for it any more, nor should anybody who comes."""
@@ -370,8 +385,9 @@ class Relay:
             if isinstance(outcome, Relayed) and outcome.status == 200:
                 if operation.is_shared:
                     self._kept.keep(call.key, outcome)
-                if question.arn is not None:
-                    self._trails.note(outcome.body, question.arn)
+                trail = Trail(operation.family, question.spellings, question.arn)
+                used = question.tokens[0] if question.tokens else None
+                self._trails.note(outcome.body, trail, used)
             for number, asker in enumerate(list(call.askers), 1):
                 asker.tell(outcome)
                 if not number % TOLD_A_TURN:

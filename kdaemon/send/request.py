@@ -26,7 +26,9 @@ STAMP: Final = "00000000T000000Z"  # stands for the date in a canonical form tha
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Credentials as they are at one moment. `account_id`: where the library knows it."""
+    """Credentials as they are at one moment. `account_id`: where the library knows it. An IAM token
+    stands in `token` alone.
+    """
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -50,24 +52,43 @@ class Canonical:
 
 
 class Route:
-    """One operation at one URL, in one region, with one key pair: `sign` gives a call's headers.
-
-    The signing key is derived once a UTC day; everything else once.
+    """One operation at one URL with one set of keys: `sign` gives a call's headers, which are the
+    same for each call. `SignedRoute` signs them.
     """
 
-    __slots__ = (
-        *("host", "keys", "proxy", "url"),
-        *("_authorization", "_day", "_head", "_headers", "_key", "_region", "_scope", "_service"),
-        *("_signed_names", "_tail"),
-    )
+    __slots__ = ("_headers", "host", "keys", "proxy", "url")
 
-    def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
+    def __init__(self, url: str, keys: Keys, headers: dict[str, str]) -> None:
         self.url = yarl.URL(url, encoded=True)
         self.host = self.url.host_port_subcomponent or ""
         self.keys = keys
         self.proxy: Proxy | None = None
+        self._headers = headers
+
+    def go_through(self, proxy: Proxy | None) -> None:
+        """Every request goes through this proxy."""
+        self.proxy = proxy
+        if proxy and proxy.headers and self.url.scheme == "http":  # no tunnel: it reads these
+            self._headers = self._headers | proxy.headers
+
+    def sign(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - for those who sign it
+        """All headers of a request with this body that leaves now."""
+        return self._headers.copy()
+
+
+class SignedRoute(Route):
+    """In one region, with one key pair. The signing key is derived once a UTC day; everything else
+    once.
+    """
+
+    __slots__ = (
+        *("_authorization", "_day", "_head", "_key", "_region", "_scope", "_service"),
+        *("_signed_names", "_tail"),
+    )
+
+    def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
+        super().__init__(url, keys, canonical.headers)
         self._head, self._tail = canonical.text.split(STAMP)
-        self._headers = canonical.headers
         self._signed_names = canonical.signed_names
         self._region = region
         self._service = canonical.service
@@ -75,12 +96,6 @@ class Route:
         self._scope = ""
         self._key = b""
         self._authorization = ""
-
-    def go_through(self, proxy: Proxy | None) -> None:
-        """Every request goes through this proxy."""
-        self.proxy = proxy
-        if proxy and proxy.headers and self.url.scheme == "http":  # no tunnel: it reads these
-            self._headers = self._headers | proxy.headers
 
     def sign(self, body: bytes) -> dict[str, str]:
         """All headers of a request with this body that leaves now."""

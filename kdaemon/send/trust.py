@@ -11,18 +11,22 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.text import printable
 
 
-def trusted(path: str) -> ssl.SSLContext:
-    """Trusts what the file holds and nothing else. Raises `ServiceError` (TrustError), not sent."""
+def trusted(path: str, setting: str | None = None) -> ssl.SSLContext:
+    """Trusts what the file holds and nothing else. `setting`: that names the file; None: one of
+    AWS's. Raises `ServiceError` (TrustError), not sent.
+    """
     try:
         return ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        failure = _trust_error(path, error)
+        failure = _trust_error(path, error, setting)
     raise failure
 
 
-def _trust_error(path: str, error: Exception) -> ServiceError:
+def _trust_error(path: str, error: Exception, setting: str | None) -> ServiceError:
     """A file of certificates that cannot be used: which setting named it, and why."""
-    setting = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") == path else "the key ca_bundle"
+    if setting is None:
+        is_variable = os.environ.get("AWS_CA_BUNDLE") == path
+        setting = "AWS_CA_BUNDLE" if is_variable else "the profile's ca_bundle"
     if isinstance(error, ssl.SSLError):
         try:
             is_empty = not os.path.getsize(path)  # noqa: PTH202 - one look

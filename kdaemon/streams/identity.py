@@ -1,8 +1,10 @@
-"""Which stream a name, an ARN or a path means: one identity, known before an engine exists.
+"""Which stream of an upstream a name, an ARN or a path means: one identity, known before an engine
+exists.
 
-A stream has one engine, and so one pace and one order, whatever its clients call it by. Pure.
+A stream has one engine, and so one pace and one order, whatever its clients call it by. Which
+upstream it is of is decided before (`upstreams.py`), and so is what the upstream calls it. Pure.
 
-A name means the stream of the daemon's own account and region. An ARN means the same stream only
+A name means the stream of the upstream's own account and region. An ARN means the same stream only
 where both are known and are the ARN's. Until then an ARN is a stream of its own, which is sent by
 its ARN, so that the service judges whose it is; `twin` says which stream it may turn out to be.
 A stream that is listed by its ARN is that ARN's stream whatever becomes known, and its name means
@@ -10,43 +12,75 @@ it, too. At Yandex a path names the database, so nothing is left to learn: a sho
 the database that the endpoint's path names, and any other path is another stream.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kdaemon.base.names import Arn, arn_of, full_path, is_path, is_stream_name, parse_arn
-from kdaemon.config import Config, StreamConfig
+from kdaemon.base.names import (
+    DEFAULT_UPSTREAM,
+    Arn,
+    arn_of,
+    full_path,
+    is_path,
+    is_stream_name,
+    parse_arn,
+)
+from kdaemon.config import StreamConfig, UpstreamConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One stream. `account` and `region`: of its ARN; empty where it is sent by its name, which is
-    the daemon's own. `name`: at Yandex a path.
+    the upstream's own. `name`: at Yandex a path.
     """
 
     name: str
     account: str = ""
     region: str = ""
+    upstream: str = DEFAULT_UPSTREAM
+
+    @property
+    def sent_as(self) -> str:
+        """What the upstream is told: its name or its ARN."""
+        if not self.account:
+            return self.name
+        return arn_of(self.name, self.account, self.region).text
 
 
 class Identities:
-    """Turns spellings into identities. What it knows of the daemon's account grows by `learn`."""
+    """Turns spellings into identities, of one upstream. What it knows of the upstream's account
+    grows by `learn`.
+    """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._has_arns = config.traits.has_arns
-        self._database = urlsplit(config.endpoint_url).path.strip("/")
+    def __init__(self, upstream: UpstreamConfig, listed: Iterable[StreamConfig]) -> None:
+        """`listed`: the streams of this upstream that the configuration names."""
+        self._upstream = upstream.name
+        self._has_arns = upstream.traits.has_arns
+        self._database = urlsplit(upstream.endpoint_url).path.strip("/")
         self._account = ""
-        self._region = config.region
+        self._home_region = self._region = upstream.home_region
+        listed = list(listed)
+        self._by_name = {each.upstream_name or each.name: each for each in listed}
         self._listed: dict[Identity, StreamConfig] = {}
-        for name, stream in config.streams.items():
+        for name, stream in self._by_name.items():
             meant = self.of(name)
             assert meant is not None, "a loaded Config lists only what can be a stream"
             self._listed[meant] = stream
 
     @property
     def is_known(self) -> bool:
-        """Whether the daemon's own account and region are."""
+        """Whether the upstream's own account and region are."""
         return bool(self._account and self._region)
+
+    @property
+    def account(self) -> str:
+        """The upstream's own, as far as it is known."""
+        return self._account
+
+    @property
+    def region(self) -> str:
+        """The same."""
+        return self._region
 
     def of(self, spelling: str) -> Identity | None:
         """None: the service can have no stream of this name. It must then not become a label, a log
@@ -54,19 +88,20 @@ class Identities:
         """
         if not self._has_arns:
             is_one = is_path(spelling) and spelling.strip("/ ")
-            return Identity(self._path(spelling)) if is_one else None
+            return self._own(full_path(spelling, self._database)) if is_one else None
         if is_stream_name(spelling):
             return self._of_name(spelling)
         arn = parse_arn(spelling)
         if arn is None:
             return None
         is_ours = self.is_known and self.may_be_ours(arn)
-        return Identity(arn.name) if is_ours else _of_arn(arn)
+        return self._own(arn.name) if is_ours else self._of_arn(arn)
 
     def names(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
-        """All the names that a right to this stream may be written with; none: the service can have
-        no such stream. A name is of the daemon's own account, or of a listed stream, alone; of an
-        ARN of which it is not known yet whose it is, only if `is_certain` is False.
+        """All that the upstream itself calls this stream, and what the configuration does; none:
+        the service can have no such stream. A name is of the upstream's own account, or of a listed
+        stream, alone; of an ARN of which it is not known yet whose it is, only if `is_certain` is
+        False.
         """
         meant = self.of(spelling) if is_certain else self.widest(spelling)
         if meant is None:
@@ -86,13 +121,13 @@ class Identities:
         return (meant.name,)
 
     def twin(self, arn: Arn) -> Identity | None:
-        """The stream of the daemon's own that this ARN may mean; None: it does not, or it is known
-        whether it does.
+        """The stream of the upstream's own that this ARN may mean; None: it does not, or it is
+        known whether it does.
         """
-        return Identity(arn.name) if not self.is_known and self.may_be_ours(arn) else None
+        return self._own(arn.name) if not self.is_known and self.may_be_ours(arn) else None
 
     def widest(self, spelling: str) -> Identity | None:
-        """As `of`; but an ARN that may be a stream of the daemon's own is that stream."""
+        """As `of`; but an ARN that may be a stream of the upstream's own is that stream."""
         arn = parse_arn(spelling) if self._has_arns else None
         twin = None if arn is None else self.twin(arn)
         return twin or self.of(spelling)
@@ -101,7 +136,8 @@ class Identities:
         """As far as is known, and as the listed streams tell."""
         is_here = arn.region == self._region or not self._region
         is_here = is_here and (arn.account == self._account or not self._account)
-        return is_here and _of_arn(arn) not in self._listed and not self._of_name(arn.name).account
+        is_listed = self._of_arn(arn) in self._listed
+        return is_here and not is_listed and not self._of_name(arn.name).account
 
     def stored(self, name: str) -> Identity | None:
         """Of a stream as the spool has it: what was stored by an ARN is sent by this ARN, and what
@@ -111,15 +147,15 @@ class Identities:
             return self.of(name)
         arn = parse_arn(name)
         if arn is not None:
-            return _of_arn(arn)
-        return Identity(name) if is_stream_name(name) else None
+            return self._of_arn(arn)
+        return self._own(name) if is_stream_name(name) else None
 
     def listed(self, identity: Identity) -> StreamConfig | None:
         """The settings of [streams.NAME], if there is one for this stream."""
         return self._listed.get(identity)
 
     def learn(self, account: str, region: str) -> bool:
-        """The daemon's own account and region; "" where that is not known. True if that is news:
+        """The upstream's own account and region; "" where that is not known. True if that is news:
         what ARNs mean may have changed.
         """
         before = self._account, self._region
@@ -129,16 +165,15 @@ class Identities:
 
     def forget(self) -> None:
         """What was learnt is of other keys."""
-        self._account, self._region = "", self._config.region
+        self._account, self._region = "", self._home_region
+
+    def _own(self, name: str) -> Identity:
+        return Identity(name, upstream=self._upstream)
 
     def _of_name(self, name: str) -> Identity:
-        listed = self._config.streams.get(name)
+        listed = self._by_name.get(name)
         arn = parse_arn(listed.arn) if listed is not None and listed.arn else None
-        return Identity(name) if arn is None else _of_arn(arn)
+        return self._own(name) if arn is None else self._of_arn(arn)
 
-    def _path(self, spelling: str) -> str:
-        return full_path(spelling, self._database)
-
-
-def _of_arn(arn: Arn) -> Identity:
-    return Identity(arn.name, arn.account, arn.region)
+    def _of_arn(self, arn: Arn) -> Identity:
+        return Identity(arn.name, arn.account, arn.region, self._upstream)

@@ -22,6 +22,7 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import Qualified
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -96,7 +97,9 @@ _NEXT: dict[tuple[Existence, Word], Existence] = {
 
 
 class Stream:
-    """One stream. `is_listed`: the configuration names it. `memory`: what it may take from."""
+    """One stream. `name`: unique in the daemon, as the spool has it. `service`: that it lives at.
+    `is_listed`: the configuration names it. `memory`: what it may take from.
+    """
 
     __slots__ = (
         "_clock",
@@ -121,7 +124,10 @@ class Stream:
         "is_listed",
         "key_bytes_max",
         "memory",
+        "name",
+        "service",
         "submit",
+        "target",
         "unix_acknowledge",
         "was_missing",
     )
@@ -134,14 +140,16 @@ class Stream:
         clock: Clock,
         memory: ByteBudget,
         spool: Spool | None,
-        *,
-        is_listed: bool,
     ) -> None:
         self.config = config
+        self.target = driver.target
+        called = config.arn or config.upstream_name or config.name
+        self.name = Qualified(self.target.upstream, called).text
+        self.service = service
         self.engine = driver.engine
         self.counters = driver.engine.counters
         self.memory = memory
-        self.is_listed = is_listed
+        self.is_listed = is_listed = driver.target.is_listed
         self.key_bytes_max = service.partition_key_bytes_max
         self.acknowledge = Acknowledge(config.acknowledge)
         self.unix_acknowledge = unix_acknowledge(config, has_spool=spool is not None)
@@ -162,10 +170,6 @@ class Stream:
         self._memory_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._is_going_on = False  # the rest of `_queue` in the next turn
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        return self.config.arn or self.config.name
 
     @property
     def record_bytes_max(self) -> int:

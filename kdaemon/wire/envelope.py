@@ -88,6 +88,13 @@ def read_envelope(
     return other
 
 
+def operation_of(headers: dict[bytes, bytes]) -> Operation | OtherOperation | None:
+    """What a request asks for by its target, whatever else is wrong with it; None: nothing that is
+    known.
+    """
+    return _OPERATIONS.get(headers.get(b"x-amz-target", b"")) or _other_operation(headers)
+
+
 def content_type_of(headers: dict[bytes, bytes]) -> bytes:
     """Without its parameters, in lower case."""
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

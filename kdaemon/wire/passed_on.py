@@ -16,7 +16,7 @@ import msgspec
 
 from kdaemon.base.limits import KIB
 from kdaemon.base.names import ARN_CHARACTERS_MAX, parse_arn
-from kdaemon.base.operations import ARN_MEMBERS
+from kdaemon.base.operations import ARN_MEMBERS, ID_MEMBER, TOKEN_MEMBERS
 from kdaemon.wire.explain import UNREADABLE, reason_of, stream_problems
 from kdaemon.wire.refusals import ApiError, api_error, echo, validation_error
 
@@ -31,14 +31,16 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 class Asked(NamedTuple):
     """`canonical`: the members in one form. `spellings`: all that streams are called by; two of
     them are one stream, or the service will refuse. `arn`: of the stream, where an ARN names it or
-    what is its own; it decides where the call goes. `token`: what an earlier answer gave, to go on
-    from there; it may stand for the stream.
+    what is its own; it decides where the call goes. `tokens`: what earlier answers gave, to go on
+    from there; they may stand for the stream. `is_plain`: nothing else in it says what is meant: no
+    ARN of what is no stream's, and no id.
     """
 
     canonical: bytes
     spellings: tuple[str, ...]
     arn: str | None
-    token: str | None
+    tokens: tuple[str, ...]
+    is_plain: bool
 
 
 class _RepeatedError(Exception):
@@ -67,11 +69,30 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
         name, given = _text(members, "StreamName"), _text(members, "StreamARN")
         if name is not None or given is not None:
             _check_names(name, given, is_stream_name_free=is_stream_name_free)
-        arns = _arns(members)
+        arns, is_plain = _arns(members)
         spellings = dict.fromkeys(each for each in (name, given, *arns) if each is not None)
-        token = _text(members, "NextToken") or _text(members, "ShardIterator")
-        return Asked(_encode(members), tuple(spellings), arns[0] if arns else None, token)
+        tokens = [_text(members, member) for member in TOKEN_MEMBERS]
+        return Asked(
+            _encode(members),
+            tuple(spellings),
+            arns[0] if arns else None,
+            tuple(each for each in tokens if each is not None),
+            is_plain and members.get(ID_MEMBER) is None,
+        )
     raise _unread(f"The body cannot be read as a JSON object: {reason}.")
+
+
+def renamed(asked: Asked, body: bytes, name: str) -> tuple[Asked, bytes]:
+    """The same request, of a stream that the service calls by this name or ARN: what its client
+    calls it is not the service's word.
+    """
+    members = _decode(body)
+    members.pop("StreamARN", None)
+    members.pop("StreamName", None)
+    is_arn = parse_arn(name) is not None
+    members["StreamARN" if is_arn else "StreamName"] = name
+    encoded = _encode(members)
+    return asked._replace(canonical=encoded, arn=name if is_arn else None), encoded
 
 
 def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool) -> None:
@@ -82,17 +103,23 @@ def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool
         raise error
 
 
-def _arns(members: Mapping[str, object]) -> list[str]:
+def _arns(members: Mapping[str, object]) -> tuple[list[str], bool]:
     """Of streams: what follows the name, in the ARN of a consumer, is left out. What is no ARN of
-    a stream or of what is a stream's own (a channel's, say) is none of ours to look at.
+    a stream or of what is a stream's own (a channel's, say) is none of ours to look at; whether
+    there is none of these.
     """
-    found = []
+    found, are_all = [], True
     for member in ARN_MEMBERS:
         text = _text(members, member)
-        if text is not None and len(text) <= ARN_CHARACTERS_MAX:
-            arn = parse_arn("/".join(text.split("/", 2)[:2]))
-            found += [] if arn is None else [arn.text]
-    return found
+        if text is None:
+            continue
+        is_short = len(text) <= ARN_CHARACTERS_MAX
+        arn = parse_arn("/".join(text.split("/", 2)[:2])) if is_short else None
+        if arn is None:
+            are_all = False
+        else:
+            found.append(arn.text)
+    return found, are_all
 
 
 def _text(members: Mapping[str, object], name: str) -> str | None:

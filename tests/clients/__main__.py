@@ -1,6 +1,7 @@
 """`python -m tests.clients`: every client that is built, in every case; --write: docs/clients.md.
 
-Exit code 1 if any outcome is one that must not be.
+A row that was not tried keeps what the page says of it. Exit code 1 if any outcome is one that must
+not be.
 """
 
 import argparse
@@ -38,14 +39,23 @@ def _why(outcome: Outcome) -> str:
     return f"({outcome.errors[0][:150]})" if outcome.errors else ""
 
 
-def table(rows: dict[str, Row], cases: list[Case]) -> str:
+def table(rows: dict[str, Row], cases: list[Case], said: dict[str, str]) -> str:
+    """`said`: what stands of a client that was not tried, by the beginning of its line."""
     lines = ["| client | " + " | ".join(case.title for case in cases) + " |"]
     lines.append("|---" * (len(cases) + 1) + "|")
     for client in CLIENTS:
-        row = rows.get(client.name)
-        cells = ["not here"] * len(cases) if row is None else [row[case.name][0] for case in cases]
-        lines.append(f"| {client.title} | " + " | ".join(cells) + " |")
+        row, start = rows.get(client.name), f"| {client.title} | "
+        if row is None:
+            lines.append(said.get(start, start + " | ".join(["not here"] * len(cases)) + " |"))
+        else:
+            lines.append(start + " | ".join(row[case.name][0] for case in cases) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _said(page: str) -> dict[str, str]:
+    """The lines of the page's table, by their beginnings."""
+    text = page.partition(BEGIN)[2].partition(END)[0]
+    return {line[: line.find(" | ") + 3]: line for line in text.splitlines()}
 
 
 def main() -> int:
@@ -54,6 +64,8 @@ def main() -> int:
     parser.add_argument("--case", action="append", choices=[each.name for each in CASES])
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     asked = parser.parse_args()
+    if asked.write and asked.case:
+        parser.error("--write is for all cases: a row of the page has each of them")
     clients = [each for each in CLIENTS if not asked.client or each.name in asked.client]
     cases = [each for each in CASES if not asked.case or each.name in asked.case]
     rows: dict[str, Row] = {}
@@ -62,10 +74,11 @@ def main() -> int:
             rows[client.name] = row_of(client, cases)
         else:
             print(f"{client.name:15} is not built")
-    text = table(rows, cases)
+    page = PAGE.read_text()
+    text = table(rows, cases, {} if asked.case else _said(page))
     print(f"\n{text}\n{RECORDS} records a call of PutRecords.")
     if asked.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
+        before, _, rest = page.partition(BEGIN)
         PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])
     return 0 if all(good for row in rows.values() for _, good in row.values()) else 1
 

@@ -11,8 +11,12 @@ is known to have been taken. Each client is on its defaults but for the endpoint
 and keys from the environment, as SDKs do. What needs a build is built by `make clients`.
 """
 
+import functools
 import json
+import os
 import queue
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tests.kit.daemon import environment
+from tests.kit.daemon import ROOT, environment
 from tests.kit.kcl import inner_records
 
 PROGRAMS = Path(__file__).parent / "programs"
+PACKAGES = ROOT / ".venv" / "clients"  # of clients that have an environment of their own
 CALL_TIMEOUT_S = 120.0  # more than any client waits for one call here
 
 
@@ -46,20 +51,22 @@ def _lines_of_json(data: bytes) -> list[str]:
 
 @dataclass(frozen=True)
 class Client:
-    """`built`: what must be there, beneath `PROGRAMS`. `is_tls`: speaks TLS only. `texts_of`: the
-    texts that one record of it holds.
+    """`built`: what must be there, beneath `PROGRAMS`. `is_installed`: whether this machine has
+    what nothing here builds. `is_tls`: speaks TLS only. `texts_of`: the texts that one record of it
+    holds.
     """
 
     name: str
     title: str
     command: tuple[str, ...]
     built: str = ""
+    is_installed: Callable[[], bool] = lambda: True
     is_tls: bool = False
     texts_of: Callable[[bytes], list[str]] = _whole
 
     @property
     def is_built(self) -> bool:
-        return (PROGRAMS / self.built).exists()
+        return (PROGRAMS / self.built).exists() and self.is_installed()
 
 
 @dataclass(frozen=True)
@@ -70,16 +77,29 @@ class Told:
     error: str = ""
 
 
+@functools.cache
+def _has_aws_cli_2() -> bool:
+    """No registry of packages has version 2: who wants it tried has it on the path."""
+    if shutil.which("aws") is None:
+        return False
+    said = subprocess.run(("aws", "--version"), capture_output=True, text=True, check=False)
+    return said.stdout.startswith("aws-cli/2.")
+
+
 _JAVA = ("java", "-cp", "java/target/classes:java/target/jars/*", "Client")
 _GO = ("go/client",)
 _NODE = ("node", "node/client.js")
 _PYTHON = (sys.executable, "python/client.py")
 _BUILT_JAVA = "java/target/classes/Client.class"
 _BUILT_NODE = "node/node_modules/@aws-sdk"
+_AWS_CLI = str(PACKAGES / "aws-cli" / "bin" / "aws")
+_QUIX = str(PACKAGES / "quixstreams" / "bin" / "python")
 
 CLIENTS = (
     Client("boto3", "boto3", _PYTHON),
     Client("aiobotocore", "aiobotocore", _PYTHON),
+    Client("aws-cli", "AWS CLI v1", _PYTHON, _AWS_CLI),
+    Client("aws-cli-v2", "AWS CLI v2", _PYTHON, is_installed=_has_aws_cli_2),
     Client("js-v2", "JavaScript SDK v2", _NODE, _BUILT_NODE),
     Client("js-v3", "JavaScript SDK v3 (HTTP/2)", _NODE, _BUILT_NODE),
     Client("js-v3-http1", "JavaScript SDK v3 with NodeHttpHandler", _NODE, _BUILT_NODE),
@@ -92,6 +112,9 @@ CLIENTS = (
     Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, texts_of=_aggregated),
     Client("aiokpl", "aiokpl", _PYTHON, texts_of=_aggregated),
     Client("async-kinesis", "async-kinesis", _PYTHON, texts_of=_lines_of_json),
+    Client("quixstreams", "quixstreams (KinesisSink)", (_QUIX, "python/client.py"), _QUIX),
+    Client("telegraf", "Telegraf (outputs.kinesis)", ("telegraf/client",), "telegraf/client"),
+    Client("npm-kinesis", "npm kinesis (TLS)", _NODE, "node/node_modules/kinesis", is_tls=True),
 )
 
 
@@ -113,13 +136,14 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            start_new_session=True,  # of it and what it starts
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(CALL_TIMEOUT_S)
         for file in (self._process.stdin, self._process.stdout, self._errors):

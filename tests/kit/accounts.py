@@ -11,7 +11,7 @@ from urllib.parse import quote
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
@@ -38,7 +38,9 @@ class Place:
         self.clock = FakeClock()
         self.streams = make_streams(service, REGION + text, clock=self.clock)
         self.door = Door(self.streams, self.clock)
-        self.handler = make_handler(KinesisDoor(self.door, AWS, 1), NdjsonDoor(self.door))
+        self.handler = make_handler(
+            KinesisDoor(self.door, widest_limits([AWS]), 1), NdjsonDoor(self.door)
+        )
         self.hub = HttpHub(HttpLimits())
         self.clients: list[FakeTransport] = []
 

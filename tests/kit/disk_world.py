@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from kdaemon.base.admission import make_frame
+from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
@@ -127,6 +128,7 @@ class Driver:
 
     def __init__(self, world: World, engine: Engine, loop: Loop) -> None:
         self.engine = engine
+        self.target = StreamTarget(STREAM, is_listed=True)
         self.encryption_type = "NONE"
         self.is_asking = False
         self._world = world
@@ -202,7 +204,6 @@ class Life:
             self,
             self.memory,
             self.spool,
-            is_listed=True,
         )
         done(self.spool.open())
         done(self.spool.recover(lambda _: self.stream))

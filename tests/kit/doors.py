@@ -144,7 +144,7 @@ class FakeDoor:
     def line_form(self, stream: str, asked: Asked) -> LineForm | Refused:
         return form_of(self.config, asked, self.routes)
 
-    def note_raw(self, stream: str, parsed: Parsed) -> None:
+    def note_raw(self, stream: str, parsed: Parsed, principal: Principal) -> None:
         self.without_key += parsed.without_key
         self.without_stream += parsed.without_stream
 
@@ -219,7 +219,9 @@ class FakeDoor:
             assert refused is GAVE_WAY
             self.gave_way_count += record_count
 
-    def refuse_unread(self, stream: str | None, record_count: int, byte_count: int = 0) -> None:
+    def refuse_unread(
+        self, stream: str | None, record_count: int, byte_count: int = 0, *, principal: Principal
+    ) -> None:
         self.rejected_count += record_count
 
     @property

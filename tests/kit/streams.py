@@ -13,6 +13,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.send.client import PutAnswer
 from kdaemon.streams import Streams
+from kdaemon.streams.upstream import Reach
 
 MIB = 1024 * 1024
 MISSING = ServiceError("ResourceNotFoundException", "Stream not found.", status=400)
@@ -116,13 +117,26 @@ class FakeService:
         )
 
 
+def reaches(**services: FakeService) -> dict[str, Reach]:
+    """How these upstreams are called."""
+    return {name: Reach(service, service) for name, service in services.items()}
+
+
 def make_streams(
-    service: FakeService, text: str = "", *, clock: FakeClock | None = None, spool: Any = None
+    service: FakeService,
+    text: str = "",
+    *,
+    clock: FakeClock | None = None,
+    spool: Any = None,
+    **others: FakeService,
 ) -> Streams:
-    """A registry with this configuration, its listed streams open."""
+    """A registry with this configuration, its listed streams open. `others`: services of its
+    upstreams beside the default one.
+    """
     config = load_config(text=text)
     memory = ByteBudget(config.memory_bytes_max)
-    streams = Streams(config, service, service, clock or FakeClock(), FixedDice(), memory, spool)
+    called = reaches(default=service, **others)
+    streams = Streams(config, called, clock or FakeClock(), FixedDice(), memory, spool)
     at_once(streams.open_listed())
     return streams
 

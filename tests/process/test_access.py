@@ -130,10 +130,10 @@ def test_put_signs_with_the_keys_of_its_environment(daemon: Daemon, tmp_path: Pa
     lines = tmp_path / "lines"
     lines.write_text("line\n" * 2_500)
 
-    def put(**environ: str) -> subprocess.CompletedProcess[str]:
+    def put(*more: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "kdaemon", "put", "--endpoint", daemon.url, "--stream", "demo",
-             str(lines)],
+             *more, str(lines)],
             cwd=ROOT,
             env=environment(**environ),
             capture_output=True,
@@ -147,8 +147,17 @@ def test_put_signs_with_the_keys_of_its_environment(daemon: Daemon, tmp_path: Pa
     done = put()
     assert done.returncode == 1
     assert "UnrecognizedClientException: The security token included" in done.stderr
-    done = put(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    no_keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    done = put(**no_keys)
     assert "MissingAuthenticationTokenException" in done.stderr
+    shared = tmp_path / "credentials"
+    shared.write_text(f"[shop]\naws_access_key_id={KEY_ID}\naws_secret_access_key={SECRET}\n")
+    file = {"AWS_SHARED_CREDENTIALS_FILE": str(shared)}
+    assert put("--profile", "shop", **file).returncode == 0
+    assert put(AWS_PROFILE="shop", **file, **no_keys).returncode == 0
+    done = put("--profile", "other", **file)
+    assert (done.returncode, done.stdout.count("acknowledged 0")) == (1, 1)
+    assert "cannot find the profile other (--profile)" in done.stderr
 
 
 def test_keys_are_rotated_while_it_runs(daemon: Daemon, tmp_path: Path) -> None:

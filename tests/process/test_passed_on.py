@@ -40,7 +40,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def passed_on(daemon: Daemon) -> dict[str, Any]:
     page: dict[str, Any] = json.loads(daemon.page("/statusz")[1])
-    status: dict[str, Any] = page["passed_on"]
+    status: dict[str, Any] = page["upstreams"][0]["passed_on"]
     return status
 
 

@@ -92,7 +92,7 @@ async def _happen(event: str, place: Place) -> None:
             service.sts_error = NO_STS if event == "STS fails" else None
             service.sts.set()
         case "nobody tells in time":
-            place.streams._owner.give_up()
+            place.streams.upstreams["default"]._owner.give_up()
         case "the service describes":
             service.word.set()
         case "the service keeps its calls":

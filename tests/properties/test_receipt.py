@@ -19,7 +19,7 @@ from kdaemon.base.description import StreamTarget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import AWS
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
@@ -160,7 +160,7 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
     text = "[default]\nlinger_ms = 0\ndeadline_ms = 3600000\n[streams.s]"
     streams = make_streams(service, text, clock=clock)
     door = Door(streams, clock)
-    handler = make_handler(KinesisDoor(door, AWS, 1), NdjsonDoor(door))
+    handler = make_handler(KinesisDoor(door, widest_limits([AWS]), 1), NdjsonDoor(door))
     hub = HttpHub(HttpLimits())
     sent = [_send(client, door, handler, hub) for client in clients]
     for _ in range(200):
@@ -170,7 +170,7 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
             driver._pump_soon()
     try:
         counters = [engine.counters for _, engine in streams.engines()]
-        counters += [streams.door, streams.closed]
+        counters += [streams.door, *(each.closed for each in streams.upstreams)]
         assert all(each.unaccounted() == 0 for each in counters)
         assert sum(each.received for each in counters) == sum(each.count for each in sent)
         assert not any(each.buffered or each.in_flight for each in counters)

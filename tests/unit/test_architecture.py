@@ -132,7 +132,7 @@ BOUNDS = [
     ("256, 4 MiB, a second", kept.KEPT_MAX, 256),
     ("256, 4 MiB, a second", kept.KEPT_BYTES_MAX, 4 * MIB),
     ("256, 4 MiB, a second", kept.KEPT_S, 1.0),
-    ("1,024 tokens", trails.TRAILS_MAX, 1_024),
+    ("8,192 tokens", trails.TRAILS_MAX, 8_192),
     ("5,000 lines, 1 MiB", log_queue.LINES_MAX, 5_000),
     ("5,000 lines, 1 MiB", log_queue.BYTES_MAX, MIB),
     ("the admin listener's 64 connections", daemon.ADMIN_LIMITS.connections_max, 64),

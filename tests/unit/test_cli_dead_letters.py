@@ -165,6 +165,7 @@ def test_list_as_json_has_everything_but_the_data(spool: Path) -> None:
     assert json.loads(line) == {
         "id": 1,
         "stream": "a",
+        "upstream": "default",
         "partition_key": "",
         "explicit_hash_key": "7",
         "reason": "poison",

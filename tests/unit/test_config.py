@@ -73,8 +73,8 @@ def test_every_field_of_the_shape_is_a_key() -> None:
             names |= {(field.name, inner.name) for inner in fields(value)}
         else:
             names.add((field.name,))
-    of_one_stream = {("default", name) for name in ("name", "arn", "socket")}
-    assert names - set(KEYS) == {("streams",)} | of_one_stream
+    of_one_stream = {("default", name) for name in ("name", "arn", "socket", "upstream_name")}
+    assert names - set(KEYS) == {("streams",), ("upstreams",), ("defaults",)} | of_one_stream
 
 
 # Precedence
@@ -740,7 +740,7 @@ def test_an_account_keeps_its_zeros_and_stands_in_quotes() -> None:
 
 def test_a_service_without_arns_has_no_account() -> None:
     (problem,) = problems("service = 'yandex'\naccount_id = '123456789012'")
-    assert problem.startswith("k.toml: account_id: is for ARNs")
+    assert problem.startswith("k.toml: account_id: is of AWS, and Yandex Data Streams has no such")
 
 
 # Operations that are passed on

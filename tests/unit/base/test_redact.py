@@ -168,3 +168,30 @@ def test_a_text_of_any_length_is_bounded() -> None:
 )
 def test_a_url_is_shown_without_who_calls(url: str, shown: str) -> None:
     assert masked_url(url) == shown
+
+
+def test_what_an_owner_calls_with_is_hidden_however_many_come_and_go(redactor: Redactor) -> None:
+    """A key pair that never changes, beside the roles of other upstreams."""
+    redactor.register("the-key-of-one", "the-secret-of-one", owner="one")
+    for number in range(ROTATING_MAX * 2):
+        redactor.register(f"the-token-of-two-{number:04}", owner="two")
+        redactor.register(f"nobodys-{number:08}")
+    assert redactor.clean("<the-secret-of-one>") == "<***>"
+    assert redactor.are_in(b"<the-secret-of-one>")
+    assert redactor.are_in(f"<the-token-of-two-{ROTATING_MAX * 2 - 1:04}>".encode())
+    assert not redactor.are_in(b"<the-token-of-two-0001>")
+    assert redactor.clean(f"<the-token-of-two-{ROTATING_MAX * 2 - 2:04}>") == "<***>"
+    redactor.register("the-key-of-ONE", owner="one")
+    assert redactor.clean("<the-secret-of-one>") == "<***>"  # it may come back for a while
+    for number in range(ROTATING_MAX):
+        redactor.register(f"others-{number:08}")
+    assert redactor.clean("<the-secret-of-one>") == "<the-secret-of-one>"
+
+
+def test_a_secret_that_is_registered_again_is_among_the_newest(redactor: Redactor) -> None:
+    redactor.register("a-secret-of-old")
+    for number in range(10):
+        redactor.register(f"others-{number:08}")
+    assert not redactor.are_in(b"a-secret-of-old")
+    redactor.register("a-secret-of-old")
+    assert redactor.are_in(b"a-secret-of-old")

@@ -14,7 +14,7 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import ANYBODY, NOBODY, Principal, Rights
 from kdaemon.door import access
 from kdaemon.door.access import UNSIGNED, Guard, Peers, Signed, Strangers
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
@@ -61,7 +61,7 @@ class Guarded(Place):
         guard: Guard = Peers(principals, self.strangers)
         if is_signed:
             guard = Signed(principals, self.strangers, lambda: NOW_S, self.hub.turns.later)
-        kinesis = KinesisDoor(self.door, self.streams._config.traits, 1)
+        kinesis = KinesisDoor(self.door, widest_limits([self.streams._config.traits]), 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door), guard)
         self.hub.who, self.hub.early = guard.who, guard.early
 
@@ -173,6 +173,39 @@ async def test_a_refusal_is_written_as_its_client_writes(principals: Principals)
     assert answer(client)[1]["rejected_count"] == 0
     client.protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer(client)[1]["__type"] == "MissingAuthenticationTokenException"
+    await place.streams.aclose()
+
+
+_STRANGE = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "body"),
+    [
+        (b"POST /", b"X-Amz-Target: Kinesis_20131202.ListStreams\r\n", b"{}"),
+        (b"POST /", b"X-Amz-Target: Kinesis_20131202.GetRecords\r\n", b'{"ShardIterator": "x"}'),
+        (b"POST /", b"X-Amz-Target: Kinesis_20131202.CreateStream\r\n", b'{"Records": [1, 2]}'),
+        (b"POST /", b"X-Amz-Target: Kinesis_20131202.Nothing\r\n", b"{}"),
+        (b"POST /", b"X-Amz-Target: DynamoDB_20120810.PutItem\r\n", b"{}"),
+        (b"POST /", b"", b"{}"),
+        (b"POST /", b"X-Amz-Target: Kinesis_20131202.PutRecord\r\n", b""),
+        (b"GET /", b"", b""),
+        (b"GET /v1/streams/s/records", b"", b""),
+        (b"POST /v1/streams/s/records", b"", b""),
+        (b"POST /v1/nowhere", b"", b""),
+    ],
+)
+@pytest.mark.parametrize("is_signed", [True, False], ids=["signatures", "peers"])
+async def test_a_stranger_whose_request_is_no_put_brings_no_record(
+    principals: Principals, is_signed: bool, request_line: bytes, headers: bytes, body: bytes
+) -> None:
+    place = Guarded(principals, is_signed=is_signed)
+    client = place.open()
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    client.protocol.data_received(request_line + _STRANGE + headers + length + body)
+    assert answer(client)[0] in {400, 403}
+    assert place.streams.door.received == 0
+    assert place.rejected == {}
     await place.streams.aclose()
 
 
@@ -541,6 +574,37 @@ async def test_what_cannot_be_read_counts_nothing_for_a_stream_of_others() -> No
         assert not is_success(client)
     assert place.stream("t").counters.received == 0
     assert place.streams.door.received == 2
+    await place.streams.aclose()
+
+
+@pytest.mark.parametrize("broken", [b"{x}\n", b"{}\n", b"[1]\n"])
+async def test_a_line_that_cannot_be_read_counts_nothing_where_its_client_may_write_no_more(
+    broken: bytes,
+) -> None:
+    """The file of principals was read again while it was connected."""
+    place, shop = Place("[streams.t]\n", FakeService()), may("t")
+    place.hub.who = lambda _: shop
+    client = place.connect("session")
+    client.protocol.data_received(b'{"stream":"t"}\n')
+    shop.become(may("s"))
+    client.protocol.data_received(broken)
+    assert [each["rejected"] for each in client.lines()] == [2]
+    assert place.stream("t").counters.received == 0
+    assert place.streams.door.rejected[RejectReason.INVALID] == 1
+    await place.streams.aclose()
+
+
+async def test_raw_lines_count_nothing_for_a_stream_of_others() -> None:
+    place = Place("[streams.t]\nlines = 'raw'\npartition_key_field = 'id'\n", FakeService())
+    place.hub.who = lambda _: may("s")
+    client = place.connect("lines")
+    client.protocol.data_received(
+        b"POST /v1/streams/t/records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{}\n"
+    )
+    assert answer(client)[1]["__type"] == "AccessDeniedException"
+    counters = place.stream("t").counters
+    assert (counters.received, counters.lines_without_key) == (0, 0)
+    assert place.streams.door.lines_without_key == 1
     await place.streams.aclose()
 
 

@@ -149,10 +149,10 @@ async def test_a_silent_sts_holds_nobody_for_ever(
     one.service.sts.clear()
     client = one.put("PutRecord", arn(OTHERS), b"a")
     await turn(60)
-    timer = one.streams._owner._timer
+    timer = one.streams.upstreams["default"]._owner._timer
     assert timer is not None
     assert timer.when() - asyncio.get_running_loop().time() <= owner.ASK_WAIT_S
-    one.streams._owner.give_up()
+    one.streams.upstreams["default"]._owner.give_up()
     await turn(60)
     assert is_success(client)
     assert one.written() == {OTHERS: [b"a"]}
@@ -333,7 +333,9 @@ async def test_an_old_answer_does_not_end_the_question_for_new_keys(place: Make)
     assert one.service.on_new_keys is not None
     one.service.on_new_keys(Caller("", "eu-central-1"))
     await turn(60)
-    one.streams._learn(Caller(OURS, "eu-central-1"))  # by a look-up with the old ones
+    one.streams.upstreams["default"]._learn(
+        Caller(OURS, "eu-central-1")
+    )  # by a look-up with the old ones
     one.service.sts.set()
     await turn(60)
     one.service.calls.clear()

@@ -24,7 +24,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
 from kdaemon.base.service import SERVICES
 from kdaemon.door.door import DRY_RUNS_MAX, Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import HttpHub, HttpLimits
@@ -53,7 +53,7 @@ class Daemon:
         self.streams: Streams = make_streams(service, text, clock=self.clock, spool=spool)
         self.door = Door(self.streams, self.clock)
         traits = SERVICES["yandex" if "yandex" in text else "aws"]
-        self.kinesis = KinesisDoor(self.door, traits, 1)
+        self.kinesis = KinesisDoor(self.door, widest_limits([traits]), 1)
         self.steps: deque[Callable[[], None]] = deque()
         self.is_stepped = False
         self.ndjson = NdjsonDoor(self.door, self._later)
@@ -109,7 +109,7 @@ class Daemon:
     def received(self) -> int:
         """All records that came in, as all series of the metrics sum up."""
         counters = [engine.counters for _, engine in self.streams.engines()]
-        counters += [self.streams.door, self.streams.closed]
+        counters += [self.streams.door, *(each.closed for each in self.streams.upstreams)]
         assert all(each.unaccounted() == 0 for each in counters)
         return sum(each.received for each in counters)
 

@@ -13,7 +13,7 @@ import pytest
 
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
@@ -115,7 +115,7 @@ class Place:
         self.stream = FakeStream(StreamConfig(name="s"))
         self.stream.full_keys = {"full"}
         door = door_over(FakeStreams(self.stream))
-        self._handle = make_handler(KinesisDoor(door, AWS, 1), NdjsonDoor(door))
+        self._handle = make_handler(KinesisDoor(door, widest_limits([AWS]), 1), NdjsonDoor(door))
         self.hub = HttpHub(LIMITS, gate=Gate())
         self.requests: list[HttpRequest] = []
 

@@ -8,7 +8,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,
@@ -31,7 +31,7 @@ class Place:
 
     def __init__(self, **config: Any) -> None:
         self.stream = FakeStream(StreamConfig(name="s", **config))
-        self._door = KinesisDoor(door_over(FakeStreams(self.stream)), AWS, 1)
+        self._door = KinesisDoor(door_over(FakeStreams(self.stream)), widest_limits([AWS]), 1)
 
     def send(self, operation: str, members: dict[str, Any], acknowledge: str | None) -> Any:
         request = api_request(operation, {"StreamName": "s", **members}, acknowledge, self.encoding)

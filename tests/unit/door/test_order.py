@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
@@ -27,7 +27,7 @@ class Client:
         self.service = FakeService()
         self.streams = make_streams(self.service, text)
         door = Door(self.streams, FakeClock())
-        kinesis = KinesisDoor(door, SERVICES["aws"], 1)
+        kinesis = KinesisDoor(door, widest_limits([SERVICES["aws"]]), 1)
         self.protocol = HttpProtocol(
             make_handler(kinesis, NdjsonDoor(door)), hub=HttpHub(HttpLimits())
         )

@@ -6,19 +6,24 @@ from typing import Any
 
 import pytest
 
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.operations import OTHER_OPERATIONS, PASSED_ON_DEFAULT
+from kdaemon.base.principal import ANYBODY, Principal, Rights
+from kdaemon.base.refused import Refused
 from kdaemon.base.service import SERVICES
 from kdaemon.config.load import load_config
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.http.request import HttpRequest
 from kdaemon.send.answers import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
+from kdaemon.wire.cbor import encode as cbor_encode
 from tests.kit.cbor import java
+from tests.kit.endpoints import CONTENT_TYPES
 from tests.kit.streams import FakeClock, FakeService, make_streams
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
 from tests.unit.send.test_relay import settle
@@ -37,6 +42,7 @@ class Place:
     def __init__(self, text: str = "") -> None:
         self.config = load_config(text="region = 'eu-central-1'\n" + text)
         self.says: Relayed | ServiceError = SAID
+        self.principal = ANYBODY  # who asks
         self.calls: list[tuple[str, bytes, str | None]] = []
         self.memory = ByteBudget(2**28)
         allowed = self.config.listen.operations_passed_on
@@ -44,8 +50,10 @@ class Place:
         self.relay = Relay(self.pass_on, self.turn, traits, self.memory, allowed)
         self.streams = make_streams(FakeService(), "region = 'eu-central-1'\n" + text)
         door = Door(self.streams, FakeClock())
-        passthrough = Passthrough(door, self.relay, traits)
-        self.door = KinesisDoor(door, traits, 1, passthrough=passthrough)
+        passthrough = Passthrough(
+            door, {"default": self.relay}, is_stream_name_free=not traits.has_arns
+        )
+        self.door = KinesisDoor(door, widest_limits([traits]), 1, passthrough=passthrough)
 
     async def turn(self) -> None:
         pass
@@ -65,6 +73,7 @@ class Place:
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         request = make_request("/", sent, body)
+        request.principal = self.principal
         self.door.handle(request)
         return request
 
@@ -358,7 +367,9 @@ async def test_a_client_that_goes_is_waited_for_no_longer(make: Make) -> None:
 
 
 async def test_without_a_relay_all_else_is_refused() -> None:
-    door = KinesisDoor(Door(make_streams(FakeService()), FakeClock()), SERVICES["aws"], 1)
+    door = KinesisDoor(
+        Door(make_streams(FakeService()), FakeClock()), widest_limits([SERVICES["aws"]]), 1
+    )
     headers = {
         "Content-Type": "application/x-amz-json-1.1",
         "X-Amz-Target": "Kinesis_20131202.ListShards",
@@ -366,3 +377,164 @@ async def test_without_a_relay_all_else_is_refused() -> None:
     request = make_request("/", headers, b"{}")
     door.handle(request)
     assert read_answer(request).body["__type"] == "UnknownOperationException"
+
+
+STRANGER = Refused(RejectReason.UNAUTHENTICATED, "NoToken", "Nobody.", is_permanent=True)
+SHOP = Principal("shop", Rights(frozenset({"orders"})))
+
+
+@pytest.mark.parametrize("operation", ["ListStreams", "DescribeStream"])
+@pytest.mark.parametrize("content_type", CONTENT_TYPES.values())
+async def test_a_stranger_that_asks_is_counted_where_requests_are_and_not_as_a_record(
+    make: Make, operation: str, content_type: str
+) -> None:
+    place = make()
+    sent = {"Content-Type": content_type, "X-Amz-Target": f"Kinesis_20131202.{operation}"}
+    place.door.refuse_stranger(make_request("/", sent, b"{}"), STRANGER)
+    assert place.refused(operation) == {"unauthenticated": 1}
+    assert place.relay.counters_of(OTHER_OPERATIONS[operation]).requests == 1
+    sent["X-Amz-Target"] = "Kinesis_20131202.DeleteStream"
+    place.door.refuse_stranger(make_request("/", sent, b"{}"), STRANGER)
+    assert place.refused() == {"unauthenticated": 1}
+    assert place.streams.door.received == 0
+    assert not place.calls
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [("ListStreams", b"{}"), ("DescribeStream", b'{"StreamName": "others"}')],
+)
+async def test_who_may_not_ask_is_counted_where_requests_are_and_not_as_a_record(
+    make: Make, operation: str, body: bytes
+) -> None:
+    place = make()
+    place.principal = SHOP
+    told = await place.ask(operation, body)
+    assert (told.status, told.body["__type"]) == (400, "AccessDeniedException")
+    assert place.refused(operation) == {"stream": 1}
+    assert place.streams.door.received == 0
+    assert not place.calls
+
+
+READS = (
+    "listen.operations_passed_on = ['ListShards', 'ListStreams', 'GetShardIterator', 'GetRecords']"
+)
+TOKENS = (  # who gives a token, as which member, and who takes it
+    ("ListShards", "NextToken", "ListShards", "ExpiredNextTokenException"),
+    ("GetShardIterator", "ShardIterator", "GetRecords", "ExpiredIteratorException"),
+    ("GetRecords", "NextShardIterator", "GetRecords", "ExpiredIteratorException"),
+)
+
+
+@pytest.mark.parametrize(("giver", "member", "taker", "expired"), TOKENS)
+@pytest.mark.parametrize("encoding", CONTENT_TYPES)
+async def test_a_token_is_used_by_whoever_may_write_to_its_stream(
+    make: Make, giver: str, member: str, taker: str, expired: str, encoding: str
+) -> None:
+    place = make(READS)
+    sent_as = "NextToken" if taker == "ListShards" else "ShardIterator"
+
+    async def given(principal: Principal, stream: str) -> str:
+        """The token of this stream's answer."""
+        text = f"of {stream} for {principal.name}"
+        place.principal, place.says = principal, Relayed(200, json.dumps({member: text}).encode())
+        asked = {"StreamName": stream}
+        if giver == "GetRecords":  # names no stream: it goes on from an iterator
+            place.says = Relayed(200, json.dumps({"ShardIterator": f"i {text}"}).encode())
+            await place.ask("GetShardIterator", {**asked, "ShardId": "s"})
+            place.says = Relayed(200, json.dumps({member: text}).encode())
+            asked = {"ShardIterator": f"i {text}"}
+        assert (await place.ask(giver, asked)).status == 200
+        return text
+
+    async def told(principal: Principal, **members: str) -> tuple[int, str | None]:
+        place.principal = principal
+        before = len(place.calls)
+        body = cbor_encode(members) if encoding == "cbor" else json.dumps(members).encode()
+        answer = await place.ask(taker, body, Content_Type=CONTENT_TYPES[encoding])
+        if answer.status != 200:
+            assert len(place.calls) == before
+            assert "others" not in answer.body["message"], "whose stream it is is not told"
+        return answer.status, answer.body.get("__type")
+
+    mine, theirs = await given(SHOP, "orders"), await given(ANYBODY, "others")
+    ours = await given(ANYBODY, "orders")
+    assert await told(SHOP, **{sent_as: mine}) == (200, None)
+    assert await told(SHOP, **{sent_as: ours}) == (200, None), "whoever was given it"
+    assert await told(SHOP, **{sent_as: theirs}) == (400, "AccessDeniedException")
+    assert await told(SHOP, **{sent_as: theirs, "StreamName": "orders"}) == (
+        400,
+        "AccessDeniedException",
+    )
+    for unknown in ("made up", ""):
+        assert await told(SHOP, **{sent_as: unknown}) == (400, expired)
+    other_member = {"NextToken": "ShardIterator", "ShardIterator": "NextToken"}[sent_as]
+    both = {other_member: mine, sent_as: theirs}
+    assert (await told(SHOP, **both))[0] == 400, "each of two tokens is looked at"
+    assert place.refused(taker) == {"stream": 5}
+    for token in (mine, theirs, "made up"):
+        assert await told(ANYBODY, **{sent_as: token}) == (200, None)
+
+
+async def test_a_token_is_of_the_operation_that_gave_it(make: Make) -> None:
+    place = make(READS)
+    place.principal = SHOP
+    place.says = Relayed(200, b'{"NextToken": "t"}')
+    await place.ask("ListShards", {"StreamName": "orders"})
+    told = await place.ask("GetRecords", {"ShardIterator": "t"})
+    assert told.body["__type"] == "ExpiredIteratorException"
+    told = await place.ask("ListStreams", {"NextToken": "t"})
+    assert told.body["__type"] == "AccessDeniedException"
+
+
+async def test_a_page_of_all_streams_is_of_none(make: Make) -> None:
+    """Its token, at an operation that is about one stream."""
+    place = make(READS)
+    place.says = Relayed(200, b'{"NextToken": "t"}')
+    await place.ask("ListShards", {"NextToken": "of an earlier run"})
+    place.principal = SHOP
+    told = await place.ask("ListShards", {"NextToken": "t"})
+    assert told.body["__type"] == "ExpiredNextTokenException"
+
+
+@pytest.mark.parametrize(
+    ("operation", "members"),
+    [
+        ("ListStreams", {"StreamName": "orders"}),
+        ("ListStreams", {"StreamARN": arn()}),
+        ("ListStreams", {"NextToken": "t"}),
+        ("DescribeLimits", {"StreamName": "orders"}),
+        ("DescribeChannel", {"StreamName": "orders", "ChannelARN": "arn:of:another"}),
+        ("ListChannels", {"StreamName": "orders"}),
+        ("ListTagsForResource", {"StreamName": "orders", "ResourceARN": "arn:of:another"}),
+        ("GetResourcePolicy", {"StreamName": "orders", "ResourceARN": "x" * 3000}),
+        ("DescribeStreamSummary", {"StreamName": "orders", "StreamId": "of-another"}),
+        ("DescribeStreamSummary", {"StreamId": "of-another"}),
+    ],
+)
+async def test_a_name_of_ones_own_opens_nothing_that_is_about_more(
+    make: Make, operation: str, members: dict[str, str]
+) -> None:
+    """The service does not look at members that its operation has not."""
+    place = make(f"account_id = '{OURS}'\nlisten.operations_passed_on = ['{operation}']")
+    place.principal = SHOP
+    told = await place.ask(operation, members)
+    assert (told.status, told.body["__type"]) == (400, "AccessDeniedException")
+    assert not place.calls
+    place.principal = ANYBODY
+    assert (await place.ask(operation, members)).status == 200
+
+
+@pytest.mark.parametrize("encoding", CONTENT_TYPES)
+async def test_a_defect_while_an_answer_is_passed_on_is_an_answer(
+    make: Make, encoding: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError
+
+    place = make()
+    monkeypatch.setattr(Passthrough, "_tell", broken)
+    body = b'{"StreamName":"orders"}' if encoding == "json" else cbor_encode({"StreamName": "o"})
+    told = await place.ask("DescribeStream", body, Content_Type=CONTENT_TYPES[encoding])
+    assert (told.status, told.body["__type"]) == (500, "InternalFailure")
+    assert "could not be given" in caplog.text

@@ -13,7 +13,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import AWS
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.line_forms import NOTHING_ASKED
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.promise import weaker
@@ -57,7 +57,7 @@ class Place:
         return self
 
     def connect(self, lines: Lines | None = None) -> tuple[Opening, FakeTransport]:
-        kinesis = KinesisDoor(self.door, AWS, 1)
+        kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
         handler = make_handler(kinesis, self.ndjson)
         opening = Opening(handler, self.hub, lines or lines_to(self.door))
         transport = FakeTransport()

@@ -14,7 +14,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.service import AWS
 from kdaemon.door import line_forms, ndjson
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
@@ -86,7 +86,7 @@ class Place:
         )
         self.streams = make_streams(self.service, text, clock=FakeClock())
         self.door = Door(self.streams, FakeClock())
-        kinesis = KinesisDoor(self.door, AWS, 1)
+        kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door))
         self.hub = HttpHub(HttpLimits())
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.steps import Steps
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import TIME_OUTS, HttpHub, HttpLimits
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import CBOR_ALONE, HttpRequest, speaks_cbor
 from kdaemon.http.server import HttpServer, serve_http
-from kdaemon.http.turns import PIECES_MAX
+from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
+from kdaemon.wire import cbor
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
@@ -392,13 +395,28 @@ CBOR_HEAD = HEAD + b"Content-Type: application/x-amz-cbor-1.1\r\n"
         ),
         (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "BadRequestException"),
         (b"Expect: pizza\r\nContent-Length: 3\r\n\r\n", "ExpectationFailedException"),
+        (b"Origin: https://elsewhere\r\nContent-Length: 3\r\n\r\n", "AccessDeniedException"),
+        (b"X: " + b"y" * 2000, "RequestHeaderFieldsTooLargeException"),
+        (b"X: " + b"y" * 2000 + b"\r\n\r\n", "RequestHeaderFieldsTooLargeException"),
+        (b"A:\r\n" * 101 + b"\r\n", "RequestHeaderFieldsTooLargeException"),
+        (b"X Y: \r\n\r\n", "BadRequestException"),
+        (b"X Y: ", "BadRequestException"),
+        (b"Host: b\r\n\r\n", "BadRequestException"),
+        (b"Content-Length: 3x\r\n\r\n", "BadRequestException"),
+        (b"Content-Length: 000000000000000000003\r\n\r\n", "BadRequestException"),
+        (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "BadRequestException"),
+        (b"Transfer-Encoding: gzip\r\n\r\n", "BadRequestException"),
     ],
 )
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "byte by byte"])
 async def test_a_client_that_speaks_cbor_is_told_in_cbor(
-    harness: Make, sent: bytes, code: str
+    harness: Make, sent: bytes, code: str, cut: bool
 ) -> None:
     one = harness(SMALL)
-    head, _, body = one.feed(CBOR_HEAD + sent).partition(b"\r\n\r\n")
+    whole = CBOR_HEAD + sent
+    pieces = [whole[at : at + 1] for at in range(len(whole))] if cut else [whole]
+    answer = b"".join(map(one.feed, pieces))
+    head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nContent-Type: application/x-amz-cbor-1.1\r\n" in head
     told = cbor2.loads(body)
     assert told["__type"] == code
@@ -419,6 +437,86 @@ async def test_a_client_that_speaks_cbor_is_told_in_cbor_that_there_is_no_room(
     assert statuses(answer) == [503]
     told = cbor2.loads(answer.partition(b"\r\n\r\n")[2])
     assert told["__type"] == "ServiceUnavailableException"
+
+
+CONTENT_TYPES = (
+    b"application/x-amz-cbor-1.1",
+    b"Application/X-AMZ-CBOR-1.1 ; charset=utf-8",
+    b"application/x-amz-cbor-1.10",
+    b"application/x-amz-json-1.1",
+)
+
+
+def told_in(content_type: bytes, body: bytes) -> Any:
+    is_cbor = content_type.lower().partition(b" ")[0] == b"application/x-amz-cbor-1.1"
+    return cbor.decode(body) if is_cbor else json.loads(body)
+
+
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+@pytest.mark.parametrize("rest", [b"", b"X: ", b"Content-Length: 10\r\n\r\nabc"])
+async def test_a_client_that_is_too_slow_is_told_in_what_it_speaks(
+    harness: Make, content_type: bytes, rest: bytes
+) -> None:
+    one = harness(HttpLimits(head_timeout_s=1.0, body_timeout_s=1.0))
+    one.feed(HEAD + b"Content-Type: " + content_type + b"\r\n" + rest)
+    for _ in range(3):
+        one.hub.sweep()
+    answer = one.transport.take()
+    assert statuses(answer) == [408]
+    told = told_in(content_type, answer.partition(b"\r\n\r\n")[2])
+    assert told["__type"] == "RequestTimeoutException"
+    assert "did not arrive" in told["message"]
+
+
+async def test_what_a_client_of_cbor_sent_ahead_is_refused_in_cbor(harness: Make) -> None:
+    """What is not read yet says in its head what it is."""
+    limits = HttpLimits(pipeline_max=1, bodies_bytes_max=1500)
+    one = harness(hub=HttpHub(limits, ByteBudget(1500)))
+    one.feed(GET)
+    one.feed(CBOR_HEAD + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000)
+    one.requests[0].respond(200, b"")
+    answers = one.transport.take()
+    assert statuses(answers) == [200, 503]
+    assert cbor2.loads(answers.rpartition(b"\r\n\r\n")[2])["__type"] == (
+        "ServiceUnavailableException"
+    )
+
+
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+@pytest.mark.parametrize("is_in_turns", [False, True])
+async def test_a_handler_that_fails_is_told_in_what_its_client_speaks(
+    content_type: bytes, is_in_turns: bool
+) -> None:
+    """Also where it has let go of the headers, but for what the answer is written in."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+    def steps(request: HttpRequest) -> Steps[None]:
+        yield
+        fail(request)
+
+    def fail(request: HttpRequest) -> None:
+        if speaks_cbor(request.headers[b"content-type"]):
+            request.headers = CBOR_ALONE
+        raise ValueError
+
+    def handle(request: HttpRequest) -> None:
+        work_in_turns(request, steps(request), soon) if is_in_turns else fail(request)
+
+    transport = FakeTransport()
+    protocol = HttpProtocol(handle)
+    protocol.connection_made(transport)
+    protocol.data_received(
+        HEAD + b"Content-Type: " + content_type + b"\r\nContent-Length: 1\r\n\r\nx"
+    )
+    await asyncio.sleep(0)
+    answer = transport.take()
+    protocol.connection_lost(None)
+    await protocol.hub.aclose(0)
+    assert statuses(answer) == [500]
+    assert told_in(content_type, answer.partition(b"\r\n\r\n")[2]) == {
+        "__type": "InternalFailure",
+        "message": "kdaemon failed to handle this request; its log says why.",
+    }
 
 
 async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) -> None:

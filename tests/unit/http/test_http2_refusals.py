@@ -1,5 +1,6 @@
 """What is refused in HTTP/2: a request alone, where HTTP/1.1 ends the connection."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -24,6 +25,7 @@ from kdaemon.http.http2_frames import (
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.origin import Gate
 from kdaemon.http.server import UNIX_GATE
+from kdaemon.wire import cbor
 from tests.unit.http.http2_harness import Fields, Make2, MakeRaw, data, fields, frame, in_blocks
 
 GET, PATH = (b":method", b"GET"), (b":path", b"/")
@@ -160,6 +162,52 @@ async def test_a_unix_socket_asks_for_no_name_and_a_listener_may_have_one(http2:
     gate = Gate(hosts=frozenset({"evil.example"}))
     other = http2(echoes=True, hub=HttpHub(HttpLimits(), gate=gate))
     assert (await other.ask(headers=named)).status == 200
+
+
+CBOR = (b"content-type", b"application/x-amz-cbor-1.1")
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_request_in_cbor_is_refused_in_cbor(http2: Make2, name: str) -> None:
+    one = http2(echoes=True)
+    stream = one.begin([*MALFORMED[name], CBOR], ends=True)
+    await one.send()
+    assert cbor.decode(one.answers[stream].body)["__type"] == "BadRequestException"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ((b"expect", b"else"), "ExpectationFailedException"),
+        ((b"origin", b"http://evil.example"), "AccessDeniedException"),
+        ((b"x", b"y" * 1000), "RequestHeaderFieldsTooLargeException"),
+        ((b"content-length", b"2000"), "RequestEntityTooLargeException"),
+        ((b"x", b"late"), "RequestTimeoutException"),
+        ((b"x", b"too large"), "RequestEntityTooLargeException"),
+        ((b"x", b"trailers"), "BadRequestException"),
+        ((b"x", b"fails"), "InternalFailure"),
+    ],
+)
+async def test_a_client_that_speaks_cbor_is_told_in_cbor(
+    http2: Make2, more: tuple[bytes, bytes], code: str
+) -> None:
+    limits = HttpLimits(head_bytes_max=1000, body_bytes_max=1000, body_timeout_s=1.0)
+    one = http2(limits)
+    stream = one.begin(fields(b"POST", b"/", CBOR, more))
+    if more[1] == b"too large":
+        one.put(stream, bytes(1001), ends=False)
+    elif more[1] == b"trailers":
+        one.client.send_headers(stream, [(b"x", b"y")], end_stream=True)
+    elif more[1] == b"fails":
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        one.on_request, one.failures = lambda _: 1 / 0, 1  # type: ignore[assignment]
+        one.put(stream, b"x")
+    await one.send()
+    if more[1] == b"late":
+        for _ in range(3):
+            one.hub.sweep()
+        await one.receive()
+    assert cbor.decode(one.answers[stream].body)["__type"] == code  # type: ignore[index]
 
 
 # --- bodies

@@ -25,6 +25,7 @@ from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve
 from kdaemon.http.tls import TlsTransport
+from kdaemon.wire import cbor
 from tests.kit.certificates import Authority, Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
@@ -280,6 +281,24 @@ def test_plain_http_is_told_of_https(run: Run, certificate: Files, sent: bytes) 
             assert b"Connection: close" in answer
             client.close()
             assert rig.refused == {"tls_missing": 1}
+
+    run(main())
+
+
+def test_plain_http_in_cbor_is_told_in_cbor(run: Run, certificate: Files) -> None:
+    async def main() -> None:
+        async with Rig(certificate) as rig:
+            client = await rig.raw()
+            client.sendall(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
+                b"Content-Type: application/x-amz-cbor-1.1\r\n\r\nx"
+            )
+            _, _, body = (await read_all(client)).partition(b"\r\n\r\n")
+            client.close()
+            told = cbor.decode(body)
+            assert isinstance(told, dict)
+            assert told["__type"] == "BadRequestException"
+            assert "use https://" in told["message"]
 
     run(main())
 

@@ -20,6 +20,7 @@ from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.system import SystemDice
 from tests.kit.patience import PATIENCE_S
+from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import SETTINGS
 
 
@@ -30,7 +31,7 @@ class Observing:
     memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
-    closed: StreamCounters = field(default_factory=StreamCounters)
+    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:

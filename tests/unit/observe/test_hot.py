@@ -17,6 +17,7 @@ from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
 from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
+from tests.kit.upstreams import SeenUpstream
 
 ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(3)
@@ -32,7 +33,7 @@ class Place:
         self.memory = ByteBudget(1 << 30)
         self.door = StreamCounters()
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
-        self.closed = StreamCounters()
+        self.upstreams = [SeenUpstream()]
         self.time_ns = T
         self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}
         for engine in self.streams.values():

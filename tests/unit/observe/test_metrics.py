@@ -50,6 +50,7 @@ from kdaemon.observe.table import (
 )
 from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
+from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -60,6 +61,7 @@ PROMETHEUS_3 = (
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
+
 ENUMS = (RejectReason, DeadReason, DropReason, RETRY_REASONS, FailureCode, CALL_OUTCOMES)
 
 
@@ -70,7 +72,7 @@ class Observing:
     memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
-    closed: StreamCounters = field(default_factory=StreamCounters)
+    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
@@ -105,6 +107,9 @@ def samples(metrics: Metrics, accept: str = "") -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float:
+    """Of the default upstream, where a stream or an operation is named; the door has none."""
+    if labels.keys() & {"stream", "operation"}:
+        labels.setdefault("upstream", "" if labels.get("stream") == "" else "default")
     return found[name, frozenset(labels.items())]
 
 
@@ -305,7 +310,7 @@ class Passing:
 def test_what_is_passed_on_is_counted_by_operation() -> None:
     world, passing = World(1), Passing()
     relay = cast("Relay", passing)
-    metrics = Metrics(Observing(world.memory), {}, At(world), "1", relay=relay)
+    metrics = Metrics(Observing(world.memory), {}, At(world), "1", relays={"default": relay})
     found = samples(metrics)
     for operation in passing.counters:
         for name, label, enum in (
@@ -652,12 +657,12 @@ def test_totals_conserve_though_streams_close_and_open_while_they_are_read(
         feed(world, engine, frames=4, records=50)
     world.run_until(world.now_ns + 500 * MS)
     received = sum(engine.counters.received for engine in observing.streams.values())
-    observing.closed.receive(3, 3)
-    observing.closed.rejected[RejectReason.INVALID] += 3
+    observing.upstreams[0].closed.receive(3, 3)
+    observing.upstreams[0].closed.rejected[RejectReason.INVALID] += 3
     steps = metrics.plain()
     next(steps)
     for name in names[2:]:
-        observing.closed.add(observing.streams.pop(name).counters)
+        observing.upstreams[0].closed.add(observing.streams.pop(name).counters)
     observing.streams["late"] = world.add_engine()
     page = whole(steps)
     found = {

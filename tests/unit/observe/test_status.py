@@ -27,6 +27,7 @@ from kdaemon.observe.status import (
 )
 from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.sandbox.settings import Quota
+from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import MS, SECOND, SETTINGS, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -46,7 +47,7 @@ class Observing:
     memory: ByteBudget
     streams: dict[str, Engine] = field(default_factory=dict)
     door: StreamCounters = field(default_factory=StreamCounters)
-    closed: StreamCounters = field(default_factory=StreamCounters)
+    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
 
     def engines(self) -> Iterable[tuple[str, Engine]]:

@@ -16,6 +16,7 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import YANDEX
 from kdaemon.base.verdict import Verdict
 from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.request import SignedRoute
 from kdaemon.settle.verdict import judge_call
 from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
@@ -91,6 +92,7 @@ async def test_the_signing_key_follows_the_day(
 ) -> None:
     await client.put_records(ORDERS, RECORDS)
     (route,) = client._routes.values()
+    assert isinstance(route, SignedRoute)
     route._begin_day("20200101")  # as if the connection had been idle over midnight
     await client.put_records(ORDERS, RECORDS)
     assert_signed(service.received[1], service.url)
@@ -281,7 +283,7 @@ async def until_received(service: ScriptedService) -> None:
 
 
 def waits_for_a_connection(client: ServiceClient) -> bool:
-    connector = client._http.connector
+    connector = client._exchanges.http.connector
     return connector is not None and bool(connector._waiters)
 
 

@@ -7,7 +7,8 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.settings import ACCOUNT as SANDBOX_ACCOUNT
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.credentials import GET_CALLER_IDENTITY, keys_of
+from kdaemon.send.credentials import keys_of
+from kdaemon.send.sts import GET_CALLER_IDENTITY
 from tests.unit.send.scripted import (
     ORDERS,
     RECORDS,
@@ -86,8 +87,8 @@ async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
         variables(monkeypatch, AWS_ENDPOINT_URL_KINESIS=url)
     async with opened(ClientSettings(endpoint_url=None if is_variable else url)) as client:
         await client.refresh_credentials()
-        assert client._aws is not None
-        assert client._aws.may_ask_sts is may_ask
+        assert client._search.found is not None
+        assert client._search.found.may_ask_sts is may_ask
         if not may_ask:
             assert await client.caller() == Caller("", "eu-west-1", is_beside_stand_in=True)
 
@@ -127,10 +128,10 @@ async def test_the_regions_own_sts_is_asked(
     variables(monkeypatch, **environment)
     async with opened(ClientSettings()) as client:
         await client.refresh_credentials()
-        assert client._aws is not None
-        assert client._aws.may_ask_sts
-        keys = await keys_of(client._aws)
-        route = client._route(client._aws, GET_CALLER_IDENTITY, None, keys)
+        who = client._search.found
+        assert who is not None
+        assert who.may_ask_sts
+        route = client._route(who, GET_CALLER_IDENTITY, None, await keys_of(who))
     assert str(route.url) == url
 
 

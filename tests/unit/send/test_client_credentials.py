@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import Trouble
-from kdaemon.send import client as client_module
+from kdaemon.send import search
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import ANONYMOUS_KEYS, Aws, credentials_error
 from tests.kit.clock import jump
@@ -73,7 +73,7 @@ async def test_calls_that_find_their_credentials_expired_together_share_one_refr
             found += 1
             super().__init__(settings)
 
-    monkeypatch.setattr(client_module, "Aws", CountedAws)
+    monkeypatch.setattr(search, "Aws", CountedAws)
     service.script.extend([refusal("ExpiredTokenException")] * 8)
     calls = [client.put_records(ORDERS, RECORDS) for _ in range(8)]
     assert [len(answer.records) for answer in await asyncio.gather(*calls)] == [2] * 8

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from kdaemon.base.description import StreamTarget
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
+from kdaemon.send import place
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import keys_of
 from kdaemon.send.request import Route
@@ -38,8 +40,9 @@ OPERATIONS = ("PutRecords", "DescribeStreamSummary")
 async def route_of(client: ServiceClient, operation: str, target: StreamTarget) -> Route:
     """The prepared request of a call, without calling."""
     await client.refresh_credentials()
-    assert client._aws is not None
-    return client._route(client._aws, operation, target.arn, await keys_of(client._aws))
+    who = client._search.found
+    assert who is not None
+    return client._route(who, operation, target.arn, await keys_of(who))
 
 
 def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
@@ -74,6 +77,7 @@ async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
         read.append(ruleset["parameters"].get("StreamARN", {}).get("type", "sts"))
 
     monkeypatch.setattr("botocore.endpoint_provider.EndpointProvider", provider)
+    monkeypatch.setattr(place, "_rules", lru_cache(place._rules.__wrapped__))
     async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1")) as client:
         await client.refresh_credentials()
     assert not read
@@ -81,6 +85,11 @@ async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
     async with opened(ClientSettings(endpoint_url=url)) as client:
         await client.refresh_credentials()
     assert read == ["sts"]
+    for region in ("eu-west-1", "us-east-1"):  # the same rules for all clients
+        async with opened(ClientSettings(region=region)) as client:
+            await client.refresh_credentials()
+            await client.refresh_credentials()
+    assert read == ["sts", "string"]
 
 
 @pytest.mark.parametrize(
@@ -317,6 +326,7 @@ async def test_an_endpoint_on_ipv6_is_called(service: ScriptedService) -> None:
 def test_the_aws_libraries_are_imported_only_when_a_client_opens_and_as_few_as_it_needs() -> None:
     program = """
 import asyncio, sys
+from kdaemon.send import place
 from kdaemon.send.client import ClientSettings, ServiceClient
 loaded = lambda: sorted({"aiobotocore", "botocore"} & set(sys.modules))
 print(loaded())

@@ -14,7 +14,8 @@ def arn(account: str = OURS, name: str = "orders", region: str = "eu-central-1")
 
 
 def identities(text: str = "region = 'eu-central-1'") -> Identities:
-    return Identities(load_config(text=text))
+    config = load_config(text=text)
+    return Identities(config.upstream("default"), config.streams.values())
 
 
 def meant(of: Identities, spelling: str) -> Identity:

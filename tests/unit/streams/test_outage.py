@@ -22,7 +22,7 @@ from kdaemon.streams import Stream, Streams
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S
 from tests.kit.stores import new_frame, open_store
-from tests.kit.streams import FakeService, FixedDice
+from tests.kit.streams import FakeService, FixedDice, reaches
 
 MIB = 1024 * 1024
 MEMORY = 16 * MIB
@@ -68,7 +68,7 @@ async def restarted(
         clock,
     )
     await spool.open()
-    streams = Streams(config, service, service, clock, FixedDice(), memory, spool)
+    streams = Streams(config, reaches(default=service), clock, FixedDice(), memory, spool)
     at_once(streams.open_listed())
     await spool.recover(streams.find_stored, streams.is_listed)
     try:

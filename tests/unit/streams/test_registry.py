@@ -123,7 +123,7 @@ async def test_a_stream_that_holds_records_is_found_by_its_arn_until_it_is_idle(
     await turn()
     assert found(streams, arn()) is found(streams, "orders") is not by_arn
     assert len(list(streams.engines())) == 1
-    assert streams.closed.delivered == 1
+    assert streams.upstreams["default"].closed.delivered == 1
 
 
 async def test_what_the_spool_has_by_an_arn_is_sent_by_it_and_goes_first(opened: Open) -> None:
@@ -301,9 +301,13 @@ async def test_what_closed_streams_have_counted_stays_counted(opened: Open) -> N
         await turn()
     assert streams.delivered == 120
     still_open = sum(engine.counters.received for _, engine in streams.engines())
-    assert streams.closed.received + still_open == 120
-    assert sum(streams.closed.delivery_ns.counts) == streams.closed.delivered == 100
-    assert streams.closed.unaccounted() == 0
+    assert streams.upstreams["default"].closed.received + still_open == 120
+    assert (
+        sum(streams.upstreams["default"].closed.delivery_ns.counts)
+        == streams.upstreams["default"].closed.delivered
+        == 100
+    )
+    assert streams.upstreams["default"].closed.unaccounted() == 0
 
 
 # Whether an unlisted stream is there

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
@@ -25,6 +26,7 @@ class FakeEngine:
 class FakeDriver:
     def __init__(self) -> None:
         self.engine = FakeEngine()
+        self.target = StreamTarget("s", is_listed=True)
         self.asked_patiently: list[bool] = []
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
@@ -38,7 +40,7 @@ def stream_over(
     settings = StreamConfig(name="s", **config)
     memory = ByteBudget(1_000_000)
     of_driver = cast("StreamDriver", driver)
-    return Stream(settings, AWS, of_driver, clock or FakeClock(), memory, spool, is_listed=True)
+    return Stream(settings, AWS, of_driver, clock or FakeClock(), memory, spool)
 
 
 def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:

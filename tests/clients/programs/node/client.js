@@ -30,8 +30,30 @@ function version3Http1(endpoint) {
   return version3(endpoint, { requestHandler: new NodeHttpHandler() });
 }
 
+// npm `kinesis`, which speaks TLS and nothing else.
+function kinesis(endpoint) {
+  const { request } = require("kinesis");
+  const { hostname, port } = new URL(endpoint);
+  const call = (name, input) =>
+    new Promise((resolve, reject) =>
+      request(name, input, { host: hostname, port }, (error, answer) =>
+        error ? reject(error) : resolve(answer),
+      ),
+    );
+  const inBase64 = (entry) => ({ ...entry, Data: entry.Data.toString("base64") });
+  return {
+    PutRecord: (input) => call("PutRecord", inBase64(input)),
+    PutRecords: (input) => call("PutRecords", { ...input, Records: input.Records.map(inBase64) }),
+  };
+}
+
 async function main() {
-  const open = { "js-v2": version2, "js-v3": version3, "js-v3-http1": version3Http1 };
+  const open = {
+    "js-v2": version2,
+    "js-v3": version3,
+    "js-v3-http1": version3Http1,
+    "npm-kinesis": kinesis,
+  };
   const calls = open[process.argv[2]](process.argv[3]);
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { operation, stream, records } = JSON.parse(line);

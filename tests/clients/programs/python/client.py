@@ -5,12 +5,15 @@ writes what came of each, as tests/clients/program.py says.
 import asyncio
 import json
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 Call = dict[str, Any]
 Put = Callable[[Call], Awaitable[list[int]]]
 REGION = "us-east-1"
+AWS_CLI = str(Path(__file__).parents[4] / ".venv" / "clients" / "aws-cli" / "bin" / "aws")
 
 
 def failed_of(answer: dict[str, Any]) -> list[int]:
@@ -83,7 +86,57 @@ async def open_async_kinesis(endpoint: str) -> Put:
     return put
 
 
+async def open_quixstreams(endpoint: str) -> Put:
+    from quixstreams.sinks.community.kinesis import KinesisSink
+
+    def write(call: Call) -> None:
+        """As one checkpoint of an application: the sink never forgets what it has flushed."""
+        sink = KinesisSink(call["stream"], aws_endpoint_url=endpoint, value_serializer=str)
+        sink.setup()
+        for at, (key, data) in enumerate(call["records"]):
+            sink.add(data, key.encode(), 0, [], "topic", 0, at)
+        sink.flush()
+
+    async def put(call: Call) -> list[int]:
+        await asyncio.get_running_loop().run_in_executor(None, write, call)
+        return []
+
+    return put
+
+
+def aws_cli(executable: str, *more: str) -> Callable[[str], Awaitable[Put]]:
+    """The AWS CLI, a process for each call."""
+
+    async def run(*words: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            executable, "kinesis", *words, *more, stdout=PIPE, stderr=PIPE
+        )
+        answer, error = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"exit {process.returncode}: {error.decode().strip()}")
+        return answer.decode()
+
+    async def open_cli(endpoint: str) -> Put:
+        async def put(call: Call) -> list[int]:
+            where = ("--stream-name", call["stream"], "--endpoint-url", endpoint)
+            if call["operation"] == "PutRecord":
+                key, data = call["records"][0]
+                await run("put-record", *where, "--partition-key", key, "--data", data)
+                return []
+            entries = [{"PartitionKey": key, "Data": data} for key, data in call["records"]]
+            return failed_of(
+                json.loads(await run("put-records", *where, "--records", json.dumps(entries)))
+            )
+
+        return put
+
+    return open_cli
+
+
 OPEN = {
+    "aws-cli": aws_cli(AWS_CLI),
+    "aws-cli-v2": aws_cli("aws", "--cli-binary-format", "raw-in-base64-out"),
+    "quixstreams": open_quixstreams,
     "boto3": open_boto3,
     "aiobotocore": open_aiobotocore,
     "aiokpl": open_aiokpl,

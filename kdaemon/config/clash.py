@@ -1,0 +1,14 @@
+"""What a rule between settings says, and how settings are named. Values only."""
+
+from dataclasses import dataclass
+
+Path = tuple[str, ...]
+"""Of a key: ("region",), ("listen", "http"), ("streams", "orders", "share")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Settings that cannot stand together. `paths`: their keys, the likeliest culprit first."""
+
+    paths: tuple[Path, ...]
+    problem: str

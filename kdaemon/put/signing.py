@@ -1,0 +1,123 @@
+"""With which access key `kdaemon put` signs its requests, and how.
+
+About: the AWS variables of the environment, and profiles of the file that AWS's tools share. The
+AWS libraries are not asked (`send/credentials.py` has them): what a daemon knows are access keys,
+so that roles, SSO and what a process hands out are of no use here.
+Invariant: no secret stands in an error; a profile that was named signs, or is an error: nothing is
+sent unsigned, or with another key, by mistake.
+Where it sits: cli/ asks for a signer -> http.py signs each request with it.
+"""
+
+import configparser
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from yarl import URL
+
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable
+from kdaemon.put.unix import PutError
+from kdaemon.wire.signature import AccessKey, sign
+
+DEFAULT_REGION = "us-east-1"  # of a signature, where none is set: a daemon takes any
+CREDENTIALS_FILE = "~/.aws/credentials"  # where AWS's tools look (SDKs and Tools reference)
+FILE_BYTES_MAX = 1024 * 1024  # of it; ours, 2026-11-28: a thousand profiles take 150 KiB
+
+_PART = re.compile(r"[!-~]+")  # of a key: what can stand in a header
+
+
+class Signer:
+    """Signs requests with an access key, as AWS's clients do."""
+
+    def __init__(
+        self, key_id: str, secret: str, region: str, wall_seconds: Callable[[], float]
+    ) -> None:
+        SECRETS.register(secret, is_fixed=True)
+        self._key_id, self._key = key_id, AccessKey(secret)
+        self._region = region
+        self._wall_seconds = wall_seconds
+
+    def sign(self, url: URL, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """The headers that sign a POST, and its host."""
+        host = url.host_port_subcomponent or ""
+        signed = {name.lower().encode(): value.encode() for name, value in headers.items()}
+        signed[b"host"] = host.encode()
+        now_s = int(self._wall_seconds())
+        found = sign(
+            self._key_id, self._key, self._region, now_s, "POST", url.raw_path, signed, body
+        )
+        return {"Host": host, **found}
+
+
+def signer_of(
+    environ: Mapping[str, str], wall_seconds: Callable[[], float], profile: str | None = None
+) -> Signer | None:
+    """Signs with the key of this profile; without one with that of the environment, or else of the
+    profile that AWS_PROFILE names. None: there is nothing to sign with. PutError: the profile
+    has no key.
+    """
+    if profile is not None:
+        key = _key_of(profile, environ, "--profile")
+    elif (found := _key_in(environ)) is not None:
+        key = found
+    elif named := environ.get("AWS_PROFILE"):
+        key = _key_of(named, environ, "AWS_PROFILE")
+    else:
+        return None
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    return Signer(*key, region, wall_seconds)
+
+
+def _key_in(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    return (key_id, secret) if key_id and secret else None
+
+
+def _key_of(profile: str, environ: Mapping[str, str], asked_by: str) -> tuple[str, str]:
+    """Id and secret."""
+    path = environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE
+    where = f"the profile {printable(profile)} ({asked_by}) in {printable(path)}"
+    sections = _read(path, where)
+    if not sections.has_section(profile):
+        raise PutError(f"cannot find {where}: it needs a section [{printable(profile)}]")
+    names = ("aws_access_key_id", "aws_secret_access_key")
+    key_id, secret = (sections.get(profile, name, fallback="") for name in names)
+    missing = [name for name, part in zip(names, (key_id, secret), strict=True) if not part]
+    if missing:
+        raise PutError(
+            f"cannot sign with {where}: it has no {' and no '.join(missing)}. Requests to kdaemon"
+            " are signed with an access key of its principals; roles, SSO and credential_process"
+            " are not followed here"
+        )
+    for name, part in zip(names, (key_id, secret), strict=True):
+        if _PART.fullmatch(part) is None:
+            raise PutError(f"cannot sign with {where}: its {name} has characters that no key has")
+    return key_id, secret
+
+
+def _read(path: str, where: str) -> configparser.RawConfigParser:
+    """As AWS's tools read it: no interpolation, and no section that lends its values to others. Its
+    errors are told without what stands in the file.
+    """
+    sections = configparser.RawConfigParser(default_section="")
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise PutError(f"cannot read {where}: {error.strerror}") from None
+    except RuntimeError:
+        raise PutError(f"cannot read {where}: nobody says where the home directory is") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise PutError(f"cannot read {where}: it has more than {FILE_BYTES_MAX} bytes")
+    try:
+        sections.read_string(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise PutError(f"cannot read {where}: it is no UTF-8 text") from None
+    except configparser.Error as error:
+        number = getattr(error, "lineno", None) or next(
+            (number for number, _ in getattr(error, "errors", ())), None
+        )
+        at = "" if number is None else f" at line {number}"
+        raise PutError(f"cannot read {where}: it is no INI file{at}") from None
+    return sections

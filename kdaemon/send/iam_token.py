@@ -1,0 +1,383 @@
+"""Yandex's IAM token, which stands in a header in place of a signature: from a file that somebody
+else refreshes, or from the metadata service of the machine.
+
+Knows both places, the forms that a token has there, and HTTP as far as the metadata service needs.
+Must not know the AWS libraries. Imported where there is a token only: nobody else has its memory.
+Sources: Yandex Cloud's documents, `yc
+iam create-token` and "Getting an IAM token from within a VM"; 2026-11-28.
+Invariants: no file is read on the event loop, and a dead mount costs one waiting thread, whatever
+the load. A token is registered as a secret before it is used. A place that fails leaves the token
+that was found there before, until the service refuses that token. Each failure is a `ServiceError`
+that was not sent, and names the file or the URL.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeVar, cast
+
+import aiohttp
+import msgspec
+
+from kdaemon.base.endpoint import text_problem
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.limits import KIB
+from kdaemon.base.names import DEFAULT_UPSTREAM
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable
+from kdaemon.send import answers
+from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
+from kdaemon.send.lent import Lent, Spawn
+from kdaemon.send.place import Place
+from kdaemon.send.request import Keys, Route
+from kdaemon.send.settings import ClientSettings
+
+SUBJECT_HEADER: Final = "X-YaCloud-SubjectToken"  # ydb-platform/ydb, http_req.cpp; 2026-11-28
+LOOK_S: Final = 1.0  # ours: between two looks at a file, at least
+TOKEN_BYTES_MAX: Final = 32 * KIB  # ours: a token has some 1 KiB, as JSON a little more
+METADATA_HEADERS: Final = {"Metadata-Flavor": "Google"}  # without it the service refuses
+LIFETIME_MIN_S: Final = 1.0  # ours: `expires_in` below is none
+LIFETIME_MAX_S: Final = 43_200.0  # ours: a token lives for 12 hours at most
+_TOKEN_KEYS: Final = ("access_token", "iam_token", "iamToken")  # metadata; `yc --format json`; API
+
+log = logging.getLogger("kdaemon.send")
+T = TypeVar("T")
+
+
+class Bearer:
+    """Yandex, by an IAM token: nothing is signed."""
+
+    __slots__ = ("_source", "place")
+    uses_proxies: Final = True
+    account_id: Final = None
+    may_ask_sts: Final = False
+    is_beside_stand_in: Final = False
+
+    def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
+        """Blocks, and raises, as `Aws`."""
+        self.place = Place(settings)
+        self._source = source
+
+    async def find_credentials(self) -> None:
+        await self._source.keys()
+
+    async def keys(self) -> Keys:
+        """The same object until the token changes."""
+        return await self._source.keys()
+
+    async def renew(self, refused: Keys) -> bool:
+        """Looks for another token than this one. Raises `ServiceError`."""
+        await self._source.renew(refused)
+        return True
+
+    @property
+    def region(self) -> str | None:
+        return self.place.region
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        return self.place.trust
+
+    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        url, _ = self.place.endpoint(operation, arn, None)
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "X-Amz-Target": f"{TARGET_PREFIX}.{operation}",
+            SUBJECT_HEADER: keys.token or "",
+        }
+        return Route(url, keys, headers)
+
+
+class TokenSource(Protocol):
+    """Where a token is found."""
+
+    async def keys(self) -> Keys:
+        """The token, as the keys that calls go with: the same object until it changes."""
+
+    async def renew(self, refused: Keys) -> None:
+        """Looks again at once, if these are the keys that it has: the service has refused them.
+        Raises `ServiceError`.
+        """
+
+
+class TokenFile:
+    """A token in a file. Calls look at the file once in LOOK_S; while it stays unreadable they go
+    with the token that was there last.
+    """
+
+    __slots__ = (
+        *("_keys", "_limit_s", "_look_at", "_owner", "_path", "_seen", "_setting", "_spawn"),
+        *("_task", "_told"),
+    )
+
+    def __init__(self, path: str, name: str, spawn: Spawn, limit_s: float) -> None:
+        """`name`: of the upstream. `limit_s`: nobody waits longer for the first look."""
+        self._path = path
+        self._owner = f"{name}: token"  # of secrets
+        self._setting = f"{_of(name)}iam_token_file {printable(path, 300)}"
+        self._spawn = spawn
+        self._limit_s = limit_s
+        self._keys: Keys | None = None
+        self._seen: tuple[int, ...] | None = None  # of the file that the token is from
+        self._look_at = 0.0  # by the loop's clock
+        self._task: asyncio.Task[None] | None = None
+        self._told = ""  # the last warning
+
+    async def keys(self) -> Keys:
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at and self._keys is not None:
+            return self._keys
+        if self._task is None:
+            self._look_at = now + LOOK_S
+            self._task = self._spawn(self._look(), "iam token")
+        if self._keys is None:
+            await self._awaited(self._task)
+            assert self._keys is not None
+        return self._keys
+
+    async def renew(self, refused: Keys) -> None:
+        """One whole look, begun now: what an earlier one finds may be older than the refusal."""
+        earlier = self._task
+        if earlier is not None:
+            await asyncio.wait({earlier}, timeout=self._limit_s)
+            if self._task is earlier:
+                raise self._failure(self._too_late())
+        if self._keys is not refused:
+            return
+        if self._task is None:
+            self._seen = None
+            self._task = self._spawn(self._look(), "iam token")
+        await self._awaited(self._task)
+
+    async def _awaited(self, task: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await asyncio.shield(task)
+        except TimeoutError:
+            pass
+        else:
+            return
+        raise self._failure(self._too_late())
+
+    def _too_late(self) -> str:
+        return f"is not readable within {self._limit_s:g} s: is its disk there?"
+
+    async def _look(self) -> None:
+        try:
+            found = await _in_thread(lambda: _read(self._path, self._seen))
+            if found is not None:
+                self._take(*found)
+        except (OSError, ValueError) as error:
+            failure = self._failure(f"cannot be read ({_why(error)})")
+        except ServiceError as error:
+            failure = error
+        else:
+            return
+        finally:
+            self._task = None
+        if self._keys is None:
+            raise failure
+        self._warn(f"{failure.message}; the token that was there before is used")
+
+    def _take(self, text: bytes, mode: int, seen: tuple[int, ...]) -> None:
+        token, _ = _token_in(text, self._failure)
+        SECRETS.register(token, owner=self._owner)
+        self._seen = seen
+        self._look_at = asyncio.get_running_loop().time() + LOOK_S
+        if self._keys is None or self._keys.token != token:
+            self._keys = Keys("", "", token)
+        if mode & stat.S_IROTH:
+            self._warn(f"{self._setting} may be read by every user: chmod o-r takes that away")
+        else:
+            self._told = ""
+
+    def _warn(self, text: str) -> None:
+        """Once, until something else is to be said."""
+        if text != self._told:
+            self._told = text
+            log.warning("%s", text)
+
+    def _failure(self, problem: str) -> ServiceError:
+        text = f"{self._setting} {problem}"
+        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
+
+
+class TokenUrl:
+    """A token that the machine's metadata service gives, renewed ahead of its end."""
+
+    __slots__ = ("_http", "_lent", "_limit_s", "_make", "_next", "_owner", "_setting", "_url")
+
+    def __init__(
+        self, url: str, name: str, http: aiohttp.ClientSession, spawn: Spawn, limit_s: float
+    ) -> None:
+        """`limit_s`: of one question, whole."""
+        self._url = url
+        self._owner = f"{name}: token"  # of secrets
+        self._setting = f"{_of(name)}iam_token_url {url}"
+        self._http = http
+        self._limit_s = limit_s
+        self._make: Callable[[], Lent[Keys]] = lambda: Lent(
+            self._ask, spawn, limit_s, self._setting
+        )
+        self._lent = self._make()
+        self._next: Lent[Keys] | None = None  # what comes in place of a token that was refused
+
+    async def keys(self) -> Keys:
+        return await self._lent.get()
+
+    async def renew(self, refused: Keys) -> None:
+        if self._lent.value is not refused:
+            return
+        lent = self._next = self._next or self._make()
+        try:
+            await lent.get()
+            self._lent = lent
+        finally:
+            self._next = None
+
+    async def _ask(self) -> tuple[Keys, datetime]:
+        try:
+            async with (
+                asyncio.timeout(self._limit_s),
+                self._http.get(
+                    self._url, headers=METADATA_HEADERS, allow_redirects=False
+                ) as response,
+            ):
+                text = await answers.read_bounded(response, answers.Room(TOKEN_BYTES_MAX))
+                status = response.status
+        except ServiceError as error:
+            failure = self._failure(f"gave {error.message}")
+        except TimeoutError:
+            failure = self._failure(f"did not answer within {self._limit_s:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            below = answers.failure_below_http(error, "the metadata service", is_unwritten=True)
+            failure = self._failure(below.message)
+        else:
+            return self._keys_in(status, text)
+        raise failure
+
+    def _keys_in(self, status: int, text: bytes) -> tuple[Keys, datetime]:
+        if status != 200:
+            why = "has no service account: attach one" if status == 404 else "gives no token"
+            raise self._failure(f"answered HTTP {status}: the machine {why}")
+        token, lifetime_s = _token_in(text, self._failure)
+        if lifetime_s is None:
+            raise self._failure(
+                "gave a token without `expires_in`, the seconds that it is good for"
+            )
+        SECRETS.register(token, owner=self._owner)
+        return Keys("", "", token), datetime.now(UTC) + timedelta(seconds=lifetime_s)
+
+    def _failure(self, problem: str) -> ServiceError:
+        text = f"{self._setting} {problem}"
+        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
+
+
+def token_file_problem(path: str) -> str | None:
+    """Why this file gives no token; None: it gives one. Blocks; for `kdaemon check`."""
+
+    def failure(problem: str) -> ServiceError:
+        return ServiceError(Trouble.CREDENTIALS, problem, was_sent=False)
+
+    try:
+        found = _read(path, None)
+        assert found is not None
+        _token_in(found[0], failure)
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({_why(error)})"
+    except ServiceError as error:
+        return error.message
+    return None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _of(name: str) -> str:
+    return "" if name == DEFAULT_UPSTREAM else f"upstream {name}: "
+
+
+def _read(path: str, seen: tuple[int, ...] | None) -> tuple[bytes, int, tuple[int, ...]] | None:
+    """In a thread: the file's bytes, its mode, and what it was like; None: it is as `seen`."""
+    found = os.stat(path)  # noqa: PTH116 - one look
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(0, "not a regular file")
+    is_like = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    if is_like == seen:
+        return None
+    with open(path, "rb") as file:  # noqa: PTH123 - the same
+        return file.read(TOKEN_BYTES_MAX + 1), found.st_mode, is_like
+
+
+def _token_in(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, float | None]:
+    """The token, and for how many seconds it is good where that is told."""
+    if len(text) > TOKEN_BYTES_MAX:
+        raise failure(f"has more than {TOKEN_BYTES_MAX} bytes, which no token has")
+    try:
+        token = text.decode()
+    except UnicodeDecodeError:
+        raise failure("has bytes that are no text; expected an IAM token") from None
+    lifetime_s: float | None = None
+    if token.lstrip()[:1] == "{":
+        token, lifetime_s = _of_json(text, failure)
+    token = token.removesuffix("\n").removesuffix("\r")
+    SECRETS.register(token, token.strip(), *token.split())  # whatever is wrong with what is there
+    if not token.strip():
+        raise failure("is empty; expected an IAM token")
+    if len(token.splitlines()) > 1:
+        raise failure("has several lines; expected an IAM token and nothing else")
+    problem = text_problem(token)
+    if problem is not None:
+        raise failure(f"{problem}: expected an IAM token and nothing else")
+    return token, lifetime_s
+
+
+def _of_json(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, float | None]:
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = {}
+    token = next((found[key] for key in _TOKEN_KEYS if isinstance(found.get(key), str)), None)
+    if token is None:
+        raise failure("is JSON without `access_token`; expected an IAM token")
+    lifetime_s = found.get("expires_in")
+    if not isinstance(lifetime_s, int | float) or not lifetime_s >= LIFETIME_MIN_S:
+        return token, None
+    return token, min(float(lifetime_s), LIFETIME_MAX_S)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """`work` in a thread that nobody waits for at the end of the process: a read of a mount that is
+    gone does not return, and would keep a thread of the loop's own pool, and with that thread the
+    exit.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: Exception | None) -> None:
+        if done.done():
+            return  # nobody waits any more
+        if error is None:
+            done.set_result(cast("T", result))
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - whoever waits hears it
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=run, name="iam token", daemon=True).start()
+    return await done

@@ -1,0 +1,241 @@
+"""Where to call, as the AWS libraries find it: region, address, trust, and the address of STS.
+
+Knows the session of botocore and its endpoint rules: a table test holds each host to the one that a
+botocore client calls. Must not know credentials (the account is handed in), requests or answers.
+`credentials.py` says as whom. Each failure is a `ServiceError` that was not sent.
+Invariant: what a setting of this upstream says goes before the environment, also for the clients
+that botocore builds below (a profile's own role, SSO).
+"""
+
+import ssl
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kdaemon.base.endpoint import endpoint_problem, region_problem
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.send.settings import ACCOUNT_ID_MODES, ClientSettings
+from kdaemon.send.sts import STS_OPERATIONS
+from kdaemon.send.trust import trusted
+
+DATA_OPERATIONS: Final = frozenset(  # the model's OperationType "data"; all others are "control"
+    {"PutRecords", "PutRecord", "GetRecords", "GetShardIterator", "SubscribeToShard"}
+)
+AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' too; 2026-11-28
+_ENDPOINT_SETTINGS: Final = (
+    "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
+)
+RULES_MAX: Final = 4  # of two services, by up to two paths of data; ours, 2026-11-28
+_OF_ITS_OWN: Final = (  # fields of ClientSettings, and how botocore's session calls them
+    ("region", "region"),  # for STS too, when a role is assumed
+    ("ca_bundle", "ca_bundle"),
+    ("use_fips", "use_fips_endpoint"),
+    ("use_dualstack", "use_dualstack_endpoint"),
+    ("account_id_endpoint_mode", "account_id_endpoint_mode"),
+)
+
+
+class Place:
+    """What the AWS libraries know of the way, as it was when this was made: botocore reads a
+    profile and the environment only once.
+    """
+
+    __slots__ = (
+        *("_account_id", "_account_id_mode", "_endpoint_url", "_rules"),
+        *("_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
+        *("is_beside_stand_in", "region", "session", "trust"),
+    )
+
+    def __init__(self, settings: ClientSettings) -> None:
+        """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read, and
+        `ServiceError` for settings that contradict each other.
+        """
+        from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415 - see below
+
+        session = _session(settings)
+        variable = session.get_config_variable
+        is_ignored = variable("ignore_configured_endpoint_urls")
+
+        def configured(service: str) -> str | None:
+            files = session.full_config, session.get_scoped_config()
+            return None if is_ignored else ConfiguredEndpointProvider(*files, service).provide()
+
+        endpoint_url = settings.endpoint_url
+        if not (endpoint_url or settings.has_iam_token):  # a token goes where it is told to, only
+            endpoint_url = configured("kinesis")
+        region = variable("region")
+        if settings.service.region is not None:  # one that is meant for AWS would be refused
+            region = settings.region or settings.service.region
+        endpoint_url = endpoint_url or settings.service.endpoint_url
+        data_path = variable("data_path")
+        # Rules tell nothing where an address is configured.
+        self._rules: Any = None if endpoint_url else _rules("kinesis", data_path)
+        has_accounts = settings.service.has_arns
+        self._sts_url = configured("sts") if has_accounts else None
+        # Where Kinesis is a stand-in, the STS on the internet is not asked, but for a role.
+        is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
+        asks_aws = has_accounts and (is_of_aws or bool(settings.role_arn)) and not self._sts_url
+        self._sts_rules: Any = _rules("sts", data_path) if asks_aws else None
+        self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
+        self.session = session
+        self._endpoint_url = endpoint_url
+        self.region, is_fips = _plain_region(region)
+        self._use_fips = is_fips or bool(variable("use_fips_endpoint"))
+        self._use_dualstack = bool(variable("use_dualstack_endpoint"))
+        self._account_id_mode = _account_id_mode(variable("account_id_endpoint_mode"))
+        self._account_id = settings.account_id
+        self.trust = _trust(variable("ca_bundle"), is_ours=settings.ca_bundle is not None)
+        if endpoint_url:
+            _refuse_both(settings)
+
+    @property
+    def may_ask_sts(self) -> bool:
+        """Whether there is an STS that can be asked."""
+        return bool(self.region and (self._sts_url or self._sts_rules))
+
+    def endpoint(self, operation: str, arn: str | None, account_id: str | None) -> tuple[str, str]:
+        """URL and region for a call: a stream that is named by its ARN lives in the ARN's region,
+        whatever is configured. `account_id`: of the credentials. Raises `ServiceError` (NoRegion,
+        EndpointError), not sent.
+        """
+        is_sts = operation in STS_OPERATIONS
+        region = (arn or ":::").split(":")[3] or self.region
+        if not region:
+            raise ServiceError(
+                Trouble.NO_REGION,
+                "no region in the configuration, AWS_DEFAULT_REGION or the profile: set the key "
+                "`region`"
+                + (" (STS is asked there)" if is_sts else ", or name the stream by its ARN"),
+                was_sent=False,
+            )
+        problem = region_problem(region)
+        if problem is not None:
+            raise ServiceError(
+                Trouble.NO_REGION,
+                f"the region {problem}: see the key `region`, AWS_DEFAULT_REGION and the profile",
+                was_sent=False,
+            )
+        url = self._sts_url if is_sts else self._endpoint_url
+        if url:
+            return usable_url(url), region
+        known = {} if is_sts else self._known(operation, arn, account_id)
+        try:
+            resolved = (self._sts_rules if is_sts else self._rules).resolve_endpoint(
+                Region=region,
+                UseFIPS=self._use_fips,
+                UseDualStack=self._use_dualstack,
+                **known,
+            )
+        except Exception as error:  # noqa: BLE001 - of many kinds, all of them configuration
+            raise ServiceError(
+                Trouble.ENDPOINT, f"no endpoint for region {region}: {error}", was_sent=False
+            ) from None
+        return usable_url(str(resolved.url)), region
+
+    def _known(self, operation: str, arn: str | None, account_id: str | None) -> dict[str, str]:
+        """What the rules may ask for. Where a host must have an account in its name, the setting
+        stands in for credentials that do not tell theirs.
+        """
+        if self._account_id_mode == "required":
+            account_id = account_id or self._account_id
+        known = {
+            "StreamARN": arn,
+            "AccountId": account_id,
+            "AccountIdEndpointMode": self._account_id_mode,
+            "OperationType": "data" if operation in DATA_OPERATIONS else "control",
+        }
+        return {name: value for name, value in known.items() if value}
+
+
+@lru_cache(RULES_MAX)
+def _rules(service: str, data_path: str | None) -> Any:
+    """Endpoint rules: 0.4 MiB, the same for all clients, and known for as long as we run."""
+    from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - see import_libraries
+    from botocore.loaders import create_loader  # noqa: PLC0415 - the same
+
+    loader = create_loader(data_path)  # not the session's, which keeps all it read
+    model = loader.load_service_model(service, "endpoint-rule-set-1")
+    return EndpointProvider(model, loader.load_data("partitions"))
+
+
+def _session(settings: ClientSettings) -> Any:
+    """A session for each client, so that no profile sees another's caches."""
+    from aiobotocore.session import AioSession  # noqa: PLC0415 - see credentials.import_libraries
+
+    session = AioSession(profile=settings.profile)
+    for field, name in _OF_ITS_OWN:
+        value = getattr(settings, field)
+        if value is not None and value != "":
+            session.set_config_variable(name, value)
+    if settings.proxy_url is not None:
+        from aiobotocore.config import AioConfig  # noqa: PLC0415 - the same
+
+        url = settings.proxy_url
+        proxies = {"http": url, "https": url} if url else {}
+        session.set_default_client_config(AioConfig(proxies=proxies))
+    return session
+
+
+def _plain_region(region: str | None) -> tuple[str | None, bool]:
+    """A region without the word `fips`, which old settings have in them, and whether it stood
+    there: as botocore has it.
+    """
+    if not region:
+        return region, False
+    plain = region.replace("fips-", "").replace("-fips", "")
+    return plain, plain != region
+
+
+def _account_id_mode(mode: str | None) -> str | None:
+    lower = mode.lower() if mode else None
+    if lower is not None and lower not in ACCOUNT_ID_MODES:
+        known = ", ".join(ACCOUNT_ID_MODES)
+        raise ServiceError(
+            Trouble.ENDPOINT,
+            f"AWS_ACCOUNT_ID_ENDPOINT_MODE or the profile's account_id_endpoint_mode is none of"
+            f" {known}: correct it",
+            was_sent=False,
+        )
+    return lower
+
+
+def _refuse_both(settings: ClientSettings) -> None:
+    """An address that is configured cannot be another one of AWS's too."""
+    for is_set, key in ((settings.use_fips, "fips"), (settings.use_dualstack, "dual_stack")):
+        if is_set:
+            raise ServiceError(
+                Trouble.ENDPOINT,
+                f"the key {key} chooses an address of AWS, and AWS_ENDPOINT_URL_KINESIS,"
+                " AWS_ENDPOINT_URL or the profile names another: keep one of the two",
+                was_sent=False,
+            )
+
+
+def usable_url(url: str) -> str:
+    """`scheme://host[:port]/path`, or a `ServiceError` that says what to correct."""
+    problem = endpoint_problem(url)
+    if problem is not None:
+        raise ServiceError(
+            Trouble.ENDPOINT,
+            f"the endpoint {problem}: correct {_ENDPOINT_SETTINGS}",
+            was_sent=False,
+        )
+    return url if urlsplit(url).path else f"{url}/"
+
+
+def _is_of_aws(url: str) -> bool:
+    if endpoint_problem(url) is not None:
+        return False
+    return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)
+
+
+def _trust(ca_bundle: str | None, *, is_ours: bool) -> ssl.SSLContext | bool:
+    """Whom to trust: `ca_bundle` alone if set, else the system's store, else botocore's."""
+    if ca_bundle:
+        return trusted(ca_bundle, "the key ca_file" if is_ours else None)
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath:
+        return True
+    from botocore.httpsession import get_cert_path  # noqa: PLC0415 - see import_libraries
+
+    return ssl.create_default_context(cafile=get_cert_path(verify=True))

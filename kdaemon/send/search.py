@@ -1,0 +1,170 @@
+"""The search for credentials of one client: begun by the first call, shared, bounded, done again.
+
+Knows where each kind of credentials is looked for. Must not know calls, or what an answer means:
+`client.py` says when another search is due.
+Invariant: what was found before serves until a search has found something else; nobody waits for a
+search longer than for a connection, and whatever a search starts ends with the client.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.text import printable
+from kdaemon.send import answers
+from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
+from kdaemon.send.exchange import Exchanges
+from kdaemon.send.place import Place
+from kdaemon.send.proxy import proxy_to
+from kdaemon.send.request import Keys
+from kdaemon.send.settings import ClientSettings
+from kdaemon.send.sts import ASSUME_ROLE
+
+if TYPE_CHECKING:
+    from kdaemon.send.iam_token import TokenSource
+
+STS_ANSWER = answers.Room(64 * 1024)  # ours: one that lends keys has some 2 KiB; 2026-11-28
+
+
+class Search:
+    """What was found, and the search for it."""
+
+    __slots__ = ("_exchanges", "_loading", "_settings", "_tasks", "_token", "found")
+
+    def __init__(self, settings: ClientSettings, exchanges: Exchanges) -> None:
+        self._settings = settings
+        self._exchanges = exchanges
+        self.found: Who | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._token: TokenSource | None = None
+
+    async def aclose(self) -> None:
+        """Ends all that goes on."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def first(self) -> Who:
+        """What the first search finds. A call waits for it no longer than for a connection, and
+        fails as not sent: a record whose call may leave at any moment cannot be withdrawn, and its
+        client would hear that it may have been written. The search goes on, for the calls that
+        follow.
+        """
+        limit_s = self._settings.connect_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.again()
+        except TimeoutError:
+            pass
+        else:
+            assert self.found is not None
+            return self.found
+        raise ServiceError(
+            Trouble.CREDENTIALS,
+            f"the search for credentials takes more than {limit_s:g} s: {self._suspect()}",
+            was_sent=False,
+        )
+
+    def _suspect(self) -> str:
+        """Who lets a search wait, and what to try."""
+        settings = self._settings
+        if settings.iam_token_file is not None:
+            return f"iam_token_file {printable(settings.iam_token_file, 300)}: is its disk there?"
+        if settings.iam_token_url is not None:
+            return f"iam_token_url {settings.iam_token_url} does not answer"
+        role = (
+            ""
+            if settings.role_arn is None
+            else f" (which is asked for role_arn {settings.role_arn})"
+        )
+        return (
+            "the endpoint of a container or an instance, a credential process or STS"
+            f"{role} does not answer; try `aws sts get-caller-identity` as the same user and in the"
+            " same environment"
+        )
+
+    async def again(self) -> None:
+        """Looks for credentials, region and endpoint anew. Callers at the same time share one
+        search. Raises `ServiceError`; what was found before then stays.
+        """
+        if self._loading is None:
+            self._loading = self._spawn(self._load(), "credentials")
+        await asyncio.shield(self._loading)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._loading:
+            self._loading = None
+        if not task.cancelled():
+            task.exception()  # seen: those who waited have it, and perhaps all of them are gone
+
+    async def _load(self) -> None:
+        try:
+            # In a thread: it reads files and the endpoint rules.
+            who = await asyncio.to_thread(self._who)
+            await who.find_credentials()
+        except ServiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - processes, files and HTTP of others are behind it
+            failure = credentials_error(error)
+        else:
+            self.found = who
+            return
+        raise failure  # here, so that no context carries what a credential process printed
+
+    def _who(self) -> Who:
+        settings = self._settings
+        if settings.is_anonymous:
+            return Anonymous(settings)
+        if settings.has_iam_token:
+            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - for those who have one
+
+            return Bearer(settings, self._token_source())
+        if settings.role_arn is not None:
+            from kdaemon.send.role import AssumedRole  # noqa: PLC0415 - the same
+
+            return AssumedRole(settings, self._ask_sts, self._spawn)
+        return Aws(settings)
+
+    def _token_source(self) -> "TokenSource":
+        """One for as long as the client lives, so that a token outlasts a place that fails."""
+        from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
+
+        settings, limit_s = self._settings, self._settings.connect_timeout_s
+        if self._token is None:
+            if settings.iam_token_file is not None:
+                path = settings.iam_token_file
+                self._token = TokenFile(path, settings.name, self._spawn, limit_s)
+            else:
+                assert settings.iam_token_url is not None
+                url, http = settings.iam_token_url, self._exchanges.http
+                self._token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
+        return self._token
+
+    async def _ask_sts(self, place: Place, question: bytes, keys: Keys) -> bytes:
+        """STS's answer. Raises `ServiceError`."""
+        route = signed_route(place, ASSUME_ROLE, None, keys)
+        route.go_through(proxy_to(route.url, self._settings.proxy_url))
+        limit_s = self._settings.call_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._exchanges.post(route, question, "", place.trust, STS_ANSWER)
+        except TimeoutError:
+            pass
+        else:
+            if answer.status == 200:
+                return answer.body
+            through = route.proxy.shown if route.proxy else None
+            raise answers.error_answer(*answer, through)
+        text = f"no answer within {limit_s:g} s"
+        raise ServiceError(Trouble.CALL_TIMEOUT, text, was_sent=False)

@@ -1,0 +1,173 @@
+"""One upstream, as the registry of streams has it: how it is called, and whose account that is.
+
+An ARN means the stream of the same name only once the account is known. Until then requests by such
+ARNs stand in the line of that stream (`owner.py` asks, `stream.py` holds the line), so that nothing
+overtakes what came before it. An upstream that the configuration gives an account and a region is
+known from the start, and has no lines.
+
+Knows spellings, accounts and the streams that have lines; no record, and no other upstream.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.description import Caller
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.names import DEFAULT_UPSTREAM, Arn
+from kdaemon.config import StreamConfig, UpstreamConfig
+from kdaemon.send.driver import Client, Describer
+from kdaemon.streams.identity import Identities, Identity
+from kdaemon.streams.owner import Owner
+from kdaemon.streams.stream import Stream
+
+log = logging.getLogger("kdaemon.streams")
+
+
+class Reach(NamedTuple):
+    """How one service is called: what puts records there, and what asks it for its streams."""
+
+    client: Client
+    discovery: Describer
+
+
+class Budgets(NamedTuple):
+    """What the streams of one upstream may hold in memory: all of them, and the unlisted ones."""
+
+    all: ByteBudget
+    unlisted: ByteBudget
+
+
+class Upstream:
+    """One of the daemon's. `closed`: what its streams have counted that are closed now."""
+
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        listed: list[StreamConfig],
+        reach: Reach,
+        budgets: Budgets,
+        forget: Callable[[], None],
+        *,
+        may_assume: bool,
+    ) -> None:
+        """`forget`: the registry forgets what spellings mean, because that has changed.
+        `may_assume`: beside a stand-in for AWS the account that a client names is taken for ours.
+        """
+        self.config = config
+        self.name = config.name
+        self.service = config.traits
+        self.client, self.discovery = reach
+        self.budgets = budgets
+        self.identities = Identities(config, listed)
+        self.closed = StreamCounters()
+        self._forget = forget
+        self._may_assume = may_assume
+        self._owner = Owner(self.client.caller, self._caller_told, self._end_lines, self._assume)
+        self._lines: dict[Stream, None] = {}  # those that have begun one
+        self._first_arn: Arn | None = None  # by which a client called what may be ours
+        self._keys_account = ""  # of the keys in use, as far as they tell
+        self.client.on_new_keys = self._new_keys
+        self._learn(Caller(config.account))
+
+    @property
+    def account(self) -> str:
+        """Its own, as far as it is known; empty: it is not, or its service has none."""
+        return self.identities.account if self.service.has_arns else ""
+
+    @property
+    def region(self) -> str:
+        """The same."""
+        return self.identities.region or self.service.region or ""
+
+    def twin(self, arn: Arn) -> Identity | None:
+        """The stream in whose line a request by this ARN has to stand: it is asked now whether that
+        is the stream that is meant. None: in none.
+        """
+        if self.identities.may_be_ours(arn):
+            self._owner.is_used = True
+        twin = self.identities.twin(arn)
+        if twin is None or not self._owner.ask():
+            return None
+        self._first_arn = self._first_arn or arn
+        return twin
+
+    def begin_line(self, stream: Stream) -> None:
+        """Requests by an ARN wait there until the account is known, or nobody tells."""
+        stream.begin_line()
+        self._lines[stream] = None
+
+    def described(self, arn: Arn) -> None:
+        """The service told the ARN of a stream that was asked for by its name: it is ours."""
+        self._learn(Caller(arn.account, arn.region))
+
+    def look_for_silence(self) -> None:
+        """Nobody is left who could tell the account: no request needs to wait for it."""
+        if not (self._owner.is_asking and self._owner.has_answered):
+            return
+        if all(stream.is_heard for stream in self._lines if stream.is_line):
+            self._owner.give_up()
+
+    def close(self, stream: Stream) -> None:
+        """It is in use no more."""
+        self._lines.pop(stream, None)
+        self.closed.add(stream.counters)
+
+    async def aclose(self) -> None:
+        await self._owner.aclose()
+
+    # Whose the calls are
+
+    def _new_keys(self, caller: Caller) -> None:
+        """The calls are signed with other keys. What they tell is news only if it is new: what the
+        service told weighs more than a variable.
+        """
+        is_news = caller.account != self._keys_account
+        self._keys_account = caller.account
+        if caller.account:
+            self._learn(caller if is_news else Caller())
+        elif self._owner.doubt():
+            self.identities.forget()
+            self._forget()
+            self._learn(Caller(self.config.account, caller.region))
+
+    def _caller_told(self, caller: Caller) -> None:
+        """Credentials and STS said what they know."""
+        self._learn(caller)
+        self.look_for_silence()
+
+    def _learn(self, caller: Caller) -> None:
+        """The upstream's own account and region, as far as they are told."""
+        if self.identities.learn(caller.account, caller.region):
+            self._forget()
+            wanted = self.config.account_id
+            if wanted and caller.account not in {"", wanted}:
+                of = "" if self.name == DEFAULT_UPSTREAM else f"upstreams.{self.name}."
+                log.error("%saccount_id is wrong: kdaemon calls as account %s", of, caller.account)
+        if self.identities.is_known:
+            self._owner.told()
+
+    def _assume(self) -> bool:
+        """Beside a stand-in that describes nothing: the account that a client names is taken for
+        ours, so that a stream keeps one pace and one order. Not where only listed streams may be
+        written to: no client adds to them.
+        """
+        arn = self._first_arn
+        if arn is None or not self._may_assume:
+            return False
+        log.warning(
+            "the service is a stand-in for AWS, and nobody tells kdaemon's own account: it is taken"
+            " to be %s, because a client calls a stream by the ARN %s. Set account_id if it is"
+            " another.",
+            arn.account,
+            arn.text,
+        )
+        self._learn(Caller(arn.account, arn.region))
+        return True
+
+    def _end_lines(self) -> None:
+        lines, self._lines = self._lines, {}
+        for stream in lines:
+            if stream.is_line:
+                stream.end_line()

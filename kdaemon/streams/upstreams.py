@@ -1,0 +1,149 @@
+"""Which upstream a spelling is of, and what that calls the stream.
+
+`@eu/orders` says so itself. A listed stream is called by its table's name, wherever it lives. An
+ARN finds the upstream of its account and region, a path of Yandex the one whose database it begins
+with. Everything else is of the upstream that [default] names: also an ARN of an account that none
+has, which that upstream may have been given rights to.
+
+Reads the configuration and nothing that is learnt, so that a spelling is of one upstream for the
+whole run. Invariant: what the spool has of a stream (`Qualified.text`) leads back to its upstream,
+whatever else the configuration calls by that name now.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.names import (
+    DEFAULT_UPSTREAM,
+    Arn,
+    full_path,
+    parse_arn,
+    parse_qualified,
+)
+from kdaemon.base.refused import Refused
+from kdaemon.config import Config, UpstreamConfig, upstream_of_arn
+from kdaemon.streams.upstream import Upstream
+
+
+class Place(NamedTuple):
+    """Where a stream is. `name`: what the upstream calls it: a name, an ARN or a path."""
+
+    upstream: Upstream
+    name: str
+
+
+class Upstreams:
+    """All of the daemon's, the default one first."""
+
+    def __init__(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
+        self._config = config
+        self._by_name = upstreams
+        self._default = upstreams[config.default.upstream]
+        self._have_more = len(upstreams) > 1
+        self._of_arns = {
+            stream.arn: stream.upstream for stream in config.streams.values() if stream.arn
+        }
+        self._databases = {
+            "/" + path + "/": upstream
+            for upstream in upstreams.values()
+            if not upstream.service.has_arns
+            if (path := urlsplit(upstream.config.endpoint_url).path.strip("/"))
+        }
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._by_name.values())
+
+    def __getitem__(self, name: str) -> Upstream:
+        return self._by_name[name]
+
+    def place(self, spelling: str) -> Place | Refused:
+        """Of what a client calls a stream by. Refused: no upstream can have it."""
+        listed = self._config.streams.get(spelling)
+        if listed is not None:
+            name = listed.arn or listed.upstream_name or listed.name
+            return Place(self._by_name[listed.upstream], name)
+        if spelling.startswith("@"):
+            return self.stored(spelling) or _no_upstream(spelling)
+        arn = parse_arn(spelling)
+        if arn is not None:
+            return self._of_arn(arn)
+        if self._have_more and "/" in spelling:
+            return Place(self._of_path(spelling), spelling)
+        return Place(self._default, spelling)
+
+    def stored(self, name: str) -> Place | None:
+        """Of a stream as the spool has it, and as `@UPSTREAM/NAME` says. None: no upstream of the
+        configuration.
+        """
+        qualified = parse_qualified(name)
+        upstream = self._by_name.get(qualified.upstream)
+        is_cut = upstream is not None and not qualified.name.startswith("@")
+        return Place(upstream, qualified.name) if upstream is not None and is_cut else None
+
+    def names(self, place: Place, *, is_certain: bool) -> tuple[str, ...]:
+        """All the names that a right to this stream may be written with: its ARN, what the
+        configuration calls it, `@UPSTREAM/NAME`; and the name alone, where that means no other
+        stream. None: it can be no stream.
+        """
+        upstream = place.upstream
+        identities = upstream.identities
+        meant = identities.of(place.name) if is_certain else identities.widest(place.name)
+        if meant is None:
+            return ()
+        found = []
+        for name in identities.names(place.name, is_certain=is_certain):
+            is_arn = parse_arn(name) is not None
+            is_plain = is_arn or self._is_plain(name, upstream)
+            if is_plain:
+                found.append(name)
+            if not is_arn and not (is_plain and upstream.name == DEFAULT_UPSTREAM):
+                found.append(f"@{upstream.name}/{name}")
+        listed = identities.listed(meant)
+        if listed is not None:
+            found.append(listed.name)
+        return tuple(dict.fromkeys(found))
+
+    def _is_plain(self, name: str, upstream: Upstream) -> bool:
+        """Whether a client that writes this name alone means this upstream's stream."""
+        meant = self.place(name)
+        return isinstance(meant, Place) and meant.upstream is upstream and meant.name == name
+
+    def _of_arn(self, arn: Arn) -> Place | Refused:
+        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, self))
+        upstream = self._default if name is None else self._by_name[name]
+        if not upstream.service.has_arns and self._have_more:
+            text = (
+                f"No upstream of kdaemon has the account {arn.account} and the region {arn.region}:"
+                " add an [upstreams.NAME] with both."
+            )
+            code = "ResourceNotFoundException"
+            return Refused(RejectReason.UNLISTED, code, text, is_permanent=True)
+        return Place(upstream, arn.text)
+
+    def _of_path(self, path: str) -> Upstream:
+        """A path from the root names the database; another one is below that of its upstream."""
+        for database, upstream in self._databases.items():
+            if full_path(path, "").startswith(database):
+                return upstream
+        if not self._default.service.has_arns:
+            return self._default
+        have_none = [
+            each
+            for each in self
+            if not each.service.has_arns and each not in self._databases.values()
+        ]
+        return have_none[0] if len(have_none) == 1 else self._default
+
+
+def _config_of(upstream: Upstream) -> UpstreamConfig:
+    return upstream.config
+
+
+def _no_upstream(spelling: str) -> Refused:
+    upstream = parse_qualified(spelling).upstream
+    text = f"kdaemon's configuration has no upstream {upstream}: see [upstreams.NAME]."
+    if upstream == DEFAULT_UPSTREAM:
+        text = 'No stream has a name that begins with "@"; expected @UPSTREAM/NAME.'
+    return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)

@@ -1,0 +1,17 @@
+"""An upstream as those who look see it, without the streams behind it."""
+
+from dataclasses import dataclass, field
+
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.service import AWS, Service
+
+
+@dataclass
+class SeenUpstream:
+    """The default one, at AWS, whose account nobody knows."""
+
+    name: str = "default"
+    service: Service = AWS
+    account: str = ""
+    region: str = "eu-central-1"
+    closed: StreamCounters = field(default_factory=StreamCounters)

@@ -1,0 +1,240 @@
+"""Which upstream a spelling is of; one engine for each stream of each; one that is down."""
+
+from collections.abc import Callable
+
+import pytest
+
+from kdaemon.base.admission import make_frame
+from kdaemon.base.description import Caller
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.names import Qualified
+from kdaemon.base.record import Record
+from kdaemon.base.refused import Refused
+from kdaemon.streams import Stream, Streams
+from tests.kit.streams import FakeService, make_streams, turn
+
+OURS, EU, YA = "000000000001", "111111111111", "ya"
+CONFIG = f"""
+region = "us-east-1"
+account_id = "{OURS}"
+[default]
+linger_ms = 0
+[upstreams.eu]
+region = "eu-central-1"
+account_id = "{EU}"
+[upstreams.ya]
+service = "yandex"
+endpoint_url = "https://yds.example/ru/b1g/etn"
+[upstreams.root]
+service = "yandex"
+[streams.orders-eu]
+upstream = "eu"
+upstream_name = "orders"
+[streams.clicks]
+upstream = "ya"
+[streams.orders]
+"""
+
+Open = Callable[..., Streams]
+
+
+def arn(name: str, account: str = EU, region: str = "eu-central-1") -> str:
+    return f"arn:aws:kinesis:{region}:{account}:stream/{name}"
+
+
+@pytest.fixture
+async def opened() -> Open:
+    return lambda text=CONFIG, **services: make_streams(
+        services.pop("default", None) or FakeService(),
+        text,
+        **{name: services.get(name, FakeService()) for name in ("eu", "ya", "root")},
+    )
+
+
+def found(streams: Streams, spelling: str) -> Stream:
+    stream = streams.find(spelling)
+    assert isinstance(stream, Stream), stream
+    return stream
+
+
+def put(stream: Stream, *data: bytes) -> Frame:
+    records = [Record(each, "k", None) for each in data]
+    sizes = [len(record.data) + 1 for record in records]
+    frame = make_frame(records, sizes, Acknowledge.DELIVERED, lambda _: None, None, 1)
+    assert stream.submit(frame)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("spelling", "upstream", "name"),
+    [
+        ("orders", "default", "orders"),
+        ("new", "default", "new"),
+        ("orders-eu", "eu", "orders"),
+        ("@eu/orders", "eu", "orders"),
+        ("@default/orders-eu", "default", "orders-eu"),
+        (arn("orders"), "eu", arn("orders")),
+        ("@eu/" + arn("x", "999999999999"), "eu", arn("x", "999999999999")),
+        (arn("orders", OURS, "us-east-1"), "default", arn("orders", OURS, "us-east-1")),
+        (arn("orders", region="us-east-1"), "default", arn("orders", region="us-east-1")),
+        (arn("x", "999999999999"), "default", arn("x", "999999999999")),
+        ("clicks", "ya", "clicks"),
+        ("/ru/b1g/etn/new", "ya", "/ru/b1g/etn/new"),
+        ("/ru/b1g/other/new", "root", "/ru/b1g/other/new"),
+        ("/ru/b1g/etnx/new", "root", "/ru/b1g/etnx/new"),
+    ],
+)
+async def test_a_spelling_is_of_one_upstream(
+    opened: Open, spelling: str, upstream: str, name: str
+) -> None:
+    assert opened().place(spelling) == Qualified(upstream, name)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["@no/x", "@eu/", "@eu", "@/x", "@@eu/x", "@EU/x", "@eu/@eu/x"]
+)
+async def test_what_names_no_upstream_is_refused_and_opens_nothing(
+    opened: Open, spelling: str
+) -> None:
+    streams = opened()
+    count = len(list(streams.engines()))
+    refused = streams.find(spelling)
+    assert isinstance(refused, Refused)
+    assert refused.is_permanent
+    assert streams.names_of(spelling, is_certain=False) == ()
+    assert isinstance(streams.refusal_to_look(spelling), Refused)
+    assert len(list(streams.engines())) == count
+
+
+async def test_all_spellings_of_a_stream_are_one_engine_and_one_name_at_two_upstreams_two(
+    opened: Open,
+) -> None:
+    default, eu, ya = FakeService(), FakeService(), FakeService()
+    streams = opened(default=default, eu=eu, ya=ya)
+    of_eu = found(streams, "orders-eu")
+    assert found(streams, "@eu/orders") is found(streams, arn("orders")) is of_eu
+    of_default = found(streams, "orders")
+    assert found(streams, arn("orders", OURS, "us-east-1")) is of_default is not of_eu
+    of_ya = found(streams, "@ya/orders")
+    assert found(streams, "/ru/b1g/etn/orders") is of_ya
+    for stream in (of_eu, of_default, of_ya):
+        put(stream, b"a")
+    await turn()
+    assert [target.qualified.text for target, _ in eu.calls] == ["@eu/orders"]
+    assert [target.qualified.text for target, _ in default.calls] == ["orders"]
+    assert [target.name for target, _ in ya.calls] == ["/ru/b1g/etn/orders"]
+    assert {of_eu.name, of_default.name} == {"@eu/orders", "orders"}
+    assert of_eu.service.name == "aws"
+    assert of_ya.service.name == "yandex"
+    assert of_ya.limits.request_bytes_max == 5 * 1024 * 1024
+    await streams.aclose()
+
+
+async def test_a_yandex_daemon_finds_no_upstream_for_an_arn_that_none_has() -> None:
+    text = f"service = 'yandex'\n[upstreams.eu]\nregion = 'eu-central-1'\naccount_id = '{EU}'"
+    streams = make_streams(FakeService(), text, eu=FakeService())
+    assert found(streams, arn("s")).target.upstream == "eu"
+    refused = streams.find(arn("s", OURS))
+    assert isinstance(refused, Refused)
+    assert refused.code == "ResourceNotFoundException"
+    assert f"account {OURS} and the region eu-central-1" in refused.message
+    await streams.aclose()
+
+
+async def test_a_named_upstream_knows_its_account_and_asks_nobody(opened: Open) -> None:
+    eu = FakeService()
+    streams = opened(eu=eu)
+    put(found(streams, arn("orders")), b"a")
+    await turn()
+    assert eu.asked_count == 0
+    assert len(eu.calls) == 1
+    await streams.aclose()
+
+
+async def test_keys_of_another_account_are_told(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    eu = FakeService()
+    streams = opened(eu=eu)
+    assert eu.on_new_keys is not None
+    eu.on_new_keys(Caller("999999999999", "eu-central-1"))
+    assert "upstreams.eu.account_id is wrong: kdaemon calls as account 999999999999" in caplog.text
+    await streams.aclose()
+
+
+# What the spool has
+
+
+async def test_what_the_spool_has_leads_back_to_its_upstream(opened: Open) -> None:
+    streams = opened()
+    for spelling in ("orders-eu", "orders", "clicks", "@ya/new", arn("pay"), arn("x", OURS)):
+        stream = found(streams, spelling)
+        assert streams.find_stored(stream.name) is stream
+        assert streams.is_listed(stream.name) is stream.is_listed
+    with pytest.raises(RejectedRecord, match="@gone/orders, an upstream that is not configured"):
+        streams.find_stored("@gone/orders")
+    assert not streams.is_listed("@gone/orders")
+    await streams.aclose()
+
+
+async def test_what_was_stored_for_the_default_upstream_goes_there_whatever_has_the_name_now() -> (
+    None
+):
+    eu = f"[upstreams.eu]\nregion = 'eu-central-1'\naccount_id = '{EU}'\n"
+    streams = make_streams(FakeService(), eu + "[streams.s]\nupstream = 'eu'", eu=FakeService())
+    assert found(streams, "s").target.upstream == "eu"
+    assert streams.find_stored("s").target.upstream == "default"
+    assert streams.find_stored("@eu/s") is found(streams, "s")
+    await streams.aclose()
+
+
+# Rights
+
+
+@pytest.mark.parametrize(
+    ("spelling", "names"),
+    [
+        ("orders-eu", {"orders-eu", "@eu/orders", arn("orders")}),
+        ("@eu/new", {"@eu/new", arn("new")}),
+        (arn("new"), {"@eu/new", arn("new")}),
+        ("orders", {"orders", arn("orders", OURS, "us-east-1")}),
+        ("@default/clicks", {"@default/clicks", arn("clicks", OURS, "us-east-1")}),
+        ("clicks", {"clicks", "@ya/clicks", "@ya//ru/b1g/etn/clicks", "/ru/b1g/etn/clicks"}),
+    ],
+)
+async def test_a_right_is_written_with_a_name_that_means_this_stream_alone(
+    opened: Open, spelling: str, names: set[str]
+) -> None:
+    streams = opened()
+    found_names = set(streams.names_of(spelling, is_certain=True))
+    assert found_names == names
+    plain = {name for name in found_names if name[0] != "@"}
+    assert all(streams.is_same(name, spelling) for name in plain), "no other stream's name"
+    await streams.aclose()
+
+
+# One that is down
+
+
+async def test_an_upstream_that_is_down_stops_no_other(opened: Open) -> None:
+    eu, default = FakeService(), FakeService()
+    eu.is_stalled = eu.is_silent = True
+    streams = opened("memory_bytes_max = 33554432\n" + CONFIG, eu=eu, default=default)
+    lost = [found(streams, f"@eu/s{number}") for number in range(20)] + [
+        found(streams, "orders-eu")
+    ]
+    for _ in range(100):
+        for stream in lost:
+            for _ in range(10):
+                records = [Record(b"." * 50_000, "k", None)]
+                frame = make_frame(records, [50_001], Acknowledge.ACCEPTED, lambda _: None, None, 1)
+                stream.submit(frame)
+    assert streams.memory.bytes_taken > streams.memory.bytes_max // 2, "it holds what it may"
+    assert streams.memory.free_bytes() >= streams.memory.bytes_max // 8
+    for number in range(20):
+        put(found(streams, f"n{number}"), b"a")
+        put(found(streams, "orders"), b"b")
+        await turn()
+    assert sum(len(data) for _, data in default.calls) == 40
+    await streams.aclose()
