@@ -1,7 +1,6 @@
 """An answer in pieces over HTTP/1.1: chunks, backpressure, and no end that looks like another."""
 
 import asyncio
-import socket
 import weakref
 from typing import Any
 
@@ -9,12 +8,8 @@ import h11
 import pytest
 
 from kdaemon.http.hub import HttpHub, HttpLimits
-from kdaemon.http.request import HttpRequest
-from tests.kit.certificates import Files
-from tests.kit.patience import PATIENCE_S
 from tests.unit.http.harness import GET, Harness, Make, statuses
 from tests.unit.http.sources import Endless, Script, no_collector, reported, turns
-from tests.unit.http.test_gone import listen
 
 LAST = b"0\r\n\r\n"
 LIMITS = HttpLimits(
@@ -356,67 +351,6 @@ async def test_nothing_is_left_for_the_collector() -> None:
             await turns()
             assert left() is None
     await one.hub.aclose(0)
-
-
-# --- real sockets
-
-
-async def whole(client: Any, loop: asyncio.AbstractEventLoop) -> bytes:
-    found = b""
-    while True:
-        if isinstance(client, socket.socket):
-            piece = await asyncio.wait_for(loop.sock_recv(client, 65_536), PATIENCE_S)
-        else:
-            piece = await asyncio.wait_for(client.recv(), PATIENCE_S)
-        if not piece:
-            return found
-        found += piece
-
-
-@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
-async def test_a_large_answer_arrives_whole_over_sockets(
-    kind: str, tmp_path: Any, certificate: Files
-) -> None:
-    made = [bytes([65 + index % 26]) * 50_000 for index in range(100)]
-
-    def handle(request: HttpRequest) -> None:
-        Script(*made, None).begin(request, close=True)
-
-    server, client = await listen(handle, kind, str(tmp_path / "s"), certificate)
-    client.send(GET)
-    answer = await whole(client, asyncio.get_running_loop())
-    assert read(answer) == [(200, b"".join(made), True)]
-    client.close()
-    await server.aclose()
-
-
-@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
-async def test_who_does_not_read_keeps_nobody_out_and_holds_little(
-    kind: str, tmp_path: Any, certificate: Files
-) -> None:
-    scripts: list[Endless] = []
-
-    def handle(request: HttpRequest) -> None:
-        if not scripts:
-            scripts.append(Endless())
-            scripts[0].begin(request)
-        else:
-            request.respond(200, b"other", close=True)
-
-    path = str(tmp_path / "s")
-    server, silent = await listen(handle, kind, path, certificate)
-    silent.send(GET)
-    before = -1
-    while not scripts or before != scripts[0].taken:  # until its socket is full
-        before = scripts[0].taken if scripts else -1
-        await turns(200)
-    assert scripts[0].taken < 20_000, "20 MB: what the kernel keeps for a client, and little more"
-    silent.close()
-    async with asyncio.timeout(PATIENCE_S):
-        while scripts[0].told != ["gone"]:
-            await asyncio.sleep(0.01)
-    assert not server.hub.bodies.bytes_taken
-    await server.aclose()
 
 
 async def test_other_connections_are_answered_meanwhile() -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB
@@ -10,6 +12,7 @@ from kdaemon.base.record import Record
 from kdaemon.sandbox.consumer import CREATING_NS
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
+from kdaemon.sandbox.settings import Quota
 from kdaemon.sandbox.subscription import (
     EVENT_BYTES_MAX,
     EVENT_INTERVAL_NS,
@@ -339,3 +342,89 @@ def test_an_end_of_ours_is_no_failure(reader: Reader) -> None:
     subscription.end()
     assert reader.take(subscription) is None
     assert subscription.is_over
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(1, 5)),
+        st.tuples(st.sampled_from(["split", "merge", "other", "read", "renew", "wait"])),
+    ),
+    max_size=40,
+)
+
+
+class Follower:
+    """Reads a stream as a library of consumers does: from shard to shard, renewing as it goes."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._open: dict[str, tuple[Subscription, str | None]] = {}
+        self._closed: set[str] = set()
+        self.data: list[bytes] = []
+        self._begin(FIRST)
+
+    def _begin(self, shard: str) -> None:
+        if shard not in self._open and shard not in self._closed:
+            self._open[shard] = (self._reader.subscribe(shard=shard), None)
+
+    def read(self) -> None:
+        """All that is there."""
+        for shard in [*self._open]:
+            subscription, number = self._open[shard]
+            while (event := self._reader.take(subscription)) is not None:
+                self.data += [record["Data"] for record in event["Records"]]
+                number = event["ContinuationSequenceNumber"]
+                if number is None:
+                    del self._open[shard]
+                    self._closed.add(shard)
+                    for child in event["ChildShards"]:
+                        if set(child["ParentShards"]) <= self._closed:
+                            self._begin(child["ShardId"])
+                    break
+            if shard in self._open:
+                self._open[shard] = (subscription, number)
+
+    def renew(self) -> None:
+        for shard, (_, number) in [*self._open.items()]:
+            if number is None:
+                found = self._reader.subscribe(shard=shard)
+            else:
+                after = {"SequenceNumber": number}
+                found = self._reader.subscribe("AFTER_SEQUENCE_NUMBER", shard, **after)
+            self._open[shard] = (found, number)
+
+
+@settings(deadline=None, max_examples=100)
+@given(steps)
+def test_whoever_follows_the_shards_reads_each_record_once(plan: list[tuple[Any, ...]]) -> None:
+    reader = Reader()
+    reader.service.set_quota(Quota(10**6, 10**9), reader.now_ns)
+    follower, put = Follower(reader), list[bytes]()
+    for step in plan:
+        reader.now_ns += SECOND
+        shards = reader.service.stream("orders").open_shards
+        if step[0] == "put":
+            records = [
+                Record(b"%d" % (len(put) + index), f"k{index * 7919}") for index in range(step[1])
+            ]
+            put += [record.data for record in records]
+            reader.service.put_records("orders", records, reader.now_ns)
+        elif step[0] == "split" and len(shards) < 4:
+            reader.service.split_shard("orders", shards[0].shard_id, reader.now_ns)
+        elif step[0] == "merge" and len(shards) > 1:
+            lower, upper = shards[0].shard_id, shards[1].shard_id
+            asked = {"ShardToMerge": lower, "AdjacentShardToMerge": upper}
+            reader.call("MergeShards", StreamName="orders", **asked)
+        elif step[0] == "other":
+            reader.put(b"not ours", stream="other")
+        elif step[0] == "read":
+            follower.read()
+        elif step[0] == "renew":
+            follower.renew()
+        elif step[0] == "wait":
+            reader.now_ns += EVENT_INTERVAL_NS
+    for _ in range(len(plan) + 2):
+        reader.now_ns += SECOND
+        follower.read()
+        follower.renew()
+    assert sorted(follower.data) == sorted(put)
