@@ -21,8 +21,9 @@ from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
 from kdaemon.sandbox.settings import Flavour, LimiterKind, SandboxSettings
-from tests.kit.world import MS, RECORD_HELD_BYTES, SECOND, SETTINGS, Client, World
+from tests.kit.world import MS, RECORD_HELD_BYTES, SECOND, SETTINGS, STREAM, Client, World
 
+ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
 DEMAND = 2.0  # of the shard's quota, all daemons together
 BUFFER_NS = 2 * SECOND  # of its own demand: what a daemon holds before it refuses
 FRAME_NS = 50 * MS  # between frames of one client on average
@@ -46,7 +47,9 @@ class Load(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. `changes_at_s`: when one daemon leaves or joins, seconds; `daemons` counts it."""
+    """One run. `changes_at_s`: when one daemon leaves or joins, seconds; `daemons` counts it.
+    `demand`: of the shard's quota, all daemons together. `start_ns`: within which they start.
+    """
 
     daemons: int
     limiter: LimiterKind
@@ -56,6 +59,9 @@ class Plan:
     joins_at_s: int | None = None  # the last daemon starts then
     leaves_at_s: int | None = None  # the first daemon is gone from then on
     is_yandex: bool = False  # the service holds what is over quota, and refuses late
+    demand: float = DEMAND
+    start_ns: int = START_NS
+    is_warm: bool = False  # the stream is on demand, and warm for all that the shard takes
 
     def __str__(self) -> str:
         changes = ""
@@ -63,7 +69,7 @@ class Plan:
             changes += f", one joins at {self.joins_at_s} s"
         if self.leaves_at_s is not None:
             changes += f", one leaves at {self.leaves_at_s} s"
-        flavour = ", Yandex" if self.is_yandex else ""
+        flavour = ", Yandex" if self.is_yandex else ", warm" if self.is_warm else ""
         return (
             f"{self.daemons} daemons, {self.limiter.value}, {self.load.value}{flavour}{changes}, "
             f"seed {self.seed}"
@@ -204,6 +210,8 @@ class Fleet:
             keeps_records=False,
             on_written=self._written,
         )
+        if plan.is_warm:
+            self._warm()
         self._dice = random.Random(f"fleet {plan.seed}")
         self._started_ns = self.world.now_ns
         self._taken = [
@@ -217,7 +225,7 @@ class Fleet:
     def run(self) -> Run:
         plan, world = self.plan, self.world
         for index in range(plan.daemons):
-            after_ns = 0 if index == 0 else self._dice.randrange(START_NS)
+            after_ns = 0 if index == 0 else self._dice.randrange(plan.start_ns)
             if plan.joins_at_s is not None and index == plan.daemons - 1:
                 after_ns = plan.joins_at_s * SECOND
             world.at(self._started_ns + after_ns, _call(self._start, index))
@@ -234,6 +242,12 @@ class Fleet:
             self._held_ns / MS / max(1, record_count),
         )
 
+    def _warm(self) -> None:
+        service, now_ns = self.world.service, self.world.now_ns
+        mode: dict[str, object] = {"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
+        mode |= {"StreamARN": ARN, "WarmThroughputMiBps": SHARD_BYTES_PER_SECOND // MIB}
+        service.handle("UpdateStreamMode", mode, now_ns)
+
     def _is_large(self, index: int) -> bool:
         load = self.plan.load
         return load is Load.BYTES or (load is Load.MIX and index % 2 == 1)
@@ -244,8 +258,8 @@ class Fleet:
         # When one leaves, the rest must still want more than all.
         wanting = plan.daemons - (1 if plan.leaves_at_s is not None else 0)
         small_mean, large_mean = sum(SMALL_BYTES) / 2, sum(LARGE_BYTES) / 2
-        small_per_s = DEMAND * SHARD_RECORDS_PER_SECOND / wanting
-        large_per_s = DEMAND * SHARD_BYTES_PER_SECOND / large_mean / wanting
+        small_per_s = plan.demand * SHARD_RECORDS_PER_SECOND / wanting
+        large_per_s = plan.demand * SHARD_BYTES_PER_SECOND / large_mean / wanting
         if plan.load is Load.MIX:
             larges = wanting // 2
             small_per_s *= wanting / max(1, wanting - larges)

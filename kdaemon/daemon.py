@@ -26,6 +26,7 @@ from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
+from kdaemon.base.service import SERVICES
 from kdaemon.config import (
     Config,
     ReachConfig,
@@ -219,7 +220,14 @@ class Daemon:
             letters_bytes_max=settings.letters_bytes_max,
             wall_ms=lambda: int(clock.wall_seconds() * 1000),
         )
-        spool = Spool(open_store, settings.bytes_max, memory, clock, self._turns.later)
+        spool = Spool(
+            open_store,
+            settings.bytes_max,
+            memory,
+            clock,
+            self._turns.later,
+            has_upstreams=bool(self._config.upstreams),
+        )
         await spool.open()
         self._stack.push_async_callback(spool.aclose)
         log.info("spool", extra={"fields": {"directory": settings.directory}})
@@ -252,7 +260,7 @@ class Daemon:
             config,
             endpoint_url=endpoint,
             service=sandbox.flavour,
-            region=config.region or SANDBOX_REGION,
+            region=config.region or SERVICES[sandbox.flavour].region or SANDBOX_REGION,
             upstreams=upstreams,
             **BESIDE_SANDBOX,
         )

@@ -53,7 +53,7 @@ class Sandbox:
         self._server = server
         self._clock = SystemClock()
         self.url = http_url(HOST, server.port)
-        """The endpoint to give to an SDK. Any keys and any region will do."""
+        """The endpoint to give to an SDK. Any keys will do, and any region, at Yandex its own."""
 
     def create_stream(self, name: str, shard_count: int = 1) -> None:
         """A stream that takes records at once."""
@@ -89,16 +89,25 @@ class Sandbox:
         read = msgspec.convert(fault, Fault)
         self._do(lambda: self._server.service.add_faults(read))
 
+    def accept_tokens(self, *tokens: str) -> None:
+        """Yandex: these IAM tokens alone are accepted from now on, as if all others had expired; a
+        signature is, as well. ValueError of the other flavour.
+        """
+        self._do(lambda: self._server.service.accept_tokens(list(tokens)))
+
     def clear_faults(self) -> None:
         """Good weather."""
         self._do(self._server.service.clear_faults)
 
     def _shards(self, stream: str) -> list[str]:
-        answer = self.call("ListShards", StreamName=stream)
-        shards = [str(shard["ShardId"]) for shard in answer["Shards"]]
-        while token := answer.get("NextToken"):
-            answer = self.call("ListShards", NextToken=token)
+        """By the one call that both flavours have."""
+        shards: list[str] = []
+        has_more = True
+        while has_more:
+            after = {"ExclusiveStartShardId": shards[-1]} if shards else {}
+            answer = self.call("DescribeStream", StreamName=stream, **after)["StreamDescription"]
             shards += [str(shard["ShardId"]) for shard in answer["Shards"]]
+            has_more = answer["HasMoreShards"]
         return shards
 
     def _do(self, work: Callable[[], T]) -> T:

@@ -53,6 +53,21 @@ class OpenShard:
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much a stream takes, as far as the service says more than how many shards it has.
+
+    `is_on_demand`: the service adds and takes away shards by itself. `warm_bytes_per_second`: what
+    such a stream takes at once, over all its shards and from all who write to it;
+    `warm_target_bytes_per_second`: what the service is making it take. None: not told, or none: a
+    provisioned stream has neither.
+    """
+
+    is_on_demand: bool
+    warm_bytes_per_second: int | None = None
+    warm_target_bytes_per_second: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDescription:
     """What the service says of a stream, as far as we may ask.
 
@@ -61,7 +76,8 @@ class StreamDescription:
     spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
     `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
     for how it keeps the records (NONE, KMS). `has_record_readers`: queues or channels hand its
-    records on one by one, as they are; None: unknown.
+    records on one by one, as they are; None: unknown. `capacity`: None: unknown.
+    `shard_bytes_per_second`: what each shard takes; None: unknown, or what the service always has.
     """
 
     shards: tuple[OpenShard, ...] | None
@@ -70,3 +86,5 @@ class StreamDescription:
     stream_arn: str | None
     encryption_type: str | None = None
     has_record_readers: bool | None = None
+    capacity: Capacity | None = None
+    shard_bytes_per_second: int | None = None

@@ -79,7 +79,8 @@ class ServiceError(Exception):
     `code`: the service's `__type`, or our own word, of a `trouble`. `status`: HTTP status, 0 where
     none came. `was_sent`: whether the service may have seen the request. `retry_after_ns`: how long
     the service asks us to wait; 0: it does not. `is_nameless`: the answer had no code that can be
-    repeated, and `code` is our word for its status (`Http503`).
+    repeated, and `code` is our word for its status (`Http503`). `request_id`: the service's number
+    of the call, by which its support finds it; "" where there is none.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ServiceError(Exception):
         trouble: Trouble | None = None,
         retry_after_ns: int = 0,
         is_nameless: bool = False,
+        request_id: str = "",
     ) -> None:
         """`code`: a Trouble stands for its word; or give the code, and what it is beside it."""
         if isinstance(code, Trouble):
@@ -104,6 +106,7 @@ class ServiceError(Exception):
         self.trouble = trouble
         self.retry_after_ns = retry_after_ns
         self.is_nameless = is_nameless
+        self.request_id = request_id
 
     def kept(self) -> Self:
         """Itself, to be kept: without the frames and the errors that it came through, which

@@ -167,7 +167,7 @@ def export(
     """
     from kdaemon.cli.reading import export_records  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
-    from kdaemon.spool.place import holder_pid  # noqa: PLC0415 - as above
+    from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - as above
 
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:

@@ -30,16 +30,9 @@ from kdaemon.door.principals import Principals, SignedBy
 from kdaemon.http import refusals as http
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.turns import Later, work_in_turns
+from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, hold_to_time, read_claim
 from kdaemon.wire.refusals import Refusal, refuse
-from kdaemon.wire.signature import (
-    MISMATCH,
-    UNKNOWN_KEY,
-    Claim,
-    hold_to_payload,
-    hold_to_time,
-    is_signed_with,
-    read_claim,
-)
+from kdaemon.wire.signature import hold_to_payload, is_signed_with
 
 log = logging.getLogger("kdaemon.door")
 

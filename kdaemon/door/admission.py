@@ -1,7 +1,7 @@
 """What passes between a way in and the door: records to be admitted, and what became of them.
 
 Decides nothing. Knows frames and streams, no wire form and no connection.
-Where it sits: kinesis.py, ndjson.py and session.py bring a `Put` to `door.py`, and get an
+Where it sits: kinesis.py, ndjson.py and handover.py bring a `Put` to `door.py`, and get an
 `Admission` or a `Refused`.
 """
 

@@ -3,7 +3,7 @@
 While the client is there, its place bounds what waits; then the memory that all who have gone share
 does (`left_behind` of http/arrivals.py). Knows sizes, no line. Invariant: what was taken of that
 memory is given back once, at the end.
-Where it sits: session.py asks it before a block waits on.
+Where it sits: handover.py asks it before a block waits on.
 """
 
 from collections.abc import Callable

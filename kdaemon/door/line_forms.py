@@ -2,7 +2,7 @@
 
 Pure. Knows the settings of a stream and what a client may ask for; no stream and no connection.
 Invariant: what is asked for holds or is refused, in words; nothing of it is passed over.
-Where it sits: ndjson.py and session.py read what is asked, `door.py` knows the stream.
+Where it sits: ndjson.py and terms.py read what is asked, `door.py` knows the stream.
 """
 
 from collections.abc import Mapping

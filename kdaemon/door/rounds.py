@@ -2,8 +2,8 @@
 
 Knows how answers look; no stream, no connection. Invariants: a record is acknowledged after all
 records before it on its connection were acknowledged or rejected; each is told once.
-Where it sits: session.py begins a round for each block, tells what became of its frames, and writes
-the answers.
+Where it sits: intake.py begins a round for each block, handover.py tells what became of its frames,
+and session.py writes the answers.
 """
 
 from collections import deque

@@ -11,7 +11,8 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.access import DENIED
 from kdaemon.door.door import Door
 from kdaemon.door.line_forms import NOTHING_ASKED
-from kdaemon.door.session import NdjsonSession, OwnStream
+from kdaemon.door.session import NdjsonSession
+from kdaemon.door.terms import Terms
 from kdaemon.http.opening import Lines
 from kdaemon.wire.line_buffer import count_lines
 from kdaemon.wire.line_form import LineForm
@@ -44,7 +45,7 @@ def raw_lines_to(door: Door, stream: str) -> Lines:
 
     form = door.line_form(stream, NOTHING_ASKED)
     assert isinstance(form, LineForm), "the configuration was checked"
-    speak = partial(NdjsonSession, door, own=OwnStream(stream, form))
+    speak = partial(NdjsonSession, door, own=Terms(stream, form=form))
     return Lines(speak, lambda _number, _text: b"", refuse_stranger, is_only=True)
 
 

@@ -10,7 +10,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 """
 
 from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.description import StreamDescription
+from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -70,7 +70,9 @@ class Engine:
         self.counters = StreamCounters()
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
-        self._has_record_readers = False
+        self.has_record_readers = False  # as far as the service told, as is the next
+        self.capacity: Capacity | None = None
+        self._was_told = False  # the service told of the stream's shards
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
         self.freshness = MapFreshness(dice, now_ns)
@@ -96,6 +98,7 @@ class Engine:
             settings.shard_records_per_second,
             settings.shard_bytes_per_second,
             settings.first_share,
+            settings.share,
         )
         self._dispatcher = Dispatcher(
             self._packer,
@@ -300,10 +303,22 @@ class Engine:
         reason = reject_reason(error)
         if reason is RejectReason.MISSING_STREAM:
             self._dispatcher.forget(now_ns)
+            self.capacity = None
             self.freshness.stale(now_ns)
         if not mends_itself(error):
             self._partings.refuse_waiting(reason, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
+
+    def is_missing(self, error: ServiceError) -> bool:
+        """Whether this error says for certain that there is no such stream. A service that says the
+        same to who has no access is not believed once it took records or told of the stream, nor of
+        records that an earlier run took.
+        """
+        if error.code != MISSING_STREAM:
+            return False
+        if self._settings.service.tells_missing_from_forbidden:
+            return True
+        return not (self.counters.delivered or self._was_told or self.counters.recovered)
 
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """What the control plane says of the stream. Parts that are unknown (None) leave what was
@@ -315,6 +330,7 @@ class Engine:
         """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
         Between them the engine goes on with the map that it has.
         """
+        self._was_told |= description.shards is not None
         is_changed = yield from self._dispatcher.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
@@ -324,7 +340,9 @@ class Engine:
         self._settlement.judge_strays(now_ns)
         is_auto = description.is_auto or self._dispatcher.is_auto  # what is unknown stays
         if description.has_record_readers is not None:
-            self._has_record_readers = description.has_record_readers
+            self.has_record_readers = description.has_record_readers
+        if description.capacity is not None:
+            self.capacity = description.capacity
         was_available = self.unavailable is None
         self.unavailable = self._why_unavailable(is_auto=is_auto)
         if self.unavailable is None and not was_available:
@@ -402,7 +420,7 @@ class Engine:
         flow_ns = None if self.unavailable is not None else self._flow.next_send_ns()
         if flow_ns is not None and len(self._in_flight) < self._settings.in_flight_max:
             waits = [self._packer.next_due_ns(), self._linger_ends_ns()]
-            if self._settlement.bisected:
+            if self._settlement.halves.parts:
                 waits.append(flow_ns)
             times += [max(flow_ns, at_ns) for at_ns in waits if at_ns is not None]
         return min((at_ns for at_ns in times if at_ns is not None), default=None)
@@ -424,6 +442,10 @@ class Engine:
     @property
     def shard_count(self) -> int:
         return self._dispatcher.shard_count
+
+    @property
+    def shard_bytes_per_second(self) -> int:
+        return self._dispatcher.shard_bytes_per_second
 
     @property
     def lanes(self) -> list[Lane]:
@@ -500,7 +522,7 @@ class Engine:
                 " cannot be kept. Take it out of the stream's configuration, or switch the stream"
                 " back."
             )
-        elif self._has_record_readers and aggregation:
+        elif self.has_record_readers and aggregation:
             text = (
                 "Queues or channels read the stream, and hand each record on as it is: several"
                 f" records in one, as kdaemon's {aggregation[0]} packs them, would reach them as"

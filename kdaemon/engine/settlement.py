@@ -8,7 +8,6 @@ Invariant: every record of an answered call is settled, queued again, or held as
 the counters say which.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 
@@ -19,6 +18,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
+from kdaemon.engine.halves import Halves
 from kdaemon.engine.strays import Landing, Stray, landing
 from kdaemon.pace.backoff import SHARD_BACKOFF
 from kdaemon.pace.latency import CallLatency
@@ -44,7 +44,7 @@ OUTSIDE_RANGE = RecordResult(
 
 
 class Settlement:
-    """Of one stream. `bisected`: parts of refused calls that are to go out; `strays`: see there.
+    """Of one stream. `halves`: parts of refused calls that are to go out; `strays`: see there.
 
     `hold`: why a call was answered, took nothing, and somebody must act; the engine takes it.
     """
@@ -75,7 +75,7 @@ class Settlement:
         self._latency = latency
         self._released: list[Waiting] = []  # whose turn has come within the call being settled
         self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
-        self.bisected: deque[list[Run]] = deque()
+        self.halves = Halves()
         self.strays: list[Stray] = []
         self.hold: ServiceError | None = None
 
@@ -117,13 +117,13 @@ class Settlement:
         elif count:
             self._counters.buffered += count
             self._counters.retries[Verdict.BISECTED] += count
-            self.bisected.extend(_pieces(self._alone(runs), self._batch_records_max))
+            self.halves.add(self._alone(runs), self._batch_records_max)
         self._take_turns(now_ns)
 
     def next_bisected(self) -> Batch | None:
         """A part of a refused call, to go out as a call of its own."""
-        while self.bisected:
-            runs = [run for run in self.bisected.popleft() if not run.frame.is_abandoned]
+        if self.halves.parts:
+            runs = self.halves.take()
             if runs:
                 return self._packer.batch_of(runs)
         return None
@@ -152,8 +152,7 @@ class Settlement:
         """The frames of all records that wait to be sent now, for a walk in slices; one may come
         more than once, and may have ended since.
         """
-        halves = [run.frame for parts in self.bisected for run in parts]
-        return chain(halves, queued_frames(self._packer, self._order))
+        return chain(self.halves.frames(), queued_frames(self._packer, self._order))
 
     def begin_sweep(self) -> None:
         """What is queued of abandoned frames is to be forgotten, by `sweep`."""
@@ -164,9 +163,7 @@ class Settlement:
         dropped, has_more = next(self._sweep)
         if not has_more:
             self._sweep = iter(())  # the walk holds what it found last
-            for parts in self.bisected:
-                dropped += [run for run in parts if run.frame.is_abandoned]
-                parts[:] = [run for run in parts if not run.frame.is_abandoned]
+            dropped += self.halves.drop_abandoned()
         self._forget(dropped, now_ns)
         return has_more
 
@@ -447,21 +444,3 @@ class Settlement:
 
 
 _MAY_DUPLICATE = frozenset({Verdict.AMBIGUOUS, Verdict.OUTSIDE})
-
-
-def _pieces(runs: list[Run], records_max: int) -> list[list[Run]]:
-    """Two halves, or more parts where a half is more than a call takes (records of aggregates)."""
-    count = sum(len(run.indices) for run in runs)
-    piece_records = min(records_max, (count + 1) // 2)
-    pieces: list[list[Run]] = []
-    rest = deque(runs)
-    while rest:
-        piece: list[Run] = []
-        missing = piece_records
-        while missing and rest:
-            run = rest[0]
-            part = rest.popleft() if len(run.indices) <= missing else run.split(missing)
-            piece.append(part)
-            missing -= len(part.indices)
-        pieces.append(piece)
-    return pieces

@@ -72,10 +72,24 @@ class MapStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityStatus:
+    """How the service scales the stream. Warm: what an on-demand one takes at once, from all who
+    write to it; `warm_target`: what the service is making that. None: not told.
+    """
+
+    is_on_demand: bool
+    warm_bytes_per_second: int | None
+    warm_target_bytes_per_second: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStatus:
     """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even taken.
     `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
-    acceptance of a record at the head of a queue.
+    acceptance of a record at the head of a queue. `capacity`: None: the service told none.
+    `record_bytes_max`: as configured, until the service tells. `is_auto`: the service ignores keys.
+    `has_record_readers`: queues or channels read the stream. `shard_bytes_per_second`: what kdaemon
+    sends to a shard at most: as configured, or what the service tells, if that is less.
     """
 
     name: str
@@ -102,6 +116,11 @@ class StreamStatus:
     call_mean_s: float | None
     delivery_mean_s: float | None
     per_second: RatesStatus
+    capacity: CapacityStatus | None
+    record_bytes_max: int
+    is_auto: bool
+    has_record_readers: bool
+    shard_bytes_per_second: int
     shard_map: MapStatus
     shards_backlogged: int  # more than a second behind
     hottest_shards: list[ShardStatus]  # the hottest first

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kdaemon.base.counters import NotPassedOn, StreamCounters
+from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
@@ -34,6 +35,7 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import NO_RELAYS, Observed, SeenUpstream
 from kdaemon.observe.page import (
     BacklogStatus,
+    CapacityStatus,
     DoorStatus,
     HoldStatus,
     ListenerStatus,
@@ -278,9 +280,9 @@ def _spool(spool: "Spool") -> SpoolStatus:
     counters = spool.counters
     return SpoolStatus(
         frames=spool.frame_count,
-        live_bytes=counters.live_bytes,
-        file_bytes=counters.file_bytes,
-        bytes_max=spool.bytes_max,
+        live_bytes=spool.space.live_bytes,
+        file_bytes=spool.space.file_bytes,
+        bytes_max=spool.space.bytes_max,
         trouble=None if spool.trouble is None else _said(str(spool.trouble)),
         commit_mean_s=_mean_s(counters.commit_duration_ns),
         commit_failures=counters.commit_failures,
@@ -321,6 +323,11 @@ def _stream(
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
         per_second=_rates(counters, uptime_ns),
+        capacity=_capacity(engine.capacity),
+        record_bytes_max=engine.record_bytes_max,
+        is_auto=engine.is_auto,
+        has_record_readers=engine.has_record_readers,
+        shard_bytes_per_second=engine.shard_bytes_per_second,
         shard_map=MapStatus(
             engine.shard_count,
             counters.map_refreshes,
@@ -330,6 +337,16 @@ def _stream(
         ),
         shards_backlogged=heat.backlogged_count,
         hottest_shards=[_shard(shard, now_ns) for shard in heat.hottest(HOT_SHARDS_MAX)],
+    )
+
+
+def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
+    if capacity is None:
+        return None
+    return CapacityStatus(
+        capacity.is_on_demand,
+        capacity.warm_bytes_per_second,
+        capacity.warm_target_bytes_per_second,
     )
 
 

@@ -93,6 +93,14 @@ def _shares(shard: ShardNow) -> dict[str, float]:
     return {"records": budget.records_share, "bytes": budget.bytes_share}
 
 
+def _warm(stream: StreamNow) -> dict[str, int]:
+    told = stream.engine.capacity
+    if told is None:
+        return {}
+    of = {"current": told.warm_bytes_per_second, "target": told.warm_target_bytes_per_second}
+    return {kind: value for kind, value in of.items() if value is not None}
+
+
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
 # The table, in sections by what is read. Labels of the section first, then the row's own.
@@ -192,6 +200,13 @@ STREAM: tuple[Metric[StreamNow], ...] = (
            "1: no record is taken, because the stream cannot keep what was configured for it;"
            " /statusz says why.",
            lambda s: int(s.engine.unavailable is not None)),
+    Metric("kdaemon_stream_is_on_demand", _G,
+           "1: the service adds and takes away shards by itself; 0: it does not, or tells not.",
+           lambda s: int(s.engine.capacity is not None and s.engine.capacity.is_on_demand)),
+    Metric("kdaemon_stream_warm_throughput_bytes_per_second", _G,
+           "What an on-demand stream takes at once, from all who write to it (current), and what"
+           " the service is making that (target); nothing where the service tells none.",
+           _warm, label="kind"),
     Metric("kdaemon_shards_backlogged", _G,
            "Shards that more than a second's worth of records waits for.",
            lambda s: s.heat.backlogged_count),
@@ -302,11 +317,11 @@ LOOP: tuple[Metric[Histogram], ...] = (
 # no label, only where there is a spool
 SPOOL: "tuple[Metric[Spool], ...]" = (
     Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
-           lambda s: s.counters.live_bytes),
+           lambda s: s.space.live_bytes),
     Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
-           lambda s: s.counters.file_bytes),
+           lambda s: s.space.file_bytes),
     Metric("kdaemon_spool_bytes_max", _G, "Bound of kdaemon_spool_bytes.",
-           lambda s: s.bytes_max),
+           lambda s: s.space.bytes_max),
     Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
            lambda s: s.frame_count),
     Metric("kdaemon_spool_oldest_timestamp_seconds", _G,

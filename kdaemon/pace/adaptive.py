@@ -16,6 +16,12 @@ A new share doubles until the shard throttles. All daemons that start together h
 each falls to where it began, whatever it had reached, and doubles once more, so that they are equal
 when it counts.
 
+On a stream that the service keeps warm a new share begins higher (`warm_first_share`): the shards
+are known to take so much at once. How many write to them is not known there either. So nobody
+begins with more than a half, and nobody doubles from there on before its share would have come so
+far by itself: then two daemons have the whole shard at once, and of many each is throttled for no
+longer than until it hears of that.
+
 The constants were found by simulation: fleets of 1 to 32 daemons with twice the demand that a shard
 takes, against a limiter of tokens and one of fixed windows (`bench/fleet.py`, 2026-11-21). The
 growth is CUBIC's idea (RFC 9438); what differs is that a throttle tells how much was too much, so
@@ -24,7 +30,7 @@ Pure: time is an argument. Knows nothing of buckets, lanes or codes.
 """
 
 from enum import Enum
-from math import exp
+from math import exp, log2
 
 NS = 1_000_000_000  # nanoseconds in a second
 
@@ -55,8 +61,23 @@ LIMIT_PART = 0.59  # of the throttled part: how far below the old share the limi
 AGAIN_TRUST = 0.5  # of a part seen right after a fall
 SINGLE_TRUST = 0.65  # of a part seen in one call only: it may be bad luck, for large shares
 
+WARM_LEAD = 8.0
+"""How many times `first_share` a share begins with at most where the stream is warm: three
+doublings. Who sets `first_share` says how many may write besides, on a warm stream, too. This and
+the next by simulation: fleets of 1 to 32 that begin together or within a second, with 2 and 40
+times the demand that a shard takes (`tests/sim/test_warm.py`, 2026-11-28)."""
+
+WARM_SHARE_MAX = 0.5  # of the quota; with 0.75, 32 daemons waste twice as much as with a half
+
 ALONE_SHARE = 0.97  # of the quota allowed,
 ALONE_TAKEN = 0.95  # and of it taken: nobody else is there, and a throttle is jitter
+
+
+def warm_first_share(first_share: float, warm_part: float) -> float:
+    """`first_share`, or more. `warm_part`: the warm throughput of the stream as a part of what all
+    its open shards take together; above 1: all of it.
+    """
+    return max(first_share, min(WARM_SHARE_MAX, WARM_LEAD * first_share) * min(1.0, warm_part))
 
 
 class Phase(Enum):
@@ -75,13 +96,14 @@ _DOUBLING_S = {Phase.FIRST: FIRST_DOUBLING_S, Phase.SECOND: SECOND_DOUBLING_S}
 class AdaptiveShare:
     """`share`: 0 < share <= 1, of a ceiling that it need not know.
 
-    Bound: a few numbers. Time never goes back.
+    `grown_at_ns`: up to when it has grown; in the future while it stands where it began. Bound: a
+    few numbers. Time never goes back.
     """
 
     __slots__ = (
-        "_grown_at_ns",
         "_has_just_fallen",
         "_is_frozen",
+        "grown_at_ns",
         "limit",
         "phase",
         "share",
@@ -95,12 +117,24 @@ class AdaptiveShare:
         self._is_frozen = False
         self._has_just_fallen = False
         self.phase = Phase.FIRST if first_share < 1.0 else Phase.STEADY
-        self._grown_at_ns = self.steady_at_ns = now_ns
+        self.grown_at_ns = self.steady_at_ns = now_ns
 
     def inherit(self, other: "AdaptiveShare") -> None:
         """Begin as the share of the shard that this one's came from."""
         self.share, self.limit, self.phase = other.share, other.limit, other.phase
         self.steady_at_ns = other.steady_at_ns
+        self.grown_at_ns = max(self.grown_at_ns, other.grown_at_ns)
+
+    def begin_at(self, share: float, now_ns: int) -> None:
+        """At least so much, if nothing is known of the shard yet. It does not double from there on
+        before it would have come so far by itself: a shard has a second's worth saved up, and does
+        not say that others write to it before that is used.
+        """
+        self.grow(now_ns)
+        if self.phase is Phase.FIRST and self.share < share:
+            lead_s = log2(share / self.share) * FIRST_DOUBLING_S
+            self.share = share
+            self.grown_at_ns += round(lead_s * NS)
 
     @property
     def is_settled(self) -> bool:
@@ -114,8 +148,10 @@ class AdaptiveShare:
 
     def grow(self, now_ns: int) -> None:
         """Time has passed."""
-        seconds = (now_ns - self._grown_at_ns) / NS
-        self._grown_at_ns = now_ns
+        seconds = (now_ns - self.grown_at_ns) / NS
+        if seconds <= 0:
+            return
+        self.grown_at_ns = now_ns
         if self._is_frozen or self.is_settled:
             return
         if self.phase is Phase.STEADY:
@@ -177,7 +213,7 @@ class AdaptiveShare:
         reached = min(self.share, used)
         self.share = min(self.share, max(LEVEL_SHARE, reached * LEVEL_PART))
         self.phase = Phase.LEVEL
-        self.steady_at_ns = now_ns
+        self.steady_at_ns = self.grown_at_ns = now_ns
 
     def _fall(self, part: float, used: float, now_ns: int, *, is_single: bool) -> None:
         """Not all of a part is believed at once: it may be one call's bad luck, or of the second

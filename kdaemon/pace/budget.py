@@ -144,6 +144,15 @@ class ShardBudget:
             mine.share.inherit(theirs.share)
             mine.set_rate(now_ns)
 
+    def begin_at(self, share: float, now_ns: int) -> None:
+        """Shares that know nothing of the shard yet are at least so large. What is saved up stays
+        as it is: many that begin so together send little more than their rates before they hear of
+        a throttle.
+        """
+        for quota in self.quotas:
+            quota.share.begin_at(share, now_ns)
+            quota.set_rate(now_ns)
+
     def use(self, record_count: int, byte_count: int) -> float:
         """So much as a part of a second's quota, of the one that it takes most of."""
         return max(record_count / self._records.ceiling, byte_count / self._bytes.ceiling)

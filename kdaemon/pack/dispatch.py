@@ -8,12 +8,13 @@ shards that are gone (`orphans`) is routed again, in slices.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdaemon.base.description import OpenShard, StreamDescription
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps
+from kdaemon.pace.adaptive import warm_first_share
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
@@ -33,11 +34,14 @@ RUN_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
+    """What this daemon may use of one shard, a second, and the part of it that it begins with.
+    `share`: which part of the shard's quota these rates are.
+    """
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
+    share: float = 1.0
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
         return ShardBudget(
@@ -46,6 +50,20 @@ class ShardRates:
             now_ns,
             self.first_share,
         )
+
+    def first_share_of(self, warm_bytes_per_second: int, shard_count: int) -> float:
+        """Of a stream that is warm. The warm throughput is everybody's, so it is compared with the
+        whole quotas of all its shards.
+        """
+        bytes_per_second = self.bytes_per_second * shard_count
+        return warm_first_share(
+            self.first_share, warm_bytes_per_second * self.share / bytes_per_second
+        )
+
+    def within(self, quota_bytes_per_second: int) -> "ShardRates":
+        """Where the service says what a whole shard takes, and that is less."""
+        told = max(1, round(quota_bytes_per_second * self.share))
+        return replace(self, bytes_per_second=min(self.bytes_per_second, told))
 
     def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:
         budget.set_ceilings(
@@ -69,6 +87,7 @@ class Dispatcher:
         with and without an explicit hash key (aggregates ask for it).
         """
         self._packer = packer
+        self._rates_max = rates  # as configured; the service may say that a shard takes less
         self._rates = rates
         self._order = order
         self._is_kind_split = is_kind_split
@@ -79,6 +98,8 @@ class Dispatcher:
         self.map_since_ns = now_ns
         self.map_count = 0  # of the maps so far: which one it is that holds now
         self._told_ns = now_ns  # when the shards were told last, changed or not
+        self._warm_bytes_per_second = 0  # of the whole stream; 0: none, or unknown
+        self._first_share = rates.first_share  # of the lanes that there are
         packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
 
     @property
@@ -87,6 +108,11 @@ class Dispatcher:
         if self.shard_map is not None:
             return len(self.shard_map.shards)
         return len(self._auto_shards) or self._seen.count
+
+    @property
+    def shard_bytes_per_second(self) -> int:
+        """What this daemon sends to one shard at most: data + partition keys."""
+        return self._rates.bytes_per_second
 
     @property
     def is_auto(self) -> bool:
@@ -209,8 +235,41 @@ class Dispatcher:
 
     def remap(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)
-        leave the map as it is. In steps, for there may be thousands; the last one changes all.
+        leave the map as it is. In steps, for there may be thousands; one of them changes all.
         """
+        if description.capacity is not None:
+            self._warm_bytes_per_second = description.capacity.warm_bytes_per_second or 0
+        if description.shard_bytes_per_second is not None:
+            yield from self._take_quota(description.shard_bytes_per_second, now_ns)
+        is_changed = yield from self._take_shards(description, now_ns)
+        first_share = self._rates.first_share_of(
+            self._warm_bytes_per_second, max(1, self.shard_count)
+        )
+        before = self._rates.first_share if is_changed else self._first_share
+        self._first_share = first_share
+        if first_share > before:
+            yield from self._begin_lanes_at(first_share, now_ns)
+        return is_changed
+
+    def _take_quota(self, quota_bytes_per_second: int, now_ns: int) -> Steps[None]:
+        rates = self._rates_max.within(quota_bytes_per_second)
+        if rates == self._rates:
+            return
+        self._rates = rates
+        for number, lane in enumerate(tuple(self._packer.lanes), 1):
+            shard_count = 1 if lane.shard_id is not None else max(1, self.shard_count)
+            rates.apply(lane.budget, shard_count, now_ns)
+            if not number % LANES_A_STEP:
+                yield
+
+    def _begin_lanes_at(self, share: float, now_ns: int) -> Steps[None]:
+        """Those that know nothing of their shards yet."""
+        for number, lane in enumerate(tuple(self._packer.lanes), 1):
+            lane.budget.begin_at(share, now_ns)
+            if not number % LANES_A_STEP:
+                yield
+
+    def _take_shards(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
         shards = description.shards
         if shards is None:
             return False
@@ -230,7 +289,7 @@ class Dispatcher:
             shard_map, lanes = yield from self._mapped_lanes(shards, now_ns)
             yield
             if self._packer.lanes is not before:  # forgotten meanwhile
-                return (yield from self.remap(description, now_ns))
+                return (yield from self._take_shards(description, now_ns))
             self.shard_map = shard_map
             self._auto_shards = frozenset()
         self._replace_lanes(lanes, now_ns)
@@ -251,6 +310,8 @@ class Dispatcher:
         """
         self.shard_map = None
         self._auto_shards = frozenset()
+        self._warm_bytes_per_second, self._first_share = 0, self._rates.first_share
+        self._rates = self._rates_max
         self._replace_lanes([self._lane_of_all(1, now_ns)], now_ns)
 
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:

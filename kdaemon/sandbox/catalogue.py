@@ -7,6 +7,7 @@ stored records, and after every write it is at most the setting.
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
 from kdaemon.base.names import partition_of
+from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.payload import Payload, arn, optional_arn, optional_text, refuse
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
@@ -101,6 +102,8 @@ class Catalogue:
         """ResourceNotFoundException for an unknown name."""
         stream = self.streams.get(name)
         if stream is None:
+            if self.settings.flavour is Flavour.YANDEX:
+                raise yandex_words.missing_stream(name)
             raise refuse(
                 "ResourceNotFoundException",
                 f"Stream {name} under account {self.settings.account} not found.",

@@ -1,19 +1,19 @@
-"""Calls that change a stream while records go on coming: its shards, its mode, its limits.
+"""Calls that change a stream while records go on coming: its shards, its limits.
 
 Pure. As in `control.py` each function takes the catalogue, a payload and the time, and the change
 is done when it is answered. Knows what each service allows; how shards split and merge is in
-`shards.py`. Invariant: a call that is refused has changed nothing.
+`shards.py`, a stream's mode in `capacity.py`. Invariant: a call that is refused has changed
+nothing.
 """
 
 from kdaemon.base.limits import KIB
+from kdaemon.sandbox.capacity import require_on_demand
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.control import (
     DISTRIBUTIONS,
     RECORD_KIB_MAX,
     RECORD_KIB_MIN,
     Answer,
-    is_on_demand_in,
-    require_on_demand,
 )
 from kdaemon.sandbox.payload import (
     HASH_KEY,
@@ -158,22 +158,6 @@ def update_max_record_size(catalogue: Catalogue, payload: Payload, _now_ns: int)
     stream = catalogue.find_by_arn(payload)
     kib = integer(payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX)
     stream.record_bytes_max = kib * KIB
-    return {}
-
-
-def update_stream_mode(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """PROVISIONED or ON_DEMAND. A stream that is AUTO stays on demand; what AWS says then is not
-    verified.
-    """
-    stream = catalogue.find_by_arn(payload)
-    is_on_demand = is_on_demand_in(payload)
-    if stream.is_auto and not is_on_demand:
-        raise refuse(
-            "InvalidArgumentException",
-            f"Stream {stream.name} has the record distribution strategy AUTO, which provisioned "
-            "streams do not support.",
-        )
-    stream.is_on_demand = is_on_demand
     return {}
 
 

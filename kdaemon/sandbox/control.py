@@ -13,6 +13,14 @@ from typing import TypeVar
 import msgspec
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
+from kdaemon.sandbox import yandex_words
+from kdaemon.sandbox.capacity import (
+    is_on_demand_in,
+    require_on_demand,
+    shards_for,
+    warm_form,
+    warm_mib_in,
+)
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.payload import (
     SHARD_ID_PATTERN,
@@ -35,7 +43,6 @@ LIST_STREAMS_DEFAULT = 100  # ListStreams without Limit [M]
 NEXT_TOKEN_LIFETIME_NS = 300 * 1_000_000_000  # 300 seconds [M]
 WRITE_QUOTAS_KIB_YANDEX = (128, 512, 1024)  # WriteQuotaKbPerSec of Yandex's CreateStream [YS]
 RECORD_KIB_MIN, RECORD_KIB_MAX = 1024, 10240  # MaxRecordSizeInKiB [M]
-STREAM_MODES = ("PROVISIONED", "ON_DEMAND")  # StreamMode [M]
 DISTRIBUTIONS = ("AUTO", "USER_PARTITION_KEY")  # RecordDistributionStrategy [M]
 # Strategy of a Yandex stream's auto-partitioning that splits shards and never merges them [YS]; the
 # other one that does something (SCALE_UP_AND_DOWN) is not offered to users [YD].
@@ -59,6 +66,7 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
     shard_count = integer(payload, "ShardCount", 1, PAGE_MAX, default=4)
     quota = None
     can_split = is_on_demand = is_auto = False
+    warm_mib: int | None = None
     if catalogue.settings.flavour is Flavour.YANDEX:
         can_split, shard_count = _partitioning(payload, shard_count)
         kib = integer(payload, "WriteQuotaKbPerSec", 1, 1024, default=1024)
@@ -72,10 +80,12 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
         if payload.get("RecordDistributionStrategy") is not None:
             is_auto = choice(payload, "RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
             require_on_demand(name, is_auto=is_auto, is_on_demand=is_on_demand)
+        warm_mib = warm_mib_in(payload, name, is_on_demand=is_on_demand)
+        shard_count = max(shard_count, shards_for(warm_mib or 0, catalogue.settings.quota))
     record_kib = integer(
         payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX, RECORD_BYTES_MAX // KIB
     )
-    catalogue.create(
+    stream = catalogue.create(
         name,
         shard_count,
         now_ns,
@@ -85,23 +95,8 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
         is_auto=is_auto,
         can_split=can_split,
     )
+    stream.warm_mib_per_second = warm_mib
     return {}
-
-
-def is_on_demand_in(payload: Payload) -> bool:
-    """What StreamModeDetails says, which must be there."""
-    given = structure(payload, "StreamModeDetails") or {}
-    return choice(given, "StreamMode", STREAM_MODES) == "ON_DEMAND"
-
-
-def require_on_demand(name: str, *, is_auto: bool, is_on_demand: bool) -> None:
-    """InvalidArgumentException for AUTO on a provisioned stream [M]; AWS's text is not known."""
-    if is_auto and not is_on_demand:
-        raise refuse(
-            "InvalidArgumentException",
-            f"Stream {name}: the record distribution strategy AUTO is only supported for streams "
-            "in on-demand capacity mode.",
-        )
 
 
 def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
@@ -126,11 +121,14 @@ def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Ans
     most = DESCRIBE_SHARDS_DEFAULT if is_yandex else PAGE_MAX
     limit = integer(payload, "Limit", 1, most, DESCRIBE_SHARDS_DEFAULT)
     after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN)
+    if is_yandex and after is not None and stream.find(after) is None:
+        raise yandex_words.invalid(f"Bad shard id {after}")
     shards = [shard for shard in stream.shards if after is None or shard.shard_id > after]
     description = _head_of(catalogue, stream)
     description["Shards"] = [shard_form(stream, shard) for shard in shards[:limit]]
     description["HasMoreShards"] = len(shards) > limit
     if is_yandex:
+        description["EncryptionType"] = yandex_words.UNDEFINED_ENCRYPTION
         description["WriteQuotaKbPerSec"] = stream.quota.bytes_per_second // KIB
     return {"StreamDescription": description}
 
@@ -144,6 +142,8 @@ def describe_stream_summary(catalogue: Catalogue, payload: Payload, _now_ns: int
     if stream.is_on_demand:  # the member is there for no other [M]
         strategy = "AUTO" if stream.is_auto else "USER_PARTITION_KEY"
         summary["RecordDistributionStrategy"] = strategy
+    if stream.warm_mib_per_second is not None:
+        summary["WarmThroughput"] = warm_form(stream.warm_mib_per_second)
     return {"StreamDescriptionSummary": summary}
 
 

@@ -13,10 +13,18 @@ import msgspec
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Dice
+from kdaemon.base.record import RecordResult
+from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.settings import ACCOUNT
 
 LATENCY_MS_MAX = 3_600_000  # an hour; ours: a larger number is a mistake in the unit
 FAULT_COUNT_MAX = 10_000  # faults queued at once; ours, to bound memory
+CODE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 128, 1024  # of a fault's own words; ours, as well
+
+
+INTERNAL_FAILURE = RecordResult(
+    error_code="InternalFailure", error_message="Internal Service Failure"
+)
 
 
 class FaultKind(Enum):
@@ -25,14 +33,14 @@ class FaultKind(Enum):
     LATENCY = "latency"  # only the delay: the records are written at once, the answer is late
     RESET = "reset"  # W: the connection is reset instead of an answer
     HANG = "hang"  # W: no answer, ever; the connection stays open
-    STATUS = "status"  # W: HTTP `status` with an error body
+    STATUS = "status"  # W: HTTP `status` with an error body, of `code` if one is given
     UNPARSABLE_BODY = "unparsable_body"  # W: 200 with bytes that are not JSON
     EMPTY_BODY = "empty_body"  # W: 200 with no body
     THROTTLE = "throttle"  # 400 ProvisionedThroughputExceededException for the whole request
-    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - the name of a fault, no password
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - a fault's name; 400 ExpiredTokenException
     MISSING_STREAM = "missing_stream"  # 400 ResourceNotFoundException
     ACCESS_DENIED = "access_denied"  # 400 AccessDeniedException
-    RECORD_FAILURE = "record_failure"  # InternalFailure for some records: `indices` or `fraction`
+    RECORD_FAILURE = "record_failure"  # some records fail: `indices` or `fraction`; of `code`
     WRONG_COUNT = "wrong_count"  # all is written, but the answer lacks its last result
 
 
@@ -45,6 +53,7 @@ _HEED_IS_WRITTEN = (
 )
 # Kinds that say something about single records: they make sense for PutRecords only.
 _RECORD_KINDS = (FaultKind.RECORD_FAILURE, FaultKind.WRONG_COUNT)
+_WORDED = (FaultKind.STATUS, FaultKind.RECORD_FAILURE)  # kinds that may have words of their own
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +63,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     `stream`: None fits every stream. `latency_ms`: the answer (or the reset) comes that late, with
     any kind. `is_written`: whether the records are written although the client never learns it.
     `status`: 500 or 503, of kind `status`. `indices` (positions in the request) or else `fraction`
-    (chance of each record, by the service's dice): of kind `record_failure`.
+    (chance of each record, by the service's dice): of kind `record_failure`. `code` and `message`:
+    what the service says, of kinds `status` and `record_failure`; without a code it says what it
+    would of such a failure.
     """
 
     kind: FaultKind
@@ -66,6 +77,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     status: int = 500
     fraction: float = 1.0
     indices: tuple[int, ...] = ()
+    code: str | None = None
+    message: str = ""
 
     def __post_init__(self) -> None:
         # msgspec turns a ValueError raised here into its own ValidationError while decoding.
@@ -81,6 +94,19 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError(f"is_written says nothing about a fault of kind {self.kind.value}")
         if self.kind in _RECORD_KINDS and self.operation != "PutRecords":
             raise ValueError(f"{self.kind.value} applies to PutRecords only, not {self.operation}")
+        self._check_words()
+
+    def _check_words(self) -> None:
+        if self.code is None:
+            if self.message:
+                raise ValueError("message needs a code that it goes with")
+            return
+        if self.kind not in _WORDED:
+            raise ValueError(f"a fault of kind {self.kind.value} has no code of its own")
+        if not 1 <= len(self.code) <= CODE_CHARACTERS_MAX:
+            raise ValueError(f"code has 1 to {CODE_CHARACTERS_MAX} characters")
+        if len(self.message) > TEXT_CHARACTERS_MAX:
+            raise ValueError(f"message has at most {TEXT_CHARACTERS_MAX} characters")
 
     @property
     def writes_first(self) -> bool:
@@ -139,11 +165,17 @@ class FaultScript:
         return None
 
 
-def error_of(fault: Fault, stream: str | None, account: str = ACCOUNT) -> ServiceError | None:
+def error_of(
+    fault: Fault, stream: str | None, account: str = ACCOUNT, *, is_yandex: bool = False
+) -> ServiceError | None:
     """The error that a whole-request fault answers with; None for the kinds that are no error
     answer.
     """
     name = stream or "unknown"
+    if fault.kind is FaultKind.STATUS and fault.code is not None:
+        return ServiceError(fault.code, fault.message, status=fault.status)
+    if is_yandex:
+        return _error_at_yandex(fault, name)
     match fault.kind:
         case FaultKind.THROTTLE:
             return ServiceError(
@@ -179,6 +211,31 @@ def error_of(fault: Fault, stream: str | None, account: str = ACCOUNT) -> Servic
             return ServiceError("ThrottlingException", "Rate exceeded", status=fault.status)
         case _:
             return None
+
+
+def _error_at_yandex(fault: Fault, name: str) -> ServiceError | None:
+    match fault.kind:
+        case FaultKind.THROTTLE:
+            return yandex_words.throttled_call()
+        case FaultKind.EXPIRED_TOKEN:
+            return yandex_words.expired_token()
+        case FaultKind.MISSING_STREAM:
+            return yandex_words.missing_stream(name)
+        case FaultKind.ACCESS_DENIED:
+            is_write = fault.operation in ("PutRecord", "PutRecords")
+            return yandex_words.access_denied(name, is_write=is_write)
+        case FaultKind.STATUS:
+            return yandex_words.broken(fault.status)
+        case _:
+            return None
+
+
+def failure_of(fault: Fault | None, *, is_yandex: bool = False) -> RecordResult:
+    """What a record is told that the fault lets fail."""
+    if fault is None or fault.code is None:
+        return yandex_words.INTERNAL_FAILURE if is_yandex else INTERNAL_FAILURE
+    nothing = "" if is_yandex else None
+    return RecordResult(nothing, nothing, fault.code, fault.message or None)
 
 
 def failing_indices(fault: Fault, record_count: int, dice: Dice | None) -> frozenset[int]:

@@ -8,7 +8,8 @@ AWS documents the quota (1,000 records and 1 MiB a second), not how it is counte
 holds one second's worth and refills continuously; `FixedWindows` starts anew on every whole second.
 A pacer that holds under both holds under what lies between them.
 
-`take` is for a service that refuses, `grant` for one that holds a write until there is quota.
+`take` is for a service that refuses, `grant` for one that holds a write until there is quota,
+`take_by` for one that waits for so long and then refuses.
 """
 
 from typing import Protocol
@@ -78,6 +79,20 @@ class TokenBuckets:
         self._record_level -= record_cost
         self._byte_level -= byte_cost
         return True
+
+    def take_by(self, record_count: int, now_ns: int, deadline_ns: int) -> int | None:
+        """Takes so many records' worth as soon as the bucket has all of it (or is full), if that is
+        by the deadline; when that is, or None, and nothing is taken. A time that is given counts as
+        `now_ns` for what is asked next, which queues behind it.
+        """
+        self.take(0, 0, now_ns)  # nothing is taken: it refills
+        missing = min(record_count * NS_PER_SECOND, self._records_full) - self._record_level
+        taken_ns = max(now_ns, self._refilled_ns) + max(0, -(-missing // self._record_rate))
+        if taken_ns > deadline_ns:
+            return None
+        is_taken = self.take(record_count, 0, taken_ns)
+        assert is_taken, "there is enough by then"
+        return taken_ns
 
     def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
         """As soon as anything is left on both sides, in debt for the rest: whoever asks next waits

@@ -7,6 +7,9 @@
                              for one with "stream": NAME
     POST   /sandbox/splits   {"stream": NAME, "shard_id": ID}: the service halves a shard of its own
                              accord, as Yandex's auto-partitioning and AWS's on-demand mode do
+    POST   /sandbox/tokens   {"accepted": [TOKEN, ...]}: Yandex lets in these IAM tokens alone, as
+                             if all others had expired; null: any. With "is_required": true who
+                             brings neither a token nor a signature is refused
     GET    /sandbox/state    streams, shards, counts; no data and no keys
 
 Pure: a request in, status and JSON out. A call that is refused has changed nothing.
@@ -38,9 +41,15 @@ class _SplitCall(msgspec.Struct, forbid_unknown_fields=True):
     shard_id: str
 
 
+class _TokensCall(msgspec.Struct, forbid_unknown_fields=True):
+    accepted: list[str] | None
+    is_required: bool = False
+
+
 _decode_faults = msgspec.json.Decoder(Fault | list[Fault]).decode
 _decode_quota = msgspec.json.Decoder(_QuotaCall).decode
 _decode_split = msgspec.json.Decoder(_SplitCall).decode
+_decode_tokens = msgspec.json.Decoder(_TokensCall).decode
 _encode = msgspec.json.Encoder().encode
 
 _METHODS = {
@@ -48,6 +57,7 @@ _METHODS = {
     "quotas": "POST",
     "splits": "POST",
     "state": "GET",
+    "tokens": "POST",
 }
 
 
@@ -76,6 +86,10 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
             case "POST", "splits":
                 split = _decode_split(body)
                 service.split_shard(split.stream, split.shard_id, now_ns)
+                return 200, _encode(service.state())
+            case "POST", "tokens":
+                tokens = _decode_tokens(body)
+                service.accept_tokens(tokens.accepted, is_required=tokens.is_required)
                 return 200, _encode(service.state())
             case "GET", "state":
                 return 200, _encode(service.state())

@@ -39,6 +39,7 @@ HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
 
 GOODBYE_S = 1.0  # for the last event of a subscription when the sandbox ends; ours, 2026-11-28
+PING = "/ping"  # Yandex's proxy answers it to anybody, whatever the method [YS: `http_service.cpp`]
 
 UNPARSABLE = b'{"FailedRecordCount":0,"Records":[{"Sequ'  # a body cut off in the middle
 
@@ -122,6 +123,9 @@ class SandboxServer:
                 self.service, request.method, request.path, request.body, self._clock.now_ns()
             )
             request.respond(status, body, content_type=scripting.JSON)
+            return
+        if self.service.is_yandex and request.path.lower() == PING:
+            request.respond(200, b"")
             return
         if len(request.body) > AT_ONCE_BYTES_MAX:
             work_in_turns(request, self._serve(request), soon)

@@ -22,13 +22,30 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox import changes, consumers, control, reads, tags, writes
+from kdaemon.sandbox import (
+    capacity,
+    changes,
+    consumers,
+    control,
+    reads,
+    tags,
+    writes,
+    yandex_words,
+)
 from kdaemon.sandbox.catalogue import Catalogue
-from kdaemon.sandbox.faults import Fault, FaultKind, FaultScript, error_of, failing_indices
+from kdaemon.sandbox.faults import (
+    Fault,
+    FaultKind,
+    FaultScript,
+    error_of,
+    failing_indices,
+    failure_of,
+)
 from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.shards import StoredRecord, Stream
 from kdaemon.sandbox.subscription import Subscription, subscribe
+from kdaemon.sandbox.yandex_auth import Entrance
 
 Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
 
@@ -51,8 +68,9 @@ _OPERATIONS: dict[str, Operation] = {
     "SplitShard": changes.split_shard,
     "UpdateMaxRecordSize": changes.update_max_record_size,
     "UpdateShardCount": changes.update_shard_count,
-    "UpdateStreamMode": changes.update_stream_mode,
+    "UpdateStreamMode": capacity.update_stream_mode,
     "UpdateStreamRecordDistributionStrategy": changes.update_distribution,
+    "UpdateStreamWarmThroughput": capacity.update_warm_throughput,
     "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
         catalogue.find, payload, now_ns, catalogue.wall_offset_ns
     ),
@@ -80,6 +98,7 @@ _NOT_AT_YANDEX = frozenset(
         *("DeregisterStreamConsumer", "DescribeStreamConsumer", "ListStreamConsumers"),
         *("RegisterStreamConsumer", SUBSCRIBE),
         *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
+        "UpdateStreamWarmThroughput",
     }
 )
 
@@ -117,6 +136,7 @@ class Service:
         self._dice = dice
         wait_ms = self.settings.quota_wait_ms
         self._quota_wait_ns = None if wait_ms is None else wait_ms * 1_000_000
+        self.entrance = Entrance()  # who is let in; Yandex only
         self.call_counts: dict[str, int] = {}  # answered or failed calls by operation
 
     @property
@@ -179,6 +199,14 @@ class Service:
         for each in streams:
             each.set_quota(quota, now_ns)
 
+    def accept_tokens(self, tokens: list[str] | None, *, is_required: bool = False) -> None:
+        """Yandex: these IAM tokens alone are accepted from now on, as if all others had expired;
+        None: any. `is_required`: who brings neither a token nor a signature is refused. ValueError.
+        """
+        if not self.is_yandex:
+            raise ValueError("only Yandex takes IAM tokens")
+        self.entrance.accept(tokens, is_required=is_required)
+
     def add_faults(self, *faults: Fault) -> None:
         """Appends to the script. ValueError when it is full, or dice are needed and missing."""
         for fault in faults:
@@ -232,7 +260,7 @@ class Service:
         """A delivered result; a throttled record is an error of the whole call."""
         (result,), _ = self.take_record(stream_name, record, now_ns, fault)
         if not result.is_delivered:
-            raise refusal_of(result)
+            raise self.refusal_of(result)
         return result
 
     def take_record(
@@ -254,6 +282,13 @@ class Service:
             self._raise_for(fault, stream_name)
         return taken
 
+    def refusal_of(self, result: RecordResult) -> ServiceError:
+        """A failed result of PutRecord as the error of its whole call."""
+        assert result.error_code is not None, "only a failed result is a refusal"
+        if self.is_yandex:
+            return yandex_words.refusal_of(result)
+        return refuse(result.error_code, result.error_message or "")
+
     def _put(
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None
     ) -> Taken:
@@ -270,13 +305,20 @@ class Service:
                 now_ns,
                 request_bytes_max=limit,
                 failing=failing,
+                failure=failure_of(fault, is_yandex=True),
                 quota_wait_ns=self._quota_wait_ns,
             )
         else:
             put = writes.put_auto if stream.is_auto else writes.put_aws
             account = self.settings.account
             results, held_bytes = put(
-                stream, records, now_ns, account=account, request_bytes_max=limit, failing=failing
+                stream,
+                records,
+                now_ns,
+                account=account,
+                request_bytes_max=limit,
+                failing=failing,
+                failure=failure_of(fault),
             )
         self._catalogue.retain(held_bytes)
         if stream.consumers:
@@ -342,9 +384,11 @@ class Service:
 
     def state(self) -> dict[str, object]:
         """What is there, for people and tests: streams, shards, counts; no data and no keys."""
+        proofs = {"requests_with": self.entrance.counts} if self.is_yandex else {}
         return {
             "flavour": self.settings.flavour.value,
             "calls": self.call_counts,
+            **proofs,
             "faults": self.pending_faults(),
             "retained_bytes": self._catalogue.retained_bytes,
             "retained_bytes_max": self.settings.retained_bytes_max,
@@ -357,15 +401,10 @@ class Service:
         self.call_counts[operation] = self.call_counts.get(operation, 0) + 1
 
     def _raise_for(self, fault: Fault, stream_name: str | None) -> None:
-        error = error_of(fault, stream_name, self.settings.account)
+        account = self.settings.account
+        error = error_of(fault, stream_name, account, is_yandex=self.is_yandex)
         if error is not None:
             raise error
-
-
-def refusal_of(result: RecordResult) -> ServiceError:
-    """A failed result of PutRecord as the error of its whole call."""
-    assert result.error_code is not None, "only a failed result is a refusal"
-    return refuse(result.error_code, result.error_message or "")
 
 
 def _stream_state(stream: Stream) -> dict[str, object]:

@@ -20,7 +20,7 @@ import msgspec
 from kdaemon.base.limits import HASH_KEY_MAX, RECORD_BYTES_MAX
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.consumer import Consumer
-from kdaemon.sandbox.quota import Limiter, make_limiter
+from kdaemon.sandbox.quota import Limiter, TokenBuckets, make_limiter
 from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
 
 # Bytes Python holds for one stored record beside its data and key: 92 for StoredRecord, its number
@@ -168,6 +168,7 @@ class Stream:
     ignored and records spread over the open shards. Set it at any time: the next call heeds it.
     `can_split` (Yandex, auto-partitioning): shards split and are closed by it, where a static
     stream's stay open and change their ranges. `record_bytes_max`: may be set at any time, too.
+    `warm_mib_per_second` (AWS, on demand): None where nobody set it.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class Stream:
         sequencer: Sequencer,
         now_ns: int,
         record_bytes_max: int = RECORD_BYTES_MAX,
-        request_units: Limiter | None = None,
+        request_units: TokenBuckets | None = None,
         is_on_demand: bool = False,
         is_auto: bool = False,
         can_split: bool = False,
@@ -194,6 +195,7 @@ class Stream:
         self.request_units = request_units
         self.is_on_demand = is_on_demand
         self.is_auto = is_auto
+        self.warm_mib_per_second: int | None = None
         self.tags: dict[str, str] = {}
         self.consumers: dict[str, Consumer] = {}
         self.can_split = can_split or flavour is Flavour.AWS
@@ -240,12 +242,21 @@ class Stream:
         """Closes a shard and opens two: below the new key, and from it on. Writes that the shard
         holds for quota stay its own.
         """
+        self._split(shard, new_starting_hash_key, now_ns)
+        self._reindex()
+
+    def halve_all(self, now_ns: int) -> None:
+        """Splits every open shard in its middle."""
+        for shard in self._open_shards:
+            self._split(shard, (shard.starting_hash_key + shard.ending_hash_key + 1) // 2, now_ns)
+        self._reindex()
+
+    def _split(self, shard: Shard, new_starting_hash_key: int, now_ns: int) -> None:
         assert self.can_split, "a static stream of Yandex's has no splits"
         assert shard.starting_hash_key < new_starting_hash_key <= shard.ending_hash_key
         shard.close(now_ns)
         self._open((shard.starting_hash_key, new_starting_hash_key - 1), (shard,), now_ns)
         self._open((new_starting_hash_key, shard.ending_hash_key), (shard,), now_ns)
-        self._reindex()
 
     def merge(self, lower: Shard, upper: Shard, now_ns: int) -> None:
         """Closes two neighbours and opens one over both ranges."""

@@ -11,7 +11,7 @@ Bounds: a body is decoded to plain values up to CONTROL_BYTES_MAX only; PutRecor
 their reader, and large ones are read in steps.
 
 No signature is asked for: a user with curl gets an answer where AWS says
-MissingAuthenticationToken.
+MissingAuthenticationToken. At Yandex one that is there is read (`yandex_auth.py`).
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
-from kdaemon.sandbox import keyless, yandex
+from kdaemon.sandbox import keyless, yandex, yandex_words
 from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.feed import Feed
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import DRY_RUN_TEXT, SUBSCRIBE, Service, refusal_of
+from kdaemon.sandbox.service import DRY_RUN_TEXT, SUBSCRIBE, Service
 from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
@@ -169,7 +169,7 @@ def _put_record(
 ) -> Reply:
     (result,), held_until_ns = service.take_record(stream, record, now_ns, fault)
     if not result.is_delivered:
-        return refusal(refusal_of(result), held_until_ns, form.encoding)
+        return refusal(service.refusal_of(result), held_until_ns, form.encoding)
     return Reply(200, form.encode([result], "NONE"), form.content_type, held_until_ns)
 
 
@@ -235,10 +235,35 @@ def _cbor_payload(body: bytes) -> Payload:
 def _read_yandex(
     service: Service, path: str, headers: dict[bytes, bytes], body: bytes
 ) -> Steps[Call]:
+    """The service reads the body before it looks at who asks, and judges it afterwards."""
+    call = yield from _parse_yandex(service, path, headers, body)
+    service.entrance.check(headers)
+    return call if path in ("", "/") else _in_database(call)
+
+
+def _in_database(call: Call) -> Call:
+    """The URL names the database, which is found: what is missing is the stream."""
+    perform, stream = call.perform, call.stream
+
+    def perform_there(now_ns: int, fault: Fault | None) -> Reply:
+        try:
+            return perform(now_ns, fault)
+        except ServiceError as error:
+            if stream is None or error.message != yandex_words.missing_stream(stream).message:
+                raise
+        raise yandex_words.unknown_path(stream)
+
+    return Call(call.operation, stream, perform_there)
+
+
+def _parse_yandex(
+    service: Service, path: str, headers: dict[bytes, bytes], body: bytes
+) -> Steps[Call]:
     operation = yandex.read_operation(headers)
     encoding = yandex.encoding_of(headers)
     if not service.offers(operation):
         raise service.unknown_operation(operation)
+    yandex.check_body(headers, body)
     if operation in ("PutRecords", "PutRecord") and len(body) > AT_ONCE_BYTES_MAX:
         if encoding is Encoding.JSON:
             yandex.weigh(body)

@@ -23,21 +23,17 @@ from kdaemon.base.limits import (
     RECORDS_PER_CALL_MAX,
 )
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.shards import STORED_OVERHEAD_BYTES, Shard, Stream, hash_key_of
+from kdaemon.sandbox.yandex_words import invalid
 from kdaemon.wire.refusals import echo
 
 Written = tuple[list[RecordResult], int]  # the results, and the bytes of memory for what was stored
 
 THROTTLED = "ProvisionedThroughputExceededException"
+UNITS_WAIT_NS = 1_000_000_000  # Yandex: for so long a call waits for request units [YS]
 REQUEST_UNIT_BYTES = 4 * KIB  # Yandex: a call costs 1 + one unit for each block of this size [YS]
 
-INTERNAL_FAILURE = RecordResult(
-    error_code="InternalFailure", error_message="Internal Service Failure"
-)
-# Yandex sends these two as empty strings with a failure, where AWS leaves them out [YS].
-_YANDEX_INTERNAL_FAILURE = RecordResult("", "", "InternalFailure", "Internal Service Failure")
-_YANDEX_OVERLOADED = RecordResult("", "", THROTTLED, "quota exceeded")
-_YANDEX_NO_UNITS = RecordResult("", "", "ThrottlingException")
 
 _is_hash_key = re.compile(HASH_KEY_PATTERN, re.ASCII).fullmatch
 
@@ -50,8 +46,9 @@ def put_aws(
     account: str,
     request_bytes_max: int,
     failing: frozenset[int],
+    failure: RecordResult,
 ) -> Written:
-    """Results have the length and order of `records`. `failing`: indices that get InternalFailure
+    """Results have the length and order of `records`. `failing`: indices that get `failure`
     instead.
 
     ServiceError when the request is refused; then nothing is stored and no quota is spent.
@@ -61,7 +58,7 @@ def put_aws(
     held_bytes = 0
     for index, (record, shard, size) in enumerate(zip(records, targets, sizes, strict=True)):
         if index in failing:
-            results.append(INTERNAL_FAILURE)
+            results.append(failure)
         elif shard.limiter.take(1, size, now_ns):
             results.append(shard.append(record, now_ns))
             held_bytes += size + STORED_OVERHEAD_BYTES
@@ -78,6 +75,7 @@ def put_auto(
     account: str,
     request_bytes_max: int,
     failing: frozenset[int],
+    failure: RecordResult,
 ) -> Written:
     """As `put_aws` for a stream that is AUTO: keys are ignored and may be empty. Each record goes
     to the next open shard in turn that has quota for it, and is throttled when none has.
@@ -91,7 +89,7 @@ def put_auto(
         turn = stream.next_turn
         stream.next_turn = turn + 1
         if index in failing:
-            results.append(INTERNAL_FAILURE)
+            results.append(failure)
             continue
         tried = len(shards) if size < refused_bytes_min else 0
         for offset in range(tried):
@@ -220,23 +218,29 @@ def put_yandex(
     *,
     request_bytes_max: int,
     failing: frozenset[int],
+    failure: RecordResult,
     quota_wait_ns: int | None,
 ) -> tuple[list[RecordResult], int, int]:
     """As `put_aws`; a shard's records are taken all or none, and `failing` fails its whole shard.
 
-    The third is the time until which the service holds its answer: `now_ns`, or with a
-    `quota_wait_ns` the time at which the last of its shards has given its quota or its refusal.
+    The third is the time until which the service holds its answer: `now_ns`, or later where the
+    call waits for request units, or with a `quota_wait_ns` for quota of its shards.
     """
     total_bytes = _check_yandex(records, request_bytes_max)
-    units = 1 + -(-total_bytes // REQUEST_UNIT_BYTES)
-    if stream.request_units is not None and not stream.request_units.take(units, 0, now_ns):
-        return [_YANDEX_NO_UNITS] * len(records), 0, now_ns
+    payload_bytes = total_bytes + sum(len(record.explicit_hash_key or "") for record in records)
+    units = 1 + -(-payload_bytes // REQUEST_UNIT_BYTES)
+    if stream.request_units is not None:
+        deadline_ns = now_ns + UNITS_WAIT_NS
+        units_ns = stream.request_units.take_by(units, now_ns, deadline_ns)
+        if units_ns is None:
+            return [yandex_words.OUT_OF_UNITS] * len(records), 0, deadline_ns
+        now_ns = units_ns  # for its shards the call arrives then
     indices_by_shard: dict[Shard, list[int]] = {}
     for index, record in enumerate(records):
         explicit = record.explicit_hash_key  # an empty one counts as none [YS]
         hash_key = int(explicit) if explicit else hash_key_of(record.partition_key.encode())
         indices_by_shard.setdefault(stream.shard_of(hash_key), []).append(index)
-    results = [_YANDEX_OVERLOADED] * len(records)
+    results = [yandex_words.OVERLOADED] * len(records)
     held_bytes = 0
     held_until_ns = now_ns
     for shard, indices in indices_by_shard.items():
@@ -246,7 +250,7 @@ def put_yandex(
         )
         if not failing.isdisjoint(indices):
             for index in indices:
-                results[index] = _YANDEX_INTERNAL_FAILURE
+                results[index] = failure
             continue
         is_granted, decided_ns = _ask_quota(shard, len(indices), size, now_ns, quota_wait_ns)
         held_until_ns = max(held_until_ns, decided_ns)
@@ -278,11 +282,11 @@ def _ask_quota(
 
 
 def _check_yandex(records: list[Record], request_bytes_max: int) -> int:
-    """Bytes of data and keys; ServiceError in the order of the service's own checks [YS]."""
-    if not records:  # the service's own text is not known
-        raise invalid_yandex("Empty list of records")
+    """Bytes of data and keys; ServiceError in the order of the service's own checks [YS]. It does
+    not mind a list without records.
+    """
     if len(records) > RECORDS_PER_CALL_MAX:
-        raise invalid_yandex(
+        raise invalid(
             f"Too many records in a single PutRecords request: {len(records)} > "
             f"{RECORDS_PER_CALL_MAX}"
         )
@@ -291,24 +295,19 @@ def _check_yandex(records: list[Record], request_bytes_max: int) -> int:
         key_bytes = len(record.partition_key.encode())
         total_bytes += key_bytes + len(record.data)
         if not key_bytes:
-            raise invalid_yandex("Empty partition key")
+            raise invalid("Empty partition key")
         if len(record.data) > RECORD_BYTES_MAX:
-            raise invalid_yandex(
+            raise invalid(
                 f"Data of size of {len(record.data)} bytes exceed limit of {RECORD_BYTES_MAX} bytes"
             )
         if key_bytes > PARTITION_KEY_BYTES_MAX_YANDEX:
-            raise invalid_yandex(f"Partition key is too long: {echo(record.partition_key)}")
+            raise invalid(f"Partition key is too long: {echo(record.partition_key)}")
         explicit = record.explicit_hash_key
         if explicit and (not _is_hash_key(explicit) or int(explicit) > HASH_KEY_MAX):
-            raise invalid_yandex(f"{echo(explicit)} is not a valid 128 bit decimal")
+            raise invalid(f"{echo(explicit)} is not a valid 128 bit decimal")
     if total_bytes > request_bytes_max:
-        raise invalid_yandex(
+        raise invalid(
             f"Total size of PutRecords request of {total_bytes} bytes exceed limit of "
             f"{request_bytes_max} bytes"
         )
     return total_bytes
-
-
-def invalid_yandex(text: str) -> ServiceError:
-    """A refusal as Yandex wraps it: the issue's severity and code around the text."""
-    return ServiceError("ValidationException", f"<main>: Error: {text}, code: 500003\n", status=400)

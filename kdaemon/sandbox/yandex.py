@@ -11,12 +11,13 @@ calls are those of its protocol as far as known.
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import PARTITION_KEY_BYTES_MAX_YANDEX, RECORDS_PER_CALL_MAX
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload, refuse
-from kdaemon.sandbox.writes import invalid_yandex
+from kdaemon.sandbox.yandex_words import NO_UNITS, UNDEFINED_ENCRYPTION, invalid
 from kdaemon.wire import cbor
 from kdaemon.wire.envelope import WEIGHT_MAX, content_type_of, is_too_heavy
 from kdaemon.wire.explain import UNREADABLE, reason_of
@@ -59,10 +60,13 @@ _MEMBERS: dict[str, frozenset[str]] = {
 }
 
 
+# A member that is null is one of the wrong type there, and an empty hash key is none [YS].
+
+
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     data: bytes = b""
     partition_key: str = ""
-    explicit_hash_key: str | None = None
+    explicit_hash_key: str | UnsetType = UNSET
 
 
 class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -73,8 +77,8 @@ class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
 class _PutRecord(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     data: bytes = b""
     partition_key: str = ""
-    explicit_hash_key: str | None = None
-    sequence_number_for_ordering: str | None = None
+    explicit_hash_key: str | UnsetType = UNSET
+    sequence_number_for_ordering: str | UnsetType = UNSET
     stream_name: str = ""
 
 
@@ -89,10 +93,19 @@ def encoding_of(headers: dict[bytes, bytes]) -> Encoding:
 
 
 def read_operation(headers: dict[bytes, bytes]) -> str:
-    """The operation's name, empty when none is given; the service part is not looked at."""
+    """The operation's name: the second part of the target, whatever the first is; empty where there
+    is none [YS: `SplitString`, which leaves empty parts out].
+    """
+    parts = [part for part in headers.get(b"x-amz-target", b"").split(b".") if part]
+    return parts[1].decode("latin-1") if len(parts) > 1 else ""
+
+
+def check_body(headers: dict[bytes, bytes], body: bytes) -> None:
+    """Refuses what cannot be read at all. The service looks for its operation first."""
+    if not body:
+        raise refuse("InvalidArgumentException", "Empty body")
     if content_type_of(headers) not in CONTENT_TYPES:
         raise refuse("InvalidArgumentException", "Unknown ContentType")
-    return headers.get(b"x-amz-target", b"").rpartition(b".")[2].decode("latin-1")
 
 
 def read_payload(operation: str, body: bytes, encoding: Encoding = Encoding.JSON) -> Payload:
@@ -110,7 +123,7 @@ def read_payload(operation: str, body: bytes, encoding: Encoding = Encoding.JSON
 def weigh(body: bytes) -> None:
     """Refuses a large body that no request can need, without reading it."""
     if is_too_heavy(body):
-        raise invalid_yandex(f"More than {WEIGHT_MAX} bytes of the request are no data")
+        raise invalid(f"More than {WEIGHT_MAX} bytes of the request are no data")
 
 
 def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, list[Record]]:
@@ -119,13 +132,13 @@ def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[
         request = _convert(body, _PutRecords)
     else:
         if body.count(b"{") > BRACES_MAX:
-            raise invalid_yandex("Too many records in a single PutRecords request")
+            raise invalid("Too many records in a single PutRecords request")
         try:
             request = _decode_put_records(body)
         except UNREADABLE as error:
             raise _unreadable(error, body) from None
     return _named(request.stream_name), [
-        Record(entry.data, entry.partition_key, entry.explicit_hash_key)
+        Record(entry.data, entry.partition_key, entry.explicit_hash_key or None)
         for entry in request.records
     ]
 
@@ -140,7 +153,7 @@ def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[s
         except UNREADABLE as error:
             raise _unreadable(error, body) from None
     return _named(request.stream_name), Record(
-        request.data, request.partition_key, request.explicit_hash_key
+        request.data, request.partition_key, request.explicit_hash_key or None
     )
 
 
@@ -159,11 +172,19 @@ def encode_put_records(results: list[RecordResult], encoding: Encoding = Encodin
     message.
     """
     failed_count = sum(not result.is_delivered for result in results)
+    # Set when a shard answers: of records that met none it stays what the enum begins with.
+    met_shard = any(result.error_code != NO_UNITS for result in results)
+    encryption = "NONE" if met_shard else UNDEFINED_ENCRYPTION
     if encoding is Encoding.CBOR:
         records = msgspec.to_builtins(results)
-        members = {"EncryptionType": "NONE", "FailedRecordCount": failed_count, "Records": records}
+        members = {
+            "EncryptionType": encryption,
+            "FailedRecordCount": failed_count,
+            "Records": records,
+        }
         return cbor.encode(members)
-    return b'{"EncryptionType":"NONE","FailedRecordCount":%d,"Records":%b}' % (
+    return b'{"EncryptionType":"%b","FailedRecordCount":%d,"Records":%b}' % (
+        encryption.encode(),
         failed_count,
         _encode(results),
     )
@@ -180,7 +201,7 @@ def full_name(path: str, stream_name: str) -> str:
 
 def _named(stream_name: str) -> str:
     if not stream_name:
-        raise invalid_yandex("Stream name is empty")
+        raise invalid("Stream name is empty")
     return stream_name
 
 
@@ -207,8 +228,10 @@ def _read_cbor(body: bytes) -> dict[str, object]:
 
 
 def _as_map(payload: object) -> dict[str, object]:
-    if not isinstance(payload, dict):
+    if payload is None:
         raise refuse("MissingParameter", "Top level of json value is not a map")
+    if not isinstance(payload, dict):
+        raise _misfit("type must be object")
     return payload
 
 

@@ -34,6 +34,8 @@ TEXT_CHARACTERS_MAX: Final = 8192  # ours: of a text that is worth searching for
 MESSAGE_CHARACTERS_MAX: Final = 600  # ours: an AccessDenied names two ARNs and a reason
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` worth repeating
 
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # a UUID; Yandex puts ours behind it
+
 _PLAIN: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
 _TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
 _XML_ERROR: Final = b"<ErrorResponse"  # STS's model (protocol query), 2026-11-28
@@ -139,6 +141,7 @@ def error_answer(
         trouble=trouble,
         retry_after_ns=_retry_after_ns(headers),
         is_nameless=code is None,
+        request_id=_request_id(headers),
     )
 
 
@@ -255,6 +258,12 @@ def _redirect(status: int, headers: Headers) -> str:
         f"HTTP {status}, a redirect{where}, which is not followed: the service sends none; see"
         " endpoint_url and the proxy variables"
     )
+
+
+def _request_id(headers: Headers) -> str:
+    """The service's number of the call, if it has one that can be shown."""
+    told = headers.get("x-amzn-RequestId", "")
+    return told if _REQUEST_ID.fullmatch(told) and SECRETS.clean(told) == told else ""
 
 
 def _retry_after_ns(headers: Headers) -> int:

@@ -5,25 +5,27 @@ Knows the control calls of both services and how they page; must not know how a 
 (`route/`). Asked by the driver at start and whenever its
 map looks stale.
 Invariant: a shard listed here is open, its range is within 0..2**128-1, and a part that we may not
-ask for is None and takes nothing else down.
+ask for, or a member of the summary that makes no sense, is None and takes nothing else down.
 """
 
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.description import Capacity, OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.limits import HASH_KEY_MAX, KIB
+from kdaemon.base.limits import HASH_KEY_MAX, KIB, MIB
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, Service
 from kdaemon.send.answers import unreadable_answer, word
 from kdaemon.send.control import Ask
+from kdaemon.settle.verdict import MISSING_STREAM
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
 DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
 PAGES_MAX: Final = 1000  # ours: a service that never ends its list is not believed
+NUMBER_MAX: Final = 2**20  # ours: a record of 1 GiB, or 1 TiB a second; more makes no sense
 UNREADABLE_MAX: Final = 3  # ours: answers in another form, before that is an error
 _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the part is unknown
     {
@@ -31,6 +33,10 @@ _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the par
         *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
     }
 )
+_EXPIRED: Final = "expired"
+_PERHAPS_FORBIDDEN: Final = "do not have access rights"
+"""In a ResourceNotFoundException of Yandex's: the stream is not there, or not for us to describe;
+who may write need not be one who may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
 
 
 class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
@@ -66,11 +72,17 @@ class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "Next
 
 class _Stream(
     msgspec.Struct,
-    rename={"shards": "Shards", "has_more": "HasMoreShards", "encryption": "EncryptionType"},
+    rename={
+        "shards": "Shards",
+        "has_more": "HasMoreShards",
+        "encryption": "EncryptionType",
+        "quota_kib": "WriteQuotaKbPerSec",  # of each shard; Yandex alone tells it [YS]
+    },
 ):
     shards: list[_Shard]
     has_more: bool = False
-    encryption: str | None = None
+    encryption: Any = None
+    quota_kib: Any = None
 
 
 class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
@@ -86,14 +98,22 @@ class _Summary(
         "encryption": "EncryptionType",
         "queue_count": "QueueCount",  # this and the next: botocore 1.44.8's model, 2026-11-28
         "channel_count": "ChannelCount",
+        "mode": "StreamModeDetails",
+        "warm": "WarmThroughput",  # of on-demand streams of accounts that commit to a minimum [M]
     },
 ):
-    arn: str | None = None
-    record_kib_max: int | None = None
-    distribution: str | None = None
-    encryption: str | None = None
-    queue_count: int | None = None
-    channel_count: int | None = None
+    """Each member is read by itself: the service need not tell it, and an imitation may tell it in
+    a form of its own.
+    """
+
+    arn: Any = None
+    record_kib_max: Any = None
+    distribution: Any = None
+    encryption: Any = None
+    queue_count: Any = None
+    channel_count: Any = None
+    mode: Any = None
+    warm: Any = None
 
 
 class _SummaryAnswer(msgspec.Struct, rename={"summary": "StreamDescriptionSummary"}):
@@ -121,28 +141,29 @@ class Discovery:
         """
         if self._service.describes_shards_with_stream:
             found, _ = await self._if_allowed(self._describe_stream(target), target)
+            quota_kib = None if found is None else _number(found.quota_kib)
             return StreamDescription(
                 _open_shards(None if found is None else found.shards),
                 record_bytes_max=None,
                 is_auto=False,
                 stream_arn=None,
                 encryption_type=None if found is None else word(found.encryption),
+                shard_bytes_per_second=quota_kib * KIB if quota_kib else None,
             )
         answer, arn = await self._if_allowed(
             self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
         )
         summary = _Summary() if answer is None else answer.summary
         shards, arn_again = await self._if_allowed(self._list_shards(target), target)
-        kib = summary.record_kib_max
+        kib = _number(summary.record_kib_max)
         return StreamDescription(
             _open_shards(shards),
             record_bytes_max=kib * KIB if kib else None,
             is_auto=summary.distribution == "AUTO",
-            stream_arn=summary.arn or target.arn or arn or arn_again,
+            stream_arn=_text(summary.arn) or target.arn or arn or arn_again,
             encryption_type=word(summary.encryption),
-            has_record_readers=None
-            if answer is None
-            else bool(summary.queue_count or summary.channel_count),
+            has_record_readers=None if answer is None else _has_record_readers(summary),
+            capacity=_capacity(summary),
         )
 
     async def _list_shards(self, target: StreamTarget) -> list[_Shard]:
@@ -176,7 +197,7 @@ class Discovery:
                     shard.other_parent for shard in shards
                 }
                 open_shards = [shard for shard in shards if shard.shard_id not in parents]
-                return _Stream(open_shards, encryption=answer.stream.encryption)
+                return msgspec.structs.replace(answer.stream, shards=open_shards)
             payload["ExclusiveStartShardId"] = shards[-1].shard_id
         raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
 
@@ -196,9 +217,8 @@ class Discovery:
                 unreadable = unreadable_answer(f"{operation}: {error}")
         raise unreadable
 
-    @staticmethod
     async def _if_allowed(
-        part: Awaitable[_Part], target: StreamTarget
+        self, part: Awaitable[_Part], target: StreamTarget
     ) -> tuple[_Part | None, str | None]:
         """The part, or None if we may not ask for it; then perhaps the stream's ARN, which AWS
         names in its denial.
@@ -206,9 +226,18 @@ class Discovery:
         try:
             return await part, None
         except ServiceError as error:
-            if error.trouble is None and error.code in _NOT_FOR_US:
+            if error.trouble is None and self._is_not_for_us(error):
                 return None, _arn_in(error.message, target)
             raise
+
+    def _is_not_for_us(self, error: ServiceError) -> bool:
+        if error.code in _NOT_FOR_US:  # Yandex says the first of them of an old token, too
+            return _EXPIRED not in error.message
+        return (
+            not self._service.tells_missing_from_forbidden
+            and error.code == MISSING_STREAM
+            and _PERHAPS_FORBIDDEN in error.message
+        )
 
 
 def _arn_in(text: str, target: StreamTarget) -> str | None:
@@ -216,6 +245,43 @@ def _arn_in(text: str, target: StreamTarget) -> str | None:
     words = text.partition(" on resource: ")[2].split(maxsplit=1)
     arn = parse_arn(words[0].rstrip(".,;")) if words else None
     return arn.text if arn is not None and arn.name == target.name else None
+
+
+def _number(value: object) -> int | None:
+    """A count or a size. None: it is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= NUMBER_MAX else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _has_record_readers(summary: _Summary) -> bool | None:
+    """None if a count makes no sense; one that is absent is 0."""
+    counts = summary.queue_count, summary.channel_count
+    numbers = [_number(count) for count in counts if count is not None]
+    if any(numbers):
+        return True
+    return None if None in numbers else False
+
+
+def _capacity(summary: _Summary) -> Capacity | None:
+    """None if no known mode is told. A provisioned stream has no warm throughput."""
+    mode = summary.mode.get("StreamMode") if isinstance(summary.mode, dict) else None
+    if mode not in ("PROVISIONED", "ON_DEMAND"):
+        return None
+    if mode == "PROVISIONED" or not isinstance(summary.warm, dict):
+        return Capacity(is_on_demand=mode == "ON_DEMAND")
+    current, target = (
+        _number(summary.warm.get(member)) for member in ("CurrentMiBps", "TargetMiBps")
+    )
+    return Capacity(
+        is_on_demand=True,
+        warm_bytes_per_second=None if current is None else current * MIB,
+        warm_target_bytes_per_second=None if target is None else target * MIB,
+    )
 
 
 def _named(target: StreamTarget) -> dict[str, object]:

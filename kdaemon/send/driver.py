@@ -26,7 +26,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key
 from kdaemon.send.client import PutAnswer
-from kdaemon.settle.verdict import MISSING_STREAM, UNAVAILABLE
+from kdaemon.settle.verdict import UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
 
@@ -40,6 +40,10 @@ FRAME_PIECES of them: 2 ms. Ours, 2026-11-28: an answer takes 11 us, and 0.3 us 
 
 FRAME_PIECES = 12
 LETTER_PIECES = 7  # a dead record, for which a dead letter is made. Ours, 2026-11-28: 7 us
+
+ENCRYPTION_NOT_SET = "ENCRYPTION_UNDEFINED"
+"""Yandex's word where no shard answered, and in each DescribeStream [YS: its enum's default;
+2026-11-28]. No SDK knows the word, and no client hears it of us."""
 
 DEAD_WORDS = {
     DeadReason.POISON: "the service refuses them for themselves",
@@ -347,7 +351,7 @@ class StreamDriver:
             error.kept()  # the frame that raised it knows it: a cycle that holds the records
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
-            if error.code == MISSING_STREAM and self.on_missing is not None:
+            if self.on_missing is not None and engine.is_missing(error):
                 self.on_missing(error)
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
@@ -357,15 +361,24 @@ class StreamDriver:
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
-            if answer.encryption_type is not None:
-                self.encryption_type = answer.encryption_type
+            self._note_encryption(answer.encryption_type)
             engine.handle_results(batch, answer.records, self._clock.now_ns())
         self._tell_dead()
         self._pump()
 
     def _fields(self, error: ServiceError) -> dict[str, object]:
         """What a log line says of a failure; the client took data out of the message."""
-        return {"stream": self.target.qualified.text, "code": error.code, "error": error.message}
+        fields: dict[str, object] = {
+            "stream": self.target.qualified.text,
+            "code": error.code,
+        }
+        if error.request_id:
+            fields["request_id"] = error.request_id
+        return {**fields, "error": error.message}
+
+    def _note_encryption(self, told: str | None) -> None:
+        if told is not None and told != ENCRYPTION_NOT_SET:
+            self.encryption_type = told
 
     def _tell_dead(self) -> None:
         """Each reason has its own line, with how many there are by now."""
@@ -388,7 +401,7 @@ class StreamDriver:
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())
-            if error.code != MISSING_STREAM:
+            if not engine.is_missing(error):
                 self._say_no_answer()
             elif self.on_missing is not None:
                 self.on_missing(error)
@@ -399,8 +412,7 @@ class StreamDriver:
             engine.freshness.failed(self._clock.now_ns())
             self._say_no_answer()
         else:
-            if description.encryption_type is not None:
-                self.encryption_type = description.encryption_type
+            self._note_encryption(description.encryption_type)
             for _ in engine.take_description(description, self._clock.now_ns()):
                 await asyncio.sleep(0)
             if self.on_described is not None:

@@ -1,37 +1,37 @@
-"""From the disk to the engines: hands frames over in order, reads back what did not fit, settles.
+"""From the disk to the engines: what is committed goes on in order, what did not fit is read back.
 
-Sits between `spool.py` (commits) and the engines. Queues: none of its own; a record is in an
-engine, or on disk. A frame is handed over whole, or without the records of shards whose queues are
-full: these are left on disk (`left.py`), and read again when their shard has room. Invariants: the
-records of a stream for one shard reach its engine in the order of their frames' ids; a frame's row
-is deleted only when each of its records is delivered or is buried, in that transaction or with a
-note of it in an earlier one.
+Sits between `spool.py` (commits) and the engines, to which `passing_on.py` hands frames over. Says
+what of a stream is next: a frame just committed, what was left behind for a shard that has room
+again (`left.py`), or the next of the backlog; and counts what of it turns out to be damaged,
+dropped, or settled before. Queues: none of its own; a record is in an engine, or on disk.
+Invariants: the records of a stream for one shard reach its engine in the order of their frames'
+ids; a frame's row is deleted only when each of its records is delivered or is buried, in that
+transaction or with a note of it in an earlier one.
 """
 
 import asyncio
 import logging
-from collections import deque
 from concurrent.futures import Executor
 from functools import partial
+from itertools import islice
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.memory import ByteBudget
 from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
-from kdaemon.spool.held import Held, Part, Row, frames_bytes, letters_of, narrowed, revived
-from kdaemon.spool.lane import Lane, Scan, Target, WallClock
+from kdaemon.spool.held import Held, Part, Row, frames_bytes, revived
+from kdaemon.spool.lane import Lane, Scan, WallClock, unix_ms
+from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
-from kdaemon.spool.room import Room, Share
+from kdaemon.spool.passing_on import PassingOn
+from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
-PROGRESS_INTERVAL_S = 0.25  # how often partly delivered frames are noted, while there are any held
-PROGRESS_A_TURN = 5_000  # held frames, and records of noted ones, a turn of the loop: 1 ms. Ours
 READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -41,8 +41,6 @@ them: reviving and routing them takes 1 to 1.5 ms, and other streams wait for th
 2026-11-28."""
 
 FRAME_RECORDS = 8
-
-LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
 
 AGAIN_PARTS = 4
 """What was left is read in one of so many parts of a read: of what is read, a part only is for the
@@ -54,78 +52,30 @@ PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a co
 
 
 class Delivery:
-    """All lanes. Every method is sync, in the loop; reads run in the store's thread."""
+    """Of all lanes. Every method is sync, in the loop; reads run in the store's thread."""
 
     def __init__(
         self,
         store: Store,
         thread: Executor,
-        loop: asyncio.AbstractEventLoop,
         clock: WallClock,
         owed: Owed,
-        memory: ByteBudget,
+        lanes: Lanes,
         later: Later,
     ) -> None:
         """`later`: has what takes more than a turn of the loop go on in another one."""
         self._later = later
-        self._progress_timer: asyncio.TimerHandle | None = None
         self._store = store
         self._thread = thread
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._owed = owed
-        self._room = Room(memory)
+        self._lanes = lanes
+        self._room = lanes.room
         self._held = Held(owed)
-        self._lanes: dict[str, Lane] = {}
-        self.frame_count = 0  # on disk, of streams that are taken
-        self.unlisted_bytes = (
-            0  # of the rows of streams that are not listed, and of those not taken
-        )
-        self.corrupt_rows = 0
+        self._progress = Progress(self._held, later)
+        self._passing_on = PassingOn(lanes, self._held, clock, self._progress, self.read_on)
         self.is_stopped = False
-
-    def lane(self, target: Target, *, is_listed: bool) -> Lane:
-        """The stream's lane; one with nothing on disk if it is new."""
-        lane = self._lanes.get(target.name)
-        if lane is None:
-            lane = self._lanes[target.name] = Lane(target, Share(is_listed))
-        elif lane.target is not target:  # it was closed while idle, and opened again
-            lane.target = target
-            lane.is_called_back = False  # who was asked is gone
-            lane.left.forget(target.map_count)  # with nothing on disk there is no mark
-        if lane.share.is_listed is not is_listed:
-            self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
-            self._room.move(lane.share, is_listed=is_listed)
-        return lane
-
-    def find(self, target: Target) -> Lane | None:
-        """The stream's lane; None if nothing of it stands here. Makes none."""
-        return self._lanes.get(target.name)
-
-    def add(self, lane: Lane, frame_count: int, byte_count: int) -> None:
-        """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
-        lane.in_hand += frame_count
-        byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
-        lane.stored_bytes += byte_count
-        if not lane.share.is_listed:
-            self.unlisted_bytes += byte_count
-        if frame_count <= 0:
-            self._forget_if_empty(lane)
-
-    def _forget_if_empty(self, lane: Lane) -> None:
-        if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
-            return
-        if self._lanes.get(lane.target.name) is lane:
-            del self._lanes[lane.target.name]
-            if lane.timer is not None:
-                lane.timer.cancel()
-            if not lane.share.is_listed:
-                self.unlisted_bytes -= lane.stored_bytes  # of rows that were found damaged
-                lane.stored_bytes = 0
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970."""
-        return int(self._clock.wall_seconds() * 1000)
 
     @property
     def held_records(self) -> int:
@@ -137,28 +87,17 @@ class Delivery:
         """When the frame was accepted that an engine has had longest, or that has been left behind
         longest; 0: there is none.
         """
-        left = (lane.left.oldest_ms for lane in self._lanes.values())
-        times = [oldest_ms for oldest_ms in left if oldest_ms is not None]
-        for row in self._held.rows.values():
-            times.append(row.accepted_ms)
-            break
+        times = [row.accepted_ms for row in islice(self._held.rows.values(), 1)]
+        oldest_left_ms = self._lanes.oldest_left_ms
+        if oldest_left_ms is not None:
+            times.append(oldest_left_ms)
         return min(times, default=0)
-
-    @property
-    def is_passing_on(self) -> bool:
-        """Whether frames are on their way from the disk to an engine: a stream has some there, and
-        waits for nothing but the disk and its turn.
-        """
-        return any(
-            not (lane.is_waiting_for_room or lane.is_pausing or lane.is_passed_on)
-            for lane in self._lanes.values()
-        )
 
     def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame. What is left of it stands on disk.
         """
-        self.frame_count += 1
+        self._lanes.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
@@ -169,9 +108,9 @@ class Delivery:
             and frame_id > lane.backlog.read_until  # else it was dropped before it was told
             and not lane.is_dropping
             and self._room.has(lane.share, own.held_bytes)
-            and self._pass_on(
+            and self._passing_on.hand_over(
                 lane,
-                Row(frame_id, self.now_ms(), count, row_bytes, count),
+                Row(frame_id, unix_ms(self._clock), count, row_bytes, count),
                 Part(own, range(count)),
                 is_again=False,
             )
@@ -180,7 +119,7 @@ class Delivery:
         if is_passed:
             lane.counted_until = frame_id
         lane.backlog.committed(frame_id, is_passed=is_passed)
-        self.add(lane, -1, 0)  # it waits for its commit no longer
+        self._lanes.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
 
     def read_on(self, lane: Lane) -> None:
@@ -235,7 +174,7 @@ class Delivery:
             self._room.give_ahead(lane.share, stored.held_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
             row = self._held.rows.get(stored.id, row)
-            handed_count = self._pass_on(lane, row, part, is_again=scan.is_again)
+            handed_count = self._passing_on.hand_over(lane, row, part, is_again=scan.is_again)
             if handed_count is None:
                 self._room.take_back(lane.share, stored.held_bytes)
                 if lane.share.health is not Health.WELL:
@@ -289,7 +228,7 @@ class Delivery:
     def _next_turn(self, lane: Lane) -> None:
         lane.is_turn_due = False
         self.read_on(lane)
-        self._forget_if_empty(lane)
+        self._lanes.forget_if_empty(lane)
 
     def _follow_map(self, lane: Lane) -> None:
         """When the shards change, what was left is read again before anything that stands behind
@@ -304,34 +243,8 @@ class Delivery:
                 lane.backlog.read_again(first_id)
 
     def note_progress(self) -> None:
-        """Notes what is delivered of unfinished frames, so that a crash sends only the rest."""
-        for row in self._held.rows.values():
-            self._held.note(row)
-
-    def _begin_noting(self) -> None:
-        self._progress_timer = None
-        self._note_some(deque(self._held.rows.values()))
-
-    def _note_some(self, looked_at: deque[Row]) -> None:
-        """A part of them in this turn of the loop; the next look at all begins after the last."""
-        if self.is_stopped:
-            return
-        pieces = 0
-        while looked_at and pieces < PROGRESS_A_TURN:
-            row = looked_at.popleft()
-            pieces += 1
-            if row.frame_id in self._held.rows and self._held.note(row):
-                pieces += row.record_count
-        if looked_at:
-            self._later(partial(self._note_some, looked_at))
-        else:
-            self._expect_progress()
-
-    def _expect_progress(self) -> None:
-        """While nothing is held, nothing is looked at."""
-        if self._held.rows and self._progress_timer is None and not self.is_stopped:
-            timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._begin_noting)
-            self._progress_timer = timer
+        """Notes what is delivered of unfinished frames."""
+        self._progress.note_all()
 
     def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
@@ -357,70 +270,6 @@ class Delivery:
         )
         drop.add_done_callback(partial(self._was_dropped, lane))
         return True
-
-    def _pass_on(self, lane: Lane, row: Row, part: Part, *, is_again: bool) -> int | None:
-        """Hands over what no shard's queue is full for; the rest is left on disk. How many records
-        were handed over; None: there is no room.
-        """
-        free_bytes = self._room.free_bytes(lane.share)
-        left, target = lane.left, lane.target
-        is_probe = self._is_probe(lane, part, free_bytes)
-        if is_probe and lane.share.held_bytes > lane.share.ahead_bytes:
-            return None
-        if is_probe or not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
-            ways = target.ways(part.frame, left.queued, free_bytes)
-            if ways is None:
-                return None
-            ways = left.take(row.frame_id, row.accepted_ms, ways, is_again=is_again)
-            if not ways:
-                return 0
-            if is_probe:
-                frame = part.frame
-                ways = [left.probe(row.frame_id, row.accepted_ms, ways, frame.sizes)]
-            part = narrowed(part, ways, left.map_count)
-        part.frame.on_settled = partial(self._settled, lane, row, part)
-        if not target.submit_spooled(part.frame):
-            part.frame.on_settled = None  # no cycle holds data
-            return None
-        self._held.add(row, part)
-        if self._progress_timer is None:
-            self._expect_progress()
-        left.handed_over(part.loads)
-        lane.in_hand += 1
-        self._room.add(lane.share, part.frame.held_bytes)
-        return len(part.positions)
-
-    def _is_probe(self, lane: Lane, part: Part, free_bytes: int) -> bool:
-        """Whether the stream may have no more than one record: it is not known to be well, its
-        part of the memory is taken, and what an engine has once may stay there for an outage.
-        """
-        return part.frame.held_bytes > free_bytes and lane.share.health is not Health.WELL
-
-    def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
-        """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
-        once for so many records, for a look and the ways of a frame take a part of its work.
-        """
-        if lane.target.is_calm(free_bytes):
-            lane.next_look_count = 0
-            return False
-        if lane.next_look_count <= 0:
-            lane.next_look_count = LOOK_RECORDS
-            lane.is_crowded = lane.target.is_crowded(free_bytes)
-        lane.next_look_count -= record_count
-        return lane.is_crowded
-
-    def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
-        """Every record of a part is delivered or dead."""
-        frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
-        self._room.add(lane.share, -frame.held_bytes)
-        lane.left.settled(part.loads, part.map_count)
-        letters = letters_of(lane.target.name, frame, row.accepted_ms, self.now_ms())
-        row_bytes = 0
-        if self._held.settle(row, part, letters):
-            self.frame_count -= 1
-            row_bytes = row.row_bytes
-        self.read_on(lane)
-        self.add(lane, -1, -row_bytes)
 
     def _was_read(self, lane: Lane, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
@@ -468,8 +317,8 @@ class Delivery:
         if taken is None or taken.bit_count() < count:
             return taken
         self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
-        self.frame_count -= 1
-        self.add(lane, 0, -frame_bytes(stored.byte_count))
+        self._lanes.frame_count -= 1
+        self._lanes.add(lane, 0, -frame_bytes(stored.byte_count))
         return None
 
     def _count_corrupt(self, lane: Lane, back: ReadBack) -> None:
@@ -481,8 +330,8 @@ class Delivery:
         counters = lane.target.counters
         counters.spooled -= record_count
         counters.dropped[DropReason.CORRUPT] += record_count
-        self.corrupt_rows += back.corrupt_count
-        self.frame_count -= back.corrupt_count - spared_frames
+        self._lanes.corrupt_count += back.corrupt_count
+        self._lanes.frame_count -= back.corrupt_count - spared_frames
         fields = {"stream": lane.target.name, "frames": back.corrupt_count}
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
@@ -525,14 +374,11 @@ class Delivery:
     def stop(self) -> None:
         """Reads nothing more back: what is on disk is safe there."""
         self.is_stopped = True
-        if self._progress_timer is not None:
-            self._progress_timer.cancel()
-        for lane in self._lanes.values():
-            if lane.timer is not None:
-                lane.timer.cancel()
+        self._progress.stop()
+        self._lanes.stop()
 
     def _accepted_ns(self, stored: StoredFrame) -> int:
-        age_ns = max(0, self.now_ms() - stored.accepted_ms) * MS
+        age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
         return self._clock.now_ns() - age_ns
 
     def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
@@ -550,9 +396,9 @@ class Delivery:
                     counters.settled_before += row.settled_count
             counters.spooled -= record_count
             counters.dropped[DropReason.SPOOL_FULL] += record_count
-            self.frame_count -= dropped.frame_count
+            self._lanes.frame_count -= dropped.frame_count
             lane.backlog.read(dropped.last_id)
-            self.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
+            self._lanes.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
             fields = {"stream": lane.target.name, "records": record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
         self.read_on(lane)

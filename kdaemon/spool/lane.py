@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.frame import Frame
+from kdaemon.base.names import parse_qualified
 from kdaemon.base.ports import Clock
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
@@ -24,6 +25,16 @@ class WallClock(Clock, Protocol):
     """Monotonic time, and the time of day for what is kept on disk."""
 
     def wall_seconds(self) -> float: ...
+
+
+def unix_ms(clock: WallClock) -> int:
+    """Milliseconds since 1970."""
+    return int(clock.wall_seconds() * 1000)
+
+
+def upstream_of(stream: str) -> str:
+    """By what the spool calls the stream."""
+    return parse_qualified(stream).upstream
 
 
 class Target(Protocol):
@@ -108,6 +119,7 @@ class Lane:
 
     target: Target
     share: Share
+    upstream: str = field(init=False)
     backlog: Backlog = field(default_factory=Backlog)
     left: Left = field(default_factory=Left)
     scan: Scan | None = None
@@ -125,6 +137,9 @@ class Lane:
     is_turn_due: bool = False  # the rest of `ahead` in the next turn
     is_called_back: bool = False  # when something settles; asked for once at a time
     timer: asyncio.TimerHandle | None = None  # the end of a wait
+
+    def __post_init__(self) -> None:
+        self.upstream = upstream_of(self.target.name)
 
     @property
     def is_passed_on(self) -> bool:

@@ -5,7 +5,7 @@ While more than one of LAST_PARTS parts is left, everybody may store. Of the las
 have one of CLIENT_PARTS parts of what is left (dynamic thresholds, Choudhury and Hahne 1998). Knows
 sizes and clients; no disk and no stream. Pure.
 Bound: a number for each client that stored while little was left; forgotten when there is room
-again, or when there are too many. Where it sits: `spool.py` asks before it takes a frame.
+again, or when there are too many. Where it sits: `space.py` asks before a frame is taken.
 """
 
 LAST_PARTS = 16

@@ -1,12 +1,12 @@
-"""The directory of a spool: whose it is, which files stand in it, who holds it.
+"""The directory of a spool: which files stand in it, and how one takes the place of another.
 
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
     spool.db.new, spool.db.next            one that is being made; one that is, and is the one that
                                            counts: what stands in its place is put aside
     spool.db-wal.copy                      of a log that has no name any more, while it is made
     spool.db.copy                          of a damaged one with its log, while it is salvaged
-    spool.lock                             held (flock) while a daemon has the spool; its pid
-    spool.reserve                          space set aside for deletions on a full disk
+    spool.lock                             held while a daemon has the spool (`lock.py`)
+    spool.reserve                          space set aside for a full disk (`reserve.py`)
     spool.probe                            for an instant: whether a full disk has space again
     spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
     spool.db-wal.foreign-<UTC time>        what stood in the place of an open log; as above
@@ -15,21 +15,23 @@ Knows nothing of tables. Invariant: nothing here deletes or overwrites what may 
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.base.limits import MIB
+from kdaemon.spool.lock import Lock
 from kdaemon.spool.log import apply_frames
-from kdaemon.spool.rights import directory_error, strangers
+from kdaemon.spool.rights import directory_error, kind_of_none
 from kdaemon.spool.schema import APPLICATION_ID, PAGE_BYTES
+
+RESERVE = "spool.reserve"
 
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
@@ -37,17 +39,6 @@ _PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in
 _HEADER_BYTES = 100
 _SUFFIXES = ("-wal", "-shm", "")  # of the files of a database
 _WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
-
-MIB = 1024 * 1024
-# Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
-# then can deletions go on, and with them the disk empty again.
-RESERVE_BYTES = 16 * 1024 * 1024
-# What must be free before a full disk is called one with space again, unless a frame proves it: a
-# commit of the largest size. Less, and the disk would be full again at once. Ours, 2026-11-28.
-PROBE_BYTES = 8 * 1024 * 1024
-# Someone who only looks whether a spool is held takes the lock for an instant; wait for that.
-_LOCK_TRIES = 5
-_LOCK_WAIT_S = 0.02
 
 
 class Found(Enum):
@@ -61,27 +52,25 @@ class Found(Enum):
 class Place:
     """A directory that this process holds. Made by `claim`; `release` lets go."""
 
-    def __init__(self, directory: str, lock_fd: int, *, was_spool: bool) -> None:
+    def __init__(self, directory: str, lock: Lock) -> None:
         self.directory = directory
         self.database_path = database_path(directory)
-        self._reserve_path = Path(directory, "spool.reserve")
         self._next_path = Path(self.database_path + ".next")
-        self._lock_fd = lock_fd
-        self._was_spool = was_spool
+        self._lock = lock
+        self._was_spool = lock.is_signed
         self._log_copy: os.stat_result | None = None  # that stands in the place of the log
-        self.warning: str | None = None  # what is to be said of the directory
         self.is_emptied = False  # the database of a spool was found empty, or not at all
 
     @classmethod
     def claim(cls, directory: str) -> "Place":
-        """Makes the directory (0700) if its parent is there, and takes the lock. SpoolError:
-        `directory`, `busy`, `full`, `io`, `read_only`.
-        """
+        """Makes the directory, and takes its lock. SpoolError as for `Lock.claim`."""
         directory = str(Path(directory).absolute())
-        lock_fd, warning = _claimed(directory)
-        place = cls(directory, lock_fd, was_spool=os.fstat(lock_fd).st_size > 0)
-        place.warning = warning
-        return place
+        return cls(directory, Lock.claim(directory))
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be said of the directory."""
+        return self._lock.warning
 
     def claim_again(self, device: int) -> None:
         """Takes the directory that stands in the place of ours, or makes one, on the same disk:
@@ -95,30 +84,20 @@ class Place:
             if found != device:
                 text = "another disk stands there: mount the spool's own again"
                 raise SpoolError("directory", self.directory, text)
-            if self._has_lock():
+            if self._lock.is_standing:
                 return
         except OSError as error:
             raise directory_error(self.directory, error) from error
-        lock_fd, self.warning = _claimed(self.directory)
-        os.close(self._lock_fd)
-        self._lock_fd = lock_fd
+        old, self._lock = self._lock, Lock.claim(self.directory)
+        old.release()
         self.sign()
 
-    def _has_lock(self) -> bool:
-        """Whether the lock that we hold is the one that another process would meet."""
-        try:
-            status = Path(self.directory, "spool.lock").lstat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(status, os.fstat(self._lock_fd))
-
     def sign(self) -> None:
-        """Writes our pid into the lock: a spool stands here now, and we hold it."""
-        with contextlib.suppress(OSError):  # a full disk; the lock holds without it
-            os.pwrite(self._lock_fd, f"{os.getpid():<10}\n".encode(), 0)
+        """A spool stands here now, and we hold it."""
+        self._lock.sign()
 
     def release(self) -> None:
-        os.close(self._lock_fd)
+        self._lock.release()
 
     def look(self) -> Found:
         """What stands where the database should be. SpoolError `foreign` for what is none of ours.
@@ -127,8 +106,8 @@ class Place:
         drop SQLite's locks (POSIX locks belong to the process).
         """
         path = self.database_path
-        for beside in (path + "-wal", path + "-shm", str(self._reserve_path)):
-            what = _kind_of_none(beside)
+        for beside in (path + "-wal", path + "-shm", str(Path(self.directory, RESERVE))):
+            what = kind_of_none(beside)
             if what:
                 raise SpoolError(
                     "foreign", beside, f"{what} in the place of a file of ours: move it away"
@@ -136,7 +115,7 @@ class Place:
         try:
             status = Path(path).lstat()
         except FileNotFoundError:
-            if _size(path + "-wal"):  # a log without its database: opening would delete it
+            if file_bytes(path + "-wal"):  # a log without its database: opening would delete it
                 return Found.DAMAGED
             self.is_emptied = self._was_spool
             return Found.NOTHING
@@ -147,7 +126,7 @@ class Place:
                 "foreign", path, "not a regular file: remove it, or set another spool.directory"
             )
         if status.st_size == 0:  # begun and not written, or cut off: its log says which
-            if _size(path + "-wal"):
+            if file_bytes(path + "-wal"):
                 return Found.DAMAGED
             self.is_emptied = self._was_spool  # nothing of ours is ever left empty
             return Found.NOTHING
@@ -303,92 +282,6 @@ class Place:
             finally:
                 copy.unlink(missing_ok=True)
 
-    def lack(self) -> SpoolError:
-        """What is told while there is no reserve."""
-        path, reserve_mib = self.directory, RESERVE_BYTES // MIB
-        total_bytes = free_bytes = 0
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(path)
-            total_bytes = disk.f_blocks * disk.f_frsize
-            free_bytes = disk.f_bavail * disk.f_frsize
-        least_mib = (RESERVE_BYTES + PROBE_BYTES) // MIB
-        if 0 < total_bytes < RESERVE_BYTES + PROBE_BYTES:
-            text = (
-                f"the disk has {total_bytes // MIB} MiB in all, and the spool needs {least_mib}"
-                f" MiB at least ({reserve_mib} MiB in reserve for deletions, and a commit):"
-                " take a larger disk, or set another spool.directory"
-            )
-        else:
-            text = (
-                f"no space left on the disk but for deletions ({free_bytes // MIB} MiB are free,"
-                f" and the spool keeps {reserve_mib} MiB in reserve): free {least_mib} MiB,"
-                " or inodes, or raise the quota"
-            )
-        return SpoolError("full", path, text)
-
-    def has_room(self) -> bool:
-        """Whether the disk has space for a commit of the largest size, beside the reserve."""
-        path = Path(self.directory, "spool.probe")
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, PROBE_BYTES)
-            finally:
-                os.close(fd)
-                path.unlink()
-        except OSError:
-            return False
-        return True
-
-    def take_reserve(self) -> bool:
-        """Whether `RESERVE_BYTES` are set aside on disk now."""
-        if _size(str(self._reserve_path)) >= RESERVE_BYTES:
-            return True
-        try:
-            fd = os.open(
-                self._reserve_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-            try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            finally:
-                os.close(fd)
-        except OSError:
-            self.free_reserve()  # a part of it would only be in the way
-            return False
-        return True
-
-    def free_reserve(self) -> bool:
-        """Gives the space back to the disk; whether there was any."""
-        had = _size(str(self._reserve_path)) > 0
-        with contextlib.suppress(OSError):
-            self._reserve_path.unlink()
-        return had
-
-
-def _claimed(directory: str) -> tuple[int, str | None]:
-    """The lock of a directory, held, and what is to be said of the directory."""
-    try:
-        _make_directory(directory)
-        refusal, warning = strangers(directory)
-        if refusal is not None:
-            raise SpoolError("directory", directory, refusal)
-        what = _kind_of_none(str(Path(directory, "spool.lock")))
-        if what:
-            text = f"its spool.lock is {what}, no file of ours: move it away"
-            raise SpoolError("foreign", directory, text)
-        lock_fd = os.open(
-            Path(directory, "spool.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
-        )
-    except OSError as error:
-        raise directory_error(directory, error) from error
-    try:
-        _lock(lock_fd, directory)
-    except BaseException:
-        os.close(lock_fd)
-        raise
-    return lock_fd, warning
-
 
 def _put_first_page(model: str, copy: Path) -> None:
     """Tables are made in one order, and their roots stay where they are: the schema of one spool is
@@ -408,78 +301,11 @@ def database_path(directory: str) -> str:
 
 def size_bytes(path: str, *, with_log: bool = True) -> int:
     """What a database and its log take on disk."""
-    return _size(path) + (_size(path + "-wal") if with_log else 0)
+    return file_bytes(path) + (file_bytes(path + "-wal") if with_log else 0)
 
 
-def holder_pid(directory: str) -> int | None:
-    """The pid of the process that holds a spool; 0 if it is held and the pid cannot be told (from
-    another container, say); None if nobody does.
-    """
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place holds nobody up
-        fd = os.open(Path(directory, "spool.lock"), flags)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _written_pid(fd)
-    finally:
-        os.close(fd)
-    return None
-
-
-def _kind_of_none(path: str) -> str:
-    """What stands in the place of a file and is none, a link aside; "": a file, or nothing.
-
-    A pipe would hold up whoever opens it.
-    """
-    try:
-        mode = Path(path).lstat().st_mode
-    except OSError:
-        return ""
-    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-        return ""
-    return "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
-
-
-def _make_directory(directory: str) -> None:
-    try:
-        Path(directory).mkdir(0o700)
-    except FileExistsError:
-        if not Path(directory).is_dir():
-            raise
-        return
-    fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _lock(fd: int, directory: str) -> None:
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            threading.Event().wait(_LOCK_WAIT_S)
-        except OSError as error:
-            raise directory_error(directory, error) from error
-        else:
-            return
-    pid = _written_pid(fd)
-    holder = f"process {pid}" if pid else "another process"
-    raise SpoolError(
-        "busy", directory, f"in use by {holder}: stop it, or set another spool.directory"
-    )
-
-
-def _written_pid(fd: int) -> int:
-    text = os.pread(fd, 32, 0).split(maxsplit=1)
-    return int(text[0]) if text and text[0].isdigit() else 0
-
-
-def _size(path: str) -> int:
+def file_bytes(path: str) -> int:
+    """0: it is not there."""
     try:
         return Path(path).stat().st_size
     except OSError:

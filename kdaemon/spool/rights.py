@@ -80,6 +80,20 @@ def strangers(directory: str) -> tuple[str | None, str | None]:
     return None, None
 
 
+def kind_of_none(path: str) -> str:
+    """What stands in the place of a file and is none, a link aside; "": a file, or nothing.
+
+    A pipe would hold up whoever opens it.
+    """
+    try:
+        mode = Path(path).lstat().st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return ""
+    return "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+
+
 def _owner(path: str) -> str:
     try:
         return _user(Path(path).stat().st_uid)

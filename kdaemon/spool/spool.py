@@ -14,119 +14,44 @@ in their order.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
-from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
-from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.alarms import Alarms
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commit_queue import CommitQueue
+from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
-from kdaemon.spool.held import frames_bytes, letters_of
-from kdaemon.spool.lane import Lane, Target, WallClock
-from kdaemon.spool.last_part import LastPart
+from kdaemon.spool.giving_back import GivingBack
+from kdaemon.spool.held import letters_of
+from kdaemon.spool.lane import Target, WallClock, unix_ms, upstream_of
+from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
+from kdaemon.spool.pending import Ended, Pending
+from kdaemon.spool.recovery import LANES_A_TURN, find_lanes
 from kdaemon.spool.schema import frame_bytes
+from kdaemon.spool.space import Had, Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
+from kdaemon.spool.values import Sizes
 
 log = logging.getLogger("kdaemon.spool")
 
-LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of the loop: 3 ms. Ours
-TOLD_A_TURN = 4_000
-"""Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:
-to tell one and hand its frame over takes 20 us, and 0.5 us for each record. Ours, 2026-11-28."""
-
-FRAME_RECORDS = 40
 SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
 PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
-CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
 LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
 LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
-TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
-UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
-GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
-GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
-GIVE_BACK_PAUSE_S = 0.1
-"""Before each such part while a backlog is on its way to its engine: 16 MB/s are given back then.
-One part after another took a tenth of the core that reads, encodes and sends, and each read waited
-behind one. Ours, 2026-11-28."""
 
 _LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
-LETTERS_DROPPED = (
-    "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
-)
-
-STORED = RecordResult(sequence_number="stored", shard_id="stored")
-"""What a client hears of a stored record: true, and impossible to take for a real answer."""
-
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A frame that waits for its commit. Its callback answers the client. `held_bytes`: the memory
-    that it takes, for its records and for the same bytes as they are written.
-    """
-
-    lane: Lane
-    frame: Frame
-    payload: bytes
-    held_bytes: int
-    frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
-
-    @property
-    def stream(self) -> str:
-        return self.lane.target.name
-
-    @property
-    def client(self) -> int:
-        return self.frame.client
-
-    @property
-    def payload_bytes(self) -> int:
-        return len(self.payload)
-
-
-@dataclass(slots=True, eq=False)
-class _Ended:
-    """A frame whose commit returned (`refusal` is None) or failed."""
-
-    pending: _Pending
-    refusal: RecordResult | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """After a commit: pages in use, files as they are, and what the commit says of itself."""
-
-    live_bytes: int
-    file_bytes: int
-    committed: Committed
-
-
-class SpoolCounters:
-    """For metrics."""
-
-    def __init__(self) -> None:
-        self.live_bytes = 0  # as of the last commit
-        self.file_bytes = 0
-        self.commit_failures = 0
-        self.restorations = 0  # of files that were taken away
-        self.letters_dropped = 0
-        self.commit_duration_ns = Histogram(LATENCY_BOUNDS_NS)
-        self.commit_frames = Histogram(BATCH_RECORDS_BOUNDS)
 
 
 class Spool:
@@ -139,43 +64,41 @@ class Spool:
         memory: ByteBudget,
         clock: WallClock,
         later: Later = soon,
+        *,
+        has_upstreams: bool = False,
     ) -> None:
         """`open_store` runs in the spool's thread. `bytes_max`: pages in use, all streams. `later`:
-        has what takes more than a turn of the loop go on in another one.
+        has what takes more than a turn of the loop go on in another one. `has_upstreams`: several,
+        of which none may have all of the disk.
         """
+        self._has_upstreams = has_upstreams
         self._open_store = open_store
-        self.bytes_max = bytes_max
+        self.space = Space(bytes_max)
         self._memory = memory
         self._clock = clock
         self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._owed = Owed(self._commit_soon, memory)
+        self._lanes = Lanes(memory)
         self._store: Store
         self._delivery: Delivery
+        self._giving_back: GivingBack
         self._next_id = 0
         self._later = later
-        self._pending: CommitQueue[_Pending] = CommitQueue()
-        self._ended: deque[_Ended] = deque()
-        self._is_turn_due = False  # for the rest of `_ended`
-        self._last_part = LastPart()
-        self._uncommitted_bytes = 0
+        self._pending: CommitQueue[Pending] = CommitQueue()
+        self._ended: Ended
         self._is_committing = False
-        self._is_giving_back = False  # or about to
-        self._give_timer: asyncio.TimerHandle | None = None
-        self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
         self._probe_at_ns = 0
-        self._letters_told = 0  # of the dropped ones, those in the log
-        self._tell_letters_ns = 0
-        self._clock_ahead_ms = self._ahead_ms()
         # In the order in which they asked; each once, for a full disk may see no commit for hours.
         self._room_waiters: dict[Callable[[], None], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self.trouble: SpoolError | None = None  # why nothing can be stored now
         self.counters = SpoolCounters()
+        self._alarms = Alarms(clock, self.counters)
 
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
@@ -184,22 +107,17 @@ class Spool:
         self._delivery = Delivery(
             self._store,
             self._thread,
-            self._loop,
             self._clock,
             self._owed,
-            self._memory,
+            self._lanes,
             self._later,
         )
-        self._tell_set_aside()
+        self._ended = Ended(self._delivery, self._lanes, self._memory, self._later)
+        self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
+        self._alarms.mended(self._store)
         if self._store.lack is not None:  # not only when the first client asks
             self._failed([], self._store.lack)
-        if self._store.warning is not None:
-            log.warning("the spool's directory", extra={"fields": {"why": self._store.warning}})
-        if self._store.mended_count:
-            fields = {"bytes": self._store.mended_count}
-            log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
-        if self._store.is_emptied:
-            log.error("the spool's database was found empty, or gone: what it held is lost")
+        self._alarms.opened(self._store)
 
     async def recover(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
@@ -208,36 +126,11 @@ class Spool:
         RejectedRecord for a stream that the configuration no longer takes: its frames stay.
         `is_listed`: whether the configuration names the stream.
         """
-        sizes = await self._in_thread(lambda: self._measure(Committed(0)))
-        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        lanes: list[Lane] = []
-        for stored in await self._in_thread(self._store.backlogs):
-            row_bytes = frames_bytes(stored.frame_count, stored.byte_count)
-            age_ms = self._delivery.now_ms() - stored.oldest_ms
-            fields = {"stream": stored.stream, "records": stored.record_count}
-            if age_ms < -CLOCK_JUMP_MS:
-                text = "records in the spool are from the future: the clock was set back"
-                behind = {**fields, "by_seconds": -age_ms // 1000}
-                log.warning(text, extra={"fields": behind})
-            try:
-                target = find(stored.stream)
-            except RejectedRecord as error:
-                text = "records of a stream that is not taken any more stay in the spool"
-                log.warning(text, extra={"fields": {**fields, "why": error.message}})
-                self._delivery.unlisted_bytes += row_bytes
-                continue
-            found = {**fields, "oldest_seconds": max(0, age_ms // 1000)}
-            log.info("records found in the spool", extra={"fields": found})
-            self._delivery.frame_count += stored.frame_count
-            target.counters.recovered += stored.record_count
-            target.counters.spooled += stored.record_count
-            lane = self._delivery.lane(target, is_listed=is_listed(stored.stream))
-            lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
-            self._delivery.add(lane, 0, row_bytes)
-            lanes.append(lane)
-            if not len(lanes) % LANES_A_TURN:
-                await asyncio.sleep(0)
-        for number, lane in enumerate(lanes, 1):
+        self.space.measured(await self._in_thread(lambda: self._store.sizes))
+        stored = await self._in_thread(self._store.backlogs)
+        now_ms = unix_ms(self._clock)
+        found = await find_lanes(self._lanes, stored, now_ms, find, is_listed)
+        for number, lane in enumerate(found, 1):
             self._delivery.read_on(lane)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
@@ -246,43 +139,51 @@ class Spool:
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
         errors if the disk did not take it. False, and nothing is counted or kept, if there is no
-        room: streams that are not listed have half of the disk, together. Raises RejectedRecord
-        while the disk is in trouble.
+        room: streams that are not listed have half of the disk, together, and those of one
+        upstream of several three times what is left. Raises RejectedRecord while the disk is in
+        trouble.
         """
         if self.trouble is not None:
             now_ns = self._clock.now_ns()
             if now_ns < self._probe_at_ns:
                 raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
-        byte_count = frame.byte_count
-        if not target.drops_oldest and self._is_full(byte_count, is_listed=is_listed):
+        byte_count, space = frame.byte_count, self.space
+        had = self._had(target, is_listed=is_listed)
+        if not target.drops_oldest and space.is_full(byte_count, had):
             return False  # without a look at the records
         if not self._memory.has_room(frame.held_bytes):
             return False
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
-        if self._is_full(row_bytes, is_listed=is_listed):
-            old = self._delivery.find(target) if target.drops_oldest else None
+        if space.is_full(row_bytes, had):
+            old = self._lanes.find(target) if target.drops_oldest else None
             if old is None or not self._delivery.drop_oldest(old, row_bytes):
                 return False
-        elif not target.drops_oldest and not self._last_part.may_have(
-            frame.client, row_bytes, *self._left_bytes(is_listed=is_listed)
-        ):
+        elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
         held_bytes = self._take_memory(target.name, frame, payload)
         if not held_bytes:
             return False
-        lane = self._delivery.lane(target, is_listed=is_listed)
-        self._delivery.add(lane, 1, row_bytes)
+        lane = self._lanes.get(target, is_listed=is_listed)
+        self._lanes.add(lane, 1, row_bytes)
         counters, count = target.counters, len(frame.records)
         counters.receive(count, byte_count)
         counters.accept(count, byte_count)
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
-        self._uncommitted_bytes += row_bytes
-        self._pending.add(_Pending(lane, frame, payload, held_bytes))
+        space.uncommitted_bytes += row_bytes
+        self._pending.add(Pending(lane, frame, payload, held_bytes))
         self._commit()
         return True
+
+    def _had(self, target: Target, *, is_listed: bool) -> Had:
+        """What those have on disk who may not have all of it, where the stream is one of them."""
+        lanes = self._lanes
+        of_upstream = None
+        if self._has_upstreams:
+            of_upstream = lanes.upstream_bytes[upstream_of(target.name)]
+        return Had(None if is_listed else lanes.unlisted_bytes, of_upstream)
 
     def _take_memory(self, stream: str, frame: Frame, payload: bytes) -> int:
         """How much was taken; 0: there is none. One frame may be written though there is room for
@@ -298,17 +199,6 @@ class Spool:
             return frame.held_bytes
         return 0
 
-    def _is_full(self, byte_count: int, *, is_listed: bool) -> bool:
-        return byte_count > self._left_bytes(is_listed=is_listed)[0]
-
-    def _left_bytes(self, *, is_listed: bool) -> tuple[int, int]:
-        """How much of the disk is left for such a stream, and of how much."""
-        left_bytes = self.bytes_max - self.counters.live_bytes - self._uncommitted_bytes
-        if is_listed:
-            return left_bytes, self.bytes_max
-        bytes_max = self.bytes_max // UNLISTED_PARTS
-        return min(left_bytes, bytes_max - self._delivery.unlisted_bytes), bytes_max
-
     def when_room(self, callback: Callable[[], None]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk; however often it
         was asked meanwhile. Keeps who asked: a session whose client has gone may still have lines.
@@ -317,13 +207,13 @@ class Spool:
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """The dead records of a settled frame that is not in the spool (`accepted`)."""
-        now_ms = self._delivery.now_ms()
+        now_ms = unix_ms(self._clock)
         age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
         letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
         dropped_count = self._owed.bury(letters) if letters else 0
         if dropped_count:
             text = "dead letters are dropped: the spool takes none, and there is no memory for them"
-            self._tell_letters_dropped(dropped_count, text)
+            self._alarms.letters_dropped(dropped_count, text)
 
     @property
     def held_records(self) -> int:
@@ -333,12 +223,12 @@ class Spool:
     @property
     def corrupt_rows(self) -> int:
         """Frames found damaged since the start."""
-        return self._delivery.corrupt_rows
+        return self._lanes.corrupt_count
 
     @property
     def frame_count(self) -> int:
         """Frames on disk."""
-        return self._delivery.frame_count
+        return self._lanes.frame_count
 
     @property
     def oldest_ms(self) -> int:
@@ -352,7 +242,7 @@ class Spool:
     async def aclose(self) -> None:
         """Commits what is owed, if the disk lets us, and closes the store."""
         self.begin_drain()
-        self._is_closing = True
+        self._giving_back.stop()
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._delivery.note_progress()
@@ -366,9 +256,8 @@ class Spool:
             while not self._quiet.is_set():  # one begins the next while there is more
                 await self._quiet.wait()
                 await asyncio.sleep(0)
-        for timer in (self._timer, self._give_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
             fields = {"frames": self.frame_count, "why": str(self.trouble)}
             text = "the spool's files are gone: what was stored and is not delivered ends with this"
@@ -405,7 +294,7 @@ class Spool:
         for pending in batch:
             pending.frame_id = self._next_id
             self._next_id += 1
-        now_ms = self._delivery.now_ms()
+        now_ms = unix_ms(self._clock)
         changes = Changes(
             appended=[
                 NewFrame(
@@ -422,27 +311,24 @@ class Spool:
         commit = self._loop.run_in_executor(self._thread.first, self._commit_in_thread, changes)
         commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
 
-    def _commit_in_thread(self, changes: Changes) -> _Sizes:
-        return self._measure(self._store.commit(changes))
-
-    def _measure(self, committed: Committed) -> _Sizes:
-        return _Sizes(self._store.live_bytes, self._store.size_bytes, committed)
+    def _commit_in_thread(self, changes: Changes) -> tuple[Committed, Sizes]:
+        return self._store.commit(changes), self._store.sizes
 
     def _committed(
         self,
-        batch: list[_Pending],
+        batch: list[Pending],
         changes: Changes,
         began_ns: int,
-        commit: "asyncio.Future[_Sizes]",
+        commit: "asyncio.Future[tuple[Committed, Sizes]]",
     ) -> None:
         self._is_committing = False
         self._quiet.set()
         for pending in batch:
-            self._uncommitted_bytes -= frame_bytes(len(pending.payload))
+            self.space.uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
             self._owed.written(changes)
-            self._succeeded(batch, commit.result(), began_ns)
+            self._succeeded(batch, *commit.result(), began_ns)
         else:
             self._owed.put_back()
             self._failed(batch, error)
@@ -456,53 +342,24 @@ class Spool:
         elif not self._owed.is_empty:
             self._commit_soon()
 
-    def _succeeded(self, batch: list[_Pending], sizes: _Sizes, began_ns: int) -> None:
+    def _succeeded(
+        self, batch: list[Pending], committed: Committed, sizes: Sizes, began_ns: int
+    ) -> None:
         counters = self.counters
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
         counters.commit_frames.observe(len(batch))
-        counters.live_bytes, counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        self._tell_letters_dropped(sizes.committed.letters_dropped)
+        self.space.measured(sizes)
+        self._alarms.letters_dropped(committed.letters_dropped)
         # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
-        if self.trouble is not None and sizes.committed.has_proved:
+        if self.trouble is not None and committed.has_proved:
             log.warning("the spool takes frames again")
             self.trouble = None
-        self._tell_set_aside()
-        self._ended.extend(_Ended(pending, None) for pending in batch)
-        self._tell()
+        self._alarms.mended(self._store)
+        self._ended.add(batch, None)
         if not self._pending:
             self._give_back()
 
-    def _tell(self) -> None:
-        """Tells clients what became of their frames, in order, as many as may be in this turn."""
-        if self._is_turn_due:
-            return
-        record_count = 0
-        while self._ended and record_count < TOLD_A_TURN:
-            ended = self._ended.popleft()
-            pending, frame = ended.pending, ended.pending.frame
-            record_count += len(frame.records) + FRAME_RECORDS
-            row_bytes = frame_bytes(len(pending.payload))
-            self._memory.give(pending.held_bytes)
-            frame.results = [ended.refusal or STORED] * len(frame.records)
-            if ended.refusal is not None:
-                counters, count = pending.lane.target.counters, len(frame.records)
-                counters.spooled -= count
-                counters.rejected[RejectReason.SPOOL] += count
-            if frame.on_settled is not None:
-                frame.on_settled(frame)
-            if ended.refusal is not None:
-                self._delivery.add(pending.lane, -1, -row_bytes)
-            else:
-                self._delivery.offer(pending.lane, pending.frame_id, frame, row_bytes)
-        if self._ended:
-            self._is_turn_due = True
-            self._later(self._tell_on)
-
-    def _tell_on(self) -> None:
-        self._is_turn_due = False
-        self._tell()
-
-    def _failed(self, batch: list[_Pending], error: BaseException) -> None:
+    def _failed(self, batch: list[Pending], error: BaseException) -> None:
         """Nothing of the commit was applied: frames are refused, what was owed is owed still."""
         self.counters.commit_failures += 1
         trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
@@ -514,9 +371,8 @@ class Spool:
         text = f"Not stored: {trouble}"
         refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
         waiting = self._pending.take_all()
-        self._uncommitted_bytes = 0
-        self._ended.extend(_Ended(pending, refusal) for pending in (*batch, *waiting))
-        self._tell()
+        self.space.uncommitted_bytes = 0
+        self._ended.add((*batch, *waiting), refusal)
 
     def _probe_later(self) -> None:
         if self._timer is None:
@@ -525,7 +381,7 @@ class Spool:
     def _look(self) -> None:
         """An idle daemon, too, says that its files are gone; in trouble, the probe looks."""
         if self._looking is None:
-            self._tell_clock()
+            self._alarms.look_at_clock()
             if self.trouble is None and not self._is_committing:
                 self._looking = self._thread.submit(self._store.look)
         elif self._looking.done():
@@ -538,82 +394,24 @@ class Spool:
         at_s = next_tick_s(self._loop.time(), interval_s)
         self._look_timer = self._loop.call_at(at_s, self._look)
 
-    def _ahead_ms(self) -> int:
-        """The time of day less the time that only goes on."""
-        return int(self._clock.wall_seconds() * 1000) - self._clock.now_ns() // 1_000_000
-
-    def _tell_clock(self) -> None:
-        """A clock that was set makes what is stored older, or younger, than it is."""
-        ahead_ms = self._ahead_ms()
-        jump_ms = ahead_ms - self._clock_ahead_ms
-        self._clock_ahead_ms = ahead_ms
-        if abs(jump_ms) >= CLOCK_JUMP_MS:
-            fields = {"by_seconds": jump_ms // 1000}
-            text = "the clock was set: what is stored counts as so much older (max_age_ms)"
-            log.warning(text, extra={"fields": fields})
-
     def _looked(self, look: Future[None]) -> None:
         error = look.exception()
         if error is None:
-            self._tell_set_aside()
+            self._alarms.mended(self._store)
         elif self.trouble is None and not self._is_committing:  # else a commit meets the same
             self._failed([], error)
 
     def _give_back(self) -> None:
-        """Space that settled frames left, a little at a time, while nobody waits for the disk; with
-        pauses while a backlog is read from it, unless the space is what others lack.
+        """Space that settled frames left; with pauses while a backlog is read from the disk, unless
+        the space is what others lack.
         """
-        free_bytes = self.counters.file_bytes - self.counters.live_bytes
-        if self._is_giving_back or self._is_closing or free_bytes <= GIVE_BACK_BYTES:
-            return
-        self._is_giving_back = True
-        if self.trouble is None and self._delivery.is_passing_on:
-            self._give_timer = self._loop.call_later(GIVE_BACK_PAUSE_S, self._give_back_part)
-        else:
-            self._give_back_part()
+        if self._giving_back.is_due:
+            is_slow = self.trouble is None and self._lanes.is_passing_on
+            self._giving_back.begin(after_pause=is_slow)
 
-    def _give_back_part(self) -> None:
-        self._give_timer = None
-        give = self._loop.run_in_executor(self._thread, self._give_back_in_thread)
-        give.add_done_callback(self._given_back)
-
-    def _give_back_in_thread(self) -> _Sizes:
-        self._store.give_back(GIVE_BACK_PAGES)
-        return self._measure(Committed(0))
-
-    def _given_back(self, give: "asyncio.Future[_Sizes]") -> None:
-        self._is_giving_back = False
-        error = give.exception()
-        if error is not None:
-            log.warning("space cannot be given back", extra={"fields": {"why": str(error)}})
-            return
-        before_bytes, sizes = self.counters.file_bytes, give.result()
-        self.counters.live_bytes, self.counters.file_bytes = sizes.live_bytes, sizes.file_bytes
-        if sizes.file_bytes < before_bytes and not self._is_committing:
+    def _given_back(self) -> None:
+        if not self._is_committing:
             self._give_back()
-
-    def _tell_set_aside(self) -> None:
-        if self._store.set_aside is not None:
-            fields = {"kept_as": self._store.set_aside, "saved_frames": self._store.salvaged_count}
-            log.error(
-                "the spool's database was damaged: a new one is begun", extra={"fields": fields}
-            )
-            self._store.set_aside = None
-        if self._store.restored is not None:
-            self.counters.restorations += 1
-            text = "files of the spool were taken away, and are made again"
-            log.error(text, extra={"fields": {"what": self._store.restored}})
-            self._store.restored = None
-
-    def _tell_letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
-        """Each is counted; a line a minute at most says so, with the number since the last."""
-        self.counters.letters_dropped += count
-        now_ns = self._clock.now_ns()
-        if self.counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
-            fields = {"letters": self.counters.letters_dropped - self._letters_told}
-            log.error("%s", text, extra={"fields": fields})
-            self._letters_told = self.counters.letters_dropped
-            self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._thread, call)

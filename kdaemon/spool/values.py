@@ -69,6 +69,14 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of the database: pages in use, and the files as they are, its log included."""
+
+    live_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """How many of a frame's records are noted as settled. `record_count`: as its row says, which
     may be damaged.

@@ -439,6 +439,7 @@ def _engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
         in_flight_max=config.in_flight_max,
         shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
         shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
+        share=config.share,
         first_share=config.first_share,
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,

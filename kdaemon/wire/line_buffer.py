@@ -4,7 +4,7 @@ Invariant: bytes come out in the order they came in, each once, cut only after a
 end of all input); but for a byte order mark before the first line, which is left out. Bounds itself
 by nothing: the session feeds it one read at a time, and only while it holds no whole line, and
 judges the size of a line that has no end.
-Where it sits: inside a connection of lines (`door/session.py`) and a body of lines
+Where it sits: inside a connection of lines (`door/intake.py`) and a body of lines
 (`door/ndjson.py`).
 """
 

@@ -2,7 +2,7 @@
 
 A form is chosen before the first line is read, and holds for all that follow. Knows what each form
 needs of memory; the door decides which form it is (`door/line_forms.py`).
-Where it sits: `lines.py` and `raw_lines.py` are the two; ndjson.py and session.py read with one.
+Where it sits: `lines.py` and `raw_lines.py` are the two; ndjson.py and intake.py read with one.
 """
 
 from collections.abc import Callable

@@ -79,6 +79,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
         "deletes a stream that has consumers": (ENFORCED,),
         "lists the tag again after which it is asked to begin": ("test_tags_are_listed_in_pages",),
         "counts no open shards": ("test_the_limits_of_the_account_count_open_shards",),
+        "has no warm throughput": ("test_a_stream_is_kept_warm_on_demand_alone",),
         "ignores ShardFilter": ("test_shards_at_latest_are_the_open_ones",),
         "does not find the stream of a NextToken that comes alone": (
             "test_shards_are_listed_in_pages",
@@ -98,6 +99,10 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             ENFORCED,
         ),
         "predates DescribeLimits": ("test_the_limits_of_the_account_count_open_shards",),
+        "predates streams on demand": (
+            "test_a_stream_is_switched_to_on_demand_and_back",
+            "test_a_stream_is_kept_warm_on_demand_alone",
+        ),
         "predates UpdateShardCount": (
             "test_the_shard_count_is_updated:6",
             "test_the_shard_count_is_updated:2",

@@ -62,6 +62,36 @@ def test_a_stream_is_summed_up(endpoint: Endpoint, stream: str) -> None:
     assert summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
 
 
+def test_a_stream_is_switched_to_on_demand_and_back(endpoint: Endpoint, stream: str) -> None:
+    arn = endpoint.wait_active(stream)["StreamARN"]
+    for mode in ("ON_DEMAND", "PROVISIONED"):
+        endpoint.answer_empty(
+            "UpdateStreamMode", StreamARN=arn, StreamModeDetails={"StreamMode": mode}
+        )
+        endpoint.wait_active(stream)
+        summary = endpoint.answer("DescribeStreamSummary", StreamName=stream)
+        found = summary["StreamDescriptionSummary"]
+        assert found["StreamModeDetails"] == {"StreamMode": mode}
+        assert found.get("WarmThroughput") is None
+
+
+def test_a_stream_is_kept_warm_on_demand_alone(endpoint: Endpoint, stream: str) -> None:
+    warm = {"StreamName": stream, "WarmThroughputMiBps": 5}
+    answer = endpoint.call("UpdateStreamWarmThroughput", **warm)
+    assert answer.refusal == (400, "InvalidArgumentException")
+    endpoint.answer_empty(
+        "UpdateStreamMode",
+        StreamARN=endpoint.wait_active(stream)["StreamARN"],
+        StreamModeDetails={"StreamMode": "ON_DEMAND"},
+    )
+    told = endpoint.answer("UpdateStreamWarmThroughput", **warm)["WarmThroughput"]
+    assert told["TargetMiBps"] == 5
+    endpoint.wait_active(stream)
+    summary = endpoint.answer("DescribeStreamSummary", StreamName=stream)
+    found = summary["StreamDescriptionSummary"]["WarmThroughput"]
+    assert found == {"TargetMiBps": 5, "CurrentMiBps": 5}
+
+
 def test_a_stream_is_listed(endpoint: Endpoint, stream: str) -> None:
     assert stream in endpoint.answer("ListStreams", Limit=100)["StreamNames"]
 

@@ -74,9 +74,10 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.add(_Pending(lane, frame, payload, held_bytes))
+        self._pending.add(Pending(lane, frame, payload, held_bytes))
 """
 _ANSWER = """\
+        from kdaemon.spool.pending import STORED
         frame.results = [STORED] * count
         if frame.on_settled is not None:
             on_settled, frame.on_settled = frame.on_settled, None
@@ -90,6 +91,10 @@ _BURIED = "        kept = list(letters)\n"
 _DECODED = "[Record(one.data, one.partition_key, one.explicit_hash_key) for one in stored]"
 _FAILED = """\
         refusal = RecordResult(error_code="ServiceUnavailable", error_message=text)
+"""
+_CALLED_STORED = """\
+        from kdaemon.spool.pending import STORED
+        refusal = STORED
 """
 _TURN = """\
                 first = behind.popleft()
@@ -127,7 +132,7 @@ _ITS_BITS = """\
         settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
 """
 _EXPIRED = """\
-        if self.now_ms() - stored.accepted_ms > 1000:
+        if unix_ms(self._clock) - stored.accepted_ms > 1000:
             self._owed.settle(stored.id, ())
             return None
 """
@@ -208,7 +213,7 @@ FAULTS = (
     ),
     Fault(
         "no fsync of the directory's own name",
-        (Change("spool/place.py", _PARENT, _PARENT.replace("os.fsync(fd)", "pass")),),
+        (Change("spool/lock.py", _PARENT, _PARENT.replace("os.fsync(fd)", "pass")),),
         (LOST,),
         tries=12,
     ),
@@ -234,7 +239,7 @@ FAULTS = (
         "a log that is taken for a stale one at start, and deleted",
         (
             Change(
-                "spool/store.py",
+                "spool/upkeep.py",
                 _OPEN_LOG,
                 '        Path(self._place.database_path + "-wal").unlink(missing_ok=True)\n'
                 + _OPEN_LOG,
@@ -256,7 +261,7 @@ FAULTS = (
     ),
     Fault(
         "stored is told of a commit that failed",
-        (Change("spool/spool.py", _FAILED, "        refusal = STORED\n"),),
+        (Change("spool/spool.py", _FAILED, _CALLED_STORED),),
         (LOST,),
         manners=Manners(full_every=400),
     ),

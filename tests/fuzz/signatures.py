@@ -7,17 +7,10 @@ as a seed, in all that its signature holds.
 
 from hashlib import sha256
 
+from kdaemon.wire.claim import Claim, hold_to_time, read_claim
 from kdaemon.wire.refusals import Refusal
-from kdaemon.wire.signature import (
-    AccessKey,
-    Claim,
-    hold_to_payload,
-    hold_to_time,
-    is_signed_with,
-    read_claim,
-    sign,
-    stamp_of,
-)
+from kdaemon.wire.signature import AccessKey, hold_to_payload, is_signed_with, sign
+from kdaemon.wire.stamps import stamp_of
 
 NOW_S = 1_795_880_096
 KEY_ID, KEY = "AKIDEXAMPLE", AccessKey("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")

@@ -191,6 +191,7 @@ class Life:
                 self,
                 later=self.loop.call_soon,
             )
+            done(self.spool.open())
         config = StreamConfig(
             STREAM,
             acknowledge="stored",
@@ -205,7 +206,6 @@ class Life:
             self.memory,
             self.spool,
         )
-        done(self.spool.open())
         done(self.spool.recover(lambda _: self.stream))
 
     def _open(self, directory: Path) -> Callable[[], Store]:

@@ -64,12 +64,14 @@ class Answer:
 class Endpoint:
     """One service. `name` is looked up in the table of known differences. `encoding`: what calls
     are written in, json or cbor (as Java's SDKs write it), and what their answers must be in.
+    `headers`: of every call, in place of ours.
     """
 
     name: str
     url: str
     put_url: str
     encoding: str = "json"
+    headers: dict[str, str | None] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
 
     def call(self, operation: str, **members: Any) -> Answer:
@@ -85,7 +87,7 @@ class Endpoint:
         body = json.dumps(members).encode()
         if self.encoding == "cbor":
             body = cbor.java(cbor.of_json(members))
-        answer = post(url, operation, body, {"content-type": content_type})
+        answer = post(url, operation, body, {"content-type": content_type, **self.headers})
         if self.encoding == "cbor":
             assert not answer.body or answer.headers["content-type"] == content_type
         return answer

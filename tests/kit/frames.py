@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kdaemon.base.description import OpenShard, StreamDescription
+from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import HASH_KEY_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record, RecordResult
@@ -69,7 +69,15 @@ def describe(
     is_auto: bool = False,
     record_bytes_max: int | None = None,
     has_record_readers: bool | None = None,
+    capacity: Capacity | None = None,
+    shard_bytes_per_second: int | None = None,
 ) -> StreamDescription:
     return StreamDescription(
-        shards, record_bytes_max, is_auto, None, has_record_readers=has_record_readers
+        shards,
+        record_bytes_max,
+        is_auto,
+        None,
+        has_record_readers=has_record_readers,
+        capacity=capacity,
+        shard_bytes_per_second=shard_bytes_per_second,
     )

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from kdaemon.base.counters import StreamCounters
-from kdaemon.base.description import OpenShard, StreamDescription
+from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import SPREAD_KEY_BYTES
+from kdaemon.base.limits import MIB, SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
@@ -334,8 +334,17 @@ class World:
             OpenShard(shard.shard_id, *stream.told_range(shard)) for shard in stream.open_shards
         )
         record_bytes_max = None if self.service.is_yandex else stream.record_bytes_max
+        warm = stream.warm_mib_per_second
+        capacity = Capacity(stream.is_on_demand, *[None if warm is None else warm * MIB] * 2)
         return StreamDescription(
-            shards if self.may_list else None, record_bytes_max, stream.is_auto, None
+            shards if self.may_list else None,
+            record_bytes_max,
+            stream.is_auto,
+            None,
+            capacity=None if self.service.is_yandex else capacity,
+            shard_bytes_per_second=stream.quota.bytes_per_second
+            if self.service.is_yandex
+            else None,
         )
 
 

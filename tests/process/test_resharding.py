@@ -4,6 +4,7 @@ Splits, merges and UpdateShardCount under load are in `test_promises.py`, and wi
 `test_aggregation.py`.
 """
 
+import json
 from typing import Any
 
 from tests.kit.daemon import MIB, sandbox
@@ -50,4 +51,29 @@ def test_order_is_refused_on_a_stream_that_becomes_auto(run: Run) -> None:
         wait_for(refused, "the daemon to refuse what it cannot keep")
         assert daemon.counted("kdaemon_records_rejected_total", reason="unavailable") >= 20
         assert daemon.metrics().left_over("demo") == 0
+        assert daemon.stop() == 0
+
+
+def test_a_warm_throughput_is_told_and_a_raised_one_with_the_shards_that_came_with_it(
+    run: Run,
+) -> None:
+    with sandbox("demo", 2) as service:
+        endpoint = Endpoint("sandbox", url=service, put_url=service)
+        on_demand: dict[str, Any] = {"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
+        endpoint.answer_empty("UpdateStreamMode", StreamARN=ARN, WarmThroughputMiBps=2, **on_demand)
+        daemon = run(service=service)
+        endpoint.put_url = daemon.url
+
+        def warm(mib: int) -> bool | None:
+            endpoint.put_all("demo", [entry(b"x", f"k{n}") for n in range(20)])
+            (stream,) = json.loads(daemon.page("/statusz")[1])["streams"]
+            capacity = stream["capacity"]
+            return (capacity is not None and capacity["warm_bytes_per_second"] == mib * MIB) or None
+
+        wait_for(lambda: warm(2), "the warm throughput to be known")
+        endpoint.answer("UpdateStreamWarmThroughput", StreamARN=ARN, WarmThroughputMiBps=8)
+        wait_for(lambda: warm(8), "the raised one to be known")
+        name = "kdaemon_stream_warm_throughput_bytes_per_second"
+        assert daemon.counted(name, stream="demo", kind="current") == 8 * MIB
+        assert daemon.counted("kdaemon_shards", stream="demo") == 8
         assert daemon.stop() == 0

@@ -297,7 +297,7 @@ class Play:
         engine = self.engine
         lanes = [*engine.lanes, engine._packer.keyless_lane]
         queued = [run for lane in lanes for run in lane.queue]
-        halves = [run for half in engine._settlement.bisected for run in half]
+        halves = [run for half in engine._settlement.halves.parts for run in half]
         return queued + [run for run in halves if not run.frame.is_abandoned]
 
     def _out_runs(self) -> list[Run]:

@@ -19,7 +19,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota
-from kdaemon.spool.spool import STORED
+from kdaemon.spool.pending import STORED
 from tests.kit.disk_world import MIB, DiskWorld, Life
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults
 
@@ -117,7 +117,7 @@ def assert_in_order(load: Load, where: str) -> None:
 
 
 def is_behind(life: Life) -> bool:
-    return any(not lane.left.is_empty for lane in life.spool._delivery._lanes.values())
+    return any(not lane.left.is_empty for lane in life.spool._lanes)
 
 
 @pytest.mark.parametrize("kind", ["plain", "ordered", "dropping"])
@@ -173,5 +173,5 @@ def test_nothing_is_lost_or_turned_round(tmp_path: Path, seed: int, kind: str) -
     counters = life.counters
     assert counters.spooled == counters.buffered == counters.in_flight == 0, where
     assert life.memory.bytes_taken == 0, where
-    assert not life.spool._delivery._lanes, where
+    assert not list(life.spool._lanes), where
     assert kill_count or not load.again, f"{where}: sent twice"

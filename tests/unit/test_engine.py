@@ -8,7 +8,7 @@ from kdaemon.base.counters import DeadReason, FailureCode
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.verdict import Verdict
 from tests.kit.engine_rig import SETTINGS, Rig, T
-from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
+from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
 
 # Credit and linger: when a batch goes
 
@@ -278,3 +278,12 @@ def test_one_shards_failures_hold_back_no_other() -> None:
     other = make_frame([Record(b"", "k", str(2**128 - 2))])
     rig.engine.handle_frame(other, T)
     assert rig.call().records == other.records
+
+
+@pytest.mark.parametrize(("told", "sent"), [(None, 5), (10_000, 1)])
+def test_a_shard_is_paced_by_the_quota_that_the_service_tells(told: int | None, sent: int) -> None:
+    rig = Rig()
+    description = replace(describe(even_shards(1)), shard_bytes_per_second=told)
+    rig.engine.handle_description(description, T)
+    rig.put(5, size=9_000)
+    assert len(rig.call().records) == sent

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.counters import DeadReason, RejectReason
-from kdaemon.base.description import OpenShard
+from kdaemon.base.description import Capacity, OpenShard
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.base.service import YANDEX
+from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
@@ -661,6 +661,18 @@ def test_a_description_sets_the_record_limit_whatever_a_batch_holds() -> None:
     assert rig.engine.shard_count == 1
 
 
+def test_the_capacity_stays_as_it_was_told_until_the_stream_is_missing() -> None:
+    rig = Rig()
+    capacity = Capacity(is_on_demand=True, warm_bytes_per_second=1000)
+    for told in (capacity, None):
+        rig.engine.handle_description(describe(even_shards(2), capacity=told), T)
+        assert rig.engine.capacity == capacity
+    rig.put()
+    missing = ServiceError("ResourceNotFoundException", "no", status=400)
+    rig.engine.handle_failure(rig.call(), missing, T)
+    assert rig.engine.capacity is None
+
+
 def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() -> None:
     memory = ByteBudget(1500)
     settings = EngineSettings(10, 100_000, 50_000, 0, 3, 1000, 1_000_000, 1000, first_share=1.0)
@@ -729,3 +741,37 @@ def test_what_is_in_a_call_that_has_left_may_be_a_duplicate() -> None:
     assert rig.counters.possible_duplicates == 2
     rig.answer(batch)
     assert rig.counters.delivered == 2
+
+
+@pytest.mark.parametrize(
+    ("service", "known_by", "is_missing"),
+    [
+        (AWS, "nothing", True),
+        (AWS, "a description", True),
+        (AWS, "a delivery", True),
+        (YANDEX, "nothing", True),
+        (YANDEX, "a description", False),
+        (YANDEX, "a description without shards", True),
+        (YANDEX, "a delivery", False),
+        (YANDEX, "records of an earlier run", False),
+    ],
+)
+def test_a_stream_that_was_there_is_missing_only_where_that_does_not_mean_forbidden(
+    service: Service, known_by: str, is_missing: bool
+) -> None:
+    settings = replace(SETTINGS, service=service)
+    engine = Engine(settings, ByteBudget(10**7), LoadedDice(0.5), T)
+    if known_by == "a description":
+        engine.handle_description(describe(even_shards(1)), T)
+    elif known_by == "a description without shards":  # nobody may describe it
+        engine.handle_description(describe(None), T)
+    elif known_by == "records of an earlier run":
+        engine.counters.recovered += 1  # as the spool does
+    elif known_by == "a delivery":
+        assert engine.handle_frame(make_frame([Record(b"x", "k")]), T)
+        batch = engine.poll_batch(T)
+        assert batch is not None
+        engine.handle_results(batch, [delivered()], T)
+    error = ServiceError("ResourceNotFoundException", "no such path", status=400)
+    assert engine.is_missing(error) is is_missing
+    assert not engine.is_missing(ServiceError("AccessDeniedException", "no", status=400))

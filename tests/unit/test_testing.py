@@ -6,30 +6,42 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import msgspec
 import pytest
+from botocore.exceptions import ClientError
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.testing import Sandbox, sandbox
 from tests.kit.certificates import Files
 from tests.kit.daemon import ROOT, environment
+from tests.kit.endpoints import send
 from tests.kit.patience import PATIENCE_S
+
+
+@contextmanager
+def client_of(running: Sandbox, region_name: str = "us-east-1") -> Iterator[Any]:
+    client = boto3.client(
+        "kinesis",
+        endpoint_url=running.url,
+        region_name=region_name,
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 @pytest.fixture
 def client(kinesis_sandbox: Sandbox) -> Iterator[object]:
-    client = boto3.client(
-        "kinesis",
-        endpoint_url=kinesis_sandbox.url,
-        region_name="us-east-1",
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-    )
-    yield client
-    client.close()
+    with client_of(kinesis_sandbox) as client:
+        yield client
 
 
 def test_what_an_sdk_puts_is_there(kinesis_sandbox: Sandbox, client: object) -> None:
@@ -131,3 +143,37 @@ def test_a_port_is_not_chosen_twice() -> None:
     )
     assert done.returncode == 2
     assert b"leave --listen out" in done.stderr
+
+
+def test_what_a_stream_of_yandex_holds_can_be_read() -> None:
+    with (
+        sandbox(("orders",), 150, flavour="yandex") as running,
+        client_of(running, "ru-central1") as client,
+    ):
+        keys = [f"key-{index}" for index in range(20)]
+        for key in keys:
+            client.put_record(StreamName="orders", Data=key.encode(), PartitionKey=key)
+        assert sorted(each.data.decode() for each in running.records("orders")) == sorted(keys)
+
+
+def test_another_region_is_refused_as_yandex_does() -> None:
+    with (
+        sandbox(("orders",), flavour="yandex") as running,
+        client_of(running) as client,
+        pytest.raises(ClientError, match="Wrong service region: got us-east-1"),
+    ):
+        client.put_record(StreamName="orders", Data=b"x", PartitionKey="k")
+
+
+def test_a_token_can_be_made_to_expire() -> None:
+    with sandbox(("orders",), flavour="yandex") as running:
+        running.accept_tokens("t1.new")
+        body = b'{"StreamName": "orders"}'
+        head = {"content-type": "application/json", "x-amz-target": "x.DescribeStream"}
+        assert running.records("orders") == []
+        for token, status in (("t1.old", 400), ("t1.new", 200)):
+            answer = send(running.url, "POST", body, {**head, "x-yacloud-subjecttoken": token})
+            assert answer.status == status
+        running.accept_tokens()
+        answer = send(running.url, "POST", body, {**head, "x-yacloud-subjecttoken": "t1.new"})
+        assert answer.refusal == (400, "AccessDeniedException")

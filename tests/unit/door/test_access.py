@@ -22,7 +22,7 @@ from kdaemon.door.spoken import lines_to
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.opening import Opening
 from kdaemon.http.request import HttpRequest
-from kdaemon.wire import signature
+from kdaemon.wire import claim
 from kdaemon.wire.signature import AccessKey, sign
 from tests.kit.accounts import OTHERS, OURS, WAYS, Place, arn, bytes_of, is_success
 from tests.kit.doors import FakeTransport
@@ -343,7 +343,7 @@ async def test_a_body_of_a_stranger_is_refused_before_it_is_taken_in(
             sent += step
         assert sent <= step, "one read shows that there are more"
         status, said = answer(client)
-        expected = (403, access.DENIED) if "peer" in kind else (400, signature.MISSING.code)
+        expected = (403, access.DENIED) if "peer" in kind else (400, claim.MISSING.code)
         assert (status, said["__type"]) == expected
         assert place.hub.counters.refused["unauthenticated"] == 1
         assert place.hub.bodies.bytes_taken == 0

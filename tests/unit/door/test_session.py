@@ -347,7 +347,7 @@ async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
     one = harness()
     texts = [str(i) * (1 + i % 60) for i in range(100)]
     await one.feed(SETUP + b"".join(map(line, texts)))
-    while one.session._buffer.has_lines:
+    while one.session._intake.has_lines:
         await asyncio.sleep(0)
     assert one.door.data == [text.encode() for text in texts]
     assert len(one.door.submitted) > 50
@@ -588,8 +588,7 @@ async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
 
 def kept_bytes(one: Harness) -> int:
     """What a session keeps of what has come: raw lines, and records that wait for room."""
-    waiting = sum(block.held_bytes for _, _, block in one.session._held)
-    return waiting + one.session._buffer.held_bytes + one.session._buffer.partial_bytes
+    return one.session._handover.held_bytes + one.session._intake.kept_bytes
 
 
 async def test_lines_that_wait_for_room_count_as_what_arrives(harness: Make) -> None:

@@ -296,10 +296,7 @@ async def test_a_long_line_of_a_session_takes_turns_and_keeps_its_place(first: b
     place = Place()
     await turn()
     session, transport = open_session(place)
-    if not first:
-        session._stream, long = None, LONG[:-2] + b',"stream":"s"}\n'
-    else:
-        long = LONG
+    long = LONG[:-2] + b',"stream":"s"}\n' if not first else LONG
     session.data_received(first + long + b'{"data":"x"}\n' + b'{"data":"last","stream":"s"}\n')
     assert not transport.reads()
     await asyncio.sleep(0)

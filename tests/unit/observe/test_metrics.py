@@ -21,8 +21,10 @@ from kdaemon.base.counters import (
     RejectReason,
     StreamCounters,
 )
+from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
+from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
@@ -365,6 +367,26 @@ def test_a_missing_stream_shows_as_on_hold_until_it_is_there() -> None:
     world.service.create_stream("sim", 2, world.now_ns)
     world.run_idle()
     assert value(samples(metrics), "kdaemon_stream_on_hold", stream="a") == 0
+
+
+def test_how_a_stream_is_scaled_and_what_is_warm_of_it_is_told_as_far_as_it_is_known() -> None:
+    world = World(1)
+    observing, metrics = observe(world, "a")
+    mode, warm = "kdaemon_stream_is_on_demand", "kdaemon_stream_warm_throughput_bytes_per_second"
+    for capacity, expected in (
+        (None, (0, {})),
+        (Capacity(is_on_demand=True), (1, {})),
+        (Capacity(is_on_demand=True, warm_bytes_per_second=0), (1, {"current": 0})),
+        (Capacity(True, 4 * MIB, 9 * MIB), (1, {"current": 4 * MIB, "target": 9 * MIB})),
+        (Capacity(is_on_demand=False), (0, {})),
+    ):
+        observing.streams["a"].capacity = capacity
+        for accept in ("", OPENMETRICS):
+            found = samples(metrics, accept)
+            told = {
+                dict(labels)["kind"]: each for (name, labels), each in found.items() if name == warm
+            }
+            assert (value(found, mode, stream="a"), told) == expected
 
 
 def mapped(world: World, *names: str, per_shard: bool = False) -> tuple[Observing, Metrics]:

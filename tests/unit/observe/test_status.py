@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.description import OpenShard, StreamDescription
+from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
-from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
@@ -264,6 +264,36 @@ def test_a_stream_that_takes_nothing_comes_first_and_says_why_in_full() -> None:
     why = first["unavailable"]["message"]
     assert "AUTO" in why
     assert why.endswith("or switch the stream back."), "the remedy is not cut off"
+
+
+def test_what_the_service_told_of_a_stream_is_shown() -> None:
+    place = Place(World(1), "a")
+    (stream,) = place.page()["streams"]
+    assert stream["capacity"] is None
+    engine = place.observing.streams["a"]
+    capacity = Capacity(is_on_demand=True, warm_bytes_per_second=7 * MIB)
+    told = StreamDescription(
+        None,
+        2 * MIB,
+        is_auto=False,
+        stream_arn=None,
+        has_record_readers=True,
+        capacity=capacity,
+        shard_bytes_per_second=128_000,
+    )
+    engine.handle_description(told, place.world.now_ns)
+    unknown = StreamDescription(None, None, is_auto=False, stream_arn=None)
+    engine.handle_description(unknown, place.world.now_ns)
+    (stream,) = place.page()["streams"]
+    assert stream["capacity"] == {
+        "is_on_demand": True,
+        "warm_bytes_per_second": 7 * MIB,
+        "warm_target_bytes_per_second": None,
+    }
+    assert stream["record_bytes_max"] == 2 * MIB
+    assert stream["has_record_readers"] is True
+    assert stream["is_auto"] is False
+    assert stream["shard_bytes_per_second"] == 128_000
 
 
 @pytest.mark.parametrize(

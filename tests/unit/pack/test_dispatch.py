@@ -396,6 +396,30 @@ def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
     assert len({id(lane.budget) for lane in packer.lanes}) == 3
 
 
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_what_the_service_says_of_a_shard_s_quota_bounds_what_is_configured(share: float) -> None:
+    packer = Packer(500, 5_000_000, 100 * MS, 0)
+    most = ShardRates(round(RATE * share), round(BYTE_RATE * share), 1.0, share)
+    dispatcher = Dispatcher(packer, most, 0)
+    cases = ((400_000, 0.4), (None, 0.4), (2_000_000, 1.0), (1, 1 / (share * BYTE_RATE)))
+    for count, (quota, part) in enumerate(cases, 1):  # with other shards, and with the same
+        for shard_count in (count, count):
+            told = describe(even_shards(shard_count), shard_bytes_per_second=quota)
+            remap(dispatcher, told, count)
+            expected = round(RATE * share), round(BYTE_RATE * share * part)
+            assert {rates(lane) for lane in packer.lanes} == {expected}
+            assert dispatcher.shard_bytes_per_second == expected[1]
+
+
+def test_a_quota_counts_for_each_shard_where_none_is_predicted() -> None:
+    dispatcher, packer = start()
+    dispatcher.learn(packer.lanes[0], [delivered("a"), delivered("b")], SECOND)
+    remap(dispatcher, describe(None, shard_bytes_per_second=1000), 2 * SECOND)
+    assert rates(packer.lanes[0]) == (2 * RATE, 2000)
+    dispatcher.forget(3 * SECOND)
+    assert rates(packer.lanes[0]) == (RATE, BYTE_RATE), "another stream may be made in its place"
+
+
 def kind_split() -> tuple[Dispatcher, Packer]:
     packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=10_000)
     return Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0, is_kind_split=True), packer

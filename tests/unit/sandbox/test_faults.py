@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.record import Record
+from kdaemon.base.record import Record, RecordResult
 from kdaemon.sandbox.faults import FAULT_COUNT_MAX, Fault, FaultKind, FaultScript, error_of
 from kdaemon.sandbox.service import Service
 
@@ -76,6 +76,11 @@ def test_the_script_is_bounded_and_takes_all_or_none() -> None:
         ({"status": 200}, "status"),
         ({"operation": "ListShards", "kind": "wrong_count"}, "PutRecords only"),
         ({"kind": "throttle", "is_written": True}, "is_written says nothing"),
+        ({"kind": "throttle", "code": "X"}, "has no code of its own"),
+        ({"kind": "status", "message": "x"}, "message needs a code"),
+        ({"kind": "status", "code": ""}, "code has 1 to 128 characters"),
+        ({"kind": "status", "code": "x" * 129}, "code has 1 to 128 characters"),
+        ({"kind": "status", "code": "X", "message": "x" * 1025}, "message has at most 1024"),
         ({"kind": "earthquake"}, "Invalid enum value"),
         ({"colour": "red"}, "unknown field"),
     ],
@@ -134,6 +139,18 @@ def test_records_fail_by_index(service: Service) -> None:
     assert results[7].error_message == "Internal Service Failure"
     assert results[7].shard_id is None
     assert len(service.stored("orders")) == 8
+
+
+def test_a_failure_has_the_words_that_the_fault_gives(service: Service) -> None:
+    words = {"code": "KMSDisabledException", "message": "the key is disabled"}
+    fault = Fault(kind=FaultKind.RECORD_FAILURE, indices=(3,), **words)  # type: ignore[arg-type]
+    failed = service.put_records("orders", BATCH, 0, fault)[3]
+    assert failed == RecordResult(None, None, "KMSDisabledException", "the key is disabled")
+    fault = Fault(kind=FaultKind.STATUS, status=400, **words)  # type: ignore[arg-type]
+    with pytest.raises(ServiceError) as caught:
+        service.put_records("orders", BATCH, 0, fault)
+    error = caught.value
+    assert (error.status, error.code, error.message) == (400, *words.values())
 
 
 def test_records_fail_by_chance_as_the_dice_fall(service: Service) -> None:

@@ -11,7 +11,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.record import Record
 from kdaemon.sandbox.faults import Fault, FaultKind
-from kdaemon.sandbox.service import Service, refusal_of
+from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota, SandboxSettings
 
 MS = 1_000_000
@@ -117,7 +117,7 @@ def test_a_held_put_record_is_refused_as_a_whole_call() -> None:
         held_ns(service, 500, 0)
     (result,), until_ns = service.take_record(NAME, LOW, 0)
     assert until_ns == 1 * MS
-    assert refusal_of(result).code == "ProvisionedThroughputExceededException"
+    assert service.refusal_of(result).code == "ThrottlingException"
     with pytest.raises(ServiceError, match="quota exceeded"):
         service.put_record(NAME, LOW, 0)
 

@@ -127,3 +127,12 @@ def test_no_span_of_time_passes_more_than_its_rate_and_one_burst(
         for last in range(first, len(passed_at)):
             span_ns = passed_at[last] - start_ns
             assert (last - first + 1) * SECOND <= rate * (SECOND + span_ns)
+
+
+def test_a_bucket_gives_by_a_deadline_or_takes_nothing() -> None:
+    bucket = TokenBuckets(Quota(10, 1), now_ns=0)
+    assert bucket.take_by(10, 0, SECOND) == 0
+    assert bucket.take_by(11, 0, SECOND) == SECOND, "all that it can hold, and a debt"
+    assert bucket.take_by(1, 0, SECOND) is None
+    assert bucket.take_by(1, 0, 2 * SECOND) == SECOND + 2 * SECOND // 10
+    assert bucket.take_by(1, 5 * SECOND, 6 * SECOND) == 5 * SECOND

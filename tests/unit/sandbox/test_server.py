@@ -408,6 +408,9 @@ class StoppedClock:
         return 1.7e9
 
 
+THROTTLED = "<main>: Error: quota exceeded, code: 500002\n"
+
+
 async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
     settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
     async with running(settings, StoppedClock()) as sandbox:
@@ -429,7 +432,7 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
         start = loop.time()
         status, _, body = await sandbox.call("PutRecord", {**PUT["Records"][0], **NAMED})
         assert loop.time() - start >= 0.25
-        assert (status, json.loads(body)["message"]) == (400, "quota exceeded")
+        assert (status, json.loads(body)["message"]) == (400, THROTTLED)
         sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=100))
         start = loop.time()
         await sandbox.answer("PutRecords", five)

@@ -108,7 +108,11 @@ def test_the_envelope_is_checked_for_every_operation_alike(
 
 
 @pytest.mark.parametrize(
-    "operation", ["PutRecords", "PutRecord", *OPERATIONS[2:], "UpdateStreamMode"]
+    "operation",
+    [
+        *("PutRecords", "PutRecord", *OPERATIONS[2:]),
+        *("UpdateStreamMode", "UpdateStreamWarmThroughput"),
+    ],
 )
 @pytest.mark.parametrize("member", ["StreamARN", "StreamName", "ShardId", "ExclusiveStartShardId"])
 def test_a_long_text_is_refused_by_its_length_and_not_by_a_pattern(
@@ -264,7 +268,8 @@ def test_yandex_reads_and_answers_cbor_with_its_own_strictness(content_type: byt
     unread = (*argument, "Can not parse request body from CBOR")
     for operation in ("PutRecords", "PutRecord", "DescribeStream"):
         assert told(operation, b"\xff")[:3] == unread
-        assert told(operation, b"\x80")[1] == "MissingParameter"
+        assert told(operation, b"\xf6")[1] == "MissingParameter"  # null
+        assert told(operation, b"\x80")[:2] == argument  # a list
         odd = {"StreamName": "orders", "X": 1}
         assert told(operation, cbor.java(odd))[:3] == (*argument, "Unexpected json key: X")
     assert told("PutRecords", cbor.java({**many, "StreamName": 7}))[:2] == argument

@@ -188,6 +188,24 @@ def test_a_permission_that_is_missing_is_told_with_the_arn_that_it_names() -> No
     assert answers.shown(text) == text
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("6bfaac28-3a50-4a45-8b6b-1d0c1d2f3a4b", "6bfaac28-3a50-4a45-8b6b-1d0c1d2f3a4b"),
+        ("6bfaac28-ours", "6bfaac28-ours"),
+        ("", ""),
+        ("two words", ""),
+        ("x" * 201, ""),
+        ("AKIAIOSFODNN7EXAMPLE", ""),
+    ],
+    ids=["uuid", "with ours", "none", "two words", "too long", "a secret"],
+)
+def test_the_services_number_of_a_call_is_kept_if_it_can_be_shown(told: str, kept: str) -> None:
+    for name in ("x-amzn-RequestId", "x-amzn-requestid"):
+        error = answers.error_answer(400, b"{}", CIMultiDict({name: told}))
+        assert error.request_id == kept
+
+
 # What the stream keeps
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.description import OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.description import Capacity, OpenShard, StreamDescription, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import PAGES_MAX, UNREADABLE_MAX, Discovery
@@ -138,6 +139,65 @@ async def test_who_may_not_ask_for_the_summary_does_not_know_who_reads_a_stream(
     denied = ServiceError("AccessDeniedException", "no", status=400)
     calls = FakeCalls(DescribeStreamSummary=[denied], ListShards=[{"Shards": [shard(0)]}])
     assert (await discovery(calls).describe(ORDERS)).has_record_readers is None
+
+
+ON_DEMAND: Payload = {"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
+PROVISIONED: Payload = {"StreamModeDetails": {"StreamMode": "PROVISIONED"}}
+WARM: Payload = {"WarmThroughput": {"TargetMiBps": 200, "CurrentMiBps": 100}}
+
+
+@pytest.mark.parametrize(
+    ("members", "capacity"),
+    [
+        ({}, None),
+        (PROVISIONED, Capacity(False)),
+        (PROVISIONED | WARM, Capacity(False)),
+        (ON_DEMAND, Capacity(True)),
+        (ON_DEMAND | WARM, Capacity(True, 100 * MIB, 200 * MIB)),
+        (WARM, None),
+        (ON_DEMAND | {"WarmThroughput": {"CurrentMiBps": 0}}, Capacity(True, 0, None)),
+        (ON_DEMAND | {"WarmThroughput": {"TargetMiBps": 10}}, Capacity(True, None, 10 * MIB)),
+    ],
+)
+async def test_aws_says_how_a_stream_is_scaled_and_what_is_warm_of_it(
+    members: Payload, capacity: Capacity | None
+) -> None:
+    calls = FakeCalls(
+        DescribeStreamSummary=[summary(**members)], ListShards=[{"Shards": [shard(0)]}]
+    )
+    assert (await discovery(calls).describe(ORDERS)).capacity == capacity
+
+
+NONSENSE = ["text", -1, 2**63, 10**30, None, True, 1.5, [], {}, [1], {"a": []}]
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=repr)
+async def test_a_member_that_makes_no_sense_is_as_if_it_were_not_there(value: object) -> None:
+    """And the shards are known all the same."""
+
+    async def described(**members: object) -> StreamDescription:
+        calls = FakeCalls(
+            DescribeStreamSummary=[summary(**members)], ListShards=[{"Shards": [shard(0)]}]
+        )
+        description = await discovery(calls).describe(ORDERS)
+        assert len(calls.asked) == 2, "it is not asked for again"
+        assert description.shards is not None
+        return description
+
+    warm = {"CurrentMiBps": value, "TargetMiBps": value}
+    for members in (ON_DEMAND | {"WarmThroughput": warm}, ON_DEMAND | {"WarmThroughput": value}):
+        assert (await described(**members)).capacity == Capacity(True)
+    half = {"WarmThroughput": {"CurrentMiBps": 5, "TargetMiBps": value}}
+    assert (await described(**ON_DEMAND, **half)).capacity == Capacity(True, 5 * MIB)
+    for mode in (value, {"StreamMode": value}):
+        assert (await described(StreamModeDetails=mode, **WARM)).capacity is None
+    assert (await described(MaxRecordSizeInKiB=value)).record_bytes_max is None
+    assert not (await described(RecordDistributionStrategy=value)).is_auto
+    unknown = None if value is not None else False  # null is absent: none
+    assert (await described(QueueCount=value)).has_record_readers is unknown
+    assert (await described(QueueCount=value, ChannelCount=1)).has_record_readers is True
+    arn = (await described(StreamARN=value)).stream_arn
+    assert arn == (value if isinstance(value, str) else None)
 
 
 async def test_a_stream_with_an_arn_is_asked_for_by_it() -> None:
@@ -352,6 +412,19 @@ async def test_yandex_is_asked_by_describe_stream_only_page_by_page() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"), [(128, 128 * KIB), (1024, MIB), (0, None), *((x, None) for x in NONSENSE)]
+)
+async def test_yandex_says_what_a_shard_takes(told: object, expected: int | None) -> None:
+    last = stream(shard(1, 10, TOP))
+    last["StreamDescription"]["WriteQuotaKbPerSec"] = told
+    calls = FakeCalls(DescribeStream=[stream(shard(0, 0, 9), has_more=True), last])
+    description = await discovery(calls, YANDEX).describe(ORDERS)
+    assert description.shard_bytes_per_second == expected
+    assert description.shards is not None
+    assert len(description.shards) == 2
+
+
 async def test_yandex_shards_with_children_are_closed_although_listed_as_open() -> None:
     split, merged = "shardId-000000000000", "shardId-000000000003"
     calls = FakeCalls(
@@ -389,6 +462,28 @@ async def test_yandex_without_permission_to_describe_is_unknown() -> None:
     assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
 
 
+RIGHTS = "<main>: Error: path '/a/b' does not exist or you do not have access rights, code: 500018"
+NOWHERE = "Database with path '/a/b' doesn't exists"
+
+
+async def test_yandex_tells_who_may_not_describe_that_there_is_perhaps_no_stream() -> None:
+    forbidden = ServiceError("ResourceNotFoundException", RIGHTS, status=400)
+    calls = FakeCalls(DescribeStream=[forbidden])
+    description = await discovery(calls, YANDEX).describe(ORDERS)
+    assert description == StreamDescription(None, None, is_auto=False, stream_arn=None)
+    for service, text in ((YANDEX, NOWHERE), (AWS, RIGHTS)):
+        missing = ServiceError("ResourceNotFoundException", text, status=400)
+        calls = FakeCalls(DescribeStream=[missing], DescribeStreamSummary=[missing])
+        assert (await failure(discovery(calls, service))).code == "ResourceNotFoundException"
+
+
+async def test_an_expired_token_at_yandex_is_asked_again_and_no_lack_of_permission() -> None:
+    """Else the shards would stay unknown for an hour."""
+    expired = ServiceError("AccessDeniedException", "The token has expired", status=400)
+    calls = FakeCalls(DescribeStream=[expired])
+    assert (await failure(discovery(calls, YANDEX))).message == "The token has expired"
+
+
 # The rate
 
 
@@ -406,3 +501,33 @@ async def test_all_streams_together_keep_within_the_rate() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(
+    ("told", "quota"),
+    [
+        (128, 128 * 1024),
+        (512, 512 * 1024),
+        (1024, 1024 * 1024),
+        (None, None),
+        (0, None),
+        (-1, None),
+        ("512", None),
+        (512.5, None),
+        (True, None),
+        (10**9, None),
+    ],
+)
+async def test_yandex_tells_what_a_shard_takes_and_nonsense_takes_nothing_down(
+    told: object, quota: int | None
+) -> None:
+    answer = stream(shard(1))
+    answer["StreamDescription"]["WriteQuotaKbPerSec"] = told
+    description = await discovery(FakeCalls(DescribeStream=[answer]), YANDEX).describe(ORDERS)
+    assert description.shard_bytes_per_second == quota
+    assert description.shards is not None
+
+
+async def test_aws_tells_no_quota_of_a_shard() -> None:
+    calls = FakeCalls(DescribeStreamSummary=[summary()], ListShards=[{"Shards": [shard(1)]}])
+    assert (await discovery(calls).describe(ORDERS)).shard_bytes_per_second is None

@@ -28,6 +28,7 @@ from tests.unit.send.scripted import (
     RECORDS,
     Answer,
     ScriptedService,
+    answering,
     answering_json,
     opened,
     refusal,
@@ -141,6 +142,36 @@ async def test_how_the_stream_keeps_its_records_is_the_services_last_word(
     frame, driver = await put(ClientSettings(endpoint_url=service.url))
     assert driver.encryption_type == "KMS"
     assert all(result is not None and result.is_delivered for result in frame.results)
+
+
+async def test_an_encryption_that_the_service_did_not_set_is_told_to_no_client(
+    service: ScriptedService,
+) -> None:
+    """Yandex says so where no shard answered, and SDKs do not know the word."""
+    undefined = answering_json(DELIVERED | {"EncryptionType": "ENCRYPTION_UNDEFINED"})
+    service.script.append(undefined)
+    _, driver = await put(ClientSettings(endpoint_url=service.url))
+    assert driver.encryption_type == "NONE"
+
+
+async def test_a_failed_call_is_logged_with_the_services_number_of_it(
+    service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By which the service's support finds it."""
+    body = b'{"__type": "KMSDisabledException", "message": "the key is disabled"}'
+    service.script.append(answering(400, body, **{"x-amzn-RequestId": "4b1c-77-ours"}))
+    await put(ClientSettings(endpoint_url=service.url))
+    (line,) = [each for each in caplog.records if each.message == "PutRecords failed"]
+    assert line.__dict__["fields"]["request_id"] == "4b1c-77-ours"
+
+
+async def test_a_failed_call_without_a_number_is_logged_without_one(
+    service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.script.append(refusal("KMSDisabledException", "the key is disabled"))
+    await put(ClientSettings(endpoint_url=service.url))
+    (line,) = [each for each in caplog.records if each.message == "PutRecords failed"]
+    assert "request_id" not in line.__dict__["fields"]
 
 
 async def test_a_call_that_finds_no_connection_is_recalled_with_its_clients(

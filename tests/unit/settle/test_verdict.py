@@ -157,6 +157,17 @@ def test_a_full_database_is_for_somebody_to_mend(code: str, text: str) -> None:
     assert judge_record(code, text, AWS) is not Verdict.HOLD, "only Yandex has these words"
 
 
+@pytest.mark.parametrize(
+    "text", ["Write to inactive partition 3", "Connection to tablet 72075186224037888 is dead"]
+)
+def test_a_shard_that_fails_at_yandex_may_have_written_a_part_of_the_call(text: str) -> None:
+    """One that splits is asked before each message of a request [YS: `TPartition::ExecRequest`]: a
+    part may be written, and all records of the shard are told the same.
+    """
+    assert judge_record("InternalFailure", text, YANDEX) is Verdict.AMBIGUOUS
+    assert told_of_record("InternalFailure", text, YANDEX) == ("InternalFailure", text)
+
+
 def test_an_expired_request_is_ambiguous_if_the_service_ran_out_of_time() -> None:
     error = ServiceError("RequestExpired", OWN_DEADLINE, status=400)
     assert judge_call(error, YANDEX) is Verdict.AMBIGUOUS
@@ -167,6 +178,52 @@ def test_an_expired_request_is_held_if_our_clock_is_off() -> None:
         error = ServiceError("RequestExpired", CLOCK_SKEW, status=400)
         assert judge_call(error, service) is Verdict.HOLD
         assert judge_call(ServiceError("RequestExpired", "", status=403)) is Verdict.HOLD
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "verdict"),
+    [
+        ("ValidationException", "path '/a/b' creation is not completed", Verdict.NOT_SENT),
+        ("ValidationException", "path '/a/b' is not a topic", Verdict.HOLD),
+        ("ValidationException", "write to mirrored stream b is forbidden", Verdict.HOLD),
+        ("InvalidArgumentException", "path '/a/b' is not a stream", Verdict.HOLD),
+        (
+            "InvalidArgumentException",
+            "path '/a/b' is not compatible scheme object",
+            Verdict.HOLD,
+        ),
+        ("InvalidArgumentException", "unknown database root", Verdict.HOLD),
+        ("InvalidArgumentException", "Unexpected json key: X", Verdict.HOLD),
+    ],
+)
+def test_what_is_wrong_with_the_stream_at_yandex_is_no_records_fault(
+    code: str, text: str, verdict: Verdict
+) -> None:
+    """To bisect it would bury every record of the stream."""
+    error = ServiceError(code, f"<main>: Error: {text}, code: 500080", status=400)
+    assert judge_call(error, YANDEX) is verdict
+    assert not may_be_written(error, verdict)
+    assert judge_call(error, AWS) is Verdict.POISON, "only Yandex has these words"
+    assert judge_call(ServiceError(code, "other", status=400), YANDEX) is Verdict.POISON
+
+
+@pytest.mark.parametrize("text", ["", "quota exceeded"])
+def test_a_throttled_record_is_told_in_aws_words_with_or_without_a_text(text: str) -> None:
+    code = "ThrottlingException"
+    told_code, told_text = told_of_record(code, text, YANDEX)
+    assert told_code == "ProvisionedThroughputExceededException", "the one that SDKs retry"
+    assert told_text == (text or code)
+
+
+def test_a_record_for_a_mirror_is_no_records_fault_either() -> None:
+    text = "Write to mirrored topic is forbiden "
+    assert judge_record("InternalFailure", text, YANDEX) is Verdict.HOLD
+
+
+def test_a_stream_that_is_being_created_is_told_as_away_not_as_a_bad_record() -> None:
+    text = "path '/a/b' creation is not completed"
+    error = ServiceError("ValidationException", text, status=400)
+    assert told(error, YANDEX) == ("ServiceUnavailable", f"ValidationException: {text}")
 
 
 def test_an_emptied_request_of_the_services_own_proxy_is_not_our_records_fault() -> None:

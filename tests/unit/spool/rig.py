@@ -113,10 +113,18 @@ async def a_spool(
     listed: set[str] | None = None,
     later: Later = soon,
     memory: ByteBudget | None = None,
+    has_upstreams: bool = False,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
     memory, clock = memory or ByteBudget(64 * MIB), SystemClock()
-    spool = Spool(store or open_store(directory), bytes_max, memory, clock, later)
+    spool = Spool(
+        store or open_store(directory),
+        bytes_max,
+        memory,
+        clock,
+        later,
+        has_upstreams=has_upstreams,
+    )
     await spool.open()
     by_name = {target.name: target for target in targets}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool import spool as spool_module
+from kdaemon.spool import giving_back as giving_back_module
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from tests.kit.patience import PATIENCE_S
@@ -35,7 +35,7 @@ class Parts:
             give_back(store, page_count)
 
         monkeypatch.setattr(Store, "give_back", counted)
-        monkeypatch.setattr(spool_module, "GIVE_BACK_BYTES", SMALL_BYTES)
+        monkeypatch.setattr(giving_back_module, "GIVE_BACK_BYTES", SMALL_BYTES)
 
 
 class Held:
@@ -86,10 +86,10 @@ async def settle_some_on_the_way(spool: Spool, target: FakeTarget, held: Held) -
     held.waiting.popleft()()  # what was read is handed over, and the next read is on its way
     await until(lambda: held.waiting)
     assert target.frames
-    assert spool._delivery.is_passing_on
+    assert spool._lanes.is_passing_on
     settle_all(target)
     await until(lambda: not spool._is_committing and spool._owed.is_empty)
-    assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+    assert spool.space.free_bytes > SMALL_BYTES
 
 
 @pytest.fixture
@@ -101,13 +101,13 @@ async def test_while_a_backlog_is_on_its_way_there_is_a_pause_before_each_part(
     tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", NEVER_S)
     target, held = FakeTarget(), Held()
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
         parts.count = 0
         await settle_some_on_the_way(spool, target, held)
         assert parts.count == 0
-        assert spool._give_timer is not None
+        assert spool._giving_back._timer is not None
         held.let_go()  # and the end of the spool is not held up by the pause
 
 
@@ -115,8 +115,8 @@ async def test_all_is_given_back_in_the_end(
     tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", 0.001)
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAGES", 20)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", 0.001)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAGES", 20)
     target, held = FakeTarget(), Held()
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
         await settle_some_on_the_way(spool, target, held)
@@ -127,24 +127,24 @@ async def test_all_is_given_back_in_the_end(
                 settle_all(target)
                 await asyncio.sleep(0.001)
         await until(lambda: not spool._is_committing and spool._owed.is_empty)
-        counters = spool.counters
-        await until(lambda: counters.file_bytes - counters.live_bytes <= SMALL_BYTES)
-        assert counters.file_bytes < COUNT * FRAME_BYTES // 4
+        space = spool.space
+        await until(lambda: space.free_bytes <= SMALL_BYTES)
+        assert space.file_bytes < COUNT * FRAME_BYTES // 4
 
 
 async def test_with_nothing_on_its_way_no_part_waits(
     tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", NEVER_S)
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: len(target.frames) == COUNT)
-        await until(lambda: not spool._delivery.is_passing_on)
+        await until(lambda: not spool._lanes.is_passing_on)
         settle_all(target)
-        counters = spool.counters
+        space = spool.space
         await until(lambda: parts.count)
-        await until(lambda: 0 < counters.file_bytes < counters.live_bytes + SMALL_BYTES)
+        await until(lambda: 0 < space.file_bytes < space.live_bytes + SMALL_BYTES)
 
 
 async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
@@ -152,12 +152,12 @@ async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
 ) -> None:
     """In an outage, a backlog stands for hours."""
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", NEVER_S)
     target = FakeTarget(room=ROOM)
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: target.waiters)
         assert len(target.frames) == ROOM
-        assert not spool._delivery.is_passing_on
+        assert not spool._lanes.is_passing_on
         parts.count = 0
         settle_all(target)  # its room is taken by others
         await until(lambda: parts.count)
@@ -167,13 +167,13 @@ async def test_a_disk_that_is_full_has_its_space_at_once(
     tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAUSE_S", NEVER_S)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", NEVER_S)
     target, held = FakeTarget(), Held()
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
         await settle_some_on_the_way(spool, target, held)
-        assert spool._give_timer is not None
-        spool._give_timer.cancel()
-        spool._is_giving_back = False
+        assert spool._giving_back._timer is not None
+        spool._giving_back._timer.cancel()
+        spool._giving_back._is_out = False
         parts.count = 0
         spool._failed([], SpoolError("full", "spool.db", "no space"))
         spool._give_back()
@@ -185,7 +185,7 @@ async def test_nothing_is_given_back_of_a_store_that_is_closed(
     tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(tmp_path / "spool")
-    monkeypatch.setattr(spool_module, "GIVE_BACK_PAGES", 1)
+    monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAGES", 1)
     target, counts_at_close, close = FakeTarget(), list[int](), Store.close
 
     def noted(store: Store) -> None:
@@ -198,5 +198,5 @@ async def test_nothing_is_given_back_of_a_store_that_is_closed(
         parts.count = 0
         settle_all(target)
         await until(lambda: parts.count)
-        assert spool.counters.file_bytes - spool.counters.live_bytes > SMALL_BYTES
+        assert spool.space.free_bytes > SMALL_BYTES
     assert counts_at_close == [parts.count]

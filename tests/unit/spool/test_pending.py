@@ -11,7 +11,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import PIECES_A_COMMIT, Owed
-from kdaemon.spool.spool import STORED
+from kdaemon.spool.pending import STORED
 from kdaemon.spool.store import Changes, Committed, Store
 from tests.kit.patience import PATIENCE_S
 from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool

@@ -11,8 +11,8 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
-from kdaemon.spool import delivery as delivery_module
-from kdaemon.spool import spool as spool_module
+from kdaemon.spool import pending
+from kdaemon.spool import progress as progress_module
 from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held, Row
@@ -23,7 +23,7 @@ from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
 COMMIT_FRAMES_MAX = COMMIT_BYTES_MAX // FRAME_COST  # with next to nothing in them
-TOLD = spool_module.TOLD_A_TURN // (1 + spool_module.FRAME_RECORDS) + 1
+TOLD = pending.TOLD_A_TURN // (1 + pending.FRAME_RECORDS) + 1
 HANDED_A_TURN = TURN_RECORDS // (1 + FRAME_RECORDS) + 2
 
 
@@ -71,12 +71,11 @@ class CountedTarget(FakeTarget):
         return super().submit_spooled(frame)
 
 
-def ring(delivery: delivery_module.Delivery) -> None:
+def ring(progress: progress_module.Progress) -> None:
     """The time of its timer has come."""
-    timer = delivery._progress_timer
-    assert timer is not None
-    timer.cancel()
-    delivery._begin_noting()
+    assert progress.timer is not None
+    progress.timer.cancel()
+    progress.look()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -120,7 +119,7 @@ async def test_few_large_requests_are_told_in_a_turn(tmp_path: Path) -> None:
         for _ in range(50):
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=tell))
         await until(lambda: len(told) == 50)
-        assert turns.most("told") <= spool_module.TOLD_A_TURN // 500 + 1
+        assert turns.most("told") <= pending.TOLD_A_TURN // 500 + 1
     turns.close()
 
 
@@ -183,12 +182,12 @@ async def test_streams_that_are_read_back_take_turns(tmp_path: Path, stream_coun
 async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "PROGRESS_A_TURN", 100)
+    monkeypatch.setattr(progress_module, "PROGRESS_A_TURN", 100)
     turns = Turns()
     target, told = CountedTarget(turns), list[Frame]()
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
-        delivery = spool._delivery
-        assert delivery._progress_timer is None
+        progress = spool._delivery._progress
+        assert progress.timer is None
         note = Held.note
 
         def counting(held: Held, row: Row) -> bool:
@@ -198,14 +197,14 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
         monkeypatch.setattr(Held, "note", counting)
         put_many(spool, target, COUNT, told.append)
         await until(lambda: len(target.frames) == COUNT)
-        ring(delivery)
+        ring(progress)
         await until(lambda: turns.total("looked at") == COUNT)
         assert turns.most("looked at") == 100
-        await until(lambda: delivery._progress_timer is not None)
+        await until(lambda: progress.timer is not None)
         for frame in target.frames:
             target.settle(frame)
-        ring(delivery)
-        assert delivery._progress_timer is None, "nothing is held, and nobody is woken"
+        ring(progress)
+        assert progress.timer is None, "nothing is held, and nobody is woken"
         monkeypatch.undo()
     turns.close()
 
@@ -213,14 +212,14 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
 async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "PROGRESS_A_TURN", 1_000)
+    monkeypatch.setattr(progress_module, "PROGRESS_A_TURN", 1_000)
     turns = Turns()
     target, told = CountedTarget(turns), list[Frame]()
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         for _ in range(20):
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=told.append))
         await until(lambda: len(target.frames) == 20)
-        delivery = spool._delivery
+        progress = spool._delivery._progress
         note = Held.note
 
         def counting(held: Held, row: Row) -> bool:
@@ -232,7 +231,7 @@ async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
             frame.results[0] = DELIVERED
             frame.unsettled -= 1
         first, *others = target.frames
-        ring(delivery)
+        ring(progress)
         target.settle(first)
         await until(lambda: turns.total("noted") == 20)
         assert turns.most("noted") == 2
@@ -253,15 +252,15 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
-        lane = spool._delivery.find(target)
+        lane = spool._lanes.find(target)
         assert lane is not None
         await until(lambda: lane.is_waiting_for_room)
         target.drops_oldest = True
-        spool.bytes_max = 1
+        spool.space.bytes_max = 1
         spool.put(target, a_frame(b"new", on_settled=told.append))
         await until(lambda: len(told) >= 2 * TOLD)
         await until(lambda: not lane.is_reading)
-        spool.bytes_max = 10**9
+        spool.space.bytes_max = 10**9
         target.make_room(10**6)
         await until(lambda: not target.counters.spooled)
         assert target.counters.unaccounted() == 0

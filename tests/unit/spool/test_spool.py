@@ -13,12 +13,13 @@ from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commit_queue
-from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import progress as progress_module
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.pending import STORED
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
-from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.kit.patience import PATIENCE_S
@@ -101,7 +102,7 @@ async def test_what_does_not_fit_into_memory_is_read_back_in_order(tmp_path: Pat
 async def test_what_is_partly_delivered_is_not_sent_again_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "PROGRESS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(progress_module, "PROGRESS_INTERVAL_S", 0.01)
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await stored(spool, target, b"a", b"b", b"c")
@@ -273,8 +274,8 @@ async def test_a_full_spool_keeps_nothing_for_names_that_have_nothing(tmp_path: 
             assert not spool.put(target, a_frame(b"x"), is_listed=number % 3 == 0)
         del target
         assert [ref for ref in gone if ref() is not None] == []
-        assert spool._delivery._lanes == {}
-        assert spool._delivery.unlisted_bytes == 0
+        assert not list(spool._lanes)
+        assert spool._lanes.unlisted_bytes == 0
 
 
 async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_disk(
@@ -290,7 +291,7 @@ async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_dis
             frame = weakref.ref(target)
             del target
             assert frame() is None, "no cycle holds what is settled"
-        assert list(spool._delivery._lanes) == ["kept"]
+        assert [lane.target.name for lane in spool._lanes] == ["kept"]
         await until(lambda: rows(tmp_path / "spool") == 1)
         assert spool.frame_count == 1
     with sqlite3.connect(tmp_path / "spool" / "spool.db") as connection:
@@ -318,7 +319,7 @@ async def test_a_name_that_is_forgotten_keeps_its_order_when_it_comes_again(tmp_
         assert target.data == [
             data for number in range(20) for data in (b"%d" % number, b"%d-second" % number)
         ]
-        assert spool._delivery._lanes == {}
+        assert not list(spool._lanes)
 
 
 async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_path: Path) -> None:
@@ -348,10 +349,43 @@ async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_pa
     # Of streams that are not taken any more, too.
     async with a_spool(directory, listed, bytes_max=bytes_max) as spool:
         small = a_frame(bytes(100))
-        assert spool._delivery.unlisted_bytes > bytes_max // 3
+        assert spool._lanes.unlisted_bytes > bytes_max // 3
         assert spool.put(FakeTarget("c"), small, is_listed=False)
     async with a_spool(directory, *targets, bytes_max=bytes_max) as spool:
-        assert spool._delivery.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
+        assert spool._lanes.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
+
+
+async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
+    tmp_path: Path,
+) -> None:
+    """However many streams it has; also after a restart, and if it is configured no more."""
+    directory, bytes_max, data = tmp_path / "spool", 64 * PAGE_BYTES, bytes(9_000)
+    down = [FakeTarget(f"@eu/{number}", room=0) for number in range(4)]
+    well, other = FakeTarget("well"), FakeTarget("@ya/s", room=0)
+
+    def fill(spool: Spool, *targets: FakeTarget) -> int:
+        taken = 0
+        while spool.put(targets[taken % len(targets)], a_frame(data)):
+            taken += 1
+        return taken
+
+    targets = (*down, well, other)
+    async with a_spool(directory, *targets, bytes_max=bytes_max, has_upstreams=True) as spool:
+        pages = (bytes_max - spool.space.live_bytes) // PAGE_BYTES
+        assert fill(spool, *down) == pytest.approx(pages * 3 // 4, abs=1)
+        assert fill(spool, other) >= pages // 8
+        await stored(spool, well, data)
+    async with a_spool(directory, well, other, bytes_max=bytes_max, has_upstreams=True) as spool:
+        assert not spool.put(FakeTarget("@eu/new"), a_frame(data))
+        await stored(spool, well, data)
+    async with a_spool(directory, *targets, bytes_max=bytes_max, has_upstreams=True) as spool:
+        for target in down:
+            target.make_room(100)
+        await until(lambda: sum(len(target.frames) for target in down) >= pages * 3 // 4 - 1)
+        for target in down:
+            for frame in target.frames:
+                target.settle(frame)
+        await until(lambda: spool._lanes.upstream_bytes["eu"] == 0)
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 300, 3000, 8100, 8300, 16_300, 16_400, 33_000])
@@ -379,7 +413,7 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
         assert stranger.counters.dropped[DropReason.SPOOL_FULL] > 20
         assert listed.counters.dropped[DropReason.SPOOL_FULL] == 0
         # The last one may have been taken while what makes room for it is on its way.
-        await until(lambda: spool._delivery.unlisted_bytes <= bytes_max // 2)
+        await until(lambda: spool._lanes.unlisted_bytes <= bytes_max // 2)
 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:

@@ -14,8 +14,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import spool as spool_module
-from kdaemon.spool.place import Place
-from kdaemon.spool.spool import STORED, Spool
+from kdaemon.spool.pending import STORED
+from kdaemon.spool.reserve import Reserve
+from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S
@@ -146,13 +147,13 @@ async def test_a_full_disk_is_one_with_space_again_when_the_largest_commit_has_r
             raise SpoolError("full", "/spool", "no space left")
         return real_apply(store, changes)
 
-    def look(_place: Place) -> bool:
+    def look(_reserve: Reserve) -> bool:
         nonlocal probe_count
         probe_count += 1
         return has_room
 
     monkeypatch.setattr(Store, "_apply", apply)
-    monkeypatch.setattr(Place, "has_room", look)
+    monkeypatch.setattr(Reserve, "has_room", look)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is not STORED
         await until(lambda: probe_count > 3)
@@ -230,7 +231,7 @@ async def test_a_clock_that_was_set_is_said_once(
     clock.ahead_s = ahead_s
     said = "the clock was set"
     await until(lambda: said in caplog.text)
-    spool._tell_clock()
+    spool._alarms.look_at_clock()
     await spool.aclose()
     assert caplog.text.count(said) == 1
 
@@ -255,7 +256,7 @@ async def test_a_disk_without_room_for_the_reserve_is_said_at_start_with_the_num
 ) -> None:
     target = FakeTarget()
     with monkeypatch.context() as full:
-        full.setattr(Place, "take_reserve", lambda _place: False)
+        full.setattr(Reserve, "take", lambda _reserve: False)
         spool = Spool(open_store(tmp_path), 1 << 26, ByteBudget(1 << 26), SystemClock())
         await spool.open()
         assert spool.trouble is not None
@@ -281,6 +282,6 @@ def test_a_disk_that_is_too_small_is_told_so(
         f_frsize, f_blocks, f_bavail = disk.f_frsize, (12 << 20) // disk.f_frsize, 100
 
     monkeypatch.setattr(os, "statvfs", lambda _path: Small)
-    store._has_reserve = False
+    store._reserve.is_taken = False
     assert "the disk has 12 MiB in all, and the spool needs 24 MiB at least" in str(store.lack)
     store.close()

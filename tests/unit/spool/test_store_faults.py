@@ -17,6 +17,7 @@ import pytest
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
+from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.store import Changes, Store
 from tests.kit.disk import SQLITE_OK, Disk, attach, works
 from tests.kit.stores import (
@@ -240,10 +241,9 @@ def test_without_its_reserve_a_store_refuses_frames_but_settles_them(
 ) -> None:
     store = open_store(tmp_path)
     append(store, 1, 2)
-    store._place.free_reserve()
-    store._has_reserve = False
+    store._reserve.free()
     with monkeypatch.context() as full:
-        full.setattr(type(store._place), "take_reserve", lambda _place: False)
+        full.setattr(Reserve, "take", lambda _reserve: False)
         assert refusal(store, Changes(appended=[new_frame(3)], settled=[1])).kind == "full"
         assert stored_ids(store) == [1, 2]
         store.commit(Changes(settled=[1]))
@@ -298,8 +298,7 @@ store.close()
 FILLED_BY_OTHERS = """
 store = open_store(disk)
 append(store, 1, 2)
-store._place.free_reserve()
-store._has_reserve = False
+store._reserve.free()
 ballast = (disk / "ballast").open("wb", buffering=0)
 try:
     while ballast.write(bytes(4096)):
@@ -365,8 +364,7 @@ store.close()
 HAS_NO_INODES = """
 store = open_store(disk)
 append(store, 1)
-store._place.free_reserve()
-store._has_reserve = False
+store._reserve.free()
 count = 0
 try:
     while True:

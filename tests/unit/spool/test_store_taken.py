@@ -280,7 +280,7 @@ def test_an_empty_directory_of_another_disk_is_not_written(
     append(store, 1)
     shutil.rmtree(directory)
     directory.mkdir(0o700)
-    store._files.device += 1
+    store._upkeep._files.device += 1
     with pytest.raises(SpoolError, match="mount"):
         append(store, 2)
     assert list(directory.iterdir()) == []

@@ -1,0 +1,68 @@
+"""On which terms the lines of a connection are read: their stream, their promise, their form.
+
+A connection's first line may say so; on a stream's own socket the configuration does. Asks the door
+what a stream takes; knows no connection and no state. Invariant: what a first line asks for holds
+for all that follow, or the line is refused in words; nothing of it is passed over.
+Where it sits: intake.py has one value of it a connection.
+"""
+
+from dataclasses import dataclass
+
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.frame import Acknowledge
+from kdaemon.base.principal import Principal
+from kdaemon.base.refused import Refused
+from kdaemon.door.door import Door
+from kdaemon.door.line_forms import Asked
+from kdaemon.wire.line_form import ENVELOPE, LineForm
+from kdaemon.wire.lines import VALIDATION, parse_setup
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`stream`: of lines that name none. `acknowledge`: None: as each stream has it."""
+
+    stream: str | None = None
+    acknowledge: Acknowledge | None = None
+    form: LineForm = ENVELOPE
+
+
+NO_TERMS = Terms()  # nothing was said: every line names its stream
+
+
+@dataclass(frozen=True, slots=True)
+class BadTerms:
+    """A first line that cannot be held to. `forbidden`: where that is no fault of the line."""
+
+    code: str
+    message: str
+    forbidden: Refused | None = None
+
+
+def read_terms(door: Door, line: bytes, principal: Principal) -> Terms | BadTerms | None:
+    """What a first line says; None: it is a line like the others."""
+    try:
+        setup = parse_setup(line)
+    except RejectedRecord as error:
+        return BadTerms(error.code, error.message)
+    if setup is None:
+        return None
+    asked = Asked(setup.lines, setup.partition_key_field, setup.stream_field)
+    if setup.stream is not None:
+        limits = door.limits_of(setup.stream, setup.acknowledge, principal)
+        if isinstance(limits, Refused):
+            return _bad(limits)
+        form = door.line_form(setup.stream, asked)
+        if isinstance(form, Refused):
+            return _bad(form)
+        return Terms(setup.stream, setup.acknowledge, form)
+    if asked.lines == "raw" or asked.partition_key_field or asked.stream_field:
+        text = "Raw lines name no stream: the first line has to, in `stream`."
+        return BadTerms(VALIDATION, text)
+    return Terms(None, setup.acknowledge)
+
+
+def _bad(refused: Refused) -> BadTerms:
+    is_forbidden = refused.reason is RejectReason.FORBIDDEN
+    return BadTerms(refused.code, refused.message, refused if is_forbidden else None)

@@ -1,0 +1,80 @@
+"""What is said to the client of one connection of lines, and what is said where nobody is answered.
+
+Knows how refusals look and the transport; no stream's state, and nothing of what is owed (that is
+`rounds.py`'s). Invariants: nothing is written once the client is not heard of any more (`hush`); on
+a stream's own socket nothing is written at all, and what is refused there is logged; the byte that
+was sent ahead to find out whether the client reads is not sent twice.
+Where it sits: session.py says answers with it, and last why the connection ends.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kdaemon.http.transports import Probe
+from kdaemon.wire.lines import Lines, Rejected, encode_rejected
+
+log = logging.getLogger("kdaemon.door")
+
+ANSWER_START = b"{"  # of every answer that rejections.py makes
+
+
+class Voice:
+    """`last_words`: why the connection ends, if a line is the cause. `is_silent`: nothing is
+    answered: the connection came in by the own socket of `own_stream`.
+    """
+
+    __slots__ = ("_is_heard", "_own_stream", "_probe", "_transport", "is_silent", "last_words")
+
+    def __init__(self, own_stream: str | None) -> None:
+        self._own_stream = own_stream
+        self.is_silent = own_stream is not None
+        self._transport: Any = None
+        self._is_heard = not self.is_silent
+        self._probe = Probe(ANSWER_START)
+        self.last_words = b""
+
+    def take_over(self, transport: Any) -> None:
+        self._transport = transport
+
+    def hush(self) -> None:
+        """Nobody reads any more, or all is said."""
+        self._is_heard = False
+
+    def say(self, answers: bytes) -> None:
+        if self._is_heard:
+            self._transport.write(self._probe.rest_of(answers))
+
+    def reject(self, rejected: list[Rejected]) -> None:
+        """What is refused at the door is told at once, before what came earlier is settled."""
+        if not rejected:
+            return
+        if self.is_silent:
+            first = rejected[0]
+            fields = {"stream": self._own_stream, "lines": len(rejected), "code": first.code}
+            fields["why"] = first.message
+            log.warning("lines of a stream's own socket are refused", extra={"fields": fields})
+        else:
+            self.say(b"".join(map(encode_rejected, rejected)))
+
+    def reject_lines(self, lines: Lines, code: str, message: str) -> None:
+        self.reject([Rejected(line, code, message) for line in lines.numbers])
+
+    def end_with(self, rejected: Rejected) -> None:
+        """Why nothing more is taken: to be said last."""
+        self.last_words = encode_rejected(rejected)
+
+    def say_last(self) -> None:
+        """All else is said."""
+        if self.last_words:
+            self.say(self.last_words)
+            if self.is_silent:
+                fields = {"stream": self._own_stream, "why": self.last_words.decode().strip()}
+                log.warning("a stream's own socket ends a connection", extra={"fields": fields})
+
+    def probe(self, look: Callable[[], None]) -> None:
+        """Sends the first byte of an answer ahead; `look` is called when the client's kernel had
+        time to say that nobody is there.
+        """
+        if not self._probe.is_out:
+            self._probe.send(self._transport, look)

@@ -1,0 +1,83 @@
+"""What an operator must hear of the spool, each thing once: damage, loss, files that were taken
+away, dead letters that are dropped, a clock that was set.
+
+Knows the store and the clock; no frame, no stream, and nothing of when a commit is made. Each is a
+line of the log, and a counter where there is one. Invariant: nothing is told twice, and of what
+goes on for long a line a minute at most, with the number since the last.
+Where it sits: `spool.py` asks after each commit and each look.
+"""
+
+import logging
+
+from kdaemon.spool.counters import SpoolCounters
+from kdaemon.spool.lane import WallClock
+from kdaemon.spool.store import Store
+
+log = logging.getLogger("kdaemon.spool")
+
+CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
+TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
+LETTERS_DROPPED = (
+    "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
+)
+
+
+class Alarms:
+    """Of one spool."""
+
+    __slots__ = ("_clock", "_clock_ahead_ms", "_counters", "_letters_told", "_tell_letters_ns")
+
+    def __init__(self, clock: WallClock, counters: SpoolCounters) -> None:
+        self._clock = clock
+        self._counters = counters
+        self._clock_ahead_ms = self._ahead_ms()
+        self._letters_told = 0  # of the dropped ones, those in the log
+        self._tell_letters_ns = 0
+
+    def opened(self, store: Store) -> None:
+        """What the store found when it was opened."""
+        if store.warning is not None:
+            log.warning("the spool's directory", extra={"fields": {"why": store.warning}})
+        if store.mended_count:
+            fields = {"bytes": store.mended_count}
+            log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
+        if store.is_emptied:
+            log.error("the spool's database was found empty, or gone: what it held is lost")
+
+    def mended(self, store: Store) -> None:
+        """What the store has put aside, or made again, since it was last asked."""
+        if store.set_aside is not None:
+            fields = {"kept_as": store.set_aside, "saved_frames": store.salvaged_count}
+            log.error(
+                "the spool's database was damaged: a new one is begun", extra={"fields": fields}
+            )
+            store.set_aside = None
+        if store.restored is not None:
+            self._counters.restorations += 1
+            text = "files of the spool were taken away, and are made again"
+            log.error(text, extra={"fields": {"what": store.restored}})
+            store.restored = None
+
+    def letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
+        """So many more, or none. Each is counted."""
+        self._counters.letters_dropped += count
+        now_ns = self._clock.now_ns()
+        if self._counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
+            fields = {"letters": self._counters.letters_dropped - self._letters_told}
+            log.error("%s", text, extra={"fields": fields})
+            self._letters_told = self._counters.letters_dropped
+            self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
+
+    def look_at_clock(self) -> None:
+        """A clock that was set makes what is stored older, or younger, than it is."""
+        ahead_ms = self._ahead_ms()
+        jump_ms = ahead_ms - self._clock_ahead_ms
+        self._clock_ahead_ms = ahead_ms
+        if abs(jump_ms) >= CLOCK_JUMP_MS:
+            fields = {"by_seconds": jump_ms // 1000}
+            text = "the clock was set: what is stored counts as so much older (max_age_ms)"
+            log.warning(text, extra={"fields": fields})
+
+    def _ahead_ms(self) -> int:
+        """The time of day less the time that only goes on."""
+        return int(self._clock.wall_seconds() * 1000) - self._clock.now_ns() // 1_000_000

@@ -1,0 +1,106 @@
+"""The lanes of all streams of which something is in the spool, and how much of the disk each has.
+
+A lane is made when a frame of its stream is stored or found, and forgotten when nothing of it is on
+disk or in hand. Knows counts and sizes; no disk, no engine's state, and nothing of what goes next.
+Invariants: a stream has one lane; `unlisted_bytes` is the sum of what streams have that are not
+listed, and of what stands on disk of those that are not taken; `upstream_bytes` of all streams of
+an upstream, that may be one of those that the configuration has no more.
+Where it sits: `spool.py` adds what is stored, `recovery.py` what is found, and `delivery.py` what
+settles.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from kdaemon.base.memory import ByteBudget
+from kdaemon.spool.lane import Lane, Target, upstream_of
+from kdaemon.spool.room import Room, Share
+
+
+class Lanes:
+    """`room`: what of the memory they share. `frame_count`: on disk, of streams that are taken.
+    `corrupt_count`: frames found damaged since the start.
+    """
+
+    __slots__ = (
+        *("_lanes", "corrupt_count", "frame_count", "room"),
+        *("unlisted_bytes", "upstream_bytes"),
+    )
+
+    def __init__(self, memory: ByteBudget) -> None:
+        self.room = Room(memory)
+        self._lanes: dict[str, Lane] = {}
+        self.frame_count = 0
+        self.unlisted_bytes = 0
+        self.upstream_bytes: defaultdict[str, int] = defaultdict(int)
+        self.corrupt_count = 0
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def get(self, target: Target, *, is_listed: bool) -> Lane:
+        """The stream's lane; one with nothing on disk if it is new."""
+        lane = self._lanes.get(target.name)
+        if lane is None:
+            lane = self._lanes[target.name] = Lane(target, Share(is_listed))
+        elif lane.target is not target:  # it was closed while idle, and opened again
+            lane.target = target
+            lane.is_called_back = False  # who was asked is gone
+            lane.left.forget(target.map_count)  # with nothing on disk there is no mark
+        if lane.share.is_listed is not is_listed:
+            self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
+            self.room.move(lane.share, is_listed=is_listed)
+        return lane
+
+    def left_alone(self, stream: str, byte_count: int) -> None:
+        """So much stands on disk of a stream that is not taken any more."""
+        self.unlisted_bytes += byte_count
+        self.upstream_bytes[upstream_of(stream)] += byte_count
+
+    def find(self, target: Target) -> Lane | None:
+        """The stream's lane; None if nothing of it stands here. Makes none."""
+        return self._lanes.get(target.name)
+
+    def add(self, lane: Lane, frame_count: int, byte_count: int) -> None:
+        """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
+        lane.in_hand += frame_count
+        byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
+        lane.stored_bytes += byte_count
+        self.upstream_bytes[lane.upstream] += byte_count
+        if not lane.share.is_listed:
+            self.unlisted_bytes += byte_count
+        if frame_count <= 0:
+            self.forget_if_empty(lane)
+
+    def forget_if_empty(self, lane: Lane) -> None:
+        if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
+            return
+        if self._lanes.get(lane.target.name) is lane:
+            del self._lanes[lane.target.name]
+            if lane.timer is not None:
+                lane.timer.cancel()
+            stored_bytes, lane.stored_bytes = lane.stored_bytes, 0  # of rows found damaged
+            self.upstream_bytes[lane.upstream] -= stored_bytes
+            if not lane.share.is_listed:
+                self.unlisted_bytes -= stored_bytes
+
+    @property
+    def oldest_left_ms(self) -> int | None:
+        """When the frame was accepted that has been left behind longest; None: none is left."""
+        times = (lane.left.oldest_ms for lane in self)
+        return min((each for each in times if each is not None), default=None)
+
+    @property
+    def is_passing_on(self) -> bool:
+        """Whether frames are on their way from the disk to an engine: a stream has some there, and
+        waits for nothing but the disk and its turn.
+        """
+        return any(
+            not (lane.is_waiting_for_room or lane.is_pausing or lane.is_passed_on) for lane in self
+        )
+
+    def stop(self) -> None:
+        """No lane waits any more."""
+        for lane in self:
+            if lane.timer is not None:
+                lane.timer.cancel()

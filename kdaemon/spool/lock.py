@@ -1,0 +1,133 @@
+"""The lock of a spool's directory: one process holds it while a daemon has the spool.
+
+Makes the directory, says who may not have it, and writes the holder's pid for those who ask. Knows
+the directory and `spool.lock`, and no other file. Invariants: two processes never hold one
+directory; a lock that was taken away is told from the one that is held; nothing here waits for
+long. Where it sits: `place.py` takes it and gives it back; `view.py` and the commands ask who has
+it.
+"""
+
+import contextlib
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.spool.rights import directory_error, kind_of_none, strangers
+
+_FILE = "spool.lock"
+# Someone who only looks whether a spool is held takes the lock for an instant; wait for that.
+_LOCK_TRIES = 5
+_LOCK_WAIT_S = 0.02
+
+
+class Lock:
+    """Held from `claim` to `release`. `warning`: what is to be said of the directory."""
+
+    __slots__ = ("_directory", "_fd", "warning")
+
+    def __init__(self, directory: str, fd: int, warning: str | None) -> None:
+        self._directory = directory
+        self._fd = fd
+        self.warning = warning
+
+    @classmethod
+    def claim(cls, directory: str) -> "Lock":
+        """Makes the directory (0700) if its parent is there, and takes its lock. SpoolError:
+        `directory`, `foreign`, `busy`, `full`, `io`, `read_only`.
+        """
+        try:
+            _make_directory(directory)
+            refusal, warning = strangers(directory)
+            if refusal is not None:
+                raise SpoolError("directory", directory, refusal)
+            what = kind_of_none(str(Path(directory, _FILE)))
+            if what:
+                text = f"its {_FILE} is {what}, no file of ours: move it away"
+                raise SpoolError("foreign", directory, text)
+            fd = os.open(Path(directory, _FILE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise directory_error(directory, error) from error
+        try:
+            _lock(fd, directory)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(directory, fd, warning)
+
+    @property
+    def is_signed(self) -> bool:
+        """A spool stood here: whoever held it wrote so."""
+        return os.fstat(self._fd).st_size > 0
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether this lock is the one that another process would meet. Raises OSError."""
+        try:
+            status = Path(self._directory, _FILE).lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(status, os.fstat(self._fd))
+
+    def sign(self) -> None:
+        """Writes our pid into it: a spool stands here now, and we hold it."""
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without it
+            os.pwrite(self._fd, f"{os.getpid():<10}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def holder_pid(directory: str) -> int | None:
+    """The pid of the process that holds a spool; 0 if it is held and the pid cannot be told (from
+    another container, say); None if nobody does.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place holds nobody up
+        fd = os.open(Path(directory, _FILE), flags)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _written_pid(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _make_directory(directory: str) -> None:
+    try:
+        Path(directory).mkdir(0o700)
+    except FileExistsError:
+        if not Path(directory).is_dir():
+            raise
+        return
+    fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, directory: str) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            threading.Event().wait(_LOCK_WAIT_S)
+        except OSError as error:
+            raise directory_error(directory, error) from error
+        else:
+            return
+    pid = _written_pid(fd)
+    holder = f"process {pid}" if pid else "another process"
+    raise SpoolError(
+        "busy", directory, f"in use by {holder}: stop it, or set another spool.directory"
+    )
+
+
+def _written_pid(fd: int) -> int:
+    text = os.pread(fd, 32, 0).split(maxsplit=1)
+    return int(text[0]) if text and text[0].isdigit() else 0

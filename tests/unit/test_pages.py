@@ -1,0 +1,32 @@
+"""What a page of docs/ says that a test holds is held by a test of that name."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "yandex.md").read_text()
+NAMED = sorted(set(re.findall(r"`(test_\w+)`", PAGE)))
+
+
+@cache
+def names_of_tests() -> frozenset[str]:
+    found: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if "node_modules" not in path.parts:
+            found.update(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE))
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_test_that_the_page_of_yandex_names_is_there(name: str) -> None:
+    assert name in names_of_tests()
+
+
+def test_each_row_of_the_page_of_yandex_names_a_test() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    facts = [row for row in rows if not row.startswith("| the service |")]
+    assert len(facts) > 20
+    assert [row for row in facts if "`test_" not in row] == []
