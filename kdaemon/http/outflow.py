@@ -4,7 +4,8 @@ Knows the framing of HTTP/1.1 (RFC 9112, 7.1) and the bounds of a turn; the sock
 the order of answers are the connection's.
 Invariants: a piece is asked for in a turn of its own, and only while the connection takes more; the
 last chunk is written when the source says that all is there, and never else; to a client of
-HTTP/1.0 the end of the connection is the end of the answer, so that one that is cut off resets it.
+HTTP/1.0 the end of the connection is the end of the answer, so that one that is cut off resets it
+(over a Unix socket, which has no reset, such a client cannot tell the two apart).
 Where it sits: connection.py makes one when the turn of such an answer has come, and is asked to
 write whenever its client takes more.
 """

@@ -414,6 +414,10 @@ def _stream_state(stream: Stream) -> dict[str, object]:
         "bytes_per_second": stream.quota.bytes_per_second,
         "record_bytes_max": stream.record_bytes_max,
         "is_auto": stream.is_auto,
+        "consumers": {  # and the shards that each reads now
+            name: [stream.shards[index].shard_id for index in sorted(consumer.readers)]
+            for name, consumer in stream.consumers.items()
+        },
         "shards": [
             {
                 "shard_id": shard.shard_id,

@@ -235,8 +235,12 @@ async def test_a_client_that_goes_leaves_nothing(place: Place) -> None:
     events = await place.subscribe()
     await events.next()
     assert place.readers() == 1
+    _, state = await place.sandbox.script("GET", "/sandbox/state")
+    assert state["streams"]["orders"]["consumers"] == {"mine": [FIRST]}
     events.response.close()
     await until(lambda: place.readers() == 0)
+    _, state = await place.sandbox.script("GET", "/sandbox/state")
+    assert state["streams"]["orders"]["consumers"] == {"mine": []}
     assert not place.sandbox.server._pushes
 
 
