@@ -16,7 +16,6 @@ Where it sits: Opening -> Http2Protocol -> Http2Stream -> HttpRequest -> handler
 """
 
 import asyncio
-from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -34,12 +33,12 @@ from kdaemon.http.http2_frames import (
     Effort,
     goaway,
 )
-from kdaemon.http.http2_intake import BrokenOff, Intake, Leaving
+from kdaemon.http.http2_intake import BrokenOff, Intake, Leaving, Taken
 from kdaemon.http.http2_sending import Sending
 from kdaemon.http.http2_streams import Streams
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED
-from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.request import HttpHandler
 from kdaemon.http.transports import PROBE_S, Presence, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
@@ -73,10 +72,8 @@ class Http2Protocol(asyncio.Protocol):
 
     __slots__ = (
         "_core",
-        "_has_eof",
         "_intake",
         "_is_deaf",
-        "_is_feeding",
         "_is_flush_planned",
         "_is_reading",
         "_paused_tick",
@@ -86,7 +83,9 @@ class Http2Protocol(asyncio.Protocol):
         "_transport",
         "_turn",
         "client",
+        "has_eof",
         "hub",
+        "is_feeding",
         "principal",
     )
 
@@ -104,9 +103,9 @@ class Http2Protocol(asyncio.Protocol):
         self._turn = Turn(self._pump, hub.turns)
         self._state = State.OPEN
         self._paused_tick = hub.tick
-        self._has_eof = False
+        self.has_eof = False
         self._is_deaf = False  # nothing more is taken from this client
-        self._is_feeding = False
+        self.is_feeding = False
         self._is_flush_planned = False
         self._is_reading = True
 
@@ -143,11 +142,11 @@ class Http2Protocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. While it is owed answers the connection stays half open."""
-        self._has_eof = True
+        self.has_eof = True
         if not self._intake.has_next():
             self._end_input()
         if self._streams.owes:
-            self._send_probe()
+            self.send_probe()
         return bool(self._streams or self._intake.has_next()) and self.is_open
 
     def pause_writing(self) -> None:
@@ -186,7 +185,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
         """Reads what is unread, now or behind the others that wait for their turn."""
-        if self._is_feeding:
+        if self.is_feeding:
             return
         if self._intake.has_next() and not self._is_deaf:
             self._turn.go_on_or_pass(spent_bytes)
@@ -206,44 +205,44 @@ class Http2Protocol(asyncio.Protocol):
 
     def _feed(self, frame_count: int) -> int:
         """Takes so many frames, or as many as make one request; their bytes."""
-        self._is_feeding = True
+        self.is_feeding = True
         streams, intake = self._streams, self._intake
-        spent_bytes, last = 0, streams.last
+        spent_bytes, last, known = 0, streams.last, streams.known
         for _ in range(frame_count):
             if not self._may_feed() or streams.last is not last:
                 break
-            taken = intake.next(streams.is_known)
-            if taken is None:
-                break
-            if isinstance(taken, Broken):
-                self._fail(taken)
-                break
-            if isinstance(taken, BrokenOff):
-                self._break_off(taken.reason)
-            elif isinstance(taken, Exception):
-                self._fail_ourselves(taken)
-            else:
+            taken = intake.next(known)
+            if isinstance(taken, Taken):
                 spent_bytes += taken.byte_count
-                if isinstance(taken, Leaving):
-                    self._leave(NO_ERROR, "")
-                else:
-                    self._handle(taken.events)
-        self._is_feeding = False
+                try:
+                    for event in taken.events:
+                        streams.handle(event)
+                except Exception as error:  # noqa: BLE001 - what a client sends must not end us
+                    self._fail_ourselves(error)
+            elif taken is None:
+                break
+            else:
+                self._end_for(taken)
+        self.is_feeding = False
         return spent_bytes
 
-    def _handle(self, events: Sequence[Any]) -> None:
-        try:
-            for event in events:
-                self._streams.handle(event)
-        except Exception as error:  # noqa: BLE001 - what a client sends must not end the daemon
-            self._fail_ourselves(error)
+    def _end_for(self, taken: Broken | BrokenOff | Leaving | Exception) -> None:
+        """A frame after which nothing goes on as before."""
+        if isinstance(taken, Broken):
+            self._fail(taken)
+        elif isinstance(taken, BrokenOff):
+            self._break_off(taken.reason)
+        elif isinstance(taken, Leaving):
+            self._leave(NO_ERROR, "")
+        else:
+            self._fail_ourselves(taken)
 
     def _after_feeding(self) -> None:
         """What came is charged, and what may leave leaves."""
         self._streams.charge()
         if not self._is_deaf:
             self._weigh_unread()
-            if self._has_eof and not self._intake.has_next():
+            if self.has_eof and not self._intake.has_next():
                 self._end_input()
         self._flush()
 
@@ -314,16 +313,11 @@ class Http2Protocol(asyncio.Protocol):
 
     # --- answering
 
-    def handed_over(self, request: HttpRequest) -> None:
-        """A handler has it, and perhaps has answered."""
-        if self._has_eof and request.answer is None:
-            self._send_probe()
-
     def flush_later(self) -> None:
         """Answers that come in one turn of the loop are written together, and those that come while
         something is read after it.
         """
-        if not (self._is_flush_planned or self._is_feeding):
+        if not (self._is_flush_planned or self.is_feeding):
             self._is_flush_planned = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -341,7 +335,7 @@ class Http2Protocol(asyncio.Protocol):
         self._write()
         self._weigh_unwritten()
         self._end_if_done()
-        if self._intake.has_next() and self._may_feed() and not self._is_feeding:
+        if self._intake.has_next() and self._may_feed() and not self.is_feeding:
             self._turn.pass_on()  # what held it back is gone
         self._regulate_reading()
 
@@ -363,7 +357,7 @@ class Http2Protocol(asyncio.Protocol):
 
     # --- a client that sends no more
 
-    def _send_probe(self) -> None:
+    def send_probe(self) -> None:
         """Finds out whether the client still reads: its kernel says so when it does not."""
         if self.is_open and not self._sending.is_paused:
             self._write(PROBE)
@@ -379,7 +373,7 @@ class Http2Protocol(asyncio.Protocol):
         if client is Presence.GONE:
             self.reset()
         elif client is Presence.SENDS_NO_MORE:
-            self._send_probe()
+            self.send_probe()
 
     # --- the end
 
@@ -403,7 +397,7 @@ class Http2Protocol(asyncio.Protocol):
             self._leave(NO_ERROR, "")
         if self._streams:
             return
-        if self._state is State.LEAVING or (self._has_eof and not self._intake.has_next()):
+        if self._state is State.LEAVING or (self.has_eof and not self._intake.has_next()):
             self._close()
 
     def _close(self) -> None:
@@ -413,7 +407,7 @@ class Http2Protocol(asyncio.Protocol):
         if not self.is_open:
             return
         self._streams.since_tick = self.hub.tick
-        if self._has_eof or not end_writing(self._transport):
+        if self.has_eof or not end_writing(self._transport):
             self._move(State.CLOSED)
             self._transport.close()
         else:

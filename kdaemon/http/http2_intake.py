@@ -8,9 +8,10 @@ Where it sits: http2.py adds what it read and takes one frame at a time; http2_f
 frames, http2_core.py reads them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from h2.exceptions import DenialOfServiceError, ProtocolError
 
 from kdaemon.http.arrivals import Kept
@@ -33,7 +34,7 @@ _NO_SETTINGS = Broken(PROTOCOL_ERROR, "The first frame is not SETTINGS.")
 _NOTHING: Sequence[Any] = ()
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """A frame, read. `events`: what the library says of it."""
 
     byte_count: int
@@ -53,29 +54,36 @@ class Leaving(NamedTuple):
 
 
 class Intake:
-    """`part_tick`: when a frame, or a block of headers, began that is not whole. `has_settings`:
-    the first frame was there.
+    """`has_next`: whether `next` would give something. `part_tick`: when a frame, or a block of
+    headers, began that is not whole. `has_settings`: the first frame was there.
     """
 
-    __slots__ = ("_core", "_effort", "_frames", "_hub", "_kept", "has_settings", "part_tick")
+    __slots__ = (
+        "_core",
+        "_effort",
+        "_frames",
+        "_hub",
+        "_kept",
+        "has_next",
+        "has_settings",
+        "part_tick",
+    )
 
     def __init__(self, core: Http2Core, effort: Effort, hub: HttpHub) -> None:
         self._core = core
         self._effort = effort
         self._hub = hub
         self._frames = Frames(LIST_TIMES_MAX * hub.limits.head_bytes_max)
+        self.has_next = self._frames.has_next
         self._kept = Kept(hub.arrivals)  # raw input, of all memory
         self.part_tick = hub.tick
         self.has_settings = False
 
     def add(self, data: bytes) -> None:
-        if not self.is_partial:
+        frames = self._frames
+        if not (frames.byte_count or frames.in_block):
             self.part_tick = self._hub.tick
-        self._frames.add(data)
-
-    def has_next(self) -> bool:
-        """Whether `next` would give something."""
-        return self._frames.has_next()
+        frames.add(data)
 
     @property
     def in_block(self) -> bool:
@@ -91,10 +99,10 @@ class Intake:
         return bool(self._frames.byte_count)
 
     def next(
-        self, is_known: Callable[[int], bool]
+        self, known: Container[int]
     ) -> Taken | Broken | BrokenOff | Leaving | Exception | None:
         """Takes the next whole frame; None: there is none. An exception: a defect of ours.
-        `is_known`: whether a stream is open.
+        `known`: the streams that are open.
         """
         was_in_block = self._frames.in_block
         frame = self._frames.next()
@@ -106,7 +114,7 @@ class Intake:
             return frame
         effort = self._effort
         effort.spend(frame)
-        if frame.kind == DATA and not is_known(frame.stream):
+        if frame.kind == DATA and frame.stream not in known:
             effort.spend_late()
         excess = effort.excess
         if excess is not None:

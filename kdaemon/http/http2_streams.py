@@ -8,7 +8,7 @@ Where it sits: http2.py hands the events of its frames over here; http2_stream.p
 http2_sending.py sends what was answered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Protocol
 
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
@@ -38,6 +38,8 @@ class Connection(Protocol):
 
     client: int
     principal: Principal
+    has_eof: bool  # the client sends no more
+    is_feeding: bool  # what it sent is just being read
 
     @property
     def is_open(self) -> bool: ...
@@ -48,7 +50,7 @@ class Connection(Protocol):
 
     def flush_later(self) -> None: ...
     def go_on(self) -> None: ...
-    def handed_over(self, request: HttpRequest) -> None: ...
+    def send_probe(self) -> None: ...
 
 
 class Streams:
@@ -112,8 +114,9 @@ class Streams:
         principal: Principal = self._connection.principal
         return principal
 
-    def is_known(self, stream_id: int) -> bool:
-        return stream_id in self._open
+    @property
+    def known(self) -> Container[int]:
+        return self._open
 
     @property
     def is_held(self) -> bool:
@@ -187,7 +190,8 @@ class Streams:
             self._handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
             handler_failed(self.hub.counters, request, error)
-        connection.handed_over(request)
+        if connection.has_eof and request.answer is None:
+            connection.send_probe()
 
     def charge(self) -> None:
         """What came of the last frames is charged."""
@@ -281,7 +285,8 @@ class Streams:
             self._sending.ask(stream)
         else:
             self.finish(stream)
-        self._connection.flush_later()
+        if not self._connection.is_feeding:  # what is read flushes when it is through
+            self._connection.flush_later()
 
     def wake(self, stream: Http2Stream) -> None:
         """What makes its answer has something to send."""

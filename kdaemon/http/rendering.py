@@ -83,9 +83,10 @@ def fields_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     fields = [
         (b":status", b"%d" % answer.status),
         (b"content-type", answer.content_type),
+        (b"content-length", b"%d" % len(answer.body)),
     ]
-    if answer.pieces is None:
-        fields.append((b"content-length", b"%d" % len(answer.body)))
+    if answer.pieces is not None:  # nobody knows its length yet
+        del fields[2]
     for name, value in answer.headers:
         lower = _lower.get(name) or _lower.setdefault(name, name.lower())
         fields.append((lower, value))
