@@ -5,6 +5,7 @@ where a text came from. Pure.
 Invariant: a problem is told in words that show nothing of a key or a password.
 """
 
+import ipaddress
 import re
 from typing import Final
 from urllib.parse import urlsplit
@@ -45,6 +46,20 @@ def endpoint_problem(url: str) -> str | None:
         elif parts.query or parts.fragment:
             problem = "has a query or a fragment"
     return None if problem is None else f"{problem}; {expected}"
+
+
+def is_readable_on_the_way(url: str) -> bool:
+    """Whether others can read what is sent there: plain HTTP that leaves this machine. Of a URL
+    without an `endpoint_problem`.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def region_of_endpoint(url: str) -> str | None:

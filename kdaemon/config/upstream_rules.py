@@ -7,7 +7,7 @@ them by these, and nobody is asked before the first call. Where it sits: `rules.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from kdaemon.base.endpoint import region_of_endpoint
+from kdaemon.base.endpoint import is_readable_on_the_way, region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_upstream_name, parse_arn
 from kdaemon.config.clash import Clash, Path
 from kdaemon.config.settings import Config, UpstreamConfig
@@ -89,6 +89,15 @@ def _one(upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
         yield Clash(
             (at("profile"), at("iam_token_file"), at("iam_token_url")),
             "tells keys, and an IAM token stands in their place: leave one of them out",
+        )
+    if (
+        upstream.has_token
+        and upstream.endpoint_url
+        and is_readable_on_the_way(upstream.endpoint_url)
+    ):
+        yield Clash(
+            (at("endpoint_url"), at("iam_token_file"), at("iam_token_url")),
+            "is http://, where everybody on the way can read the IAM token: use https://",
         )
     yield from _role(upstream, at)
     for key in ("fips", "dual_stack"):

@@ -152,7 +152,7 @@ Operations = Annotated[
     Meta(description='a list of operations, such as ["DescribeStream", "ListShards"]'),
 ]
 HostNames = Annotated[
-    tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...],
+    tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}\Z")], ...],
     Meta(description='a list of host names without ports, such as ["kdaemon.internal"]'),
 ]
 Milliseconds = Annotated[int, whole(1, 3_600_000, "of milliseconds ")]
@@ -171,24 +171,31 @@ ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check
 UnixPath = Annotated[str, Meta(description='"auto", "" or a path'), Check(check_unix)]
 SocketPath = Annotated[str, Meta(description="a path in quotes"), Check(check_socket)]
 FileMode = Annotated[
-    str, Meta(pattern=r"^0?[0-7]{3}$", description='octal digits in quotes, such as "0660"')
+    str, Meta(pattern=r"^0?[0-7]{3}\Z", description='octal digits in quotes, such as "0660"')
 ]
 Url = Annotated[str, Meta(description="a URL in quotes"), Check(check_url)]
 Arn = Annotated[str, Meta(description="an ARN in quotes"), Check(check_arn)]
 Region = Annotated[
-    str, Meta(pattern=r"^[a-z0-9-]*$", description='a region, such as "eu-central-1", or ""')
+    str, Meta(pattern=r"^[a-z0-9-]*\Z", description='a region, such as "eu-central-1", or ""')
 ]
 AccountId = Annotated[
-    str, Meta(pattern=r"^([0-9]{12})?$", description='the 12 digits of an account in quotes, or ""')
+    str,
+    Meta(pattern=r"^([0-9]{12})?\Z", description='the 12 digits of an account in quotes, or ""'),
 ]
 RoleArn = Annotated[str, Meta(description="the ARN of a role in quotes"), Check(check_role)]
 SessionName = Annotated[  # as STS takes it: AssumeRole, RoleSessionName; botocore 1.43.117
     str,
-    Meta(pattern=r"^([\w+=,.@-]{2,64})?$", description='2-64 letters, digits and +=,.@-, or ""'),
+    Meta(
+        pattern=r"^([A-Za-z0-9_+=,.@-]{2,64})?\Z",
+        description='2-64 letters, digits and +=,.@-, or ""',
+    ),
 ]
 ExternalId = Annotated[  # the same: AssumeRole, ExternalId
     str,
-    Meta(pattern=r"^([\w+=,.@:/-]{2,1224})?$", description="2-1224 letters, digits and _+=,.@:/-"),
+    Meta(
+        pattern=r"^([A-Za-z0-9_+=,.@:/-]{2,1224})?\Z",
+        description="2-1224 letters, digits and _+=,.@:/-",
+    ),
 ]
 ProxyUrl = Annotated[str, Meta(description='"auto", "" or a URL'), Check(check_proxy)]
 Switch = Annotated[Literal["auto", "on", "off"], _words("auto", "on", "off")]

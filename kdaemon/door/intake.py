@@ -20,12 +20,11 @@ from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
 from kdaemon.door.voice import Voice
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
-from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import VALIDATION, Parsed, Rejected, in_runs
 
 
 class Intake:
-    """Of one connection. `own`: its terms, where no line sets them."""
+    """Of one connection. `terms`: by which the next line is read."""
 
     __slots__ = (
         "_buffer",
@@ -36,27 +35,24 @@ class Intake:
         "_rounds",
         "_step_bytes",
         "_steps",
-        "_terms",
         "_voice",
+        "terms",
     )
 
     def __init__(
         self, door: Door, voice: Voice, rounds: Rounds, handover: Handover, own: Terms | None
     ) -> None:
+        """`own`: the terms, where no line sets them."""
         self._door = door
         self._voice = voice
         self._rounds = rounds
         self._handover = handover
-        self._terms = own or NO_TERMS
+        self.terms = own or NO_TERMS
         self._is_set_up = own is not None  # the first line was read
         self._buffer = LineBuffer()
         self._steps: Steps[Parsed] | None = None  # of a long line, which takes several turns
         self._step_bytes = 0  # of that line
         self._next_line = 1
-
-    @property
-    def form(self) -> LineForm:
-        return self._terms.form
 
     @property
     def has_lines(self) -> bool:
@@ -99,13 +95,13 @@ class Intake:
         """Parses the next block, or goes one step on with a long line. False: this turn is over."""
         steps, byte_count = self._steps, 0
         if steps is None:
-            buffer, form = self._buffer, self._terms.form
+            buffer, form = self._buffer, self.terms.form
             is_set_up = self._is_set_up
             block = buffer.take_block(form.block_lines_max) if is_set_up else buffer.take_line()
             byte_count = len(block)
             if not is_set_up and self._read_setup(block):
                 return turn.spend(byte_count)
-            steps = form.read(block, self._next_line, self._terms.stream, None)
+            steps = form.read(block, self._next_line, self.terms.stream, None)
         try:
             next(steps)
         except StopIteration as end:
@@ -120,12 +116,12 @@ class Intake:
         """Refuses all that waits, here and for the door: the memory is needed by others."""
         first_line = self._handover.refuse_all(GAVE_WAY, self._next_line)
         if self._steps is not None:
-            self._door.refuse(self._terms.stream, GAVE_WAY, 1, self._step_bytes)
+            self._door.refuse(self.terms.stream, GAVE_WAY, 1, self._step_bytes)
             self._end_steps()
         self._buffer.finish()
         while self._buffer.has_lines:
             lines = self._buffer.take_block()
-            self._door.refuse(self._terms.stream, GAVE_WAY, count_lines(lines), len(lines))
+            self._door.refuse(self.terms.stream, GAVE_WAY, count_lines(lines), len(lines))
         self._voice.end_with(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
 
     def refuse_unfinished(self, code: str, text: str) -> None:
@@ -136,9 +132,9 @@ class Intake:
         number = self._next_line + buffer.line_count + (self._steps is not None)
         rejected = Rejected(number, code, text)
         self._door.refuse_unread(
-            self._terms.stream, 1, buffer.partial_bytes, principal=self._handover.principal
+            self.terms.stream, 1, buffer.partial_bytes, principal=self._handover.principal
         )
-        if self._terms.form.is_raw:
+        if self.terms.form.is_raw:
             buffer.skip_partial()
             self._voice.reject([rejected])
         else:
@@ -157,7 +153,7 @@ class Intake:
         if isinstance(terms, BadTerms):
             self._refuse_setup(terms, len(line))
         else:
-            self._terms = terms
+            self.terms = terms
             self._handover.acknowledge = terms.acknowledge
             self._next_line += 1
         return True
@@ -180,13 +176,13 @@ class Intake:
     def _take(self, parsed: Parsed) -> None:
         """Tells what is refused of a block, and holds the rest for the door."""
         self._next_line += parsed.line_count
-        stream_of_all, a_round = self._terms.stream, Round()
+        stream_of_all, a_round = self.terms.stream, Round()
         if parsed.rejected_count:
             self._door.refuse_unread(
                 stream_of_all, parsed.rejected_count, principal=self._handover.principal
             )
             self._voice.reject(parsed.rejected)
-        if self._terms.form.is_raw and stream_of_all is not None:
+        if self.terms.form.is_raw and stream_of_all is not None:
             self._door.note_raw(stream_of_all, parsed, self._handover.principal)
         parts = list(parsed.by_stream.items())
         if len(parts) > 1 and self._door.has_synonyms(parsed.by_stream):
@@ -209,6 +205,6 @@ class Intake:
         text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
         self._voice.end_with(Rejected(self._next_line - 1, VALIDATION, text))
         self._door.refuse_unread(
-            self._terms.stream, self._buffer.line_count, principal=self._handover.principal
+            self.terms.stream, self._buffer.line_count, principal=self._handover.principal
         )
         self._buffer.clear()

@@ -123,9 +123,9 @@ class NdjsonSession(asyncio.Protocol):
         intake = self._intake
         if intake.feed(data):
             self._since_tick = self._hub.tick  # a line begins
-        bytes_max = min(self._line_bytes_max, intake.form.line_bytes_max)
+        bytes_max = min(self._line_bytes_max, intake.terms.form.line_bytes_max)
         if intake.partial_bytes > bytes_max:
-            so = "this one is skipped" if intake.form.is_raw else "the connection is closed"
+            so = "this one is skipped" if intake.terms.form.is_raw else "the connection is closed"
             text = f"A line may have {bytes_max} bytes; {so}."
             self._hub.counters.refused["body_too_large"] += 1
             self._refuse_unfinished(VALIDATION, text)
@@ -221,7 +221,7 @@ class NdjsonSession(asyncio.Protocol):
         """Refuses the line that has no end, and ends the connection; of raw lines the rest goes on
         behind it.
         """
-        is_raw = self._intake.form.is_raw
+        is_raw = self._intake.terms.form.is_raw
         self._intake.refuse_unfinished(code, text)
         if is_raw:
             self._kept.release()
@@ -401,7 +401,7 @@ class NdjsonSession(asyncio.Protocol):
                 self.reset()
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()
-        elif not self._intake.partial_bytes or self._intake.form.is_raw:
+        elif not self._intake.partial_bytes or self._intake.terms.form.is_raw:
             return  # a log may stop in the middle of a line; others who need its memory get it
         elif ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1

@@ -31,6 +31,7 @@ from kdaemon.engine.heat import StreamHeat, heat_of
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
+from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
 from kdaemon.pace.flow import Flow, FlowState
@@ -344,7 +345,9 @@ class Engine:
         if description.capacity is not None:
             self.capacity = description.capacity
         was_available = self.unavailable is None
-        self.unavailable = self._why_unavailable(is_auto=is_auto)
+        self.unavailable = why_unavailable(
+            self._settings, is_auto=is_auto, has_record_readers=self.has_record_readers
+        )
         if self.unavailable is None and not was_available:
             self._partings.keep_waiting()
         if self.unavailable is not None:
@@ -507,31 +510,6 @@ class Engine:
         key_map = self._dispatcher.shard_map if settings.is_ordered else None
         held_bytes = self.ledger.held_bytes
         return Ways(queued, free_bytes, held_bytes, settings.aggregate_bytes_max, key_map)
-
-    def _why_unavailable(self, *, is_auto: bool) -> ServiceError | None:
-        """A service-managed stream can keep neither order nor aggregates; who reads its records
-        one by one, as they are, cannot take an aggregate apart.
-        """
-        settings = self._settings
-        aggregation = ['aggregation = "kpl"'] if settings.aggregate_bytes_max > 0 else []
-        ordering = ['ordering = "partition_key"'] if settings.is_ordered else []
-        if is_auto and ordering + aggregation:
-            text = (
-                "The stream is service-managed (RecordDistributionStrategy AUTO): the service"
-                f" ignores keys there, so that kdaemon's {' and '.join(ordering + aggregation)}"
-                " cannot be kept. Take it out of the stream's configuration, or switch the stream"
-                " back."
-            )
-        elif self.has_record_readers and aggregation:
-            text = (
-                "Queues or channels read the stream, and hand each record on as it is: several"
-                f" records in one, as kdaemon's {aggregation[0]} packs them, would reach them as"
-                " one that they cannot read. Take it out of the stream's configuration, or remove"
-                " the stream's queues and channels."
-            )
-        else:
-            return None
-        return ServiceError("InvalidArgumentException", text, status=400)
 
     # Settle
 

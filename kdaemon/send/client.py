@@ -123,6 +123,8 @@ class ServiceClient:
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
         """
+        if settings.is_anonymous and not settings.endpoint_url:
+            raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
         return cls(settings, http_session(settings))
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import endpoint_problem, region_problem
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.send.settings import ACCOUNT_ID_MODES, ClientSettings
 from kdaemon.send.sts import STS_OPERATIONS
 from kdaemon.send.trust import trusted
@@ -56,13 +57,15 @@ class Place:
         variable = session.get_config_variable
         is_ignored = variable("ignore_configured_endpoint_urls")
 
-        def configured(service: str) -> str | None:
+        def configured(service: str, environ: dict[str, str] | None = None) -> str | None:
             files = session.full_config, session.get_scoped_config()
-            return None if is_ignored else ConfiguredEndpointProvider(*files, service).provide()
+            provider = ConfiguredEndpointProvider(*files, service, environ)
+            return None if is_ignored else provider.provide()
 
         endpoint_url = settings.endpoint_url
         if not (endpoint_url or settings.has_iam_token):  # a token goes where it is told to, only
-            endpoint_url = configured("kinesis")
+            # The environment's is the default upstream's: it would be one for all of them.
+            endpoint_url = configured("kinesis", None if settings.name == DEFAULT_UPSTREAM else {})
         region = variable("region")
         if settings.service.region is not None:  # one that is meant for AWS would be refused
             region = settings.region or settings.service.region

@@ -12,7 +12,7 @@ Records go by their `order`: their shard, or that of their key where order per k
 Invariants: of one order, records are handed over in the order in which they stand on disk, for what
 is marked is left until it is read again from its mark on; an order without a mark has nothing left
 up to where the stream is read. When the shards change, all is read again from the first mark on.
-Bound: a mark a shard. Where it sits: `delivery.py` asks it of each frame that it passes on.
+Bound: a mark a shard. Where it sits: `passing_on.py` asks it of each frame that it hands over.
 """
 
 from collections.abc import Iterable

@@ -3,7 +3,7 @@
 SQLite reads a log up to the first frame whose sums fail, and takes what comes after for a write
 that the power cut off. So one bit that flips would lose every commit behind it, without a word.
 Looked at here before SQLite opens it: a damaged byte is found by the sums and mended; where more is
-damaged, it is told which frames SQLite would not read. Knows no table; sits below `store.py`.
+damaged, it is told which frames SQLite would not read. Knows no table; sits below `upkeep.py`.
 Format: sqlite.org/fileformat2.html, section 4. Invariant: what is mended has sums that hold.
 """
 

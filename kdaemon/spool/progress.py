@@ -4,7 +4,7 @@ so that a crash sends only the rest.
 Knows the rows that engines have (`held.py`) and the clock of the loop; no disk and no engine: what
 is noted goes with the next commit. Invariants: while nothing is held, nobody is woken; a look at
 all of them is spread over turns of the loop, and the next look begins after its last part.
-Where it sits: `delivery.py` says that something is held.
+Where it sits: `passing_on.py` says that something is held.
 """
 
 import asyncio

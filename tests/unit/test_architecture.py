@@ -44,7 +44,9 @@ def test_every_room_is_on_the_page_and_every_room_on_the_page_is_there() -> None
     assert set(rooms()) - {"__main__"} == (there | modules) - {"__main__"}
 
 
-@pytest.mark.parametrize("room", ["door", "streams", "wire", "http", "pace", "route", "settle"])
+@pytest.mark.parametrize(
+    "room", ["door", "streams", "spool", "engine", "wire", "http", "pace", "route", "settle"]
+)
 def test_every_file_of_a_room_is_named(room: str) -> None:
     files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
     assert files == set(re.findall(r"[a-z0-9_]+\.py", rooms()[room]))

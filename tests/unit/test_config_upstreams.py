@@ -72,6 +72,17 @@ def test_the_account_of_a_role_is_the_upstream_s() -> None:
             YANDEX + "iam_token_url = 'http://h/t'\niam_token_file = '/t'",
             "upstreams.ya.iam_token_file: and iam_token_url are both set",
         ),
+        (
+            YANDEX.replace("https", "http") + "iam_token_file = '/t'",
+            "upstreams.ya.endpoint_url: is http://, where everybody",
+        ),
+        (
+            YANDEX.replace("https://yds.example", "http://127.0.0.1.example")
+            + "iam_token_url = 'http://169.254.169.254/t'",
+            "upstreams.ya.endpoint_url: is http://, where everybody",
+        ),
+        (EU + f"role_arn = '{ROLE}'\nrole_external_id = 'a b'", "role_external_id: is "),
+        (EU + f"role_arn = '{ROLE}'\nrole_session_name = 'ж'", "role_session_name: is "),
         (EU + "role_external_id = 'abc'", "upstreams.eu.role_external_id: is for a role"),
         (EU + f"role_arn = '{ROLE}'", "upstreams.eu.account_id: is 111111111111, and the role"),
         (EU + "role_arn = 'arn:aws:iam::1:role/x'", "expected arn:aws:iam::ACCOUNT:role/NAME"),
@@ -91,6 +102,24 @@ def test_the_account_of_a_role_is_the_upstream_s() -> None:
 def test_what_cannot_be_is_told_by_its_key(text: str, said: str) -> None:
     found = problems(text)
     assert any(said in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "role_arn = 'arn:aws-us-gov:iam::222222222222:role/a/b+=,.@-_c'",
+        f"role_arn = '{ROLE}'\nrole_external_id = 'a:/b'\nrole_session_name = 'a.b@c=d,e+f-g_h'",
+        "account_id = '111111111111'\nfips = 'off'\nendpoint_url = 'https://h/'",
+        "account_id = '111111111111'\nfips = 'on'\ndual_stack = 'on'",
+        "account_id = '111111111111'\naccount_endpoints = 'required'",
+        "account_id = '111111111111'\nproxy_url = ''",
+        "account_id = '111111111111'\nproxy_url = 'http://me:hush@proxy:3128'",
+        "service = 'yandex'\niam_token_file = '/t'\nendpoint_url = 'http://[::1]:1/ru/db'",
+        "service = 'yandex'\niam_token_url = 'http://169.254.169.254/t'",
+    ],
+)
+def test_these_are_upstreams(keys: str) -> None:
+    assert load(f"[upstreams.up]\nregion = 'eu-central-1'\n{keys}").upstream("up").name == "up"
 
 
 def test_an_upstream_is_set_by_flags_and_not_by_variables() -> None:

@@ -445,17 +445,3 @@ async def test_a_metadata_service_that_is_not_there_is_named(
     assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
     assert f"iam_token_url {metadata.url}/" in error.message
     assert service.received == []
-
-
-def test_a_token_is_for_yandex() -> None:
-    for field in ("iam_token_file", "iam_token_url"):
-        with pytest.raises(ValueError, match=f"{field} is for Yandex"):
-            ClientSettings(**with_field(field, "http://h/"))
-    with pytest.raises(ValueError, match="both set"):
-        ClientSettings(YANDEX, iam_token_file="/f", iam_token_url="http://h/")
-    with pytest.raises(ValueError, match="iam_token_url has the scheme 'ftp'"):
-        ClientSettings(YANDEX, iam_token_url="ftp://host/")
-
-
-def with_field(field: str, value: str) -> dict[str, Any]:
-    return {field: value}

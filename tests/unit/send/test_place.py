@@ -175,9 +175,6 @@ def test_a_setting_goes_before_the_environment(
 async def test_an_address_of_its_own_and_one_of_awss_are_refused_in_words(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{field} .*endpoint_url"):
-        ClientSettings(endpoint_url=service.url, **on(field))
-    ClientSettings(endpoint_url=service.url, **on(field, is_on=False))
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", service.url)
     async with opened(ClientSettings(**on(field))) as client:
         error = await failure(client.put_records(ORDERS, RECORDS))
@@ -187,8 +184,6 @@ async def test_an_address_of_its_own_and_one_of_awss_are_refused_in_words(
 
 
 async def test_a_mode_that_is_none_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"account_id_endpoint_mode .*preferred"):
-        ClientSettings(account_id_endpoint_mode="always")
     monkeypatch.setenv("AWS_ACCOUNT_ID_ENDPOINT_MODE", "always")
     async with opened(ClientSettings()) as client:
         error = await failure(client.put_records(ORDERS, RECORDS))
@@ -209,10 +204,17 @@ def test_the_account_of_the_settings_makes_a_host_only_where_one_must() -> None:
     assert look == f"https://{OURS}.control-kinesis.eu-west-1.amazonaws.com/"
 
 
-@pytest.mark.parametrize("field", ["use_fips", "use_dualstack"])
-def test_yandex_has_no_such_addresses(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} is for AWS"):
-        ClientSettings(YANDEX, **on(field))
+def test_the_environment_s_endpoint_is_the_default_upstream_s_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1/")
+        (put, _) = our_hosts(ClientSettings(), [None], None)
+        assert put == "http://127.0.0.1:1/"
+        (put, _) = our_hosts(ClientSettings(name="eu", region="eu-west-1"), [None], None)
+        assert put == "https://kinesis.eu-west-1.amazonaws.com/"
+        (put, _) = our_hosts(ClientSettings(YANDEX, name="ya"), [None], None)
+        assert put.startswith("https://yds.serverless.yandexcloud.net")
 
 
 def test_yandex_is_called_at_its_own_address_whatever_awss_environment_says(

@@ -1,0 +1,36 @@
+"""What a stream's kind forbids: settings that its service, or its readers, cannot live with.
+
+Knows what the control plane said of the stream and how it is set; no call and no record. Invariant:
+the text names the setting and both remedies.
+Where it sits: `engine.py` asks at each description, and takes nothing in while there is a reason.
+"""
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.engine.settings import EngineSettings
+
+
+def why_unavailable(
+    settings: EngineSettings, *, is_auto: bool, has_record_readers: bool
+) -> ServiceError | None:
+    """A service-managed stream can keep neither order nor aggregates; who reads its records
+    one by one, as they are, cannot take an aggregate apart.
+    """
+    aggregation = ['aggregation = "kpl"'] if settings.aggregate_bytes_max > 0 else []
+    ordering = ['ordering = "partition_key"'] if settings.is_ordered else []
+    if is_auto and ordering + aggregation:
+        text = (
+            "The stream is service-managed (RecordDistributionStrategy AUTO): the service"
+            f" ignores keys there, so that kdaemon's {' and '.join(ordering + aggregation)}"
+            " cannot be kept. Take it out of the stream's configuration, or switch the stream"
+            " back."
+        )
+    elif has_record_readers and aggregation:
+        text = (
+            "Queues or channels read the stream, and hand each record on as it is: several"
+            f" records in one, as kdaemon's {aggregation[0]} packs them, would reach them as"
+            " one that they cannot read. Take it out of the stream's configuration, or remove"
+            " the stream's queues and channels."
+        )
+    else:
+        return None
+    return ServiceError("InvalidArgumentException", text, status=400)
