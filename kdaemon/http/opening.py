@@ -217,7 +217,7 @@ class Opening(asyncio.Protocol):
             self._refuse(TLS_MISSING.reason, self._lines.refuse(1, text))
         elif data[0] in TOKEN or data[0] in b"\r\n":
             told = in_form_of_head(TLS_MISSING, data).answer()
-            answer = render(told, closes=True, keeps_1_0=False, has_body=True)
+            answer = render(told, closes=True, is_http_1_0=False, has_body=True)
             self._refuse(TLS_MISSING.reason, answer)
         else:
             self._refuse("tls_failed", UNEXPECTED_MESSAGE)

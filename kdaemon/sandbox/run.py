@@ -73,7 +73,8 @@ async def run_sandbox(
         }
         log.info("sandbox listens", extra={"fields": fields})
         if tell is not None:
-            tell(http_url(config.address.host, server.port))
+            is_tls = bool(config.tls_certificate)
+            tell(http_url(config.address.host, server.port, is_tls=is_tls))
         await is_stopped.wait()
     finally:
         await server.aclose()
