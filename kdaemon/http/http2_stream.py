@@ -41,13 +41,15 @@ class StreamState(Enum):
     ARRIVING = "arriving"  # its headers are there, and not all of its body
     PENDING = "pending"  # the handler has its request
     ANSWERED = "answered"  # the answer is being sent
+    LINGERING = "lingering"  # the answer has left, and the client still sends its request
     ENDED = "ended"  # nothing is owed
 
 
 _MOVES = {
     StreamState.ARRIVING: {StreamState.PENDING, StreamState.ANSWERED, StreamState.ENDED},
     StreamState.PENDING: {StreamState.ANSWERED, StreamState.ENDED},
-    StreamState.ANSWERED: {StreamState.ENDED},
+    StreamState.ANSWERED: {StreamState.LINGERING, StreamState.ENDED},
+    StreamState.LINGERING: {StreamState.ENDED},
     StreamState.ENDED: {StreamState.ENDED},
 }
 

@@ -3,7 +3,8 @@
 Knows what the library says of streams, and requests; frames, turns of the loop, the socket and the
 end of the connection are http2.py's.
 Invariants: at most `pipeline_max` streams are open, others are refused; requests are handed over in
-the order in which they were whole; a stream that is refused ends alone.
+the order in which they were whole; a stream that is refused ends alone; what comes on a stream
+after its answer is thrown away, for `linger_timeout_s`.
 Where it sits: http2.py hands the events of its frames over here; http2_stream.py is one request,
 http2_sending.py sends what was answered.
 """
@@ -153,6 +154,8 @@ class Streams:
             stream.is_ended = True
             if stream.state is StreamState.ARRIVING:
                 self._hand_over(stream)
+            elif stream.state is StreamState.LINGERING:
+                self._forget(stream)
         elif kind is StreamReset:
             if not event.remote_reset:
                 self._effort.spend_reset()
@@ -227,6 +230,8 @@ class Streams:
         for stream in self:
             if stream.state is StreamState.ARRIVING:
                 self.refuse(stream, TRUNCATED)
+            elif stream.state is StreamState.LINGERING:
+                self._stop(stream)
 
     def give_up_stuck(self, tick: int) -> bool:
         """Ends answers in pieces whose client takes nothing of them. Whether there is one."""
@@ -237,12 +242,15 @@ class Streams:
         return bool(stuck)
 
     def check_time(self, tick: int) -> None:
-        """Refuses what arrives too slowly."""
+        """Refuses what arrives too slowly, and ends what was answered before it had arrived."""
         hub = self.hub
         for stream in self:
+            ticks = tick - stream.since_tick
+            if stream.state is StreamState.LINGERING and ticks > hub.linger_ticks_max:
+                self._stop(stream)
             if stream.state is not StreamState.ARRIVING:
                 continue
-            if tick - stream.since_tick > hub.body_ticks_max:
+            if ticks > hub.body_ticks_max:
                 self._time_out(stream, f"within {hub.limits.body_timeout_s:g} seconds")
             elif stream.arrival is not None and not stream.arrival.tick():
                 self._time_out(stream, "fast enough")
@@ -255,9 +263,12 @@ class Streams:
     def are_stuck(self) -> bool:
         """Of none of them anything comes or goes."""
         return all(
-            each.state is StreamState.ARRIVING
-            and each.arrival is not None
-            and each.arrival.is_stalled
+            each.state is StreamState.LINGERING
+            or (
+                each.state is StreamState.ARRIVING
+                and each.arrival is not None
+                and each.arrival.is_stalled
+            )
             for each in self._open.values()
         )
 
@@ -303,18 +314,34 @@ class Streams:
         """The listener closes: who makes an answer is told, as it is asked for more. Whether there
         is one.
         """
+        for stream in self:
+            if stream.state is StreamState.LINGERING:
+                self._forget(stream)  # the whole connection ends
         made = [stream for stream in self._open.values() if stream.pieces is not None]
         for stream in made:
             self._sending.ask(stream)
         return bool(made)
 
     def finish(self, stream: Http2Stream) -> None:
-        """All of its answer is on its way."""
-        if not stream.is_ended:  # the client need not send the rest
-            self._core.reset_stream(stream.id, NO_ERROR)
-        else:
+        """All of its answer is on its way. A client that still sends is not told to stop at once:
+        some take that for the end of their connection, and never look at the answer.
+        """
+        if stream.is_ended:
             self._effort.pay_answer()
+            self._forget(stream)
+        elif self._connection.may_begin and not self._connection.has_eof:
+            stream.move(StreamState.LINGERING)
+            stream.since_tick = self.hub.tick
+            self._sending.forget(stream)
+        else:
+            self._stop(stream)
+
+    def _stop(self, stream: Http2Stream) -> None:
+        """The client need not send the rest of what is answered."""
+        self._core.reset_stream(stream.id, NO_ERROR)
         self._forget(stream)
+        if not self._connection.is_feeding:
+            self._connection.flush_later()
 
     # --- the end
 
