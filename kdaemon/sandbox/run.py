@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.errors import TlsError
 from kdaemon.config import SandboxConfig
-from kdaemon.http.certificate import TlsError
 from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
