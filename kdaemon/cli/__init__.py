@@ -2,7 +2,7 @@
 
 Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
 imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
-The groups `spool` and `dead-letters` have files of their own.
+Those of `_ELSEWHERE` have files of their own.
 Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
 sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
 """
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -45,22 +46,29 @@ log = logging.getLogger("kdaemon")
 _load = load  # tests/unit/test_cli.py calls it by this name
 
 
+_ELSEWHERE = {
+    "config": "kdaemon.cli.config:config",
+    "dead-letters": "kdaemon.cli.dead_letters:dead_letters",
+    "spool": "kdaemon.cli.spool:spool",
+}
+"""Commands that have a file of their own, and where they are."""
+
+
 class _Commands(click.Group):
-    """Brings `spool` and `dead-letters` when they are asked for: a daemon never is."""
+    """Brings the commands that have files of their own when they are asked for: a daemon never
+    is.
+    """
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "dead-letters", "spool"])
+        return sorted([*super().list_commands(context), *_ELSEWHERE])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name == "dead-letters":
-            from kdaemon.cli.dead_letters import dead_letters  # noqa: PLC0415 - see above
-
-            return dead_letters
-        if name == "spool":
-            from kdaemon.cli.spool import spool  # noqa: PLC0415 - see above
-
-            return spool
-        return super().get_command(context, name)
+        place = _ELSEWHERE.get(name)
+        if place is None:
+            return super().get_command(context, name)
+        module, _, command = place.partition(":")
+        found: click.Command = getattr(import_module(module), command)
+        return found
 
 
 @click.group(
