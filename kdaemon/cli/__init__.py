@@ -49,7 +49,10 @@ _load = load  # tests/unit/test_cli.py calls it by this name
 _ELSEWHERE = {
     "config": "kdaemon.cli.config:config",
     "dead-letters": "kdaemon.cli.dead_letters:dead_letters",
+    "health": "kdaemon.cli.watch:health",
     "spool": "kdaemon.cli.spool:spool",
+    "status": "kdaemon.cli.watch:status",
+    "top": "kdaemon.cli.watch:top",
 }
 """Commands that have a file of their own, and where they are."""
 

@@ -1,0 +1,54 @@
+"""`kdaemon health`, `status` and `top` against a daemon that runs."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from kdaemon.cli import cli
+from tests.kit.daemon import Daemon, running, send
+from tests.kit.patience import wait_for
+
+
+def ask(daemon: Daemon, command: str, *flags: str) -> Result:
+    arguments = [command, "--admin", daemon.address("admin"), "--timeout", "60", *flags]
+    return CliRunner().invoke(cli, arguments)
+
+
+def put(daemon: Daemon) -> int:
+    return send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}\n')[0]
+
+
+def test_a_daemon_that_runs_is_ready_and_shows_its_streams(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        assert ask(daemon, "health").exit_code == 0
+        assert ask(daemon, "health", "--live").exit_code == 0
+        assert "no stream is in use" in ask(daemon, "status").stdout
+        assert put(daemon) == 200
+        daemon.wait_settled()
+        shown = ask(daemon, "status")
+        assert shown.exit_code == 0
+        assert ": ready, up " in shown.stdout
+        assert "upstream default (aws us-east-1" in shown.stdout
+        row = next(line for line in shown.stdout.splitlines() if line.startswith("demo "))
+        assert row.split()[-1] == "ok"
+        page = json.loads(ask(daemon, "status", "--json").stdout)
+        assert page["streams"][0]["delivered"] == 1
+        looks = ask(daemon, "top", "--count", "2", "--every", "0.1").stdout
+        assert looks.count(": ready, up ") == 2
+    assert ask(daemon, "health").exit_code == 1
+
+
+def test_a_hold_is_shown_with_what_to_do(tmp_path: Path) -> None:
+    with running(tmp_path, {"default.acknowledge": "accepted"}) as daemon:
+        words = {"code": "AccessDeniedException", "message": "you may not"}
+        daemon.inject({"kind": "status", "status": 400, "calls": None, **words})
+        assert put(daemon) == 200
+
+        def shown() -> str | None:
+            text = ask(daemon, "status").stdout
+            return text if "is on hold" in text else None
+
+        text = wait_for(shown, "the hold")
+        assert "demo is on hold: AccessDeniedException: you may not" in text
+        assert "kdaemon iam" in text
