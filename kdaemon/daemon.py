@@ -178,7 +178,7 @@ class Daemon:
         relays: dict[str, Relay] = {}
         for name in config.upstream_names:
             upstream = config.upstream(name)
-            settings = _client_settings(config, upstream, is_anonymous=is_anonymous)
+            settings = client_settings(config, upstream, is_anonymous=is_anonymous)
             client = await ServiceClient.open(settings)
             self._stack.push_async_callback(client.aclose)
             service, rate = upstream.traits, upstream.control_calls_per_second
@@ -612,7 +612,7 @@ def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.u
         ) from error
 
 
-def _client_settings(
+def client_settings(
     config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
 ) -> ClientSettings:
     is_on = {"auto": None, "on": True, "off": False}

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -108,8 +109,36 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
 @cli.command()
 @config_option
 @set_option
-def check(config_path: str | None, settings: tuple[str, ...]) -> None:
-    """Report everything that is wrong in a configuration; exit 78 if anything is."""
+@click.option(
+    "--service",
+    "asks_service",
+    is_flag=True,
+    help="Ask each upstream, too, whether it would work; exit 1 if it would not.",
+)
+@click.option(
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="With --service: one more stream than those that are listed.",
+)
+@click.option("--json", "is_json", is_flag=True, help="With --service: one JSON object.")
+def check(
+    config_path: str | None,
+    settings: tuple[str, ...],
+    streams: tuple[str, ...],
+    *,
+    asks_service: bool,
+    is_json: bool,
+) -> None:
+    """Report everything that is wrong in a configuration; exit 78 if anything is.
+
+    With --service also what the service says, with the credentials that the daemon would have: for
+    each listed stream whether records may be written (asked by DryRun; no record is written),
+    whether it may be described, its quota and limits against the configuration, and the clock.
+    """
+    if (streams or is_json) and not asks_service:
+        raise click.UsageError("--stream and --json go with --service.")
     config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
     check_surroundings(where, config)
@@ -119,7 +148,31 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     _check_tls(where, config)
     upstreams = len(config.upstreams)
     beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
-    say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
+    if not is_json:
+        say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
+    if asks_service:
+        _check_service(config, streams, is_json=is_json)
+
+
+def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool) -> None:
+    """A line a finding; exit 1 if one of them is a problem."""
+    from kdaemon.cli.findings import Level  # noqa: PLC0415 - see run
+    from kdaemon.cli.service_check import look  # noqa: PLC0415 - see run
+
+    try:
+        findings = asyncio.run(look(config, streams))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    has_problem = any(finding.level is Level.PROBLEM for finding in findings)
+    if is_json:
+        import json  # noqa: PLC0415 - only here
+
+        told = [{**asdict(finding), "level": finding.level.value} for finding in findings]
+        click.echo(json.dumps({"is_ok": not has_problem, "findings": told}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+    sys.exit(1 if has_problem else 0)
 
 
 def _check_directory(where: str, directory: str) -> None:
