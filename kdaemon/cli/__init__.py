@@ -48,9 +48,12 @@ _load = load  # tests/unit/test_cli.py calls it by this name
 
 
 _ELSEWHERE = {
+    "completion": "kdaemon.cli.completion:completion",
     "config": "kdaemon.cli.config:config",
     "dead-letters": "kdaemon.cli.dead_letters:dead_letters",
     "health": "kdaemon.cli.watch:health",
+    "iam": "kdaemon.cli.iam:iam",
+    "init": "kdaemon.cli.init:init",
     "spool": "kdaemon.cli.spool:spool",
     "status": "kdaemon.cli.watch:status",
     "top": "kdaemon.cli.watch:top",

@@ -106,7 +106,7 @@ def test_warm_throughput_quota_and_encryption_are_told() -> None:
 
 
 def test_what_is_not_known_is_not_told() -> None:
-    nothing = {"shards": None, "record_bytes_max": None, "stream_arn": None}
+    nothing: dict[str, Any] = {"shards": None, "record_bytes_max": None, "stream_arn": None}
     assert found(**nothing) == []
 
 
