@@ -63,6 +63,7 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.observe.tap import Taps
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
@@ -136,6 +137,7 @@ class Daemon:
         self._readiness: Readiness
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
+        self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
 
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
@@ -154,6 +156,7 @@ class Daemon:
         self._open_certificates()
         await self._start_admin(relays)
         door = Door(streams, self._clock)
+        self._taps.watch(door)
         widest = widest_limits([each.service for each in streams.upstreams])
         others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
         number = secrets.randbits(64)
@@ -325,7 +328,7 @@ class Daemon:
             principals=self._principals,
             certificates=self._certificates,
         )
-        admin = Admin(metrics, status, self._readiness, heartbeat, clock)
+        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._taps)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)

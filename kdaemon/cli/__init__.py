@@ -56,6 +56,7 @@ _ELSEWHERE = {
     "init": "kdaemon.cli.init:init",
     "spool": "kdaemon.cli.spool:spool",
     "status": "kdaemon.cli.watch:status",
+    "tap": "kdaemon.cli.tap:tap",
     "top": "kdaemon.cli.watch:top",
 }
 """Commands that have a file of their own, and where they are."""

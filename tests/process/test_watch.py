@@ -1,6 +1,7 @@
 """`kdaemon health`, `status` and `top` against a daemon that runs."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -52,3 +53,24 @@ def test_a_hold_is_shown_with_what_to_do(tmp_path: Path) -> None:
         text = wait_for(shown, "the hold")
         assert "demo is on hold: AccessDeniedException: you may not" in text
         assert "kdaemon iam" in text
+
+
+def test_a_tap_shows_records_that_pass_through_only_where_it_may(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        refused = ask(daemon, "tap", "--stream", "demo", "--count", "1")
+        assert refused.exit_code == 1
+        assert "set listen.admin_tap = true" in refused.stderr
+    with running(tmp_path, {"listen.admin_tap": True}) as daemon, ThreadPoolExecutor(1) as pool:
+        flags = ["--stream", "demo", "--data", "--count", "1"]
+
+        def tapped() -> Result | None:
+            looking = pool.submit(ask, daemon, "tap", *flags)
+            while not looking.done():
+                put(daemon)
+            found = looking.result()
+            return found if found.stdout else None
+
+        result = wait_for(tapped, "a record in a look")
+        assert result.exit_code == 0
+        assert {json.loads(line)["data"] for line in result.stdout.splitlines()} == {"a"}
+        assert put(daemon) == 200
