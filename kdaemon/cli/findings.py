@@ -23,7 +23,7 @@ from kdaemon.engine.unavailable import why_unavailable
 SKEW_S_WARNING = 30.0  # ours: beyond what a slow answer explains
 SKEW_S_MAX = 300.0  # AWS refuses signatures that are five minutes off; Yandex has the same
 DRY_RUN_TAKEN = "DryRunOperationException"
-_HASH_KEY_TEXTS = ("hashkey", "hash key")
+_REFUSED_AS_WRONG = frozenset({"InvalidArgumentException", "ValidationException"})
 
 
 class Level(Enum):
@@ -100,13 +100,13 @@ def of_clock(teller: Teller, skew_s: float | None) -> Iterator[Finding]:
         yield teller.tell(Level.OK, "clock", "agrees with the service's")
 
 
-def of_write(teller: Teller, answer: ServiceError) -> Finding:
-    """`answer`: to a record that is asked about and not written."""
-    is_of_hash_key = any(part in answer.message.lower() for part in _HASH_KEY_TEXTS)
-    is_refused_as_wrong = answer.code in {"InvalidArgumentException", "ValidationException"}
+def of_write(teller: Teller, answer: ServiceError, *, is_of_aws: bool) -> Finding:
+    """`answer`: to a record that is asked about and not written. `is_of_aws`: by AWS itself; what
+    stands in for AWS was asked about a record that is wrong.
+    """
     if answer.code == DRY_RUN_TAKEN:
         return teller.tell(Level.OK, "write", "records may be written (asked, none was written)")
-    if is_refused_as_wrong and is_of_hash_key:
+    if not is_of_aws and answer.code in _REFUSED_AS_WRONG:
         text = (
             "the service answers, and stands in for AWS: whether records may be written is not told"
         )

@@ -191,7 +191,8 @@ class _Look:
         if service.answers_dry_run:
             is_of_aws = self.seen.host.endswith(AWS_DOMAINS)
             asked_about = ASKED_ABOUT if is_of_aws else UNWRITABLE
-            yield of_write(teller, await self.client.dry_run(target, [asked_about]))
+            answer = await self.client.dry_run(target, [asked_about])
+            yield of_write(teller, answer, is_of_aws=is_of_aws)
         else:
             yield of_write_at_yandex(teller)
 

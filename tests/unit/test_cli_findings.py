@@ -128,23 +128,25 @@ def test_a_clock_that_is_off_is_told(skew_s: float, level: Level, told: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "status", "level"),
+    ("is_of_aws", "code", "status", "level", "asks"),
     [
-        ("DryRunOperationException", "", 400, Level.OK),
-        ("InvalidArgumentException", "Invalid ExplicitHashKey.", 400, Level.NOTE),
-        ("InvalidArgumentException", "A hash key is not a valid 128 bit number", 400, Level.NOTE),
-        ("InvalidArgumentException", "The stream is odd", 400, Level.PROBLEM),
-        ("AccessDeniedException", "no", 400, Level.PROBLEM),
-        ("InternalFailure", "no", 500, Level.WARNING),
-        ("ConnectError", "no", 0, Level.PROBLEM),
+        (True, "DryRunOperationException", 400, Level.OK, False),
+        (False, "DryRunOperationException", 400, Level.OK, False),
+        (False, "InvalidArgumentException", 400, Level.NOTE, True),
+        (False, "ValidationException", 400, Level.NOTE, True),
+        (True, "InvalidArgumentException", 400, Level.PROBLEM, False),
+        (True, "AccessDeniedException", 400, Level.PROBLEM, True),
+        (False, "AccessDeniedException", 400, Level.PROBLEM, True),
+        (True, "InternalFailure", 500, Level.WARNING, True),
+        (True, "ConnectError", 0, Level.PROBLEM, True),
     ],
 )
 def test_the_answer_to_a_dry_run_says_whether_records_may_be_written(
-    code: str, message: str, status: int, level: Level
+    is_of_aws: bool, code: str, status: int, level: Level, asks: bool
 ) -> None:
-    finding = of_write(TELLER, ServiceError(code, message, status=status))
+    finding = of_write(TELLER, ServiceError(code, "no", status=status), is_of_aws=is_of_aws)
     assert finding.level is level
-    assert bool(finding.do) is (level is not Level.OK and "odd" not in message)
+    assert bool(finding.do) is asks
 
 
 @pytest.mark.parametrize("operation", ["DescribeStreamSummary", "ListShards", "DescribeStream"])
