@@ -136,10 +136,21 @@ class _Look:
         for finding in await self._caller(teller):
             is_lost = is_lost or finding.level is Level.PROBLEM
             yield finding
-        if is_lost:
-            if streams:
-                yield teller.tell(Level.NOTE, "streams", "not asked about, for that reason")
-            return
+        if not streams:
+            text = "none is listed for it, so that no right was tried"
+            yield teller.tell(Level.NOTE, "streams", text, "list them, or name one: --stream NAME")
+        elif is_lost:
+            yield teller.tell(Level.NOTE, "streams", "not asked about, for that reason")
+        else:
+            async for finding in self._streams(teller, streams):
+                yield finding
+        for finding in of_clock(teller, self.seen.skew_s):
+            yield finding
+
+    async def _streams(
+        self, teller: Teller, streams: Sequence[StreamConfig]
+    ) -> AsyncIterator[Finding]:
+        """One after another, until the service is not reached."""
         for number, stream in enumerate(streams):
             try:
                 async for finding in self._stream(stream):
@@ -150,12 +161,7 @@ class _Look:
                 if error.trouble is not None and left:
                     text = f"{left} more are not asked about: the service is not reached"
                     yield teller.tell(Level.NOTE, "streams", text)
-                    break
-        if not streams:
-            text = "none is listed for it, so that no right was tried"
-            yield teller.tell(Level.NOTE, "streams", text, "list them, or name one: --stream NAME")
-        for finding in of_clock(teller, self.seen.skew_s):
-            yield finding
+                    return
 
     async def _caller(self, teller: Teller) -> list[Finding]:
         try:

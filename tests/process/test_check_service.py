@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kdaemon.cli import cli, service_check
+from kdaemon.config.load import load_config
 from tests.kit.daemon import environment, sandbox, send
+from tests.kit.sts import sts_stand_in
 
 CONFIG = """
 region = "us-east-1"
@@ -213,3 +215,61 @@ def test_a_clock_that_is_off_is_told_by_any_answer(tmp_path: Path) -> None:
     put = [body for body in _Ahead.bodies if b"Records" in body]
     assert put
     assert all(str(2**128).encode() in body and b'"DryRun":true' in body for body in put)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "external_id", "code", "do"),
+    [
+        ("AKIABASE000000000001", "right", "", ""),
+        ("AKIABASE000000000001", "wrong", "AccessDenied", "allow sts:AssumeRole on arn:aws:iam::"),
+        (
+            "AKIANOBODY0000000001",
+            "right",
+            "InvalidClientTokenId",
+            "these credentials are not known",
+        ),
+    ],
+)
+async def test_a_role_that_may_not_be_assumed_is_told_with_what_lets_it(
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
+    key_id: str,
+    external_id: str,
+    code: str,
+    do: str,
+) -> None:
+    role = "arn:aws:iam::222222222222:role/producer"
+    secret = "a-secret-of-the-base-user"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    async with sts_stand_in({"AKIABASE000000000001": secret}, {role: "right"}) as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        config = load_config(
+            text=f'region = "eu-west-1"\nendpoint_url = "{service}"\nrole_arn = "{role}"\n'
+            f'role_external_id = "{external_id}"\n[streams.demo]\n'
+        )
+        findings = await service_check.look(config)
+    (credentials,) = [each for each in findings if each.subject == "credentials"]
+    assert (credentials.level.value == "problem") is bool(code)
+    assert code in credentials.text
+    assert do in credentials.do
+    assert secret not in str(findings)
+    if not code:
+        assert "calls as account 222222222222 in region eu-west-1" in credentials.text
+
+
+def test_a_token_of_yandex_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    text = (
+        'service = "yandex"\nendpoint_url = "{url}"\n'
+        f'iam_token_file = "{token}"\n[streams.other]\n'
+    )
+    with sandbox("other", flavour="yandex") as url:
+        missing = check(tmp_path, url, text=text)
+        token.write_text("t1.a-token-of-the-tests.0123456789\n")
+        there = check(tmp_path, url, text=text)
+    assert missing.exit_code == 1
+    assert "problem service: credentials: " in missing.stdout
+    assert str(token) in missing.stdout
+    assert "an IAM token of Yandex Data Streams was found" in there.stdout
+    assert "0123456789" not in there.stdout

@@ -1,14 +1,21 @@
 """`kdaemon health`, `status` and `top` against a daemon that runs."""
 
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from kdaemon.cli import cli
-from tests.kit.daemon import Daemon, running, send
-from tests.kit.patience import wait_for
+from tests.kit.daemon import ROOT, Daemon, environment, running, send
+from tests.kit.patience import PATIENCE_S, wait_for
 
 
 def ask(daemon: Daemon, command: str, *flags: str) -> Result:
@@ -74,3 +81,50 @@ def test_a_tap_shows_records_that_pass_through_only_where_it_may(tmp_path: Path)
         assert result.exit_code == 0
         assert {json.loads(line)["data"] for line in result.stdout.splitlines()} == {"a"}
         assert put(daemon) == 200
+
+
+class Terminal:
+    """`kdaemon top` on a terminal of 140 columns."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (40, 140))
+        command = [sys.executable, "-m", "kdaemon", "top", *arguments]
+        env = environment(TERM="xterm", LINES="40", COLUMNS="140")
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def wait(self, text: str) -> None:
+        while text not in self.shown:
+            ready, _, _ = select.select([self.master], [], [], PATIENCE_S)
+            assert ready, f"{text!r} is not in {self.shown[-2000:]!r}"
+            try:
+                part = os.read(self.master, 65536)
+            except OSError:  # the other side is closed
+                part = b""
+            assert part, f"it ended without {text!r}: {self.shown[-2000:]!r}"
+            self.shown += part.decode(errors="replace")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def test_top_on_a_terminal_goes_on_without_an_answer_and_leaves_by_ctrl_c(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        assert put(daemon) == 200
+        daemon.wait_settled()
+        terminal = Terminal("--admin", daemon.address("admin"), "--every", "0.1")
+        try:
+            terminal.wait("demo")
+            assert daemon.stop() == 0
+            terminal.wait("NO ANSWER, this is old")
+            terminal.process.send_signal(signal.SIGINT)
+            terminal.wait("\x1b[?1049l")
+            assert terminal.process.wait(PATIENCE_S) == 0
+        finally:
+            terminal.close()
