@@ -63,6 +63,7 @@ from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.snapshot import SnapshotReader, Sources
 from kdaemon.observe.status import Status
+from kdaemon.observe.tap import Taps
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
@@ -139,6 +140,7 @@ class Daemon:
         self._reader: SnapshotReader
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
+        self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
 
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
@@ -159,6 +161,7 @@ class Daemon:
         self._open_certificates()
         await self._start_admin(relays)
         door = Door(streams, self._clock)
+        self._taps.watch(door)
         widest = widest_limits([each.service for each in streams.upstreams])
         others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
         number = secrets.randbits(64)
@@ -183,7 +186,7 @@ class Daemon:
         relays: dict[str, Relay] = {}
         for name in config.upstream_names:
             upstream = config.upstream(name)
-            settings = _client_settings(config, upstream, is_anonymous=is_anonymous)
+            settings = client_settings(config, upstream, is_anonymous=is_anonymous)
             client = await ServiceClient.open(settings)
             self._stack.push_async_callback(client.aclose)
             service, rate = upstream.traits, upstream.control_calls_per_second
@@ -323,7 +326,7 @@ class Daemon:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
         status = Status(self._reader)
-        admin = Admin(metrics, status, self._readiness, heartbeat, clock)
+        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._taps)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
@@ -611,7 +614,7 @@ def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.u
         ) from error
 
 
-def _client_settings(
+def client_settings(
     config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
 ) -> ClientSettings:
     is_on = {"auto": None, "on": True, "off": False}

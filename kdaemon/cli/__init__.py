@@ -2,7 +2,7 @@
 
 Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
 imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
-The groups `spool` and `dead-letters` have files of their own.
+Those of `_ELSEWHERE` have files of their own.
 Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
 sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
 """
@@ -13,6 +13,8 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -45,22 +47,36 @@ log = logging.getLogger("kdaemon")
 _load = load  # tests/unit/test_cli.py calls it by this name
 
 
+_ELSEWHERE = {
+    "completion": "kdaemon.cli.completion:completion",
+    "config": "kdaemon.cli.config:config",
+    "dead-letters": "kdaemon.cli.dead_letters:dead_letters",
+    "health": "kdaemon.cli.watch:health",
+    "iam": "kdaemon.cli.iam:iam",
+    "init": "kdaemon.cli.init:init",
+    "spool": "kdaemon.cli.spool:spool",
+    "status": "kdaemon.cli.watch:status",
+    "tap": "kdaemon.cli.tap:tap",
+    "top": "kdaemon.cli.watch:top",
+}
+"""Commands that have a file of their own, and where they are."""
+
+
 class _Commands(click.Group):
-    """Brings `spool` and `dead-letters` when they are asked for: a daemon never is."""
+    """Brings the commands that have files of their own when they are asked for: a daemon never
+    is.
+    """
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "dead-letters", "spool"])
+        return sorted([*super().list_commands(context), *_ELSEWHERE])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name == "dead-letters":
-            from kdaemon.cli.dead_letters import dead_letters  # noqa: PLC0415 - see above
-
-            return dead_letters
-        if name == "spool":
-            from kdaemon.cli.spool import spool  # noqa: PLC0415 - see above
-
-            return spool
-        return super().get_command(context, name)
+        place = _ELSEWHERE.get(name)
+        if place is None:
+            return super().get_command(context, name)
+        module, _, command = place.partition(":")
+        found: click.Command = getattr(import_module(module), command)
+        return found
 
 
 @click.group(
@@ -97,8 +113,36 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
 @cli.command()
 @config_option
 @set_option
-def check(config_path: str | None, settings: tuple[str, ...]) -> None:
-    """Report everything that is wrong in a configuration; exit 78 if anything is."""
+@click.option(
+    "--service",
+    "asks_service",
+    is_flag=True,
+    help="Ask each upstream, too, whether it would work; exit 1 if it would not.",
+)
+@click.option(
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="With --service: one more stream than those that are listed.",
+)
+@click.option("--json", "is_json", is_flag=True, help="With --service: one JSON object.")
+def check(
+    config_path: str | None,
+    settings: tuple[str, ...],
+    streams: tuple[str, ...],
+    *,
+    asks_service: bool,
+    is_json: bool,
+) -> None:
+    """Report everything that is wrong in a configuration; exit 78 if anything is.
+
+    With --service also what the service says, with the credentials that the daemon would have: for
+    each listed stream whether records may be written (asked by DryRun; no record is written),
+    whether it may be described, its quota and limits against the configuration, and the clock.
+    """
+    if (streams or is_json) and not asks_service:
+        raise click.UsageError("--stream and --json go with --service.")
     config = load(config_path, pairs(settings))
     where = config_path or "defaults and environment"
     check_surroundings(where, config)
@@ -108,7 +152,31 @@ def check(config_path: str | None, settings: tuple[str, ...]) -> None:
     _check_tls(where, config)
     upstreams = len(config.upstreams)
     beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
-    say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
+    if not is_json:
+        say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
+    if asks_service:
+        _check_service(config, streams, is_json=is_json)
+
+
+def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool) -> None:
+    """A line a finding; exit 1 if one of them is a problem."""
+    from kdaemon.cli.findings import Level  # noqa: PLC0415 - see run
+    from kdaemon.cli.service_check import look  # noqa: PLC0415 - see run
+
+    try:
+        findings = asyncio.run(look(config, streams))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    has_problem = any(finding.level is Level.PROBLEM for finding in findings)
+    if is_json:
+        import json  # noqa: PLC0415 - only here
+
+        told = [{**asdict(finding), "level": finding.level.value} for finding in findings]
+        click.echo(json.dumps({"is_ok": not has_problem, "findings": told}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+    sys.exit(1 if has_problem else 0)
 
 
 def _check_directory(where: str, directory: str) -> None:

@@ -17,6 +17,7 @@ from kdaemon.base.text import printable
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
+    from kdaemon.config.load import Loaded
 
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -56,7 +57,12 @@ def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
 
 def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     """The Config, or every problem on standard error and exit 78."""
-    from kdaemon.config.load import load_config  # noqa: PLC0415 - start-up of the other commands
+    return load_with_givers(config_path, flags).config
+
+
+def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
+    """The same, and who gave what."""
+    from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
 
     problems: list[ConfigProblem] = []
     text: str | None = None
@@ -70,12 +76,14 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
             problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
             problems.append(ConfigProblem(config_path, "file", problem))
     try:
-        config = load_config(text=text, source=config_path or "", environ=os.environ, flags=flags)
+        loaded = loading.load_with_givers(
+            text=text, source=config_path or "", environ=os.environ, flags=flags
+        )
     except ConfigError as error:
         problems += error.problems
     if problems:
         _exit_config(problems)
-    return config
+    return loaded
 
 
 def say(text: str, *, err: bool = False) -> None:

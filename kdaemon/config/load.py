@@ -108,6 +108,17 @@ VARIABLES: Mapping[str, Path] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A Config, and who gave its values. `givers`: by path; a path that is missing was given by
+    nobody. `listed`: the path of each listed stream's table, by the stream's name.
+    """
+
+    config: Config
+    givers: Mapping[Path, Setting]
+    listed: Mapping[str, Path]
+
+
 def load_config(
     *,
     text: str | None = None,
@@ -121,6 +132,17 @@ def load_config(
     KDAEMON_* are looked at; `flags`: pairs of dotted key and text. Raises ConfigError with every
     problem there is.
     """
+    return load_with_givers(text=text, source=source, environ=environ, flags=flags).config
+
+
+def load_with_givers(
+    *,
+    text: str | None = None,
+    source: str = "config.toml",
+    environ: Mapping[str, str] = MappingProxyType({}),
+    flags: Sequence[tuple[str, str]] = (),
+) -> Loaded:
+    """As `load_config`, and who gave what."""
     loader = _Loader()
     if text is not None:
         loader.take(_read_file(text, source, loader))
@@ -130,7 +152,7 @@ def load_config(
     loader.apply_rules(config)
     if loader.problems:
         raise ConfigError(loader.problems)
-    return config
+    return Loaded(config, MappingProxyType(loader.givers), MappingProxyType(loader.listed))
 
 
 class _Loader:
@@ -166,7 +188,7 @@ class _Loader:
             return
         path = ("upstreams", given)
         self.upstreams[given] = path
-        self.givers[path] = Setting(source, _dotted(path), path, given, is_text=False)
+        self.givers[path] = Setting(source, dotted(path), path, given, is_text=False)
 
     def _list_stream(self, source: str, given: str) -> None:
         """Two of one name are a problem."""
@@ -174,9 +196,9 @@ class _Loader:
         name = given if arn is None else arn.name
         path = ("streams", given)
         if self.listed.setdefault(name, path) != path:
-            problem = f"is the stream {name} again, which {_dotted(self.listed[name])} lists"
-            self.note(source, _dotted(path), f"{problem}: keep one of them")
-        self.givers[path] = Setting(source, _dotted(path), path, given, is_text=False)
+            problem = f"is the stream {name} again, which {dotted(self.listed[name])} lists"
+            self.note(source, dotted(path), f"{problem}: keep one of them")
+        self.givers[path] = Setting(source, dotted(path), path, given, is_text=False)
 
     def build(self) -> Config:
         """The Config of the good values; where a key is broken, its default."""
@@ -377,7 +399,7 @@ def _read_tables(kind: str, value: object, source: str, loader: _Loader) -> Iter
         return
     for name, table in value.items():
         if not isinstance(table, dict):
-            shown = _dotted((kind, name))
+            shown = dotted((kind, name))
             loader.note(source, shown, f"is {_show(table)}; expected a table, as [{shown}]")
             continue
         loader.list_table(source, kind, name)
@@ -389,12 +411,12 @@ def _place(path: Path, value: object, source: str, loader: _Loader) -> Iterator[
     """The setting at a path of the file, or a note that no key has this path."""
     is_known = path in KEYS if len(path) < 3 else path[2] in NAMED_TABLES[path[0]]
     if is_known:
-        yield Setting(source, _dotted(path), path, value, is_text=False)
+        yield Setting(source, dotted(path), path, value, is_text=False)
         return
     hint = _hint(path)
     if len(path) == 3 and path[0] == "streams" and isinstance(value, dict):
         hint = f'a name with a dot stands in quotes, as [streams."{path[1]}.{path[2]}"]'
-    loader.note(source, _dotted(path), f"is no key; {hint}")
+    loader.note(source, dotted(path), f"is no key; {hint}")
 
 
 def _read_environment(environ: Mapping[str, str], loader: _Loader) -> Iterator[Setting]:
@@ -444,7 +466,7 @@ def _hint(path: Path) -> str:
     table = [key[1] for key in KEYS if len(key) == 2 and key[0] == path[0]]
     if len(path) == 2 and (near := _near(name, table)):
         return f'did you mean "{near}"?'
-    elsewhere = [_dotted(key) for key in KEYS if key[-1] == name]
+    elsewhere = [dotted(key) for key in KEYS if key[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     known = list(named) or table or [*_names(KEYS, 1), *sorted(TABLES)]
@@ -462,7 +484,7 @@ def _near(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def _dotted(path: Path) -> str:
+def dotted(path: Path) -> str:
     """As TOML writes it: streams."a.b".share."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in path)
 

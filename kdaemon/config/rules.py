@@ -31,6 +31,7 @@ def find_clashes(
     """
     clashes = [
         *_exposed(config),
+        *_tap(config),
         *_auth(config),
         *_same_address(config),
         *_tls(config),
@@ -72,6 +73,23 @@ def _exposed(config: Config) -> Iterator[Clash]:
                 f"address {address.host} faces other machines, and {why}: "
                 "use 127.0.0.1, or set listen.insecure = true if the network itself is trusted",
             )
+
+
+def _tap(config: Config) -> Iterator[Clash]:
+    """Records are shown to this machine alone, or to who shows a certificate."""
+    listen = config.listen
+    if not listen.admin_tap:
+        return
+    tap, admin = ("listen", "admin_tap"), ("listen", "admin")
+    address = listen.admin_address
+    if address is None:
+        yield Clash((tap, admin), "is true, and listen.admin is off: leave it out, or set that")
+    elif not (address.is_loopback or (listen.admin_tls and listen.tls_client_ca)):
+        yield Clash(
+            (tap, admin),
+            f"is true, and listen.admin ({listen.admin}) shows records to other machines: use a"
+            " loopback address, or ask for certificates (admin_tls and tls_client_ca)",
+        )
 
 
 def _why_insecure(config: Config, path: Path) -> str | None:

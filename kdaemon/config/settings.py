@@ -156,6 +156,9 @@ class ListenConfig:
     tls_client_ca: FilePath = ""
     # The admin listener speaks TLS, too, with all of the three above.
     admin_tls: Flag = False
+    # Lets who asks the admin listener look at records that pass through (`kdaemon tap`): only where
+    # this machine alone can ask, or whoever asks shows a certificate.
+    admin_tap: Flag = False
     # Lets the TCP listeners face other machines, though nothing checks who writes, or though what
     # is signed can be read on its way.
     insecure: Flag = False

@@ -11,7 +11,7 @@ nothing is opened for him, and he does not learn whether it is there.
 Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from kdaemon.base.admission import frame_held_bytes, make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
@@ -22,6 +22,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Qualified, parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.principal import ANYBODY, Principal
+from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import (
     CLIENT_GONE,
@@ -57,6 +58,10 @@ TOO_MANY_DRY_RUNS = Refused(
 )
 
 
+OnTaken = Callable[[Stream, Sequence[Record]], None]
+"""Hears of records that were taken. It must not keep the sequence, and never raises."""
+
+
 class Door:
     """One for the daemon."""
 
@@ -64,6 +69,7 @@ class Door:
         self._streams = streams
         self._clock = clock
         self._dry_run_count = 0  # that the service is asked for now
+        self.on_taken: OnTaken | None = None  # of who looks at records that pass through
 
     # Taking
 
@@ -127,6 +133,8 @@ class Door:
         if refused is None:
             patience_ns = None if is_patient else stream.deadline_ns - waited_ns
             taken = self._take(stream, put, acknowledge, on_settled, client, patience_ns)
+            if self.on_taken is not None and isinstance(taken, Admission):
+                self.on_taken(stream, put.records)
         else:
             taken = self._count(stream, put.sizes, refused)
         if taken is not None and put.refused_count:

@@ -17,6 +17,7 @@ from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.slices import TEXT, Page, SlicedPages
 from kdaemon.observe.status import Status
+from kdaemon.observe.tap import Taps
 
 INDEX = b"""kdaemon
 
@@ -25,6 +26,7 @@ INDEX = b"""kdaemon
 /readyz    200 while clients should come; 503 with the reason: starting, draining, memory is full
 /statusz   JSON for people: what is held up, and why
 """
+_TAP = b"/tap       a sample of the records that a stream takes: ?stream=NAME (listen.admin_tap)\n"
 
 _ALLOW = (b"Allow", b"GET, HEAD")
 
@@ -39,12 +41,15 @@ class Admin:
         readiness: Readiness,
         heartbeat: Heartbeat,
         clock: Clock,
+        taps: Taps | None = None,
     ) -> None:
+        """`taps`: None: there is no such page."""
+        self._taps = taps
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._clock = clock
         self._small: dict[str, Callable[[], Page]] = {
-            "/": lambda: Page(200, INDEX),
+            "/": lambda: Page(200, INDEX if taps is None else INDEX + _TAP),
             "/livez": self._livez,
             "/readyz": self._readyz,
         }
@@ -56,7 +61,8 @@ class Admin:
                 "/statusz": status.steps,
             },
         )
-        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz")
+        tap = () if taps is None else ("/tap",)
+        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz", *tap)
 
     def handle(self, request: HttpRequest) -> None:
         """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the
@@ -69,6 +75,8 @@ class Admin:
         elif request.method not in {"GET", "HEAD"}:
             body = b"Pages are read with GET; nothing is changed here.\n"
             request.respond(405, body, content_type=TEXT, headers=(_ALLOW,))
+        elif path == "/tap" and self._taps is not None:
+            self._taps.ask(request)
         elif path in self._small:
             self._small[path]().give(request)
         else:
@@ -79,6 +87,8 @@ class Admin:
     def close(self) -> None:
         """No page is made any more."""
         self._large.close()
+        if self._taps is not None:
+            self._taps.close()
 
     def _livez(self) -> Page:
         now_ns = self._clock.now_ns()

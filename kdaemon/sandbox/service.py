@@ -16,7 +16,7 @@ wrote first.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
@@ -324,6 +324,15 @@ class Service:
         if stream.consumers:
             stream.changed()
         return Taken(results, held_until_ns)
+
+    def dry_run(self, stream_name: str, fault: Fault | None = None) -> NoReturn:
+        """What would become of records: one that is in order is answered with an error that says
+        so [M], and nothing is written.
+        """
+        self.stream(stream_name)
+        if fault is not None:
+            self._raise_for(fault, stream_name)
+        raise refuse("DryRunOperationException", DRY_RUN_TEXT)
 
     def handle(
         self, operation: str, payload: Payload, now_ns: int, fault: Fault | None = None

@@ -28,7 +28,7 @@ from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.feed import Feed
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import DRY_RUN_TEXT, SUBSCRIBE, Service
+from kdaemon.sandbox.service import SUBSCRIBE, Service
 from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
@@ -141,7 +141,8 @@ def _read_put_records(service: Service, form: Form, body: bytes) -> Steps[Call]:
     stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
-        _stop_dry_run(service, stream, is_dry_run=is_dry_run)
+        if is_dry_run:
+            service.dry_run(stream, fault)
         taken = service.take_records(stream, records, now_ns, fault)
         answer = form.encode(taken.results, "NONE")
         return Reply(200, answer, form.content_type, taken.held_until_ns)
@@ -158,7 +159,8 @@ def _read_put_record(service: Service, form: Form, body: bytes) -> Steps[Call]:
     stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
-        _stop_dry_run(service, stream, is_dry_run=is_dry_run)
+        if is_dry_run:
+            service.dry_run(stream, fault)
         return _put_record(service, form, stream, record, now_ns, fault)
 
     return Call("PutRecord", stream, perform)
@@ -180,13 +182,6 @@ def _limits(service: Service) -> PutLimits:
         request_bytes_max=service.settings.request_limit_bytes,
         keyless_bytes=0,
     )
-
-
-def _stop_dry_run(service: Service, stream: str, *, is_dry_run: bool) -> None:
-    """A dry run that is in order is answered with an error that says so, and writes nothing [M]."""
-    if is_dry_run:
-        service.stream(stream)
-        raise api_error("DryRunOperationException", DRY_RUN_TEXT)
 
 
 def _other_call(service: Service, operation: str, payload: Payload, encoding: Encoding) -> Call:

@@ -11,7 +11,7 @@ single calls and not the daemon; whatever breaks before the first byte of a body
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 import aiohttp
@@ -118,15 +118,18 @@ class ServiceClient:
         self.on_new_keys: Callable[[Caller], None] | None = None
 
     @classmethod
-    async def open(cls, settings: ClientSettings) -> Self:
+    async def open(
+        cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
+    ) -> Self:
         """Imports the AWS libraries (0.1 s, in a thread) and asks nobody anything.
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
+        `traces`: hear of each exchange; the daemon has none.
         """
         if settings.is_anonymous and not settings.endpoint_url:
             raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
-        return cls(settings, http_session(settings))
+        return cls(settings, http_session(settings, traces))
 
     async def aclose(self) -> None:
         """Closes all connections. Wait for the calls before: those still out fail as lost."""

@@ -7,7 +7,7 @@ and no data in an error, nor in what an error keeps alive.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -40,7 +40,9 @@ def always() -> bool:
     return True
 
 
-def http_session(settings: ClientSettings) -> aiohttp.ClientSession:
+def http_session(
+    settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
+) -> aiohttp.ClientSession:
     """The pool of one client."""
     return aiohttp.ClientSession(
         connector=Connector(limit=settings.connections_max, keepalive_timeout=KEEPALIVE_S),
@@ -55,6 +57,7 @@ def http_session(settings: ClientSettings) -> aiohttp.ClientSession:
         skip_auto_headers=("Accept",),
         auto_decompress=False,
         read_bufsize=ANSWER_BUFFER_BYTES,
+        trace_configs=list(traces),
         trust_env=False,  # it looks for proxies in a thread on each call; `proxy_to` does once
     )
 

@@ -304,7 +304,7 @@ class Streams:
         name = config.upstream_name or config.name if upstream.service.has_arns else identity.name
         target = StreamTarget(name, config.arn or None, is_listed, upstream.name)
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
-        settings = _engine_settings(config, upstream.service)
+        settings = engine_settings(config, upstream.service)
         engine = Engine(settings, memory, self._dice, self._clock.now_ns())
         driver = StreamDriver(
             target, engine, upstream.client, upstream.discovery, self._clock, self.loop_lag
@@ -424,7 +424,7 @@ def _no_name(spelling: str, service: Service) -> Refused:
     )
 
 
-def _engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
+def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
     return EngineSettings(
         batch_records_max=config.batch_records_max,
         batch_bytes_max=config.batch_bytes_max,

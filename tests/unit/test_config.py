@@ -246,6 +246,12 @@ SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
         ("[listen]\ntls_client_ca = '/c'", "listen.tls_client_ca", "without TLS no client"),
         ("[sandbox]\ntls_client_ca = '/c'", "sandbox.tls_client_ca", "without TLS no client"),
         ("[listen]\nadmin_tls = true", "listen.admin_tls", "there is no listen.tls_certificate"),
+        ("[listen]\nadmin_tap = true\nadmin = ''", "listen.admin_tap", "listen.admin is off"),
+        (
+            "[listen]\nadmin_tap = true\nadmin = '0.0.0.0:1'\ninsecure = true",
+            "listen.admin_tap",
+            "shows records to other machines",
+        ),
         (
             "[listen]\nhttp = ''\nunix = '/s'\ntls_certificate = '/c'\ntls_key = '/k'",
             "listen.tls_certificate",

@@ -463,3 +463,9 @@ async def test_a_shard_is_split_by_the_service_on_request(sandbox: Sandbox) -> N
     assert (status, answer["__type"]) == (400, "ResourceInUseException")
     status, answer = await sandbox.script("POST", "/sandbox/splits", {"stream": "orders"})
     assert (status, answer["__type"]) == (400, "InvalidArgumentException")
+
+
+async def test_a_dry_run_is_denied_as_the_call_would_be(sandbox: Sandbox) -> None:
+    sandbox.service.add_faults(Fault(kind=FaultKind.ACCESS_DENIED))
+    _, _, body = await sandbox.call("PutRecords", {**PUT, "DryRun": True})
+    assert json.loads(body)["__type"] == "AccessDeniedException"

@@ -1,0 +1,158 @@
+"""One question to a running daemon's admin listener, and where that is.
+
+Knows the configuration's address, or the URL that is given in its place, and TLS as [listen] has
+it. Must not know what a page says. No redirect, no proxy; an answer is bounded.
+Invariant: importing this brings no more than a probe needs, which is started every few seconds.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kdaemon.cli.common import config_option, load, pairs, set_option
+
+if TYPE_CHECKING:
+    from kdaemon.config import ListenConfig
+
+PAGE_BYTES_MAX = 64 * 1024 * 1024  # of one answer; ours: 100 streams take 0.3 MiB
+_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's, not ours
+_EITHER = "give --admin URL"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AdminError(Exception):
+    """Nobody answered, or nothing that can be read. Its text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPlace:
+    """Where to ask. `trust`: None: no TLS."""
+
+    host: str
+    port: int
+    trust: "ssl.SSLContext | None" = None
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' * (self.trust is not None)}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say. `certificate` and `key`: to show to a listener that asks for them."""
+
+    config_path: str | None
+    settings: tuple[str, ...]
+    admin: str | None
+    ca_file: str | None
+    certificate: str | None
+    key: str | None
+
+    def place(self) -> AdminPlace:
+        """By --admin, else by the configuration (exit 78 if that is wrong). Raises AdminError."""
+        if self.admin is not None:
+            return self._given(self.admin)
+        listen = load(self.config_path, pairs(self.settings)).listen
+        address = listen.admin_address
+        if address is None:
+            raise AdminError(f"listen.admin is off: there is nobody to ask; set it, or {_EITHER}")
+        if address.port == 0:
+            raise AdminError(f"listen.admin has port 0, which the system chooses: {_EITHER}")
+        trust = self._trust(listen) if listen.admin_tls and listen.tls_certificate else None
+        return AdminPlace(_THIS_MACHINE.get(address.host, address.host), address.port, trust)
+
+    def _given(self, url: str) -> AdminPlace:
+        from urllib.parse import urlsplit  # noqa: PLC0415 - of those who give one
+
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if host is None or parts.scheme not in {"http", "https"} or parts.path not in {"", "/"}:
+            raise click.BadParameter(
+                f"{url!r} is no address; expected http(s)://HOST:PORT or HOST:PORT",
+                param_hint="--admin",
+            )
+        is_tls = parts.scheme == "https"
+        return AdminPlace(host, port or (443 if is_tls else 80), self._trust() if is_tls else None)
+
+    def _trust(self, listen: "ListenConfig | None" = None) -> ssl.SSLContext:
+        """Of the configuration's listener: its very certificate, whatever name that is for."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.ca_file is None and listen is not None:
+                context = ssl.create_default_context(cafile=listen.tls_certificate)
+                context.check_hostname = False
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            named = ", ".join(filter(None, (self.ca_file, self.certificate, self.key)))
+            where = named or (listen.tls_certificate if listen is not None else "certificates")
+            raise AdminError(f"{where}: cannot be used: {error.strerror or error}") from error
+        return context
+
+
+def admin_options(command: F) -> F:
+    """The options that make an `Asked`."""
+    for option in reversed(
+        (
+            config_option,
+            set_option,
+            click.option(
+                "--admin",
+                metavar="URL",
+                help="The daemon's admin listener, as http://127.0.0.1:8991. Default: listen.admin"
+                " of the configuration.",
+            ),
+            click.option(
+                "--ca-file", metavar="PATH", help="Certificates to trust, for https. PEM."
+            ),
+            click.option(
+                "--client-certificate",
+                "certificate",
+                metavar="PATH",
+                help="To show where listen.tls_client_ca asks for one. PEM.",
+            ),
+            click.option("--client-key", "key", metavar="PATH", help="Its key. PEM."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def get(place: AdminPlace, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """Status and body of one page. Raises AdminError."""
+    import http.client  # noqa: PLC0415 - after the options are found right
+
+    connection = (
+        http.client.HTTPConnection(place.host, place.port, timeout=timeout_s)
+        if place.trust is None
+        else http.client.HTTPSConnection(
+            place.host, place.port, timeout=timeout_s, context=place.trust
+        )
+    )
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read(PAGE_BYTES_MAX + 1)
+    except TimeoutError as error:
+        text = f"{place.url}{path}: no answer within {timeout_s:g} s"
+        raise AdminError(text) from error
+    except ConnectionRefusedError as error:
+        text = f"{place.url}: nobody listens there: is kdaemon running, with this listen.admin?"
+        raise AdminError(text) from error
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise AdminError(f"{place.url}{path}: {why}") from error
+    finally:
+        connection.close()
+    if len(body) > PAGE_BYTES_MAX:
+        raise AdminError(f"{place.url}{path}: an answer of more than {PAGE_BYTES_MAX} bytes")
+    return answer.status, body

@@ -1,0 +1,84 @@
+"""`kdaemon iam`: the least rights that a configuration needs. Calls nobody, and changes nothing."""
+
+import json
+import sys
+
+import click
+
+from kdaemon.cli.common import config_option, load, pairs, say, set_option
+
+
+@click.command()
+@config_option
+@set_option
+@click.option(
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="Only of these streams (names or ARNs), listed or not. Default: those that are listed.",
+)
+@click.option(
+    "--passed-on",
+    "with_passed_on",
+    is_flag=True,
+    help="Also what clients may ask through kdaemon: listen.operations_passed_on.",
+)
+@click.option(
+    "--stored",
+    "with_stored",
+    is_flag=True,
+    help="Also the streams that the spool still has records of.",
+)
+@click.option("--kms-key", metavar="ARN", help="The key that encrypts the streams.")
+@click.option("--upstream", metavar="NAME", help="Only of this one. Default: all.")
+def iam(
+    config_path: str | None,
+    settings: tuple[str, ...],
+    streams: tuple[str, ...],
+    kms_key: str | None,
+    upstream: str | None,
+    *,
+    with_passed_on: bool,
+    with_stored: bool,
+) -> None:
+    """Print the least IAM policy for a configuration, as JSON; for Yandex the roles, in words.
+
+    One policy is printed as it is. Several (more upstreams, or a role that is assumed) are members
+    of one object, by the upstream's name, and by the role's ARN. Notes go to standard error.
+    """
+    config = load(config_path, pairs(settings))
+    if upstream is not None and upstream not in config.upstream_names:
+        known = ", ".join(config.upstream_names)
+        raise click.BadParameter(
+            f"no upstream {upstream}; there are {known}", param_hint="--upstream"
+        )
+    from kdaemon.cli.policy import rights  # noqa: PLC0415 - after the options are found right
+
+    if with_stored:
+        listed = () if streams else tuple(config.streams)
+        streams = tuple(
+            dict.fromkeys((*listed, *streams, *_stored(config_path, config.spool.directory)))
+        )
+    names = config.upstream_names if upstream is None else (upstream,)
+    found = rights(config, names, streams, with_passed_on=with_passed_on, kms_key=kms_key)
+    policies: object = found.policies
+    if len(found.policies) == 1:
+        (policies,) = found.policies.values()
+    if found.policies:
+        click.echo(json.dumps(policies, indent=2))
+    for line in found.words:
+        say(line, err=bool(found.policies))
+    for line in found.notes:
+        say(f"note: {line}", err=True)
+    if not (found.policies or found.words):
+        say("no such stream belongs to this upstream", err=True)
+        sys.exit(1)
+
+
+def _stored(config_path: str | None, directory: str) -> list[str]:
+    """Of the spool: the streams that it has records of, as a client may write them."""
+    from kdaemon.cli.places import opened, spool_directory  # noqa: PLC0415 - brings SQLite
+
+    with opened(spool_directory(directory or None, config_path)) as view:
+        return [backlog.stream for backlog in view.backlogs()]

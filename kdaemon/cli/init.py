@@ -1,0 +1,196 @@
+"""`kdaemon init`: a commented configuration for some streams, to begin with. Asks nobody.
+
+Invariant: what is written is a configuration that `kdaemon check` takes, and stays one whichever
+of its commented settings is put in force. An existing file is never touched.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from kdaemon.base.errors import ConfigError
+from kdaemon.base.names import parse_arn
+from kdaemon.cli.common import EXIT_CONFIG, say
+
+MODE = 0o644  # no secret is in it
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the options say."""
+
+    streams: tuple[str, ...]
+    service: str
+    region: str
+    endpoint_url: str
+    spool: str
+    is_ordered: bool
+
+
+@click.command()
+@click.option(
+    "--stream", "streams", metavar="NAME", multiple=True, help="A stream; may be repeated."
+)
+@click.option(
+    "--service",
+    type=click.Choice(["aws", "yandex"]),
+    default="aws",
+    show_default=True,
+    help="Kinesis Data Streams or Yandex Data Streams.",
+)
+@click.option("--region", default="", metavar="REGION", help="Of AWS, such as eu-central-1.")
+@click.option(
+    "--endpoint-url",
+    default="",
+    metavar="URL",
+    help="Yandex: with the path of the database, /ru-central1/b1g.../etn...",
+)
+@click.option(
+    "--spool",
+    default="",
+    metavar="DIR",
+    help="Keep records on disk there, so that they outlive a crash; acknowledge `stored`.",
+)
+@click.option("--ordered", "is_ordered", is_flag=True, help="Keep the order of a partition key.")
+@click.option("--output", metavar="FILE", default="-", help="A new file. Default: standard output.")
+def init(output: str, **options: object) -> None:
+    """Write a commented configuration for one stream or several."""
+    wanted = Wanted(**options)  # type: ignore[arg-type]  # click's, of these names
+    if not wanted.streams:
+        raise click.UsageError("Name a stream: --stream NAME.")
+    text = "\n".join(_lines(wanted)) + "\n"
+    _hold_to_rules(text)
+    if output == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    except FileExistsError:
+        say(f"{output} is there already, and stays as it is: name another --output", err=True)
+        sys.exit(1)
+    except OSError as error:
+        say(f"{output}: cannot be made: {error.strerror}", err=True)
+        sys.exit(1)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    say(f"{output} is written. Next: kdaemon check --service --config {output}", err=True)
+
+
+def _hold_to_rules(text: str) -> None:
+    """What the options make must be a configuration; else exit 78 with all its problems."""
+    from kdaemon.config.load import load_config  # noqa: PLC0415 - after the options are found right
+
+    try:
+        load_config(text=text, source="kdaemon init")
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(EXIT_CONFIG)
+
+
+def _lines(wanted: Wanted) -> Iterator[str]:
+    yield from (
+        "# Configuration of kdaemon. All settings, with what they mean: config.example.toml.",
+        "# Is it right?        kdaemon check --service --config FILE",
+        "# What is in force:   kdaemon config --config FILE",
+        "# Rights it needs:    kdaemon iam --config FILE",
+        "# A setting with # before it has this value, or shows an example.",
+        "",
+    )
+    yield f"service = {_toml(wanted.service)}"
+    yield from _yandex(wanted) if wanted.service == "yandex" else _aws(wanted)
+    yield from (
+        "",
+        "# Records are taken for the streams below. true: for any stream that a client names.",
+        "accept_unlisted = false",
+        "",
+        "# Memory that clients' data may hold; the process itself takes 60 MiB beside it.",
+        "# memory_bytes_max = 268435456",
+        "",
+        "[listen]",
+        "# The Kinesis API for SDKs (set their endpoint to http://127.0.0.1:8990), and NDJSON.",
+        '# http = "127.0.0.1:8990"',
+        "# The Unix socket. auto: in $RUNTIME_DIRECTORY, or in $XDG_RUNTIME_DIR/kdaemon.",
+        '# unix = "auto"',
+        "# Metrics, probes, status (kdaemon status, kdaemon top).",
+        '# admin = "127.0.0.1:8991"',
+        "",
+        "[drain]",
+        "# After SIGTERM: to deliver what is held. Keep it below the supervisor's patience.",
+        "# deadline_ms = 25000",
+    )
+    yield from _spool(wanted)
+    for stream in wanted.streams:
+        yield from _stream(wanted, stream)
+
+
+def _aws(wanted: Wanted) -> Iterator[str]:
+    yield ""
+    yield "# Empty: as AWS_REGION, the profile or the machine says."
+    yield f"region = {_toml(wanted.region)}"
+    yield ""
+    yield "# Credentials come from the AWS environment: a role of the machine, pod or task; AWS_*"
+    yield "# variables; or a profile. Another account's role may be assumed with them."
+    yield '# profile = "producer"'
+    yield '# role_arn = "arn:aws:iam::123456789012:role/producer"'
+    if wanted.endpoint_url:
+        yield f"endpoint_url = {_toml(wanted.endpoint_url)}"
+
+
+def _yandex(wanted: Wanted) -> Iterator[str]:
+    yield ""
+    yield "# With the path of the database, as the console shows it."
+    if wanted.endpoint_url:
+        yield f"endpoint_url = {_toml(wanted.endpoint_url)}"
+    else:
+        example = "https://yds.serverless.yandexcloud.net/ru-central1/b1g.../etn..."
+        yield f"# endpoint_url = {_toml(example)}"
+    if wanted.region:
+        yield f"region = {_toml(wanted.region)}"
+    yield ""
+    yield "# Who calls: a static key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or an IAM token:"
+    yield "# from a file that something else refreshes, or from the machine (iam_token_url)."
+    yield '# iam_token_file = "/run/iam/token"'
+
+
+def _spool(wanted: Wanted) -> Iterator[str]:
+    yield ""
+    yield "[spool]"
+    yield "# The disk behind the acknowledgement `stored`. It is made if its parent is there."
+    if wanted.spool:
+        yield f"directory = {_toml(wanted.spool)}"
+    else:
+        yield '# directory = "/var/lib/kdaemon/spool"'
+    yield "# For an outage: bytes a second x seconds that the service may be away."
+    yield "# bytes_max = 1073741824"
+
+
+def _stream(wanted: Wanted, stream: str) -> Iterator[str]:
+    yield ""
+    yield f"[streams.{_toml(stream) if _needs_quotes(stream) else stream}]"
+    yield "# What an answer promises: delivered (the service has the record), stored (on disk here,"
+    yield "# fsynced; needs [spool]) or accepted (in memory here)."
+    yield f"acknowledge = {_toml('stored' if wanted.spool else 'delivered')}"
+    yield "# The part of each shard's quota for this daemon: with four daemons on the stream, 0.25."
+    yield "# share = 1.0"
+    yield "# partition_key: records of one key are delivered in the order they were taken."
+    if wanted.is_ordered:
+        yield 'ordering = "partition_key"'
+    else:
+        yield '# ordering = "none"'
+    if wanted.service == "aws":
+        yield "# kpl: several records travel as one. Only for consumers that take them apart."
+        yield '# aggregation = "none"'
+
+
+def _needs_quotes(name: str) -> bool:
+    is_bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return parse_arn(name) is not None or not is_bare
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=True)

@@ -1,0 +1,219 @@
+"""How a daemon stands, for people: the rows and lines of `kdaemon status` and `kdaemon top`.
+
+Reads the page `/statusz` as plain JSON, leniently: a daemon of another version may tell more, or
+less. Pure. Rates are differences of two pages by the daemon's own clock, or, of one page, what the
+page says. Invariant: whatever others named is cleaned by whoever prints it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdaemon.cli.remedies import remedy
+from kdaemon.cli.shown import age_text, byte_text
+
+Page = Mapping[str, Any]
+NONE = "-"
+STREAM_COLUMNS = (
+    ("STREAM", "left"),
+    ("IN/S", "right"),
+    ("OUT/S", "right"),
+    ("BUFFERED", "right"),
+    ("SPOOLED", "right"),
+    ("IN FLIGHT", "right"),
+    ("OLDEST", "right"),
+    ("THROTTLED", "right"),
+    ("DELIVERY", "right"),
+    ("STATE", "left"),
+)
+SHARD_COLUMNS = (
+    ("HOT SHARD", "left"),
+    ("STREAM", "left"),
+    ("BACKLOG", "right"),
+    ("BYTES", "right"),
+    ("BEHIND", "right"),
+    ("SHARE", "right"),
+    ("STATE", "left"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What is shown: lines above, two tables, lines below (what needs somebody)."""
+
+    head: list[str]
+    streams: list[tuple[str, ...]]
+    shards: list[tuple[str, ...]]
+    holds: list[str] = field(default_factory=list)
+
+
+def screen(page: Page, before: Page | None = None) -> Screen:
+    """Of one page; `before`: an earlier one of the same daemon, for rates."""
+    elapsed_s = _number(page, "uptime_s") - _number(before, "uptime_s") if before else 0.0
+    if elapsed_s <= 0:  # the first page, or of a daemon that was started anew
+        before = None
+    earlier = {_qualified(each): each for each in _list(before or {}, "streams")}
+    streams = _list(page, "streams")
+    rows = [_stream_row(each, earlier.get(_qualified(each)), elapsed_s) for each in streams]
+    shards = [
+        (_number(_part(shard, "backlog"), "seconds"), _shard_row(shard, stream))
+        for stream in streams
+        for shard in _list(stream, "hottest_shards")
+    ]
+    shards.sort(key=lambda ranked: -ranked[0])
+    return Screen(
+        head=[*_head(page), *_spool_line(page, before, elapsed_s), *_upstream_lines(page)],
+        streams=rows,
+        shards=[row for _, row in shards],
+        holds=_holds(page),
+    )
+
+
+def _head(page: Page) -> list[str]:
+    state = str(page.get("state", "?"))
+    why = page.get("not_ready_because")
+    is_told = why is None or why == state
+    ready = state if is_told else f"{state}, but not ready: {why}"
+    uptime = age_text(int(_number(page, "uptime_s") * 1000))
+    memory = _part(page, "memory")
+    lines = [
+        f"kdaemon {page.get('version', '?')}: {ready}, up {uptime}",
+        f"memory: {_of(memory, 'held_bytes', 'bytes_max')}{', full' * bool(memory.get('is_full'))}",
+    ]
+    listeners = _part(page, "listeners")
+    if listeners:
+        open_ones = [
+            f"{name} {_number(each, 'connections'):,.0f}" for name, each in listeners.items()
+        ]
+        lines.append(f"connections: {', '.join(open_ones)}")
+    return lines
+
+
+def _spool_line(page: Page, before: Page | None, elapsed_s: float) -> list[str]:
+    spool = _part(page, "spool")
+    if not spool:
+        return []
+    text = f"spool: {_of(spool, 'live_bytes', 'bytes_max')}, {_number(spool, 'frames'):,.0f} frames"
+    if before is not None:
+        live = _number(spool, "live_bytes")
+        growth = (live - _number(_part(before, "spool"), "live_bytes")) / elapsed_s
+        if growth > 0:
+            left_s = max(0.0, _number(spool, "bytes_max") - live) / growth
+            text += f", full in {age_text(int(left_s * 1000))}"
+    trouble = spool.get("trouble")
+    return [text + (f", TROUBLE: {trouble}" if trouble else "")]
+
+
+def _upstream_lines(page: Page) -> list[str]:
+    lines = []
+    for each in _list(page, "upstreams"):
+        place = " ".join(
+            str(each[key]) for key in ("service", "region", "account") if each.get(key)
+        )
+        on_hold = _number(each, "on_hold")
+        held = f", {on_hold:,.0f} on hold" if on_hold else ""
+        streams = _number(each, "streams")
+        plural = "" if streams == 1 else "s"
+        lines.append(
+            f"upstream {each.get('name', '?')} ({place}): {each.get('health', '?')},"
+            f" {streams:,.0f} stream{plural}{held}"
+        )
+    return lines
+
+
+def _holds(page: Page) -> list[str]:
+    """What needs somebody, each with its remedy."""
+    lines = []
+    for stream in _list(page, "streams"):
+        for kind, verb in (("hold", "is on hold"), ("unavailable", "takes nothing")):
+            found = _part(stream, kind)
+            if not found:
+                continue
+            code, message = str(found.get("code", "?")), str(found.get("message", ""))
+            lines.append(f"{_qualified(stream)} {verb}: {code}: {message}")
+            help_text = remedy(code, message) if kind == "hold" else None
+            lines += [f"  do: {help_text}"] if help_text else []
+    principals, tls = _part(page, "principals"), _part(page, "tls")
+    if principals.get("problem"):
+        lines.append(f"principals are not read anew: {principals['problem']}")
+    if tls.get("trouble"):
+        lines.append(f"the certificate is not read anew: {tls['trouble']}")
+    lines += [f"the certificate: {fault}" for fault in tls.get("faults") or ()]
+    return lines
+
+
+def _stream_row(stream: Page, before: Page | None, elapsed_s: float) -> tuple[str, ...]:
+    per_second = _part(stream, "per_second")
+
+    def rate(key: str) -> str:
+        if before is None:
+            return f"{_number(per_second, key):,.0f}"
+        return f"{max(0.0, _number(stream, key) - _number(before, key)) / elapsed_s:,.0f}"
+
+    oldest, delivery = stream.get("oldest_queued_s"), stream.get("delivery_mean_s")
+    state = "hold" if stream.get("hold") else "off" if stream.get("unavailable") else "ok"
+    return (
+        _qualified(stream),
+        rate("received"),
+        rate("delivered"),
+        f"{_number(stream, 'buffered'):,.0f}",
+        f"{_number(stream, 'spooled'):,.0f}",
+        f"{_number(stream, 'in_flight'):,.0f}",
+        NONE if oldest is None else age_text(int(oldest * 1000)),
+        _throttled(stream, before),
+        NONE if delivery is None else f"{delivery * 1000:,.0f} ms",
+        state,
+    )
+
+
+def _throttled(stream: Page, before: Page | None) -> str:
+    """Of the records that were tried: those that were throttled. Between two pages or in all."""
+    attempts = _number(stream, "attempts")
+    throttled = _number(stream, "throttled_share") * attempts
+    if before is not None:
+        earlier = _number(before, "attempts")
+        throttled -= _number(before, "throttled_share") * earlier
+        attempts -= earlier
+    return f"{max(0.0, throttled) / attempts:.1%}" if attempts > 0 else NONE
+
+
+def _shard_row(shard: Page, stream: Page) -> tuple[str, ...]:
+    backlog, pace = _part(shard, "backlog"), _part(shard, "pace")
+    share = min(_number(pace, "records_share"), _number(pace, "bytes_share"))
+    backoff_s = _number(shard, "backoff_s")
+    state = str(shard.get("state", "?"))
+    return (
+        str(shard.get("shard_id") or "(any)"),
+        _qualified(stream),
+        f"{_number(backlog, 'records'):,.0f}",
+        byte_text(int(_number(backlog, "bytes"))),
+        age_text(int(_number(backlog, "seconds") * 1000)),
+        f"{share:.1%}",
+        f"{state}, {backoff_s:.1f} s" if backoff_s else state,
+    )
+
+
+def _qualified(stream: Page) -> str:
+    name, upstream = str(stream.get("name", "?")), stream.get("upstream", "default")
+    return name if upstream == "default" else f"@{upstream}/{name}"
+
+
+def _of(part: Page, taken: str, most: str) -> str:
+    used, bound = _number(part, taken), _number(part, most)
+    share = f" ({used / bound:.0%})" if bound else ""
+    return f"{byte_text(int(used))} of {byte_text(int(bound))}{share}"
+
+
+def _part(page: Page, key: str) -> Page:
+    found = page.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _list(page: Page, key: str) -> Sequence[Page]:
+    found = page.get(key)
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+
+
+def _number(page: Page | None, key: str) -> float:
+    found = page.get(key) if page is not None else None
+    return found if isinstance(found, int | float) else 0

@@ -1,0 +1,222 @@
+"""`kdaemon check --service`: asks each upstream, with its very credentials, whether it would work.
+
+Composed as the daemon is: the same client, the same control calls and discovery, no engine. Prints
+nothing: `findings.py` has the words, the command prints.
+Invariant: no record is ever written. AWS is asked by DryRun; what stands in for AWS may not know
+DryRun, and is asked with a hash key that no service takes; Yandex is not asked at all.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+
+from kdaemon.base.description import StreamTarget
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.record import Record
+from kdaemon.cli.findings import (
+    Finding,
+    Level,
+    Teller,
+    of_caller,
+    of_clock,
+    of_denied,
+    of_description,
+    of_write,
+    of_write_at_yandex,
+)
+from kdaemon.cli.remedies import remedy
+from kdaemon.config import Config, StreamConfig, UpstreamConfig
+from kdaemon.daemon import client_settings
+from kdaemon.send.client import ServiceClient
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import Discovery
+from kdaemon.send.place import AWS_DOMAINS
+from kdaemon.streams.registry import engine_settings
+from kdaemon.system import SystemClock, SystemDice
+
+ATTEMPTS_MAX: Final = 2  # of a control call: a person waits; ours, 2026-11-28
+ASKED_ABOUT: Final = Record(b"kdaemon check", "kdaemon-check")
+UNWRITABLE: Final = Record(b"kdaemon check", "kdaemon-check", str(2**128))
+"""Its hash key is one above the highest: whoever checks it refuses the record."""
+
+_ON_THE_WAY: Final = frozenset(
+    {
+        *(Trouble.DNS, Trouble.CONNECT, Trouble.CONNECT_TIMEOUT, Trouble.CONNECTION_LOST),
+        *(Trouble.READ_TIMEOUT, Trouble.CALL_TIMEOUT),
+    }
+)
+
+
+async def look(config: Config, streams: Sequence[str] = ()) -> list[Finding]:
+    """All findings, upstream by upstream. `streams`: names of more than those that are listed, of
+    the upstream that [default] names.
+    """
+    per_upstream = await asyncio.gather(
+        *(_look_at(config, name, streams) for name in config.upstream_names)
+    )
+    return [finding for findings in per_upstream for finding in findings]
+
+
+async def _look_at(config: Config, name: str, more: Sequence[str]) -> list[Finding]:
+    upstream = config.upstream(name)
+    streams = list(config.listed_of(name).values())
+    if name == config.default.upstream:
+        known = set(config.streams)
+        streams += [replace(config.default, name=each) for each in more if each not in known]
+    async with AsyncExitStack() as stack:
+        look = await _Look.open(config, upstream, stack)
+        return [finding async for finding in look.all(streams)]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What answers told beside what they say: by whom, and how late it is there."""
+
+    host: str = ""
+    skews_s: list[float] = field(default_factory=list)
+
+    def trace(self) -> aiohttp.TraceConfig:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(self._begin)
+        trace.on_request_end.append(self._end)
+        return trace
+
+    async def _begin(self, _: Any, context: SimpleNamespace, __: Any) -> None:
+        context.began_s = SystemClock.wall_seconds()
+
+    async def _end(
+        self, _: Any, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
+    ) -> None:
+        self.host = params.url.host or ""
+        told = params.response.headers.get("Date", "")
+        try:
+            theirs_s = parsedate_to_datetime(told).timestamp()
+        except (ValueError, OverflowError):
+            return
+        middle_s = (context.began_s + SystemClock.wall_seconds()) / 2
+        self.skews_s.append(middle_s - (theirs_s + 0.5))  # it tells whole seconds
+
+    @property
+    def skew_s(self) -> float | None:
+        """The least of all: a slow answer makes a clock look wrong, never right."""
+        return min(self.skews_s, key=abs, default=None)
+
+
+@dataclass(slots=True)
+class _Look:
+    """At one upstream. `denied`: what the last stream's description may not ask for."""
+
+    upstream: UpstreamConfig
+    client: ServiceClient
+    control: ControlCalls
+    seen: _Seen
+    denied: dict[str, ServiceError] = field(default_factory=dict)
+
+    @classmethod
+    async def open(cls, config: Config, upstream: UpstreamConfig, stack: AsyncExitStack) -> "_Look":
+        seen = _Seen()
+        settings = client_settings(config, upstream, is_anonymous=False)
+        client = await ServiceClient.open(settings, [seen.trace()])
+        stack.push_async_callback(client.aclose)
+        rate = upstream.control_calls_per_second
+        how = ControlSettings(upstream.traits, rate, ATTEMPTS_MAX)
+        control = ControlCalls(client.call, how, SystemDice())
+        stack.push_async_callback(control.aclose)
+        return cls(upstream, client, control, seen)
+
+    async def all(self, streams: Sequence[StreamConfig]) -> AsyncIterator[Finding]:
+        teller = Teller(self.upstream.name)
+        is_lost = False
+        for finding in await self._caller(teller):
+            is_lost = is_lost or finding.level is Level.PROBLEM
+            yield finding
+        if not streams:
+            text = "none is listed for it, so that no right was tried"
+            yield teller.tell(Level.NOTE, "streams", text, "list them, or name one: --stream NAME")
+        elif is_lost:
+            yield teller.tell(Level.NOTE, "streams", "not asked about, for that reason")
+        else:
+            async for finding in self._streams(teller, streams):
+                yield finding
+        for finding in of_clock(teller, self.seen.skew_s):
+            yield finding
+
+    async def _streams(
+        self, teller: Teller, streams: Sequence[StreamConfig]
+    ) -> AsyncIterator[Finding]:
+        """One after another, until the service is not reached."""
+        for number, stream in enumerate(streams):
+            try:
+                async for finding in self._stream(stream):
+                    yield finding
+            except ServiceError as error:
+                yield Teller(self.upstream.name, stream.name).failed("describe", error)
+                left = len(streams) - number - 1
+                if error.trouble is not None and left:
+                    text = f"{left} more are not asked about: the service is not reached"
+                    yield teller.tell(Level.NOTE, "streams", text)
+                    return
+
+    async def _caller(self, teller: Teller) -> list[Finding]:
+        try:
+            caller = await self.client.caller()
+        except ServiceError as error:
+            if error.trouble in _ON_THE_WAY and error.message.startswith("STS: "):
+                return [teller.failed("credentials", error, Level.WARNING)]
+            finding = teller.failed("credentials", error)
+            if self.upstream.role_arn and remedy(error.code) == remedy("AccessDenied"):
+                do = (
+                    f"allow sts:AssumeRole on {self.upstream.role_arn}, and let that role's trust"
+                    " policy name who calls, with role_external_id if it asks for one"
+                )
+                finding = teller.tell(Level.PROBLEM, "credentials", finding.text, do)
+            return [finding]
+        return list(of_caller(teller, self.upstream, caller))
+
+    async def _stream(self, stream: StreamConfig) -> AsyncIterator[Finding]:
+        """Raises ServiceError where nothing is told of the stream."""
+        service = self.upstream.traits
+        teller = Teller(self.upstream.name, stream.name)
+        called = stream.upstream_name or stream.name
+        target = StreamTarget(called, stream.arn or None, is_listed=True, upstream=stream.upstream)
+        self.denied.clear()
+        found = await Discovery(self._ask, service).describe(target)
+        for finding in self._denied(teller):
+            yield finding
+        if not self.denied:
+            yield teller.tell(Level.OK, "describe", "the stream is there, and may be described")
+        settings = engine_settings(stream, service)
+        for finding in of_description(teller, stream, settings, self.upstream, found):
+            yield finding
+        if service.answers_dry_run:
+            is_of_aws = self.seen.host.endswith(AWS_DOMAINS)
+            asked_about = ASKED_ABOUT if is_of_aws else UNWRITABLE
+            answer = await self.client.dry_run(target, [asked_about])
+            yield of_write(teller, answer, is_of_aws=is_of_aws)
+        else:
+            yield of_write_at_yandex(teller)
+
+    def _denied(self, teller: Teller) -> Iterator[Finding]:
+        for operation, error in self.denied.items():
+            yield of_denied(teller, operation, error)
+
+    async def _ask(
+        self,
+        operation: str,
+        payload: dict[str, object],
+        target: StreamTarget,
+        *,
+        is_listed: bool,
+    ) -> dict[str, Any]:
+        """`ControlCalls.ask`, and what it is refused is noted: discovery does without."""
+        try:
+            return await self.control.ask(operation, payload, target, is_listed=is_listed)
+        except ServiceError as error:
+            self.denied[operation] = error.kept()
+            raise

@@ -1,0 +1,73 @@
+"""`kdaemon tap`: a live sample of the records that a stream takes, one line of JSON each."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from kdaemon.base.text import printable
+from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
+from kdaemon.cli.common import say
+from kdaemon.cli.shown import printable_json
+
+TIMEOUT_S = 10.0  # for one look, which takes half a second; ours, 2026-11-28
+
+
+@click.command()
+@admin_options
+@click.option(
+    "--stream", required=True, metavar="NAME", help="As clients call it, or by its table."
+)
+@click.option("--data", "with_data", is_flag=True, help="Show data and keys, not only sizes.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=1.0), default=TIMEOUT_S, hidden=True
+)
+def tap(
+    stream: str, count: int | None, timeout_s: float, *, with_data: bool, **options: Any
+) -> None:
+    """Show a sample of the records that a stream takes, until Ctrl-C.
+
+    Each look takes half a second, and shows a hundred records at most; standard error says how many
+    there were. Without --data a line has the size and a digest of the key. With it a line is one
+    that `kdaemon put` takes, unless there is more than 4 KiB of data, which is cut ("is_cut"). The
+    daemon must allow it: listen.admin_tap.
+    """
+    from urllib.parse import urlencode  # noqa: PLC0415 - after the options are found right
+
+    path = "/tap?" + urlencode({"stream": stream, "data": "1" if with_data else "0"})
+    looks = 0
+    try:
+        place = Asked(**options).place()
+        while count is None or looks < count:
+            looks += 1
+            _show(_sample(place, path, timeout_s))
+    except AdminError as error:
+        say(str(error), err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _sample(place: AdminPlace, path: str, timeout_s: float) -> bytes:
+    status, body = get(place, path, timeout_s)
+    if status == 200:
+        return body
+    text = body[:300].decode(errors="replace").strip()
+    if status == 404:
+        text = "this daemon has no such page: is it of an older version?"
+    raise AdminError(f"{place.url}/tap: {text or f'HTTP {status}'}")
+
+
+def _show(body: bytes) -> None:
+    try:
+        head, *lines = body.decode().splitlines()
+        told = json.loads(head)
+        seen, shown = int(told["seen"]), int(told["shown"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdminError("the answer is no sample of kdaemon's") from error
+    for line in lines:
+        click.echo(printable_json(line))
+    if seen > shown:
+        click.echo(printable(f"{shown} of {seen:,} records are shown"), err=True)

@@ -1,0 +1,171 @@
+"""`kdaemon health`, `kdaemon status` and `kdaemon top`: they ask a running daemon, and change
+nothing. Exit 1: nobody answers, or the answer is no.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
+from kdaemon.cli.common import say
+
+if TYPE_CHECKING:
+    from kdaemon.cli.screen import Screen
+
+TIMEOUT_S = 5.0  # for one page; ours, 2026-11-28
+HOT_SHARDS_MAX = 15  # rows of them on a screen; ours
+
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for an answer.",
+)
+
+
+@click.command()
+@admin_options
+@timeout_option
+@click.option("--live", "is_live", is_flag=True, help="Ask whether it lives, not whether to come.")
+def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
+    """Exit 0 if a daemon is ready for clients (with --live: if its loop turns), else 1.
+
+    For probes that run a command. A daemon that cannot reach the service is alive and ready: to
+    restart it would help nobody.
+    """
+    try:
+        status, body = get(Asked(**options).place(), "/livez" if is_live else "/readyz", timeout_s)
+    except AdminError as error:
+        _fail(str(error))
+    text = body[:300].decode(errors="replace").strip()
+    if status != 200:
+        _fail(f"{'not alive' if is_live else 'not ready'}: {text or f'HTTP {status}'}")
+    say(text)
+
+
+@click.command()
+@admin_options
+@timeout_option
+@click.option("--json", "is_json", is_flag=True, help="The daemon's page as it is: JSON.")
+def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
+    """How a running daemon stands: what it holds, why, and what to do.
+
+    Rates are those of its whole life; `kdaemon top` shows those of now.
+    """
+    from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
+
+    try:
+        page = _page(Asked(**options).place(), timeout_s)
+    except AdminError as error:
+        _fail(str(error))
+    if is_json:
+        click.echo(json.dumps(page, indent=2))
+        return
+    _show(screen(page))
+
+
+@click.command()
+@admin_options
+@timeout_option
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
+def top(timeout_s: float, *, every_s: float, count: int | None, **options: Any) -> None:
+    """How a running daemon stands, again each second, with the rates of now, until Ctrl-C.
+
+    Where the output is no terminal, each look is printed below the one before.
+    """
+    from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
+
+    try:
+        place = Asked(**options).place()
+        before = _page(place, timeout_s)
+        looks = 1
+        with _screens() as show:
+            show(screen(before), "")
+            while count is None or looks < count:
+                _wait(every_s)
+                looks += 1
+                try:
+                    page = _page(place, timeout_s)
+                except AdminError as error:
+                    if not sys.stdout.isatty():
+                        raise
+                    show(screen(before), f"NO ANSWER, this is old: {error}")
+                    continue
+                show(screen(page, before), "")
+                before = page
+    except AdminError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _wait(seconds: float) -> None:
+    from threading import Event  # noqa: PLC0415 - not for a probe
+
+    Event().wait(seconds)
+
+
+def _screens() -> Any:
+    """A context manager whose value shows a screen and a line of warning."""
+    if sys.stdout.isatty():
+        from kdaemon.cli.live import live_screens  # noqa: PLC0415 - brings rich
+
+        return live_screens(HOT_SHARDS_MAX)
+    from contextlib import nullcontext  # noqa: PLC0415 - not for a probe
+
+    def show(found: "Screen", _warning: str) -> None:
+        _show(found)
+        click.echo()
+
+    return nullcontext(show)
+
+
+def _page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
+    """Raises AdminError."""
+    code, body = get(place, "/statusz", timeout_s)
+    try:
+        page = json.loads(body) if code == 200 else None
+    except ValueError:
+        page = None
+    if not isinstance(page, dict) or "streams" not in page:
+        raise AdminError(f"{place.url}/statusz: HTTP {code}, and no page of kdaemon's")
+    return page
+
+
+def _show(found: "Screen") -> None:
+    from kdaemon.cli.screen import SHARD_COLUMNS, STREAM_COLUMNS  # noqa: PLC0415 - not for a probe
+    from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
+
+    for line in found.head:
+        say(line)
+    click.echo()
+    if not found.streams:
+        say("no stream is in use")
+    else:
+        show_table(STREAM_COLUMNS, found.streams)
+    if found.shards:
+        click.echo()
+        show_table(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
+    if found.holds:
+        click.echo()
+    for line in found.holds:
+        say(line)
+
+
+def _fail(text: str) -> NoReturn:
+    say(text, err=True)
+    sys.exit(1)

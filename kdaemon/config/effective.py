@@ -1,0 +1,168 @@
+"""The configuration in force: each value, and who gave it; as TOML, or for programs.
+
+Pure. Knows the keys and their givers as `load.py` has them; must not know where a file or a
+variable was read. Invariant: the TOML is a whole configuration of its own, which means the same as
+what it tells of, but for the secrets in it, which are masked.
+Where it sits: `kdaemon config --effective`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdaemon.base.redact import SECRETS, masked_url
+from kdaemon.base.text import printable
+from kdaemon.config.clash import Path
+from kdaemon.config.load import (
+    ENVIRONMENT,
+    FLAGS,
+    KEYS,
+    STREAM_KEYS,
+    UPSTREAM_KEYS,
+    Loaded,
+    Setting,
+    dotted,
+)
+from kdaemon.config.settings import Config
+
+DEFAULT = "default"
+FILE = "file"
+FLAG = "flag"
+_SIZES = frozenset({"batch_bytes_max", "request_bytes_max", "record_bytes_max"})
+_NOTE_COLUMN = 44  # where the notes begin, if the value leaves room; ours
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One value. `origin`: "default", "file", "environment" or "flag". `giver`: the file, the
+    variable, or the flag's key; "" where nobody gave it. `key`: under which it was given, where
+    that is another one: a stream has what [default] says.
+    """
+
+    path: Path
+    value: Any
+    origin: str
+    giver: str = ""
+    key: str = ""
+
+    @property
+    def follows_the_service(self) -> bool:
+        """A size in [default] that nobody gave: for streams of another service it is another one,
+        and would not be if it stood there.
+        """
+        is_size = self.path[0] == "default" and self.path[-1] in _SIZES
+        return is_size and self.origin == DEFAULT
+
+    @property
+    def note(self) -> str:
+        """Where it came from, for people."""
+        of = f", by {self.key}" if self.key else ""
+        if self.origin == DEFAULT:
+            return "default, by the service" if self.follows_the_service else "default"
+        kind = {FILE: "", ENVIRONMENT: "environment ", FLAG: "flag --set "}[self.origin]
+        return f"{kind}{self.giver}{of}"
+
+
+def effective(loaded: Loaded) -> Iterator[Effective]:
+    """Each value, in the order of a file: the top level, the tables, upstreams, streams."""
+    config, givers = loaded.config, loaded.givers
+    for path in sorted(KEYS, key=len):
+        yield _told(path, _value_at(config, path), givers, (path,))
+    for name, upstream in config.upstreams.items():
+        for key in UPSTREAM_KEYS:
+            path = ("upstreams", name, key)
+            inherited = [("send", key)] if _comes_from_send(key) else []
+            yield _told(path, getattr(upstream, key), givers, (path, *inherited))
+    for name, stream in config.streams.items():
+        given_as = loaded.listed[name]
+        for key in STREAM_KEYS:
+            path = (*given_as, key)
+            yield _told(path, getattr(stream, key), givers, (path, ("default", key)))
+
+
+def _comes_from_send(key: str) -> bool:
+    """Keys of an upstream whose value is that of [send] where the table has none."""
+    return ("send", key) in KEYS and key not in {"read_timeout_ms", "call_timeout_ms"}
+
+
+def _value_at(config: Config, path: Path) -> Any:
+    value: Any = config
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+def _told(
+    path: Path, value: Any, givers: Mapping[Path, Setting], candidates: tuple[Path, ...]
+) -> Effective:
+    """`candidates`: the paths that decide, the nearest first. A value that somebody gave and that
+    is not the one in force (a size that is bounded by another) is not that giver's.
+    """
+    for candidate in candidates:
+        giver = givers.get(candidate)
+        if giver is None:
+            continue
+        if candidate != path and not _is_what_was_given(value, giver):
+            break
+        key = "" if candidate == path else dotted(candidate)
+        if giver.source == ENVIRONMENT:
+            return Effective(path, value, ENVIRONMENT, giver.shown_key, key)
+        if giver.source == FLAGS:
+            return Effective(path, value, FLAG, giver.shown_key, key)
+        return Effective(path, value, FILE, giver.source, key)
+    return Effective(path, value, DEFAULT)
+
+
+def _is_what_was_given(value: Any, giver: Setting) -> bool:
+    return giver.is_text or not isinstance(value, int) or value == giver.value
+
+
+def as_toml(values: Iterable[Effective]) -> str:
+    """A file that means the same, with a note behind each value."""
+    lines = ["# The configuration in force, and where each value came from. Secrets are masked."]
+    table: Path = ()
+    for each in values:
+        if each.path[:-1] != table:
+            table = each.path[:-1]
+            lines += ["", f"[{dotted(table)}]"]
+        setting = f"{'# ' * each.follows_the_service}{each.path[-1]} = {_toml(each.value)}"
+        lines.append(f"{setting:<{_NOTE_COLUMN}} # {printable(each.note)}")
+    return "\n".join(lines) + "\n"
+
+
+def as_tree(values: Iterable[Effective]) -> dict[str, Any]:
+    """The same for programs: tables of {"value", "from", "giver", "key"}."""
+    tree: dict[str, Any] = {}
+    for each in values:
+        table = tree
+        for name in each.path[:-1]:
+            table = table.setdefault(name, {})
+        told = {"value": _shown(each.value), "from": each.origin}
+        told |= {"giver": each.giver} if each.giver else {}
+        told |= {"key": each.key} if each.key else {}
+        table[each.path[-1]] = told
+    return tree
+
+
+def _shown(value: Any) -> Any:
+    """Without secrets. A proxy's URL may have a password."""
+    if isinstance(value, tuple):
+        return [_shown(part) for part in value]
+    return SECRETS.clean(masked_url(value)) if isinstance(value, str) else value
+
+
+def _toml(value: Any) -> str:
+    value = _shown(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return "".join(map(_toml_character, json.dumps(value, ensure_ascii=False)))
+    return str(value)
+
+
+def _toml_character(character: str) -> str:
+    is_shown = printable(character) == character
+    return character if is_shown else f"\\U{ord(character):08x}"

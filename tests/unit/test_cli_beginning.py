@@ -1,0 +1,239 @@
+"""`kdaemon init`, `iam` and `completion`: what helps to begin. None of them asks anybody."""
+
+import json
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kdaemon.base.operations import may_be_passed_on
+from kdaemon.cli import cli
+from kdaemon.config.load import load_config
+from tests.kit.stores import append, open_store
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KDAEMON_")]:
+        monkeypatch.delenv(name)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+# init
+
+YANDEX = "https://yds.serverless.yandexcloud.net/ru-central1/b1g/etn"
+WANTED = [
+    ["--stream", "orders"],
+    ["--stream", "orders", "--stream", "a.b", "--region", "eu-central-1", "--ordered"],
+    ["--stream", "arn:aws:kinesis:eu-central-1:123456789012:stream/clicks", "--spool", "/var/s"],
+    ["--service", "yandex", "--stream", "folder/stream", "--endpoint-url", YANDEX, "--spool", "/s"],
+]
+
+
+@pytest.mark.parametrize("flags", WANTED)
+def test_what_is_written_is_a_configuration(flags: list[str]) -> None:
+    result = invoke("init", *flags)
+    assert result.exit_code == 0, result.stderr
+    config = load_config(text=result.stdout)
+    assert len(config.streams) == flags.count("--stream")
+    assert config.accept_unlisted is False
+    stream = next(iter(config.streams.values()))
+    assert stream.acknowledge == ("stored" if "--spool" in flags else "delivered")
+    assert stream.ordering == ("partition_key" if "--ordered" in flags else "none")
+
+
+@pytest.mark.parametrize("flags", WANTED)
+def test_each_commented_setting_can_be_put_in_force(flags: list[str]) -> None:
+    lines = invoke("init", *flags).stdout.splitlines()
+    commented = [at for at, line in enumerate(lines) if line.startswith("# ") and " = " in line]
+    assert len(commented) >= 8
+    for at in commented:
+        text = "\n".join([*lines[:at], lines[at].removeprefix("# "), *lines[at + 1 :]])
+        load_config(text=text)
+
+
+def test_a_file_is_made_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    assert invoke("init", "--stream", "a", "--output", str(path)).exit_code == 0
+    written = path.read_text()
+    assert "a" in tomllib.loads(written)["streams"]
+    again = invoke("init", "--stream", "b", "--output", str(path))
+    assert (again.exit_code, path.read_text()) == (1, written)
+    assert "is there already" in again.stderr
+    nowhere = invoke("init", "--stream", "b", "--output", str(tmp_path / "no" / "k.toml"))
+    assert nowhere.exit_code == 1
+    assert "No such file or directory" in nowhere.stderr
+
+
+def test_what_cannot_be_a_configuration_is_78_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    flags = ["--stream", "no name", "--region", "EU", "--output", str(path)]
+    result = invoke("init", *flags)
+    assert result.exit_code == 78
+    assert "kdaemon init: region" in result.stderr
+    assert "no name" in result.stderr
+    assert not path.exists()
+    assert invoke("init").exit_code == 2
+
+
+# iam
+
+
+def policy(*flags: str) -> Any:
+    result = invoke("iam", *flags)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def allowed(found: Any) -> dict[str, list[str]]:
+    return {
+        action: statement["Resource"]
+        for statement in found["Statement"]
+        for action in statement["Action"]
+    }
+
+
+def settings(*pairs: str) -> list[str]:
+    return [part for pair in pairs for part in ("--set", pair)]
+
+
+HOME = settings("region=eu-central-1", "account_id=123456789012")
+ORDERS = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders"
+
+
+def test_the_least_policy_writes_and_describes_the_listed_streams() -> None:
+    other = "arn:aws:kinesis:us-east-1:999999999999:stream/clicks"
+    streams = settings("streams.orders.share=1", f"streams.{other}.share=1")
+    assert allowed(policy(*HOME, *streams)) == {
+        "kinesis:PutRecords": [ORDERS, other],
+        "kinesis:DescribeStreamSummary": [ORDERS, other],
+        "kinesis:ListShards": [ORDERS, other],
+    }
+    one = allowed(policy(*HOME, *streams, "--stream", "orders"))
+    assert one["kinesis:PutRecords"] == [ORDERS]
+
+
+def test_what_is_not_known_stands_as_a_star_and_is_told() -> None:
+    result = invoke("iam", "--stream", "orders")
+    resource = allowed(json.loads(result.stdout))["kinesis:PutRecords"]
+    assert resource == ["arn:aws:kinesis:*:*:stream/orders"]
+    assert "set account_id and region" in result.stderr
+    assert "accept_unlisted" in result.stderr
+    result = invoke("iam", *HOME)
+    assert allowed(json.loads(result.stdout))["kinesis:PutRecords"][0].endswith(":stream/*")
+    assert "the policy is for all of them" in result.stderr
+
+
+def test_another_partition_has_its_own_arns() -> None:
+    found = allowed(policy("--stream", "orders", *settings("region=cn-north-1")))
+    assert found["kinesis:ListShards"] == ["arn:aws-cn:kinesis:cn-north-1:*:stream/orders"]
+
+
+def test_what_is_passed_on_is_allowed_only_if_asked_for() -> None:
+    operations = ",".join(may_be_passed_on())
+    everything = settings(f"listen.operations_passed_on={operations}")
+    plain = allowed(policy(*HOME, *everything, "--stream", "orders"))
+    assert {name.partition(":")[2] for name in plain} == {
+        *("PutRecords", "DescribeStreamSummary", "ListShards"),
+    }
+    found = allowed(policy(*HOME, *everything, "--stream", "orders", "--passed-on"))
+    assert set(found) == {f"kinesis:{name}" for name in ("PutRecords", *may_be_passed_on())}
+    assert found["kinesis:GetRecords"] == [ORDERS]
+    assert found["kinesis:ListStreams"] == ["*"]
+    assert found["kinesis:DescribeStreamConsumer"] == [f"{ORDERS}/consumer/*"]
+
+
+def test_a_role_that_is_assumed_has_a_policy_of_its_own() -> None:
+    role = "arn:aws:iam::123456789012:role/producer"
+    flags = [*settings(f"role_arn={role}", "region=eu-central-1"), "--stream", "orders"]
+    result = invoke("iam", *flags, *settings("role_external_id=7f2c"))
+    found = json.loads(result.stdout)
+    assert allowed(found["default"]) == {"sts:AssumeRole": [role]}
+    assert allowed(found[f"default: {role}"])["kinesis:PutRecords"] == [ORDERS]
+    assert "sts:ExternalId" in result.stderr
+
+
+def test_a_key_of_kms_is_allowed_if_named() -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    assert allowed(policy(*HOME, "--stream", "orders", "--kms-key", key))[
+        "kms:GenerateDataKey"
+    ] == [key]
+
+
+def test_each_upstream_has_its_rights_and_yandex_has_roles(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(
+        f'region = "eu-central-1"\naccount_id = "123456789012"\n[streams.orders]\n'
+        f'[upstreams.us]\nregion = "us-east-1"\naccount_id = "123456789012"\n'
+        f'[upstreams.yc]\nservice = "yandex"\nendpoint_url = "{YANDEX}"\n'
+        f'[streams.clicks]\nupstream = "us"\nupstream_name = "c2"\n[streams.y]\nupstream = "yc"\n'
+    )
+    result = invoke("iam", "--config", str(path))
+    found = json.loads(result.stdout)
+    assert set(found) == {"default", "us"}
+    us = "arn:aws:kinesis:us-east-1:123456789012:stream/c2"
+    assert allowed(found["us"])["kinesis:PutRecords"] == [us]
+    assert "yds.writer" in result.stderr
+    alone = policy("--config", str(path), "--upstream", "us")
+    assert allowed(alone)["kinesis:PutRecords"] == [us]
+    words = invoke("iam", "--config", str(path), "--upstream", "yc")
+    assert words.exit_code == 0
+    assert "yds.writer" in words.stdout
+    assert "for y," in words.stdout
+    assert invoke("iam", "--config", str(path), "--upstream", "nope").exit_code == 2
+    named = policy("--config", str(path), "--stream", "@us/more")
+    assert allowed(named)["kinesis:PutRecords"] == [us.replace("c2", "more")]
+
+
+def test_streams_of_the_spool_are_added(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    append(store, 1, stream="old")
+    append(store, 2, stream="@us/other")
+    store.close()
+    flags = [*HOME, *settings("streams.orders.share=1", f"spool.directory={tmp_path}")]
+    flags += settings("upstreams.us.region=us-east-1", "upstreams.us.account_id=123456789012")
+    assert allowed(policy(*flags, "--upstream", "default"))["kinesis:PutRecords"] == [ORDERS]
+    found = policy(*flags, "--stored")
+    resources = allowed(found["default"])["kinesis:PutRecords"]
+    assert resources == [ORDERS, ORDERS.replace("orders", "old")]
+    other = "arn:aws:kinesis:us-east-1:123456789012:stream/other"
+    assert allowed(found["us"])["kinesis:PutRecords"] == [other]
+    assert invoke("iam", "--stored").exit_code == 78
+
+
+# completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script(shell: str) -> None:
+    result = invoke("completion", shell)
+    assert result.exit_code == 0
+    assert "_KDAEMON_COMPLETE" in result.stdout
+    assert invoke("completion", "tcsh").exit_code == 2
+
+
+def test_the_script_is_good_bash() -> None:
+    script = invoke("completion", "bash").stdout
+    subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+
+
+def test_commands_and_options_are_completed() -> None:
+    def completed(*words: str) -> list[str]:
+        env = {
+            "_KDAEMON_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["kdaemon", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        result = CliRunner().invoke(cli, [], env=env, prog_name="kdaemon")
+        return [line.partition(",")[2] for line in result.stdout.splitlines()]
+
+    assert set(completed("")) >= {"run", "check", "config", "status", "top", "iam", "init", "spool"}
+    assert "--effective" in completed("config", "--e")
+    assert "status" in completed("spool", "st")

@@ -1,0 +1,255 @@
+"""`kdaemon health`, `status` and `top`: what they show of a page, and what they say without one."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from kdaemon.base.errors import Trouble
+from kdaemon.base.verdict import Verdict
+from kdaemon.cli import cli
+from kdaemon.cli.live import rendered
+from kdaemon.cli.remedies import remedy
+from kdaemon.cli.screen import screen
+from kdaemon.settle.verdict import _HOLDS, _MENDING, _TROUBLES
+from tests.kit.certificates import Authority
+
+STREAM: dict[str, Any] = {
+    "name": "orders",
+    "upstream": "default",
+    "hold": None,
+    "unavailable": None,
+    "received": 1000,
+    "delivered": 800,
+    "buffered": 200,
+    "spooled": 0,
+    "in_flight": 20,
+    "oldest_queued_s": 61.5,
+    "attempts": 1000,
+    "throttled_share": 0.25,
+    "delivery_mean_s": 0.042,
+    "per_second": {"received": 10.0, "delivered": 8.0, "delivered_bytes": 1.0},
+    "hottest_shards": [
+        {
+            "shard_id": "shardId-000000000001",
+            "backlog": {"records": 150, "bytes": 4096, "seconds": 12.0},
+            "pace": {"records_share": 0.5, "bytes_share": 0.25},
+            "state": "backing off",
+            "backoff_s": 0.4,
+        }
+    ],
+}
+_TROUBLE_HOLDS = [each.value for each, verdict in _TROUBLES.items() if verdict is Verdict.HOLD]
+PAGE: dict[str, Any] = {
+    "version": "0.1.0",
+    "uptime_s": 100.0,
+    "state": "ready",
+    "not_ready_because": None,
+    "memory": {"held_bytes": 1048576, "bytes_max": 268435456, "is_full": False},
+    "spool": {"frames": 3, "live_bytes": 1000, "bytes_max": 10000, "trouble": None},
+    "listeners": {"http": {"connections": 7}},
+    "upstreams": [
+        {"name": "default", "service": "aws", "region": "eu-central-1", "account": "123456789012"}
+        | {"health": "well", "streams": 1, "on_hold": 0}
+    ],
+    "streams": [STREAM],
+}
+
+
+def page(uptime_s: float = 100.0, **stream: Any) -> dict[str, Any]:
+    return {**PAGE, "uptime_s": uptime_s, "streams": [{**STREAM, **stream}]}
+
+
+def test_one_page_shows_the_rates_of_the_whole_life() -> None:
+    found = screen(PAGE)
+    assert found.streams == [
+        ("orders", "10", "8", "200", "0", "20", "1 min 1 s", "25.0%", "42 ms", "ok")
+    ]
+    assert found.shards[0][:5] == ("shardId-000000000001", "orders", "150", "4.0 KiB", "12 s")
+    assert found.shards[0][5:] == ("25.0%", "backing off, 0.4 s")
+    assert found.holds == []
+    assert "kdaemon 0.1.0: ready, up 1 min 40 s" in found.head
+    assert any("default (aws eu-central-1 123456789012): well, 1 stream" in x for x in found.head)
+
+
+def test_two_pages_show_the_rates_between_them() -> None:
+    later = page(102.0, received=1500, delivered=1400, attempts=2000, throttled_share=0.125)
+    later["spool"] = {**PAGE["spool"], "live_bytes": 3000}
+    found = screen(later, PAGE)
+    assert found.streams[0][1:3] == ("250", "300")
+    assert found.streams[0][7] == "0.0%", "nothing was throttled between them"
+    assert any("full in 7 s" in line for line in found.head), "7,000 bytes at 1,000 a second"
+
+
+def test_a_daemon_that_was_started_anew_has_no_rates_before() -> None:
+    assert screen(page(3.0, received=5), PAGE).streams[0][1] == "10"
+
+
+def test_a_hold_is_told_in_the_services_words_with_the_remedy() -> None:
+    hold = {"code": "AccessDeniedException", "message": "User x is not authorized"}
+    told = screen(page(hold=hold, upstream="eu")).holds
+    assert told[0] == "@eu/orders is on hold: AccessDeniedException: User x is not authorized"
+    assert "kdaemon iam" in told[1]
+    unavailable = {"code": "InvalidArgumentException", "message": "The stream is service-managed"}
+    told = screen(page(unavailable=unavailable)).holds
+    assert told == ["orders takes nothing: InvalidArgumentException: The stream is service-managed"]
+
+
+def test_a_page_of_another_version_is_read_as_far_as_it_goes() -> None:
+    found = screen({"streams": [{"name": "s", "hottest_shards": [{}], "news": 1}], "memory": 3})
+    assert found.streams[0][0] == "s"
+    assert found.shards[0][0] == "(any)"
+
+
+def test_a_terminal_is_shown_the_same_and_obeys_nobody() -> None:
+    text = StringIO()
+    hold = {"code": "X", "message": "\x1b[31mred"}
+    found = screen(page(name="or\x1b[2Jders", hold=hold))
+    Console(file=text, width=160).print(rendered(found, "NO ANSWER\x07", 5))
+    shown = text.getvalue()
+    assert "\x1b" not in shown.replace("\\x1b", "")
+    assert "\x07" not in shown
+    for part in ("NO ANSWER", "shardId-000000000001", "is on hold", "200"):
+        assert part in shown
+
+
+@pytest.mark.parametrize("code", sorted({*_HOLDS, *_MENDING, *_TROUBLE_HOLDS}))
+def test_what_holds_a_stream_has_a_remedy(code: str) -> None:
+    assert remedy(code) is not None
+
+
+def test_a_signature_that_expired_is_the_clock() -> None:
+    told = remedy("InvalidSignatureException", "Signature expired: 2026 is now earlier than 2027")
+    assert told is not None
+    assert told.startswith("set this machine's clock")
+    assert remedy("NobodyKnows") is None
+    assert remedy(Trouble.DNS.value) is not None
+
+
+# The commands
+
+
+@contextmanager
+def serving(answers: dict[str, tuple[int, bytes]], tls: Any = None) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (404, b"no"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def test_health_says_yes_or_why_not() -> None:
+    answers = {"/readyz": (503, b"memory is full\n"), "/livez": (200, b"ok\n")}
+    with serving(answers) as url:
+        ready, live = invoke("health", "--admin", url), invoke("health", "--live", "--admin", url)
+    assert (ready.exit_code, ready.stderr) == (1, "not ready: memory is full\n")
+    assert (live.exit_code, live.stdout) == (0, "ok\n")
+
+
+@pytest.mark.parametrize("command", ["health", "status", "top"])
+def test_nobody_there_is_exit_1_with_the_address(command: str) -> None:
+    with serving({}) as url:
+        pass
+    result = invoke(command, "--admin", url)
+    assert result.exit_code == 1
+    assert f"{url}: nobody listens there: is kdaemon running" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "top"])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+def test_a_page_of_somebody_else_is_exit_1(command: str, body: bytes) -> None:
+    with serving({"/statusz": (200, body)}) as url:
+        result = invoke(command, "--admin", url)
+    assert result.exit_code == 1
+    assert "no page of kdaemon's" in result.stderr
+
+
+@pytest.mark.parametrize("setting", ["listen.admin=", "listen.admin=127.0.0.1:0"])
+@pytest.mark.parametrize("command", ["health", "status", "top"])
+def test_a_listener_that_cannot_be_asked_is_named(command: str, setting: str) -> None:
+    result = invoke(command, "--set", setting)
+    assert result.exit_code == 1
+    assert "listen.admin" in result.stderr
+    assert "--admin" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["ftp://h:1", "http://h:1/path", "http://h:99999", "http://"])
+def test_a_wrong_url_is_wrong_usage(url: str) -> None:
+    result = invoke("health", "--admin", url)
+    assert result.exit_code == 2
+    assert "--admin" in result.stderr
+
+
+def test_a_wrong_configuration_is_78() -> None:
+    assert invoke("status", "--set", "listen.admn=x").exit_code == 78
+
+
+def test_the_address_is_that_of_the_configuration() -> None:
+    with serving({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
+        address = url.partition("//")[2]
+        port = address.rpartition(":")[2]
+        for setting in (address, f"localhost:{port}"):
+            result = invoke("status", "--set", f"listen.admin={setting}")
+            assert result.exit_code == 0, result.stderr
+        wide = ("--set", f"listen.admin=0.0.0.0:{port}", "--set", "listen.insecure=true")
+        assert "orders" in invoke("status", *wide).stdout
+        assert json.loads(invoke("status", "--json", *wide).stdout) == PAGE
+
+
+def test_the_listeners_own_certificate_is_trusted_and_no_other(tmp_path: Path) -> None:
+    import ssl
+
+    files = Authority(tmp_path).issue()
+    other = Authority(tmp_path / "other").issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with serving({"/readyz": (200, b"ok\n")}, context) as url:
+        address = url.partition("//")[2]
+
+        def asked(given: Any) -> Result:
+            settings = {
+                "listen.admin": address,
+                "listen.admin_tls": "true",
+                "listen.tls_certificate": str(given.certificate),
+                "listen.tls_key": str(given.key),
+            }
+            flags = [part for pair in settings.items() for part in ("--set", "=".join(pair))]
+            return invoke("health", *flags)
+
+        assert asked(files).exit_code == 0
+        assert "CERTIFICATE_VERIFY_FAILED" in asked(other).stderr
+
+
+def test_top_ends_after_its_looks_and_shows_rates() -> None:
+    with serving({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
+        result = invoke("top", "--admin", url, "--count", "2", "--every", "0.1")
+    assert result.exit_code == 0
+    assert result.stdout.count("kdaemon 0.1.0: ready") == 2
