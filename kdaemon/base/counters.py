@@ -9,6 +9,7 @@ What is passed on to the service has counters of its own, by operation; it bring
 
 from enum import Enum
 
+from kdaemon.base.billing import SentSizes
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
     BATCH_RECORDS_BOUNDS,
@@ -130,6 +131,7 @@ class StreamCounters:
         self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
         self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
+        self.sent_sizes = SentSizes()  # of what the service took, as it was sent
 
     def receive(self, record_count: int, byte_count: int) -> None:
         """Records came in; where they went is counted by what follows."""
@@ -150,7 +152,7 @@ class StreamCounters:
         """Takes over what a stream has counted that is closed now. Its gauges are 0 by then."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
-            if isinstance(value, Histogram):
+            if isinstance(value, Histogram | SentSizes):
                 mine.add(value)
             elif isinstance(value, dict):
                 for key, count in value.items():

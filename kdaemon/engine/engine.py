@@ -18,6 +18,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.base.verdict import Verdict
+from kdaemon.engine.billing import Bill, bill_of, units_billed
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
     LONG_HELD_BYTES,
@@ -449,6 +450,17 @@ class Engine:
     @property
     def shard_bytes_per_second(self) -> int:
         return self._dispatcher.shard_bytes_per_second
+
+    def bill(self) -> Bill:
+        """What the service bills for the stream. For pages."""
+        settings = self._settings
+        can_aggregate = settings.service.can_aggregate and not self.is_auto
+        is_on_demand = None if self.capacity is None else self.capacity.is_on_demand
+        return bill_of(
+            self.counters.sent_sizes,
+            units_billed(settings.service, is_on_demand=is_on_demand),
+            can_save=can_aggregate and not settings.aggregate_bytes_max,
+        )
 
     @property
     def lanes(self) -> list[Lane]:

@@ -61,6 +61,19 @@ class RatesStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class BillingStatus:
+    """By unit: where the service told the mode of the stream, the one that it bills; else all that
+    it may. `aggregation_saves`: the part of that, 0..1, that full aggregates would have saved at
+    most; empty where the stream has aggregates already, or may not have them.
+    """
+
+    units: dict[str, int]
+    units_per_second: dict[str, float]  # over the daemon's whole life
+    record_mean_bytes: float | None  # as sent
+    aggregation_saves: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class MapStatus:
     """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
 
@@ -116,6 +129,7 @@ class StreamStatus:
     call_mean_s: float | None
     delivery_mean_s: float | None
     per_second: RatesStatus
+    billing: BillingStatus
     capacity: CapacityStatus | None
     record_bytes_max: int
     is_auto: bool

@@ -26,6 +26,7 @@ from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.door.principals import Principals
 from kdaemon.engine import Engine
+from kdaemon.engine.billing import Bill
 from kdaemon.engine.health import Health
 from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
@@ -35,6 +36,7 @@ from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import NO_RELAYS, Observed, SeenUpstream
 from kdaemon.observe.page import (
     BacklogStatus,
+    BillingStatus,
     CapacityStatus,
     DoorStatus,
     HoldStatus,
@@ -323,6 +325,7 @@ def _stream(
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
         per_second=_rates(counters, uptime_ns),
+        billing=_billing(engine.bill(), uptime_ns),
         capacity=_capacity(engine.capacity),
         record_bytes_max=engine.record_bytes_max,
         is_auto=engine.is_auto,
@@ -400,6 +403,18 @@ def _rates(counters: StreamCounters, uptime_ns: int) -> RatesStatus:
         per_second(counters.received),
         per_second(counters.delivered),
         per_second(counters.delivered_bytes),
+    )
+
+
+def _billing(bill: Bill, uptime_ns: int) -> BillingStatus:
+    return BillingStatus(
+        units={unit.value: count for unit, count in bill.units.items()},
+        units_per_second={
+            unit.value: round(count * NS / max(1, uptime_ns), 1)
+            for unit, count in bill.units.items()
+        },
+        record_mean_bytes=None if bill.record_bytes is None else round(bill.record_bytes, 1),
+        aggregation_saves={unit.value: round(part, 3) for unit, part in bill.saves.items()},
     )
 
 

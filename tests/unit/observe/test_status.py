@@ -160,6 +160,12 @@ def test_what_was_delivered_and_how_fast_is_on_the_page() -> None:
     assert stream["calls"] == {"delivered": 1}
     assert stream["call_mean_s"] == stream["delivery_mean_s"] == 0.02
     assert stream["per_second"] == {"received": 2.5, "delivered": 2.5, "delivered_bytes": 20.0}
+    assert stream["billing"] == {
+        "units": {"put_payload_units": 10},
+        "units_per_second": {"put_payload_units": 2.5},
+        "record_mean_bytes": 8.0,
+        "aggregation_saves": {"put_payload_units": 0.9},
+    }
     assert stream["throttled_share"] == 0
 
 
