@@ -59,7 +59,8 @@ class SentSizes:
         unit_bytes = YANDEX_PUT_KIB * KIB
         self.put_units += sum([-(-byte_count // unit_bytes) for byte_count in bytes_of_shards])
 
-    def units(self) -> dict[BilledUnit, int]:
+    def snapshot(self) -> dict[BilledUnit, int]:
+        """Units, of all kinds."""
         classes = self.classes.items()
         return {
             BilledUnit.PUT_PAYLOAD: sum(

@@ -4,7 +4,7 @@ About: the records that the service took, as they were sent: an aggregate is one
 was invented counts. What it took counts though its client was told already, and though it landed
 on the wrong shard. Must not change a batch; the counts are `base/billing.py`'s.
 Invariant: a record of an answered call is counted if its result says delivered, once. Cost: of
-frames whose records are all of 1 KiB or less, C's `max`; else 60 ns a record.
+frames whose records are all of 1 KiB or less, C's `max` once; else 60 ns a record.
 Flow: settlement.py -> here -> counters -> here -> observe/status.py.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, BilledUnit, SentSizes, units_of
-from kdaemon.base.frame import Frame
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import Service
@@ -49,7 +48,7 @@ def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[Bil
 
 def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) -> Bill:
     """`can_save`: the stream has no aggregates, and may have them."""
-    units, count = sent.units(), sent.classes.total()
+    units, count = sent.snapshot(), sent.classes.total()
     saves: dict[BilledUnit, float] = {}
     for unit in billed if can_save else ():
         saved = aggregation_saves(sent, unit, AGGREGATE_BYTES_USUAL)
@@ -80,19 +79,18 @@ def bill_records(
         sent.classes[1] += batch.record_count
         return
     small_count = offset = 0
-    frame: Frame | None = None
-    is_small = False  # all records of this frame; its runs stand together, so it is asked once
     for run in batch.runs:
+        frame = run.frame
         count = len(run.indices)
-        if run.frame is not frame:
-            frame = run.frame
-            is_small = frame.byte_count <= KIB or max(frame.sizes) <= KIB
-        if is_small:
+        size_max = frame.size_max
+        if not size_max:
+            size_max = frame.size_max = max(frame.sizes)
+        if size_max <= KIB:
             small_count += count
         elif is_named:  # what is set aside for a missing key is above what it took
             sent.see([_size(record) for record in batch.records[offset : offset + count]])
         else:
-            sizes = run.frame.sizes
+            sizes = frame.sizes
             sent.see([sizes[index] for index in run.indices])
         offset += count
     if small_count:

@@ -28,10 +28,11 @@ from kdaemon.engine.crowding import (
     shard_full,
 )
 from kdaemon.engine.health import Health
-from kdaemon.engine.heat import StreamHeat, heat_of
+from kdaemon.engine.heat import look_at
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
+from kdaemon.engine.snapshot import EngineSnapshot, reason_of
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
@@ -451,30 +452,55 @@ class Engine:
     def shard_bytes_per_second(self) -> int:
         return self._dispatcher.shard_bytes_per_second
 
-    def bill(self) -> Bill:
-        """What the service bills for the stream. For pages."""
-        settings = self._settings
-        can_aggregate = settings.service.can_aggregate and not self.is_auto
-        is_on_demand = None if self.capacity is None else self.capacity.is_on_demand
-        return bill_of(
-            self.counters.sent_sizes,
-            units_billed(settings.service, is_on_demand=is_on_demand),
-            can_save=can_aggregate and not settings.aggregate_bytes_max,
-        )
-
     @property
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 
-    def heat(self, now_ns: int) -> Steps[StreamHeat]:
-        """How far each shard is behind. For pages and logs: it looks at all shards, in steps."""
-        packer, settings = self._packer, self._settings
-        return heat_of(
+    def snapshot(self, now_ns: int, shards_max: int | None = None) -> Steps[EngineSnapshot]:
+        """All that others may know of the stream: what it has counted in the first step, and then
+        its shards, in steps. Looking changes nothing. `shards_max`: so many of the hottest shards
+        are told of; None: all.
+        """
+        counters, bill = self.counters.snapshot(), self._bill()
+        held_bytes, health = self.ledger.held_bytes, self.health
+        hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
+        packer, settings, freshness = self._packer, self._settings, self.freshness
+        is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
+        shards = yield from look_at(
             packer.lanes,
             packer.keyless_lane,
             settings.linger_ns,
             settings.aggregate_bytes_max,
             now_ns,
+            shards_max,
+        )
+        return EngineSnapshot(
+            read_ns=now_ns,
+            counters=counters,
+            bill=bill,
+            held_bytes=held_bytes,
+            health=health,
+            hold=hold,
+            unavailable=unavailable,
+            capacity=self.capacity,
+            record_bytes_max=self.record_bytes_max,
+            is_auto=self.is_auto,
+            has_record_readers=self.has_record_readers,
+            shard_bytes_per_second=self.shard_bytes_per_second,
+            shard_count=self.shard_count,
+            is_asking=is_asking,
+            asks_in_ns=asks_in_ns,
+            shards=shards,
+        )
+
+    def _bill(self) -> Bill:
+        settings = self._settings
+        can_aggregate = settings.service.can_aggregate and not self.is_auto
+        is_on_demand = None if self.capacity is None else self.capacity.is_on_demand
+        return bill_of(
+            self.counters.billed,
+            units_billed(settings.service, is_on_demand=is_on_demand),
+            can_save=can_aggregate and not settings.aggregate_bytes_max,
         )
 
     # Pack

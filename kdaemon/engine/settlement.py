@@ -225,7 +225,7 @@ class Settlement:
     # Delivered
 
     def _bill(self, batch: Batch, results: list[RecordResult], *, is_whole: bool) -> None:
-        sent = self._counters.sent_sizes
+        sent = self._counters.billed
         if self._service.bills_by_call:
             bill_call(sent, batch, results)
         else:

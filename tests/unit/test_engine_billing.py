@@ -10,12 +10,17 @@ from kdaemon.base.description import Capacity
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import YANDEX
+from kdaemon.base.steps import at_once
 from kdaemon.engine.billing import Bill, aggregation_saves
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import delivered, failed
 
 PROVISIONED, ON_DEMAND, YANDEX_PUT = BilledUnit
 LARGE = replace(SETTINGS, record_bytes_max=1 << 20, batch_bytes_max=1 << 20)
+
+
+def bill_of(rig: Rig) -> Bill:
+    return at_once(rig.engine.snapshot(rig.now_ns)).bill
 
 
 def sent(*sizes: int) -> SentSizes:
@@ -40,24 +45,24 @@ def test_each_record_is_rounded_up_by_itself(size: int, provisioned: int, on_dem
     rig = Rig(LARGE)
     rig.put(1, size=size)
     rig.answer(rig.call())
-    assert rig.engine.bill().units == {PROVISIONED: provisioned, ON_DEMAND: on_demand * KIB}
+    assert bill_of(rig).units == {PROVISIONED: provisioned, ON_DEMAND: on_demand * KIB}
 
 
 def test_yandex_rounds_up_what_a_call_brings_to_a_shard() -> None:
     rig = Rig(replace(LARGE, service=YANDEX, is_shard_atomic=True))
     rig.put(4, size=10 * KIB + 1)
     rig.answer(rig.call())
-    assert rig.engine.bill() == Bill({YANDEX_PUT: 2}, {}, None)
+    assert bill_of(rig) == Bill({YANDEX_PUT: 2}, {}, None)
 
 
 def test_what_failed_is_billed_when_it_is_delivered() -> None:
     rig = Rig()
     rig.put(3)
     rig.answer(rig.call(), [delivered(), failed(), failed()])
-    assert rig.engine.bill().units[PROVISIONED] == 1
+    assert bill_of(rig).units[PROVISIONED] == 1
     rig.wait()
     rig.answer(rig.call())
-    assert rig.engine.bill().units[PROVISIONED] == 3
+    assert bill_of(rig).units[PROVISIONED] == 3
 
 
 def test_what_was_delivered_after_its_client_was_told_is_billed() -> None:
@@ -67,7 +72,7 @@ def test_what_was_delivered_after_its_client_was_told_is_billed() -> None:
     rig.now_ns += 2
     rig.engine.handle_timeout(rig.now_ns)
     rig.answer(batch)
-    assert rig.engine.bill().units[PROVISIONED] == 2
+    assert bill_of(rig).units[PROVISIONED] == 2
 
 
 def test_an_aggregate_is_billed_as_it_was_sent_wherever_it_landed() -> None:
@@ -76,7 +81,7 @@ def test_an_aggregate_is_billed_as_it_was_sent_wherever_it_landed() -> None:
     batch = rig.call()
     assert len(batch.records) == 1
     rig.answer(batch, [RecordResult("1", "shard-9")])  # nobody knows this shard: it is held
-    units = rig.engine.bill().units
+    units = bill_of(rig).units
     kib = -(-len(batch.records[0].data) // KIB)
     assert (units[PROVISIONED], units[ON_DEMAND]) == (1, kib * KIB)
 
@@ -109,9 +114,9 @@ def test_the_mode_of_the_stream_says_which_unit_counts(*, is_on_demand: bool) ->
     rig = Rig()
     rig.put(1)
     rig.answer(rig.call())
-    assert set(rig.engine.bill().units) == {PROVISIONED, ON_DEMAND}
+    assert set(bill_of(rig).units) == {PROVISIONED, ON_DEMAND}
     rig.engine.capacity = Capacity(is_on_demand=is_on_demand)
-    bill = rig.engine.bill()
+    bill = bill_of(rig)
     assert set(bill.units) == set(bill.saves) == {ON_DEMAND if is_on_demand else PROVISIONED}
     assert bill.record_bytes == 10
 
@@ -120,19 +125,19 @@ def test_who_aggregates_is_not_told_what_aggregates_would_save() -> None:
     rig = Rig(replace(SETTINGS, aggregate_bytes_max=51_200))
     rig.put(10)
     rig.answer(rig.call())
-    assert rig.engine.bill().saves == {}
+    assert bill_of(rig).saves == {}
 
 
 def test_what_closed_streams_were_billed_is_kept() -> None:
     closed = StreamCounters()
     for sizes in ((200, 30_000), (200,)):
         counters = StreamCounters()
-        counters.sent_sizes = sent(*sizes)
-        counters.sent_sizes.see_call([1, 41 * KIB])
+        counters.billed = sent(*sizes)
+        counters.billed.see_call([1, 41 * KIB])
         closed.add(counters)
-    assert closed.sent_sizes.units() == {
+    assert closed.billed.snapshot() == {
         PROVISIONED: 4,
         ON_DEMAND: 32 * KIB,
         YANDEX_PUT: 6,
     }
-    assert closed.sent_sizes.byte_count == 30_400
+    assert closed.billed.byte_count == 30_400
