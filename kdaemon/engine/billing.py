@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, BilledUnit, SentSizes, units_of
+from kdaemon.base.frame import Frame
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import Service
@@ -78,19 +79,18 @@ def bill_records(
     if batch.byte_count <= KIB:
         sent.classes[1] += batch.record_count
         return
+    if batch.byte_count <= KIB:
+        sent.classes[1] += batch.record_count
+        return
     small_count = offset = 0
     for run in batch.runs:
-        frame = run.frame
         count = len(run.indices)
-        size_max = frame.size_max
-        if not size_max:
-            size_max = frame.size_max = max(frame.sizes)
-        if size_max <= KIB:
+        if run.byte_count <= KIB or _largest(run.frame) <= KIB:
             small_count += count
         elif is_named:  # what is set aside for a missing key is above what it took
             sent.see([_size(record) for record in batch.records[offset : offset + count]])
         else:
-            sizes = frame.sizes
+            sizes = run.frame.sizes
             sent.see([sizes[index] for index in run.indices])
         offset += count
     if small_count:
@@ -131,6 +131,13 @@ def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: in
         + (_units(rest + AGGREGATE_OVERHEAD_BYTES, unit_kib) if rest else 0)
     )
     return max(0.0, 1 - would_be / billed)
+
+
+def _largest(frame: Frame) -> int:
+    """Its largest record. A frame is asked by each of its runs, and looks once."""
+    if not frame.size_max:
+        frame.size_max = max(frame.sizes)
+    return frame.size_max
 
 
 def _units(byte_count: int, unit_kib: int) -> int:

@@ -35,10 +35,35 @@ class PaceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HotKeyStatus:
+    """`key`: where keys are not shown, the beginning of its SHA-256. Parts of what comes for the
+    shard, 0..1.
+    """
+
+    key: str
+    is_explicit_hash_key: bool
+    records_part: float
+    bytes_part: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStatus:
+    """What comes for a hot shard of late, refused records included. `quota_part`: of what kdaemon
+    may use of the shard; above 1, the shard cannot take it. `keys`: the heaviest first.
+    """
+
+    records_per_second: float
+    bytes_per_second: float
+    quota_part: float
+    advice: str
+    keys: list[HotKeyStatus]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
     """A hot shard: more comes for it than it takes. `shard_id`: None where shards are not
     predicted, and all of the stream waits in one queue. `taken`, `throttled`: records, since the
-    shard is known.
+    shard is known. `load`: None: the shard has not been hot for long enough to know its keys.
     """
 
     shard_id: str | None
@@ -49,6 +74,7 @@ class ShardStatus:
     state: str
     backoff_s: float
     failures_in_a_row: int
+    load: LoadStatus | None
 
 
 @dataclass(frozen=True, slots=True)
