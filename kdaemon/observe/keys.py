@@ -23,6 +23,10 @@ HASH_DIGITS = 12  # of a key that is not shown: 48 bits, no two keys of a page a
 
 WHOLE = 1.0  # of a shard's quota
 
+HELD_BACK = 1.1
+"""A hot shard for which no more comes than this part of its quota: its clients wait for answers and
+send no faster, so that nobody knows what they would send. Ours, 2026-11-28."""
+
 
 def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
     keys = [
@@ -59,6 +63,11 @@ def advice(load: ShardLoad, engine: EngineSnapshot) -> str:
     told = f"{begin}: key #1 is {part:.0%} of that"
     if part * load.quota_part > WHOLE:
         return f"{told}, more than a shard takes: splitting will not help; spread this key"
+    if part > 1 / 2 and load.quota_part <= HELD_BACK:
+        return (
+            f"{told}, and clients that wait hold more back: splitting frees {1 - part:.0%} at most;"
+            " spread this key"
+        )
     split = load.split
     if engine.is_on_demand:
         return f"{told}: the service splits the shard by itself, if this lasts"

@@ -54,6 +54,14 @@ def test_where_no_key_is_above_a_shard_s_quota_a_split_helps_and_says_how_far() 
     )
 
 
+def test_where_clients_wait_the_quota_says_little_and_a_split_frees_the_others_at_most() -> None:
+    assert advice(load(0.99, 0.87), engine()) == (
+        "at 99% of its quota of records: key #1 is 87% of that, and clients that wait hold more"
+        " back: splitting frees 13% at most; spread this key"
+    )
+    assert "split at hash" in advice(load(0.99, 0.3), engine())
+
+
 def test_a_split_that_is_not_enough_says_so() -> None:
     text = advice(load(3.0, 0.1), engine())
     assert text.endswith("and again: one half will be at 156% still")
