@@ -318,14 +318,15 @@ class Daemon:
             certificates=self._certificates,
         )
         self._reader = SnapshotReader(sources, clock)
-        looks.append(HotWatch(self._reader, clock).look)
+        shows_keys = config.observe.show_keys
+        looks.append(HotWatch(self._reader, clock, shows_keys=shows_keys).look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
         address = config.listen.admin_address
         if address is None:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
-        status = Status(self._reader)
+        status = Status(self._reader, shows_keys=shows_keys)
         admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._taps)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from kdaemon.base.billing import BilledUnit, SentSizes
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
     BATCH_RECORDS_BOUNDS,
@@ -147,6 +148,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     batch_records: Buckets
     batch_bytes: Buckets
     delivery_ns: Buckets
+    billed: Mapping[BilledUnit, int]
 
     def unaccounted(self) -> int:
         """Received records that are nowhere. Anything but 0 is a defect."""
@@ -195,6 +197,7 @@ class StreamCounters:
         self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
         self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
+        self.billed = SentSizes()  # of what the service took, as it was sent
 
     def receive(self, record_count: int, byte_count: int) -> None:
         """Records came in; where they went is counted by what follows."""
@@ -215,7 +218,7 @@ class StreamCounters:
         """Takes over what a stream has counted that is closed now. Its gauges are 0 by then."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
-            if isinstance(value, Histogram):
+            if isinstance(value, Histogram | SentSizes):
                 mine.add(value)
             elif isinstance(value, dict):
                 for key, count in value.items():

@@ -47,7 +47,8 @@ class Frame:
 
     `results` has the same length and order as `records`; an entry is None until its record is
     settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
-    as the service counts them, and `byte_count` their sum. `held_bytes` is what the frame takes
+    as the service counts them, and `byte_count` their sum. `size_max`: the largest of them; 0:
+    nobody has looked yet. `held_bytes` is what the frame takes
     from the memory budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
@@ -73,6 +74,7 @@ class Frame:
         "records",
         "refusal",
         "results",
+        "size_max",
         "sizes",
         "unsettled",
     )
@@ -87,6 +89,7 @@ class Frame:
         self.records = records
         self.sizes = sizes
         self.byte_count = sum(sizes)
+        self.size_max = 0
         self.results: list[RecordResult | None] = [None] * len(records)
         self.unsettled = len(records)
         self.acknowledge = acknowledge

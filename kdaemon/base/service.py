@@ -47,6 +47,8 @@ class Service:
     `has_keyless_streams`: a stream can be one whose records need no key (AUTO).
     `tells_missing_from_forbidden`: who has no access to a stream is not told that there is none.
     `wordings`: errors whose text decides, of calls and of single records; the first that fits.
+    `splits_shards`: one shard can be split, at a hash key of one's choice.
+    `bills_by_call`: it rounds up what a call brings to a shard; where not, each record by itself.
     `read_timeout_ms`, `call_timeout_ms`: of one call; above what the service itself takes at most.
     """
 
@@ -65,6 +67,8 @@ class Service:
     can_aggregate: bool
     has_keyless_streams: bool
     tells_missing_from_forbidden: bool
+    splits_shards: bool
+    bills_by_call: bool
     wordings: tuple[Wording, ...]
     read_timeout_ms: int
     call_timeout_ms: int
@@ -86,6 +90,8 @@ AWS = Service(
     can_aggregate=True,
     has_keyless_streams=True,
     tells_missing_from_forbidden=True,
+    splits_shards=True,
+    bills_by_call=False,
     wordings=(),
     read_timeout_ms=10_000,  # ours
     call_timeout_ms=15_000,  # ours
@@ -107,6 +113,8 @@ YANDEX = Service(
     can_aggregate=False,
     has_keyless_streams=False,
     tells_missing_from_forbidden=False,  # nor from a failed look-up [YS: `SchemeErrorExceptions`]
+    splits_shards=False,  # it has no SplitShard [YD]
+    bills_by_call=True,  # [YS: `PutUnitsSize` in `put_records_actor.h`]
     wordings=(
         # Its own deadline of 60 s; with another text the code means that our clock is off [YS].
         Wording("RequestExpired", "completed by deadline", Verdict.AMBIGUOUS),

@@ -279,6 +279,15 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ObserveConfig:
+    """[observe]: what the status page and the log show of hot shards."""
+
+    # Partition keys as text. Off, because they may be names of people: then the first 12
+    # hexadecimal digits of the SHA-256 of a key stand in its place.
+    show_keys: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxConfig:
     """[sandbox]: the embedded service of `kdaemon run --sandbox` and `kdaemon sandbox`."""
 
@@ -393,6 +402,7 @@ class Config(ReachConfig):
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     default: StreamConfig = field(default_factory=StreamConfig)
     # By the name of the upstream: `default` as it is for streams of another upstream's service.

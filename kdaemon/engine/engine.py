@@ -9,6 +9,8 @@ Invariants: a record is in exactly one place (a lane, a bisected half, a call in
 settled); `counters` conserve between any two calls; time never goes back.
 """
 
+from collections.abc import Iterable
+
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
@@ -18,6 +20,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.base.verdict import Verdict
+from kdaemon.engine.billing import Bill, bill_of, units_billed
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
     LONG_HELD_BYTES,
@@ -28,6 +31,7 @@ from kdaemon.engine.crowding import (
 )
 from kdaemon.engine.health import Health
 from kdaemon.engine.heat import look_at
+from kdaemon.engine.hot_keys import HotKeys
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
@@ -126,6 +130,7 @@ class Engine:
         self._gathering_since_ns: int | None = None
         self._has_credit = True  # a call returned (or none is out): a batch may go, full or not
         self._is_draining = False
+        self._hot_keys = HotKeys()
 
     # In
 
@@ -164,6 +169,8 @@ class Engine:
         if is_calm and (ledger.held_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
             if not ledger.admit(frame, byte_count, now_ns):
                 return False
+            if self._hot_keys.is_on:
+                self._hot_keys.see(runs)
             self._dispatcher.queue(runs, now_ns)
             return True
         full = self._full(runs, now_ns, is_calm=is_calm)
@@ -171,6 +178,8 @@ class Engine:
             full or not (is_calm or ledger.may_have(frame.held_bytes, frame.client))
         ):
             return False
+        if self._hot_keys.is_on:
+            self._hot_keys.see(runs)
         refused = {index: shard_full(run) for run in full for index in run.indices}
         if len(refused) == len(frame.records):
             self.counters.refuse(RejectReason.FULL, len(refused), byte_count)
@@ -196,7 +205,10 @@ class Engine:
         """Takes in a frame that stands in the spool, counted there; False if there is no room."""
         if not self.ledger.admit_spooled(frame):
             return False
-        self._dispatcher.queue(self._dispatcher.route(frame, frame.byte_count), now_ns)
+        runs = self._dispatcher.route(frame, frame.byte_count)
+        if self._hot_keys.is_on:
+            self._hot_keys.see(runs)
+        self._dispatcher.queue(runs, now_ns)
         return True
 
     @property
@@ -375,6 +387,21 @@ class Engine:
         self._partings.refuse_waiting(RejectReason.DRAINING, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
+    def handle_hot(self, shard_ids: Iterable[str | None], watched_max: int, now_ns: int) -> int:
+        """These shards were found hot at a look, the hottest first: their keys are watched from now
+        on, of `watched_max` shards at most; those of others no more, after a while. Returns of how
+        many shards they are. Nothing else is changed by it.
+        """
+        shard_map = self._dispatcher.shard_map
+        if shard_map is None:
+            return self._hot_keys.watch({}, watched_max, now_ns)
+        ranges = {
+            lane.shard_id: (lane, shard)
+            for lane, shard in zip(self._packer.lanes, shard_map.shards, strict=True)
+        }
+        hot = dict(ranges[shard_id] for shard_id in shard_ids if shard_id in ranges)
+        return self._hot_keys.watch(hot, watched_max, now_ns)
+
     # Out
 
     def poll_batch(self, now_ns: int) -> Batch | None:
@@ -460,7 +487,7 @@ class Engine:
         its shards, in steps. Looking changes nothing. `shards_max`: so many of the hottest shards
         are told of; None: all.
         """
-        counters = self.counters.snapshot()
+        counters, bill = self.counters.snapshot(), self._bill()
         held_bytes, health = self.ledger.held_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
         packer, settings, freshness = self._packer, self._settings, self.freshness
@@ -476,6 +503,7 @@ class Engine:
         return EngineSnapshot(
             read_ns=now_ns,
             counters=counters,
+            bill=bill,
             held_bytes=held_bytes,
             health=health,
             hold=hold,
@@ -489,6 +517,20 @@ class Engine:
             is_asking=is_asking,
             asks_in_ns=asks_in_ns,
             shards=shards,
+            splits_shards=settings.service.splits_shards,
+            loads=self._hot_keys.loads(
+                self._dispatcher.shard_records_per_second, self.shard_bytes_per_second, now_ns
+            ),
+        )
+
+    def _bill(self) -> Bill:
+        settings = self._settings
+        can_aggregate = settings.service.can_aggregate and not self.is_auto
+        is_on_demand = None if self.capacity is None else self.capacity.is_on_demand
+        return bill_of(
+            self.counters.billed,
+            units_billed(settings.service, is_on_demand=is_on_demand),
+            can_save=can_aggregate and not settings.aggregate_bytes_max,
         )
 
     # Pack

@@ -18,6 +18,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
+from kdaemon.engine.billing import bill_call, bill_records
 from kdaemon.engine.halves import Halves
 from kdaemon.engine.strays import Landing, Stray, landing
 from kdaemon.pace.backoff import SHARD_BACKOFF
@@ -84,8 +85,11 @@ class Settlement:
         if batch.widths is None:
             runs = batch.runs
         else:
+            self._bill(batch, results, is_whole=False)
             runs, results = self._without_strays(batch, results, now_ns)
         failed = self._settle_delivered(runs, results, batch.sent_ns, now_ns)
+        if batch.widths is None:
+            self._bill(batch, results, is_whole=not failed)
         throttled = self._settle_failed(runs, failed, now_ns) if failed else {}
         self._tell_budgets(batch, throttled, now_ns)
         self._take_turns(now_ns)
@@ -219,6 +223,14 @@ class Settlement:
         return kept_runs, kept_results
 
     # Delivered
+
+    def _bill(self, batch: Batch, results: list[RecordResult], *, is_whole: bool) -> None:
+        sent = self._counters.billed
+        if self._service.bills_by_call:
+            bill_call(sent, batch, results)
+        else:
+            is_named = self._packer.names.is_used
+            bill_records(sent, batch, results, is_whole=is_whole, is_named=is_named)
 
     def _settle_delivered(
         self, runs: list[Run], results: list[RecordResult], sent_ns: int, now_ns: int

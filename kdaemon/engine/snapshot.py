@@ -1,14 +1,15 @@
 """An engine at one time, for those who look: values that nothing changes any more.
 
 About: what metrics, pages and logs may know of a stream and its shards. They read this and nothing
-else of an engine, so that the rooms below may change as they like. Holds no record, key or data.
+else of an engine, so that the rooms below may change as they like. Holds no record and no data,
+and keys of hot shards alone.
 Invariant: what is counted of a stream was read in one synchronous pass, and each shard in one pass
 of its own. Structs of msgspec, of which there are thousands at a scrape: they are made at a tenth
 of a dataclass's cost, and those without containers are nothing to the collector.
 Flow: engine.py, heat.py -> here -> `observe/snapshot.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import nlargest
 
 import msgspec
@@ -16,7 +17,9 @@ import msgspec
 from kdaemon.base.counters import StreamCounts
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
+from kdaemon.engine.billing import Bill
 from kdaemon.engine.health import Health
+from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.pack.lane import LaneState
 
 BACKLOGGED_NS = 1_000_000_000
@@ -88,11 +91,13 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One stream. `read_ns`: when. `hold`: why nothing can be sent until somebody acts;
     `unavailable`: why nothing is even taken. `shard_count`: 0: nothing is known. `is_asking`: the
     service is asked for the shards; `asks_in_ns`: otherwise, when it will be; below 0 is due.
-    What the service tells of the stream is as far as it told: see `Engine`.
+    What the service tells of the stream is as far as it told: see `Engine`. `splits_shards`: one
+    can be split where one likes. `loads`: what comes for hot shards, and by which keys, by shard.
     """
 
     read_ns: int
     counters: StreamCounts
+    bill: Bill
     held_bytes: int
     health: Health
     hold: Reason | None
@@ -106,6 +111,12 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     is_asking: bool
     asks_in_ns: int
     shards: ShardsSnapshot
+    splits_shards: bool
+    loads: Mapping[str, ShardLoad]
+
+    @property
+    def is_on_demand(self) -> bool:
+        return self.capacity is not None and self.capacity.is_on_demand
 
     def hottest(self, count: int) -> list[ShardSnapshot]:
         """At most `count` of those that are hot."""

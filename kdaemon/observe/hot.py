@@ -3,10 +3,12 @@
 About: a look at all streams every 10 s. A shard that was more than a second behind at two looks
 in a row, answered in between and did not catch up, is named, with what to do about it. In an outage
 nothing answers, and after one the queues get shorter: neither is told as heat. Knows streams as
-snapshot.py reads them, and a clock; changes nothing by looking.
-Bound: what it remembers is HOT_SHARDS_MAX shards of each stream. A stream with nothing queued costs
-nothing, and a call looks for SLICE_NS and one step: where that is not enough for all, the next
-calls go on with the rest. Flow: heartbeat.py -> here (and snapshot.py) -> the log.
+snapshot.py reads them, and a clock. Looking changes nothing, but that the keys of hot shards are
+watched from then on, so that the second look can say which they are.
+Bound: WATCHED_MAX; what is remembered is HOT_SHARDS_MAX shards of each stream. A stream with
+nothing queued costs nothing, and a call looks for SLICE_NS and one step: where that is not enough
+for all, the next calls go on with the rest.
+Flow: heartbeat.py -> here (and snapshot.py) -> the log.
 """
 
 import logging
@@ -17,6 +19,7 @@ from typing import NamedTuple
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, EngineSnapshot, ShardSnapshot
+from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.slices import SLICE_NS
 from kdaemon.observe.snapshot import SnapshotReader, StreamReading
 from kdaemon.observe.table import NS
@@ -29,6 +32,10 @@ CATCHING_UP = 0.2
 """A queue that gets shorter by this much time in each unit of time is what an outage left, and will
 be gone; with less than that, at least four fifths of what the shard takes is still coming. Ours,
 2026-11-21: far above what a queue at its bound wavers by."""
+
+WATCHED_MAX = 32
+"""Shards whose keys are watched at one time, of all streams: 5 MiB with usual keys, 22 with the
+longest. Ours, 2026-11-28."""
 
 log = logging.getLogger("kdaemon.observe")
 
@@ -54,13 +61,16 @@ class _Look:
 class HotWatch:
     """Looks when it is time to, at a call of `look`, which is to come about once a second."""
 
-    def __init__(self, reader: SnapshotReader, clock: Clock) -> None:
+    def __init__(self, reader: SnapshotReader, clock: Clock, *, shows_keys: bool = False) -> None:
+        """`shows_keys`: as text; otherwise hashed."""
         self._reader = reader
+        self._shows_keys = shows_keys
         self._clock = clock
         self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
         self._left: list[StreamReading] = []  # of them, those that were not yet
         self._steps: Steps[None] | None = None  # of the look at the one that is looked at
         self._looks: dict[str, _Look] = {}  # by stream
+        self._watched: dict[str, int] = {}  # by stream: shards whose keys are
 
     def look(self) -> None:
         """Call it in the loop's thread only."""
@@ -72,6 +82,7 @@ class HotWatch:
             self._left = self._reader.streams()[::-1]
             names = {each.name for each in self._left}
             self._looks = {name: look for name, look in self._looks.items() if name in names}
+            self._watched = {name: n for name, n in self._watched.items() if name in names}
         while self._left or self._steps is not None:
             if self._steps is None:
                 self._steps = self._look_at(self._left.pop())
@@ -86,6 +97,8 @@ class HotWatch:
         name, now_ns = reading.name, self._clock.now_ns()
         then = self._looks.get(name) or _Look(now_ns, {}, None)
         if reading.is_idle:
+            if self._watched.get(name):
+                self._watched[name] = reading.watch((), WATCHED_MAX)
             self._looks[name] = _Look(now_ns, {}, then.told_ns)
             return
         stream = yield from reading.read()
@@ -99,7 +112,10 @@ class HotWatch:
         told_ns = then.told_ns
         if hot and (told_ns is None or now_ns - told_ns >= TOLD_INTERVAL_NS):
             told_ns = now_ns
-            _tell(name, hot[0], stream.engine)
+            _tell(name, hot[0], stream.engine, shows_keys=self._shows_keys)
+        others = sum(self._watched.values()) - self._watched.get(name, 0)
+        hottest = [shard.shard_id for shard in stream.hottest()]
+        self._watched[name] = reading.watch(hottest, WATCHED_MAX - others)
         seen = {shard.shard_id: _seen(shard) for shard in behind}
         self._looks[name] = _Look(now_ns, seen, told_ns)
 
@@ -116,7 +132,7 @@ def _stays_hot(shard: ShardSnapshot, then: _Seen | None, elapsed_ns: int) -> boo
     return is_answering and then.backlog_ns - now.backlog_ns < CATCHING_UP * elapsed_ns
 
 
-def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot) -> None:
+def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> None:
     behind, count = engine.shards.backlogged_count, engine.shards.count
     fields = {
         "stream": stream,
@@ -126,8 +142,13 @@ def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot) -> None:
         "share": round(shard.share, 3),
         "shards_backlogged": f"{behind} of {count}",
     }
-    if behind == count:
+    load = engine.loads.get(shard.shard_id or "")
+    if load is not None and load.keys:
+        fields["heaviest_key"] = key_name(load.keys[0].key, shows_keys=shows_keys)
+    if behind == count and count > 1:
         text = "a stream is behind: more comes than its shards take; give it more shards"
+    elif load is not None:
+        text = f"a shard is hot: {advice(load, engine)}"
     else:
         text = (
             "a shard is hot: more comes for it than it takes; spread its keys, or split the shard"

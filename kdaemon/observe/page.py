@@ -35,10 +35,35 @@ class PaceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HotKeyStatus:
+    """`key`: where keys are not shown, the beginning of its SHA-256. Parts of what comes for the
+    shard, 0..1.
+    """
+
+    key: str
+    is_explicit_hash_key: bool
+    records_part: float
+    bytes_part: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStatus:
+    """What comes for a hot shard of late, refused records included. `quota_part`: of what kdaemon
+    may use of the shard; above 1, the shard cannot take it. `keys`: the heaviest first.
+    """
+
+    records_per_second: float
+    bytes_per_second: float
+    quota_part: float
+    advice: str
+    keys: list[HotKeyStatus]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
     """A hot shard: more comes for it than it takes. `shard_id`: None where shards are not
     predicted, and all of the stream waits in one queue. `taken`, `throttled`: records, since the
-    shard is known.
+    shard is known. `load`: None: the shard has not been hot for long enough to know its keys.
     """
 
     shard_id: str | None
@@ -49,6 +74,7 @@ class ShardStatus:
     state: str
     backoff_s: float
     failures_in_a_row: int
+    load: LoadStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +84,19 @@ class RatesStatus:
     received: float
     delivered: float
     delivered_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class BillingStatus:
+    """By unit: where the service told the mode of the stream, the one that it bills; else all that
+    it may. `aggregation_saves`: the part of that, 0..1, that full aggregates would have saved at
+    most; empty where the stream has aggregates already, or may not have them.
+    """
+
+    units: dict[str, int]
+    units_per_second: dict[str, float]  # over the daemon's whole life
+    record_mean_bytes: float | None  # as sent
+    aggregation_saves: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +155,7 @@ class StreamStatus:
     call_mean_s: float | None
     delivery_mean_s: float | None
     per_second: RatesStatus
+    billing: BillingStatus
     capacity: CapacityStatus | None
     record_bytes_max: int
     is_auto: bool

@@ -53,6 +53,8 @@ class SeenEngine(Protocol):
 
     def snapshot(self, now_ns: int, shards_max: int | None) -> Steps[EngineSnapshot]: ...
 
+    def handle_hot(self, shard_ids: Iterable[str | None], watched_max: int, now_ns: int) -> int: ...
+
 
 class SeenUpstream(Protocol):
     """An upstream, as `streams/upstream.py` has it."""
@@ -274,6 +276,10 @@ class StreamReading:
     def is_idle(self) -> bool:
         """Nothing is queued or in flight: it need not be read to know that nothing is hot."""
         return self._engine.is_idle
+
+    def watch(self, shard_ids: Iterable[str | None], watched_max: int) -> int:
+        """As `Engine.handle_hot`."""
+        return self._engine.handle_hot(shard_ids, watched_max, self._clock.now_ns())
 
     def read(self, shards_max: int | None = HOT_SHARDS_MAX) -> Steps[StreamSnapshot]:
         """`shards_max`: so many of the hottest shards are told of; None: all."""

@@ -19,11 +19,14 @@ from kdaemon.base.description import Capacity
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
+from kdaemon.engine.billing import Bill
 from kdaemon.engine.health import Health
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.http.hub import HttpCounts
+from kdaemon.observe.keys import load_status
 from kdaemon.observe.page import (
     BacklogStatus,
+    BillingStatus,
     CapacityStatus,
     DoorStatus,
     HoldStatus,
@@ -62,8 +65,10 @@ NS = 1_000_000_000  # nanoseconds in a second
 class Status:
     """Makes the page."""
 
-    def __init__(self, reader: SnapshotReader) -> None:
+    def __init__(self, reader: SnapshotReader, *, shows_keys: bool = False) -> None:
+        """`shows_keys`: of hot shards, as text; otherwise hashed."""
         self._reader = reader
+        self._shows_keys = shows_keys
 
     def steps(self) -> Steps:
         """The page as indented JSON: read, then a stream a step, those first that need somebody,
@@ -74,7 +79,8 @@ class Status:
         yield
         pieces: list[bytes] = []
         for stream in sorted(snapshot.streams, key=_urgency):
-            pieces.append(_json(_stream(stream, snapshot.uptime_ns), b"\n    "))
+            status = _stream(stream, snapshot.uptime_ns, shows_keys=self._shows_keys)
+            pieces.append(_json(status, b"\n    "))
             yield
         streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
         return Page(200, b"%b%b%b\n" % (before, streams, after), JSON)
@@ -189,7 +195,7 @@ def _spool(spool: SpoolSnapshot) -> SpoolStatus:
     )
 
 
-def _stream(stream: StreamSnapshot, uptime_ns: int) -> StreamStatus:
+def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> StreamStatus:
     engine, called = stream.engine, stream.called
     counters, shards = engine.counters, engine.shards
     oldest_ns = shards.oldest_ns
@@ -218,6 +224,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int) -> StreamStatus:
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
         per_second=_rates(counters, uptime_ns),
+        billing=_billing(engine.bill, uptime_ns),
         capacity=_capacity(engine.capacity),
         record_bytes_max=engine.record_bytes_max,
         is_auto=engine.is_auto,
@@ -231,7 +238,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int) -> StreamStatus:
             _seconds(engine.asks_in_ns),
         ),
         shards_backlogged=shards.backlogged_count,
-        hottest_shards=[_shard(shard) for shard in stream.hottest()],
+        hottest_shards=[_shard(shard, engine, shows_keys=shows_keys) for shard in stream.hottest()],
     )
 
 
@@ -245,7 +252,8 @@ def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
     )
 
 
-def _shard(shard: ShardSnapshot) -> ShardStatus:
+def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> ShardStatus:
+    load = engine.loads.get(shard.shard_id or "")
     return ShardStatus(
         shard_id=None if shard.shard_id is None else printable(shard.shard_id),
         backlog=BacklogStatus(
@@ -262,6 +270,7 @@ def _shard(shard: ShardSnapshot) -> ShardStatus:
         state=shard.state.value,
         backoff_s=_seconds(shard.backoff_ns),
         failures_in_a_row=shard.failure_count,
+        load=None if load is None else load_status(load, engine, shows_keys=shows_keys),
     )
 
 
@@ -289,6 +298,18 @@ def _rates(counters: StreamCounts, uptime_ns: int) -> RatesStatus:
         per_second(counters.received),
         per_second(counters.delivered),
         per_second(counters.delivered_bytes),
+    )
+
+
+def _billing(bill: Bill, uptime_ns: int) -> BillingStatus:
+    return BillingStatus(
+        units={unit.value: count for unit, count in bill.units.items()},
+        units_per_second={
+            unit.value: round(count * NS / max(1, uptime_ns), 1)
+            for unit, count in bill.units.items()
+        },
+        record_mean_bytes=None if bill.record_bytes is None else round(bill.record_bytes, 1),
+        aggregation_saves={unit.value: round(part, 3) for unit, part in bill.saves.items()},
     )
 
 

@@ -110,6 +110,11 @@ class Dispatcher:
         return len(self._auto_shards) or self._seen.count
 
     @property
+    def shard_records_per_second(self) -> int:
+        """What this daemon sends to one shard at most."""
+        return self._rates.records_per_second
+
+    @property
     def shard_bytes_per_second(self) -> int:
         """What this daemon sends to one shard at most: data + partition keys."""
         return self._rates.bytes_per_second

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import LANES_A_STEP
-from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
+from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, WATCHED_MAX, HotWatch
 from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
@@ -91,6 +92,40 @@ def test_a_shard_that_stays_hot_is_named_with_its_backlog_and_a_remedy(
             "shards_backlogged": "1 of 3",
         }
     ]
+
+
+def test_a_shard_whose_keys_are_known_is_named_with_the_advice_that_follows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place(caplog, "a")
+    place.put("a", 0, 5000)
+    place.pass_seconds(10, a=1000)
+    for _ in range(10):
+        place.put("a", 0, 2120)
+        place.pass_seconds(1, a=1000)
+    (line,) = place.told()
+    assert line["text"] == (
+        "a shard is hot: at 212% of its quota of records: key #1 is 100% of that, more than a shard"
+        " takes: splitting will not help; spread this key"
+    )
+    assert line["heaviest_key"] == sha256(b"0").hexdigest()[:12]
+
+
+def test_no_more_shards_are_watched_than_may_be_of_all_streams(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [f"s{number}" for number in range(WATCHED_MAX)]
+    place = Place(caplog, *names)
+    for name in names:
+        place.put(name, 0, 50_000)
+        place.put(name, 1, 50_000)
+    place.pass_seconds(30)
+    watched = [len(engine._hot_keys._watched) for engine in place.streams.values()]
+    assert sum(watched) == WATCHED_MAX
+    for engine in place.streams.values():
+        engine.ledger.held_bytes, engine.counters.buffered = 0, 0
+    place.pass_seconds(90)
+    assert not any(engine._hot_keys.is_on for engine in place.streams.values())
 
 
 def test_it_is_told_once_a_minute_and_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from itertools import product
 from typing import Any
 
@@ -34,7 +35,7 @@ SIGNATURE_TEXT = "The request signature we calculated does not match the signatu
 class Place:
     """A world, its streams, and the page over them."""
 
-    def __init__(self, world: World, *names: str) -> None:
+    def __init__(self, world: World, *names: str, shows_keys: bool = False) -> None:
         self.world = world
         self.observing = Observing(world.memory, {name: world.add_engine() for name in names})
         self.listeners = {"http": HttpCounters()}
@@ -42,7 +43,7 @@ class Place:
         reader = reader_of(
             self.observing, At(world), listeners=self.listeners, readiness=self.readiness
         )
-        self.status = Status(reader)
+        self.status = Status(reader, shows_keys=shows_keys)
 
     def page(self) -> Any:
         return json.loads(whole(self.status.steps()).body)
@@ -126,6 +127,12 @@ def test_what_was_delivered_and_how_fast_is_on_the_page() -> None:
     assert stream["calls"] == {"delivered": 1}
     assert stream["call_mean_s"] == stream["delivery_mean_s"] == 0.02
     assert stream["per_second"] == {"received": 2.5, "delivered": 2.5, "delivered_bytes": 20.0}
+    assert stream["billing"] == {
+        "units": {"put_payload_units": 10},
+        "units_per_second": {"put_payload_units": 2.5},
+        "record_mean_bytes": 8.0,
+        "aggregation_saves": {"put_payload_units": 0.9},
+    }
     assert stream["throttled_share"] == 0
 
 
@@ -183,8 +190,41 @@ def test_a_hot_shard_is_told_in_records_bytes_seconds_and_pace() -> None:
             "state": "waiting",
             "backoff_s": 0.125,
             "failures_in_a_row": 2,
+            "load": None,
         }
     ]
+
+
+@pytest.mark.parametrize("shows_keys", [False, True])
+def test_the_keys_of_a_hot_shard_are_told_hashed_unless_they_may_be_shown(
+    *, shows_keys: bool
+) -> None:
+    world = World(1, settings=replace(SETTINGS, first_share=1.0))
+    place = Place(world, "orders", shows_keys=shows_keys)
+    place.run(100 * MS)
+    engine = place.observing.streams["orders"]
+    lane = engine.lanes[2]
+    assert engine.handle_hot([lane.shard_id], 8, world.now_ns) == 1
+    mine = [Record(b"12345", "key", lane.hash_key)] * 3000
+    place.put("orders", *mine)
+    place.run(SECOND)
+    (stream,) = place.page()["streams"]
+    digits = sha256(lane.hash_key.encode()).hexdigest()[:12]
+    assert stream["hottest_shards"][0]["load"] == {
+        "records_per_second": 3000.0,
+        "bytes_per_second": 24_000.0,
+        "quota_part": 3.0,
+        "advice": "at 300% of its quota of records: key #1 is 100% of that, more than a shard"
+        " takes: splitting will not help; spread this key",
+        "keys": [
+            {
+                "key": lane.hash_key if shows_keys else digits,
+                "is_explicit_hash_key": True,
+                "records_part": 1.0,
+                "bytes_part": 1.0,
+            }
+        ],
+    }
 
 
 def test_records_without_a_key_that_wait_are_told_apart_and_have_an_age() -> None:

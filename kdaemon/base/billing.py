@@ -1,0 +1,82 @@
+"""What the services bill for records: their units, and the sizes of what was sent.
+
+AWS rounds each record up by itself; Yandex rounds up what one call brings to one shard. Both round
+to whole KiB, so sizes are counted in classes of 1 KiB, and units follow from the classes exactly.
+Pure: values and counts only. What repeats bill (a call whose answer was lost) is not in them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from kdaemon.base.limits import KIB
+
+PUT_PAYLOAD_KIB = 25
+"""KiB of a PUT payload unit, AWS provisioned: a record of 5 KB is one unit, of 45 KB two.
+Source: aws.amazon.com/kinesis/data-streams/pricing, 2026-11-28. The page calls it 25 KB, and 1 MB
+40 units; it says of on-demand streams that 1 KB is 1,024 bytes, and so it is read here."""
+
+ON_DEMAND_KIB = 1
+"""KiB that each record is rounded up to, AWS on-demand: "rounded up to the nearest 1 KB (1,024
+bytes)". Same source and date."""
+
+YANDEX_PUT_KIB = 40
+"""KiB of a put unit, Yandex: data, partition keys and explicit hash keys of all records that one
+call brings to one shard, rounded up. Source: `PUT_UNIT_SIZE` and `put_records_actor.h` in
+ydb-platform/ydb, 2026-11-28."""
+
+
+class BilledUnit(Enum):
+    """AWS bills one of the first two, by the mode of the stream; both are counted, because the mode
+    can change, and to choose by.
+    """
+
+    PUT_PAYLOAD = "put_payload_units"
+    ON_DEMAND = "on_demand_bytes"
+    YANDEX_PUT = "yandex_put_units"
+
+
+class SentSizes:
+    """Records of one stream that the service took, an aggregate as one, by size.
+
+    `classes`: how many records by size in KiB, rounded up: at most 10,240 classes, for no record is
+    above 10 MiB. `byte_count`: data + partition keys. `put_units`: where calls are rounded up.
+    """
+
+    __slots__ = ("byte_count", "classes", "put_units")
+
+    def __init__(self) -> None:
+        self.classes: Counter[int] = Counter()
+        self.byte_count = 0
+        self.put_units = 0
+
+    def see(self, sizes: Sequence[int]) -> None:
+        """Records of these sizes, whose bytes the caller counts."""
+        self.classes.update([(size + KIB - 1) // KIB for size in sizes])
+
+    def see_call(self, bytes_of_shards: Iterable[int]) -> None:
+        """A call brought so much to each of some shards, of a service that rounds that up."""
+        unit_bytes = YANDEX_PUT_KIB * KIB
+        self.put_units += sum([-(-byte_count // unit_bytes) for byte_count in bytes_of_shards])
+
+    def snapshot(self) -> dict[BilledUnit, int]:
+        """Units, of all kinds."""
+        classes = self.classes.items()
+        return {
+            BilledUnit.PUT_PAYLOAD: sum(
+                count * units_of(kib, PUT_PAYLOAD_KIB) for kib, count in classes
+            ),
+            BilledUnit.ON_DEMAND: sum(count * kib for kib, count in classes) * KIB,
+            BilledUnit.YANDEX_PUT: self.put_units,
+        }
+
+    def add(self, other: "SentSizes") -> None:
+        """Takes over what another stream has sent."""
+        self.classes.update(other.classes)
+        self.byte_count += other.byte_count
+        self.put_units += other.put_units
+
+
+def units_of(kib: int, unit_kib: int) -> int:
+    """Units of so many KiB that a record of this class takes."""
+    return -(-kib // unit_kib)

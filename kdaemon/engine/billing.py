@@ -1,0 +1,148 @@
+"""Counts what a call was billed, when it is answered, and reckons what aggregates would save.
+
+About: the records that the service took, as they were sent: an aggregate is one record, a key that
+was invented counts. What it took counts though its client was told already, and though it landed
+on the wrong shard. Must not change a batch; the counts are `base/billing.py`'s.
+Invariant: a record of an answered call is counted if its result says delivered, once. Cost: of
+frames whose records are all of 1 KiB or less, C's `max` once; else 60 ns a record.
+Flow: settlement.py -> here -> counters -> here -> observe/status.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, BilledUnit, SentSizes, units_of
+from kdaemon.base.frame import Frame
+from kdaemon.base.limits import KIB
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import Service
+from kdaemon.pack.batch import Batch
+from kdaemon.pack.kpl import AGGREGATE_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX
+
+AGGREGATE_BYTES_USUAL = 51_200
+"""50 KiB: the KPL's default AggregationMaxSize and ours, 2026-11-21; what a saving is reckoned with
+of a stream that has no aggregates."""
+
+_UNIT_KIB = {BilledUnit.PUT_PAYLOAD: PUT_PAYLOAD_KIB, BilledUnit.ON_DEMAND: ON_DEMAND_KIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """`units`: since the start, by those that the service bills the stream in, or may.
+    `saves`: the part of them, 0..1, that aggregates would have saved at most. `record_bytes`: the
+    mean of a record as it was sent; None: nothing was sent, or calls are billed.
+    """
+
+    units: Mapping[BilledUnit, int]
+    saves: Mapping[BilledUnit, float]
+    record_bytes: float | None
+
+
+def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[BilledUnit]:
+    """`is_on_demand`: the stream's mode; None: not told."""
+    if service.bills_by_call:
+        return (BilledUnit.YANDEX_PUT,)
+    if is_on_demand is None:
+        return (BilledUnit.PUT_PAYLOAD, BilledUnit.ON_DEMAND)
+    return (BilledUnit.ON_DEMAND if is_on_demand else BilledUnit.PUT_PAYLOAD,)
+
+
+def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) -> Bill:
+    """`can_save`: the stream has no aggregates, and may have them."""
+    units, count = sent.snapshot(), sent.classes.total()
+    saves: dict[BilledUnit, float] = {}
+    for unit in billed if can_save else ():
+        saved = aggregation_saves(sent, unit, AGGREGATE_BYTES_USUAL)
+        if saved is not None:
+            saves[unit] = saved
+    return Bill(
+        {unit: units[unit] for unit in billed}, saves, sent.byte_count / count if count else None
+    )
+
+
+def bill_records(
+    sent: SentSizes, batch: Batch, results: list[RecordResult], *, is_whole: bool, is_named: bool
+) -> None:
+    """An answered call of a service that rounds up each record. `results`: one for each record that
+    was sent. `is_whole`: all were delivered. `is_named`: some may have gone out with other keys.
+    """
+    if not is_whole or batch.widths is not None:
+        sizes = [
+            _size(record)
+            for record, result in zip(batch.records, results, strict=True)
+            if result.is_delivered
+        ]
+        sent.byte_count += sum(sizes)
+        sent.see(sizes)
+        return
+    sent.byte_count += batch.byte_count
+    if batch.byte_count <= KIB:
+        sent.classes[1] += batch.record_count
+        return
+    if batch.byte_count <= KIB:
+        sent.classes[1] += batch.record_count
+        return
+    small_count = offset = 0
+    for run in batch.runs:
+        count = len(run.indices)
+        if run.byte_count <= KIB or _largest(run.frame) <= KIB:
+            small_count += count
+        elif is_named:  # what is set aside for a missing key is above what it took
+            sent.see([_size(record) for record in batch.records[offset : offset + count]])
+        else:
+            sizes = run.frame.sizes
+            sent.see([sizes[index] for index in run.indices])
+        offset += count
+    if small_count:
+        sent.classes[1] += small_count
+
+
+def bill_call(sent: SentSizes, batch: Batch, results: list[RecordResult]) -> None:
+    """The same of a service that rounds up what a call brings to a shard."""
+    bytes_of: dict[str | None, int] = {}
+    for record, result in zip(batch.records, results, strict=True):
+        if result.is_delivered:
+            size = _size(record) + len(record.explicit_hash_key or "")
+            bytes_of[result.shard_id] = bytes_of.get(result.shard_id, 0) + size
+    sent.see_call(bytes_of.values())
+
+
+def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: int) -> float | None:
+    """The part of what was billed that full aggregates of this size would have saved, 0..1; None:
+    nothing was sent, or the unit knows no aggregates. Records that are too large for company stay
+    as they are. An upper bound: an aggregate that had to leave early is not full.
+    """
+    unit_kib = _UNIT_KIB.get(unit)
+    if unit_kib is None or not sent.classes:
+        return None
+    room = aggregate_bytes_max - AGGREGATE_OVERHEAD_BYTES - RECORD_OVERHEAD_BYTES_MAX
+    alone = {kib: count for kib, count in sent.classes.items() if kib * KIB > room}
+    alone_bytes = sum(kib * count for kib, count in alone.items()) * KIB
+    joined_count = sent.classes.total() - sum(alone.values())
+    if not joined_count:
+        return 0.0
+    overhead_bytes = joined_count * RECORD_OVERHEAD_BYTES_MAX
+    joined_bytes = max(joined_count, sent.byte_count - alone_bytes) + overhead_bytes
+    aggregates, rest = divmod(joined_bytes, room)
+    billed = sum(count * units_of(kib, unit_kib) for kib, count in sent.classes.items())
+    would_be = (
+        sum(count * units_of(kib, unit_kib) for kib, count in alone.items())
+        + aggregates * _units(aggregate_bytes_max, unit_kib)
+        + (_units(rest + AGGREGATE_OVERHEAD_BYTES, unit_kib) if rest else 0)
+    )
+    return max(0.0, 1 - would_be / billed)
+
+
+def _largest(frame: Frame) -> int:
+    """Its largest record. A frame is asked by each of its runs, and looks once."""
+    if not frame.size_max:
+        frame.size_max = max(frame.sizes)
+    return frame.size_max
+
+
+def _units(byte_count: int, unit_kib: int) -> int:
+    return -(-byte_count // (unit_kib * KIB))
+
+
+def _size(record: Record) -> int:
+    return len(record.data) + len(record.partition_key.encode())
