@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,11 +20,9 @@ import click
 
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
-    EXIT_CONFIG,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
     check_principals,
-    check_surroundings,
     config_option,
     count,
     find_daemon,
@@ -48,6 +45,7 @@ _load = load  # tests/unit/test_cli.py calls it by this name
 
 
 _ELSEWHERE = {
+    "check": "kdaemon.cli.check:check",
     "completion": "kdaemon.cli.completion:completion",
     "config": "kdaemon.cli.config:config",
     "dead-letters": "kdaemon.cli.dead_letters:dead_letters",
@@ -108,112 +106,6 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
     from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
     _run_logged(config, lambda logs: serve(config, logs.queue, with_sandbox=with_sandbox))
-
-
-@cli.command()
-@config_option
-@set_option
-@click.option(
-    "--service",
-    "asks_service",
-    is_flag=True,
-    help="Ask each upstream, too, whether it would work; exit 1 if it would not.",
-)
-@click.option(
-    "--stream",
-    "streams",
-    metavar="NAME",
-    multiple=True,
-    help="With --service: one more stream than those that are listed.",
-)
-@click.option("--json", "is_json", is_flag=True, help="With --service: one JSON object.")
-def check(
-    config_path: str | None,
-    settings: tuple[str, ...],
-    streams: tuple[str, ...],
-    *,
-    asks_service: bool,
-    is_json: bool,
-) -> None:
-    """Report everything that is wrong in a configuration; exit 78 if anything is.
-
-    With --service also what the service says, with the credentials that the daemon would have: for
-    each listed stream whether records may be written (asked by DryRun; no record is written),
-    whether it may be described, its quota and limits against the configuration, and the clock.
-    """
-    if (streams or is_json) and not asks_service:
-        raise click.UsageError("--stream and --json go with --service.")
-    config = load(config_path, pairs(settings))
-    where = config_path or "defaults and environment"
-    check_surroundings(where, config)
-    check_principals(config)
-    if config.spool.directory:
-        _check_directory(where, config.spool.directory)
-    _check_tls(where, config)
-    upstreams = len(config.upstreams)
-    beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
-    if not is_json:
-        say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
-    if asks_service:
-        _check_service(config, streams, is_json=is_json)
-
-
-def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool) -> None:
-    """A line a finding; exit 1 if one of them is a problem."""
-    from kdaemon.cli.findings import Level  # noqa: PLC0415 - see run
-    from kdaemon.cli.service_check import look  # noqa: PLC0415 - see run
-
-    try:
-        findings = asyncio.run(look(config, streams))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    has_problem = any(finding.level is Level.PROBLEM for finding in findings)
-    if is_json:
-        import json  # noqa: PLC0415 - only here
-
-        told = [{**asdict(finding), "level": finding.level.value} for finding in findings]
-        click.echo(json.dumps({"is_ok": not has_problem, "findings": told}, indent=2))
-    else:
-        for finding in findings:
-            click.echo(str(finding))
-    sys.exit(1 if has_problem else 0)
-
-
-def _check_directory(where: str, directory: str) -> None:
-    """Whether the daemon, run by this user, would take it; one that is not there may be made."""
-    from kdaemon.spool.rights import strangers  # noqa: PLC0415 - see run
-
-    try:
-        refusal, warning = strangers(directory)
-    except OSError:
-        return
-    for said in (refusal, warning):
-        if said is not None:
-            click.echo(printable(f"{where}: spool.directory: {directory}: {said}"), err=True)
-    if refusal is not None:
-        sys.exit(EXIT_CONFIG)
-
-
-def _check_tls(where: str, config: "Config") -> None:
-    """Whether certificates and keys can be used, and clients that check them would take them."""
-    tables = [
-        (name, table)
-        for name, table in (("listen", config.listen), ("sandbox", config.sandbox))
-        if table.tls_certificate
-    ]
-    if not tables:
-        return
-    from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see run
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
-
-    has_problem = False
-    for name, table in tables:
-        problems, warnings = look_over(table, name, SystemClock.wall_seconds())
-        has_problem = has_problem or bool(problems)
-        for said in (*problems, *warnings):
-            click.echo(printable(f"{where}: {said}"), err=True)
-    if has_problem:
-        sys.exit(EXIT_CONFIG)
 
 
 @cli.command()

@@ -29,9 +29,9 @@ def config(
 ) -> None:
     """Print the configuration in force, or the schema of the file.
 
-    What is printed is a whole configuration, which means the same; only passwords are masked. Each
-    value has a note: "default", the file, the variable or the flag that gave it, and the key of
-    [default] or [send] where the value comes from there.
+    What is printed is a whole configuration, which means the same; only passwords and external ids
+    are masked. Each value has a note: "default", the file, the variable or the flag that gave it,
+    and the key of [default] or [send] where the value comes from there.
     """
     if is_schema:
         if _is_effective:

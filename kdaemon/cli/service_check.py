@@ -51,6 +51,8 @@ _ON_THE_WAY: Final = frozenset(
         *(Trouble.READ_TIMEOUT, Trouble.CALL_TIMEOUT),
     }
 )
+_OF_ONE_STREAM: Final = frozenset({None, Trouble.UNREADABLE, Trouble.BUSY})
+"""Errors behind which another stream may well be reached; None: the service said so itself."""
 
 
 async def look(config: Config, streams: Sequence[str] = ()) -> list[Finding]:
@@ -158,7 +160,7 @@ class _Look:
             except ServiceError as error:
                 yield Teller(self.upstream.name, stream.name).failed("describe", error)
                 left = len(streams) - number - 1
-                if error.trouble is not None and left:
+                if left and error.trouble not in _OF_ONE_STREAM:
                     text = f"{left} more are not asked about: the service is not reached"
                     yield teller.tell(Level.NOTE, "streams", text)
                     return

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdaemon.base.redact import SECRETS, masked_url
+from kdaemon.base.redact import HIDDEN, SECRETS, masked_url
 from kdaemon.base.text import printable
 from kdaemon.config.clash import Path
 from kdaemon.config.load import (
@@ -30,6 +30,7 @@ DEFAULT = "default"
 FILE = "file"
 FLAG = "flag"
 _SIZES = frozenset({"batch_bytes_max", "request_bytes_max", "record_bytes_max"})
+_SECRETS = frozenset({"role_external_id"})  # what others could call themselves us by
 _NOTE_COLUMN = 44  # where the notes begin, if the value leaves room; ours
 
 
@@ -45,6 +46,13 @@ class Effective:
     origin: str
     giver: str = ""
     key: str = ""
+
+    @property
+    def shown(self) -> Any:
+        """The value without secrets; a list in the place of a tuple."""
+        if self.path[-1] in _SECRETS:
+            return HIDDEN if self.value else self.value
+        return _shown(self.value)
 
     @property
     def follows_the_service(self) -> bool:
@@ -126,7 +134,7 @@ def as_toml(values: Iterable[Effective]) -> str:
         if each.path[:-1] != table:
             table = each.path[:-1]
             lines += ["", f"[{dotted(table)}]"]
-        setting = f"{'# ' * each.follows_the_service}{each.path[-1]} = {_toml(each.value)}"
+        setting = f"{'# ' * each.follows_the_service}{each.path[-1]} = {_toml(each.shown)}"
         lines.append(f"{setting:<{_NOTE_COLUMN}} # {printable(each.note)}")
     return "\n".join(lines) + "\n"
 
@@ -138,7 +146,7 @@ def as_tree(values: Iterable[Effective]) -> dict[str, Any]:
         table = tree
         for name in each.path[:-1]:
             table = table.setdefault(name, {})
-        told = {"value": _shown(each.value), "from": each.origin}
+        told = {"value": each.shown, "from": each.origin}
         told |= {"giver": each.giver} if each.giver else {}
         told |= {"key": each.key} if each.key else {}
         table[each.path[-1]] = told
@@ -153,7 +161,6 @@ def _shown(value: Any) -> Any:
 
 
 def _toml(value: Any) -> str:
-    value = _shown(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -105,9 +105,12 @@ def test_a_size_that_another_bounds_is_not_its_givers() -> None:
 
 
 def test_passwords_are_masked_and_nothing_moves_a_terminal() -> None:
-    found = loaded(LARGE)
+    role = 'role_arn = "arn:aws:iam::123456789012:role/r"\nrole_external_id = "7f2c-secret"\n'
+    found = loaded(LARGE.replace("[upstreams.eu]\n", "[upstreams.eu]\n" + role))
     for printed in (as_toml(effective(found)), json.dumps(as_tree(effective(found)))):
         assert "wonderful-word" not in printed
+        assert "7f2c-secret" not in printed
+        assert "arn:aws:iam::123456789012:role/r" in printed
         assert "http://***@proxy:3128" in printed
         assert "\x1b" not in printed
 
