@@ -116,7 +116,7 @@ class OperationCounters:
         return OperationCounts(self.requests, self.shared, dict(self.calls), dict(self.refused))
 
 
-class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
+class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`StreamCounters` at one time."""
 
     received: int

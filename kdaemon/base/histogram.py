@@ -19,7 +19,7 @@ BATCH_RECORDS_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 200, 300, 400, 500)
 BATCH_BYTES_BOUNDS = tuple(1024 * 4**power for power in range(8))  # 1 KiB to 16 MiB
 
 
-class Buckets(msgspec.Struct, frozen=True):
+class Buckets(msgspec.Struct, frozen=True, gc=False):
     """What a histogram had seen at one time. `counts`: of each bucket, the last one included."""
 
     bounds: tuple[int, ...]

@@ -4,9 +4,10 @@ About: when a page is made and who gets it. A page is a generator that yields wh
 turn and returns the whole; what it says is its maker's. Knows the loop, a clock and requests; must
 not know metrics or streams.
 Invariants: a slice ends after SLICE_NS, so that nothing else waits longer than that and one step;
-one page is made at a time, and whoever asks for it meanwhile gets the same one; a page that nobody
-waits for any more is not finished. Bound: making pages takes at most a tenth of the loop's time, or
-one page a second where that is more.
+one page is made at a time; whoever asks before it is begun gets the same one, and whoever asks
+later shares the next one, so that no page tells of a time before it was asked for; a page that
+nobody waits for any more is not finished. Bound: making pages takes at most a tenth of the loop's
+time, or one page a second where that is more.
 Flow: admin.py -> here -> metrics.py, status.py -> here -> the waiting requests.
 """
 
@@ -61,16 +62,16 @@ class SlicedPages:
         self._next: asyncio.Handle | None = None  # the next slice, or the end of the pause
 
     def ask(self, name: str, request: HttpRequest) -> None:
-        """Answers when the page is made: at once if that takes no longer than a slice."""
-        if self._steps is not None and name == self._name:
-            self._sharing.append(request)
-            return
+        """Answers when the page is made: in the next turn of the loop if that takes no longer than
+        a slice.
+        """
         self._waiting.setdefault(name, []).append(request)
-        self._begin()
+        if not self._is_busy:  # who asks in the same turn gets the same page
+            self._next = asyncio.get_running_loop().call_soon(self._end_pause)
 
     @property
     def _is_busy(self) -> bool:
-        """A page is being made, or the pause is not over: a callback will go on."""
+        """A callback will go on: with a page, at the end of the pause, or with the first page."""
         return self._next is not None
 
     def close(self) -> None:
@@ -111,8 +112,12 @@ class SlicedPages:
             return
         sharing, self._sharing, self._steps = self._sharing, [], None
         self._pause_ends_ns = now_ns + min(PAUSE_FACTOR * self._spent_ns, PAUSE_NS_MAX)
-        if page is not None:
+        if page is None:
+            return
+        if self._spent_ns < SLICE_NS:
             self._give(page, sharing)
+        else:  # to give it takes as long again
+            asyncio.get_running_loop().call_soon(self._give, page, sharing)
 
     def _give(self, page: Page, requests: list[HttpRequest]) -> None:
         """One answer in a turn of the loop: each is a copy of a page that may be large."""

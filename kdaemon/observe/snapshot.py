@@ -154,7 +154,7 @@ class UpstreamSnapshot(msgspec.Struct, frozen=True):
     relay: RelaySnapshot | None
 
 
-class StreamSnapshot(msgspec.Struct, frozen=True):
+class StreamSnapshot(msgspec.Struct, frozen=True, gc=False):
     """One stream. `name`: unique in the daemon; `called`: its upstream, and its name there."""
 
     name: str

@@ -77,9 +77,11 @@ class Status:
         snapshot = yield from self._reader.read()
         before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
         yield
+        uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=_urgency)[::-1]
+        del snapshot  # its streams go as they are written: to free all at once takes long
         pieces: list[bytes] = []
-        for stream in sorted(snapshot.streams, key=_urgency):
-            status = _stream(stream, snapshot.uptime_ns, shows_keys=self._shows_keys)
+        while last_first:
+            status = _stream(last_first.pop(), uptime_ns, shows_keys=self._shows_keys)
             pieces.append(_json(status, b"\n    "))
             yield
         streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"

@@ -1,0 +1,80 @@
+"""The engine's grammar is closed: who may ask an engine for what.
+
+What is inside an engine is known to itself, to its shell (`send/driver.py`) and to its stream
+(`streams/`). Those who look ask for a snapshot. import-linter holds who may import what; here
+stands what may be asked of an engine where there is one.
+"""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdaemon.engine import Engine
+from kdaemon.observe.snapshot import SeenEngine
+
+PACKAGE = Path(__file__).resolve().parents[2] / "kdaemon"
+
+SHELL = {"send/driver.py", "streams/stream.py"}
+LOOKS = {f"observe/{name}.py" for name in ("hot", "metrics", "snapshot", "status")}
+
+FOR_THE_SHELL = {
+    # what happens goes in
+    *("begin_drain", "give_up", "give_up_missing", "take_description"),
+    # what is owed comes out
+    *("take_settled", "next_wakeup_ns"),
+    # what admission asks
+    *("refuses", "has_room", "is_missing", "is_idle", "is_refusing", "is_auto"),
+    *("record_bytes_max", "hold", "unavailable", "health", "counters", "ledger", "freshness"),
+    # where the records of the disk go
+    *("ways", "low_shards", "is_crowded", "map_count"),
+}
+
+
+def is_grammar(name: str) -> bool:
+    return name.startswith(("handle_", "poll_")) or name == "snapshot"
+
+
+def asked(path: Path) -> Iterator[tuple[str, int]]:
+    """What is asked of what is called `engine`, and where."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Attribute):
+            continue
+        of = node.value
+        name = of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")
+        if name in {"engine", "_engine"}:
+            yield node.attr, node.lineno
+
+
+FILES = sorted(
+    str(path.relative_to(PACKAGE))
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] != "engine" and any(asked(path))
+)
+
+
+def test_only_the_shell_and_those_who_look_ask_an_engine() -> None:
+    assert set(FILES) == SHELL | LOOKS
+
+
+@pytest.mark.parametrize("file", sorted(SHELL))
+def test_the_shell_asks_for_what_is_its_own(file: str) -> None:
+    for name, line in asked(PACKAGE / file):
+        assert is_grammar(name) or name in FOR_THE_SHELL, f"{file}:{line}: engine.{name}"
+
+
+def test_those_who_look_ask_for_a_snapshot() -> None:
+    """But for snapshot.py they have no engine: mypy holds that what they call so is a snapshot."""
+    ours = {name for name, _ in asked(PACKAGE / "observe/snapshot.py")}
+    assert ours <= {"is_idle", "snapshot", "counters", "hottest"}
+    seen = {name for name in vars(SeenEngine) if not name.startswith("_")}
+    assert seen == {"is_idle", "snapshot"}
+
+
+def test_all_that_can_be_asked_is_in_the_grammar_or_of_the_shell() -> None:
+    """`lanes`, `shard_count`, `shard_bytes_per_second`: of a snapshot, and for tests."""
+    told = {"lanes", "shard_count", "shard_bytes_per_second", "handle_description"}
+    public = {name for name, _ in inspect.getmembers(Engine) if not name.startswith("_")}
+    assert {name for name in public if not is_grammar(name)} <= FOR_THE_SHELL | told
