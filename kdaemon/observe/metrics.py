@@ -54,6 +54,7 @@ from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CREDENTIALS,
     DELIVERY,
     HOT,
     HOT_SHARDS_MAX,
@@ -106,6 +107,11 @@ class SeenUpstream(Protocol):
     @property
     def region(self) -> str:
         """The same."""
+        ...
+
+    @property
+    def credentials_end_s(self) -> float | None:
+        """When its credentials end unless they are renewed; None: they do not, or nobody tells."""
         ...
 
     @property
@@ -261,6 +267,7 @@ class Metrics:
             _section(LISTENER, ("listener",), listeners),
             _section(MEMORY, (), [((), observed.memory)]),
             _section(LOOP, (), [((), observed.loop_lag)]),
+            _section(CREDENTIALS, ("upstream",), _credential_ends(observed.upstreams)),
         ]
         if self._relays:
             operations = [
@@ -298,7 +305,7 @@ class Metrics:
         for labels, engine in engines:
             now_ns = self._clock.now_ns()
             heat = yield from engine.heat(now_ns)
-            _read_into(of_streams, [(labels, StreamNow(engine, heat))])
+            _read_into(of_streams, [(labels, StreamNow(engine, heat, now_ns))])
             yield
             _read_into(
                 of_hot,
@@ -363,6 +370,12 @@ def accepts_openmetrics(accept: str) -> bool:
     except TypeError:  # it compares `version=x.y` with (1, 0, 0)
         return False
     return content_type.startswith(OPENMETRICS)
+
+
+def _credential_ends(upstreams: Iterable[SeenUpstream]) -> list[tuple[_Labels, float]]:
+    """Of those whose credentials end."""
+    ends = ((each.name, each.credentials_end_s) for each in upstreams)
+    return [((name,), end_s) for name, end_s in ends if end_s is not None]
 
 
 def _of_stream(name: str) -> _Labels:

@@ -39,6 +39,7 @@ class StreamNow:
 
     engine: Engine
     heat: StreamHeat
+    now_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,13 @@ def _tokens(shard: ShardNow) -> dict[str, int]:
 def _shares(shard: ShardNow) -> dict[str, float]:
     budget = shard.heat.lane.budget
     return {"records": budget.records_share, "bytes": budget.bytes_share}
+
+
+def _oldest_queued_ns(stream: StreamNow) -> int:
+    """Of the records at the heads of the queues; 0: none is queued."""
+    lanes = (*(shard.lane for shard in stream.heat.shards), stream.heat.keyless)
+    heads_ns = (lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue)
+    return stream.now_ns - min(heads_ns, default=stream.now_ns)
 
 
 def _warm(stream: StreamNow) -> dict[str, int]:
@@ -192,6 +200,10 @@ STREAM: tuple[Metric[StreamNow], ...] = (
            lambda s: s.engine.shard_count),
     Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
            lambda s: s.engine.ledger.held_bytes),
+    Metric("kdaemon_stream_oldest_queued_seconds", _G,
+           "How long ago the oldest record was taken that is at the head of a shard's queue; 0:"
+           " nothing is queued. A record from the spool counts from when it was stored.",
+           _oldest_queued_ns, per=NS),
     Metric("kdaemon_stream_on_hold", _G,
            "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
            " /statusz says why.",
@@ -286,6 +298,14 @@ PASSED_ON: tuple[Metric[OperationCounters], ...] = (
            lambda o: o.calls, label="outcome"),
 )  # fmt: skip
 
+# {upstream}, only of upstreams whose credentials end
+CREDENTIALS: tuple[Metric[float], ...] = (
+    Metric("kdaemon_credentials_expire_timestamp_seconds", _G,
+           "When the credentials that the upstream is called with end, since 1970. Calls renew them"
+           " ahead of that: what is not called may let them end.",
+           lambda end_s: end_s),
+)  # fmt: skip
+
 # no label, only where there is a certificate
 TLS: tuple[Metric[Certificates], ...] = (
     Metric("kdaemon_tls_certificate_expires_timestamp_seconds", _G,
@@ -368,6 +388,6 @@ AUTH: tuple[Metric[Principals], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *TLS, *PASSED_ON, *MEMORY, *LOOP,
-    *SPOOL, *LOG, *AUTH,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
+    *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH,
 )  # fmt: skip
