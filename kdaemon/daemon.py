@@ -27,6 +27,7 @@ from kdaemon.base.errors import ConfigError, SpoolError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
 from kdaemon.base.service import SERVICES
+from kdaemon.base.steps import at_once
 from kdaemon.config import (
     Config,
     ReachConfig,
@@ -62,7 +63,9 @@ from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
-from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.snapshot import SnapshotReader, Sources
+from kdaemon.observe.status import Status
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
@@ -134,6 +137,7 @@ class Daemon:
         self._streams: Streams
         self._spool: Spool | None = None
         self._readiness: Readiness
+        self._reader: SnapshotReader
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
 
@@ -284,7 +288,7 @@ class Daemon:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
         config, clock = self._config, self._clock
         freed = FreedMemory(lambda: self._memory.bytes_taken)
-        looks = [HotWatch(self._streams, clock).look, freed.look]
+        looks: list[Callable[[], object]] = [freed.look]
         if self._principals is not None:
             looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
@@ -294,37 +298,27 @@ class Daemon:
             partial(_look_each, looks),
             self._streams.loop_lag,
         )
+        sources = Sources(
+            self._streams,
+            self._readiness,
+            heartbeat,
+            version("kdaemon"),
+            listeners=self._listeners,
+            relays=relays,
+            spool=self._spool,
+            log_queue=self._log_queue,
+            principals=self._principals,
+            certificates=self._certificates,
+        )
+        self._reader = SnapshotReader(sources, clock)
+        looks.append(HotWatch(self._reader, clock).look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
         address = config.listen.admin_address
         if address is None:
             return
-        release = version("kdaemon")
-        metrics = Metrics(
-            self._streams,
-            self._listeners,
-            clock,
-            release,
-            per_shard=config.metrics.per_shard,
-            spool=self._spool,
-            log_queue=self._log_queue,
-            relays=relays,
-            principals=self._principals,
-            certificates=self._certificates,
-        )
-        status = Status(
-            self._streams,
-            self._listeners,
-            self._readiness,
-            heartbeat,
-            clock,
-            release,
-            spool=self._spool,
-            log_queue=self._log_queue,
-            relays=relays,
-            principals=self._principals,
-            certificates=self._certificates,
-        )
+        metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
+        status = Status(self._reader)
         admin = Admin(metrics, status, self._readiness, heartbeat, clock)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
@@ -443,13 +437,12 @@ class Daemon:
         await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
-        held = self._spool.held_records if self._spool is not None else 0
-        undelivered = streams.undelivered - held
-        totals = {"delivered": streams.delivered, "undelivered": undelivered}
-        if self._spool is not None:
-            totals["spooled"] = streams.spooled + held
+        left = at_once(self._reader.read())  # all at one moment: the last line adds up
+        totals = {"delivered": left.delivered, "undelivered": left.undelivered}
+        if left.spool is not None:
+            totals["spooled"] = left.spooled
         log.info("stopped", extra={"fields": totals, "is_last": True})
-        return 1 if undelivered else 0
+        return 1 if left.undelivered else 0
 
     async def _settle_until(self, deadline_s: float) -> None:
         """Waits until all that was taken is settled; at the deadline (loop time) clients that wait

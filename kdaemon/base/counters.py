@@ -5,17 +5,23 @@
 
 Each number has one owner: the engine of the stream. All labels are enums here, and all start at 0.
 What is passed on to the service has counters of its own, by operation; it brings no records.
+Who looks takes a `snapshot`: it has the fields of the counters, and nothing changes it any more.
 """
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
+
+import msgspec
 
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
     BATCH_RECORDS_BOUNDS,
     LATENCY_BOUNDS_NS,
+    Buckets,
     Histogram,
 )
-from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
+from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS, Verdict
 
 
 class RejectReason(Enum):
@@ -87,6 +93,15 @@ class NotPassedOn(Enum):
     TOO_LARGE = "too_large"  # the answer
 
 
+class OperationCounts(msgspec.Struct, frozen=True):
+    """`OperationCounters` at one time."""
+
+    requests: int
+    shared: int
+    calls: Mapping[PassedOnOutcome, int]
+    refused: Mapping[NotPassedOn, int]
+
+
 class OperationCounters:
     """Of one operation that is passed on. Requests are of clients, calls are ours."""
 
@@ -95,6 +110,56 @@ class OperationCounters:
         self.shared = 0  # requests that were told what another had asked
         self.calls = dict.fromkeys(PassedOnOutcome, 0)
         self.refused = dict.fromkeys(NotPassedOn, 0)
+
+    def snapshot(self) -> OperationCounts:
+        return OperationCounts(self.requests, self.shared, dict(self.calls), dict(self.refused))
+
+
+class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """`StreamCounters` at one time."""
+
+    received: int
+    received_bytes: int
+    accepted: int
+    accepted_bytes: int
+    delivered: int
+    delivered_bytes: int
+    attempts: int
+    throttled: int
+    possible_duplicates: int
+    lines_without_key: int
+    lines_without_stream: int
+    map_refreshes: int
+    map_mismatches: int
+    recovered: int
+    settled_before: int
+    spooled: int
+    buffered: int
+    in_flight: int
+    in_flight_calls: int
+    rejected: Mapping[RejectReason, int]
+    dead: Mapping[DeadReason, int]
+    dropped: Mapping[DropReason, int]
+    retries: Mapping[Verdict, int]
+    failures: Mapping[FailureCode, int]
+    calls: Mapping[Verdict, int]
+    call_duration_ns: Buckets
+    batch_records: Buckets
+    batch_bytes: Buckets
+    delivery_ns: Buckets
+
+    def unaccounted(self) -> int:
+        """Received records that are nowhere. Anything but 0 is a defect."""
+        return (self.received + self.recovered) - (
+            sum(self.rejected.values())
+            + self.delivered
+            + sum(self.dead.values())
+            + sum(self.dropped.values())
+            + self.buffered
+            + self.in_flight
+            + self.spooled
+            + self.settled_before
+        )
 
 
 class StreamCounters:
@@ -158,15 +223,16 @@ class StreamCounters:
             else:
                 setattr(self, name, mine + value)
 
+    def snapshot(self) -> StreamCounts:
+        """All of it as it is now."""
+        return StreamCounts(**{name: _still(value) for name, value in vars(self).items()})
+
     def unaccounted(self) -> int:
-        """Received records that are nowhere. Anything but 0 is a defect."""
-        return (self.received + self.recovered) - (
-            sum(self.rejected.values())
-            + self.delivered
-            + sum(self.dead.values())
-            + sum(self.dropped.values())
-            + self.buffered
-            + self.in_flight
-            + self.spooled
-            + self.settled_before
-        )
+        """As that of a snapshot."""
+        return self.snapshot().unaccounted()
+
+
+def _still(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    return value.copy() if isinstance(value, dict) else value.snapshot()

@@ -1,9 +1,11 @@
-"""A histogram as plain integers: cheap to fill on the hot path, read whole at a scrape.
+"""A histogram as plain integers: cheap to fill on the hot path, read whole by those who look.
 
 Bounds are upper and inclusive, as Prometheus counts them; the last bucket has none.
 """
 
 from bisect import bisect_left
+
+import msgspec
 
 LATENCY_BOUNDS_NS = tuple(
     int(seconds * 1e9)
@@ -15,6 +17,14 @@ LAG_BOUNDS_NS = tuple(
 )
 BATCH_RECORDS_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 200, 300, 400, 500)
 BATCH_BYTES_BOUNDS = tuple(1024 * 4**power for power in range(8))  # 1 KiB to 16 MiB
+
+
+class Buckets(msgspec.Struct, frozen=True):
+    """What a histogram had seen at one time. `counts`: of each bucket, the last one included."""
+
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum: int
 
 
 class Histogram:
@@ -35,3 +45,6 @@ class Histogram:
     def observe(self, value: int, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
+
+    def snapshot(self) -> Buckets:
+        return Buckets(self.bounds, tuple(self.counts), self.sum)

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote, quote_plus
 
+from kdaemon.base.text import printable
+
 HIDDEN = "***"  # stands where a secret stood
 
 SECRET_CHARACTERS_MIN = 8
@@ -154,6 +156,15 @@ class Redactor:
 
 
 SECRETS = Redactor()
+
+
+SHOWN_CHARACTERS_MAX = 300  # of others' words, to people; ours: two lines of a terminal, 2026-11-21
+
+
+def harmless_line(text: str) -> str:
+    """The first line of what a service says, or of what another wrote: safe to show, bounded."""
+    line = next(iter(SECRETS.clean(text).splitlines()), "")
+    return printable(line, SHOWN_CHARACTERS_MAX)
 
 
 def masked_url(url: str) -> str:

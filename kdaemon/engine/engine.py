@@ -27,10 +27,11 @@ from kdaemon.engine.crowding import (
     shard_full,
 )
 from kdaemon.engine.health import Health
-from kdaemon.engine.heat import StreamHeat, heat_of
+from kdaemon.engine.heat import look_at
 from kdaemon.engine.partings import Partings, Why
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.settlement import Settlement
+from kdaemon.engine.snapshot import EngineSnapshot, reason_of
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
@@ -454,15 +455,40 @@ class Engine:
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 
-    def heat(self, now_ns: int) -> Steps[StreamHeat]:
-        """How far each shard is behind. For pages and logs: it looks at all shards, in steps."""
-        packer, settings = self._packer, self._settings
-        return heat_of(
+    def snapshot(self, now_ns: int, shards_max: int | None = None) -> Steps[EngineSnapshot]:
+        """All that others may know of the stream: what it has counted in the first step, and then
+        its shards, in steps. Looking changes nothing. `shards_max`: so many of the hottest shards
+        are told of; None: all.
+        """
+        counters = self.counters.snapshot()
+        held_bytes, health = self.ledger.held_bytes, self.health
+        hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
+        packer, settings, freshness = self._packer, self._settings, self.freshness
+        is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
+        shards = yield from look_at(
             packer.lanes,
             packer.keyless_lane,
             settings.linger_ns,
             settings.aggregate_bytes_max,
             now_ns,
+            shards_max,
+        )
+        return EngineSnapshot(
+            read_ns=now_ns,
+            counters=counters,
+            held_bytes=held_bytes,
+            health=health,
+            hold=hold,
+            unavailable=unavailable,
+            capacity=self.capacity,
+            record_bytes_max=self.record_bytes_max,
+            is_auto=self.is_auto,
+            has_record_readers=self.has_record_readers,
+            shard_bytes_per_second=self.shard_bytes_per_second,
+            shard_count=self.shard_count,
+            is_asking=is_asking,
+            asks_in_ns=asks_in_ns,
+            shards=shards,
         )
 
     # Pack

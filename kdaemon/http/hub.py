@@ -9,10 +9,12 @@ Where it sits: beside connection.py, http2.py and opening.py, whose connections 
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+
+import msgspec
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
@@ -69,6 +71,18 @@ class HttpLimits:
     sweep_interval_s: float = 1.0
 
 
+class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """`HttpCounters` at one time."""
+
+    opened: int
+    open: int
+    handshakes: int
+    rebound: int
+    handler_failures: int
+    refused: Mapping[str, int]
+    timed_out: Mapping[str, int]
+
+
 class HttpCounters:
     """Plain numbers since the start; whoever exposes them reads them."""
 
@@ -90,6 +104,17 @@ class HttpCounters:
         self.handler_failures = 0  # exceptions out of the handler: defects of ours
         self.refused = dict.fromkeys(REFUSALS, 0)
         self.timed_out = dict.fromkeys(TIME_OUTS, 0)
+
+    def snapshot(self) -> HttpCounts:
+        return HttpCounts(
+            opened=self.opened,
+            open=self.open,
+            handshakes=self.handshakes,
+            rebound=self.rebound,
+            handler_failures=self.handler_failures,
+            refused=dict(self.refused),
+            timed_out=dict(self.timed_out),
+        )
 
 
 class Connection(Protocol):

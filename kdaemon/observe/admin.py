@@ -14,8 +14,9 @@ from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
+from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.slices import TEXT, Page, SlicedPages
-from kdaemon.observe.status import Readiness, Status
+from kdaemon.observe.status import Status
 
 INDEX = b"""kdaemon
 

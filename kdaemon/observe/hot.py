@@ -2,11 +2,11 @@
 
 About: a look at all streams every 10 s. A shard that was more than a second behind at two looks
 in a row, answered in between and did not catch up, is named, with what to do about it. In an outage
-nothing answers, and after one the queues get shorter: neither is told as heat. Knows engines and a
-clock; must not know records, and changes nothing by looking.
+nothing answers, and after one the queues get shorter: neither is told as heat. Knows streams as
+snapshot.py reads them, and a clock; changes nothing by looking.
 Bound: what it remembers is HOT_SHARDS_MAX shards of each stream. A stream with nothing queued costs
 nothing, and a call looks for SLICE_NS and one step: where that is not enough for all, the next
-calls go on with the rest. Flow: heartbeat.py -> here -> the log.
+calls go on with the rest. Flow: heartbeat.py -> here (and snapshot.py) -> the log.
 """
 
 import logging
@@ -16,12 +16,10 @@ from typing import NamedTuple
 
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
-from kdaemon.engine import Engine
-from kdaemon.engine.heat import BACKLOGGED_NS, ShardHeat, StreamHeat
-from kdaemon.observe.metrics import Observed
+from kdaemon.engine.snapshot import BACKLOGGED_NS, EngineSnapshot, ShardSnapshot
 from kdaemon.observe.slices import SLICE_NS
-from kdaemon.observe.table import HOT_SHARDS_MAX, NS
-from kdaemon.pack.lane import Lane
+from kdaemon.observe.snapshot import SnapshotReader, StreamReading
+from kdaemon.observe.table import NS
 
 LOOK_INTERVAL_NS = 10_000_000_000  # 10 s: shorter heat is a burst, which the queue is there for
 
@@ -44,21 +42,23 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A stream, when it was looked at last. `told_ns`: when a line told of it; None: never."""
+    """A stream, when it was looked at last. `seen`: by shard. `told_ns`: when a line told of it;
+    None: never.
+    """
 
     at_ns: int
-    seen: Mapping[Lane, _Seen]
+    seen: Mapping[str | None, _Seen]
     told_ns: int | None
 
 
 class HotWatch:
     """Looks when it is time to, at a call of `look`, which is to come about once a second."""
 
-    def __init__(self, observed: Observed, clock: Clock) -> None:
-        self._observed = observed
+    def __init__(self, reader: SnapshotReader, clock: Clock) -> None:
+        self._reader = reader
         self._clock = clock
         self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
-        self._left: list[tuple[str, Engine]] = []  # of them, those that were not yet
+        self._left: list[StreamReading] = []  # of them, those that were not yet
         self._steps: Steps[None] | None = None  # of the look at the one that is looked at
         self._looks: dict[str, _Look] = {}  # by stream
 
@@ -69,12 +69,12 @@ class HotWatch:
             if began_ns - self._round_ns < LOOK_INTERVAL_NS:
                 return
             self._round_ns = began_ns
-            self._left = list(self._observed.engines())[::-1]
-            names = {name for name, _ in self._left}
+            self._left = self._reader.streams()[::-1]
+            names = {each.name for each in self._left}
             self._looks = {name: look for name, look in self._looks.items() if name in names}
         while self._left or self._steps is not None:
             if self._steps is None:
-                self._steps = self._look_at(*self._left.pop())
+                self._steps = self._look_at(self._left.pop())
             try:
                 next(self._steps)
             except StopIteration:
@@ -82,32 +82,33 @@ class HotWatch:
             if self._clock.now_ns() - began_ns >= SLICE_NS:
                 return
 
-    def _look_at(self, name: str, engine: Engine) -> Steps[None]:
-        now_ns = self._clock.now_ns()
+    def _look_at(self, reading: StreamReading) -> Steps[None]:
+        name, now_ns = reading.name, self._clock.now_ns()
         then = self._looks.get(name) or _Look(now_ns, {}, None)
-        if not engine.counters.buffered:
+        if reading.is_idle:
             self._looks[name] = _Look(now_ns, {}, then.told_ns)
             return
-        heat = yield from engine.heat(now_ns)
-        behind = [
-            shard for shard in heat.hottest(HOT_SHARDS_MAX) if shard.backlog_ns > BACKLOGGED_NS
-        ]
+        stream = yield from reading.read()
+        behind = [shard for shard in stream.hottest() if shard.backlog_ns > BACKLOGGED_NS]
         elapsed_ns = now_ns - then.at_ns
         hot = [
-            shard for shard in behind if _stays_hot(shard, then.seen.get(shard.lane), elapsed_ns)
+            shard
+            for shard in behind
+            if _stays_hot(shard, then.seen.get(shard.shard_id), elapsed_ns)
         ]
         told_ns = then.told_ns
         if hot and (told_ns is None or now_ns - told_ns >= TOLD_INTERVAL_NS):
             told_ns = now_ns
-            _tell(name, hot[0], heat)
-        self._looks[name] = _Look(now_ns, {shard.lane: _seen(shard) for shard in behind}, told_ns)
+            _tell(name, hot[0], stream.engine)
+        seen = {shard.shard_id: _seen(shard) for shard in behind}
+        self._looks[name] = _Look(now_ns, seen, told_ns)
 
 
-def _seen(shard: ShardHeat) -> _Seen:
-    return _Seen(shard.backlog_ns, shard.lane.taken + shard.lane.throttled)
+def _seen(shard: ShardSnapshot) -> _Seen:
+    return _Seen(shard.backlog_ns, shard.taken + shard.throttled)
 
 
-def _stays_hot(shard: ShardHeat, then: _Seen | None, elapsed_ns: int) -> bool:
+def _stays_hot(shard: ShardSnapshot, then: _Seen | None, elapsed_ns: int) -> bool:
     if then is None:
         return False
     now = _seen(shard)
@@ -115,17 +116,17 @@ def _stays_hot(shard: ShardHeat, then: _Seen | None, elapsed_ns: int) -> bool:
     return is_answering and then.backlog_ns - now.backlog_ns < CATCHING_UP * elapsed_ns
 
 
-def _tell(stream: str, shard: ShardHeat, heat: StreamHeat) -> None:
-    lane, count = shard.lane, len(heat.shards)
+def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot) -> None:
+    behind, count = engine.shards.backlogged_count, engine.shards.count
     fields = {
         "stream": stream,
-        "shard_id": lane.shard_id,
+        "shard_id": shard.shard_id,
         "backlog_seconds": round(shard.backlog_ns / NS, 1),
-        "backlog_records": lane.backlog_records,
+        "backlog_records": shard.backlog_records,
         "share": round(shard.share, 3),
-        "shards_backlogged": f"{heat.backlogged_count} of {count}",
+        "shards_backlogged": f"{behind} of {count}",
     }
-    if heat.backlogged_count == count:
+    if behind == count:
         text = "a stream is behind: more comes than its shards take; give it more shards"
     else:
         text = (

@@ -1,30 +1,19 @@
-"""The collector: reads the table of metrics at a scrape, and writes it for Prometheus, in slices.
+"""The exposition: writes a snapshot as the table of metrics says, for Prometheus, in slices.
 
 About: what the rooms have counted, as text. Knows the table (table.py) and the forms that
-Prometheus reads; must not count, touches nothing while records move, and keeps no value between two
-scrapes.
-Invariant: which streams there are, and what the door and closed streams have counted, is read in
-the first step, and all that a stream has counted in one synchronous pass; looking changes nothing.
-So at every scrape, for each stream and for all,
-
-    received = sum(rejected) + delivered + sum(dead) + buffered + in_flight
-
-though a stream be closed or opened meanwhile. Some streams are read a step. How far each shard is
-behind is looked at after that, a stream or some of its shards a step, because it takes a walk over
-all of them; then the text is made, some samples a step.
-Cost (one core, 2026-11-28): see STEP_SAMPLES. A stream's pass is 15 us; a look 30 us for 64 idle
-shards, 0.3 ms for 64 that are behind; a sample 8 us as text or 12 as OpenMetrics.
-Flow: counters of the rooms -> here -> slices.py -> Prometheus.
+Prometheus reads; must not count, and keeps no value between two scrapes: all of them are of one
+snapshot (snapshot.py), which is read first and says what conserves.
+Cost (one core, 2026-11-28): see STEP_SAMPLES. A sample is 8 us as text or 12 as OpenMetrics.
+Flow: snapshot.py -> here -> slices.py -> Prometheus.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from io import BytesIO
 from itertools import accumulate
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client import exposition as plain
@@ -37,27 +26,17 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from kdaemon.base.counters import StreamCounters
-from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_qualified
-from kdaemon.base.ports import Clock
-from kdaemon.base.service import Service
+from kdaemon.base.histogram import Buckets
 from kdaemon.base.text import printable
-from kdaemon.door.principals import Principals
-from kdaemon.engine import Engine
-from kdaemon.engine.heat import ShardHeat
-from kdaemon.http.hub import HttpCounters
-from kdaemon.http.renewal import Certificates
-from kdaemon.observe.log_queue import LogQueue
+from kdaemon.engine.snapshot import ShardSnapshot
 from kdaemon.observe.slices import Page, Steps
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SnapshotReader
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
     CREDENTIALS,
     DELIVERY,
     HOT,
-    HOT_SHARDS_MAX,
     LISTENER,
     LOG,
     LOOP,
@@ -70,14 +49,7 @@ from kdaemon.observe.table import (
     Kind,
     Metric,
     Reading,
-    ShardNow,
-    StreamNow,
-    Subject,
 )
-from kdaemon.send.relay import Relay
-
-if TYPE_CHECKING:
-    from kdaemon.spool.spool import Spool
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -86,125 +58,19 @@ CLOSED = "(closed)"
 stream can have this name.
 """
 
-OF_STREAM = ("upstream", "stream")  # labels
-NO_RELAYS: Mapping[str, Relay] = MappingProxyType({})
-
-
-class SeenUpstream(Protocol):
-    """An upstream, as `streams/upstream.py` has it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def service(self) -> Service: ...
-
-    @property
-    def account(self) -> str:
-        """Empty where it is not known."""
-        ...
-
-    @property
-    def region(self) -> str:
-        """The same."""
-        ...
-
-    @property
-    def credentials_end_s(self) -> float | None:
-        """When its credentials end unless they are renewed; None: they do not, or nobody tells."""
-        ...
-
-    @property
-    def closed(self) -> StreamCounters:
-        """What its streams have counted that are closed now."""
-        ...
-
-
-class Observed(Protocol):
-    """The streams in use, as `streams.py` keeps them."""
-
-    @property
-    def memory(self) -> ByteBudget:
-        """The budget that all streams share."""
-        ...
-
-    @property
-    def loop_lag(self) -> Histogram:
-        """How late the event loop comes to what is due, in nanoseconds."""
-        ...
-
-    @property
-    def door(self) -> StreamCounters:
-        """Records that were refused before their stream was known."""
-        ...
-
-    @property
-    def upstreams(self) -> Iterable[SeenUpstream]: ...
-
-    def engines(self) -> Iterable[tuple[str, Engine]]:
-        """Every stream once: its name, unique (`Qualified.text`), and its engine."""
-        ...
-
-
-T = TypeVar("T")
-
 STEP_SAMPLES = 100  # written in one step: about a millisecond; ours, 2026-11-28
-STEP_STREAMS = 50  # read in one step: about a millisecond; ours, 2026-11-28
-STEP_SHARDS = 25  # likewise, where each shard has metrics of its own
-
-
-@dataclass(frozen=True, slots=True)
-class _Buckets:
-    """What a histogram was at the time of the pass. `counts`: cumulative."""
-
-    bounds: tuple[int, ...]
-    counts: tuple[int, ...]
-    sum: int
-
+STEP_SHARDS = 250  # whose labels are made in one step: half a millisecond; ours, 2026-11-28
 
 _Labels = tuple[str, ...]
-_Read = float | Mapping[Any, float] | _Buckets  # as table.Reading, but it does not change any more
-_Row = tuple[_Labels, _Read]
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """Metrics of one kind of subject, read: for each metric, its rows."""
-
-    metrics: tuple[Metric[Any], ...]
-    label_names: tuple[str, ...]
-    rows: list[list[_Row]]
+_Row = tuple[_Labels, Reading]
+_Subject = tuple[_Labels, Any]
 
 
 class Metrics:
-    """Exposes the table, and what prometheus_client tells of the process and of Python.
+    """Exposes the table, and what prometheus_client tells of the process and of Python."""
 
-    `listeners`: counters by listener name (`http`, `unix`, `admin`), read anew at each scrape.
-    """
-
-    def __init__(
-        self,
-        observed: Observed,
-        listeners: Mapping[str, HttpCounters],
-        clock: Clock,
-        version: str,
-        *,
-        per_shard: bool = False,
-        spool: "Spool | None" = None,
-        log_queue: LogQueue | None = None,
-        relays: Mapping[str, Relay] = NO_RELAYS,
-        principals: Principals | None = None,
-        certificates: Certificates | None = None,
-    ) -> None:
-        self._observed = observed
-        self._principals = principals
-        self._certificates = certificates
-        self._spool = spool
-        self._log_queue = log_queue
-        self._relays = relays
-        self._listeners = listeners
-        self._clock = clock
-        self._version = version
+    def __init__(self, reader: SnapshotReader, *, per_shard: bool = False) -> None:
+        self._reader = reader
         self._per_shard = per_shard
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -219,107 +85,121 @@ class Metrics:
         return self._write(_Plain())
 
     def _write(self, form: "_Form") -> Steps:
-        sections, engines = yield from self._read()
-        info = InfoMetricFamily("kdaemon_build", "This program.", {"version": self._version})
+        snapshot = yield from self._reader.read(None if self._per_shard else HOT_SHARDS_MAX)
         page = BytesIO()  # to join 50 MB at the end would take 50 ms
+        info = InfoMetricFamily("kdaemon_build", "This program.", {"version": snapshot.version})
         page.write(form.family(info))
-        page.write(form.family(self._upstreams()))
-        sections[2:2] = yield from self._look(engines)
-        for section in sections:
-            for metric, rows in zip(section.metrics, section.rows, strict=True):
-                names = section.label_names
-                for index, some in enumerate(_in_steps(rows)):
-                    text = form.family(_family(metric, names, some))
+        page.write(form.family(_upstreams(snapshot)))
+        sections = yield from _sections(snapshot, per_shard=self._per_shard)
+        sections.reverse()
+        del snapshot  # its parts go as they are written: to free all at once takes long
+        while sections:
+            section = sections.pop()
+            yield
+            last = section.metrics[-1]
+            for metric in section.metrics:
+                some = section.in_steps(metric, is_last=metric is last)
+                for index, rows in enumerate(some):
+                    text = form.family(_family(metric, section.label_names, rows))
                     page.write(_without_head(text) if index else text)
                     yield
         page.write(form.registry(self._process))
         page.write(form.end)
         return Page(200, page.getvalue(), form.content_type)
 
-    def _upstreams(self) -> Family:
-        """Where records go: a row for each upstream, which other metrics name by its label."""
-        names = ("upstream", "service", "region", "account")
-        family = InfoMetricFamily("kdaemon_upstream", "Where records go.", labels=names)
-        for each in self._observed.upstreams:
-            family.add_metric((each.name, each.service.name, each.region, each.account), {})
-        return family
 
-    def _read(
-        self,
-    ) -> Generator[None, None, tuple[list[_Section], list[tuple[_Labels, Engine]]]]:
-        """All that is counted: a stream in one pass, some streams a step."""
-        observed = self._observed
-        engines: list[tuple[_Labels, Engine]] = [
-            (_of_stream(name), engine) for name, engine in observed.engines()
-        ]
-        accounts = _section(ACCOUNTS, OF_STREAM, [(("", ""), observed.door)])
-        delivery = _section(DELIVERY, OF_STREAM, ())
-        closed = [
-            ((each.name, CLOSED), each.closed)
-            for each in observed.upstreams
-            if each.closed.received or each.closed.recovered
-        ]
-        closed_sections = [_section(each, OF_STREAM, closed) for each in (ACCOUNTS, DELIVERY)]
-        listeners = [((name,), counters) for name, counters in self._listeners.items()]
-        sections = [
-            accounts,
-            delivery,
-            _section(LISTENER, ("listener",), listeners),
-            _section(MEMORY, (), [((), observed.memory)]),
-            _section(LOOP, (), [((), observed.loop_lag)]),
-            _section(CREDENTIALS, ("upstream",), _credential_ends(observed.upstreams)),
-        ]
-        if self._relays:
-            operations = [
-                ((upstream, name), counted)
-                for upstream, relay in self._relays.items()
-                for name, counted in relay.counters.items()
-            ]
-            sections.append(_section(PASSED_ON, ("upstream", "operation"), operations))
-        if self._certificates is not None:
-            sections.append(_section(TLS, (), [((), self._certificates)]))
-        if self._spool is not None:
-            sections.append(_section(SPOOL, (), [((), self._spool)]))
-        if self._log_queue is not None:
-            sections.append(_section(LOG, (), [((), self._log_queue)]))
-        if self._principals is not None:
-            sections.append(_section(AUTH, (), [((), self._principals)]))
-        for some in _parts(engines, STEP_STREAMS):
-            yield
-            counters = [(labels, engine.counters) for labels, engine in some]
-            _read_into(accounts, counters)
-            _read_into(delivery, counters)
-        for section, of_closed in zip((accounts, delivery), closed_sections, strict=True):
-            for rows, of_metric in zip(section.rows, of_closed.rows, strict=True):
-                rows.extend(of_metric)
-        yield
-        return sections, engines
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Section:
+    """Metrics of one kind of subject, and the subjects."""
 
-    def _look(self, engines: list[tuple[_Labels, Engine]]) -> Generator[None, None, list[_Section]]:
-        """How the streams and their shards are: a stream in a step, and more where it has many
-        shards.
+    metrics: tuple[Metric[Any], ...]
+    label_names: tuple[str, ...]
+    subjects: list[_Subject]
+
+    def in_steps(self, metric: Metric[Any], *, is_last: bool) -> Iterator[Sequence[_Row]]:
+        """The metric's rows; at least one part, though it may have none. `is_last`: the subjects
+        are not needed any more, and go.
         """
-        of_streams = _Section(STREAM, OF_STREAM, [[] for _ in STREAM])
-        of_hot = _Section(HOT, (*OF_STREAM, "shard_id"), [[] for _ in HOT])
-        of_shards = _Section(SHARD, (*OF_STREAM, "shard_id"), [[] for _ in SHARD])
-        for labels, engine in engines:
-            now_ns = self._clock.now_ns()
-            heat = yield from engine.heat(now_ns)
-            _read_into(of_streams, [(labels, StreamNow(engine, heat, now_ns))])
-            yield
-            _read_into(
-                of_hot,
-                [(_of_shard(labels, shard), shard) for shard in heat.hottest(HOT_SHARDS_MAX)],
-            )
-            if self._per_shard:
-                for some in _parts(heat.shards, STEP_SHARDS):
-                    _read_into(
-                        of_shards,
-                        [(_of_shard(labels, shard), ShardNow(shard, now_ns)) for shard in some],
-                    )
-                    yield
-            yield
-        return [of_streams, of_hot, *([of_shards] if self._per_shard else [])]
+        subjects, read = self.subjects, metric.read
+        if not subjects:
+            yield ()
+            return
+        length = max(1, STEP_SAMPLES // _width(read(subjects[0][1])))
+        if is_last:
+            subjects.reverse()
+            while subjects:
+                yield [(labels, read(each)) for labels, each in reversed(subjects[-length:])]
+                del subjects[-length:]
+            return
+        for at in range(0, len(subjects), length):
+            yield [(labels, read(each)) for labels, each in subjects[at : at + length]]
+
+
+def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, list[_Section]]:
+    """In the order of the page. A stream a step, and more where it has many shards."""
+    counted: list[_Subject] = []
+    engines: list[_Subject] = []
+    hot: list[_Subject] = []
+    shards: list[_Subject] = []
+    for stream in snapshot.streams:
+        labels, engine = (stream.called.upstream, printable(stream.called.name)), stream.engine
+        counted.append((labels, engine.counters))
+        engines.append((labels, engine))
+        hot += [(_of_shard(labels, shard), shard) for shard in stream.hottest()]
+        if per_shard:
+            for some in _parts(engine.shards.shards, STEP_SHARDS):
+                shards += [(_of_shard(labels, shard), shard) for shard in some]
+                yield
+        yield
+    counted += [
+        ((each.name, CLOSED), each.closed)
+        for each in snapshot.upstreams
+        if each.closed.received or each.closed.recovered
+    ]
+    of_stream, of_shard = ("upstream", "stream"), ("upstream", "stream", "shard_id")
+    listeners = [((name,), each) for name, each in snapshot.listeners.items()]
+    sections = [
+        _Section(ACCOUNTS, of_stream, [(("", ""), snapshot.door), *counted]),
+        _Section(DELIVERY, of_stream, counted),
+        _Section(STREAM, of_stream, engines),
+        _Section(HOT, of_shard, hot),
+        *([_Section(SHARD, of_shard, shards)] if per_shard else ()),
+        _Section(LISTENER, ("listener",), list(listeners)),
+        _Section(MEMORY, (), [((), snapshot.memory)]),
+        _Section(LOOP, (), [((), snapshot.loop_lag)]),
+        _Section(CREDENTIALS, ("upstream",), _credential_ends(snapshot)),
+    ]
+    relays = [(each.name, each.relay) for each in snapshot.upstreams if each.relay is not None]
+    if relays:
+        operations: list[_Subject] = [
+            ((upstream, operation), counters)
+            for upstream, relay in relays
+            for operation, counters in relay.counters.items()
+        ]
+        sections.append(_Section(PASSED_ON, ("upstream", "operation"), operations))
+    of_one: tuple[tuple[tuple[Metric[Any], ...], object], ...] = (
+        (TLS, snapshot.certificates),
+        (SPOOL, snapshot.spool),
+        (LOG, snapshot.log),
+        (AUTH, snapshot.principals),
+    )
+    sections += [_Section(rows, (), [((), of)]) for rows, of in of_one if of is not None]
+    return sections
+
+
+def _credential_ends(snapshot: Snapshot) -> list[_Subject]:
+    """Of the upstreams whose credentials end."""
+    ends = ((each.name, each.credentials_end_s) for each in snapshot.upstreams)
+    return [((name,), end_s) for name, end_s in ends if end_s is not None]
+
+
+def _upstreams(snapshot: Snapshot) -> Family:
+    """Where records go: a row for each upstream, which other metrics name by its label."""
+    names = ("upstream", "service", "region", "account")
+    family = InfoMetricFamily("kdaemon_upstream", "Where records go.", labels=names)
+    for each in snapshot.upstreams:
+        family.add_metric((each.name, each.service, each.region, each.account), {})
+    return family
 
 
 class _Plain:
@@ -372,62 +252,19 @@ def accepts_openmetrics(accept: str) -> bool:
     return content_type.startswith(OPENMETRICS)
 
 
-def _credential_ends(upstreams: Iterable[SeenUpstream]) -> list[tuple[_Labels, float]]:
-    """Of those whose credentials end."""
-    ends = ((each.name, each.credentials_end_s) for each in upstreams)
-    return [((name,), end_s) for name, end_s in ends if end_s is not None]
+def _of_shard(labels: _Labels, shard: ShardSnapshot) -> _Labels:
+    return (*labels, printable(shard.shard_id or ""))
 
 
-def _of_stream(name: str) -> _Labels:
-    stream = parse_qualified(name)
-    return stream.upstream, printable(stream.name)
-
-
-def _of_shard(labels: _Labels, shard: ShardHeat) -> _Labels:
-    return (*labels, printable(shard.lane.shard_id or ""))
-
-
-def _section(
-    metrics: tuple[Metric[Subject], ...],
-    label_names: tuple[str, ...],
-    subjects: Sequence[tuple[_Labels, Subject]],
-) -> _Section:
-    section = _Section(metrics, label_names, [[] for _ in metrics])
-    _read_into(section, subjects)
-    return section
-
-
-def _read_into(section: _Section, subjects: Sequence[tuple[_Labels, Any]]) -> None:
-    for metric, rows in zip(section.metrics, section.rows, strict=True):
-        read = metric.read
-        rows += [(labels, _still(read(subject))) for labels, subject in subjects]
-
-
-def _still(reading: Reading) -> _Read:
-    """What the reading is now: the rooms go on counting while the text is made."""
-    if isinstance(reading, Histogram):
-        return _Buckets(reading.bounds, tuple(accumulate(reading.counts)), reading.sum)
-    return dict(reading) if isinstance(reading, Mapping) else reading
-
-
-def _in_steps(rows: list[_Row]) -> Iterable[Sequence[_Row]]:
-    """At least one, though it may have no row. Takes them out: to free all at once takes long."""
-    if not rows:
-        yield ()
-        return
-    read = rows[0][1]
-    width = len(read) if isinstance(read, Mapping) else 1
-    if isinstance(read, _Buckets):
-        width = len(read.counts) + 2
-    length = max(1, STEP_SAMPLES // max(1, width))
-    while rows:
-        some = rows[:length]
-        del rows[:length]
-        yield some
-
-
-def _parts(whole: Sequence[T], length: int) -> Iterable[Sequence[T]]:
+def _parts(whole: Sequence[ShardSnapshot], length: int) -> Iterable[Sequence[ShardSnapshot]]:
     return (whole[at : at + length] for at in range(0, len(whole), length))
+
+
+def _width(reading: Reading) -> int:
+    """Samples of one row."""
+    if isinstance(reading, Buckets):
+        return len(reading.counts) + 2
+    return max(1, len(reading)) if isinstance(reading, Mapping) else 1
 
 
 def _without_head(text: bytes) -> bytes:
@@ -438,7 +275,7 @@ def _without_head(text: bytes) -> bytes:
 
 
 def _family(metric: Metric[Any], label_names: tuple[str, ...], rows: Iterable[_Row]) -> Family:
-    """One metric of some of its subjects. `rows`: values for `label_names`, and what was read."""
+    """One metric of some of its subjects. `rows`: values for `label_names`, and what is read."""
     per = metric.per
     unit = metric.name.removesuffix("_total").rpartition("_")[2]
     unit = unit if unit in {"seconds", "bytes"} else ""
@@ -447,15 +284,15 @@ def _family(metric: Metric[Any], label_names: tuple[str, ...], rows: Iterable[_R
             metric.name, metric.text, labels=label_names, unit=unit
         )
         for labels, read in rows:
-            assert isinstance(read, _Buckets), metric.name
-            buckets = list(zip(_edges(read.bounds, per), read.counts, strict=True))
+            assert isinstance(read, Buckets), metric.name
+            buckets = list(zip(_edges(read.bounds, per), accumulate(read.counts), strict=True))
             histogram_family.add_metric(labels, buckets, read.sum / per)
         return histogram_family
     make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     names = (*label_names, metric.label) if metric.label else label_names
     family = make(metric.name, metric.text, labels=names, unit=unit)
     for labels, read in rows:
-        assert not isinstance(read, _Buckets), metric.name
+        assert not isinstance(read, Buckets), metric.name
         if isinstance(read, Mapping):
             for key, value in read.items():
                 word = key.value if isinstance(key, Enum) else key

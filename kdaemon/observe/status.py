@@ -1,38 +1,27 @@
-"""How the daemon stands: whether clients should come (`Readiness`), and the page for people.
+"""The page for people: how the daemon stands.
 
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
-when, and why. Knows names, counts, codes and times; must not show data, partition keys or secrets:
-what others wrote is cleaned of secrets and made printable.
-Invariant: what the page counts of a stream was read in one synchronous pass, and so was all that is
-not about streams; nothing is changed by looking. The streams follow in steps (slices.py).
-Flow: engines, listeners, heartbeat -> here -> admin.py.
+when, and why. Knows names, counts, codes and times, of one snapshot (snapshot.py); must not show
+data, partition keys or secrets: what others wrote is cleaned of secrets and made printable.
+Invariant: nothing is changed by looking. The streams are written in steps (slices.py).
+Flow: snapshot.py -> here -> admin.py.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from kdaemon.base.counters import NotPassedOn, StreamCounters
+from kdaemon.base.counters import NotPassedOn, StreamCounts
 from kdaemon.base.description import Capacity
-from kdaemon.base.errors import ServiceError
-from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_qualified
-from kdaemon.base.ports import Clock
-from kdaemon.base.redact import SECRETS
+from kdaemon.base.histogram import Buckets
+from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
-from kdaemon.door.principals import Principals
-from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
-from kdaemon.engine.heat import ShardHeat
-from kdaemon.http.hub import HttpCounters
-from kdaemon.http.renewal import Certificates
-from kdaemon.observe.heartbeat import Heartbeat
-from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.metrics import NO_RELAYS, Observed, SeenUpstream
+from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
+from kdaemon.http.hub import HttpCounts
 from kdaemon.observe.page import (
     BacklogStatus,
     CapacityStatus,
@@ -54,178 +43,80 @@ from kdaemon.observe.page import (
     UpstreamStatus,
 )
 from kdaemon.observe.slices import Page, Steps
-from kdaemon.observe.table import HOT_SHARDS_MAX
-from kdaemon.send.relay import Relay
-
-if TYPE_CHECKING:
-    from kdaemon.spool.spool import Spool
+from kdaemon.observe.snapshot import (
+    CertificatesSnapshot,
+    PrincipalsSnapshot,
+    RelaySnapshot,
+    Snapshot,
+    SnapshotReader,
+    SpoolSnapshot,
+    StreamSnapshot,
+    UpstreamSnapshot,
+)
 
 JSON = b"application/json"
 
 NS = 1_000_000_000  # nanoseconds in a second
 
-TEXT_CHARACTERS_MAX = 300  # of the service's words; ours: two lines of a terminal, 2026-11-21
-
-FULL_FRACTION = 16
-"""Memory is full when less than 1/16 of it is free. Ours, 2026-11-21: of the default 256 MiB that
-is 16 MiB, which the largest request with what it holds besides needs, and no more."""
-
-
-class ReadyState(Enum):
-    STARTING = "starting"  # not everything is built and bound
-    READY = "ready"  # clients are served
-    DRAINING = (
-        "draining"  # told to stop: clients are still served for a while, and none should come
-    )
-
-
-class ReadyMove(Enum):
-    STARTED = "started"
-    TOLD_TO_STOP = "told to stop"
-
-
-_NEXT: dict[tuple[ReadyState, ReadyMove], ReadyState] = {
-    (ReadyState.STARTING, ReadyMove.STARTED): ReadyState.READY,
-    (ReadyState.STARTING, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
-    (ReadyState.READY, ReadyMove.TOLD_TO_STOP): ReadyState.DRAINING,
-}
-
-
-class Readiness:
-    """Whether clients should come. An illegal move raises KeyError and changes nothing."""
-
-    __slots__ = ("_is_full", "_trouble", "state")
-
-    def __init__(
-        self, is_full: Callable[[], bool], trouble: Callable[[], str | None] = lambda: None
-    ) -> None:
-        """`is_full`: whether there is no room for more records now (`is_memory_full`, say).
-        `trouble`: what else should keep clients away now (the spool's disk), for people; or None.
-        """
-        self._is_full = is_full
-        self._trouble = trouble
-        self.state = ReadyState.STARTING
-
-    def started(self) -> None:
-        """Listeners are bound. Not "the service was reached"."""
-        self._move(ReadyMove.STARTED)
-
-    def told_to_stop(self) -> None:
-        """The lame duck begins; there is no way back."""
-        self._move(ReadyMove.TOLD_TO_STOP)
-
-    def why_not(self) -> str | None:
-        """Why clients should stay away, in a few words; None: they may come."""
-        if self.state is not ReadyState.READY:
-            return str(self.state.value)
-        if self._is_full():
-            return "memory is full"
-        trouble = self._trouble()
-        return None if trouble is None else _said(trouble)
-
-    def _move(self, move: ReadyMove) -> None:
-        self.state = _NEXT[self.state, move]
-
-
-def _principals(principals: Principals | None) -> PrincipalsStatus | None:
-    if principals is None:
-        return None
-    problem = None if principals.problem is None else _said(principals.problem)
-    return PrincipalsStatus(len(principals.keys), principals.reload_count, problem)
-
-
-def is_memory_full(memory: ByteBudget) -> bool:
-    """Whether a large request would find no room. Small ones may still be taken."""
-    return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION
-
 
 class Status:
-    """Makes the page. `listeners` is read anew each time; uptime counts from creation."""
+    """Makes the page."""
 
-    def __init__(
-        self,
-        observed: Observed,
-        listeners: Mapping[str, HttpCounters],
-        readiness: Readiness,
-        heartbeat: Heartbeat,
-        clock: Clock,
-        version: str,
-        spool: "Spool | None" = None,
-        log_queue: LogQueue | None = None,
-        relays: Mapping[str, Relay] = NO_RELAYS,
-        principals: Principals | None = None,
-        certificates: Certificates | None = None,
-    ) -> None:
-        self._observed = observed
-        self._principals = principals
-        self._certificates = certificates
-        self._spool = spool
-        self._log_queue = log_queue
-        self._relays = relays
-        self._listeners = listeners
-        self._readiness = readiness
-        self._heartbeat = heartbeat
-        self._clock = clock
-        self._version = version
-        self._started_ns = clock.now_ns()
+    def __init__(self, reader: SnapshotReader) -> None:
+        self._reader = reader
 
     def steps(self) -> Steps:
-        """The page as indented JSON: a stream a step, read and written, those first that need
-        somebody, with the most records; one of many shards takes more steps.
+        """The page as indented JSON: read, then a stream a step, those first that need somebody,
+        with the most records.
         """
-        page, engines = self._page(), sorted(self._observed.engines(), key=_urgency)
-        uptime_ns = self._clock.now_ns() - self._started_ns
+        snapshot = yield from self._reader.read()
+        before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
         yield
-        before, _, after = _json(page, b"\n").rpartition(b"[]")
         pieces: list[bytes] = []
-        for name, engine in engines:
-            stream = yield from _stream(name, engine, uptime_ns, self._clock.now_ns())
-            pieces.append(_json(stream, b"\n    "))
+        for stream in sorted(snapshot.streams, key=_urgency):
+            pieces.append(_json(_stream(stream, snapshot.uptime_ns), b"\n    "))
             yield
         streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
         return Page(200, b"%b%b%b\n" % (before, streams, after), JSON)
 
-    def _page(self) -> StatusPage:
-        """All but the streams."""
-        observed, memory, now_ns = self._observed, self._observed.memory, self._clock.now_ns()
-        queue = self._log_queue
-        return StatusPage(
-            version=self._version,
-            uptime_s=_seconds(now_ns - self._started_ns),
-            state=self._readiness.state.value,
-            not_ready_because=self._readiness.why_not(),
-            heartbeat_age_s=_seconds(self._heartbeat.age_ns(now_ns)),
-            memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, is_memory_full(memory)),
-            spool=None if self._spool is None else _spool(self._spool),
-            log=None if queue is None else LogStatus(queue.waiting, queue.lines_dropped),
-            principals=_principals(self._principals),
-            tls=None if self._certificates is None else _tls(self._certificates),
-            listeners={name: _listener(counters) for name, counters in self._listeners.items()},
-            door=DoorStatus(observed.door.received, _happened(observed.door.rejected)),
-            upstreams=self._upstreams(),
-            streams=[],
-        )
 
-    def _upstreams(self) -> list[UpstreamStatus]:
-        of_each: dict[str, list[Engine]] = {each.name: [] for each in self._observed.upstreams}
-        for name, engine in self._observed.engines():
-            of_each[parse_qualified(name).upstream].append(engine)
-        return [
-            _upstream(each, of_each[each.name], self._relays.get(each.name))
-            for each in self._observed.upstreams
-        ]
+def _page(snapshot: Snapshot) -> StatusPage:
+    """All but the streams."""
+    memory, log, door = snapshot.memory, snapshot.log, snapshot.door
+    tls, principals = snapshot.certificates, snapshot.principals
+    return StatusPage(
+        version=snapshot.version,
+        uptime_s=_seconds(snapshot.uptime_ns),
+        state=snapshot.state.value,
+        not_ready_because=snapshot.why_not_ready,
+        heartbeat_age_s=_seconds(snapshot.heartbeat_age_ns),
+        memory=MemoryStatus(memory.held_bytes, memory.bytes_max, memory.is_full),
+        spool=None if snapshot.spool is None else _spool(snapshot.spool),
+        log=None if log is None else LogStatus(log.waiting, log.lines_dropped),
+        principals=None if principals is None else _principals(principals),
+        tls=None if tls is None else _tls(tls),
+        listeners={name: _listener(counts) for name, counts in snapshot.listeners.items()},
+        door=DoorStatus(door.received, _happened(door.rejected)),
+        upstreams=_upstreams(snapshot),
+        streams=[],
+    )
 
 
-def _upstream(
-    upstream: SeenUpstream, engines: Sequence[Engine], relay: Relay | None
-) -> UpstreamStatus:
+def _upstreams(snapshot: Snapshot) -> list[UpstreamStatus]:
+    of_each: dict[str, list[EngineSnapshot]] = {each.name: [] for each in snapshot.upstreams}
+    for stream in snapshot.streams:
+        of_each[stream.called.upstream].append(stream.engine)
+    return [_upstream(each, of_each[each.name]) for each in snapshot.upstreams]
+
+
+def _upstream(upstream: UpstreamSnapshot, engines: Sequence[EngineSnapshot]) -> UpstreamStatus:
     healths = {engine.health for engine in engines}
     health = next((each for each in (Health.WELL, Health.ILL) if each in healths), Health.UNTRIED)
     holds = [engine.hold for engine in engines if engine.hold is not None]
     counters = [engine.counters for engine in engines]
     return UpstreamStatus(
         name=upstream.name,
-        service=upstream.service.name,
+        service=upstream.service,
         region=upstream.region,
         account=upstream.account,
         health=health.value,
@@ -235,7 +126,7 @@ def _upstream(
         buffered=sum(each.buffered for each in counters),
         in_flight_calls=sum(each.in_flight_calls for each in counters),
         delivered=upstream.closed.delivered + sum(each.delivered for each in counters),
-        passed_on=None if relay is None else _passed_on(relay),
+        passed_on=None if upstream.relay is None else _passed_on(upstream.relay),
     )
 
 
@@ -244,13 +135,13 @@ def _json(value: object, line_break: bytes) -> bytes:
     return text if line_break == b"\n" else text.replace(b"\n", line_break)
 
 
-def _urgency(named: tuple[str, Engine]) -> tuple[bool, int, str]:
-    name, engine = named
+def _urgency(stream: StreamSnapshot) -> tuple[bool, int, str]:
+    engine = stream.engine
     needs_nobody = engine.hold is None and engine.unavailable is None
-    return needs_nobody, -engine.counters.buffered, name
+    return needs_nobody, -engine.counters.buffered, stream.name
 
 
-def _passed_on(relay: Relay) -> PassedOnStatus:
+def _passed_on(relay: RelaySnapshot) -> PassedOnStatus:
     counters = list(relay.counters.values())
     refused = {why: sum(each.refused[why] for each in counters) for why in NotPassedOn}
     return PassedOnStatus(
@@ -263,41 +154,45 @@ def _passed_on(relay: Relay) -> PassedOnStatus:
     )
 
 
-def _tls(certificates: Certificates) -> TlsStatus:
-    ends = datetime.fromtimestamp(certificates.expires_s, UTC)
-    trouble = certificates.trouble
-    return TlsStatus(
-        certificate=printable(certificates.files.certificate, TEXT_CHARACTERS_MAX),
-        expires=ends.isoformat(),
-        faults=certificates.faults,
-        reloads=certificates.reloads,
-        reload_failures=certificates.failures,
-        trouble=None if trouble is None else _said(trouble),
+def _principals(principals: PrincipalsSnapshot) -> PrincipalsStatus:
+    problem = principals.problem
+    return PrincipalsStatus(
+        principals.key_count,
+        principals.reload_count,
+        None if problem is None else harmless_line(problem),
     )
 
 
-def _spool(spool: "Spool") -> SpoolStatus:
-    counters = spool.counters
+def _tls(certificates: CertificatesSnapshot) -> TlsStatus:
+    ends = datetime.fromtimestamp(certificates.expires_s, UTC)
+    trouble = certificates.trouble
+    return TlsStatus(
+        certificate=printable(certificates.path, SHOWN_CHARACTERS_MAX),
+        expires=ends.isoformat(),
+        faults=list(certificates.faults),
+        reloads=certificates.reloads,
+        reload_failures=certificates.failures,
+        trouble=None if trouble is None else harmless_line(trouble),
+    )
+
+
+def _spool(spool: SpoolSnapshot) -> SpoolStatus:
     return SpoolStatus(
         frames=spool.frame_count,
-        live_bytes=spool.space.live_bytes,
-        file_bytes=spool.space.file_bytes,
-        bytes_max=spool.space.bytes_max,
-        trouble=None if spool.trouble is None else _said(str(spool.trouble)),
-        commit_mean_s=_mean_s(counters.commit_duration_ns),
-        commit_failures=counters.commit_failures,
+        live_bytes=spool.live_bytes,
+        file_bytes=spool.file_bytes,
+        bytes_max=spool.bytes_max,
+        trouble=None if spool.trouble is None else harmless_line(spool.trouble),
+        commit_mean_s=_mean_s(spool.commit_duration_ns),
+        commit_failures=spool.commit_failures,
         corrupt_frames=spool.corrupt_rows,
     )
 
 
-def _stream(
-    name: str, engine: Engine, uptime_ns: int, now_ns: int
-) -> Generator[None, None, StreamStatus]:
-    heat = yield from engine.heat(now_ns)
-    counters = engine.counters
-    lanes = (*engine.lanes, heat.keyless)
-    heads_ns = [lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue]
-    called = parse_qualified(name)
+def _stream(stream: StreamSnapshot, uptime_ns: int) -> StreamStatus:
+    engine, called = stream.engine, stream.called
+    counters, shards = engine.counters, engine.shards
+    oldest_ns = shards.oldest_ns
     return StreamStatus(
         name=printable(called.name),
         upstream=called.upstream,
@@ -305,11 +200,11 @@ def _stream(
         unavailable=_hold(engine.unavailable),
         spooled=counters.spooled,
         buffered=counters.buffered,
-        keyless=heat.keyless.queued_records,
+        keyless=shards.keyless_records,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
-        held_bytes=engine.ledger.held_bytes,
-        oldest_queued_s=_seconds(now_ns - min(heads_ns)) if heads_ns else None,
+        held_bytes=engine.held_bytes,
+        oldest_queued_s=None if oldest_ns is None else _seconds(engine.read_ns - oldest_ns),
         received=counters.received,
         delivered=counters.delivered,
         rejected=_happened(counters.rejected),
@@ -332,11 +227,11 @@ def _stream(
             engine.shard_count,
             counters.map_refreshes,
             counters.map_mismatches,
-            engine.freshness.is_asking,
-            _seconds(engine.freshness.due_at_ns - now_ns),
+            engine.is_asking,
+            _seconds(engine.asks_in_ns),
         ),
-        shards_backlogged=heat.backlogged_count,
-        hottest_shards=[_shard(shard, now_ns) for shard in heat.hottest(HOT_SHARDS_MAX)],
+        shards_backlogged=shards.backlogged_count,
+        hottest_shards=[_shard(shard) for shard in stream.hottest()],
     )
 
 
@@ -350,39 +245,33 @@ def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
     )
 
 
-def _shard(shard: ShardHeat, now_ns: int) -> ShardStatus:
-    lane = shard.lane
-    budget = lane.budget
+def _shard(shard: ShardSnapshot) -> ShardStatus:
     return ShardStatus(
-        shard_id=None if lane.shard_id is None else printable(lane.shard_id),
-        backlog=BacklogStatus(lane.backlog_records, lane.backlog_bytes, _seconds(shard.backlog_ns)),
-        pace=PaceStatus(
-            budget.records.rate,
-            budget.bytes.rate,
-            round(budget.records_share, 3),
-            round(budget.bytes_share, 3),
+        shard_id=None if shard.shard_id is None else printable(shard.shard_id),
+        backlog=BacklogStatus(
+            shard.backlog_records, shard.backlog_bytes, _seconds(shard.backlog_ns)
         ),
-        taken=lane.taken,
-        throttled=lane.throttled,
-        state=lane.state.value,
-        backoff_s=_seconds(max(0, lane.blocked_until_ns - now_ns)),
-        failures_in_a_row=lane.failure_count,
+        pace=PaceStatus(
+            shard.records_rate,
+            shard.bytes_rate,
+            round(shard.records_share, 3),
+            round(shard.bytes_share, 3),
+        ),
+        taken=shard.taken,
+        throttled=shard.throttled,
+        state=shard.state.value,
+        backoff_s=_seconds(shard.backoff_ns),
+        failures_in_a_row=shard.failure_count,
     )
 
 
-def _hold(error: ServiceError | None) -> HoldStatus | None:
-    if error is None:
+def _hold(reason: Reason | None) -> HoldStatus | None:
+    if reason is None:
         return None
-    return HoldStatus(_said(error.code), _said(error.message))
+    return HoldStatus(harmless_line(reason.code), harmless_line(reason.message))
 
 
-def _said(text: str) -> str:
-    """The first line of what a service says, or of what another wrote: safe to show, bounded."""
-    line = next(iter(SECRETS.clean(text).splitlines()), "")
-    return printable(line, TEXT_CHARACTERS_MAX)
-
-
-def _listener(counters: HttpCounters) -> ListenerStatus:
+def _listener(counters: HttpCounts) -> ListenerStatus:
     return ListenerStatus(
         connections=counters.open,
         opened=counters.opened,
@@ -392,7 +281,7 @@ def _listener(counters: HttpCounters) -> ListenerStatus:
     )
 
 
-def _rates(counters: StreamCounters, uptime_ns: int) -> RatesStatus:
+def _rates(counters: StreamCounts, uptime_ns: int) -> RatesStatus:
     def per_second(count: int) -> float:
         return round(count * NS / max(1, uptime_ns), 1)
 
@@ -412,7 +301,7 @@ def _happened(counts: Mapping[Any, int]) -> dict[str, int]:
     }
 
 
-def _mean_s(histogram: Histogram) -> float | None:
+def _mean_s(histogram: Buckets) -> float | None:
     """Of what a histogram of nanoseconds has seen; None: nothing."""
     count = sum(histogram.counts)
     return _seconds(histogram.sum // count) if count else None

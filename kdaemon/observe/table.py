@@ -1,53 +1,30 @@
 """The table of metrics: what each is called, what its labels are, and what it is read from.
 
-About: one row a metric, in sections by what is read. The rooms count in integers of their own
-(`base/counters.py`, `http/hub.py`, a lane's `taken`); a row knows how to read one. Holds no
-value and does no work: metrics.py reads the rows at a scrape.
+About: one row a metric, in sections by what is read: a part of a snapshot (snapshot.py). Holds no
+value and does no work: metrics.py reads the rows at a scrape. Knows no room.
 Labels are enums, listeners, upstreams and streams (`streams_max` bounds them). Shards: of each
 stream the HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a
 label.
 """
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from kdaemon.base.counters import OperationCounters, StreamCounters
-from kdaemon.base.histogram import Histogram
-from kdaemon.base.memory import ByteBudget
-from kdaemon.door.principals import Principals
-from kdaemon.engine import Engine
-from kdaemon.engine.heat import ShardHeat, StreamHeat
-from kdaemon.http.hub import HttpCounters
-from kdaemon.http.renewal import Certificates
-from kdaemon.observe.log_queue import LogQueue
-from kdaemon.pace.bucket import TokenBucket
-
-if TYPE_CHECKING:
-    from kdaemon.spool.spool import Spool
+from kdaemon.base.counters import OperationCounts, StreamCounts
+from kdaemon.base.histogram import Buckets
+from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
+from kdaemon.http.hub import HttpCounts
+from kdaemon.observe.snapshot import (
+    CertificatesSnapshot,
+    LogSnapshot,
+    MemorySnapshot,
+    PrincipalsSnapshot,
+    SpoolSnapshot,
+)
 
 NS = 1_000_000_000  # nanoseconds in a second
-
-HOT_SHARDS_MAX = 5  # of a stream, in metrics and on the page; ours: fits a screen, 2026-11-21
-
-
-@dataclass(frozen=True, slots=True)
-class StreamNow:
-    """One stream at the time of the scrape."""
-
-    engine: Engine
-    heat: StreamHeat
-    now_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShardNow:
-    """One shard at the time of the scrape."""
-
-    heat: ShardHeat
-    now_ns: int
 
 
 class Kind(Enum):
@@ -57,7 +34,7 @@ class Kind(Enum):
 
 
 Subject = TypeVar("Subject")
-Reading = float | Mapping[Any, float] | Histogram  # of a mapping, keys are enums or words
+Reading = float | Mapping[Any, float] | Buckets  # of a mapping, keys are enums or words
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +42,7 @@ class Metric(Generic[Subject]):
     """One row of the table.
 
     `read` gives a number; with a `label`, a number for each value of that label (all of them, so
-    that each starts at 0); for a histogram, the histogram. `per`: what one unit of the name is in
+    that each starts at 0); for a histogram, its buckets. `per`: what one unit of the name is in
     units of the reading (a second in nanoseconds).
     """
 
@@ -77,32 +54,22 @@ class Metric(Generic[Subject]):
     per: int = 1
 
 
-def _tokens(shard: ShardNow) -> dict[str, int]:
-    """Of copies: to refill a bucket at other times would change when its shard is sent to."""
-
-    def available(bucket: TokenBucket) -> int:
-        bucket = copy(bucket)
-        bucket.refill(shard.now_ns)
-        return bucket.available
-
-    budget = shard.heat.lane.budget
-    return {"records": available(budget.records), "bytes": available(budget.bytes)}
+def _tokens(shard: ShardSnapshot) -> dict[str, int]:
+    return {"records": shard.records_tokens, "bytes": shard.bytes_tokens}
 
 
-def _shares(shard: ShardNow) -> dict[str, float]:
-    budget = shard.heat.lane.budget
-    return {"records": budget.records_share, "bytes": budget.bytes_share}
+def _shares(shard: ShardSnapshot) -> dict[str, float]:
+    return {"records": shard.records_share, "bytes": shard.bytes_share}
 
 
-def _oldest_queued_ns(stream: StreamNow) -> int:
-    """Of the records at the heads of the queues; 0: none is queued."""
-    lanes = (*(shard.lane for shard in stream.heat.shards), stream.heat.keyless)
-    heads_ns = (lane.queue[0].frame.accepted_ns for lane in lanes if lane.queue)
-    return stream.now_ns - min(heads_ns, default=stream.now_ns)
+def _oldest_queued_ns(stream: EngineSnapshot) -> int:
+    """0: nothing is queued."""
+    oldest_ns = stream.shards.oldest_ns
+    return 0 if oldest_ns is None else stream.read_ns - oldest_ns
 
 
-def _warm(stream: StreamNow) -> dict[str, int]:
-    told = stream.engine.capacity
+def _warm(stream: EngineSnapshot) -> dict[str, int]:
+    told = stream.capacity
     if told is None:
         return {}
     of = {"current": told.warm_bytes_per_second, "target": told.warm_target_bytes_per_second}
@@ -114,7 +81,7 @@ _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 # The table, in sections by what is read. Labels of the section first, then the row's own.
 
 # {upstream, stream}; both are "" at the door: refused before its stream was known.
-ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
+ACCOUNTS: tuple[Metric[StreamCounts], ...] = (
     Metric("kdaemon_records_received_total", _C, "Records that clients sent.",
            lambda c: c.received),
     Metric("kdaemon_received_bytes_total", _C, "Data and partition keys of received records.",
@@ -156,11 +123,11 @@ ACCOUNTS: tuple[Metric[StreamCounters], ...] = (
     Metric("kdaemon_records_unaccounted", _G,
            "Records that are nowhere: received + recovered - rejected - delivered - dead - dropped"
            " - settled before - spooled - buffered - in flight. Anything but 0 is a defect.",
-           StreamCounters.unaccounted),
+           StreamCounts.unaccounted),
 )  # fmt: skip
 
 # {upstream, stream}
-DELIVERY: tuple[Metric[StreamCounters], ...] = (
+DELIVERY: tuple[Metric[StreamCounts], ...] = (
     Metric("kdaemon_records_attempts_total", _C, "Records in PutRecords calls that went out.",
            lambda c: c.attempts),
     Metric("kdaemon_records_retries_total", _C, "Records queued to be sent again.",
@@ -195,11 +162,11 @@ DELIVERY: tuple[Metric[StreamCounters], ...] = (
 )  # fmt: skip
 
 # {upstream, stream}
-STREAM: tuple[Metric[StreamNow], ...] = (
+STREAM: tuple[Metric[EngineSnapshot], ...] = (
     Metric("kdaemon_shards", _G, "Open shards, as far as known; 0: nothing is known.",
-           lambda s: s.engine.shard_count),
+           lambda s: s.shard_count),
     Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
-           lambda s: s.engine.ledger.held_bytes),
+           lambda s: s.held_bytes),
     Metric("kdaemon_stream_oldest_queued_seconds", _G,
            "How long ago the oldest record was taken that is at the head of a shard's queue; 0:"
            " nothing is queued. A record from the spool counts from when it was stored.",
@@ -207,30 +174,30 @@ STREAM: tuple[Metric[StreamNow], ...] = (
     Metric("kdaemon_stream_on_hold", _G,
            "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
            " /statusz says why.",
-           lambda s: int(s.engine.hold is not None)),
+           lambda s: int(s.hold is not None)),
     Metric("kdaemon_stream_unavailable", _G,
            "1: no record is taken, because the stream cannot keep what was configured for it;"
            " /statusz says why.",
-           lambda s: int(s.engine.unavailable is not None)),
+           lambda s: int(s.unavailable is not None)),
     Metric("kdaemon_stream_is_on_demand", _G,
            "1: the service adds and takes away shards by itself; 0: it does not, or tells not.",
-           lambda s: int(s.engine.capacity is not None and s.engine.capacity.is_on_demand)),
+           lambda s: int(s.capacity is not None and s.capacity.is_on_demand)),
     Metric("kdaemon_stream_warm_throughput_bytes_per_second", _G,
            "What an on-demand stream takes at once, from all who write to it (current), and what"
            " the service is making that (target); nothing where the service tells none.",
            _warm, label="kind"),
     Metric("kdaemon_shards_backlogged", _G,
            "Shards that more than a second's worth of records waits for.",
-           lambda s: s.heat.backlogged_count),
+           lambda s: s.shards.backlogged_count),
     Metric("kdaemon_shard_share_min_ratio", _G,
            "Of the shard with the least of it: the part of its quota that kdaemon lets itself use"
            " now. Below 1, other producers write there. Shards that never throttled count as 1"
            " while nothing waits for them.",
-           lambda s: s.heat.share_min),
+           lambda s: s.shards.share_min),
 )  # fmt: skip
 
 # {upstream, stream, shard_id}, of the hottest shards of each stream.
-HOT: tuple[Metric[ShardHeat], ...] = (
+HOT: tuple[Metric[ShardSnapshot], ...] = (
     Metric("kdaemon_hot_shard_backlog_seconds", _G,
            "How long a shard that more comes for than it takes needs for what waits for it.",
            lambda h: h.backlog_ns, per=NS),
@@ -240,15 +207,15 @@ HOT: tuple[Metric[ShardHeat], ...] = (
 )  # fmt: skip
 
 # {upstream, stream, shard_id}, only where asked for; the shard "": the whole stream, without a map.
-SHARD: tuple[Metric[ShardNow], ...] = (
+SHARD: tuple[Metric[ShardSnapshot], ...] = (
     Metric("kdaemon_shard_records_buffered", _G,
            "Records that wait for this shard, but for those that are being bisected.",
-           lambda s: s.heat.lane.backlog_records),
+           lambda s: s.backlog_records),
     Metric("kdaemon_shard_backlog_seconds", _G,
            "How long the shard needs for what waits for it.",
-           lambda s: s.heat.backlog_ns, per=NS),
+           lambda s: s.backlog_ns, per=NS),
     Metric("kdaemon_shard_backoff_seconds", _G, "Time until the shard's backoff ends; 0: none.",
-           lambda s: max(0, s.heat.lane.blocked_until_ns - s.now_ns), per=NS),
+           lambda s: s.backoff_ns, per=NS),
     Metric("kdaemon_shard_tokens", _G,
            "What the shard could be sent at once; below 0: the debt of a large record.",
            _tokens, label="kind"),
@@ -256,14 +223,14 @@ SHARD: tuple[Metric[ShardNow], ...] = (
            "The part of the shard's quota that kdaemon lets itself use now.",
            _shares, label="kind"),
     Metric("kdaemon_shard_records_taken_total", _C, "Records that the shard has taken.",
-           lambda s: s.heat.lane.taken),
+           lambda s: s.taken),
     Metric("kdaemon_shard_records_throttled_total", _C,
            "Records that the shard refused for its rate.",
-           lambda s: s.heat.lane.throttled),
+           lambda s: s.throttled),
 )  # fmt: skip
 
 # {listener}
-LISTENER: tuple[Metric[HttpCounters], ...] = (
+LISTENER: tuple[Metric[HttpCounts], ...] = (
     Metric("kdaemon_client_connections", _G, "Open client connections.", lambda h: h.open),
     Metric("kdaemon_client_connections_opened_total", _C, "Client connections taken.",
            lambda h: h.opened),
@@ -283,7 +250,7 @@ LISTENER: tuple[Metric[HttpCounters], ...] = (
 )  # fmt: skip
 
 # {upstream, operation}: those that may be passed on; "other": those that may not.
-PASSED_ON: tuple[Metric[OperationCounters], ...] = (
+PASSED_ON: tuple[Metric[OperationCounts], ...] = (
     Metric("kdaemon_passed_on_requests_total", _C,
            "Requests of clients for operations that kdaemon does not answer itself.",
            lambda o: o.requests),
@@ -307,7 +274,7 @@ CREDENTIALS: tuple[Metric[float], ...] = (
 )  # fmt: skip
 
 # no label, only where there is a certificate
-TLS: tuple[Metric[Certificates], ...] = (
+TLS: tuple[Metric[CertificatesSnapshot], ...] = (
     Metric("kdaemon_tls_certificate_expires_timestamp_seconds", _G,
            "When the certificate that is served now expires, since 1970.",
            lambda c: c.expires_s),
@@ -319,15 +286,15 @@ TLS: tuple[Metric[Certificates], ...] = (
 )  # fmt: skip
 
 # no label
-MEMORY: tuple[Metric[ByteBudget], ...] = (
+MEMORY: tuple[Metric[MemorySnapshot], ...] = (
     Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
-           lambda m: m.bytes_taken),
+           lambda m: m.held_bytes),
     Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_held_bytes.",
            lambda m: m.bytes_max),
 )  # fmt: skip
 
 # no label
-LOOP: tuple[Metric[Histogram], ...] = (
+LOOP: tuple[Metric[Buckets], ...] = (
     Metric("kdaemon_loop_lag_seconds", _H,
            "How late the event loop came to what was due: the heartbeat's beat, once a second, and"
            " the wake-ups of streams under load. Clients wait as long.",
@@ -335,13 +302,13 @@ LOOP: tuple[Metric[Histogram], ...] = (
 )  # fmt: skip
 
 # no label, only where there is a spool
-SPOOL: "tuple[Metric[Spool], ...]" = (
+SPOOL: tuple[Metric[SpoolSnapshot], ...] = (
     Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
-           lambda s: s.space.live_bytes),
+           lambda s: s.live_bytes),
     Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
-           lambda s: s.space.file_bytes),
+           lambda s: s.file_bytes),
     Metric("kdaemon_spool_bytes_max", _G, "Bound of kdaemon_spool_bytes.",
-           lambda s: s.space.bytes_max),
+           lambda s: s.bytes_max),
     Metric("kdaemon_spool_frames", _G, "Frames on disk: requests, or blocks of lines.",
            lambda s: s.frame_count),
     Metric("kdaemon_spool_oldest_timestamp_seconds", _G,
@@ -352,32 +319,32 @@ SPOOL: "tuple[Metric[Spool], ...]" = (
            "1: the disk takes no frames; /readyz says why. `stored` is refused meanwhile.",
            lambda s: int(s.trouble is not None)),
     Metric("kdaemon_spool_commit_duration_seconds", _H, "From a commit's start to its end.",
-           lambda s: s.counters.commit_duration_ns, per=NS),
+           lambda s: s.commit_duration_ns, per=NS),
     Metric("kdaemon_spool_commit_frames", _H, "New frames in one commit.",
-           lambda s: s.counters.commit_frames),
+           lambda s: s.commit_frames),
     Metric("kdaemon_spool_commit_failures_total", _C, "Commits that the disk did not take.",
-           lambda s: s.counters.commit_failures),
+           lambda s: s.commit_failures),
     Metric("kdaemon_spool_restorations_total", _C,
            "Times that files taken away under the running daemon were made again.",
-           lambda s: s.counters.restorations),
+           lambda s: s.restorations),
     Metric("kdaemon_spool_corrupt_frames_total", _C, "Damaged frames, now in quarantine.",
            lambda s: s.corrupt_rows),
     Metric("kdaemon_dead_letters_dropped_total", _C,
            "Dead letters that made room for newer ones (spool.letters_bytes_max).",
-           lambda s: s.counters.letters_dropped),
+           lambda s: s.letters_dropped),
 )  # fmt: skip
 
 # no label
-LOG: tuple[Metric[LogQueue], ...] = (
+LOG: tuple[Metric[LogSnapshot], ...] = (
     Metric("kdaemon_log_lines_dropped_total", _C,
            "Lines of the log that nobody read in time, or that could not be written.",
            lambda q: q.lines_dropped),
 )  # fmt: skip
 
 # no label, only where clients show who they are
-AUTH: tuple[Metric[Principals], ...] = (
+AUTH: tuple[Metric[PrincipalsSnapshot], ...] = (
     Metric("kdaemon_principals_keys", _G, "Access keys that clients may sign with.",
-           lambda p: len(p.keys)),
+           lambda p: p.key_count),
     Metric("kdaemon_principals_reloads_total", _C,
            "Times that auth.principals_file was read again and taken.",
            lambda p: p.reload_count),

@@ -63,6 +63,11 @@ class TokenBucket:
         """Whole tokens there are; negative while in debt."""
         return self._level // NS
 
+    def available_at(self, now_ns: int) -> int:
+        """What `available` would be after a refill. Changes nothing: for those who look."""
+        elapsed_ns = max(0, now_ns - self._updated_ns)
+        return min(self._level + self._rate * elapsed_ns, self._capacity) // NS
+
     @property
     def missing(self) -> int:
         """Token-nanoseconds below full."""

@@ -15,7 +15,7 @@ wake-ups; the heartbeat adds its own.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kdaemon.base.counters import RejectReason, StreamCounters
@@ -211,29 +211,6 @@ class Streams:
         upstream's.
         """
         return [(stream.name, stream.engine) for stream in self._drivers]
-
-    @property
-    def delivered(self) -> int:
-        """Records, since the start."""
-        return sum(each.delivered for each in self._counters())
-
-    @property
-    def spooled(self) -> int:
-        """Records on disk and in no engine."""
-        return sum(stream.counters.spooled for stream in self._drivers)
-
-    @property
-    def undelivered(self) -> int:
-        """Records that are taken and neither delivered nor dead, or withdrawn by a drain's end."""
-        return sum(
-            each.buffered + each.in_flight + each.rejected[RejectReason.DRAINING]
-            for each in self._counters()
-        )
-
-    def _counters(self) -> Iterator[StreamCounters]:
-        """Of all streams, those that are closed too."""
-        yield from (upstream.closed for upstream in self.upstreams)
-        yield from (stream.counters for stream in self._drivers)
 
     def begin_drain(self) -> None:
         self._is_draining = True

@@ -11,7 +11,7 @@ import pytest
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
-from kdaemon.engine.heat import BACKLOGGED_NS
+from kdaemon.engine.snapshot import BACKLOGGED_NS
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
 from kdaemon.sandbox.service import Taken
@@ -95,8 +95,8 @@ def test_the_others_drain_at_their_pace(
         world.run_until(world.now_ns + SECOND)
         assert world.now_ns < begin_ns + 600 * SECOND
         if any(not lane.left.is_empty for lane in life.spool._lanes):
-            heat = at_once(life.engine.heat(world.now_ns))
-            backlogs_ns.append(heat.shards[HOT].backlog_ns)
+            look = at_once(life.engine.snapshot(world.now_ns)).shards
+            backlogs_ns.append(look.shards[HOT].backlog_ns)
     assert backlogs_ns
     assert min(backlogs_ns) > BACKLOGGED_NS, "the log names it"
     assert taken == offered

@@ -8,7 +8,8 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine, EngineSettings
-from kdaemon.engine.heat import BACKLOGGED_NS, LANES_A_STEP, StreamHeat
+from kdaemon.engine.heat import LANES_A_STEP
+from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardsSnapshot, hottest
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import (
     MS,
@@ -42,15 +43,17 @@ class Place:
         records = [Record(bytes(size - 1), key, hash_key) for _ in range(count)]
         assert self.engine.handle_frame(make_frame(records), self.now_ns)
 
-    def heat(self) -> StreamHeat:
-        return at_once(self.engine.heat(self.now_ns))
+    def look(self, shards_max: int | None = None) -> ShardsSnapshot:
+        return at_once(self.engine.snapshot(self.now_ns, shards_max)).shards
 
     def seconds(self) -> list[float]:
         """How far each shard is behind, in the order of the map."""
-        return [shard.backlog_ns / SECOND for shard in self.heat().shards]
+        return [shard.backlog_ns / SECOND for shard in self.look().shards]
 
     def hottest(self, count: int = 5) -> list[str | None]:
-        return [shard.lane.shard_id for shard in self.heat().hottest(count)]
+        told = [shard.shard_id for shard in self.look(count).shards]
+        assert told == [shard.shard_id for shard in hottest(self.look().shards, count)]
+        return told
 
 
 def test_a_shard_is_as_far_behind_as_its_records_take_beyond_what_is_saved_up() -> None:
@@ -161,30 +164,30 @@ def test_records_without_a_key_are_in_no_shard_s_backlog() -> None:
     frame = make_frame([Record(b"x", "") for _ in range(5000)])
     assert place.engine.handle_frame(frame, place.now_ns)
     assert place.hottest() == []
-    assert place.heat().keyless.queued_records == 5000
+    assert place.look().keyless_records == 5000
 
 
 def test_shards_that_are_more_than_a_second_behind_are_counted() -> None:
     place = Place()
-    assert place.heat().backlogged_count == 0
+    assert place.look().backlogged_count == 0
     place.put(0, 1900)
-    assert place.heat().shards[0].backlog_ns == BACKLOGGED_NS
-    assert place.heat().backlogged_count == 0
+    assert place.look().shards[0].backlog_ns == BACKLOGGED_NS
+    assert place.look().backlogged_count == 0
     place.put(0, 1)
     place.put(1, 5000)
-    assert place.heat().backlogged_count == 2
+    assert place.look().backlogged_count == 2
 
 
 def test_the_smallest_share_is_that_of_a_shard_of_which_something_is_known() -> None:
     place = Place(replace(ROOMY, first_share=0.25))
-    assert place.heat().share_min == 1.0, "no shard was asked for anything"
+    assert place.look().share_min == 1.0, "no shard was asked for anything"
     place.put(0, 10)
-    assert place.heat().share_min == 0.25
+    assert place.look().share_min == 0.25
     batch = place.engine.poll_batch(place.now_ns)
     assert batch is not None
-    assert place.heat().share_min == 1.0, "nothing waits, and nothing was throttled"
+    assert place.look().share_min == 1.0, "nothing waits, and nothing was throttled"
     place.engine.lanes[1].throttled = 1
-    assert place.heat().share_min == 0.25, "it did throttle once"
+    assert place.look().share_min == 0.25, "it did throttle once"
 
 
 def test_looking_refills_nothing() -> None:
@@ -204,7 +207,7 @@ def test_many_shards_are_looked_at_in_steps_as_they_were_at_its_beginning() -> N
     engine = Engine(ROOMY, ByteBudget(1 << 30), LoadedDice(0.5), T)
     engine.freshness.ask(T)
     engine.handle_description(describe(MANY), T)
-    steps = engine.heat(T)
+    steps = engine.snapshot(T)
     next(steps)
     engine.freshness.ask(T + SECOND)
     engine.handle_description(describe(SHARDS), T + SECOND)  # fewer, while it is looked at them
@@ -212,4 +215,4 @@ def test_many_shards_are_looked_at_in_steps_as_they_were_at_its_beginning() -> N
         next(steps)
     with pytest.raises(StopIteration) as end:
         next(steps)
-    assert len(end.value.value.shards) == len(MANY)
+    assert len(end.value.value.shards.shards) == len(MANY)

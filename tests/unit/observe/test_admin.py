@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kdaemon.base.counters import StreamCounters
-from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
@@ -17,25 +15,12 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
-from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.status import Status
 from kdaemon.system import SystemDice
+from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
-from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import SETTINGS
-
-
-@dataclass
-class Observing:
-    """Stands where `streams.py` stands."""
-
-    memory: ByteBudget
-    streams: dict[str, Engine] = field(default_factory=dict)
-    door: StreamCounters = field(default_factory=StreamCounters)
-    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
-    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
-
-    def engines(self) -> Iterable[tuple[str, Engine]]:
-        return self.streams.items()
 
 
 class Hand:
@@ -66,9 +51,14 @@ class Place:
         listeners: dict[str, HttpCounters] = {}
         self.readiness = Readiness(lambda: is_memory_full(self.memory))
         self.heart = Heartbeat(self.clock)
-        metrics = Metrics(observing, listeners, self.clock, "1.2.3")
-        status = Status(observing, listeners, self.readiness, self.heart, self.clock, "1.2.3")
-        self.admin = Admin(metrics, status, self.readiness, self.heart, self.clock)
+        reader = reader_of(
+            observing,
+            self.clock,
+            listeners=listeners,
+            readiness=self.readiness,
+            heartbeat=self.heart,
+        )
+        self.admin = Admin(Metrics(reader), Status(reader), self.readiness, self.heart, self.clock)
         self.listeners = listeners
         self.server: HttpServer
 

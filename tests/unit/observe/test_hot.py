@@ -1,14 +1,11 @@
 """Which shards the log calls hot: literal engines under a clock moved by hand."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import StreamCounters
-from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
@@ -17,7 +14,7 @@ from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, HotWatch
 from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
-from tests.kit.upstreams import SeenUpstream
+from tests.kit.observing import Observing, reader_of
 
 ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(3)
@@ -30,23 +27,17 @@ class Place:
     """
 
     def __init__(self, caplog: pytest.LogCaptureFixture, *names: str) -> None:
-        self.memory = ByteBudget(1 << 30)
-        self.door = StreamCounters()
-        self.loop_lag = Histogram(LAG_BOUNDS_NS)
-        self.upstreams = [SeenUpstream()]
+        memory = ByteBudget(1 << 30)
         self.time_ns = T
-        self.streams = {name: Engine(ROOMY, self.memory, LoadedDice(0.5), T) for name in names}
+        self.streams = {name: Engine(ROOMY, memory, LoadedDice(0.5), T) for name in names}
         for engine in self.streams.values():
             engine.freshness.ask(T)
             engine.handle_description(describe(SHARDS), T)
-        self.watch = HotWatch(self, self)
+        self.watch = HotWatch(reader_of(Observing(memory, self.streams), self), self)
         self._caplog = caplog
 
     def now_ns(self) -> int:
         return self.time_ns
-
-    def engines(self) -> Iterable[tuple[str, Engine]]:
-        return self.streams.items()
 
     def put(self, name: str, shard: int, count: int) -> None:
         hash_key = str(SHARDS[shard].first_hash_key)
@@ -185,14 +176,14 @@ def test_between_looks_and_where_nothing_waits_no_engine_is_read(
 ) -> None:
     place = Place(caplog, "busy", "idle")
     place.put("busy", 0, 1)
-    heat = Engine.heat
+    snapshot = Engine.snapshot
     read: list[Engine] = []
 
-    def counted(engine: Engine, now_ns: int) -> Any:
+    def counted(engine: Engine, now_ns: int, shards_max: int | None) -> Any:
         read.append(engine)
-        return heat(engine, now_ns)
+        return snapshot(engine, now_ns, shards_max)
 
-    monkeypatch.setattr(Engine, "heat", counted)
+    monkeypatch.setattr(Engine, "snapshot", counted)
     place.pass_seconds(30)
     assert read == [place.streams["busy"]] * (30 * SECOND // LOOK_INTERVAL_NS)
 
@@ -205,16 +196,16 @@ def test_many_streams_are_looked_at_in_parts(
     place = Place(caplog, *names)
     for name in names:
         place.put(name, 0, 5000)
-    heat = Engine.heat
+    snapshot = Engine.snapshot
     looks = 0
 
-    def slow(engine: Engine, now_ns: int) -> Any:
+    def slow(engine: Engine, now_ns: int, shards_max: int | None) -> Any:
         nonlocal looks
         looks += 1
         place.time_ns += 1_000_000
-        return heat(engine, now_ns)
+        return snapshot(engine, now_ns, shards_max)
 
-    monkeypatch.setattr(Engine, "heat", slow)
+    monkeypatch.setattr(Engine, "snapshot", slow)
     most = 0
     for _ in range(60):
         looks = 0

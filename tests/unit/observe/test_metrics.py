@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, cast
@@ -19,29 +19,23 @@ from kdaemon.base.counters import (
     OperationCounters,
     PassedOnOutcome,
     RejectReason,
-    StreamCounters,
 )
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.limits import MIB
-from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
-from kdaemon.engine.heat import StreamHeat
+from kdaemon.engine.snapshot import EngineSnapshot
 from kdaemon.http.hub import TIME_OUTS, HttpCounters
 from kdaemon.http.refusals import REFUSALS
-from kdaemon.observe import metrics as metrics_module
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.table import (
-    ACCOUNTS,
     AUTH,
-    DELIVERY,
-    HOT_SHARDS_MAX,
     LOG,
     PASSED_ON,
     SHARD,
@@ -52,6 +46,7 @@ from kdaemon.observe.table import (
 )
 from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
+from tests.kit.observing import At, Observing, reader_of
 from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
@@ -65,30 +60,6 @@ PROMETHEUS_3 = (
 )
 
 ENUMS = (RejectReason, DeadReason, DropReason, RETRY_REASONS, FailureCode, CALL_OUTCOMES)
-
-
-@dataclass
-class Observing:
-    """Stands where `streams.py` stands."""
-
-    memory: ByteBudget
-    streams: dict[str, Engine] = field(default_factory=dict)
-    door: StreamCounters = field(default_factory=StreamCounters)
-    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
-    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
-
-    def engines(self) -> Iterable[tuple[str, Engine]]:
-        return self.streams.items()
-
-
-class At:
-    """A clock that reads a world's time."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now_ns(self) -> int:
-        return self._world.now_ns
 
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -140,8 +111,8 @@ def assert_conserved(found: Samples, where: str, *streams: str) -> None:
 def observe(world: World, *names: str, per_shard: bool = False) -> tuple[Observing, Metrics]:
     """Engines of these names in the world, and the metrics over them."""
     observing = Observing(world.memory, {name: world.add_engine() for name in names})
-    metrics = Metrics(observing, {"http": HttpCounters()}, At(world), "1.2.3", per_shard=per_shard)
-    return observing, metrics
+    reader = reader_of(observing, At(world), listeners={"http": HttpCounters()})
+    return observing, Metrics(reader, per_shard=per_shard)
 
 
 def feed(
@@ -330,13 +301,15 @@ class Passing:
     """As much of a relay as is counted."""
 
     def __init__(self) -> None:
-        self.counters = {name: OperationCounters() for name in ("ListShards", "other")}
+        self.operations = ("ListShards",)
+        self.counters = {name: OperationCounters() for name in (*self.operations, "other")}
+        self.waiting_count = self.call_count = self.kept_bytes = 0
 
 
 def test_what_is_passed_on_is_counted_by_operation() -> None:
     world, passing = World(1), Passing()
     relay = cast("Relay", passing)
-    metrics = Metrics(Observing(world.memory), {}, At(world), "1", relays={"default": relay})
+    metrics = Metrics(reader_of(Observing(world.memory), At(world), relays={"default": relay}))
     found = samples(metrics)
     for operation in passing.counters:
         for name, label, enum in (
@@ -363,7 +336,7 @@ def test_what_listeners_count_is_read_by_listener_and_a_late_listener_is_seen() 
     world = World(1)
     counters = HttpCounters()
     listeners = {"http": counters}
-    metrics = Metrics(Observing(world.memory), listeners, At(world), "1")
+    metrics = Metrics(reader_of(Observing(world.memory), At(world), listeners=listeners))
     counters.opened = 7
     counters.open = 2
     counters.refused["malformed"] = 3
@@ -547,13 +520,13 @@ def test_per_shard_counts_add_up_to_the_stream_s() -> None:
 def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
     observing, metrics = observe(World(1), "a", "b", per_shard=True)
     read: list[Engine] = []
-    heat = Engine.heat
+    snapshot = Engine.snapshot
 
-    def counted(engine: Engine, now_ns: int) -> Steps[StreamHeat]:
+    def counted(engine: Engine, now_ns: int, shards_max: int | None) -> Steps[EngineSnapshot]:
         read.append(engine)
-        return heat(engine, now_ns)
+        return snapshot(engine, now_ns, shards_max)
 
-    monkeypatch.setattr(Engine, "heat", counted)
+    monkeypatch.setattr(Engine, "snapshot", counted)
     whole(metrics.plain())
     assert read == list(observing.streams.values())
 
@@ -691,11 +664,8 @@ def test_what_is_counted_conserves_though_records_move_between_the_steps(accept:
             assert value(found, name + "_bucket", stream=stream, le="+Inf") == count
 
 
-def test_totals_conserve_though_streams_close_and_open_while_they_are_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_totals_conserve_though_streams_close_and_open_while_they_are_read() -> None:
     """A closed one's counts move to the others' sum: they are told once."""
-    monkeypatch.setattr(metrics_module, "STEP_STREAMS", 1)
     world = World(3, shard_count=1)
     names = ("a", "b", "c", "d")
     observing, metrics = observe(world, *names)
@@ -718,27 +688,6 @@ def test_totals_conserve_though_streams_close_and_open_while_they_are_read(
     }
     assert_conserved(found, "in steps", *names)
     assert total(found, "kdaemon_records_received_total") == received + 3
-
-
-def test_some_streams_are_read_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of 1,000 in one pass took 16 ms."""
-    read = 0
-    still = metrics_module._still
-
-    def counting(reading: Any) -> Any:
-        nonlocal read
-        read += 1
-        return still(reading)
-
-    monkeypatch.setattr(metrics_module, "_still", counting)
-    monkeypatch.setattr(metrics_module, "STEP_STREAMS", 10)
-    _, metrics = observe(World(1), *(f"stream-{number}" for number in range(95)))
-    most = before = 0
-    for _ in metrics.plain():
-        most = max(most, read - before)
-        before = read
-    assert read > 95 * (len(ACCOUNTS) + len(DELIVERY))
-    assert most <= 10 * (len(ACCOUNTS) + len(DELIVERY))
 
 
 def test_the_lag_of_the_loop_is_a_histogram_of_seconds() -> None:
@@ -769,7 +718,7 @@ def test_many_streams_are_written_in_small_steps_under_one_head(accept: str) -> 
 def test_lines_of_the_log_that_were_dropped_are_counted() -> None:
     world = World(1)
     queue = LogQueue(lambda _: None, lambda _: b"")
-    metrics = Metrics(Observing(world.memory), {}, At(world), "1", log_queue=queue)
+    metrics = Metrics(reader_of(Observing(world.memory), At(world), log_queue=queue))
     queue.lines_dropped = 7
     assert value(samples(metrics), "kdaemon_log_lines_dropped_total") == 7
     queue.close(5)

@@ -1,33 +1,24 @@
 """Readiness move by move, and the status page of real engines in a simulated world."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
-from kdaemon.observe.heartbeat import Heartbeat
-from kdaemon.observe.status import (
-    Readiness,
-    ReadyMove,
-    ReadyState,
-    Status,
-    is_memory_full,
-)
-from kdaemon.observe.table import HOT_SHARDS_MAX
+from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX
+from kdaemon.observe.status import Status
 from kdaemon.sandbox.settings import Quota
-from tests.kit.upstreams import SeenUpstream
+from tests.kit.observing import At, Observing, reader_of
 from tests.kit.world import MS, SECOND, SETTINGS, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -40,30 +31,6 @@ ALLOWED = {
 SIGNATURE_TEXT = "The request signature we calculated does not match the signature you provided."
 
 
-@dataclass
-class Observing:
-    """Stands where `streams.py` stands."""
-
-    memory: ByteBudget
-    streams: dict[str, Engine] = field(default_factory=dict)
-    door: StreamCounters = field(default_factory=StreamCounters)
-    upstreams: list[SeenUpstream] = field(default_factory=lambda: [SeenUpstream()])
-    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS_NS))
-
-    def engines(self) -> Iterable[tuple[str, Engine]]:
-        return self.streams.items()
-
-
-class At:
-    """A clock that reads a world's time."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now_ns(self) -> int:
-        return self._world.now_ns
-
-
 class Place:
     """A world, its streams, and the page over them."""
 
@@ -72,11 +39,10 @@ class Place:
         self.observing = Observing(world.memory, {name: world.add_engine() for name in names})
         self.listeners = {"http": HttpCounters()}
         self.readiness = Readiness(lambda: is_memory_full(world.memory))
-        clock = At(world)
-        heart = Heartbeat(clock)
-        self.status = Status(
-            self.observing, self.listeners, self.readiness, heart, clock, version="1.2.3"
+        reader = reader_of(
+            self.observing, At(world), listeners=self.listeners, readiness=self.readiness
         )
+        self.status = Status(reader)
 
     def page(self) -> Any:
         return json.loads(whole(self.status.steps()).body)

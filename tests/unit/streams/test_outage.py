@@ -15,11 +15,12 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
-from kdaemon.observe.status import is_memory_full
+from kdaemon.observe.readiness import is_memory_full
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
 from kdaemon.streams import Stream, Streams
 from kdaemon.system import SystemClock
+from tests.kit.observing import delivered_by
 from tests.kit.patience import PATIENCE_S
 from tests.kit.stores import new_frame, open_store
 from tests.kit.streams import FakeService, FixedDice, reaches
@@ -121,7 +122,7 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
         assert not is_memory_full(memory)
         service.answer.set()
         await until(lambda: not spool.frame_count)
-        assert streams.delivered == len(NAMES) * FRAMES * RECORDS
+        assert delivered_by(streams) == len(NAMES) * FRAMES * RECORDS
         assert memory.bytes_taken == 0
 
 
@@ -138,7 +139,7 @@ async def serves(
             assert well.submit(frame)
         await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
     assert all(result and result.error_code is None for f in told for result in f.results)
-    await until(lambda: streams.delivered == before + count * 500)
+    await until(lambda: delivered_by(streams) == before + count * 500)
 
 
 @pytest.mark.parametrize("acknowledge", ACKNOWLEDGES)
@@ -182,7 +183,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
             service.answer.clear()
             await all_wait(spool)
             service.answer.set()
-        await until(lambda: streams.delivered == 4 * RECORDS)
+        await until(lambda: delivered_by(streams) == 4 * RECORDS)
         await all_wait(spool)
         await serves(streams, "well", acknowledge, 10, before=4 * RECORDS)
         assert spool._delivery._room.held_bytes <= MEMORY * 3 / 4
@@ -203,5 +204,5 @@ async def test_an_outage_ends_for_streams_that_had_no_room_but_for_a_first_frame
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 5 / 8
         service.denied.clear()
         await until(lambda: not spool.frame_count)
-        assert streams.delivered == len(NAMES) * 2 * RECORDS
+        assert delivered_by(streams) == len(NAMES) * 2 * RECORDS
         assert memory.bytes_taken == 0

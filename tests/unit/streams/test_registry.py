@@ -15,6 +15,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import MISSING_NS, Existence
+from tests.kit.observing import delivered_by
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 
 OURS, OTHERS = "111111111111", "222222222222"
@@ -299,7 +300,7 @@ async def test_what_closed_streams_have_counted_stays_counted(opened: Open) -> N
     for number in range(12):
         put(found(streams, f"s{number}"), *[b"x"] * 10)
         await turn()
-    assert streams.delivered == 120
+    assert delivered_by(streams) == 120
     still_open = sum(engine.counters.received for _, engine in streams.engines())
     assert streams.upstreams["default"].closed.received + still_open == 120
     assert (
