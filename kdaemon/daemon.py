@@ -58,6 +58,8 @@ from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
 from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
+from kdaemon.observe.emf import Emf
+from kdaemon.observe.emf_log import EmfLog
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.log_queue import LogQueue
@@ -138,6 +140,7 @@ class Daemon:
         self._spool: Spool | None = None
         self._readiness: Readiness
         self._reader: SnapshotReader
+        self._emf_log: EmfLog | None = None
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
 
@@ -314,6 +317,11 @@ class Daemon:
         looks.append(HotWatch(self._reader, clock).look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
+        if config.metrics.emf_namespace:
+            emf = Emf(config.metrics.emf_namespace, os.uname().nodename)
+            self._emf_log = EmfLog(self._reader, emf, self._log_queue, clock.wall_seconds)
+            self._emf_log.start()
+            self._stack.push_async_callback(self._emf_log.aclose)
         address = config.listen.admin_address
         if address is None:
             return
@@ -438,6 +446,8 @@ class Daemon:
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
         left = at_once(self._reader.read())  # all at one moment: the last line adds up
+        if self._emf_log is not None:
+            await self._emf_log.last(left)
         totals = {"delivered": left.delivered, "undelivered": left.undelivered}
         if left.spool is not None:
             totals["spooled"] = left.spooled
