@@ -55,8 +55,6 @@ from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
 from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
-from kdaemon.observe.emf import Emf
-from kdaemon.observe.emf_log import EmfLog
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.log_queue import LogQueue
@@ -83,6 +81,7 @@ from kdaemon.system import (
 if TYPE_CHECKING:
     from kdaemon.door.principals import Principals
     from kdaemon.http.renewal import Certificates
+    from kdaemon.observe.emf_log import EmfLog
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -322,10 +321,7 @@ class Daemon:
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
         if config.metrics.emf_namespace:
-            emf = Emf(config.metrics.emf_namespace, os.uname().nodename)
-            self._emf_log = EmfLog(self._reader, emf, self._log_queue, clock.wall_seconds)
-            self._emf_log.start()
-            self._stack.push_async_callback(self._emf_log.aclose)
+            self._start_emf(config.metrics.emf_namespace)
         address = config.listen.admin_address
         if address is None:
             return
@@ -340,6 +336,15 @@ class Daemon:
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters
         _log_listening("admin", http_url(address.host, server.port, is_tls=tls is not None))
+
+    def _start_emf(self, namespace: str) -> None:
+        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
+        from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
+
+        emf = Emf(namespace, os.uname().nodename)
+        self._emf_log = EmfLog(self._reader, emf, self._log_queue, self._clock.wall_seconds)
+        self._emf_log.start()
+        self._stack.push_async_callback(self._emf_log.aclose)
 
     def _guards(self) -> tuple[Guard | None, Guard | None]:
         """Who asks clients over TCP who they are, and who does through the Unix socket."""

@@ -9,6 +9,7 @@ Knows the table and snapshots; no log, no clock and no loop. Pure, but for what 
 Invariant: over all lines, what was added is what the daemon has counted, though a stream close or
 open meanwhile: what closed streams have not told yet is in the line of CLOSED.
 Bound: METRICS_MAX metrics a line; what was told last of each stream in use.
+Cost (one core, 2026-11-28): a line 0.1 to 0.25 ms and 5 KB.
 Flow: snapshot.py -> here -> emf_log.py.
 """
 
@@ -49,6 +50,7 @@ DOOR = "(door)"
 """Stands for both labels where records were refused before their stream was known: a dimension may
 not be empty."""
 
+OF_STREAM = ("upstream", "stream")  # dimensions
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 _Subject = tuple[tuple[Metric[Any], ...], Any]  # a section of the table, and what it reads
@@ -66,20 +68,23 @@ class Emf:
         self._host = host
         self._told: dict[_Labels, _Told] = {}  # by upstream and stream
 
-    def lines(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes]:
-        """A line that is not taken was not told: what it would have said is in the next one."""
+    def lines(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes | None]:
+        """None: the loop may turn, as it may after a line. A line that is not taken was not told:
+        what it would have said is in the next one.
+        """
         streams = {_labels(stream): stream for stream in snapshot.streams}
-        self._leave_to_closed(streams)
+        for labels in self._told.keys() - streams.keys():
+            if len(labels) > 1 and labels[1] not in {CLOSED, DOOR}:
+                self._leave_to_closed(labels)
+                yield None
         yield self._line(unix_ms, {}, _of_daemon(snapshot))
         for upstream in snapshot.upstreams:
             if upstream.credentials_end_s is not None:
                 ends: list[_Subject] = [(CREDENTIALS, upstream.credentials_end_s)]
                 yield self._line(unix_ms, {"upstream": upstream.name}, ends)
-        for (upstream_name, name), stream in streams.items():
-            counters = stream.engine.counters
-            read: list[_Subject] = [(ACCOUNTS, counters), (DELIVERY, counters)]
-            read.append((STREAM, stream.engine))
-            yield self._line(unix_ms, {"upstream": upstream_name, "stream": name}, read)
+        for labels, stream in streams.items():
+            names = dict(zip(OF_STREAM, labels, strict=True))
+            yield self._line(unix_ms, names, self._of_stream(labels, stream))
         yield from self._rest(snapshot, unix_ms)
 
     def _rest(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes]:
@@ -96,22 +101,20 @@ class Emf:
             if any(_is_more(added) for added in _added(_growing(read), told).values()):
                 yield self._line(unix_ms, {"upstream": upstream, "stream": stream}, read)
 
-    def _leave_to_closed(self, streams: Mapping[_Labels, StreamSnapshot]) -> None:
-        """What was told of streams that were closed since, or closed and opened again, was told of
-        what CLOSED counts now.
-        """
-        for labels in [*self._told]:
-            if len(labels) < 2 or labels[1] in {CLOSED, DOOR}:
-                continue
-            stream = streams.get(labels)
-            if stream is not None:
-                counters = stream.engine.counters
-                now = _growing([(ACCOUNTS, counters), (DELIVERY, counters)])
-                if not _is_less(now, self._told[labels]):
-                    continue
-            closed = (labels[0], CLOSED)
-            gone = self._told.pop(labels)
-            self._told[closed] = _added(gone, self._told.get(closed, {}), sign=1)
+    def _leave_to_closed(self, labels: _Labels) -> None:
+        """A stream was closed since its last line: what that told is part of what CLOSED counts."""
+        closed = (labels[0], CLOSED)
+        gone = self._told.pop(labels)
+        self._told[closed] = _sums(gone, self._told.get(closed, {}), 1)
+
+    def _of_stream(self, labels: _Labels, stream: StreamSnapshot) -> list[_Subject]:
+        """What its line says. It may be another one of the same name, opened since."""
+        counters = stream.engine.counters
+        read: list[_Subject] = [(ACCOUNTS, counters), (DELIVERY, counters)]
+        told = self._told.get(labels)
+        if told is not None and _is_less(_growing(read), told):
+            self._leave_to_closed(labels)
+        return [*read, (STREAM, stream.engine)]
 
     def _line(self, unix_ms: int, labels: dict[str, str], read: Iterable[_Subject]) -> bytes:
         values: dict[str, float] = {}
@@ -177,11 +180,15 @@ def _growing(read: Iterable[_Subject]) -> _Told:
     }
 
 
-def _added(now: _Told, before: _Told, *, sign: int = -1) -> _Told:
+def _sums(one: _Told, other: _Told, sign: int) -> _Told:
     return {
-        name: _sum(reading, before[name], sign) if name in before else reading
-        for name, reading in now.items()
+        name: _sum(reading, other[name], sign) if name in other else reading
+        for name, reading in one.items()
     }
+
+
+def _added(now: _Told, before: _Told) -> _Told:
+    return _sums(now, before, -1)
 
 
 def _sum(one: Reading, other: Reading, sign: int) -> Reading:

@@ -60,7 +60,9 @@ class EmfLog:
         """The lines of an end: what was counted since the last minute. Then no more."""
         await self.aclose()
         for line in self._emf.lines(snapshot, self._unix_ms()):
-            self._queue.put(line)
+            if line is not None:
+                self._queue.put(line)
+            await asyncio.sleep(0)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -91,10 +93,12 @@ class EmfLog:
                 self._queue.waiting > LINES_WAITING_MAX and loop.time() < until_s
             ):
                 await asyncio.sleep(PAUSE_S)
-            line = next(lines, None)
-            if line is None:
+            try:
+                line = next(lines)
+            except StopIteration:
                 return
-            self._queue.put(line)  # no turn between: a line that was made is a line that was told
+            if line is not None:  # no turn between: a line that was made is a line that was told
+                self._queue.put(line)
             await asyncio.sleep(0)
 
     def _unix_ms(self) -> int:

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "kdaemon.rules.yml"
 CASES = RULES.with_name("kdaemon.rules.test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "kdaemon.json"
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
+SIZES = ROOT / "docs" / "sizing.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -39,10 +41,13 @@ def dashboard_queries() -> list[str]:
     return found + [each["expr"] for each in board["annotations"]["list"]]
 
 
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def anchors(page: Path) -> list[str]:
-    """Of its headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
+    return [anchor(each) for each in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)]
 
 
 def test_the_labels_of_every_section_are_known() -> None:
@@ -59,8 +64,8 @@ def test_a_rule_asks_for_what_kdaemon_has(rule: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
 def test_a_rule_leads_to_what_is_to_be_done(rule: dict[str, Any]) -> None:
-    path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-    assert anchor in anchors(ROOT / path)
+    path, _, section = rule["annotations"]["runbook_url"].partition("#")
+    assert section in anchors(ROOT / path)
 
 
 def test_each_alert_fires_in_a_case_of_its_own() -> None:
@@ -133,13 +138,35 @@ def test_a_wrong_name_is_found(query: str, problem: str) -> None:
     assert problem in problems(query)
 
 
+def test_each_alert_stands_in_the_section_that_it_leads_to() -> None:
+    sections: dict[str, str] = {}
+    for text in re.split(r"^## ", TROUBLES.read_text(), flags=re.MULTILINE)[1:]:
+        title, _, body = text.partition("\n")
+        sections[anchor(title)] = body
+    leads_to = {
+        rule["alert"]: rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules()
+    }
+    for name, section in leads_to.items():
+        assert re.search(rf"\b{name}\b", sections[section]), (name, section)
+    told = set(re.findall(r"\bKdaemon\w+", TROUBLES.read_text()))
+    assert told == leads_to.keys(), "the page names alerts that there are, and all of them"
+
+
+def test_the_figures_of_the_page_about_sizes_are_those_of_the_bench() -> None:
+    results = (ROOT / "bench" / "RESULTS.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| ([\d.]+) \|$", SIZES.read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for figure in [*(each for row in rows for each in row), "74,742", "14.61", "0.002"]:
+        assert figure in results, figure
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+    for path, section in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), path
-        if anchor:
-            assert anchor in anchors(target), f"{path}#{anchor}"
+        if section:
+            assert section in anchors(target), f"{path}#{section}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

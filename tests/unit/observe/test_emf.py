@@ -53,7 +53,8 @@ class Told:
         """A minute's lines; `take`: only so many are taken, and the log is closed."""
         lines = []
         for line in self._emf.lines(self.snapshot, 1_800_000_000_000):
-            lines.append(read_line(line))
+            if line is not None:
+                lines.append(read_line(line))
             if len(lines) == take:
                 break
         self.lines += lines

@@ -97,7 +97,7 @@ async def test_it_tells_once_a_minute_and_goes_on_after_a_failure(
             super().__init__("kdaemon", "host")
             self.times = 0
 
-        def lines(self, snapshot: object, unix_ms: int) -> Iterator[bytes]:
+        def lines(self, snapshot: object, unix_ms: int) -> Iterator[bytes | None]:
             self.times += 1
             if self.times == 1:
                 raise ValueError("no")
