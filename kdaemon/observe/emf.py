@@ -53,6 +53,10 @@ not be empty."""
 OF_STREAM = ("upstream", "stream")  # dimensions
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 
+OF_A_SUM = frozenset({"reason", "code", "outcome", "part"})
+"""Labels of the table by which a metric is told apart, and can be summed. What others tell apart
+(`kind`, `unit`) are metrics of their own."""
+
 _Subject = tuple[tuple[Metric[Any], ...], Any]  # a section of the table, and what it reads
 _Labels = tuple[str, ...]
 _Told = dict[str, Reading]  # by name of the metric: what only grows, as it was
@@ -244,7 +248,7 @@ def _tell(
                 member(f"_{suffix}", _quantile(reading, quantile) / per, unit)
     elif not isinstance(reading, Mapping):
         member("", reading if per == 1 else reading / per, unit)
-    elif metric.kind is Kind.GAUGE:  # its parts are no parts of a sum
+    elif metric.label not in OF_A_SUM:
         for key, value in reading.items():
             member(f"_{_word(key)}", value / per, unit)
     else:

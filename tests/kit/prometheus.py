@@ -107,6 +107,12 @@ def asked_for(query: str) -> tuple[dict[str, set[str]], set[str]]:
     return series, groupings - {""}
 
 
+def values_asked_for(query: str, label: str) -> list[str]:
+    """Of this label, in the selectors of a query: `a` and `b` of `label=~"a|b"`."""
+    found = re.findall(rf'\b{label}\s*(?:=~|!~|!=|=)\s*"([^"]*)"', query)
+    return [each for values in found for each in values.split("|")]
+
+
 def problems(query: str) -> list[str]:
     """Names of the query that kdaemon has not."""
     known = labels_of_series()

@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
+from kdaemon.base.counters import DeadReason, DropReason, RejectReason
+from kdaemon.base.verdict import CALL_OUTCOMES
 from kdaemon.observe.table import TABLE
-from tests.kit.prometheus import SECTIONS, asked_for, labels_of_series, problems, program
+from tests.kit.prometheus import (
+    SECTIONS,
+    asked_for,
+    labels_of_series,
+    problems,
+    program,
+    values_asked_for,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "kdaemon.rules.yml"
@@ -21,6 +30,10 @@ CASES = RULES.with_name("kdaemon.rules.test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "kdaemon.json"
 TROUBLES = ROOT / "docs" / "troubleshooting.md"
 SIZES = ROOT / "docs" / "sizing.md"
+VALUES = {
+    "outcome": {each.value for each in CALL_OUTCOMES},
+    "reason": {each.value for each in RejectReason},  # of others none is asked for
+}
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -60,6 +73,24 @@ def test_a_rule_asks_for_what_kdaemon_has(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     said = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert said <= set().union(*labels_of_series().values())
+
+
+@pytest.mark.parametrize("query", [*(rule["expr"] for rule in rules()), *dashboard_queries()])
+def test_the_values_of_labels_are_those_that_kdaemon_has(query: str) -> None:
+    for label, known in VALUES.items():
+        assert {*values_asked_for(query, label)} <= known
+
+
+def test_an_upstream_is_ill_or_not_by_each_outcome_of_a_call() -> None:
+    (rule,) = (each for each in rules() if each["alert"] == "KdaemonUpstreamIll")
+    named = values_asked_for(rule["expr"], "outcome")
+    assert sorted(named) == sorted(each.value for each in CALL_OUTCOMES)
+
+
+def test_the_page_explains_every_reason() -> None:
+    text = TROUBLES.read_text()
+    for each in [*RejectReason, *DeadReason, *DropReason]:
+        assert f"`{each.value}`" in text or each is RejectReason.DRY_RUN, each
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))

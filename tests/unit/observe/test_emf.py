@@ -9,10 +9,10 @@ from kdaemon.base.histogram import Buckets
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.http.hub import HttpCounters
-from kdaemon.observe.emf import DOOR, Emf, _quantile
+from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, _quantile, _tell
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.snapshot import Snapshot
-from kdaemon.observe.table import ACCOUNTS, DELIVERY, STREAM, Kind, Metric
+from kdaemon.observe.table import ACCOUNTS, DELIVERY, STREAM, TABLE, Kind, Metric
 from tests.kit.emf import EmfLine, read_line, summed
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.upstreams import SeenUpstream
@@ -189,6 +189,24 @@ def test_a_rare_name_is_still_a_dimension() -> None:
     told = Told("arn:aws:kinesis:eu-central-1:123456789012:stream/" + "s" * 128)
     told.tell()
     assert told.lines[1].labels["upstream"] == "default"
+
+
+def test_what_is_no_part_of_a_sum_is_a_metric_of_its_own() -> None:
+    metric: Metric[dict[str, int]] = Metric(
+        "kdaemon_billed_total", Kind.COUNTER, "", lambda units: units, label="unit"
+    )
+    values: dict[str, float] = {}
+    units: dict[str, str] = {}
+    apart: dict[str, dict[str, float]] = {}
+    _tell(metric, {"put": 3, "bytes": 2048}, values, units, apart)
+    assert values == {"kdaemon_billed_total_put": 3, "kdaemon_billed_total_bytes": 2048}
+    assert units.keys() == values.keys()
+    assert not apart
+
+
+def test_the_labels_of_the_table_are_told_apart_as_they_mean() -> None:
+    labels = {metric.label for metric in TABLE if metric.label}
+    assert labels - OF_A_SUM <= {"kind", "unit"}, "say in emf.py whether it can be summed"
 
 
 @pytest.mark.parametrize(
