@@ -8,7 +8,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engi
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test lint types unit clients demo bench crash crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test lint types unit clients alerts demo bench crash crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -50,6 +50,18 @@ $(VENV)/clients/%/.installed: $(CLIENTS)/python/%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
+
+# Alerts and dashboard at a real Prometheus and promtool: those on the path, or else those of Debian's package, unpacked
+# into the environment (19 MB; nothing is installed). Without them these tests are skipped, visibly.
+alerts: $(VENV)/dev
+	command -v promtool >/dev/null && command -v prometheus >/dev/null || $(MAKE) --no-print-directory $(VENV)/prometheus \
+	  || echo "no Prometheus here, and no apt-get that has it: its tests will be skipped"
+	$(BIN)/python -m pytest -q tests/unit/test_alerts.py tests/process/test_prometheus.py
+
+$(VENV)/prometheus:
+	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
+	cd $@.part && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+	mv $@.part $@
 
 # Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).
 demo: $(VENV)/dev

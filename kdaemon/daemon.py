@@ -82,6 +82,7 @@ from kdaemon.system import (
 if TYPE_CHECKING:
     from kdaemon.door.principals import Principals
     from kdaemon.http.renewal import Certificates
+    from kdaemon.observe.emf_log import EmfLog
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -138,6 +139,7 @@ class Daemon:
         self._spool: Spool | None = None
         self._readiness: Readiness
         self._reader: SnapshotReader
+        self._emf_log: EmfLog | None = None
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
         self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
@@ -322,6 +324,8 @@ class Daemon:
         looks.append(HotWatch(self._reader, clock, shows_keys=shows_keys).look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
+        if config.metrics.emf_namespace:
+            self._start_emf(config.metrics.emf_namespace)
         address = config.listen.admin_address
         if address is None:
             return
@@ -336,6 +340,15 @@ class Daemon:
         self._stack.push_async_callback(server.aclose)
         self._listeners["admin"] = server.counters
         _log_listening("admin", http_url(address.host, server.port, is_tls=tls is not None))
+
+    def _start_emf(self, namespace: str) -> None:
+        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
+        from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
+
+        emf = Emf(namespace, os.uname().nodename)
+        self._emf_log = EmfLog(self._reader, emf, self._log_queue, self._clock.wall_seconds)
+        self._emf_log.start()
+        self._stack.push_async_callback(self._emf_log.aclose)
 
     def _guards(self) -> tuple[Guard | None, Guard | None]:
         """Who asks clients over TCP who they are, and who does through the Unix socket."""
@@ -448,6 +461,8 @@ class Daemon:
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
         left = at_once(self._reader.read())  # all at one moment: the last line adds up
+        if self._emf_log is not None:
+            await self._emf_log.last(left)
         totals = {"delivered": left.delivered, "undelivered": left.undelivered}
         if left.spool is not None:
             totals["spooled"] = left.spooled

@@ -47,6 +47,7 @@ from kdaemon.config.values import (
     Milliseconds,
     MillisecondsOrZero,
     Names,
+    Namespace,
     Operations,
     Ordering,
     PoolSize,
@@ -271,11 +272,14 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """[metrics]: what /metrics shows."""
+    """[metrics]: what /metrics shows, and what the log tells of it."""
 
     # All shards, each with its own series: off, because a stream may have thousands. The five
     # hottest are always shown.
     per_shard: Flag = False
+    # A namespace of CloudWatch: the same numbers go to the log as well, a line a minute and stream
+    # in its Embedded Metric Format. "": none.
+    emf_namespace: Namespace = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,16 @@ def check_file(text: str) -> None:
         raise ValueError('"" (none) or the absolute path of a file')
 
 
+def check_namespace(text: str) -> None:
+    """Of CloudWatch (`MetricDatum` of its API, 2026-11-28)."""
+    is_one = re.fullmatch(r"[A-Za-z0-9._/#-][A-Za-z0-9._/#:-]{0,254}", text) is not None
+    if text and (text.startswith("AWS/") or not is_one):
+        raise ValueError(
+            '"" (off) or a namespace of CloudWatch: up to 255 of A-Z a-z 0-9 . _ - / # :, not'
+            ' beginning with "AWS/"'
+        )
+
+
 def check_url(text: str) -> None:
     if text and endpoint_problem(text) is not None:
         raise ValueError(
@@ -226,5 +236,8 @@ UnixAuth = Annotated[Literal["none", "peer"], _words("none", "peer")]
 FilePath = Annotated[str, Meta(description='the absolute path of a file or ""'), Check(check_file)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
+]
+Namespace = Annotated[
+    str, Meta(description='"" or a namespace of CloudWatch'), Check(check_namespace)
 ]
 LogFormat = Annotated[Literal["auto", "json", "text"], _words("auto", "json", "text")]

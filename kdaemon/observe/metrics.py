@@ -34,6 +34,7 @@ from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SnapshotReader
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CREDENTIALS,
     DELIVERY,
     HOT,
     LISTENER,
@@ -166,6 +167,7 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
         _Section(LISTENER, ("listener",), list(listeners)),
         _Section(MEMORY, (), [((), snapshot.memory)]),
         _Section(LOOP, (), [((), snapshot.loop_lag)]),
+        _Section(CREDENTIALS, ("upstream",), _credential_ends(snapshot)),
     ]
     relays = [(each.name, each.relay) for each in snapshot.upstreams if each.relay is not None]
     if relays:
@@ -183,6 +185,12 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
     )
     sections += [_Section(rows, (), [((), of)]) for rows, of in of_one if of is not None]
     return sections
+
+
+def _credential_ends(snapshot: Snapshot) -> list[_Subject]:
+    """Of the upstreams whose credentials end."""
+    ends = ((each.name, each.credentials_end_s) for each in snapshot.upstreams)
+    return [((name,), end_s) for name, end_s in ends if end_s is not None]
 
 
 def _upstreams(snapshot: Snapshot) -> Family:

@@ -76,6 +76,9 @@ class SeenUpstream(Protocol):
         ...
 
     @property
+    def credentials_end_s(self) -> float | None: ...
+
+    @property
     def closed(self) -> StreamCounters:
         """What its streams have counted that are closed now."""
         ...
@@ -144,7 +147,10 @@ class RelaySnapshot(msgspec.Struct, frozen=True):
 
 
 class UpstreamSnapshot(msgspec.Struct, frozen=True):
-    """Where records go. `closed`: what its streams have counted that are closed now."""
+    """Where records go. `closed`: what its streams have counted that are closed now.
+    `credentials_end_s`: when its credentials end, since 1970, unless they are renewed; None: they
+    do not, or nobody tells.
+    """
 
     name: str
     service: str
@@ -152,6 +158,7 @@ class UpstreamSnapshot(msgspec.Struct, frozen=True):
     account: str
     closed: StreamCounts
     relay: RelaySnapshot | None
+    credentials_end_s: float | None
 
 
 class StreamSnapshot(msgspec.Struct, frozen=True, gc=False):
@@ -345,6 +352,7 @@ def _upstream(upstream: SeenUpstream, relay: Relay | None) -> UpstreamSnapshot:
         upstream.account,
         upstream.closed.snapshot(),
         None if relay is None else _relay(relay),
+        upstream.credentials_end_s,
     )
 
 

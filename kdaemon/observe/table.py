@@ -62,6 +62,12 @@ def _shares(shard: ShardSnapshot) -> dict[str, float]:
     return {"records": shard.records_share, "bytes": shard.bytes_share}
 
 
+def _oldest_queued_ns(stream: EngineSnapshot) -> int:
+    """0: nothing is queued."""
+    oldest_ns = stream.shards.oldest_ns
+    return 0 if oldest_ns is None else stream.read_ns - oldest_ns
+
+
 def _warm(stream: EngineSnapshot) -> dict[str, int]:
     told = stream.capacity
     if told is None:
@@ -166,6 +172,10 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
            lambda s: s.shard_count),
     Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
            lambda s: s.held_bytes),
+    Metric("kdaemon_stream_oldest_queued_seconds", _G,
+           "How long ago the oldest record was taken that is at the head of a shard's queue; 0:"
+           " nothing is queued. A record from the spool counts from when it was stored.",
+           _oldest_queued_ns, per=NS),
     Metric("kdaemon_stream_on_hold", _G,
            "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
            " /statusz says why.",
@@ -260,6 +270,14 @@ PASSED_ON: tuple[Metric[OperationCounts], ...] = (
            lambda o: o.calls, label="outcome"),
 )  # fmt: skip
 
+# {upstream}, only of upstreams whose credentials end
+CREDENTIALS: tuple[Metric[float], ...] = (
+    Metric("kdaemon_credentials_expire_timestamp_seconds", _G,
+           "When the credentials that the upstream is called with end, since 1970. Calls renew them"
+           " ahead of that: what is not called may let them end.",
+           lambda end_s: end_s),
+)  # fmt: skip
+
 # no label, only where there is a certificate
 TLS: tuple[Metric[CertificatesSnapshot], ...] = (
     Metric("kdaemon_tls_certificate_expires_timestamp_seconds", _G,
@@ -342,6 +360,6 @@ AUTH: tuple[Metric[PrincipalsSnapshot], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *TLS, *PASSED_ON, *MEMORY, *LOOP,
-    *SPOOL, *LOG, *AUTH,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
+    *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH,
 )  # fmt: skip

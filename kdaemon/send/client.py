@@ -144,6 +144,13 @@ class ServiceClient:
     def __repr__(self) -> str:
         return f"<ServiceClient {self._settings.name} of {self._settings.service.name}>"
 
+    @property
+    def credentials_end_s(self) -> float | None:
+        """When those in use end, in seconds since 1970; None: they do not, or nobody tells."""
+        who = self._search.found
+        ends_at = None if who is None else who.ends_at
+        return None if ends_at is None else ends_at.timestamp()
+
     async def caller(self) -> Caller:
         """Whose credentials these are, and where they call: as their source says, else as the
         setting says, else as STS says, if there is one to ask. Raises `ServiceError`.

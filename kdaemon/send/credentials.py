@@ -14,6 +14,7 @@ used; a key that cannot be right is refused by the name of its setting, before i
 
 import os
 import ssl
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from kdaemon.base.endpoint import text_problem
@@ -55,6 +56,12 @@ class Who(Protocol):
     def may_ask_sts(self) -> bool: ...
     @property
     def is_beside_stand_in(self) -> bool: ...
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the credentials in use end, unless they are renewed; None: they do not, or their
+        source does not tell.
+        """
+        ...
 
     async def find_credentials(self) -> None:
         """Before the first `keys`. Raises `ServiceError`, and whatever a source raises."""
@@ -128,6 +135,11 @@ class Aws:
         return False
 
     @property
+    def ends_at(self) -> datetime | None:
+        """As botocore keeps it of what it refreshes (1.43.117); it has no public name."""
+        return getattr(self._credentials, "_expiry_time", None)
+
+    @property
     def account_id(self) -> str | None:
         """Whose credentials these are, where their source says so."""
         account = self._keys.account_id
@@ -163,6 +175,7 @@ class Anonymous:
     trust: Final = False  # whatever it shows: it is in this process
     may_ask_sts: Final = False
     is_beside_stand_in: Final = True
+    ends_at: Final = None
 
     def __init__(self, settings: ClientSettings) -> None:
         self.region = settings.region or ANONYMOUS_REGION

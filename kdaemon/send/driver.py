@@ -58,6 +58,9 @@ class Client(Protocol):
     on_new_keys: Callable[[Caller], None] | None
     """Hears whose keys the calls are signed with from now on, as far as they tell."""
 
+    @property
+    def credentials_end_s(self) -> float | None: ...
+
     async def caller(self) -> Caller: ...
 
     async def put_records(

@@ -71,6 +71,10 @@ class Bearer:
         """The same object until the token changes."""
         return await self._source.keys()
 
+    @property
+    def ends_at(self) -> datetime | None:
+        return self._source.ends_at
+
     async def renew(self, refused: Keys) -> bool:
         """Looks for another token than this one. Raises `ServiceError`."""
         await self._source.renew(refused)
@@ -95,7 +99,10 @@ class Bearer:
 
 
 class TokenSource(Protocol):
-    """Where a token is found."""
+    """Where a token is found. `ends_at`: of the token in use; None: its place does not tell."""
+
+    @property
+    def ends_at(self) -> datetime | None: ...
 
     async def keys(self) -> Keys:
         """The token, as the keys that calls go with: the same object until it changes."""
@@ -128,6 +135,11 @@ class TokenFile:
         self._look_at = 0.0  # by the loop's clock
         self._task: asyncio.Task[None] | None = None
         self._told = ""  # the last warning
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """Whoever refreshes the file knows."""
+        return None
 
     async def keys(self) -> Keys:
         now = asyncio.get_running_loop().time()
@@ -227,6 +239,10 @@ class TokenUrl:
         )
         self._lent = self._make()
         self._next: Lent[Keys] | None = None  # what comes in place of a token that was refused
+
+    @property
+    def ends_at(self) -> datetime | None:
+        return self._lent.ends_at
 
     async def keys(self) -> Keys:
         return await self._lent.get()

@@ -52,6 +52,11 @@ class Lent(Generic[T]):
         self._renew_at = self._ends_at = self._retry_at = datetime.min.replace(tzinfo=UTC)
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def ends_at(self) -> datetime | None:
+        """When what was lent last ends; None: nothing was lent yet."""
+        return None if self.value is None else self._ends_at
+
     async def get(self) -> T:
         """The same object until it is renewed. Raises `ServiceError`, not sent."""
         now = datetime.now(UTC)

@@ -74,6 +74,11 @@ class Role:
         """The same object until they are renewed."""
         return await self._lent.get()
 
+    @property
+    def ends_at(self) -> datetime | None:
+        """As `Lent`."""
+        return self._lent.ends_at
+
     async def first(self) -> None:
         """Assumes it for the first time, however long STS takes."""
         await self._lent.first()
@@ -160,6 +165,11 @@ class AssumedRole(Aws):
     async def keys(self) -> Keys:
         """The same object until they are renewed, ahead of their end."""
         return await self._role.keys()
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the role's keys end; None: there are none yet."""
+        return self._role.ends_at
 
     @property
     def account_id(self) -> str | None:

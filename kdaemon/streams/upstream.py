@@ -81,6 +81,13 @@ class Upstream:
         """The same."""
         return self.identities.region or self.service.region or ""
 
+    @property
+    def credentials_end_s(self) -> float | None:
+        """When the credentials that it is called with end, unless they are renewed, in seconds
+        since 1970; None: they do not, or nobody tells.
+        """
+        return self.client.credentials_end_s
+
     def twin(self, arn: Arn) -> Identity | None:
         """The stream in whose line a request by this ARN has to stand: it is asked now whether that
         is the stream that is meant. None: in none.

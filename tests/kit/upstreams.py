@@ -14,4 +14,5 @@ class SeenUpstream:
     service: Service = AWS
     account: str = ""
     region: str = "eu-central-1"
+    credentials_end_s: float | None = None
     closed: StreamCounters = field(default_factory=StreamCounters)

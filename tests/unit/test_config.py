@@ -93,6 +93,19 @@ def test_a_wrong_value_is_told_even_if_a_later_source_overrides_it() -> None:
     assert found == ['k.toml: region: is 1; expected a region, such as "eu-central-1", or ""']
 
 
+@pytest.mark.parametrize("name", ["AWS/kinesis", ":x", "a b", "ä", "x\\n", "x" * 256])
+def test_a_namespace_that_cloudwatch_refuses_is_refused(name: str) -> None:
+    (problem,) = problems(f'[metrics]\nemf_namespace = "{name}"')
+    assert "metrics.emf_namespace" in problem
+    assert "a namespace of CloudWatch" in problem
+
+
+@pytest.mark.parametrize("name", ["kdaemon", "team/kdaemon", "a.b_c-d/e#f:g", "x" * 255])
+def test_a_namespace_that_cloudwatch_takes_is_taken(name: str) -> None:
+    config = load_config(text=f'[metrics]\nemf_namespace = "{name}"')
+    assert config.metrics.emf_namespace == name
+
+
 def test_texts_from_the_environment_become_the_kind_of_their_key() -> None:
     config = load_config(
         environ={

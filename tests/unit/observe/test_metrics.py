@@ -47,6 +47,7 @@ from kdaemon.observe.table import (
 from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -209,6 +210,30 @@ def test_what_was_delivered_is_in_every_number_that_tells_of_it() -> None:
     assert value(found, "kdaemon_memory_held_bytes") == 0
     assert value(found, "kdaemon_memory_bytes_max") == world.memory.bytes_max
     assert value(found, "kdaemon_build_info", version="1.2.3") == 1
+
+
+def test_an_upstream_tells_when_its_credentials_end_if_they_do() -> None:
+    observing, metrics = observe(World(1))
+    observing.upstreams += [SeenUpstream("eu", credentials_end_s=1_800_000_000.5)]
+    name = "kdaemon_credentials_expire_timestamp_seconds"
+    found = {key: each for key, each in samples(metrics).items() if key[0] == name}
+    assert found == {(name, frozenset({("upstream", "eu")})): 1_800_000_000.5}
+
+
+def test_the_age_of_the_oldest_queued_record_is_told() -> None:
+    world = World(1)
+    observing, metrics = observe(world, "a", "b")
+    engine = observing.streams["a"]
+    world.faults = Faults(call_throttled=1.0)
+    world.submit(engine, make_frame([Record(b"1", "key")]))
+    began_ns = world.now_ns
+    world.run_until(began_ns + 3 * SECOND)
+    world.submit(engine, make_frame([Record(b"2", "another key")]))
+    world.run_until(began_ns + 7 * SECOND)
+    found = samples(metrics)
+    name = "kdaemon_stream_oldest_queued_seconds"
+    assert value(found, name, stream="a") == 7
+    assert value(found, name, stream="b") == 0
 
 
 def test_histograms_are_cumulative_in_seconds_records_and_bytes() -> None:

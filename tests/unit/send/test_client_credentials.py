@@ -273,6 +273,22 @@ async def test_credentials_near_their_expiry_are_refreshed_before_the_call(
     assert len(container.received) == 2
 
 
+async def test_it_is_told_when_credentials_end_if_they_do(
+    service: ScriptedService, container: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.script.append(lent("AKIDONE", 60))
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        assert client.credentials_end_s is None, "none were found yet"
+        await client.put_records(ORDERS, RECORDS)
+        assert client.credentials_end_s == pytest.approx(
+            datetime.now(UTC).timestamp() + 3600, abs=60
+        )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        await client.put_records(ORDERS, RECORDS)
+        assert client.credentials_end_s is None, "a pair of keys has no end"
+
+
 async def test_a_search_for_credentials_is_bounded_and_ends_with_the_client(
     service: ScriptedService, container: ScriptedService
 ) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,8 @@ async def test_the_metadata_service_gives_a_token(
         async with opened(by_url(service, metadata, proxy_url="")) as client:
             for _ in range(3):
                 await client.put_records(ORDERS, RECORDS)
+            end_s = client.credentials_end_s
+    assert end_s == pytest.approx(datetime.now(UTC).timestamp() + 43_200, abs=60)
     (asked,) = metadata.received
     assert asked.headers["Metadata-Flavor"] == "Google"
     assert asked.path == "/computeMetadata/v1/instance/service-accounts/default/token"

@@ -88,6 +88,15 @@ async def test_calls_go_with_the_keys_of_the_role(service: ScriptedService, sts:
         assert SECRETS.clean(f"x {secret} x") == "x *** x"
 
 
+async def test_it_is_told_when_the_keys_of_the_role_end(service: ScriptedService, sts: Sts) -> None:
+    async with opened(settings(service, role_duration_s=900)) as client:
+        assert client.credentials_end_s is None
+        await client.put_records(ORDERS, RECORDS)
+        assert client.credentials_end_s == pytest.approx(
+            datetime.now(UTC).timestamp() + 900, abs=60
+        )
+
+
 async def test_without_a_session_name_the_host_gives_one(
     service: ScriptedService, sts: Sts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

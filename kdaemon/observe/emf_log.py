@@ -1,0 +1,105 @@
+"""Once a minute, the lines of emf.py go to the log.
+
+About: when, and how fast. A snapshot is read a stream in a turn of the loop. The lines go to the
+log's queue as fast as it is read, so that they push out neither each other nor what else is said.
+Knows the loop, a clock and the queue; not what a line says.
+Invariants: no line is left out in silence: one that nobody reads is dropped by the queue, which
+counts it; between two lines the loop turns; what goes wrong here is logged, and the next minute is
+told all the same.
+Flow: snapshot.py, emf.py -> here -> log_queue.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from kdaemon.base.ticks import next_tick_s
+from kdaemon.observe.emf import Emf
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.snapshot import Snapshot, SnapshotReader
+
+INTERVAL_S = 60.0  # CloudWatch's standard resolution is a minute
+LINES_WAITING_MAX = (
+    100  # in the queue before more are put there: half of its bytes; ours, 2026-11-28
+)
+PAUSE_S = 0.1  # until the queue is looked at again; ours, 2026-11-28
+
+log = logging.getLogger("kdaemon.observe")
+
+
+class EmfLog:
+    """From `start` to `aclose`."""
+
+    def __init__(
+        self,
+        reader: SnapshotReader,
+        emf: Emf,
+        queue: LogQueue,
+        wall_seconds: Callable[[], float],
+    ) -> None:
+        self._reader = reader
+        self._emf = emf
+        self._queue = queue
+        self._wall_seconds = wall_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """In the loop; once."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="emf")
+
+    async def aclose(self) -> None:
+        """No more lines. Twice is nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def last(self, snapshot: Snapshot) -> None:
+        """The lines of an end: what was counted since the last minute. Then no more."""
+        await self.aclose()
+        for line in self._emf.lines(snapshot, self._unix_ms()):
+            if line is not None:
+                self._queue.put(line)
+            await asyncio.sleep(0)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = next_tick_s(loop.time(), INTERVAL_S)
+            await asyncio.sleep(due_s - loop.time())
+            try:
+                await self.tell(due_s + INTERVAL_S)
+            except Exception:
+                log.exception("metrics could not be told in Embedded Metric Format")
+
+    async def tell(self, until_s: float) -> None:
+        """One line for each stream, and what is not of streams. `until_s`: a reader of the log that
+        is slow is waited for until then, by the loop's time.
+        """
+        steps = self._reader.read()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                snapshot: Snapshot = end.value
+                break
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        lines = self._emf.lines(snapshot, self._unix_ms())
+        while True:
+            while (  # noqa: ASYNC110 - the queue's thread tells nobody
+                self._queue.waiting > LINES_WAITING_MAX and loop.time() < until_s
+            ):
+                await asyncio.sleep(PAUSE_S)
+            try:
+                line = next(lines)
+            except StopIteration:
+                return
+            if line is not None:  # no turn between: a line that was made is a line that was told
+                self._queue.put(line)
+            await asyncio.sleep(0)
+
+    def _unix_ms(self) -> int:
+        return int(self._wall_seconds() * 1000)
