@@ -500,6 +500,9 @@ class Engine:
             now_ns,
             shards_max,
         )
+        loads = yield from self._hot_keys.loads(
+            self._dispatcher.shard_records_per_second, self.shard_bytes_per_second, now_ns
+        )
         return EngineSnapshot(
             read_ns=now_ns,
             counters=counters,
@@ -518,9 +521,7 @@ class Engine:
             asks_in_ns=asks_in_ns,
             shards=shards,
             splits_shards=settings.service.splits_shards,
-            loads=self._hot_keys.loads(
-                self._dispatcher.shard_records_per_second, self.shard_bytes_per_second, now_ns
-            ),
+            loads=loads,
         )
 
     def _bill(self) -> Bill:

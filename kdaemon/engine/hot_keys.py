@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdaemon.base.description import OpenShard
+from kdaemon.base.steps import Steps
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.run import Run
 from kdaemon.route.sketch import KeyPart, KeySketch, Split
@@ -27,6 +28,8 @@ WATCHED_MAX = 8
 2026-11-28."""
 
 NS = 1_000_000_000  # nanoseconds in a second
+
+SPLIT_NS = 5 * NS  # where to split is worked out anew after so long; ours, 2026-11-28
 
 LOOKED_NS_MIN = NS  # of watching, before anything is told: less says nothing; ours, 2026-11-28
 
@@ -59,12 +62,19 @@ class _Watched:
     since_ns: int
     elapsed_ns: int = 0
     calm_looks: int = 0
+    split: Split | None = None
+    split_ns: int | None = None  # when it was worked out
 
     def look(self, now_ns: int, *, is_hot: bool) -> None:
         self.sketch.decay()
         self.elapsed_ns = (self.elapsed_ns + now_ns - self.since_ns) // 2
         self.since_ns = now_ns
         self.calm_looks = 0 if is_hot else self.calm_looks + 1
+
+    def split_at(self, now_ns: int) -> Split | None:
+        if self.split_ns is None or now_ns - self.split_ns >= SPLIT_NS:
+            self.split, self.split_ns = self.sketch.split(), now_ns
+        return self.split
 
 
 class HotKeys:
@@ -106,17 +116,17 @@ class HotKeys:
 
     def loads(
         self, records_per_second: int, bytes_per_second: int, now_ns: int
-    ) -> dict[str, ShardLoad]:
-        """By shard, of those that are watched for long enough. Rates: what kdaemon may use of one
-        shard.
+    ) -> Steps[dict[str, ShardLoad]]:
+        """By shard, of those that are watched for long enough, a shard a step. Rates: what kdaemon
+        may use of one shard.
         """
         loads: dict[str, ShardLoad] = {}
-        for lane, watched in self._watched.items():
+        for lane, watched in [*self._watched.items()]:
             elapsed_ns = watched.elapsed_ns + now_ns - watched.since_ns
             sketch = watched.sketch
-            if lane.shard_id is None or elapsed_ns < LOOKED_NS_MIN or not sketch.records:
+            records = sketch.records * NS / max(1, elapsed_ns)
+            if lane.shard_id is None or elapsed_ns < LOOKED_NS_MIN or not records:
                 continue
-            records = sketch.records * NS / elapsed_ns
             byte_count = sketch.byte_count * NS / elapsed_ns
             of_records, of_bytes = records / records_per_second, byte_count / bytes_per_second
             loads[lane.shard_id] = ShardLoad(
@@ -125,6 +135,7 @@ class HotKeys:
                 max(of_records, of_bytes),
                 of_bytes > of_records,
                 tuple(sketch.heaviest(HEAVIEST_MAX)),
-                sketch.split(),
+                watched.split_at(now_ns),
             )
+            yield
         return loads

@@ -1,7 +1,8 @@
 """The shape of the status page: its JSON has these names.
 
 About: what `/statusz` shows, as plain values. Seconds are rounded to milliseconds. Mappings show
-what has happened at least once. Holds no data, partition key or secret; status.py fills it.
+what has happened at least once. Holds no data or secret, and
+of partition keys those of hot shards, as keys.py names them; status.py fills it.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
 when, and why. Knows names, counts, codes and times, of one snapshot (snapshot.py); must not show
-data, partition keys or secrets: what others wrote is cleaned of secrets and made printable.
+data or secrets, and partition keys as hashes only, unless it is told otherwise (keys.py): what
+others wrote is cleaned of secrets and made printable.
 Invariant: nothing is changed by looking. The streams are written in steps (slices.py).
 Flow: snapshot.py -> here -> admin.py.
 """

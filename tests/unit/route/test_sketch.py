@@ -11,7 +11,7 @@ import pytest
 from kdaemon.base.description import OpenShard
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch
+from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch, _weight
 
 WHOLE = OpenShard("shard-0", 0, HASH_KEY_MAX)
 FRAME = 200  # records
@@ -135,10 +135,10 @@ def test_what_is_heavier_than_the_bound_is_always_there(seed: int) -> None:
     bound = weights.total() * 2 / KEYS_MAX
     for key_of, weight in weights.items():
         tally = sketch._tallies.get(key_of)
-        assert (0 if tally is None else tally.weight) <= weight
+        assert (0 if tally is None else _weight(tally)) <= weight
         if weight > bound:
             assert tally is not None
-            assert tally.weight >= weight - bound
+            assert _weight(tally) >= weight - bound
 
 
 def test_an_explicit_hash_key_is_a_key_of_its_own_and_a_text_of_its_digits_another() -> None:
@@ -183,8 +183,9 @@ def test_a_split_is_inside_the_range_and_halves_what_came(width: int, seed: int)
     assert split is not None
     assert first < split.hash_key < first + width
     below = sum(place < split.hash_key for place in places) / len(places)
-    assert below == pytest.approx(split.part_below)
-    assert abs(below - 0.5) <= max(1 / SLICES, 1 / width) + 0.05
+    few = width <= KEYS_MAX  # keys: then all are known, else some of those that are forgotten
+    assert below == pytest.approx(split.part_below, abs=1e-9 if few else 0.06)
+    assert abs(below - 0.5) <= max(1 / SLICES, 1 / width) + 0.06
 
 
 def test_the_heaviest_key_is_left_alone_by_a_split_where_that_halves() -> None:
