@@ -6,7 +6,8 @@ Pure: values and counts only. What repeats bill (a call whose answer was lost) i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from kdaemon.base.limits import KIB
@@ -80,3 +81,15 @@ class SentSizes:
 def units_of(kib: int, unit_kib: int) -> int:
     """Units of so many KiB that a record of this class takes."""
     return -(-kib // unit_kib)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """`units`: since the start, by those that the service bills the stream in, or may.
+    `saves`: the part of them, 0..1, that aggregates would have saved at most. `record_bytes`: the
+    mean of a record as it was sent; None: nothing was sent, or calls are billed.
+    """
+
+    units: Mapping[BilledUnit, int]
+    saves: Mapping[BilledUnit, float]
+    record_bytes: float | None

@@ -8,10 +8,16 @@ frames whose records are all of 1 KiB or less, C's `max` once; else 60 ns a reco
 Flow: settlement.py -> here -> counters -> here -> observe/status.py.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, BilledUnit, SentSizes, units_of
+from kdaemon.base.billing import (
+    ON_DEMAND_KIB,
+    PUT_PAYLOAD_KIB,
+    Bill,
+    BilledUnit,
+    SentSizes,
+    units_of,
+)
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import Record, RecordResult
@@ -24,18 +30,6 @@ AGGREGATE_BYTES_USUAL = 51_200
 of a stream that has no aggregates."""
 
 _UNIT_KIB = {BilledUnit.PUT_PAYLOAD: PUT_PAYLOAD_KIB, BilledUnit.ON_DEMAND: ON_DEMAND_KIB}
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """`units`: since the start, by those that the service bills the stream in, or may.
-    `saves`: the part of them, 0..1, that aggregates would have saved at most. `record_bytes`: the
-    mean of a record as it was sent; None: nothing was sent, or calls are billed.
-    """
-
-    units: Mapping[BilledUnit, int]
-    saves: Mapping[BilledUnit, float]
-    record_bytes: float | None
 
 
 def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[BilledUnit]:

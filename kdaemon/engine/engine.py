@@ -11,6 +11,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 
 from collections.abc import Iterable
 
+from kdaemon.base.billing import Bill
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
@@ -20,7 +21,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.billing import Bill, bill_of, units_billed
+from kdaemon.engine.billing import bill_of, units_billed
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
     LONG_HELD_BYTES,

@@ -14,10 +14,10 @@ from heapq import nlargest
 
 import msgspec
 
+from kdaemon.base.billing import Bill
 from kdaemon.base.counters import StreamCounts
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
-from kdaemon.engine.billing import Bill
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.pack.lane import LaneState

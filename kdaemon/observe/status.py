@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from kdaemon.base.billing import Bill
 from kdaemon.base.counters import NotPassedOn, StreamCounts
 from kdaemon.base.description import Capacity
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
-from kdaemon.engine.billing import Bill
 from kdaemon.engine.health import Health
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.http.hub import HttpCounts

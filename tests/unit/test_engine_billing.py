@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.billing import BilledUnit, SentSizes
+from kdaemon.base.billing import Bill, BilledUnit, SentSizes
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import Capacity
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import YANDEX
 from kdaemon.base.steps import at_once
-from kdaemon.engine.billing import Bill, aggregation_saves
+from kdaemon.engine.billing import aggregation_saves
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import delivered, failed
 

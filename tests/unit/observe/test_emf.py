@@ -90,7 +90,7 @@ def test_a_stream_has_a_line_with_its_dimensions_and_the_numbers_of_the_table() 
                 assert line.values[metric.name + "_count"] == sum(reading.counts)
             elif isinstance(reading, int | float):
                 assert line.values[metric.name] == reading / metric.per
-            elif metric.kind is Kind.COUNTER:
+            elif metric.label in OF_A_SUM:
                 assert line.values[metric.name] == sum(reading.values())
     assert line.values["kdaemon_records_delivered_total"] == 40
     assert line.members["kdaemon_records_retries_total_by_reason"]["ambiguous"] > 0
