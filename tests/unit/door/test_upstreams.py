@@ -3,10 +3,12 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.principal import Principal, Rights
 from kdaemon.config.load import load_config
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
@@ -159,6 +161,50 @@ async def test_a_dry_run_is_asked_of_the_service_that_has_one(place: Place) -> N
     assert refused.body["__type"] == "InvalidArgumentException"
     assert "Yandex Data Streams has no dry run" in refused.body["message"]
     assert not place.services["ya"].dry_runs
+
+
+@pytest.mark.parametrize(
+    ("spelling", "is_allowed"),
+    [
+        ("@eu/new", True),
+        ("orders-eu", True),
+        (arn("new"), True),
+        ("@eu/" + arn("new"), True),
+        ("@default/" + arn("new"), True),
+        ("orders", False),
+        ("@default/orders", False),
+        ("@eu/" + arn("orders", "000000000001", "us-east-1"), False),
+        ("@eu/" + arn("theirs", "999999999999", "us-east-1"), False),
+        ("@eu/" + arn("x", "888888888888"), False),
+    ],
+)
+@pytest.mark.parametrize("way", ["PutRecord", "DryRun", "DescribeStream", "NDJSON"])
+async def test_a_right_to_all_of_an_upstream_is_none_to_what_its_credentials_may_do_elsewhere(
+    place: Place, way: str, spelling: str, *, is_allowed: bool
+) -> None:
+    principal = Principal("shop", Rights(prefixes=("@eu/",)))
+    if way == "NDJSON":
+        request = make_request(
+            f"/v1/streams/{quote(spelling, safe='')}/records", {}, b'{"data":""}'
+        )
+    else:
+        member = "StreamARN" if spelling.startswith("arn:") else "StreamName"
+        members: dict[str, Any] = {member: spelling}
+        if way != "DescribeStream":
+            members |= {"Data": "aGk=", "PartitionKey": "k"}
+        members |= {"DryRun": True} if way == "DryRun" else {}
+        operation = "DescribeStream" if way == "DescribeStream" else "PutRecord"
+        request = api_request(operation, members, None, "json")
+    request.principal = principal
+    (place.ndjson if way == "NDJSON" else place.kinesis).handle(request)
+    await settle()
+    await turn(40)
+    answer = read_answer(request)
+    is_refused = "AccessDenied" in str(answer.body)
+    assert is_refused is not is_allowed, answer.body
+    reached = {*place.sent(), *(each[0] for each in place.asked)}
+    reached |= {name for name, service in place.services.items() if service.dry_runs}
+    assert reached == ({"eu"} if is_allowed else set())
 
 
 @pytest.mark.parametrize("name", ["bad name", "a/b/c?", "@eu/bad name"])

@@ -83,6 +83,12 @@ def put(stream: Stream, *data: bytes) -> Frame:
         ("/ru/b1g/etn/new", "ya", "/ru/b1g/etn/new"),
         ("/ru/b1g/other/new", "root", "/ru/b1g/other/new"),
         ("/ru/b1g/etnx/new", "root", "/ru/b1g/etnx/new"),
+        ("@root//ru/b1g/etnx/new", "root", "/ru/b1g/etnx/new"),
+        # A whole name tells its upstream, whichever one stands before it: one stream, one engine.
+        ("@eu/" + arn("x", OURS, "us-east-1"), "default", arn("x", OURS, "us-east-1")),
+        ("@default/" + arn("orders"), "eu", arn("orders")),
+        ("@root//ru/b1g/etn/new", "ya", "/ru/b1g/etn/new"),
+        ("@ya//ru/b1g/other/new", "ya", "/ru/b1g/other/new"),
     ],
 )
 async def test_a_spelling_is_of_one_upstream(
