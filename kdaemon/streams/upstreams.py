@@ -45,12 +45,14 @@ class Upstreams:
         self._of_arns = {
             stream.arn: stream.upstream for stream in config.streams.values() if stream.arn
         }
-        self._databases = {
-            "/" + path + "/": upstream
+        databases = [
+            ("/" + path + "/", upstream)
             for upstream in upstreams.values()
             if not upstream.service.has_arns
             if (path := urlsplit(upstream.config.endpoint_url).path.strip("/"))
-        }
+        ]
+        # A database below another one is looked for before that.
+        self._databases = sorted(databases, key=lambda each: -len(each[0]))
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._by_name.values())
@@ -112,28 +114,31 @@ class Upstreams:
         return isinstance(meant, Place) and meant.upstream is upstream and meant.name == name
 
     def _at_home(self, place: Place) -> Place:
-        """A whole ARN or path is of the upstream that has its account or database, whichever one
-        was named: else one stream would have two engines, and rights to an upstream would be
+        """A whole ARN or path is of the upstream that has its account or database, also if another
+        one was named: else one stream would have two engines, and rights to an upstream would be
         rights to all that its credentials may write to.
         """
         upstream, name = place
-        arn = parse_arn(name) if upstream.service.has_arns else None
-        if arn is not None:
-            return Place(self._home_of_arn(arn) or upstream, name)
-        if upstream.service.has_arns or not name.startswith("/"):
-            return place
-        return Place(self._home_of_path(name) or upstream, name)
+        if not upstream.service.has_arns:
+            home = self._home_of_path(name, upstream) if name.startswith("/") else None
+        else:
+            arn = parse_arn(name)
+            home = None if arn is None else self._home_of_arn(arn, upstream)
+        return Place(home or upstream, name)
 
-    def _home_of_arn(self, arn: Arn) -> Upstream | None:
-        """The upstream that a table names for it, or that has its account and region."""
-        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, self))
+    def _home_of_arn(self, arn: Arn, named: Upstream | None = None) -> Upstream | None:
+        """The upstream that a table names for it, or that has its account and region: `named`, if
+        it has them, or else the first.
+        """
+        candidates = self if named is None else (named, *self)
+        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, candidates))
         return None if name is None else self._by_name[name]
 
-    def _home_of_path(self, path: str) -> Upstream | None:
-        for database, upstream in self._databases.items():
-            if full_path(path, "").startswith(database):
-                return upstream
-        return None
+    def _home_of_path(self, path: str, named: Upstream | None = None) -> Upstream | None:
+        """The same, of the upstreams whose database this is in."""
+        path = full_path(path, "")
+        homes = [each for database, each in self._databases if path.startswith(database)]
+        return named if named in homes else next(iter(homes), None)
 
     def _of_arn(self, arn: Arn) -> Place | Refused:
         upstream = self._home_of_arn(arn) or self._default
@@ -153,11 +158,8 @@ class Upstreams:
             return home
         if not self._default.service.has_arns:
             return self._default
-        have_none = [
-            each
-            for each in self
-            if not each.service.has_arns and each not in self._databases.values()
-        ]
+        have_one = [upstream for _, upstream in self._databases]
+        have_none = [each for each in self if not each.service.has_arns and each not in have_one]
         return have_none[0] if len(have_none) == 1 else self._default
 
 
