@@ -51,18 +51,23 @@ def arn(name: str, account: str = EU, region: str = "eu-central-1") -> str:
 class Place:
     """A daemon with three upstreams, and what each of them is sent and asked."""
 
-    def __init__(self) -> None:
-        config = load_config(text=CONFIG)
+    def __init__(self, text: str = CONFIG) -> None:
+        config = load_config(text=text)
         self.services = {name: FakeService() for name in config.upstream_names}
         self.asked: list[tuple[str, str, dict[str, Any], str | None]] = []
         self.says: dict[str, bytes] = {}
         self.memory = ByteBudget(2**26)
         eu, ya = self.services["eu"], self.services["ya"]
-        self.streams = make_streams(self.services["default"], CONFIG, eu=eu, ya=ya)
+        self.streams = make_streams(self.services["default"], text, eu=eu, ya=ya)
         door = Door(self.streams, FakeClock())
         widest = widest_limits([each.service for each in self.streams.upstreams])
         self.relays = {name: self._relay(name) for name in self.services}
-        passthrough = Passthrough(door, self.relays, is_stream_name_free=widest.is_stream_name_free)
+        passthrough = Passthrough(
+            door,
+            self.relays,
+            config.default.upstream,
+            is_stream_name_free=widest.is_stream_name_free,
+        )
         self.kinesis = KinesisDoor(door, widest, 1, passthrough=passthrough)
         self.ndjson = NdjsonDoor(door)
 
@@ -253,9 +258,20 @@ async def test_two_names_of_two_upstreams_are_no_one_s(place: Place) -> None:
     assert not place.asked
 
 
-async def test_what_is_about_no_stream_is_asked_of_the_default_upstream(place: Place) -> None:
+@pytest.mark.parametrize("upstream", ["default", "eu"])
+async def test_names_are_listed_of_the_upstream_in_which_a_clients_own_names_stand(
+    upstream: str,
+) -> None:
+    text = CONFIG.replace("[default]", f"[default]\nupstream = '{upstream}'")
+    place = Place(text.replace("[streams.orders]", "[streams.orders]\nupstream = 'default'"))
     await place.ask("ListStreams")
-    assert [name for name, *_ in place.asked] == ["default"]
+    await place.ask("ListStreams", NextToken="unknown")
+    await place.put(StreamName="a-name-that-was-listed")
+    assert [name for name, *_ in place.asked] == [upstream] * 2
+    assert place.sent() == {upstream: ["a-name-that-was-listed"]}
+    for relay in place.relays.values():
+        await relay.aclose()
+    await place.streams.aclose()
 
 
 async def test_a_token_goes_back_to_the_upstream_that_gave_it(place: Place) -> None:
