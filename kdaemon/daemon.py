@@ -165,7 +165,12 @@ class Daemon:
         door = Door(streams, self._clock)
         self._taps.watch(door)
         widest = widest_limits([each.service for each in streams.upstreams])
-        others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
+        others = Passthrough(
+            door,
+            relays,
+            config.default.upstream,
+            is_stream_name_free=widest.is_stream_name_free,
+        )
         number = secrets.randbits(64)
         kinesis = KinesisDoor(door, widest, number, self._turns.later, others)
         for _ in streams.open_listed():
