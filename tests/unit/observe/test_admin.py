@@ -14,6 +14,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
@@ -211,12 +212,13 @@ async def test_scrapes_that_meet_share_a_page_and_none_tells_of_before_it_was_as
         return read(reader, shards_max)
 
     monkeypatch.setattr(SnapshotReader, "read", counted)
-    loop, looks = asyncio.get_running_loop(), count(0, 50_000)  # so that a page takes some slices
+    monkeypatch.setattr(slices, "PAUSE_FACTOR", 0)
+    loop, looks = asyncio.get_running_loop(), count(0, slices.SLICE_NS)  # a step is a slice
     monkeypatch.setattr(Hand, "now_ns", lambda _: int(loop.time() * 1e9) + next(looks))
     scrapes = []
     for _ in range(16):
         scrapes.append(asyncio.ensure_future(place.ask("GET", "/metrics")))
-        while place.server.counters.opened < len(scrapes):
+        while place.server.counters.opened < len(scrapes) or not reads:
             await asyncio.sleep(0)
     opened = b'kdaemon_client_connections_opened_total{listener="admin"} '
     for number, scrape in enumerate(scrapes, 1):
