@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
-from kdaemon.base.errors import ConfigError, SpoolError
+from kdaemon.base.errors import ConfigError, SpoolError, TlsError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
 from kdaemon.base.service import SERVICES
@@ -37,22 +37,19 @@ from kdaemon.config import (
     user_runtime_problem,
 )
 from kdaemon.config.values import Address
-from kdaemon.door.access import Guard, Peers, Signed, Strangers
 from kdaemon.door.door import DRY_RUNS_MAX, Door
+from kdaemon.door.guard import Guard, Strangers
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
-from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.arrivals import Arrivals
-from kdaemon.http.certificate import TlsError
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
 from kdaemon.http.opening import Lines
 from kdaemon.http.origin import gate_of
-from kdaemon.http.renewal import Certificates, files_of
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
@@ -82,6 +79,8 @@ from kdaemon.system import (
 )
 
 if TYPE_CHECKING:
+    from kdaemon.door.principals import Principals
+    from kdaemon.http.renewal import Certificates
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -145,6 +144,8 @@ class Daemon:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
         config = self._config
         if config.auth.principals_file:
+            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB of who asks nobody
+
             self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
             config = await self._start_sandbox()
@@ -202,9 +203,12 @@ class Daemon:
 
     def _open_certificates(self) -> None:
         """Raises TlsError."""
-        files = files_of(self._config.listen, "listen")
-        if files is None:
+        if not self._config.listen.tls_certificate:
             return
+        from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as Principals
+
+        files = files_of(self._config.listen, "listen")
+        assert files is not None, "there is a certificate"
         self._certificates = Certificates(files, self._clock.wall_seconds)
         self._stack.callback(self._certificates.stop)
         self._certificates.start()
@@ -335,6 +339,8 @@ class Daemon:
         if principals is None:
             assert (auth.http, auth.unix) == ("none", "none"), "config/rules.py asks for the file"
             return None, None
+        from kdaemon.door.access import Peers, Signed  # noqa: PLC0415 - as Principals
+
         strangers, wall = self._strangers, self._clock.wall_seconds
         signed = Signed(principals, strangers, wall, self._turns.later)
         peers = Peers(principals, strangers)

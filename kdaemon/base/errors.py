@@ -31,6 +31,10 @@ class ConfigError(Exception):
         self.problems = problems
 
 
+class TlsError(Exception):
+    """The operator must act: the text names the setting, the file and the remedy."""
+
+
 class RejectedRecord(Exception):  # noqa: N818 - the word is the design's
     """The client must act: one record (or its request) breaks a limit or cannot be read.
 

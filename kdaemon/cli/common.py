@@ -99,9 +99,8 @@ def confirm(question: str) -> None:
 
 
 def check_surroundings(where: str, config: "Config") -> None:
-    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing. Reads
-    the file of certificates that they name, and the AWS files for the profile that is named.
-    `where`: the configuration comes from.
+    """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
+    name, on standard error and exit 78; or nothing. `where`: the configuration comes from.
     """
     from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
     from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - see load
@@ -109,23 +108,36 @@ def check_surroundings(where: str, config: "Config") -> None:
     problems = find_problems(os.environ, config)
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle:
-        from kdaemon.send.trust import trusted  # noqa: PLC0415 - see load
-
-        try:
-            trusted(bundle)
-        except ServiceError as error:
-            problems.append(ConfigProblem("environment", "AWS_CA_BUNDLE", error.message))
+        problems += _trust_problem("environment", "AWS_CA_BUNDLE", bundle, None)
     for name in config.upstream_names:
         upstream = config.upstream(name)
+        at = "" if name == DEFAULT_UPSTREAM else f"upstreams.{name}."
+        if upstream.ca_file:
+            problems += _trust_problem(where, f"{at}ca_file", upstream.ca_file, "the key ca_file")
+        if upstream.iam_token_file:
+            from kdaemon.send.iam_token import token_file_problem  # noqa: PLC0415 - see load
+
+            problem = token_file_problem(upstream.iam_token_file)
+            if problem is not None:
+                problems.append(ConfigProblem(where, f"{at}iam_token_file", problem))
         found = None if upstream.has_token else profile_problem(upstream.profile or None)
         if found is not None:
             variable, problem = found
-            key = "profile" if name == DEFAULT_UPSTREAM else f"upstreams.{name}.profile"
-            told = ConfigProblem("environment" if variable else where, variable or key, problem)
-            if told not in problems:  # by another upstream, of the same variable
-                problems.append(told)
+            source = "environment" if variable else where
+            problems.append(ConfigProblem(source, variable or f"{at}profile", problem))
     if problems:
-        _exit_config(problems)
+        _exit_config(list(dict.fromkeys(problems)))  # a variable may be several upstreams'
+
+
+def _trust_problem(source: str, key: str, path: str, setting: str | None) -> list[ConfigProblem]:
+    """What is wrong with a file of certificates."""
+    from kdaemon.send.trust import trusted  # noqa: PLC0415 - see load
+
+    try:
+        trusted(path, setting)
+    except ServiceError as error:
+        return [ConfigProblem(source, key, error.message)]
+    return []
 
 
 def check_principals(config: "Config") -> None:

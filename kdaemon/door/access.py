@@ -14,32 +14,27 @@ so that a second one cannot be told from one that was caught on its way and sent
 safe from that uses TLS.
 """
 
-import logging
 import socket
 import struct
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.limits import MIB
 from kdaemon.base.principal import NOBODY, Principal, Rights
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
+from kdaemon.door.guard import DENIED, Refuse, Strangers
 from kdaemon.door.principals import Principals, SignedBy
 from kdaemon.http import refusals as http
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.turns import Later, work_in_turns
 from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, hold_to_time, read_claim
-from kdaemon.wire.refusals import Refusal, refuse
+from kdaemon.wire.refusals import Refusal
 from kdaemon.wire.signature import hold_to_payload, is_signed_with
 
-log = logging.getLogger("kdaemon.door")
-
 HASHED_AT_ONCE_BYTES = MIB  # of a body in one turn: 0.5 to 3 ms; ours, 2026-11-28
-TOLD_AGAIN_S = 60.0  # between two lines about refusals; ours, 2026-11-28
-
-DENIED = "AccessDeniedException"
 
 _PEER = struct.Struct("iII")  # struct ucred of Linux: pid, uid, gid
 
@@ -49,55 +44,6 @@ UNSIGNED = Principal(
     'Lines cannot be signed, and this listener asks for signatures (auth.http = "sigv4"): put'
     " records over HTTP, or lines through the Unix socket.",
 )
-
-Refuse = Callable[[HttpRequest, Refused], None]
-"""Answers and counts a request of somebody whom nobody knows."""
-
-
-class Guard(Protocol):
-    """In front of the doors of one listener."""
-
-    def who(self, transport: Any) -> Principal:
-        """Who is at the other end of a new connection, as far as the connection tells."""
-        ...
-
-    def early(
-        self, principal: Principal, query: str, headers: dict[bytes, bytes]
-    ) -> http.Refusal | None:
-        """Why the body of a request, which is still to come, is not taken in; None: it is."""
-        ...
-
-    def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None: ...
-
-
-class Strangers:
-    """Counts who was turned away, and tells of them, a line a minute."""
-
-    def __init__(self, wall_seconds: Callable[[], float]) -> None:
-        self._wall_seconds = wall_seconds
-        self._count = 0  # since the last line
-        self._code = ""  # of the last one
-        self._told_s = 0.0
-
-    def note(self, code: str) -> None:
-        self._count += 1
-        self._code = code
-
-    def look(self) -> None:
-        """Called once a second."""
-        if not self._count:
-            return
-        now_s = self._wall_seconds()
-        if 0 <= now_s - self._told_s < TOLD_AGAIN_S:
-            return
-        self._told_s = now_s
-        log.warning(
-            "%d requests or connections were refused, of whoever has not shown who he is; the last"
-            " one heard %s",
-            self._count,
-            self._code,
-        )
-        self._count = 0
 
 
 class Signed:
@@ -235,14 +181,6 @@ class Peers:
             go_on(request)
         else:
             turn_away(request, _unauthenticated(DENIED, principal.why_unknown))
-
-
-def as_stranger(refused: Refused) -> Refusal:
-    """What HTTP tells whoever has not shown who he is: the status that the service has for it, or
-    403 where no service has such a case: the other end of a Unix socket.
-    """
-    is_peer = refused.code == DENIED
-    return refuse(refused.code, refused.message, status=403 if is_peer else None)
 
 
 def _unauthenticated(code: str, message: str) -> Refused:

@@ -20,9 +20,9 @@ from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
-from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import DELIVERED, WAITED_FOR, Admission
 from kdaemon.door.door import Door
+from kdaemon.door.guard import as_stranger
 from kdaemon.door.passthrough import Passthrough, not_passed_on
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.request import CBOR_ALONE, HttpRequest

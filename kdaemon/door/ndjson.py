@@ -18,10 +18,10 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
-from kdaemon.door.access import as_stranger
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
+from kdaemon.door.guard import as_stranger
 from kdaemon.door.line_forms import read_asked
 from kdaemon.door.promise import SAID, read_acknowledge, weaker
 from kdaemon.http.request import HttpRequest

@@ -1,7 +1,7 @@
 """Which door an HTTP request is for: by its path; behind whoever asks who sends it, if anybody."""
 
 from kdaemon.base.refused import Refused
-from kdaemon.door.access import Guard
+from kdaemon.door.guard import Guard
 from kdaemon.door.kinesis import KinesisDoor
 from kdaemon.door.ndjson import PATH_PREFIX, PATH_SUFFIX, NdjsonDoor
 from kdaemon.http.request import HttpHandler, HttpRequest

@@ -8,8 +8,8 @@ from functools import partial
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
-from kdaemon.door.access import DENIED
 from kdaemon.door.door import Door
+from kdaemon.door.guard import DENIED
 from kdaemon.door.line_forms import NOTHING_ASKED
 from kdaemon.door.session import NdjsonSession
 from kdaemon.door.terms import Terms

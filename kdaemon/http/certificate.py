@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdaemon.base.errors import TlsError
 from kdaemon.base.text import printable
 from kdaemon.http.handshakes import ALPN
 
 FILE_BYTES_MAX = 1024 * 1024  # of one file; a chain has 10 KiB. Ours, 2026-11-28
 SOON_S = 14 * 86_400  # before the end of a certificate: what renews it has failed. Ours, 2026-11-28
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL, x509_vfy.h
-
-
-class TlsError(Exception):
-    """The operator must act: the text names the setting, the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

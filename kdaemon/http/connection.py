@@ -19,13 +19,22 @@ from typing import Any
 
 from kdaemon.base.principal import NOBODY
 from kdaemon.http.arrivals import Kept
-from kdaemon.http.handlers import handler_failed, tell_gone
+from kdaemon.http.handlers import handler_failed, lose_pieces, tell_gone
 from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.outflow import Outflow
+from kdaemon.http.pieces import Pieces
 from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
-from kdaemon.http.rendering import CONTINUE, render
+from kdaemon.http.rendering import CONTINUE, render, render_head
 from kdaemon.http.request import Answer, HttpHandler, HttpRequest
-from kdaemon.http.transports import Presence, Probe, end_writing, presence, reset_transport
+from kdaemon.http.transports import (
+    PROBE_S,
+    Presence,
+    Probe,
+    end_writing,
+    presence,
+    reset_transport,
+)
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
@@ -61,6 +70,8 @@ class HttpProtocol(asyncio.Protocol):
     Queues, drained by `_pump` when answers leave, the client reads them or the next turn comes:
     `_pending`: requests handed over, in order, at most `pipeline_max`; when full, reading stops.
     `_unread`: raw input from `_read_to` on; one read.
+    `_outflow`: the first of `_pending`, which is answered in pieces: one piece at a time is asked
+    for, when the transport takes more.
     """
 
     __slots__ = (
@@ -73,6 +84,7 @@ class HttpProtocol(asyncio.Protocol):
         "_is_reading",
         "_is_writing_paused",
         "_kept",
+        "_outflow",
         "_pending",
         "_pipeline_max",
         "_probe",
@@ -107,6 +119,7 @@ class HttpProtocol(asyncio.Protocol):
         self._kept = Kept(self.hub.arrivals)  # `_unread`, of all memory
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
+        self._outflow: Outflow | None = None
         self._behind_bytes = 0  # answers that are there, and wait for those before them
         self._unwritten = Kept(self.hub.arrivals)  # these, and what the client does not read
         self._is_feeding = False
@@ -183,6 +196,8 @@ class HttpProtocol(asyncio.Protocol):
         self._is_writing_paused = False
         self._reader.since_tick = self.hub.tick
         self._weigh_unwritten()
+        if self._outflow is not None:
+            self._outflow.send_later()
         self._go_on_in_turn()
 
     # --- the reader's calls
@@ -311,6 +326,12 @@ class HttpProtocol(asyncio.Protocol):
             answer = first.answer
             if answer is None:
                 break
+            if answer.pieces is not None:
+                if not self._pass_pieces(first, answer, answer.pieces):
+                    break
+                if self._state is not _OPEN:
+                    return
+                continue
             pending.popleft()
             if first is not request:
                 self._behind_bytes -= len(answer.body)
@@ -337,6 +358,43 @@ class HttpProtocol(asyncio.Protocol):
         self._write_gathered()
         if not self._is_reading or self._has_eof:
             self._go_on_in_turn()
+
+    # --- an answer in pieces
+
+    def _pass_pieces(self, first: HttpRequest, answer: Answer, pieces: Pieces) -> bool:
+        """Begins such an answer when its turn has come, and ends it when it is whole: True; those
+        behind it have their turn, if the connection goes on.
+        """
+        outflow = self._outflow
+        if outflow is None:
+            is_chunked = not first.is_http_1_0
+            closes = first.closes or answer.closes or self.hub.is_draining or not is_chunked
+            self._gather(render_head(answer, closes=closes, is_chunked=is_chunked))
+            outflow = self._outflow = Outflow(self, pieces, closes=closes, is_chunked=is_chunked)
+            outflow.begin(has_body=first.method != "HEAD")
+        if not outflow.is_whole:
+            return False
+        self._outflow = None
+        self._pending.popleft()
+        if outflow.closes or self.hub.is_draining:
+            self._write_gathered()
+            self._close()
+        return True
+
+    @property
+    def takes_more(self) -> bool:
+        """The client reads what is sent."""
+        return not self._is_writing_paused and self._state is _OPEN
+
+    def write_parts(self, *parts: bytes) -> None:
+        """Of an answer in pieces."""
+        for part in parts:
+            self._gather(part)
+        self._write_gathered()
+
+    def end_pieces(self) -> None:
+        """The answer in pieces is whole."""
+        self.flush_answers(self._pending[0])
 
     def _continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""
@@ -383,7 +441,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def _send_probe(self) -> None:
         """Finds out whether the client still reads."""
-        if not (self._probe.is_out or self._is_writing_paused or self._state is not _OPEN):
+        if self._is_writing_paused or self._state is not _OPEN:
+            return
+        if self._outflow is not None:
+            if self._outflow.send_probe():
+                asyncio.get_running_loop().call_later(PROBE_S, self._look_for_client)
+        elif not self._probe.is_out:
             self._write_gathered()
             self._probe.send(self._transport, self._look_for_client)
 
@@ -409,14 +472,20 @@ class HttpProtocol(asyncio.Protocol):
         self._kept.release()
         self._unwritten.release()
         self._behind_bytes = 0
+        if self._outflow is not None:
+            self._outflow.stop()
+            self._outflow = None
         dropped = tuple(self._pending)
         self._pending.clear()
         for request in dropped:
             request.owner = None
             request.drop_body()
         for request in dropped:
-            if request.answer is None:
+            answer = request.answer
+            if answer is None:
                 tell_gone(self.hub.counters, request)
+            elif answer.pieces is not None:
+                lose_pieces(self.hub.counters, answer.pieces)
 
     def _close(self) -> None:
         """Nothing more is owed.
@@ -467,11 +536,15 @@ class HttpProtocol(asyncio.Protocol):
             self.reset()
 
     def close_if_idle(self) -> None:
-        """Closes a connection that is between requests and owed nothing."""
+        """Closes a connection that is between requests and owed nothing. What makes an answer in
+        pieces is told when the listener closes.
+        """
         if self._is_idle:
             self._reader.end()
             self._move(State.CLOSED)
             self._transport.close()
+        elif self._outflow is not None:
+            self._outflow.send_later()
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that takes longer than its phase allows. Called by every sweep."""

@@ -2,12 +2,13 @@
 
 About: calls of a handler's code, and what becomes of the exceptions that nobody foresaw. Knows no
 protocol. Invariant: nothing raises out of here, and each defect is counted.
-Where it sits: connection.py and http2.py call here around the handler they share.
+Where it sits: connection.py and http2_streams.py call here around the handler they share.
 """
 
 import asyncio
 
 from kdaemon.http.hub import HttpCounters
+from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 
 
@@ -25,6 +26,19 @@ def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
             on_gone()
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
             report(counters, "a handler failed when its client went away", error)
+
+
+def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
+    """Nobody reads on what its source would make."""
+    try:
+        pieces.lose()
+    except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+        report(counters, "the source of an answer failed when its client went away", error)
+
+
+def pieces_failed(counters: HttpCounters, error: Exception) -> None:
+    """Its source raised: the answer is cut off, as its client must see."""
+    report(counters, "the source of an answer failed in the middle of it", error)
 
 
 def report(counters: HttpCounters, text: str, error: Exception) -> None:

@@ -132,7 +132,9 @@ _rows: list[list[_Step] | None] = [*[None] * 256, [_FAILED] * 256]
 
 
 def _decompressed(data: bytes) -> bytes:
-    """The library takes half a byte at a time; a state's row is made when a text is first in it."""
+    """The library takes half a byte at a time. A state's row is made when a text is first in it:
+    1 MB of rows for ordinary texts, 5 MB for all there can be, once in the process.
+    """
     state, is_whole = 0, True
     parts: list[bytes] = []
     for byte in data:

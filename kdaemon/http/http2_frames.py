@@ -35,7 +35,7 @@ HEAD_BYTES = 9  # of a frame (RFC 9113, 4.1)
 FRAME_BYTES_MAX = 16 * 1024  # beside its head: the least that may be announced (RFC 9113, 6.5.2)
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0x0, 0x1, 0x2  # RFC 9113, 7
-FRAME_SIZE_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 0x6, 0x7, 0xB
+FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x6, 0x7, 0x8, 0xB
 INADEQUATE_SECURITY = 0xC
 NO_SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the frame that either side begins with, with nothing in it
 

@@ -3,7 +3,9 @@
 Knows windows, the socket's mark, and for how long and how much a client may leave untaken; not what
 is answered, and nothing of what comes in.
 Invariants: a frame of each answer leaves in turn, so that none waits for the end of another; what
-has not left is counted among what arrives (arrivals.py), beyond 64 KiB a connection.
+has not left is counted among what arrives (arrivals.py), beyond 64 KiB a connection; of an answer
+in pieces there is one at a time, and the next is asked for when the one before has left: its end
+needs no window.
 Where it sits: http2.py owns one, asks it to send whenever something may leave, and to weigh after.
 """
 
@@ -14,11 +16,11 @@ from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import Effort
 from kdaemon.http.http2_stream import Http2Stream
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES
 
 # Bodies of answers are written in pieces of this, so that the transport's own mark (64 KiB) can say
-# stop, and not more than so many of them before others have their turn. Ours, 2026-11-28.
+# stop. Ours, 2026-11-28.
 GATHERED_BYTES_MAX = 64 * 1024
-SENT_AT_ONCE_BYTES = 4 * GATHERED_BYTES_MAX
 
 # Of an answer that waits for its client's window, so much must leave within the time to write: as
 # much as a client of HTTP/1.1 must read to be written to again. Ours, 2026-11-28.
@@ -26,7 +28,9 @@ PROGRESS_BYTES = 16 * 1024
 
 
 class Sending:
-    """`is_paused`: the socket takes no more. An answer that waits for a window is in `_streams`."""
+    """`is_paused`: the socket takes no more. `_streams`: answers that wait for a window, and not
+    those that wait for their source's next piece.
+    """
 
     __slots__ = (
         "_core",
@@ -56,15 +60,27 @@ class Sending:
         self._unsent_bytes += len(body)
         self._streams[stream.id] = stream
 
+    def ask(self, stream: Http2Stream) -> None:
+        """Its answer is made in pieces, and there may be one."""
+        if stream.id not in self._streams:
+            stream.since_tick = self._hub.tick
+            self._streams[stream.id] = stream
+
     def forget(self, stream: Http2Stream) -> None:
         """Its answer has left, or nobody will read it."""
         self._streams.pop(stream.id, None)
         self._unsent_bytes -= len(stream.rest)
         stream.rest = memoryview(b"")
 
-    def send(self, write: Callable[[], None], finish: Callable[[Http2Stream], None]) -> bool:
+    def send(
+        self,
+        write: Callable[[], None],
+        finish: Callable[[Http2Stream], None],
+        fail: Callable[[Http2Stream, Exception], None],
+    ) -> bool:
         """Sends what may leave. `write`: what was sent goes to the socket, which may pause us.
-        `finish`: all of an answer is sent. True: more may leave, in a later turn.
+        `finish`: all of an answer is sent. `fail`: its source raised. True: more may leave, in a
+        later turn.
         """
         core, waiting = self._core, self._streams
         gathered_bytes = sent_bytes = stuck_count = 0
@@ -73,18 +89,24 @@ class Sending:
                 break
             stream_id, stream = next(iter(waiting.items()))
             del waiting[stream_id]
+            if stream.pieces is not None and not stream.rest:
+                sent_bytes += PIECE_COST_BYTES
+                if not self._take_piece(stream, finish, fail):
+                    continue
             room = min(core.room_for(stream_id), GATHERED_BYTES_MAX)
             if room <= 0:
                 waiting[stream_id] = stream
                 stuck_count += 1
                 continue
-            piece, stream.rest = stream.rest[:room], stream.rest[room:]
             stuck_count = 0
+            piece, stream.rest = stream.rest[:room], stream.rest[room:]
             sent_bytes += len(piece)
             gathered_bytes += len(piece)
             self._unsent_bytes -= len(piece)
-            core.send_data(stream_id, piece, end_stream=not stream.rest)
-            if stream.rest:
+            is_last = not stream.rest and stream.pieces is None
+            core.send_data(stream_id, piece, end_stream=is_last)
+            if not is_last:
+                stream.since_tick = self._hub.tick
                 waiting[stream_id] = stream
             else:
                 finish(stream)
@@ -94,6 +116,30 @@ class Sending:
         self._sent_bytes += sent_bytes
         self._effort.pay_sent(sent_bytes)
         return sent_bytes >= SENT_AT_ONCE_BYTES and not self.is_paused
+
+    def _take_piece(
+        self,
+        stream: Http2Stream,
+        finish: Callable[[Http2Stream], None],
+        fail: Callable[[Http2Stream, Exception], None],
+    ) -> bool:
+        """Asks for the next piece of an answer. False: there is none, or none yet."""
+        assert stream.pieces is not None, "its answer is made in pieces"
+        try:
+            if self._hub.is_draining:
+                stream.pieces.drain()
+            piece = stream.pieces.take()
+        except Exception as error:  # noqa: BLE001 - a source's defect must not end the daemon
+            fail(stream, error)
+            return False
+        if piece is None:
+            stream.pieces = None
+            self._core.send_data(stream.id, b"", end_stream=True)
+            finish(stream)
+            return False
+        stream.rest = memoryview(piece)
+        self._unsent_bytes += len(piece)
+        return bool(piece)
 
     def weigh(self, buffered_bytes: int, evict: Callable[[], None]) -> bool:
         """Counts what cannot leave, `buffered_bytes` of it before the socket. False: memory for
@@ -116,9 +162,12 @@ class Sending:
         self._mark_taken()
 
     def is_late(self, tick: int) -> bool:
-        """Whether answers wait for the client, and it takes too little of them. One sweep later."""
+        """Whether answers wait for the client, and it takes too little of them; those in pieces
+        stand for themselves (`stuck`). One sweep later.
+        """
         self._unwritten.tick()
-        if not (self.is_paused or self._streams):
+        is_waiting = any(stream.pieces is None for stream in self._streams.values())
+        if not (self.is_paused or is_waiting):
             self._mark_taken()
             return False
         since_tick, sent_bytes = self._mark
@@ -126,6 +175,15 @@ class Sending:
             self._mark_taken()
             return False
         return tick - since_tick > self._hub.write_ticks_max
+
+    def stuck(self, tick: int) -> list[Http2Stream]:
+        """Answers in pieces of which their client has taken nothing for too long."""
+        oldest = tick - self._hub.write_ticks_max
+        return [
+            stream
+            for stream in self._streams.values()
+            if stream.pieces is not None and stream.since_tick < oldest
+        ]
 
     def _mark_taken(self) -> None:
         self._mark = (self._hub.tick, self._sent_bytes)

@@ -1,10 +1,10 @@
 """One stream of HTTP/2: a request that arrives, waits and is answered, beside others.
 
 About: what is kept of one request until it is whole, and what is left to send of its answer. Knows
-the request and its memory; frames, windows and sockets are the connection's (http2.py).
+the request and its memory; frames, windows and sockets are the connection's.
 Invariants: a request is handed over when its last byte is there, and never without; what is kept of
 one that is not whole is charged before the next read; a stream moves as _MOVES says.
-Where it sits: http2.py makes one for each request; HttpRequest asks it as the owner.
+Where it sits: http2_streams.py makes one for each request; HttpRequest asks it as the owner.
 """
 
 from collections.abc import Collection
@@ -18,6 +18,7 @@ from kdaemon.http.body import Gathered
 from kdaemon.http.heads import Heads
 from kdaemon.http.http2_head import read_fields
 from kdaemon.http.hub import HttpHub
+from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
 from kdaemon.http.request import Answer, HttpRequest
 
@@ -40,32 +41,39 @@ class StreamState(Enum):
     ARRIVING = "arriving"  # its headers are there, and not all of its body
     PENDING = "pending"  # the handler has its request
     ANSWERED = "answered"  # the answer is being sent
+    LINGERING = "lingering"  # the answer has left, and the client still sends its request
     ENDED = "ended"  # nothing is owed
 
 
 _MOVES = {
     StreamState.ARRIVING: {StreamState.PENDING, StreamState.ANSWERED, StreamState.ENDED},
     StreamState.PENDING: {StreamState.ANSWERED, StreamState.ENDED},
-    StreamState.ANSWERED: {StreamState.ENDED},
+    StreamState.ANSWERED: {StreamState.LINGERING, StreamState.ENDED},
+    StreamState.LINGERING: {StreamState.ENDED},
     StreamState.ENDED: {StreamState.ENDED},
 }
 
 
 class StreamKeeper(Protocol):
-    """What a stream asks of its connection."""
+    """What a stream asks of its connection's streams."""
 
-    client: int
-    principal: Principal
     hub: HttpHub
+
+    @property
+    def client(self) -> int: ...
+    @property
+    def principal(self) -> Principal: ...
 
     def answer(self, stream: "Http2Stream", request: HttpRequest) -> None: ...
     def go_on(self) -> None: ...
     def reset_stream(self, stream: "Http2Stream") -> None: ...
     def refuse(self, stream: "Http2Stream", refusal: Refusal) -> None: ...
+    def wake(self, stream: "Http2Stream") -> None: ...
 
 
 class Http2Stream:
     """`is_ended`: the client sends no more on it. `rest`: of the answer's body, what has not left.
+    `pieces`: what makes the rest of it, until that is whole.
     `arrival`: what holds memory of a request that takes more than one read.
     """
 
@@ -81,6 +89,7 @@ class Http2Stream:
         "id",
         "is_ended",
         "is_head",
+        "pieces",
         "principal",
         "request",
         "rest",
@@ -99,6 +108,7 @@ class Http2Stream:
         self.is_head = False  # its answer has no body
         self.request: HttpRequest | None = None
         self.rest = memoryview(b"")
+        self.pieces: Pieces | None = None
         self.arrival: Arrival | None = None
         self._uncharged_bytes = 0
         self._body: Gathered | None = None  # None: nothing of it is here yet
@@ -206,6 +216,10 @@ class Http2Stream:
         """Its answer is there, and waits for no other."""
         if self.state is StreamState.PENDING:
             self._keeper.answer(self, request)
+
+    def wake(self) -> None:
+        """What makes its answer has something to send."""
+        self._keeper.wake(self)
 
     def go_on(self) -> None:
         self._keeper.go_on()

@@ -22,7 +22,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.handshakes import HANDSHAKE, UNEXPECTED_MESSAGE, Handshakes
@@ -31,8 +31,10 @@ from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import TLS_MISSING, in_form_of_head
 from kdaemon.http.rendering import render
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.tls import TlsTransport
 from kdaemon.http.transports import end_writing, reset_transport
+
+if TYPE_CHECKING:
+    from kdaemon.http.tls import TlsTransport
 
 log = logging.getLogger("kdaemon.http")
 
@@ -205,6 +207,8 @@ class Opening(asyncio.Protocol):
     def _begin_tls(self, handshakes: Handshakes, data: bytes) -> None:
         """A listener that speaks TLS alone. Its client is silent until it speaks inside."""
         if data[0] == HANDSHAKE:
+            from kdaemon.http.tls import TlsTransport  # noqa: PLC0415 - as Http2Protocol
+
             raw = self._transport
             self._tls = self._transport = TlsTransport(raw, self, self._hub, handshakes)
             raw.set_protocol(self._tls)
@@ -217,7 +221,7 @@ class Opening(asyncio.Protocol):
             self._refuse(TLS_MISSING.reason, self._lines.refuse(1, text))
         elif data[0] in TOKEN or data[0] in b"\r\n":
             told = in_form_of_head(TLS_MISSING, data).answer()
-            answer = render(told, closes=True, keeps_1_0=False, has_body=True)
+            answer = render(told, closes=True, is_http_1_0=False, has_body=True)
             self._refuse(TLS_MISSING.reason, answer)
         else:
             self._refuse("tls_failed", UNEXPECTED_MESSAGE)

@@ -445,7 +445,6 @@ class RequestReader:
         self.phase = _ENDED if closes else _IDLE
         self.since_tick = self._hub.tick
         headers, self._headers = self._headers, _NO_HEADERS
-        keeps_1_0 = line.is_http_1_0 and not closes
         if self._heads.is_special:
             self._heads.forget()
         self._sink.take(
@@ -457,7 +456,7 @@ class RequestReader:
                 headers,
                 body,
                 closes,
-                keeps_1_0,
+                line.is_http_1_0,
                 charge,
             )
         )

@@ -1,7 +1,7 @@
 """An answer as bytes of HTTP/1.1, and as the headers of HTTP/2.
 
 Pure. Knows the form of an answer on the wire; not who asked, and not what an answer means.
-Where it sits: connection.py and http2.py render here what their requests were answered.
+Where it sits: connection.py and http2_streams.py render here what their requests were answered.
 """
 
 from kdaemon.http.request import Answer
@@ -46,19 +46,32 @@ def _form(status: int, content_type: bytes, header_count: int) -> bytes:
     return form
 
 
-def render(answer: Answer, closes: bool, keeps_1_0: bool, has_body: bool) -> bytes:
-    """All bytes of an answer. `keeps_1_0`: a client of HTTP/1.0 asked to keep the connection.
+def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> bytes:
+    """All bytes of an answer. `is_http_1_0`: a client that must be told that its connection stays.
 
     `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.
     """
     body, headers = answer.body, answer.headers
     if closes:
         headers += (_CLOSE,)
-    elif keeps_1_0:
+    elif is_http_1_0:
         headers += (_KEEP,)
     key = answer.status, answer.content_type, len(headers)
     form = _forms.get(key) or _form(*key)
     return form % (len(body), *sum(headers, ()), body if has_body else b"")
+
+
+CHUNKED = b"Transfer-Encoding", b"chunked"
+
+
+def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
+    """The head of an answer in pieces; one that is not chunked ends with the connection."""
+    headers = (CHUNKED, *answer.headers) if is_chunked else answer.headers
+    if closes:
+        headers += (_CLOSE,)
+    reason = REASONS.get(answer.status, b"Status")
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (answer.status, reason, answer.content_type)
+    return head + b"%b: %b\r\n" * len(headers) % sum(headers, ()) + b"\r\n"
 
 
 # Names come from code, never from a client, so the table stays small.
@@ -72,6 +85,8 @@ def fields_of(answer: Answer) -> list[tuple[bytes, bytes]]:
         (b"content-type", answer.content_type),
         (b"content-length", b"%d" % len(answer.body)),
     ]
+    if answer.pieces is not None:  # nobody knows its length yet
+        del fields[2]
     for name, value in answer.headers:
         lower = _lower.get(name) or _lower.setdefault(name, name.lower())
         fields.append((lower, value))

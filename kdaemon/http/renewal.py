@@ -15,9 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from kdaemon.base.errors import TlsError
 from kdaemon.base.text import printable
 from kdaemon.base.ticks import next_tick_s
-from kdaemon.http.certificate import Pair, TlsError, TlsFiles, load_pair
+from kdaemon.http.certificate import Pair, TlsFiles, load_pair
 
 log = logging.getLogger("kdaemon.http")
 

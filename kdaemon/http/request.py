@@ -3,7 +3,8 @@
 Knows what an answer says, nothing of sockets and nothing of how a protocol writes an answer down:
 the connection that made the request renders the answer when its turn comes.
 Invariants: a request is answered at most once; `on_gone` is called at most once, and never after
-the answer; an answer lets go of body, headers and charge.
+the answer; an answer lets go of body, headers and charge; an answer in pieces (pieces.py) is one
+answer, and its source is told instead when nobody reads on.
 Where it sits: a connection makes requests, handlers answer them.
 """
 
@@ -13,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from kdaemon.base.principal import Principal
+from kdaemon.http.pieces import Pieces, PieceSource
 
 JSON = b"application/x-amz-json-1.1"
 CBOR = b"application/x-amz-cbor-1.1"
@@ -26,13 +28,16 @@ it.
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a client is told. `headers` come beside those that the framing needs."""
+    """What a client is told. `headers` come beside those that the framing needs. `pieces`: the body
+    is made while it is sent, and `body` is empty.
+    """
 
     status: int
     body: bytes
     content_type: bytes = JSON
     headers: Headers = ()
     closes: bool = False  # the connection ends with this answer; in HTTP/2 its stream does anyway
+    pieces: Pieces | None = None
 
 
 def _json_text(text: str) -> bytes:
@@ -138,7 +143,7 @@ class HttpRequest:
         self.client = owner.client  # a number of who sent it
         self.principal = owner.principal
         self.closes = closes  # the connection ends with this answer
-        self.is_http_1_0 = is_http_1_0  # and keeps the connection open, which its answer must say
+        self.is_http_1_0 = is_http_1_0
         self.body_charge = body_charge  # None: the body came whole and was never kept
         self.on_gone: Callable[[], None] | None = None
         self.holds_next = False
@@ -200,6 +205,33 @@ class HttpRequest:
             self.respond(500, error_body_cbor(code, text), content_type=CBOR)
         else:
             self.respond(500, error_body(code, text))
+
+    def respond_in_pieces(
+        self,
+        status: int,
+        source: PieceSource,
+        *,
+        content_type: bytes = JSON,
+        headers: Headers = (),
+        close: bool = False,
+    ) -> Pieces:
+        """Answers once, with a body that `source` makes while it is sent: nothing of it is asked
+        for before a later turn of the loop, and it is told if the client is gone, perhaps now.
+        `wake` of what is returned asks for more. A second answer raises RuntimeError.
+        """
+        if self.answer is not None:
+            raise RuntimeError(f"{self.method} {self.path} was answered twice")
+        pieces = Pieces(source)
+        owner = self.owner
+        if owner is None:
+            pieces.lose()
+            return pieces
+        self.answer = Answer(status, b"", content_type, headers, close, pieces)
+        self.on_gone = None
+        self.headers = {}
+        self.drop_body()
+        owner.flush_answers(self)
+        return pieces
 
     def abort(self) -> None:
         """Gives no answer: a TCP reset of the connection, or of its stream alone (HTTP/2)."""

@@ -30,16 +30,16 @@ from kdaemon.base.names import Qualified, parse_qualified
 from kdaemon.base.ports import Clock
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
-from kdaemon.door.principals import Principals
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
 from kdaemon.http.hub import HttpCounters, HttpCounts
-from kdaemon.http.renewal import Certificates
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.readiness import Readiness, ReadyState, is_memory_full
 from kdaemon.send.relay import Relay
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # who asks nobody, speaks no TLS and stores nothing does not load what does
+    from kdaemon.door.principals import Principals
+    from kdaemon.http.renewal import Certificates
     from kdaemon.spool.spool import Spool
 
 HOT_SHARDS_MAX = 5  # of a stream, in metrics and on the page; ours: fits a screen, 2026-11-21
@@ -119,8 +119,8 @@ class Sources:
     relays: Mapping[str, Relay] = field(default_factory=dict)
     spool: "Spool | None" = None
     log_queue: LogQueue | None = None
-    principals: Principals | None = None
-    certificates: Certificates | None = None
+    principals: "Principals | None" = None
+    certificates: "Certificates | None" = None
 
 
 class MemorySnapshot(msgspec.Struct, frozen=True):
@@ -375,11 +375,11 @@ def _log(queue: LogQueue) -> LogSnapshot:
     return LogSnapshot(queue.waiting, queue.lines_dropped)
 
 
-def _principals(principals: Principals) -> PrincipalsSnapshot:
+def _principals(principals: "Principals") -> PrincipalsSnapshot:
     return PrincipalsSnapshot(len(principals.keys), principals.reload_count, principals.problem)
 
 
-def _certificates(certificates: Certificates) -> CertificatesSnapshot:
+def _certificates(certificates: "Certificates") -> CertificatesSnapshot:
     return CertificatesSnapshot(
         certificates.files.certificate,
         certificates.expires_s,

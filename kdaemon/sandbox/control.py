@@ -137,7 +137,7 @@ def describe_stream_summary(catalogue: Catalogue, payload: Payload, _now_ns: int
     stream = catalogue.find_in(payload)
     summary = _head_of(catalogue, stream)
     summary["OpenShardCount"] = len(stream.open_shards)
-    summary["ConsumerCount"] = 0
+    summary["ConsumerCount"] = len(stream.consumers)
     summary["MaxRecordSizeInKiB"] = stream.record_bytes_max // KIB
     if stream.is_on_demand:  # the member is there for no other [M]
         strategy = "AUTO" if stream.is_auto else "USER_PARTITION_KEY"

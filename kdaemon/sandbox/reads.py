@@ -10,6 +10,7 @@ closed shard. A record that waits for quota is not there yet.
 import base64
 import binascii
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -73,12 +74,45 @@ def shard_iterator(
     kind = choice(payload, "ShardIteratorType", ITERATOR_TYPES)
     starting = optional_text(payload, "StartingSequenceNumber", SEQUENCE_NUMBER_PATTERN)
     at_ns = timestamp_ns(payload, "Timestamp")
+    shard = find_shard(stream, shard_id, account)
+    position = Position(kind, starting, at_ns)
+    sequence = first_sequence(stream, shard, position, now_ns, wall_offset_ns, account)
+    bookmark = Bookmark(stream.name, stream.created_ns, shard.index, sequence, now_ns)
+    return {"ShardIterator": encode_bookmark(bookmark)}
+
+
+def find_shard(stream: Stream, shard_id: str, account: str) -> Shard:
+    """ResourceNotFoundException for one that the stream never had."""
     shard = stream.find(shard_id)
     if shard is None:
         raise refuse(
             "ResourceNotFoundException",
             f"Shard {shard_id} in stream {stream.name} under account {account} does not exist",
         )
+    return shard
+
+
+class Position(NamedTuple):
+    """Where reading starts: one of ITERATOR_TYPES, and what some of them need."""
+
+    kind: str
+    starting: str | None
+    at_ns: int | None
+    operation: str = "GetShardIterator"  # that asks
+
+
+def first_sequence(
+    stream: Stream,
+    shard: Shard,
+    position: Position,
+    now_ns: int,
+    wall_offset_ns: int,
+    account: str,
+) -> int:
+    """The counter from which records are read. ServiceError for a position that says too little or
+    too much.
+    """
+    kind, starting, at_ns, operation = position
     if kind == "TRIM_HORIZON":
         sequence = 0
     elif kind == "LATEST":
@@ -91,7 +125,7 @@ def shard_iterator(
             )  # fmt: skip
         sequence = _sequence_at(shard, at_ns - wall_offset_ns)
     else:
-        sequence = _sequence_of(stream, shard, starting, account)
+        sequence = _sequence_of(stream, shard, starting, account, operation)
         if kind == "AFTER_SEQUENCE_NUMBER":
             sequence += 1
     if starting is not None and kind in ("TRIM_HORIZON", "LATEST"):
@@ -101,8 +135,7 @@ def shard_iterator(
             "StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
             f"Request specified {kind} and also a StartingSequenceNumber.",
         )
-    bookmark = Bookmark(stream.name, stream.created_ns, shard.index, sequence, now_ns)
-    return {"ShardIterator": encode_bookmark(bookmark)}
+    return sequence
 
 
 def _sequence_at(shard: Shard, at_ns: int) -> int:
@@ -111,7 +144,9 @@ def _sequence_at(shard: Shard, at_ns: int) -> int:
     return shard.log[position].sequence if position < len(shard.log) else shard.sequencer.next
 
 
-def _sequence_of(stream: Stream, shard: Shard, starting: str | None, account: str) -> int:
+def _sequence_of(
+    stream: Stream, shard: Shard, starting: str | None, account: str, operation: str
+) -> int:
     if starting is None:
         raise refuse(
             "InvalidArgumentException",
@@ -123,7 +158,7 @@ def _sequence_of(stream: Stream, shard: Shard, starting: str | None, account: st
     if sequence is None:
         raise refuse(
             "InvalidArgumentException",
-            f"StartingSequenceNumber {starting} used in GetShardIterator on shard "
+            f"StartingSequenceNumber {starting} used in {operation} on shard "
             f"{shard.shard_id} in stream {stream.name} under account {account} is invalid.",
         )
     return sequence
@@ -152,15 +187,15 @@ def get_records(
         )
     shard = stream.shards[bookmark.shard_index]
     first = shard.position_of(bookmark.sequence)
-    end = _end_of_read(shard.log, first, limit, now_ns)
+    end = end_of_read(shard.log, first, limit, now_ns)
     unread = shard.log[end] if end < len(shard.log) else None
     answer: dict[str, object] = {
-        "Records": [_record_form(shard, stored, wall_offset_ns) for stored in shard.log[first:end]],
+        "Records": [record_form(shard, stored, wall_offset_ns) for stored in shard.log[first:end]],
         "MillisBehindLatest": max(0, now_ns - unread.arrival_ns) // 10**6 if unread else 0,
     }
     if unread is None and not shard.is_open:
         answer["NextShardIterator"] = None
-        answer["ChildShards"] = [_child_form(child) for child in stream.children_of(shard)]
+        answer["ChildShards"] = [child_form(child) for child in stream.children_of(shard)]
         return answer
     sequence = shard.log[end - 1].sequence + 1 if end > first else bookmark.sequence
     answer["NextShardIterator"] = encode_bookmark(
@@ -169,20 +204,27 @@ def get_records(
     return answer
 
 
-def _end_of_read(log: list[StoredRecord], first: int, limit: int, now_ns: int) -> int:
-    """Where one answer ends: index after its last record."""
+def end_of_read(
+    log: list[StoredRecord],
+    first: int,
+    limit: int,
+    now_ns: int,
+    bytes_max: int = READ_BYTES_MAX,
+) -> int:
+    """Where one answer ends: index after its last record. It has one at least, if there is any."""
     data_bytes = 0
     end = first
     for stored in log[first : first + limit]:
         data_bytes += len(stored.record.data)
-        is_full = data_bytes > READ_BYTES_MAX and end > first
+        is_full = data_bytes > bytes_max and end > first
         if is_full or stored.arrival_ns > now_ns:
             break
         end += 1
     return end
 
 
-def _record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict[str, object]:
+def record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict[str, object]:
+    """A record as a reader has it. `Data` is bytes."""
     form: dict[str, object] = {
         "SequenceNumber": shard.template % stored.sequence,
         "ApproximateArrivalTimestamp": (stored.arrival_ns + wall_offset_ns) // 10**6 / 1000,
@@ -193,7 +235,8 @@ def _record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dic
     return form
 
 
-def _child_form(child: Shard) -> dict[str, object]:
+def child_form(child: Shard) -> dict[str, object]:
+    """A shard as the end of its parent tells of it."""
     return {
         "ShardId": child.shard_id,
         "ParentShards": [parent.shard_id for parent in child.parents],

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.errors import TlsError
 from kdaemon.config import SandboxConfig
-from kdaemon.http.certificate import TlsError
 from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
@@ -73,7 +73,8 @@ async def run_sandbox(
         }
         log.info("sandbox listens", extra={"fields": fields})
         if tell is not None:
-            tell(http_url(config.address.host, server.port))
+            is_tls = bool(config.tls_certificate)
+            tell(http_url(config.address.host, server.port, is_tls=is_tls))
         await is_stopped.wait()
     finally:
         await server.aclose()

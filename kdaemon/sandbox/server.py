@@ -4,7 +4,8 @@ Hands each request to `wire.py` and `scripting.py`, and carries out the faults t
 meaning of HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of
 streams.
 
-Where the service holds an answer until there is quota, a timer gives it then.
+Where the service holds an answer until there is quota, a timer gives it then. A subscription is
+answered in pieces (`push.py`), for as long as it lasts.
 
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
 `aclose` ends it. Bounds are the listener's (`http/connection.py`) and the service's.
@@ -28,6 +29,7 @@ from kdaemon.http.server import HttpServer, serve
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
+from kdaemon.sandbox.push import Push
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.wire import Call, Reply, encoding_of, read_call, refusal
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, AnswerHeaders
@@ -36,6 +38,7 @@ from kdaemon.wire.refusals import ApiError
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
 
+GOODBYE_S = 1.0  # for the last event of a subscription when the sandbox ends; ours, 2026-11-28
 PING = "/ping"  # Yandex's proxy answers it to anybody, whatever the method [YS: `http_service.cpp`]
 
 UNPARSABLE = b'{"FailedRecordCount":0,"Records":[{"Sequ'  # a body cut off in the middle
@@ -70,6 +73,7 @@ class SandboxServer:
         self._http: HttpServer | None = None
         self._certificates: Certificates | None = None
         self._delayed: set[asyncio.TimerHandle] = set()
+        self._pushes: set[Push] = set()
 
     @property
     def port(self) -> int:
@@ -101,7 +105,9 @@ class SandboxServer:
         self._http = await serve(bind_tcp(host, port), self._on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        """Stops listening, drops delayed answers and hung connections. Closing twice is nothing."""
+        """Stops listening, drops delayed answers and hung connections; subscriptions have a moment
+        to end as clients expect. Closing twice is nothing.
+        """
         for handle in self._delayed:
             handle.cancel()
         self._delayed.clear()
@@ -109,7 +115,7 @@ class SandboxServer:
             self._certificates.stop()
         http, self._http = self._http, None
         if http is not None:
-            await http.aclose(grace_s)
+            await http.aclose(max(grace_s, GOODBYE_S) if self._pushes else grace_s)
 
     def _on_request(self, request: HttpRequest) -> None:
         if request.path.startswith(scripting.PREFIX):
@@ -152,7 +158,14 @@ class SandboxServer:
         if self.service.is_yandex and b"x-request-id" in request.headers:
             (name, value), *rest = headers
             headers = ((name, value + b"-" + request.headers[b"x-request-id"]), *rest)
-        request.respond(reply.status, reply.body, content_type=reply.content_type, headers=headers)
+        if reply.feed is None:
+            request.respond(
+                reply.status, reply.body, content_type=reply.content_type, headers=headers
+            )
+            return
+        push = Push(reply.feed, self._clock, self._pushes.discard)
+        self._pushes.add(push)
+        push.begin(request, headers)
 
     def _refusal(self, request: HttpRequest, error: ServiceError | ApiError) -> Reply:
         """In the request's own encoding."""

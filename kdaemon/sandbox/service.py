@@ -3,7 +3,8 @@
 Pure: time is an argument, chance is passed in, nothing is awaited. The HTTP server, the
 simulations and the tests all drive this one object. Knows the operations by name and which flavour
 offers which; the work is done by `writes.py` (records in), `reads.py` (records out), `control.py`
-(streams and shards), `tags.py` (tags and limits), and `faults.py` (what goes wrong). Errors are
+(streams and shards), `consumers.py` and `subscription.py` (who is sent the records of a shard),
+`tags.py` (tags and limits), and `faults.py` (what goes wrong). Errors are
 ServiceError with the service's code, message and HTTP status.
 
 Where the service holds a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
@@ -21,7 +22,16 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.sandbox import capacity, changes, control, reads, tags, writes, yandex_words
+from kdaemon.sandbox import (
+    capacity,
+    changes,
+    consumers,
+    control,
+    reads,
+    tags,
+    writes,
+    yandex_words,
+)
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.faults import (
     Fault,
@@ -34,6 +44,7 @@ from kdaemon.sandbox.faults import (
 from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.sandbox.shards import StoredRecord, Stream
+from kdaemon.sandbox.subscription import Subscription, subscribe
 from kdaemon.sandbox.yandex_auth import Entrance
 
 Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
@@ -41,14 +52,18 @@ Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
 _OPERATIONS: dict[str, Operation] = {
     "AddTagsToStream": tags.add_tags,
     "CreateStream": control.create_stream,
-    "DeleteStream": control.delete_stream,
+    "DeleteStream": consumers.delete_stream,
+    "DeregisterStreamConsumer": consumers.deregister,
     "DescribeLimits": tags.describe_limits,
     "DescribeStream": control.describe_stream,
+    "DescribeStreamConsumer": consumers.describe,
     "DescribeStreamSummary": control.describe_stream_summary,
     "ListShards": control.list_shards,
+    "ListStreamConsumers": consumers.list_consumers,
     "ListStreams": control.list_streams,
     "ListTagsForStream": tags.list_tags,
     "MergeShards": changes.merge_shards,
+    "RegisterStreamConsumer": consumers.register,
     "RemoveTagsFromStream": tags.remove_tags,
     "SplitShard": changes.split_shard,
     "UpdateMaxRecordSize": changes.update_max_record_size,
@@ -68,6 +83,7 @@ _OPERATIONS: dict[str, Operation] = {
     ),
 }
 _PUT_OPERATIONS = ("PutRecord", "PutRecords")
+SUBSCRIBE = "SubscribeToShard"  # which is answered in events
 _READ_OPERATIONS = ("GetRecords", "GetShardIterator")
 
 DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing was done."
@@ -79,6 +95,8 @@ _NOT_AT_YANDEX = frozenset(
     {
         *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
         *("AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"),
+        *("DeregisterStreamConsumer", "DescribeStreamConsumer", "ListStreamConsumers"),
+        *("RegisterStreamConsumer", SUBSCRIBE),
         *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
         "UpdateStreamWarmThroughput",
     }
@@ -303,13 +321,15 @@ class Service:
                 failure=failure_of(fault),
             )
         self._catalogue.retain(held_bytes)
+        if stream.consumers:
+            stream.changed()
         return Taken(results, held_until_ns)
 
     def handle(
         self, operation: str, payload: Payload, now_ns: int, fault: Fault | None = None
     ) -> dict[str, object]:
-        """Every operation but PutRecord(s), which come typed. Bytes in the answer are base64 on the
-        wire.
+        """Every operation but PutRecord(s), which come typed, and SubscribeToShard (`subscribe`).
+        Bytes in the answer are base64 on the wire.
 
         ServiceError: UnknownOperationException (Yandex: InvalidAction) for what is not offered.
         """
@@ -327,11 +347,25 @@ class Service:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
 
+    def subscribe(self, payload: Payload, now_ns: int, fault: Fault | None = None) -> Subscription:
+        """SubscribeToShard: what its caller is sent from now on. ServiceError."""
+        self._count(SUBSCRIBE)
+        stream_name = None if fault is None else self.stream_in(payload)
+        if fault is not None and not fault.writes_first:
+            self._raise_for(fault, stream_name)
+        found = subscribe(self._catalogue, payload, now_ns)
+        if fault is not None:
+            self._raise_for(fault, stream_name)
+        if payload.get("DryRun") is True:
+            raise refuse("DryRunOperationException", DRY_RUN_TEXT)
+        return found
+
     def offers(self, operation: str) -> bool:
         """Whether this flavour knows the operation."""
         if operation in _PUT_OPERATIONS:
             return True
-        return operation in _OPERATIONS and not (self.is_yandex and operation in _NOT_AT_YANDEX)
+        is_known = operation in _OPERATIONS or operation == SUBSCRIBE
+        return is_known and not (self.is_yandex and operation in _NOT_AT_YANDEX)
 
     def unknown_operation(self, operation: str) -> ServiceError:
         """What each service says of an operation it does not know."""
@@ -345,7 +379,8 @@ class Service:
         """The stream a control or reading call names, for choosing its fault; None if it names
         none.
         """
-        return self._catalogue.name_in(payload)
+        name = self._catalogue.name_in(payload)
+        return consumers.stream_named_in(payload) if name is None else name
 
     def state(self) -> dict[str, object]:
         """What is there, for people and tests: streams, shards, counts; no data and no keys."""
@@ -379,6 +414,10 @@ def _stream_state(stream: Stream) -> dict[str, object]:
         "bytes_per_second": stream.quota.bytes_per_second,
         "record_bytes_max": stream.record_bytes_max,
         "is_auto": stream.is_auto,
+        "consumers": {  # and the shards that each reads now
+            name: [stream.shards[index].shard_id for index in sorted(consumer.readers)]
+            for name, consumer in stream.consumers.items()
+        },
         "shards": [
             {
                 "shard_id": shard.shard_id,

@@ -19,6 +19,7 @@ import msgspec
 
 from kdaemon.base.limits import HASH_KEY_MAX, RECORD_BYTES_MAX
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.sandbox.consumer import Consumer
 from kdaemon.sandbox.quota import Limiter, TokenBuckets, make_limiter
 from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
 
@@ -196,6 +197,7 @@ class Stream:
         self.is_auto = is_auto
         self.warm_mib_per_second: int | None = None
         self.tags: dict[str, str] = {}
+        self.consumers: dict[str, Consumer] = {}
         self.can_split = can_split or flavour is Flavour.AWS
         self.next_turn = 0  # AUTO: counts records, to spread them
         self.shards: list[Shard] = []
@@ -224,6 +226,11 @@ class Stream:
 
     def children_of(self, parent: Shard) -> list[Shard]:
         return [shard for shard in self.shards if parent in shard.parents]
+
+    def changed(self) -> None:
+        """Tells who reads on that there are more records, or other shards."""
+        for consumer in self.consumers.values():
+            consumer.changed()
 
     def set_quota(self, quota: Quota, now_ns: int) -> None:
         """In force at once, with nothing spent, for the shards that are and those to come."""
@@ -320,6 +327,7 @@ class Stream:
             key=lambda shard: shard.starting_hash_key,
         )
         self._open_ends = [shard.ending_hash_key for shard in self._open_shards]
+        self.changed()
 
 
 def uniform_ranges(shard_count: int, flavour: Flavour) -> list[tuple[int, int]]:

@@ -24,9 +24,11 @@ from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.sandbox import keyless, yandex, yandex_words
+from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
+from kdaemon.sandbox.feed import Feed
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import DRY_RUN_TEXT, Service
+from kdaemon.sandbox.service import DRY_RUN_TEXT, SUBSCRIBE, Service
 from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
@@ -44,12 +46,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """An answer in bytes. The service holds it back until `held_until_ns`; 0: it does not."""
+    """An answer in bytes. The service holds it back until `held_until_ns`; 0: it does not. `feed`:
+    its body comes message by message.
+    """
 
     status: int
     body: bytes
     content_type: bytes = JSON
     held_until_ns: int = 0
+    feed: Feed | None = None
 
 
 Perform = Callable[[int, Fault | None], Reply]
@@ -84,6 +89,8 @@ def read_call(
         read = _read_put_record if operation in _SINGLE else _read_put_records
         return (yield from read(service, form, body))
     encoding = encoding_of(service, headers)
+    if operation == SUBSCRIBE:
+        return _subscription(service, _payload(body, encoding), encoding)
     return _other_call(service, operation, _payload(body, encoding), encoding)
 
 
@@ -190,6 +197,14 @@ def _other_call(service: Service, operation: str, payload: Payload, encoding: En
         return Reply(200, encode(answer), encoding.value)
 
     return Call(operation, service.stream_in(payload), perform)
+
+
+def _subscription(service: Service, payload: Payload, encoding: Encoding) -> Call:
+    def perform(now_ns: int, fault: Fault | None) -> Reply:
+        found = service.subscribe(payload, now_ns, fault)
+        return Reply(200, b"", CONTENT_TYPE, feed=Feed(found, encoding))
+
+    return Call(SUBSCRIBE, service.stream_in(payload), perform)
 
 
 def _payload(body: bytes, encoding: Encoding) -> Payload:

@@ -44,8 +44,8 @@ SPELLINGS_MAX = 10_000
 OPENED_A_STEP = 20  # listed streams: 2 ms; ours, 2026-11-28
 
 UPSTREAM_TIMES = 3
-"""Of several upstreams, one may hold so many times the memory that is left. Ours, 2026-11-28: as a
-stream of the others."""
+"""Of several upstreams, one may hold so many times the memory that is left, and its unlisted
+streams so many times the slots. Ours, 2026-11-28: as a stream of the others."""
 
 UNLISTED_PART = 2  # unlisted streams may hold one part in so many of the memory, if any are listed
 
@@ -295,14 +295,9 @@ class Streams:
         listed = upstream.identities.listed(identity)
         if listed is None and not self._config.accept_unlisted:
             return self._not_listed(upstream, identity)
-        if len(self._drivers) >= self._config.streams_max and not self._close_an_idle_one():
-            return Refused(
-                RejectReason.SLOTS,
-                "LimitExceededException",
-                f"kdaemon has {self._config.streams_max} streams in use (streams_max): stream"
-                f" {identity.name} is not taken now.",
-                is_permanent=False,
-            )
+        while not self._has_slot(upstream, is_listed=listed is not None):
+            if not self._close_an_idle_one():
+                return self._no_slot(identity)
         is_listed = listed is not None
         config = listed or self._unlisted_config(upstream, identity)
         # A listed name as it is written; at Yandex the whole path, whatever it was called by.
@@ -339,6 +334,14 @@ class Streams:
             return replace(listed, arn=arn.text, aggregation="none")
         return replace(default, arn=arn.text)
 
+    def _no_slot(self, identity: Identity) -> Refused:
+        used, most = len(self._drivers), self._config.streams_max
+        text = (
+            f"kdaemon has {used} streams in use, of {most} (streams_max): stream {identity.name} is"
+            " not taken now."
+        )
+        return Refused(RejectReason.SLOTS, "LimitExceededException", text, is_permanent=False)
+
     def _not_listed(self, upstream: Upstream, identity: Identity) -> Refused:
         text = (
             f"Stream {identity.name} is not listed in kdaemon's configuration: add [streams.NAME],"
@@ -373,6 +376,20 @@ class Streams:
         self.upstreams[stream.target.upstream].look_for_silence()
 
     # Closing
+
+    def _has_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
+        """Of several upstreams, the unlisted streams of one that is down, which are never idle,
+        leave slots to the others.
+        """
+        left = self._config.streams_max - len(self._drivers)
+        if is_listed or not self._config.upstreams:
+            return left > 0
+        own = sum(
+            1
+            for each in self._drivers
+            if not each.is_listed and each.target.upstream == upstream.name
+        )
+        return own < UPSTREAM_TIMES * left
 
     def _close_an_idle_one(self) -> bool:
         idle = [each for each in self._drivers if not each.is_listed and each.is_idle]

@@ -13,6 +13,7 @@ HIGHER_IDS = "test_shards_that_are_opened_have_higher_ids_than_their_parents"
 KEY_LANDS = "test_a_key_lands_on_the_open_shard_that_holds_its_hash_key"
 BOTH_ENDS = "test_both_ends_of_every_open_range_belong_to_it"
 STAYS = "test_what_was_written_before_stays_on_the_closed_shard"
+ENFORCED = "test_a_stream_with_consumers_is_not_deleted_by_mistake"
 UPDATES = ("6", "2", "4")  # ways of test_resharding.py that are UpdateShardCount
 WAYS = ("split", "merge", "split and merge", *UPDATES)
 
@@ -70,6 +71,12 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_merge_closes_two_and_opens_one",
             *(f"{case}:{way}" for case in (KEY_LANDS, STAYS) for way in WAYS),
         ),
+        "has a consumer ACTIVE at once": ("test_a_consumer_is_created_and_becomes_active",),
+        "registers a name again, and for a stream that is not there": (
+            "test_a_consumers_name_is_taken_once",
+            "test_a_stream_that_is_not_there_has_no_consumers",
+        ),
+        "deletes a stream that has consumers": (ENFORCED,),
         "lists the tag again after which it is asked to begin": ("test_tags_are_listed_in_pages",),
         "counts no open shards": ("test_the_limits_of_the_account_count_open_shards",),
         "has no warm throughput": ("test_a_stream_is_kept_warm_on_demand_alone",),
@@ -82,6 +89,14 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
         "predates StreamARN": (
             "test_a_stream_may_be_named_by_arn:PutRecord",
             "test_a_stream_may_be_named_by_arn:PutRecords",
+        ),
+        "predates consumers": (
+            "test_a_consumer_is_created_and_becomes_active",
+            "test_consumers_are_listed",
+            "test_a_consumers_name_is_taken_once",
+            "test_a_consumer_that_was_deregistered_is_not_found",
+            "test_a_stream_that_is_not_there_has_no_consumers",
+            ENFORCED,
         ),
         "predates DescribeLimits": ("test_the_limits_of_the_account_count_open_shards",),
         "predates streams on demand": (
@@ -130,6 +145,8 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             f"{BAD}:data over 1 MiB",
             "test_a_refused_request_leaves_nothing_behind",
         ),
+        "leaves out the last consumer of a list in pages": ("test_consumers_are_listed",),
+        "deletes a stream that has consumers": (ENFORCED,),
         "answers HTTP 500": (
             f"{BAD}:hash key no number",
             f"{BAD}:data not base64",
@@ -166,6 +183,8 @@ ALONE = {
     "answers what breaks a pattern with ValidationException",
     f"{BAD}:hash key negative": "as above",
     f"{BAD}:hash key leading zero": "as above",
+    ENFORCED: "the service model says of DeleteStream that it fails with ResourceInUseException "
+    "where the stream has registered consumers, unless EnforceConsumerDeletion is true",
 }
 
 

@@ -124,6 +124,31 @@ def test_a_setting_without_a_value_is_wrong_usage() -> None:
     assert invoke("check", "--set", "log.level").exit_code == 2
 
 
+def test_check_looks_at_the_files_of_every_upstream_and_tells_all_at_once(tmp_path: Path) -> None:
+    path, token = tmp_path / "k.toml", tmp_path / "token"
+    token.write_text("two\nlines")
+    path.write_text(
+        f"[upstreams.ya]\nservice = 'yandex'\niam_token_file = '{token}'\nca_file = '/none.pem'\n"
+        "[upstreams.eu]\nregion = 'eu-central-1'\naccount_id = '111111111111'\nprofile = 'nope'\n"
+    )
+    none = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    result = invoke(
+        "check", "--config", str(path), env={**none, "AWS_CA_BUNDLE": "/none-either.pem"}
+    )
+    assert result.exit_code == 78
+    lines = result.stderr.splitlines()
+    assert [line.partition(":")[2].split(":")[0].strip() for line in lines] == [
+        *("AWS_CA_BUNDLE", "upstreams.ya.ca_file"),
+        *("upstreams.ya.iam_token_file", "upstreams.eu.profile"),
+    ]
+    token.write_text("t1.a-token")
+    token.chmod(0o600)
+    path.write_text(f"[upstreams.ya]\nservice = 'yandex'\niam_token_file = '{token}'\n")
+    result = invoke("check", "--config", str(path), env=none)
+    assert result.exit_code == 0, result.stderr
+    assert "1 upstream beside the default one" in result.stdout
+
+
 def test_sandbox_flags_are_settings_and_are_checked_as_such() -> None:
     result = invoke("sandbox", "--listen", "0.0.0.0:1", "--shards", "0")
     assert result.exit_code == 78

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.testing import Sandbox, sandbox
+from tests.kit.certificates import Files
 from tests.kit.daemon import ROOT, environment
 from tests.kit.endpoints import send
 from tests.kit.patience import PATIENCE_S
@@ -113,14 +114,23 @@ def test_the_fixture_is_there_for_who_only_installed_kdaemon(tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout
 
 
-def test_the_command_prints_the_url_of_a_port_that_the_system_chose() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_command_prints_the_url_of_a_port_that_the_system_chose(
+    scheme: str, certificate: Files
+) -> None:
     command = [sys.executable, "-m", "kdaemon", "sandbox", "--ephemeral-port"]
+    if scheme == "https":
+        command += ["--set", f"sandbox.tls_certificate={certificate.certificate}"]
+        command += ["--set", f"sandbox.tls_key={certificate.key}"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
-        with urllib.request.urlopen(url + "/sandbox/state", timeout=PATIENCE_S) as answer:
+        assert url.startswith(f"{scheme}://")
+        trusted = certificate.client() if scheme == "https" else None
+        state = url + "/sandbox/state"
+        with urllib.request.urlopen(state, timeout=PATIENCE_S, context=trusted) as answer:
             assert b'"demo"' in answer.read()
         process.terminate()
     assert process.returncode == 0

@@ -13,7 +13,8 @@ import pytest
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import ANYBODY, NOBODY, Principal, Rights
 from kdaemon.door import access
-from kdaemon.door.access import UNSIGNED, Guard, Peers, Signed, Strangers
+from kdaemon.door.access import UNSIGNED, Peers, Signed
+from kdaemon.door.guard import DENIED, Guard, Strangers
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.principals import Principals
@@ -343,7 +344,7 @@ async def test_a_body_of_a_stranger_is_refused_before_it_is_taken_in(
             sent += step
         assert sent <= step, "one read shows that there are more"
         status, said = answer(client)
-        expected = (403, access.DENIED) if "peer" in kind else (400, claim.MISSING.code)
+        expected = (403, DENIED) if "peer" in kind else (400, claim.MISSING.code)
         assert (status, said["__type"]) == expected
         assert place.hub.counters.refused["unauthenticated"] == 1
         assert place.hub.bodies.bytes_taken == 0

@@ -151,6 +151,13 @@ class Http2Harness:
         await self.send()
         return self.answers.setdefault(stream_id, Answered())
 
+    async def linger(self) -> None:
+        """Until what was answered before it had arrived is not waited for any more."""
+        for _ in range(self.hub.linger_ticks_max + 1):
+            self.hub.sweep()
+            await asyncio.sleep(0)
+        await self.receive()
+
     def begin(self, headers: Fields, *, ends: bool = False, stream: int | None = None) -> int:
         stream_id = stream or self.client.get_next_available_stream_id()
         self.client.send_headers(stream_id, headers, end_stream=ends)

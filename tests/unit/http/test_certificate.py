@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from kdaemon.base.errors import TlsError
 from kdaemon.http import renewal
-from kdaemon.http.certificate import FILE_BYTES_MAX, TlsError, TlsFiles, load_pair
+from kdaemon.http.certificate import FILE_BYTES_MAX, TlsFiles, load_pair
 from kdaemon.http.renewal import Certificates, look_over
 from tests.kit.certificates import Authority, Files, pem, write
 from tests.kit.loops import CountingLoop

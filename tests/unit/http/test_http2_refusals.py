@@ -86,7 +86,7 @@ async def test_a_malformed_request_is_refused_alone(http2: Make2, name: str, end
     assert answer.status == 400
     assert b"HTTP/1.1 that" not in answer.body
     assert json.loads(answer.body)["__type"] == "BadRequestException"
-    assert answer.reset_code == (None if ends else ErrorCodes.NO_ERROR)
+    assert answer.reset_code is None, "Java's client would not look at the answer"
     assert not one.requests
     assert one.refused() == {"malformed": 1}
     assert (await one.ask(b"hello", stream=5)).body == b"hello", "the connection goes on"
@@ -235,10 +235,52 @@ async def test_a_body_that_is_too_large_is_refused_as_it_comes(http2: Make2) -> 
         one.put(stream, bytes(400), ends=False)
     await one.send()
     assert one.answers[stream].status == 413
-    assert one.answers[stream].reset_code == ErrorCodes.NO_ERROR
+    assert one.answers[stream].reset_code is None
     assert one.refused() == {"body_too_large": 1}
     assert one.hub.bodies.bytes_taken == 0
     assert (await one.ask(b"hello")).body == b"hello"
+    await one.linger()
+    assert one.answers[stream].reset_code == ErrorCodes.NO_ERROR
+    assert (await one.ask(b"hello")).body == b"hello"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_comes_after_an_early_answer_is_thrown_away_for_a_while(
+    http2: Make2, ends: bool
+) -> None:
+    one = http2(HttpLimits(body_bytes_max=1000), echoes=True)
+    stream = one.begin(fields())
+    one.put(stream, bytes(1001), ends=False)
+    await one.send()
+    assert one.answers[stream].status == 413
+    for _ in range(20):
+        one.put(stream, bytes(1000), ends=False)
+        await one.send()
+    assert one.hub.bodies.bytes_taken == 0
+    if ends:
+        one.put(stream, b"the end")
+        await one.send()
+    await one.linger()
+    assert one.answers[stream].reset_code == (None if ends else ErrorCodes.NO_ERROR)
+    assert not one.requests
+    assert one.refused() == {"body_too_large": 1}
+    assert (await one.ask(b"hello")).body == b"hello"
+
+
+@pytest.mark.parametrize("end", ["a drain", "the end of the input"])
+async def test_an_end_does_not_wait_for_what_is_answered_already(http2: Make2, end: str) -> None:
+    one = http2(HttpLimits(body_bytes_max=1000), echoes=True)
+    stream = one.begin(fields())
+    one.put(stream, bytes(1001), ends=False)
+    await one.send()
+    if end == "a drain":
+        one.hub.is_draining = True
+        one.protocol.close_if_idle()
+    else:
+        one.protocol.eof_received()
+    await one.receive()
+    assert one.answers[stream].status == 413
+    assert one.transport.has_ended()
 
 
 async def test_a_client_that_sends_all_of_it_nevertheless_is_no_flood(raw: MakeRaw) -> None:

@@ -238,3 +238,26 @@ async def test_an_upstream_that_is_down_stops_no_other(opened: Open) -> None:
         await turn()
     assert sum(len(data) for _, data in default.calls) == 40
     await streams.aclose()
+
+
+async def test_unlisted_streams_of_one_that_is_down_leave_slots_to_the_others(
+    opened: Open,
+) -> None:
+    eu, default = FakeService(), FakeService()
+    eu.is_stalled = True
+    streams = opened("streams_max = 43\n" + CONFIG, eu=eu, default=default)
+    taken = 0
+    for number in range(100):
+        stream = streams.find(f"@eu/s{number}")
+        if isinstance(stream, Stream):
+            put(stream, b"a")
+            taken += 1
+        else:
+            assert stream.code == "LimitExceededException"
+    assert taken == 30, "of 40 slots that listed streams do not have"
+    for number in range(100):
+        put(found(streams, f"n{number}"), b"a")
+        await turn()
+    assert len(default.calls) == 100
+    assert not isinstance(streams.find("orders-eu"), Refused)
+    await streams.aclose()

@@ -1,0 +1,402 @@
+"""The streams of one HTTP/2 connection: a request begins, is handed over, is answered and ends.
+
+Knows what the library says of streams, and requests; frames, turns of the loop, the socket and the
+end of the connection are http2.py's.
+Invariants: at most `pipeline_max` streams are open, others are refused; requests are handed over in
+the order in which they were whole; a stream that is refused ends alone; what comes on a stream
+after its answer is thrown away, for `linger_timeout_s`.
+Where it sits: http2.py hands the events of its frames over here; http2_stream.py is one request,
+http2_sending.py sends what was answered.
+"""
+
+from collections.abc import Container, Iterator
+from typing import Any, Protocol
+
+from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
+
+from kdaemon.base.principal import Principal
+from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
+from kdaemon.http.heads import HeadBounds, Heads
+from kdaemon.http.http2_core import Http2Core
+from kdaemon.http.http2_frames import (
+    CANCEL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    Effort,
+)
+from kdaemon.http.http2_sending import Sending
+from kdaemon.http.http2_stream import LENGTH_IS_WRONG, TRAILERS, Http2Stream, StreamState
+from kdaemon.http.hub import HttpHub
+from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
+from kdaemon.http.rendering import CONTINUE_FIELDS, fields_of
+from kdaemon.http.request import Answer, HttpHandler, HttpRequest
+
+
+class Connection(Protocol):
+    """What the streams ask of their connection."""
+
+    client: int
+    principal: Principal
+    has_eof: bool  # the client sends no more
+    is_feeding: bool  # what it sent is just being read
+
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def may_begin(self) -> bool:
+        """Whether a new stream is taken."""
+        ...
+
+    def flush_later(self) -> None: ...
+    def go_on(self) -> None: ...
+    def send_probe(self) -> None: ...
+
+
+class Streams:
+    """What has begun and is not answered whole. `last`: the request that was handed over last, and
+    may hold the next one back. `since_tick`: when a stream last ended.
+    """
+
+    __slots__ = (
+        "_body_bytes_max",
+        "_connection",
+        "_core",
+        "_effort",
+        "_handler",
+        "_heads",
+        "_open",
+        "_sending",
+        "_touched",
+        "hub",
+        "last",
+        "since_tick",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        handler: HttpHandler,
+        hub: HttpHub,
+        core: Http2Core,
+        effort: Effort,
+        sending: Sending,
+    ) -> None:
+        limits = hub.limits
+        self.hub = hub
+        self._connection: Any = connection
+        self._handler = handler
+        self._core = core
+        self._effort = effort
+        self._sending = sending
+        self._body_bytes_max = min(limits.body_bytes_max, hub.bodies.bytes_max)
+        bounds = HeadBounds(limits.head_bytes_max, limits.headers_max, self._body_bytes_max)
+        self._heads = Heads(hub.gate, bounds)
+        self._open: dict[int, Http2Stream] = {}
+        self._touched: list[Http2Stream] = []  # something of them is kept and not charged
+        self.last: HttpRequest | None = None
+        self.since_tick = hub.tick
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Http2Stream]:
+        """Of those that are open now: what is done with one may end it."""
+        return iter([*self._open.values()])
+
+    @property
+    def client(self) -> int:
+        client: int = self._connection.client
+        return client
+
+    @property
+    def principal(self) -> Principal:
+        principal: Principal = self._connection.principal
+        return principal
+
+    @property
+    def known(self) -> Container[int]:
+        return self._open
+
+    @property
+    def is_held(self) -> bool:
+        """The last request holds the next one back."""
+        return self.last is not None and self.last.holds_next
+
+    @property
+    def owes(self) -> bool:
+        """Some handler has a request without an answer, or with one in pieces."""
+        return any(
+            each.state is StreamState.PENDING or each.pieces is not None
+            for each in self._open.values()
+        )
+
+    # --- what came
+
+    def handle(self, event: Any) -> None:
+        kind = type(event)
+        if kind is RequestReceived:
+            self._begin(event.stream_id, has_body=event.stream_ended is None)
+            return
+        if kind is DataReceived:
+            self._core.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream = self._open.get(event.stream_id) if hasattr(event, "stream_id") else None
+        if stream is None:
+            return
+        if kind is DataReceived:
+            if stream.state is StreamState.ARRIVING:
+                refusal = stream.take(event.data, self._body_bytes_max)
+                self._touched.append(stream)
+                if refusal is not None:
+                    self.refuse(stream, refusal)
+        elif kind is StreamEnded:
+            stream.is_ended = True
+            if stream.state is StreamState.ARRIVING:
+                self._hand_over(stream)
+            elif stream.state is StreamState.LINGERING:
+                self._forget(stream)
+        elif kind is StreamReset:
+            if not event.remote_reset:
+                self._effort.spend_reset()
+            self._drop(stream)
+        elif kind is TrailersReceived and stream.state is StreamState.ARRIVING:
+            stream.is_ended = True
+            self._core.take_headers()
+            self.refuse(stream, TRAILERS)
+
+    def _begin(self, stream_id: int, *, has_body: bool) -> None:
+        core = self._core
+        fields = core.take_headers()
+        if not self._connection.may_begin or len(self._open) >= self.hub.limits.pipeline_max:
+            core.reset_stream(stream_id, REFUSED_STREAM)
+            self._effort.spend_reset()
+            return
+        stream = self._open[stream_id] = Http2Stream(self, stream_id)
+        stream.is_ended = not has_body
+        refusal = stream.begin(fields, self._heads)
+        if refusal is not None:
+            self.refuse(stream, refusal)
+        elif has_body:
+            self._touched.append(stream)
+            if self._heads.expects_continue:
+                core.send_headers(stream_id, CONTINUE_FIELDS)
+
+    def _hand_over(self, stream: Http2Stream) -> None:
+        request = stream.end()
+        if isinstance(request, Refusal):
+            self.refuse(stream, request)
+            return
+        self.last = request
+        connection = self._connection
+        try:
+            self._handler(request)
+        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+            handler_failed(self.hub.counters, request, error)
+        if connection.has_eof and request.answer is None:
+            connection.send_probe()
+
+    def charge(self) -> None:
+        """What came of the last frames is charged."""
+        touched, self._touched = self._touched, []
+        for stream in touched:
+            if not stream.charge():
+                self.refuse(stream, BODIES_FULL)
+
+    def go_on(self) -> None:
+        self._connection.go_on()
+
+    def resume_clocks(self) -> None:
+        """The time in which nothing was read is not the client's."""
+        self.since_tick = tick = self.hub.tick
+        for stream in self._open.values():
+            stream.since_tick = tick
+
+    # --- refusing
+
+    def refuse(self, stream: Http2Stream, refusal: Refusal) -> None:
+        """Ends one stream, with an answer. Counted by its reason."""
+        if stream.state is not StreamState.ARRIVING:
+            return
+        self.hub.counters.refused[refusal.reason] += 1
+        if refusal is LENGTH_IS_WRONG:
+            self._reset(stream, PROTOCOL_ERROR)
+            self._effort.spend_reset()
+        else:
+            self._send_answer(stream, stream.told(refusal))
+
+    def refuse_partial(self) -> None:
+        """Nothing more comes: what is not whole is refused."""
+        for stream in self:
+            if stream.state is StreamState.ARRIVING:
+                self.refuse(stream, TRUNCATED)
+            elif stream.state is StreamState.LINGERING:
+                self._stop(stream)
+
+    def give_up_stuck(self, tick: int) -> bool:
+        """Ends answers in pieces whose client takes nothing of them. Whether there is one."""
+        stuck = self._sending.stuck(tick)
+        for stream in stuck:
+            self.hub.counters.timed_out["write"] += 1
+            self._reset(stream, CANCEL)
+        return bool(stuck)
+
+    def check_time(self, tick: int) -> None:
+        """Refuses what arrives too slowly, and ends what was answered before it had arrived."""
+        hub = self.hub
+        for stream in self:
+            ticks = tick - stream.since_tick
+            if stream.state is StreamState.LINGERING and ticks > hub.linger_ticks_max:
+                self._stop(stream)
+            if stream.state is not StreamState.ARRIVING:
+                continue
+            if ticks > hub.body_ticks_max:
+                self._time_out(stream, f"within {hub.limits.body_timeout_s:g} seconds")
+            elif stream.arrival is not None and not stream.arrival.tick():
+                self._time_out(stream, "fast enough")
+
+    def _time_out(self, stream: Http2Stream, limit: str) -> None:
+        self.hub.counters.timed_out["body"] += 1
+        self._send_answer(stream, stream.told(timed_out("The body", limit)))
+
+    @property
+    def are_stuck(self) -> bool:
+        """Of none of them anything comes or goes."""
+        return all(
+            each.state is StreamState.LINGERING
+            or (
+                each.state is StreamState.ARRIVING
+                and each.arrival is not None
+                and each.arrival.is_stalled
+            )
+            for each in self._open.values()
+        )
+
+    # --- answering
+
+    def answer(self, stream: Http2Stream, request: HttpRequest) -> None:
+        if request.answer is not None and self._connection.is_open:
+            self._send_answer(stream, request.answer)
+
+    def _send_answer(self, stream: Http2Stream, answer: Answer) -> None:
+        body, pieces = b"" if stream.is_head else answer.body, answer.pieces
+        stream.move(StreamState.ANSWERED)
+        stream.drop()
+        stream.request = None
+        if pieces is not None and stream.is_head:
+            lose_pieces(self.hub.counters, pieces)
+            pieces = None
+        is_whole = not body and pieces is None
+        self._core.send_headers(stream.id, fields_of(answer), end_stream=is_whole)
+        if body:
+            self._sending.add(stream, body)
+        elif pieces is not None:
+            stream.pieces = pieces
+            pieces.begin(stream.wake)
+            self._sending.ask(stream)
+        else:
+            self.finish(stream)
+        if not self._connection.is_feeding:  # what is read flushes when it is through
+            self._connection.flush_later()
+
+    def wake(self, stream: Http2Stream) -> None:
+        """What makes its answer has something to send."""
+        if stream.pieces is not None and self._connection.is_open:
+            self._sending.ask(stream)
+            self._connection.flush_later()
+
+    def fail(self, stream: Http2Stream, error: Exception) -> None:
+        """What makes its answer has raised: the client sees that it was cut off."""
+        pieces_failed(self.hub.counters, error)
+        self._reset(stream, INTERNAL_ERROR)
+
+    def drain(self) -> bool:
+        """The listener closes: who makes an answer is told, as it is asked for more. Whether there
+        is one.
+        """
+        for stream in self:
+            if stream.state is StreamState.LINGERING:
+                self._forget(stream)  # the whole connection ends
+        made = [stream for stream in self._open.values() if stream.pieces is not None]
+        for stream in made:
+            self._sending.ask(stream)
+        return bool(made)
+
+    def finish(self, stream: Http2Stream) -> None:
+        """All of its answer is on its way. A client that still sends is not told to stop at once:
+        some take that for the end of their connection, and never look at the answer.
+        """
+        if stream.is_ended:
+            self._effort.pay_answer()
+            self._forget(stream)
+        elif self._connection.may_begin and not self._connection.has_eof:
+            stream.move(StreamState.LINGERING)
+            stream.since_tick = self.hub.tick
+            self._sending.forget(stream)
+        else:
+            self._stop(stream)
+
+    def _stop(self, stream: Http2Stream) -> None:
+        """The client need not send the rest of what is answered."""
+        self._core.reset_stream(stream.id, NO_ERROR)
+        self._forget(stream)
+        if not self._connection.is_feeding:
+            self._connection.flush_later()
+
+    # --- the end
+
+    def reset_stream(self, stream: Http2Stream) -> None:
+        """Its handler gives no answer."""
+        if stream.state is not StreamState.ENDED and self._connection.is_open:
+            self._reset(stream, INTERNAL_ERROR)
+            self._connection.flush_later()
+
+    def _reset(self, stream: Http2Stream, code: int) -> None:
+        self._core.reset_stream(stream.id, code)
+        self._drop(stream)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        stream.move(StreamState.ENDED)
+        stream.drop()
+        self._open.pop(stream.id, None)
+        self._sending.forget(stream)
+        self.since_tick = self.hub.tick
+
+    def _drop(self, stream: Http2Stream) -> None:
+        """Nobody will read its answer."""
+        self._forget(stream)
+        pieces, stream.pieces = stream.pieces, None
+        if pieces is not None:
+            lose_pieces(self.hub.counters, pieces)
+        request, stream.request = stream.request, None
+        if request is None:
+            return
+        request.owner = None
+        request.drop_body()
+        if self.last is request:
+            self.last = None  # it calls nobody when it holds the next one back no more
+        if request.answer is None:
+            tell_gone(self.hub.counters, request)
+
+    def drop_partial(self) -> None:
+        """Nothing more is read: what is not whole will never be."""
+        self._heads.forget()
+        for stream in self:
+            if stream.state is StreamState.ARRIVING:
+                self._drop(stream)
+
+    def drop_all(self) -> None:
+        """Nothing more is sent."""
+        self._sending.release()
+        streams = [*self]
+        for stream in streams:
+            if stream.request is not None:
+                stream.request.owner = None
+        for stream in streams:
+            self._drop(stream)
+        self.last = None
+
+    def close(self) -> None:
+        """The connection is lost; breaks the cycle with it."""
+        self.drop_all()
+        self._connection = None
