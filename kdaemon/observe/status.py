@@ -114,7 +114,8 @@ def _page(snapshot: Snapshot) -> StatusPage:
 def _upstreams(snapshot: Snapshot) -> list[UpstreamStatus]:
     of_each: dict[str, list[EngineSnapshot]] = {each.name: [] for each in snapshot.upstreams}
     for stream in snapshot.streams:
-        of_each[stream.called.upstream].append(stream.engine)
+        # Of one that was taken out of the configuration, streams may be left for a while.
+        of_each.setdefault(stream.called.upstream, []).append(stream.engine)
     return [_upstream(each, of_each[each.name]) for each in snapshot.upstreams]
 
 

@@ -4,18 +4,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.snapshot import Snapshot, SnapshotReader
 from kdaemon.observe.status import Status
 from kdaemon.system import SystemDice
 from tests.kit.observing import Observing, reader_of
@@ -193,3 +197,31 @@ async def test_an_accept_header_of_noise_is_answered_in_text(place: Place) -> No
         assert answer.status == 200
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert place.server.counters.handler_failures == 0
+
+
+async def test_scrapes_that_meet_share_a_page_and_none_tells_of_before_it_was_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counts its own connection, and so tells of a time after that was made."""
+    reads = 0
+    read = SnapshotReader.read
+
+    def counted(reader: SnapshotReader, shards_max: int | None = None) -> Steps[Snapshot]:
+        nonlocal reads
+        reads += 1
+        return read(reader, shards_max)
+
+    monkeypatch.setattr(SnapshotReader, "read", counted)
+    monkeypatch.setattr(slices, "PAUSE_FACTOR", 0)
+    loop, looks = asyncio.get_running_loop(), count(0, slices.SLICE_NS)  # a step is a slice
+    monkeypatch.setattr(Hand, "now_ns", lambda _: int(loop.time() * 1e9) + next(looks))
+    scrapes = []
+    for _ in range(16):
+        scrapes.append(asyncio.ensure_future(place.ask("GET", "/metrics")))
+        while place.server.counters.opened < len(scrapes) or not reads:
+            await asyncio.sleep(0)
+    opened = b'kdaemon_client_connections_opened_total{listener="admin"} '
+    for number, scrape in enumerate(scrapes, 1):
+        body = (await scrape).body
+        assert float(body.partition(opened)[2].partition(b"\n")[0]) >= number
+    assert reads < 8, "of 16 scrapes"
