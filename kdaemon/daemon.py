@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError
+from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
 from kdaemon.base.service import SERVICES
@@ -40,6 +41,7 @@ from kdaemon.config import (
     user_runtime_problem,
 )
 from kdaemon.config.listeners import TAKEOVER, takeover_path
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.config.values import Address
 from kdaemon.door.access import Guard, Peers, Signed, Strangers
 from kdaemon.door.door import DRY_RUNS_MAX, Door
@@ -81,6 +83,7 @@ from kdaemon.system import (
     SystemClock,
     SystemDice,
     calm_collector,
+    memory_limit_bytes,
     on_signals,
     raise_open_files_limit,
 )
@@ -165,6 +168,7 @@ class Daemon:
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
         config = self._config
+        _tell_memory(config.memory_bytes_max, memory_limit_bytes())
         if config.auth.principals_file:
             self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
@@ -725,6 +729,20 @@ def _asks(guard: Guard | None) -> dict[str, Any]:
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:
     for look in looks:
         look()
+
+
+def _tell_memory(bytes_max: int, limit_bytes: int | None) -> None:
+    fields = {"memory_bytes_max": bytes_max}
+    if limit_bytes is not None:
+        fields["container_bytes"] = limit_bytes
+    if limit_bytes is None or bytes_max + MEMORY_BESIDE_BYTES <= limit_bytes:
+        log.info("memory for the records of clients", extra={"fields": fields})
+        return
+    text = (
+        "the container's memory limit is too low for memory_bytes_max and the %d MiB beside it:"
+        " raise the limit, or lower the setting"
+    )
+    log.warning(text, MEMORY_BESIDE_BYTES // MIB, extra={"fields": fields})
 
 
 def _bodies_bytes_max(config: Config) -> int:

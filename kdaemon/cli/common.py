@@ -57,6 +57,7 @@ def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
 def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     """The Config, or every problem on standard error and exit 78."""
     from kdaemon.config.load import load_config  # noqa: PLC0415 - start-up of the other commands
+    from kdaemon.system import memory_limit_bytes  # noqa: PLC0415 - the same
 
     problems: list[ConfigProblem] = []
     text: str | None = None
@@ -70,7 +71,13 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
             problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
             problems.append(ConfigProblem(config_path, "file", problem))
     try:
-        config = load_config(text=text, source=config_path or "", environ=os.environ, flags=flags)
+        config = load_config(
+            text=text,
+            source=config_path or "",
+            environ=os.environ,
+            flags=flags,
+            memory_limit_bytes=memory_limit_bytes(),
+        )
     except ConfigError as error:
         problems += error.problems
     if problems:
