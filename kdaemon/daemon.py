@@ -115,6 +115,8 @@ BESIDE_SANDBOX: dict[str, Any] = {
     **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
 }
 """Settings that lead to a service, where an embedded one stands in its place."""
+TELL_S = 1.0  # how often the service manager hears how the start, or the drain, goes on. Ours
+EXTEND_S = 15.0  # the manager waits so much longer each time it hears of progress. Ours, 2026-11-28
 LOOK_S = 0.02  # how often it is looked whether all clients have left, and the spool is free. Ours
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
@@ -205,7 +207,7 @@ class Daemon:
             await self._start_admin(relays)
         self._readiness.started()
         await self._take_turns()
-        self._notifier.ready()
+        self._notifier.ready("takes records")
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
 
     async def _recover(self, spool: "Spool") -> None:
@@ -228,12 +230,15 @@ class Daemon:
 
     async def _is_opened(self, spool: "Spool") -> bool:
         """False: the daemon that we take over from has it. Raises SpoolError."""
+        telling = self._tell_on(lambda: ("starting: opening the spool", True))
         try:
             await spool.open()
         except SpoolError as error:
             if self._taken is None or error.kind != "busy":
                 raise
             return False
+        finally:
+            telling.cancel()
         log.info("spool", extra={"fields": {"directory": self._config.spool.directory}})
         return True
 
@@ -241,6 +246,21 @@ class Daemon:
         error = None if waiting.cancelled() else waiting.exception()
         if error is not None and not self.ended.done():
             self.ended.set_result(f"cannot use the spool: {error}")
+
+    def _tell_on(self, state: Callable[[], tuple[str, bool]]) -> asyncio.Task[None]:
+        """Tells the service manager how it goes, until it is cancelled: `state` is what to say, and
+        whether it went on since the last time, for which the manager waits longer.
+        """
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(TELL_S)
+                text, has_moved = state()
+                self._notifier.status(text)
+                if has_moved:
+                    self._notifier.extend_timeout(EXTEND_S)
+
+        return asyncio.get_running_loop().create_task(tell())
 
     # --- sockets that are passed on
 
@@ -594,6 +614,7 @@ class Daemon:
             door.close_listener()
             door.close_idle()
         streams = self._streams
+        telling = self._tell_on(self._drained())
         streams.begin_drain()
         if self._spool is not None:
             self._spool.begin_drain()
@@ -604,6 +625,7 @@ class Daemon:
         await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
+        telling.cancel()
         held = self._spool.held_records if self._spool is not None else 0
         undelivered = streams.undelivered - held
         totals = {"delivered": streams.delivered, "undelivered": undelivered}
@@ -624,6 +646,17 @@ class Daemon:
             door.counters.open for door in self._doors
         ):
             await asyncio.sleep(min(LOOK_S, seconds))
+
+    def _drained(self) -> Callable[[], tuple[str, bool]]:
+        """How many records are left, and whether some were delivered since the last time."""
+        streams, before = self._streams, self._streams.delivered
+
+        def state() -> tuple[str, bool]:
+            nonlocal before
+            last, before = before, streams.delivered
+            return f"draining: {streams.undelivered:,} records are left", before > last
+
+        return state
 
     async def _settle_until(self, deadline_s: float) -> None:
         """Waits until all that was taken is settled; at the deadline (loop time) clients that wait
