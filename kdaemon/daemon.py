@@ -13,6 +13,7 @@ part for all doors. What is closed then has CLOSE_TIMEOUT_S: milliseconds, unles
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -625,6 +626,8 @@ class Daemon:
         await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
+        if self._is_taken_over:
+            await self._finish_calls(ends_s)
         telling.cancel()
         held = self._spool.held_records if self._spool is not None else 0
         undelivered = streams.undelivered - held
@@ -664,9 +667,30 @@ class Daemon:
         """
         try:
             async with asyncio.timeout_at(deadline_s):
-                await self._streams.wait_idle()
+                await self._settle()
         except TimeoutError:
             await self._streams.give_up()
+
+    async def _settle(self) -> None:
+        """Until nothing is left; or, where another process waits for the spool, nothing but what
+        stands there: that one delivers it.
+        """
+        spool = self._spool
+        if not self._is_taken_over or spool is None:
+            await self._streams.wait_idle()
+            return
+        while self._streams.unsettled > spool.held_records:  # noqa: ASYNC110 - many counters
+            await asyncio.sleep(LOOK_S)
+
+    async def _finish_calls(self, deadline_s: float) -> None:
+        """Whose records the next process would send again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline_s):
+                await self._streams.finish_calls()
+
+    @property
+    def _is_taken_over(self) -> bool:
+        return self._giver is not None and self._giver.has_given
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""

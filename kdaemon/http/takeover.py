@@ -51,7 +51,7 @@ class Giver:
         self._file: SocketFile | None = None
         self._sock: socket.socket | None = None
         self._conn: socket.socket | None = None
-        self._has_given = False
+        self.has_given = False  # another process listens: this one is to end
 
     def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
         """`socks`: the private socket, where it was taken over with the others. ListenerError."""
@@ -65,12 +65,12 @@ class Giver:
     def close(self) -> None:
         """Nobody may take over any more; who is at it hears so by the end of the connection."""
         self._close_listener()
-        if not self._has_given:
+        if not self.has_given:
             self._drop()
 
     def released(self) -> None:
         """The spool is closed: whoever took over may open it. Nothing, if nobody did."""
-        if self._has_given:
+        if self.has_given:
             self._say({"released": True})
             self._drop()
 
@@ -107,9 +107,9 @@ class Giver:
             return
         except OSError:
             said = {}
-        if "takeover" in said and not self._has_given:
+        if "takeover" in said and not self.has_given:
             self._give()
-        elif "listening" in said and not self._has_given:
+        elif "listening" in said and not self.has_given:
             self._yield(said["listening"])
         else:
             self._drop()
@@ -131,7 +131,7 @@ class Giver:
         log.info("another process is about to take over")
 
     def _yield(self, names: Any) -> None:
-        self._has_given = True
+        self.has_given = True
         taken = frozenset(str(each) for each in names) if isinstance(names, list) else frozenset()
         if TAKEOVER in taken and self._file is not None:
             self._file.leave()

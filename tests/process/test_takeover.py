@@ -100,6 +100,35 @@ def test_what_is_to_be_stored_waits_for_the_spool_of_the_one_before(
     assert sorted(read_all(service)) == [b"one", b"two"]
 
 
+def test_what_stands_in_the_spool_is_left_to_the_new_one(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        service = stack.enter_context(sandbox("demo", 1))
+        config = write_config(tmp_path, settings_of(tmp_path, service))
+        old = start(config)
+        stack.callback(old.close)
+        old.wait_log(READY)
+        names = [str(number) for number in range(6_000)]  # the shard takes 1,000 a second
+        setup = {"stream": "demo", "acknowledge": "stored"}
+        lines = [setup, *({"data": name, "partition_key": name} for name in names)]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE_S)
+            client.connect(str(tmp_path / "k.sock"))
+            client.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
+            client.shutdown(socket.SHUT_WR)
+            with client.makefile("rb") as answers:
+                assert json.loads(list(answers)[-1]) == {"acknowledged": len(names)}
+        new = took_over(config, stack)
+        assert old.wait() == 0
+        last = old.log[-1]["fields"]
+        assert last["undelivered"] == 0
+        assert last["spooled"] > 0, "or the new one waited for all of it"
+        new.wait_log("spool")
+        wait_for(lambda: new.counted("kdaemon_records_spooled") == 0 or None, "the backlog")
+        new.wait_settled()
+        assert new.stop() == 0
+        assert sorted(read_all(service)) == sorted(name.encode() for name in names)
+
+
 def store(directory: Path, data: str) -> dict[str, object]:
     """What is answered to one line that is to be stored."""
     with socket.socket(socket.AF_UNIX) as client:
