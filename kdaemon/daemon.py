@@ -178,6 +178,8 @@ class Daemon:
             config = await self._start_sandbox()
         memory = self._memory
         self._stack.callback(self._released)
+        if self._taken is not None:
+            self._stack.callback(self._taken.close)
         reaches, relays = await self._reach(config, is_anonymous=with_sandbox)
         self._spool = await self._open_spool(memory)
         streams = Streams(config, reaches, self._clock, self._dice, memory, self._spool)

@@ -169,6 +169,13 @@ class Taken:
         self._hearing: asyncio.Task[None] | None = None
         conn.setblocking(False)
 
+    def close(self) -> None:
+        """Says nothing more, and hears nothing more: the other one goes on, if it was not told."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+        else:
+            self._conn.close()
+
     async def listening(self, names: Collection[str]) -> None:
         """We accept on the sockets of these names: the other one stops that; it has when this
         returns, or it is gone. Twice is nothing.
@@ -234,20 +241,24 @@ def take_over(path: str) -> Taken | None:
 def _passed(conn: socket.socket) -> tuple[list[Passed], int]:
     passed: list[Passed] = []
     while True:
-        flags = socket.MSG_CMSG_CLOEXEC
-        data, descriptors, _, _ = socket.recv_fds(conn, PACKET_BYTES_MAX, SOCKETS_A_PACKET, flags)
-        socks = [socket.socket(fileno=each) for each in descriptors]
+        data, descriptors, _, _ = socket.recv_fds(conn, PACKET_BYTES_MAX, SOCKETS_A_PACKET)
+        socks = [_own(each) for each in descriptors]
         said = _parsed(data)
         if "refused" in said:
             raise ListenerError(f"cannot take over: {said['refused']}")
         names = said.get("sockets", [])
         if not socks or len(names) != len(socks):
             raise ListenerError("cannot take over: the daemon that runs ended, or passed no socket")
-        for name, sock in zip(names, socks, strict=True):
-            sock.setblocking(False)
-            passed.append(Passed(str(name), sock))
+        passed += [Passed(str(name), sock) for name, sock in zip(names, socks, strict=True)]
         if not said.get("more"):
             return passed, int(said.get("pid", 0))
+
+
+def _own(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)  # Python 3.11 passes no MSG_CMSG_CLOEXEC on
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
 
 
 def is_trusted(conn: socket.socket) -> bool:
