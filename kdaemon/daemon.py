@@ -41,7 +41,6 @@ from kdaemon.config import (
     resolve_unix_path,
     user_runtime_problem,
 )
-from kdaemon.config.listeners import TAKEOVER, takeover_path
 from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.config.values import Address
 from kdaemon.door.access import Guard, Peers, Signed, Strangers
@@ -59,12 +58,10 @@ from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
 from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
 from kdaemon.http.opening import Lines
 from kdaemon.http.origin import gate_of
-from kdaemon.http.passed import Inherited, Passed
 from kdaemon.http.renewal import Certificates, files_of
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import UNIX_GATE, HttpServer
 from kdaemon.http.server import serve as serve_sockets
-from kdaemon.http.takeover import Giver, Taken
 from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
@@ -90,6 +87,8 @@ from kdaemon.system import (
 )
 
 if TYPE_CHECKING:
+    from kdaemon.http.passed import Inherited, Passed
+    from kdaemon.http.takeover import Giver, Taken
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -132,16 +131,16 @@ class Daemon:
         self,
         config: Config,
         log_queue: LogQueue,
-        inherited: Inherited | None = None,
-        taken: Taken | None = None,
+        inherited: "Inherited | None" = None,
+        taken: "Taken | None" = None,
     ) -> None:
         """`inherited`: sockets that are bound already. `taken`: by the daemon that they are taken
         over from.
         """
         self._config = config
-        self._inherited = inherited or Inherited()
+        self._inherited = inherited
         self._taken = taken
-        self._names_taken = frozenset(self._inherited.socks)
+        self._names_taken = frozenset(() if inherited is None else inherited.socks)
         self._giver: Giver | None = None
         self._servers: dict[str, HttpServer] = {}  # by the names of their listeners
         self._kept: set[str] = set()  # of them, those whose sockets outlive this process
@@ -276,22 +275,29 @@ class Daemon:
         self._offer_takeover()
 
     def _offer_takeover(self) -> None:
+        from kdaemon.config.listeners import TAKEOVER, takeover_path  # noqa: PLC0415 - see below
+
         path = takeover_path(self._config, os.environ, os.path.isdir)
         if path is None:
             return
+        # Memory of those that have no place where daemons meet.
+        from kdaemon.http.takeover import Giver  # noqa: PLC0415
+
         refusal = None
-        if self._inherited.is_systemd or os.environ.get("NOTIFY_SOCKET"):
+        if self._is_of_systemd or os.environ.get("NOTIFY_SOCKET"):
             refusal = "the daemon that runs belongs to a service manager: systemctl restart kdaemon"
         giver = Giver(self._sockets, self._was_taken, refusal)
         try:
-            giver.start(path, self._inherited.take(TAKEOVER))
+            giver.start(path, self._inherit(TAKEOVER))
         except (ListenerError, OSError) as error:
             log.info("no other process can take over: %s", error)
             return
         self._giver = giver
         self._stack.callback(giver.close)
 
-    def _sockets(self) -> list[Passed]:
+    def _sockets(self) -> "list[Passed]":
+        from kdaemon.http.passed import Passed  # noqa: PLC0415 - it was, by who asks
+
         return [Passed(name, sock) for name, each in self._servers.items() for sock in each.socks]
 
     def _was_taken(self, names: frozenset[str]) -> None:
@@ -527,7 +533,8 @@ class Daemon:
         is_auto = config.listen.unix == "auto"
         path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
         handler = handler_behind(unix_guard)
-        if self._inherited.is_systemd and "unix" in self._inherited.socks:
+        if self._is_of_systemd and "unix" in self._names_taken:
+            assert self._inherited is not None
             path = self._inherited.socks["unix"][0].getsockname()
             await self._listen_unix("unix", path, handler, new_unix_hub(), lines)
             return
@@ -595,9 +602,16 @@ class Daemon:
         self._listeners[name] = server.counters
         _log_listening(name, path)
 
+    @property
+    def _is_of_systemd(self) -> bool:
+        """Who is to keep its sockets when this process ends."""
+        return self._inherited is not None and self._inherited.is_systemd
+
     def _inherit(self, name: str) -> list[socket.socket]:
+        if self._inherited is None:
+            return []
         socks = self._inherited.take(name)
-        if socks and self._inherited.is_systemd and name != "admin":  # whose probes go on
+        if socks and self._is_of_systemd and name != "admin":  # whose probes go on
             self._kept.add(name)
         return socks
 
@@ -706,8 +720,8 @@ async def serve(
     log_queue: LogQueue,
     *,
     with_sandbox: bool,
-    inherited: Inherited | None = None,
-    taken: Taken | None = None,
+    inherited: "Inherited | None" = None,
+    taken: "Taken | None" = None,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code."""
     loop = asyncio.get_running_loop()
