@@ -63,7 +63,6 @@ class Manager:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.settimeout(PATIENCE_S)
         self._sock.bind(str(path))
-        self.heard: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -73,8 +72,15 @@ class Manager:
 
     def wait(self, assignment: str) -> str:
         """The next datagram that has this line."""
-        while True:
-            said = self._sock.recv(4096).decode()
-            self.heard.append(said)
-            if assignment in said.split("\n"):
-                return said
+        while assignment not in (said := self._hear()).split("\n"):
+            pass
+        return said
+
+    def wait_text(self, text: str) -> str:
+        """The next datagram in which this stands."""
+        while text not in (said := self._hear()):
+            pass
+        return said
+
+    def _hear(self) -> str:
+        return self._sock.recv(4096).decode()

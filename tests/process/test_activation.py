@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit.daemon import get, sandbox, write_config
 from tests.kit.endpoints import Endpoint, data_of
-from tests.kit.patience import wait_for
+from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
 from tests.kit.systemd import Activated, Manager
 
@@ -154,4 +154,27 @@ def test_systemd_hears_ready_the_watchdog_and_the_end(tmp_path: Path, service: s
             manager.wait("WATCHDOG=1")
         daemon.signal()
         manager.wait("STOPPING=1")
+        assert daemon.wait() == 0
+
+
+def test_systemd_hears_that_the_drain_goes_on(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        service = stack.enter_context(sandbox("demo", 1))  # it takes 1,000 records a second
+        manager = stack.enter_context(Manager(tmp_path / "notify"))
+        unix = stack.enter_context(closing(bound(tmp_path / "k.sock")))
+        activated = Activated(
+            config_of(tmp_path, service), {"unix": unix}, NOTIFY_SOCKET=str(tmp_path / "notify")
+        )
+        daemon = stack.enter_context(activated.started())
+        setup = b'{"stream":"demo","acknowledge":"accepted"}\n'
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as answers:
+            client.settimeout(PATIENCE_S)
+            client.connect(daemon.address("unix"))
+            client.sendall(setup + b'{"data":"x","partition_key":"k"}\n' * 4_000)
+            while b"4000" not in answers.readline():
+                pass
+        daemon.signal()
+        manager.wait("STOPPING=1")
+        assert "records are left" in manager.wait_text("STATUS=draining: ")
+        manager.wait("EXTEND_TIMEOUT_USEC=15000000")
         assert daemon.wait() == 0
