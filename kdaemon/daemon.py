@@ -4,15 +4,20 @@ Start: listeners are bound before the service is asked anything. Stop: SIGTERM (
 `system.ENDING`) turns readiness off, clients are served for a short lame-duck time, then listening
 ends, what is buffered is delivered up to a deadline, and the last line says what was delivered and
 what was not.
+Sockets that systemd has bound, or that another process took over, are left at once instead, and who
+is connected has the lame-duck time to come anew. The spool is closed last, and then released to who
+took over; that one takes records meanwhile, and what asks for `stored` there waits for the disk.
 A second signal ends it at once, and so does the first before a door is open. The end takes the sum
 of the two times of [drain] at most: the grace for last answers is a part of the deadline, the same
 part for all doors. What is closed then has CLOSE_TIMEOUT_S: milliseconds, unless a disk hangs.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,6 +29,7 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import ConfigError, SpoolError, TlsError
+from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
 from kdaemon.base.service import SERVICES
@@ -36,6 +42,7 @@ from kdaemon.config import (
     resolve_unix_path,
     user_runtime_problem,
 )
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.config.values import Address
 from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.guard import Guard, Strangers
@@ -75,13 +82,16 @@ from kdaemon.system import (
     SystemClock,
     SystemDice,
     calm_collector,
+    memory_limit_bytes,
     on_signals,
     raise_open_files_limit,
 )
 
 if TYPE_CHECKING:
     from kdaemon.door.principals import Principals
+    from kdaemon.http.passed import Inherited, Passed
     from kdaemon.http.renewal import Certificates
+    from kdaemon.http.takeover import Giver, Taken
     from kdaemon.observe.emf_log import EmfLog
     from kdaemon.spool.spool import Spool
 
@@ -109,6 +119,9 @@ BESIDE_SANDBOX: dict[str, Any] = {
     **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
 }
 """Settings that lead to a service, where an embedded one stands in its place."""
+TELL_S = 1.0  # how often the service manager hears how the start, or the drain, goes on. Ours
+EXTEND_S = 15.0  # the manager waits so much longer each time it hears of progress. Ours, 2026-11-28
+LOOK_S = 0.02  # how often it is looked whether all clients have left, and the spool is free. Ours
 CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
@@ -118,8 +131,25 @@ nothing that was promised depends on it. Ours, 2026-11-28."""
 class Daemon:
     """Everything that runs, from `start` to `stop`."""
 
-    def __init__(self, config: Config, log_queue: LogQueue) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log_queue: LogQueue,
+        inherited: "Inherited | None" = None,
+        taken: "Taken | None" = None,
+    ) -> None:
+        """`inherited`: sockets that are bound already. `taken`: by the daemon that they are taken
+        over from.
+        """
         self._config = config
+        self._inherited = inherited
+        self._taken = taken
+        self._names_taken = frozenset(() if inherited is None else inherited.socks)
+        self._giver: Giver | None = None
+        self._servers: dict[str, HttpServer] = {}  # by the names of their listeners
+        self._kept: set[str] = set()  # of them, those whose sockets outlive this process
+        self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
+        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._log_queue = log_queue
         self.takes_records = False  # a door may be open: the end is a drain
         self._clock = SystemClock()
@@ -147,6 +177,7 @@ class Daemon:
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
         config = self._config
+        _tell_memory(config.memory_bytes_max, memory_limit_bytes())
         if config.auth.principals_file:
             from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB of who asks nobody
 
@@ -154,6 +185,9 @@ class Daemon:
         if with_sandbox:
             config = await self._start_sandbox()
         memory = self._memory
+        self._stack.callback(self._released)
+        if self._taken is not None:
+            self._stack.callback(self._taken.close)
         reaches, relays = await self._reach(config, is_anonymous=with_sandbox)
         self._spool = await self._open_spool(memory)
         streams = Streams(config, reaches, self._clock, self._dice, memory, self._spool)
@@ -161,7 +195,9 @@ class Daemon:
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         self._open_certificates()
-        await self._start_admin(relays)
+        self._start_heartbeat(relays)
+        if self._taken is None:  # else probes would hear of a daemon that is not ready
+            await self._start_admin()
         door = Door(streams, self._clock)
         self._taps.watch(door)
         widest = widest_limits([each.service for each in streams.upstreams])
@@ -175,15 +211,125 @@ class Daemon:
         kinesis = KinesisDoor(door, widest, number, self._turns.later, others)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
+        if self._taken is not None and _keeps_order_in_memory(config):
+            await self._taken.listening(self._names_taken)
+            await self._taken.released()  # what the other has in memory goes first
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
-            await self._spool.recover(streams.find_stored, streams.is_listed)
+            await self._recover(self._spool)
         self.takes_records = True
         calm_collector()
         ndjson = NdjsonDoor(door, self._turns.later)
         await self._start_doors(partial(make_handler, kinesis, ndjson), door)
+        if self._taken is not None:
+            await self._start_admin()
         self._readiness.started()
-        self._notifier.ready()
+        await self._take_turns()
+        self._notifier.ready("takes records")
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+
+    async def _recover(self, spool: "Spool") -> None:
+        """Begins to read back what stands on disk, now or when the daemon before lets go of it."""
+        if spool.waits_for is None:
+            await spool.recover(self._streams.find_stored, self._streams.is_listed)
+            return
+        log.info("the spool is still held: what is to be stored waits for it")
+        self._waiting = asyncio.get_running_loop().create_task(self._wait_for(spool))
+        self._waiting.add_done_callback(self._waited)
+
+    async def _wait_for(self, spool: "Spool") -> None:
+        assert self._taken is not None
+        await self._taken.released()
+        # A process that dies closes one file after another.
+        while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(LOOK_S)
+        await spool.recover(self._streams.find_stored, self._streams.is_listed)
+        spool.go_on()
+
+    async def _is_opened(self, spool: "Spool") -> bool:
+        """False: the daemon that we take over from has it. Raises SpoolError."""
+        telling = self._tell_on(lambda: ("starting: opening the spool", True))
+        try:
+            await spool.open()
+        except SpoolError as error:
+            if self._taken is None or error.kind != "busy":
+                raise
+            return False
+        finally:
+            telling.cancel()
+        log.info("spool", extra={"fields": {"directory": self._config.spool.directory}})
+        return True
+
+    def _waited(self, waiting: asyncio.Task[None]) -> None:
+        error = None if waiting.cancelled() else waiting.exception()
+        if error is not None and not self.ended.done():
+            self.ended.set_result(f"cannot use the spool: {error}")
+
+    def _tell_on(self, state: Callable[[], tuple[str, bool]]) -> asyncio.Task[None]:
+        """Tells the service manager how it goes, until it is cancelled: `state` is what to say, and
+        whether it went on since the last time, for which the manager waits longer.
+        """
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(TELL_S)
+                text, has_moved = state()
+                self._notifier.status(text)
+                if has_moved:
+                    self._notifier.extend_timeout(EXTEND_S)
+
+        return asyncio.get_running_loop().create_task(tell())
+
+    # --- sockets that are passed on
+
+    async def _take_turns(self) -> None:
+        """The daemon before this one, if there is one, stops listening; the next one may come."""
+        if self._taken is not None:
+            await self._taken.listening(self._names_taken)
+            for server in self._servers.values():
+                server.own_file()
+        self._offer_takeover()
+
+    def _offer_takeover(self) -> None:
+        from kdaemon.config.listeners import TAKEOVER, takeover_path  # noqa: PLC0415 - see below
+
+        path = takeover_path(self._config, os.environ, os.path.isdir)
+        if path is None:
+            return
+        # Memory of those that have no place where daemons meet.
+        from kdaemon.http.takeover import Giver  # noqa: PLC0415
+
+        refusal = None
+        if self._is_of_systemd or os.environ.get("NOTIFY_SOCKET"):
+            refusal = "the daemon that runs belongs to a service manager: systemctl restart kdaemon"
+        giver = Giver(self._sockets, self._was_taken, refusal)
+        try:
+            giver.start(path, self._inherit(TAKEOVER))
+        except (ListenerError, OSError) as error:
+            log.info("no other process can take over: %s", error)
+            return
+        self._giver = giver
+        self._stack.callback(giver.close)
+
+    def _sockets(self) -> "list[Passed]":
+        from kdaemon.http.passed import Passed  # noqa: PLC0415 - it was, by who asks
+
+        return [Passed(name, sock) for name, each in self._servers.items() for sock in each.socks]
+
+    def _was_taken(self, names: frozenset[str]) -> None:
+        """Another process accepts on these sockets."""
+        self._kept |= names & self._servers.keys()
+        self._yield()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _yield(self) -> None:
+        for name in self._kept:
+            self._servers[name].yield_listener()
+
+    def _released(self) -> None:
+        """The spool is closed."""
+        if self._giver is not None:
+            self._giver.released()
 
     async def _reach(
         self, config: Config, *, is_anonymous: bool
@@ -207,8 +353,11 @@ class Daemon:
 
     def _trouble(self) -> str | None:
         """What keeps records out: a disk that takes none, a listener that nobody can reach."""
-        if self._spool is not None and self._spool.trouble is not None:
-            return f"spool: {self._spool.trouble}"
+        if self._spool is not None:
+            if self._spool.waits_for is not None:
+                return f"spool: it is held by {self._spool.waits_for} still"
+            if self._spool.trouble is not None:
+                return f"spool: {self._spool.trouble}"
         return next((door.trouble for door in self._doors if door.trouble is not None), None)
 
     def _open_certificates(self) -> None:
@@ -246,9 +395,10 @@ class Daemon:
             self._turns.later,
             has_upstreams=bool(self._config.upstreams),
         )
-        await spool.open()
+        if not await self._is_opened(spool):
+            assert self._taken is not None
+            spool.wait_for(f"process {self._taken.pid}")
         self._stack.push_async_callback(spool.aclose)
-        log.info("spool", extra={"fields": {"directory": settings.directory}})
         return spool
 
     async def _start_sandbox(self) -> Config:
@@ -298,8 +448,7 @@ class Daemon:
         _log_listening(name, endpoint)
         return endpoint
 
-    async def _start_admin(self, relays: Mapping[str, Relay]) -> None:
-        """Metrics, probes and status, before the doors: a probe may look while they open."""
+    def _start_heartbeat(self, relays: Mapping[str, Relay]) -> None:
         config, clock = self._config, self._clock
         freed = FreedMemory(lambda: self._memory.bytes_taken)
         looks: list[Callable[[], object]] = [freed.look]
@@ -329,21 +478,25 @@ class Daemon:
         looks.append(HotWatch(self._reader, clock, shows_keys=shows_keys).look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
+        self._heartbeat = heartbeat
         if config.metrics.emf_namespace:
             self._start_emf(config.metrics.emf_namespace)
+
+    async def _start_admin(self) -> None:
+        """Metrics, probes and status, before the doors: a probe may look while they open."""
+        config, clock, heartbeat = self._config, self._clock, self._heartbeat
         address = config.listen.admin_address
         if address is None:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
-        status = Status(self._reader, shows_keys=shows_keys)
+        status = Status(self._reader, shows_keys=config.observe.show_keys)
         admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._taps)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
         hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=clock.now_ns, tls=tls)
-        server = await _listen(admin.handle, address, "listen.admin", hub)
+        server = await self._listen("admin", address, admin.handle, hub)
         self._stack.push_async_callback(server.aclose)
-        self._listeners["admin"] = server.counters
         _log_listening("admin", http_url(address.host, server.port, is_tls=tls is not None))
 
     def _start_emf(self, namespace: str) -> None:
@@ -393,15 +546,20 @@ class Daemon:
             gate = gate_of(address.host, config.listen.hosts)
             hub = new_hub(gate=gate, tls=self._tls, **_asks(tcp_guard))
             handler = handler_behind(tcp_guard)
-            server = await _listen(handler, address, "listen.http", hub, lines)
+            server = await self._listen("http", address, handler, hub, lines)
             self._doors.append(server)
-            self._listeners["http"] = server.counters
             is_tls = self._tls is not None
             _log_listening("http", http_url(address.host, server.port, is_tls=is_tls))
         new_unix_hub = partial(new_hub, gate=UNIX_GATE, **_asks(unix_guard))
         await self._start_stream_sockets(handler_behind(unix_guard), door, new_unix_hub)
         is_auto = config.listen.unix == "auto"
         path = resolve_unix_path(config.listen.unix, os.environ, os.path.isdir)
+        handler = handler_behind(unix_guard)
+        if self._is_of_systemd and "unix" in self._names_taken:
+            assert self._inherited is not None
+            path = self._inherited.socks["unix"][0].getsockname()
+            await self._listen_unix("unix", path, handler, new_unix_hub(), lines)
+            return
         if path is None:
             problem = user_runtime_problem(os.environ, os.path.isdir) if is_auto else None
             if problem is None:
@@ -411,22 +569,15 @@ class Daemon:
             else:
                 raise ListenerError(f"listen.unix: {problem}. Correct it, or set listen.unix.")
             return
-        file = SocketFile(path, config.listen.unix_mode_bits)
         try:
             _make_directory(Path(path).parent, with_parents=not is_auto)
-            sock = file.bind()
+            await self._listen_unix("unix", path, handler, new_unix_hub(), lines)
         except ListenerError as error:
             # A place that was not asked for by name, and cannot be used, is done without.
             is_wanted = not is_auto or not self._doors
             if is_wanted or isinstance(error, SocketInUseError):
                 raise
             log.warning("no Unix socket: %s", error)
-            return
-        handler = handler_behind(unix_guard)
-        unix = await serve_sockets([sock], handler, new_unix_hub(), lines=lines, file=file)
-        self._doors.append(unix)
-        self._listeners["unix"] = unix.hub.counters
-        _log_listening("unix", path)
 
     async def _start_stream_sockets(
         self, handler: HttpHandler, door: Door, new_hub: Callable[[], HttpHub]
@@ -435,26 +586,74 @@ class Daemon:
         for name, stream in self._config.streams.items():
             if not stream.socket:
                 continue
-            file = SocketFile(stream.socket, self._config.listen.unix_mode_bits)
-            key = f"streams.{name}.socket"
-            _make_directory(Path(stream.socket).parent, with_parents=True, key=key)
+            key = f"streams.{name}"
+            _make_directory(Path(stream.socket).parent, with_parents=True, key=f"{key}.socket")
             lines = raw_lines_to(door, stream.arn or name)
-            server = await serve_sockets([file.bind()], handler, new_hub(), lines=lines, file=file)
-            self._doors.append(server)
-            self._listeners[f"streams.{name}"] = server.counters
-            _log_listening(f"streams.{name}", stream.socket)
+            await self._listen_unix(key, stream.socket, handler, new_hub(), lines)
+
+    async def _listen(
+        self,
+        name: str,
+        address: Address,
+        handler: HttpHandler,
+        hub: HttpHub,
+        lines: Lines | None = None,
+    ) -> HttpServer:
+        """On a TCP address: the sockets that are bound already, or new ones."""
+        try:
+            socks = self._inherit(name) or bind_tcp(address.host, address.port)
+            server = await serve_sockets(socks, handler, hub, lines=lines)
+        except OSError as error:
+            raise _cannot_listen(f"listen.{name}", address, error) from error
+        self._servers[name] = server
+        self._listeners[name] = server.counters
+        return server
+
+    async def _listen_unix(
+        self, name: str, path: str, handler: HttpHandler, hub: HttpHub, lines: Lines
+    ) -> None:
+        """On a Unix socket. The file of one that systemd has bound is systemd's."""
+        file: SocketFile | None = None
+        socks = self._inherit(name)
+        if name not in self._kept:
+            file = SocketFile(path, self._config.listen.unix_mode_bits)
+            socks = [file.adopt(socks[0]) if socks else file.bind()]
+        server = await serve_sockets(socks, handler, hub, lines=lines, file=file)
+        self._doors.append(server)
+        self._servers[name] = server
+        self._listeners[name] = server.counters
+        _log_listening(name, path)
+
+    @property
+    def _is_of_systemd(self) -> bool:
+        """Who is to keep its sockets when this process ends."""
+        return self._inherited is not None and self._inherited.is_systemd
+
+    def _inherit(self, name: str) -> list[socket.socket]:
+        if self._inherited is None:
+            return []
+        socks = self._inherited.take(name)
+        if socks and self._is_of_systemd and name != "admin":  # whose probes go on
+            self._kept.add(name)
+        return socks
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
         drain = self._config.drain
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._giver is not None:
+            self._giver.close()
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         log.info("draining", extra={"fields": {"lame_duck_ms": drain.lame_duck_ms}})
-        await asyncio.sleep(drain.lame_duck_ms / 1000)
+        self._yield()
+        await self._lame_duck(drain.lame_duck_ms / 1000)
         for door in self._doors:
             door.close_listener()
             door.close_idle()
         streams = self._streams
+        telling = self._tell_on(self._drained())
         streams.begin_drain()
         if self._spool is not None:
             self._spool.begin_drain()
@@ -465,6 +664,9 @@ class Daemon:
         await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
+        if self._is_taken_over:
+            await self._finish_calls(ends_s)
+        telling.cancel()
         left = at_once(self._reader.read())  # all at one moment: the last line adds up
         if self._emf_log is not None:
             await self._emf_log.last(left)
@@ -474,15 +676,61 @@ class Daemon:
         log.info("stopped", extra={"fields": totals, "is_last": True})
         return 1 if left.undelivered else 0
 
+    async def _lame_duck(self, seconds: float) -> None:
+        """Ends early where new connections go elsewhere and the last one has gone."""
+        has_own = any(name not in self._kept for name in self._servers if name != "admin")
+        if has_own:
+            await asyncio.sleep(seconds)
+            return
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + seconds
+        while loop.time() < ends_s and any(  # noqa: ASYNC110 - many counters
+            door.counters.open for door in self._doors
+        ):
+            await asyncio.sleep(min(LOOK_S, seconds))
+
+    def _drained(self) -> Callable[[], tuple[str, bool]]:
+        """How many records are left, and whether some were delivered since the last time."""
+        before = at_once(self._reader.read(0)).delivered
+
+        def state() -> tuple[str, bool]:
+            nonlocal before
+            now = at_once(self._reader.read(0))
+            last, before = before, now.delivered
+            return f"draining: {now.undelivered:,} records are left", before > last
+
+        return state
+
     async def _settle_until(self, deadline_s: float) -> None:
         """Waits until all that was taken is settled; at the deadline (loop time) clients that wait
         are told that it is over.
         """
         try:
             async with asyncio.timeout_at(deadline_s):
-                await self._streams.wait_idle()
+                await self._settle()
         except TimeoutError:
             await self._streams.give_up()
+
+    async def _settle(self) -> None:
+        """Until nothing is left; or, where another process waits for the spool, nothing but what
+        stands there: that one delivers it.
+        """
+        spool = self._spool
+        if not self._is_taken_over or spool is None:
+            await self._streams.wait_idle()
+            return
+        while self._streams.unsettled > spool.held_records:  # noqa: ASYNC110 - many counters
+            await asyncio.sleep(LOOK_S)
+
+    async def _finish_calls(self, deadline_s: float) -> None:
+        """Whose records the next process would send again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline_s):
+                await self._streams.finish_calls()
+
+    @property
+    def _is_taken_over(self) -> bool:
+        return self._giver is not None and self._giver.has_given
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""
@@ -491,24 +739,35 @@ class Daemon:
         await self._stack.aclose()
 
 
-async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> int:
-    """Runs the daemon until it is told to stop; the exit code."""
+async def serve(
+    config: Config,
+    log_queue: LogQueue,
+    *,
+    with_sandbox: bool,
+    inherited: "Inherited | None" = None,
+    taken: "Taken | None" = None,
+) -> int:
+    """Runs the daemon until it is told to stop, or another one takes over; the exit code."""
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     on_signals(loop, signals.put_nowait)
-    daemon = Daemon(config, log_queue)
+    daemon = Daemon(config, log_queue, inherited, taken)
     first = loop.create_task(signals.get())
     try:
         if not await _started(daemon, first, with_sandbox=with_sandbox):
             log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
             return 0
-        await first
+        either: set[asyncio.Future[Any]] = {first, daemon.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        failure = daemon.ended.result() if daemon.ended.done() else None
+        if failure is not None:
+            log.error(failure)
         draining = loop.create_task(daemon.drain())
-        second = loop.create_task(signals.get())
+        second = first if not first.done() else loop.create_task(signals.get())
         await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
         second.cancel()
         if draining.done():
-            return draining.result()
+            return 1 if failure is not None else draining.result()
         draining.cancel()
         text = "stopped at once, by a second signal: what was buffered is not delivered"
         log.warning(text, extra={"is_last": True})
@@ -551,17 +810,12 @@ async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: boo
     return True
 
 
-async def _listen(
-    handler: HttpHandler,
-    address: Address,
-    key: str,
-    hub: HttpHub,
-    lines: Lines | None = None,
-) -> HttpServer:
-    try:
-        return await serve_sockets(bind_tcp(address.host, address.port), handler, hub, lines=lines)
-    except OSError as error:
-        raise _cannot_listen(key, address, error) from error
+def _keeps_order_in_memory(config: Config) -> bool:
+    """Whether records of one key could pass those that the daemon before has in memory."""
+    streams = (config.default, *config.defaults.values(), *config.streams.values())
+    return any(
+        each.ordering == "partition_key" and each.acknowledge != "stored" for each in streams
+    )
 
 
 def _asks(guard: Guard | None) -> dict[str, Any]:
@@ -572,6 +826,20 @@ def _asks(guard: Guard | None) -> dict[str, Any]:
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:
     for look in looks:
         look()
+
+
+def _tell_memory(bytes_max: int, limit_bytes: int | None) -> None:
+    fields = {"memory_bytes_max": bytes_max}
+    if limit_bytes is not None:
+        fields["container_bytes"] = limit_bytes
+    if limit_bytes is None or bytes_max + MEMORY_BESIDE_BYTES <= limit_bytes:
+        log.info("memory for the records of clients", extra={"fields": fields})
+        return
+    text = (
+        "the container's memory limit is too low for memory_bytes_max and the %d MiB beside it:"
+        " raise the limit, or lower the setting"
+    )
+    log.warning(text, MEMORY_BESIDE_BYTES // MIB, extra={"fields": fields})
 
 
 def _bodies_bytes_max(config: Config) -> int:

@@ -56,6 +56,8 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO)
 """Signals that tools send to daemons for what this one does not do (read the configuration anew,
 open log files anew, print statistics), and whose default is to end the process."""
 
+MEMORY_UNLIMITED_BYTES = 1 << 60  # cgroups of version 1 say 2^63 less a page for "no limit"
+
 log = logging.getLogger("kdaemon")
 OPEN_FILES_UNLIMITED = 1_000_000  # what "infinity" is counted as
 
@@ -244,6 +246,33 @@ def _tell_ignored(number: int) -> None:
     fields = {"signal": signal.Signals(number).name}
     text = "a signal is ignored: it means nothing to kdaemon"
     log.warning(text, extra={"fields": fields, "is_always_shown": True})
+
+
+def memory_limit_bytes(root: Path = Path("/")) -> int | None:
+    """What the container may have: the lowest limit of this process's cgroup and of those above it
+    (version 2, or the memory controller of version 1); None: there is none.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for place in (own, *own.parents):  # in a container the path may be that of its host
+            with contextlib.suppress(OSError, ValueError):  # "max", or not there
+                limits.append(int((place / name).read_text()))
+            if place == top:
+                break
+    found = min(limits, default=MEMORY_UNLIMITED_BYTES)
+    return found if found < MEMORY_UNLIMITED_BYTES else None
 
 
 def raise_open_files_limit() -> int:

@@ -31,6 +31,7 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.sockets import find_sockets
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -90,10 +91,20 @@ def cli() -> None:
 @config_option
 @set_option
 @click.option("--sandbox", "with_sandbox", is_flag=True, help="Deliver to an embedded service.")
-def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
+@click.option(
+    "--takeover",
+    "is_takeover",
+    is_flag=True,
+    help="Take the listening sockets over from the daemon that runs, if there is one: no connection"
+    " is refused. That one finishes what it has, and ends.",
+)
+def run(
+    config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool, is_takeover: bool
+) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     config = load(config_path, pairs(settings))
     check_principals(config)
+    inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
         end_by_signal,
@@ -105,7 +116,12 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
     end_by_signal()
     from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
-    _run_logged(config, lambda logs: serve(config, logs.queue, with_sandbox=with_sandbox))
+    def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
+        return serve(
+            config, logs.queue, with_sandbox=with_sandbox, inherited=inherited, taken=taken
+        )
+
+    _run_logged(config, start)
 
 
 @cli.command()

@@ -63,6 +63,7 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
 def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
     """The same, and who gave what."""
     from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
+    from kdaemon.system import memory_limit_bytes  # noqa: PLC0415 - the same
 
     problems: list[ConfigProblem] = []
     text: str | None = None
@@ -77,7 +78,11 @@ def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
             problems.append(ConfigProblem(config_path, "file", problem))
     try:
         loaded = loading.load_with_givers(
-            text=text, source=config_path or "", environ=os.environ, flags=flags
+            text=text,
+            source=config_path or "",
+            environ=os.environ,
+            flags=flags,
+            memory_limit_bytes=memory_limit_bytes(),
         )
     except ConfigError as error:
         problems += error.problems

@@ -27,6 +27,7 @@ from kdaemon.config.settings import (
     SendConfig,
     StreamConfig,
     UpstreamConfig,
+    memory_within,
     upstream_of_arn,
 )
 from kdaemon.config.values import Check
@@ -125,14 +126,23 @@ def load_config(
     source: str = "config.toml",
     environ: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[tuple[str, str]] = (),
+    memory_limit_bytes: int | None = None,
 ) -> Config:
     """The Config that these sources make together.
 
     `text`: the TOML file's, `source`: its name in problems; `environ`: all variables, of which only
-    KDAEMON_* are looked at; `flags`: pairs of dotted key and text. Raises ConfigError with every
+    KDAEMON_* are looked at; `flags`: pairs of dotted key and text; `memory_limit_bytes`: of the
+    container, for who sets no memory_bytes_max. Raises ConfigError with every
     problem there is.
     """
-    return load_with_givers(text=text, source=source, environ=environ, flags=flags).config
+    loaded = load_with_givers(
+        text=text,
+        source=source,
+        environ=environ,
+        flags=flags,
+        memory_limit_bytes=memory_limit_bytes,
+    )
+    return loaded.config
 
 
 def load_with_givers(
@@ -141,9 +151,10 @@ def load_with_givers(
     source: str = "config.toml",
     environ: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[tuple[str, str]] = (),
+    memory_limit_bytes: int | None = None,
 ) -> Loaded:
     """As `load_config`, and who gave what."""
-    loader = _Loader()
+    loader = _Loader(memory_within(memory_limit_bytes))
     if text is not None:
         loader.take(_read_file(text, source, loader))
     loader.take(_read_environment(environ, loader))
@@ -158,7 +169,8 @@ def load_with_givers(
 class _Loader:
     """Collects values and problems. A later setting of the same path wins."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes  # where nobody says
         self.problems: list[ConfigProblem] = []
         self.values: dict[Path, object] = {}
         self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys
@@ -256,10 +268,11 @@ class _Loader:
             ("send", "read_timeout_ms"): service.read_timeout_ms,
             ("send", "call_timeout_ms"): service.call_timeout_ms,
             ("sandbox", "flavour"): service.name,
+            ("memory_bytes_max",): self._memory_bytes,
         }
         upstream = self.values.get(("default", "upstream"), DEFAULT_UPSTREAM)
         default = _default_stream(self._service_of(upstream))
-        memory_bytes = self.values.get(("memory_bytes_max",))
+        memory_bytes = self.values.get(("memory_bytes_max",), self._memory_bytes)
         if isinstance(memory_bytes, int):
             default = replace(default, buffer_bytes_max=min(default.buffer_bytes_max, memory_bytes))
         given = {p[1]: v for p, v in self.values.items() if len(p) == 2 and p[0] == "default"}

@@ -77,6 +77,11 @@ SOCKET_NAME = "kdaemon.sock"
 BATCH_BYTES_MAX = 5 * limits.MIB
 """Ours, 2026-11-28: below the 10 MiB that AWS takes, because 16 calls of 10 MiB in flight, in
 base64, would hold 213 MiB. A record above it goes in a call of its own."""
+MEMORY_BYTES_DEFAULT = 256 * limits.MIB
+MEMORY_BYTES_LEAST = 16 * limits.MIB  # where a container's limit leaves less: one large request
+MEMORY_BESIDE_BYTES = 96 * limits.MIB
+"""What the process takes beside the records of clients: 90 MiB at most, measured 2026-11-28, and
+some for the files of the system that it reads."""
 AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
 
 
@@ -397,8 +402,9 @@ class Config(ReachConfig):
     accept_unlisted: Flag = True
     # Streams in use at one time, listed or not; records for one more are refused.
     streams_max: Annotated[int, whole(1, 100_000)] = 100
-    # Memory that the records of all streams together may hold.
-    memory_bytes_max: MemoryBytes = 256 * limits.MIB
+    # Memory that the records of all streams together may hold. Not set: 256 MiB, or what the
+    # container's limit leaves beside MEMORY_BESIDE_BYTES, if that is lower.
+    memory_bytes_max: MemoryBytes = MEMORY_BYTES_DEFAULT
     listen: ListenConfig = field(default_factory=ListenConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     send: SendConfig = field(default_factory=SendConfig)
@@ -435,6 +441,14 @@ class Config(ReachConfig):
     def listed_of(self, upstream: str) -> Mapping[str, StreamConfig]:
         """The listed streams of one upstream, by what clients call them."""
         return {name: each for name, each in self.streams.items() if each.upstream == upstream}
+
+
+def memory_within(limit_bytes: int | None) -> int:
+    """`memory_bytes_max` where nobody set it. `limit_bytes`: of the container, if it has one."""
+    if limit_bytes is None:
+        return MEMORY_BYTES_DEFAULT
+    left = limit_bytes - MEMORY_BESIDE_BYTES
+    return max(MEMORY_BYTES_LEAST, min(MEMORY_BYTES_DEFAULT, left))
 
 
 def upstream_of_arn(arn: StreamArn, upstreams: Iterable[UpstreamConfig]) -> str | None:

@@ -48,10 +48,14 @@ def bind_tcp(host: str, port: int) -> list[socket.socket]:
 class SocketFile:
     """A Unix socket's file, while it is ours."""
 
-    def __init__(self, path: str, mode: int = 0o660) -> None:
+    def __init__(
+        self, path: str, mode: int = 0o660, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> None:
         self.path = path
         self._mode = mode
+        self._kind = kind
         self._identity: tuple[int, int] | None = None
+        self._is_lent = False  # it is another process's still
 
     def bind(self) -> socket.socket:
         """A bound socket that does not listen yet: until then nobody can connect, whatever its
@@ -59,8 +63,8 @@ class SocketFile:
         """
         path = self.path
         try:
-            _remove_stale(path)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            _remove_stale(path, self._kind)
+            sock = socket.socket(socket.AF_UNIX, self._kind)
         except OSError as error:  # no descriptor is left, say
             raise _cannot_make(path, error) from error
         try:
@@ -72,7 +76,24 @@ class SocketFile:
             sock.close()
             raise _cannot_make(path, error) from error
         self._identity = _identity(path)
+        self._is_lent = False
         return sock
+
+    def adopt(self, sock: socket.socket) -> socket.socket:
+        """A socket that the daemon before this one has bound here. Its file is looked after from
+        now on, and removed by us only once it is ours (`own`).
+        """
+        self._identity = _identity(self.path)
+        self._is_lent = True
+        return sock
+
+    def own(self) -> None:
+        """The daemon before this one has left it to us."""
+        self._is_lent = False
+
+    def leave(self) -> None:
+        """Whoever took the socket over owns the file now."""
+        self._identity = None
 
     def is_ours(self) -> bool:
         """Whether the file that was bound still stands at its path."""
@@ -80,7 +101,7 @@ class SocketFile:
 
     def remove(self) -> None:
         """Removes the file if it is still ours. Twice is nothing."""
-        if self.is_ours():
+        if self.is_ours() and not self._is_lent:
             Path(self.path).unlink(missing_ok=True)
         self._identity = None
 
@@ -90,7 +111,7 @@ def _cannot_make(path: str, error: OSError) -> ListenerError:
     return ListenerError(f"cannot make the socket {path}: {reason}")
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, kind: socket.SocketKind) -> None:
     """Removes a socket file that nobody listens on; anything else there is a ListenerError."""
     try:
         found = os.lstat(path)
@@ -103,7 +124,7 @@ def _remove_stale(path: str) -> None:
             f"{path} is {_kind(found.st_mode)}, not a socket, and is left alone: "
             "remove it, or set another path for the Unix socket"
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)  # a listener whose backlog is full answers EAGAIN: it is alive
         failure = probe.connect_ex(path)
     if failure == errno.ECONNREFUSED:

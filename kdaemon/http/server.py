@@ -51,6 +51,7 @@ class HttpServer:
         self._handler = handler
         self._lines = lines
         self._file = file
+        self._socks = list(socks)
         self._servers: list[asyncio.Server] = []
         self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -80,6 +81,25 @@ class HttpServer:
             server.close()
         if self._file is not None:
             self._file.remove()
+
+    @property
+    def socks(self) -> list[socket.socket]:
+        """Those it listens on, for who takes them over."""
+        return list(self._socks)
+
+    def own_file(self) -> None:
+        """The daemon that the socket was taken over from has left its file to us."""
+        if self._file is not None:
+            self._file.own()
+
+    def yield_listener(self) -> None:
+        """Somebody else listens on the same sockets, or keeps them: takes no new connections and
+        leaves the file alone. Who is connected is told with the next answer to connect anew.
+        """
+        if self._file is not None:
+            self._file.leave()
+        self.close_listener()
+        self.hub.is_draining = True
 
     def close_idle(self) -> None:
         """Ends connections that owe nothing, and every other one when it does not any longer."""
@@ -143,6 +163,7 @@ class HttpServer:
             self._task = None
             return
         old, self._servers = self._servers, []
+        self._socks = [sock]
         for server in old:
             server.close()
         await self.start([sock])

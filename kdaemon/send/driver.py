@@ -108,6 +108,7 @@ class StreamDriver:
         self._timer_ns = 0
         self._is_pump_due = False
         self._is_closed = False
+        self._makes_no_calls = False  # what is queued is another process's to send
         self._dead_told = dict.fromkeys(DeadReason, 0)
         self._gone: list[Frame] = []  # their clients have gone; withdrawn together
         self._dead_seen = 0  # records, when some that settled together were told of last
@@ -211,6 +212,14 @@ class StreamDriver:
         self.engine.begin_drain()
         self._pump_soon()
 
+    async def finish_calls(self) -> None:
+        """Makes no call from now on, and returns when those under way have ended: what is queued is
+        another process's to send.
+        """
+        self._makes_no_calls = True
+        while self._calls:
+            await asyncio.wait(self._calls)
+
     async def wait_idle(self) -> None:
         """Returns when nothing is buffered and nothing in flight, and all are told."""
         while not self.is_idle:
@@ -264,7 +273,8 @@ class StreamDriver:
                 gone, self._gone = self._gone, []
                 engine.handle_clients_gone(gone, now_ns)
         drawn = 0
-        while drawn < DRAWN_A_TURN and (batch := engine.poll_batch(now_ns)) is not None:
+        drawn_max = 0 if self._makes_no_calls else DRAWN_A_TURN
+        while drawn < drawn_max and (batch := engine.poll_batch(now_ns)) is not None:
             drawn += batch.record_count
             batch.has_left = False
             call = self._loop.create_task(self._call(batch))
@@ -275,7 +285,7 @@ class StreamDriver:
         self._tell_settled()
         if drawn >= DRAWN_A_TURN and not self._is_pump_due:
             self._pump_soon()
-        elif not self._untold:
+        elif not self._untold and not self._makes_no_calls:
             self._arm(now_ns)
         if self._pump_waiters:
             _wake(self._pump_waiters)

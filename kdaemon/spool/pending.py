@@ -10,7 +10,7 @@ Where it sits: `spool.py` says how each commit ended; `delivery.py` is offered w
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kdaemon.base.counters import RejectReason
@@ -18,7 +18,6 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
-from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.lane import Lane
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.schema import frame_bytes
@@ -69,11 +68,19 @@ class _Ended:
 class Ended:
     """Those whose commit has ended, and whose clients are to be told."""
 
-    __slots__ = ("_delivery", "_is_turn_due", "_lanes", "_later", "_memory", "_waiting")
+    __slots__ = ("_is_turn_due", "_lanes", "_later", "_memory", "_offer", "_waiting")
 
-    def __init__(self, delivery: Delivery, lanes: Lanes, memory: ByteBudget, later: Later) -> None:
-        """`later`: has the rest go on in another turn of the loop."""
-        self._delivery = delivery
+    def __init__(
+        self,
+        offer: Callable[[Lane, int, Frame, int], None],
+        lanes: Lanes,
+        memory: ByteBudget,
+        later: Later,
+    ) -> None:
+        """`offer`: where a stored frame goes on to; as that of `Delivery`. `later`: has the rest go
+        on in another turn of the loop.
+        """
+        self._offer = offer
         self._lanes = lanes
         self._memory = memory
         self._later = later
@@ -110,7 +117,7 @@ class Ended:
             if ended.refusal is not None:
                 self._lanes.add(pending.lane, -1, -row_bytes)
             else:
-                self._delivery.offer(pending.lane, pending.frame_id, frame, row_bytes)
+                self._offer(pending.lane, pending.frame_id, frame, row_bytes)
         if self._waiting:
             self._is_turn_due = True
             self._later(self._tell_on)

@@ -32,7 +32,7 @@ from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
-from kdaemon.spool.lane import Target, WallClock, unix_ms, upstream_of
+from kdaemon.spool.lane import Lane, Target, WallClock, unix_ms, upstream_of
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
@@ -86,7 +86,9 @@ class Spool:
         self._next_id = 0
         self._later = later
         self._pending: CommitQueue[Pending] = CommitQueue()
-        self._ended: Ended
+        self._ended = Ended(self._offer, self._lanes, memory, later)
+        self._is_open = False
+        self.waits_for: str | None = None  # who has the directory still
         self._is_committing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -100,6 +102,23 @@ class Spool:
         self.counters = SpoolCounters()
         self._alarms = Alarms(clock, self.counters)
 
+    def wait_for(self, holder: str) -> None:
+        """The directory is another process's for a while: what is put waits, in memory, for a
+        commit that comes after `open`, `recover` and `go_on`. Who asks for more than there is
+        memory is refused, or not read.
+        """
+        self.waits_for = holder
+        self._is_committing = True
+        self._quiet.clear()
+
+    def go_on(self) -> None:
+        """The directory is ours: what waited is committed, behind all that stands on disk."""
+        self.waits_for = None
+        self._is_committing = False
+        self._quiet.set()
+        if self._may_write:
+            self._commit()
+
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
         self._store = await self._in_thread(self._open_store)
@@ -112,8 +131,8 @@ class Spool:
             self._lanes,
             self._later,
         )
-        self._ended = Ended(self._delivery, self._lanes, self._memory, self._later)
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
+        self._is_open = True
         self._alarms.mended(self._store)
         if self._store.lack is not None:  # not only when the first client asks
             self._failed([], self._store.lack)
@@ -158,7 +177,7 @@ class Spool:
         row_bytes = frame_bytes(len(payload))
         if space.is_full(row_bytes, had):
             old = self._lanes.find(target) if target.drops_oldest else None
-            if old is None or not self._delivery.drop_oldest(old, row_bytes):
+            if old is None or not self._is_open or not self._delivery.drop_oldest(old, row_bytes):
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
@@ -218,7 +237,7 @@ class Spool:
     @property
     def held_records(self) -> int:
         """Records that an engine has and the disk too."""
-        return self._delivery.held_records
+        return self._delivery.held_records if self._is_open else 0
 
     @property
     def corrupt_rows(self) -> int:
@@ -233,15 +252,26 @@ class Spool:
     @property
     def oldest_ms(self) -> int:
         """When the oldest frame in hand was accepted, since 1970; 0 if there is none."""
-        return self._delivery.oldest_ms
+        return self._delivery.oldest_ms if self._is_open else 0
 
     def begin_drain(self) -> None:
         """Reads nothing more back: what is on disk is safe there."""
-        self._delivery.stop()
+        if self._is_open:
+            self._delivery.stop()
+        elif self.trouble is None:
+            text = "kdaemon ends before the process that has the spool gave it up"
+            self._failed([], SpoolError("busy", "spool", text))
 
     async def aclose(self) -> None:
         """Commits what is owed, if the disk lets us, and closes the store."""
         self.begin_drain()
+        if not self._is_open:
+            while self._ended:  # noqa: ASYNC110 - they are told in turns of the loop
+                await asyncio.sleep(0)  # clients are told
+            if self._timer is not None:
+                self._timer.cancel()
+            self._thread.shutdown()
+            return
         self._giving_back.stop()
         if self._look_timer is not None:
             self._look_timer.cancel()
@@ -278,6 +308,9 @@ class Spool:
         return self.trouble is None and bool(self._pending or not self._owed.is_empty)
 
     # Commits
+
+    def _offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
+        self._delivery.offer(lane, frame_id, frame, row_bytes)
 
     def _commit_soon(self) -> None:
         if self._timer is None and not self._is_committing:

@@ -216,6 +216,15 @@ class Streams:
         for driver in self._drivers.values():
             driver.begin_drain()
 
+    @property
+    def unsettled(self) -> int:
+        """Records that an engine has."""
+        return sum(each.counters.buffered + each.counters.in_flight for each in self._drivers)
+
+    async def finish_calls(self) -> None:
+        """Makes no call from now on; until those under way have ended."""
+        await asyncio.gather(*(driver.finish_calls() for driver in self._drivers.values()))
+
     async def wait_idle(self) -> None:
         await asyncio.gather(*(driver.wait_idle() for driver in self._drivers.values()))
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,8 +120,11 @@ class Process:
         arguments: list[str],
         environment: Mapping[str, str],
         program: tuple[str, ...] = KDAEMON,
+        passed: Sequence[int] = (),
     ) -> None:
-        """`program`: what Python runs; another one may break something first."""
+        """`program`: what Python runs; another one may break something first. `passed`: descriptors
+        that it inherits.
+        """
         self.lines: list[str] = []
         self._arrived = threading.Condition()
         self._has_ended = False
@@ -139,6 +142,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=writing,
+                    pass_fds=passed,
                 )
         finally:
             os.close(writing)

@@ -798,3 +798,17 @@ def test_each_operation_that_cannot_be_passed_on_is_told() -> None:
     text = "listen.operations_passed_on = ['CreateStream', 'ListShards', 'DeleteStream']"
     found = problems(text)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "memory_mib"), [(None, 256), (1024, 256), (352, 256), (256, 160), (64, 16)]
+)
+def test_memory_follows_the_container_unless_it_is_set(
+    limit_mib: int | None, memory_mib: int
+) -> None:
+    limit = None if limit_mib is None else limit_mib * MIB
+    config = load_config(memory_limit_bytes=limit)
+    assert config.memory_bytes_max == memory_mib * MIB
+    assert config.default.buffer_bytes_max == min(64, memory_mib) * MIB
+    given = load_config(text="memory_bytes_max = 100000000", memory_limit_bytes=limit)
+    assert given.memory_bytes_max == 100_000_000

@@ -17,12 +17,15 @@ import pytest
 import yaml
 
 from kdaemon.base.limits import MIB
+from kdaemon.cli.common import SYSTEM_SOCKET
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
+from kdaemon.http.server import LISTEN_BACKLOG
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "kdaemon.service"
+SOCKET_UNIT = DEPLOY / "systemd" / "kdaemon.socket"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 MANIFESTS = ("daemonset", "sidecar")
 
@@ -71,8 +74,11 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     program.symlink_to(sys.executable)  # verify wants the program to exist; it does not start it
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/usr/local/bin/kdaemon", str(program)))
+    socket_unit = shutil.copy(SOCKET_UNIT, tmp_path)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True
+        ["systemd-analyze", "verify", "--man=no", str(copy), str(socket_unit)],
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -107,15 +113,20 @@ def test_a_bad_configuration_is_not_restarted(unit: dict[str, list[str]]) -> Non
     assert run == "/usr/local/bin/kdaemon run --config /etc/kdaemon/config.toml"
 
 
-def test_clients_can_reach_the_socket(unit: dict[str, list[str]]) -> None:
-    # a preserved directory of a dynamic user is below /run/private, closed to every client
-    assert not (unit["DynamicUser"] == ["yes"] and unit["RuntimeDirectoryPreserve"] != ["no"])
-    assert unit["RuntimeDirectory"] == ["kdaemon"]
-    assert unit["RuntimeDirectoryMode"] == ["0755"]
-    (group,) = unit["Group"]
+def test_clients_can_reach_the_socket_and_keep_it_through_a_restart(
+    unit: dict[str, list[str]],
+) -> None:
+    sockets = read_unit(SOCKET_UNIT)
+    assert unit["Sockets"] == unit["Requires"] == unit["Also"] == [SOCKET_UNIT.name]
+    assert "RuntimeDirectory" not in unit, "it is removed at each stop, with what is in it"
+    assert sockets["ListenStream"] == [SYSTEM_SOCKET]
+    assert sockets["Accept"] == ["no"]
+    assert sockets["SocketMode"] == [Config().listen.unix_mode]
+    assert int(sockets["Backlog"][0]) == LISTEN_BACKLOG
+    assert sockets["TriggerLimitIntervalSec"] == ["0"]
+    (group,) = sockets["SocketGroup"]
     assert f"\ng {group} -\n" in (DEPLOY / "systemd" / "kdaemon.sysusers.conf").read_text()
     assert group != UNIT.stem  # the dynamic user has the unit's name; a static group may not
-    assert Config().listen.unix_mode == "0660"
     assert Config().listen.unix == "auto"
 
 
@@ -130,7 +141,7 @@ def test_only_the_socket_takes_records_unless_the_host_says_otherwise(
     assert config.listen.unix == "auto"
     page = (DEPLOY / "README.md").read_text()
     assert "\n  Environment=KDAEMON_LISTEN_HTTP=127.0.0.1:8990\n" in page
-    assert unit["RuntimeDirectory"] == ["kdaemon"], "where auto finds a place"
+    assert "\n  ListenStream=127.0.0.1:8990\n" in page
 
 
 def test_notifications_and_the_socket_are_allowed_their_address_family(

@@ -3,9 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from kdaemon.system import memory_limit_bytes
 from tests.kit.patience import PATIENCE_S
 
 
@@ -271,3 +273,33 @@ print(sorted({
 } & set(sys.modules)))
 """
     assert run(script).stdout == "[]\n"
+
+
+GROUPS = "12:cpu,cpuacct:/pod/a\n4:memory:/pod/a\n0::/pod/a\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        ({}, None),
+        ({"pod/a/memory.max": "max\n", "pod/memory.max": "268435456\n"}, 268435456),
+        ({"pod/a/memory.max": "134217728\n", "pod/memory.max": "268435456\n"}, 134217728),
+        ({"memory.max": "1000\n"}, 1000),  # the container sees its own group as the root
+        ({"memory/pod/a/memory.limit_in_bytes": "5000\n"}, 5000),
+        ({"memory/memory.limit_in_bytes": "6000\n"}, 6000),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+    ],
+)
+def test_the_memory_limit_is_the_lowest_of_the_groups(
+    tmp_path: Path, limits: dict[str, str], found: int | None
+) -> None:
+    for path, text in {"proc/self/cgroup": GROUPS}.items() | {
+        (f"sys/fs/cgroup/{path}", text) for path, text in limits.items()
+    }:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert memory_limit_bytes(tmp_path) == found
+
+
+def test_without_cgroups_there_is_no_memory_limit(tmp_path: Path) -> None:
+    assert memory_limit_bytes(tmp_path) is None

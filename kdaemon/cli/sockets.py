@@ -1,0 +1,71 @@
+"""Sockets that are bound already when a daemon starts: systemd's, or those of the daemon before.
+
+Reads the environment, asks the daemon that runs, and says what does not agree; exits 78 if systemd
+and the configuration differ, 1 if a takeover cannot be. Where it sits: the command `run` begins
+with it, before anything that takes long.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from kdaemon.base.text import printable
+from kdaemon.cli.common import EXIT_CONFIG
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
+    from kdaemon.http.passed import Inherited
+    from kdaemon.http.takeover import Taken
+
+
+def find_sockets(config: "Config", *, is_takeover: bool) -> "tuple[Inherited | None, Taken | None]":
+    """What is served though this process did not bind it, and whom it is taken over from."""
+    if not is_takeover and "LISTEN_FDS" not in os.environ:
+        return None, None
+    from kdaemon.config.listeners import (  # noqa: PLC0415 - most daemons start without
+        TAKEOVER,
+        Wanted,
+        takeover_path,
+        wanted_listeners,
+    )
+    from kdaemon.http.listener import ListenerError  # noqa: PLC0415 - the same
+    from kdaemon.http.passed import (  # noqa: PLC0415 - the same
+        agree,
+        passed_by_systemd,
+        taken_from_daemon,
+    )
+
+    wanted = wanted_listeners(config, os.environ, os.path.isdir)
+    try:
+        passed = passed_by_systemd(os.environ, os.getpid())
+    except ListenerError as error:
+        _fail([str(error)], EXIT_CONFIG)
+    if passed and is_takeover:
+        text = "--takeover is for daemons without systemd's sockets: systemctl restart kdaemon"
+        _fail([text], EXIT_CONFIG)
+    if not is_takeover:
+        inherited, problems = agree(passed, wanted)
+        if problems:
+            _fail(problems, EXIT_CONFIG)
+        return inherited, None
+    path = takeover_path(config, os.environ, os.path.isdir)
+    if path is None:
+        _fail(["--takeover needs listen.unix or spool.directory: the daemons meet there"], 1)
+    from kdaemon.http.takeover import take_over  # noqa: PLC0415 - as above
+
+    try:
+        taken = take_over(path)
+    except ListenerError as error:
+        _fail([str(error)], 1)
+    if taken is None:
+        return None, None
+    private = Wanted(TAKEOVER, "", path)
+    return taken_from_daemon(taken.passed, (*wanted, private)), taken
+
+
+def _fail(problems: list[str], exit_code: int) -> NoReturn:
+    for problem in problems:
+        click.echo(printable(problem), err=True)
+    sys.exit(exit_code)

@@ -1,0 +1,278 @@
+"""A daemon takes the listening sockets over from the one that runs, by a private Unix socket.
+
+`Giver` is the side of the daemon that runs, `take_over` and `Taken` are that of the new one. What
+is said are JSON objects, one a packet; descriptors go along (SCM_RIGHTS). The order: the new one
+asks (`takeover`); the old one passes its sockets, by name; the new one accepts and says which it
+took (`listening`); the old one stops accepting (`yielded`), drains, closes its spool (`released`),
+and ends.
+Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
+that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
+that no connection is refused.
+Knows sockets and names; not what is served, nor how a daemon drains. Where it sits: daemon.py.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from kdaemon.config.listeners import TAKEOVER
+from kdaemon.http.listener import ListenerError, SocketFile
+from kdaemon.http.passed import Passed
+
+log = logging.getLogger("kdaemon.http")
+
+PACKET_BYTES_MAX = 64 * 1024  # 100 names of sockets take a tenth of it; ours, 2026-11-28
+SOCKETS_A_PACKET = 100  # below SCM_MAX_FD, 253 (net/scm.h of Linux 6), 2026-11-28
+ANSWER_TIMEOUT_S = 10.0  # seconds a busy daemon may take to pass its sockets; ours, 2026-11-28
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+
+
+class Giver:
+    """Lets another process take the listening sockets over. One at a time: who asks last counts."""
+
+    def __init__(
+        self,
+        offer: Callable[[], list[Passed]],
+        on_taken: Callable[[frozenset[str]], None],
+        refusal: str | None = None,
+    ) -> None:
+        """`offer`: the sockets now. `on_taken`: the process at the other end accepts on those of
+        these names; this one is to stop that and drain. `refusal`: why nobody may take over.
+        """
+        self._offer = offer
+        self._on_taken = on_taken
+        self._refusal = refusal
+        self._file: SocketFile | None = None
+        self._sock: socket.socket | None = None
+        self._conn: socket.socket | None = None
+        self.has_given = False  # another process listens: this one is to end
+
+    def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
+        """`socks`: the private socket, where it was taken over with the others. ListenerError."""
+        self._file = SocketFile(path, 0o600, socket.SOCK_SEQPACKET)
+        sock = self._file.adopt(socks[0]) if socks else self._file.bind()
+        self._file.own()
+        self._sock = sock
+        sock.listen(8)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Nobody may take over any more; who is at it hears so by the end of the connection."""
+        self._close_listener()
+        if not self.has_given:
+            self._drop()
+
+    def released(self) -> None:
+        """The spool is closed: whoever took over may open it. Nothing, if nobody did."""
+        if self.has_given:
+            self._say({"released": True})
+            self._drop()
+
+    def _close_listener(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+        if self._file is not None:
+            self._file.remove()
+
+    def _accept(self) -> None:
+        if self._sock is None:
+            return
+        try:
+            conn, _ = self._sock.accept()
+        except OSError:
+            return
+        conn.setblocking(False)
+        if not is_trusted(conn):
+            log.warning("a process of another user asked for the listening sockets: it gets none")
+            conn.close()
+            return
+        self._drop()
+        self._conn = conn
+        asyncio.get_running_loop().add_reader(conn.fileno(), self._read)
+
+    def _read(self) -> None:
+        if self._conn is None:
+            return
+        try:
+            said = _parsed(self._conn.recv(PACKET_BYTES_MAX))
+        except BlockingIOError:
+            return
+        except OSError:
+            said = {}
+        if "takeover" in said and not self.has_given:
+            self._give()
+        elif "listening" in said and not self.has_given:
+            self._yield(said["listening"])
+        else:
+            self._drop()
+
+    def _give(self) -> None:
+        if self._refusal is not None:
+            self._say({"refused": self._refusal})
+            self._drop()
+            return
+        socks = self._offer()
+        if self._sock is not None:
+            socks.append(Passed(TAKEOVER, self._sock))
+        for start in range(0, len(socks), SOCKETS_A_PACKET):
+            part = socks[start : start + SOCKETS_A_PACKET]
+            names = [each.name for each in part]
+            has_more = start + SOCKETS_A_PACKET < len(socks)
+            fields = {"sockets": names, "more": has_more, "pid": os.getpid()}
+            self._say(fields, [each.sock.fileno() for each in part])
+        log.info("another process is about to take over")
+
+    def _yield(self, names: Any) -> None:
+        self.has_given = True
+        taken = frozenset(str(each) for each in names) if isinstance(names, list) else frozenset()
+        if TAKEOVER in taken and self._file is not None:
+            self._file.leave()
+        self._close_listener()
+        self._on_taken(taken)
+        self._say({"yielded": True})
+
+    def _say(self, fields: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        if self._conn is None:
+            return
+        try:
+            socket.send_fds(self._conn, [json.dumps(fields).encode()], descriptors)
+        except OSError:  # it went away, or does not read
+            self._drop()
+
+    def _drop(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            asyncio.get_running_loop().remove_reader(conn.fileno())
+            conn.close()
+
+
+class Taken:
+    """What the daemon that runs has passed, and the way to tell it that we listen. Its methods are
+    for the loop.
+    """
+
+    def __init__(self, passed: list[Passed], pid: int, conn: socket.socket) -> None:
+        self.passed = passed
+        self.pid = pid  # of the daemon that runs
+        self._conn = conn
+        self._is_told = False
+        self._has_yielded = asyncio.Event()
+        self._has_released = asyncio.Event()
+        self._hearing: asyncio.Task[None] | None = None
+        conn.setblocking(False)
+
+    def close(self) -> None:
+        """Says nothing more, and hears nothing more: the other one goes on, if it was not told."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+        else:
+            self._conn.close()
+
+    async def listening(self, names: Collection[str]) -> None:
+        """We accept on the sockets of these names: the other one stops that; it has when this
+        returns, or it is gone. Twice is nothing.
+        """
+        if self._is_told:
+            return
+        self._is_told = True
+        with contextlib.suppress(OSError):  # it is gone, as will be heard
+            self._conn.send(json.dumps({"listening": sorted(names)}).encode())
+        self._hear()
+        await self._has_yielded.wait()
+
+    async def released(self) -> None:
+        """Until the other one has closed its spool, or is gone."""
+        self._hear()
+        await self._has_released.wait()
+
+    def _hear(self) -> None:
+        if self._hearing is None:
+            self._hearing = asyncio.get_running_loop().create_task(self._hear_on())
+
+    async def _hear_on(self) -> None:
+        loop, said = asyncio.get_running_loop(), {"yielded": True}
+        try:
+            while said and "released" not in said:
+                said = _parsed(await loop.sock_recv(self._conn, PACKET_BYTES_MAX))
+                self._has_yielded.set()
+        except OSError:
+            pass
+        finally:
+            self._conn.close()
+            self._has_yielded.set()
+            self._has_released.set()
+
+
+def take_over(path: str) -> Taken | None:
+    """Asks the daemon that listens at this path; None: there is none. Waits, ANSWER_TIMEOUT_S at
+    most. ListenerError: it does not pass its sockets, or is not to be trusted.
+    """
+    conn = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        conn.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            conn.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            conn.close()
+            return None
+        if not is_trusted(conn):
+            why = f"a process of another user listens at {path}"
+            raise ListenerError(f"cannot take over: {why}")  # noqa: TRY301 - closed below
+        conn.send(json.dumps({"takeover": 1}).encode())
+        passed, pid = _passed(conn)
+    except OSError as error:
+        conn.close()
+        why = error.strerror or str(error)
+        raise ListenerError(f"cannot take over from the daemon at {path}: {why}") from error
+    except BaseException:
+        conn.close()
+        raise
+    return Taken(passed, pid, conn)
+
+
+def _passed(conn: socket.socket) -> tuple[list[Passed], int]:
+    passed: list[Passed] = []
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(conn, PACKET_BYTES_MAX, SOCKETS_A_PACKET)
+        socks = [_own(each) for each in descriptors]
+        said = _parsed(data)
+        if "refused" in said:
+            raise ListenerError(f"cannot take over: {said['refused']}")
+        names = said.get("sockets", [])
+        if not socks or len(names) != len(socks):
+            raise ListenerError("cannot take over: the daemon that runs ended, or passed no socket")
+        passed += [Passed(str(name), sock) for name, sock in zip(names, socks, strict=True)]
+        if not said.get("more"):
+            return passed, int(said.get("pid", 0))
+
+
+def _own(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)  # Python 3.11 passes no MSG_CMSG_CLOEXEC on
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def is_trusted(conn: socket.socket) -> bool:
+    """Whether the process at the other end is of our user, or root."""
+    size = _CREDENTIALS.size
+    data = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = _CREDENTIALS.unpack(data)
+    return uid in (0, os.geteuid())
+
+
+def _parsed(packet: bytes) -> dict[str, Any]:
+    """Nothing, if it is no object."""
+    try:
+        said = json.loads(packet)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,86 @@
+"""Plays systemd: passes listening sockets as descriptors from 3 on, and hears notifications."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from tests.kit.daemon import READY, Daemon, environment
+from tests.kit.patience import PATIENCE_S
+
+# A process that has its own pid in LISTEN_PID, and the sockets where systemd puts them.
+_STARTER = """
+import fcntl, os, sys
+count = int(sys.argv[1])
+given = [int(each) for each in sys.argv[2 : 2 + count]]
+high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 200) for each in given]
+for number, each in enumerate(high):
+    os.dup2(each, 3 + number)
+os.closerange(3 + count, 200)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "kdaemon", *sys.argv[2 + count :]])
+"""
+
+
+class Activated:
+    """A `kdaemon run` behind sockets, by what systemd calls them."""
+
+    def __init__(self, config: Path, socks: Mapping[str, socket.socket], **more: str) -> None:
+        """`more`: of its environment."""
+        self._socks = socks
+        self._arguments = ["run", "--config", str(config)]
+        names = ":".join(socks)
+        told = {"LISTEN_FDS": str(len(socks)), "LISTEN_FDNAMES": names}
+        self._environment = environment(**told, **more)
+
+    def without(self, *names: str) -> None:
+        """Takes these variables out of its environment."""
+        for name in names:
+            del self._environment[name]
+
+    def start(self) -> Daemon:
+        descriptors = [each.fileno() for each in self._socks.values()]
+        given = [str(len(descriptors)), *map(str, descriptors)]
+        program = ("-c", _STARTER, *given)
+        return Daemon(self._arguments, self._environment, program, passed=descriptors)
+
+    @contextmanager
+    def started(self) -> Iterator[Daemon]:
+        """Until it is ready."""
+        daemon = self.start()
+        try:
+            daemon.wait_log(READY)
+            yield daemon
+        finally:
+            daemon.close()
+
+
+class Manager:
+    """The socket that NOTIFY_SOCKET names."""
+
+    def __init__(self, path: Path) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.settimeout(PATIENCE_S)
+        self._sock.bind(str(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def wait(self, assignment: str) -> str:
+        """The next datagram that has this line."""
+        while assignment not in (said := self._hear()).split("\n"):
+            pass
+        return said
+
+    def wait_text(self, text: str) -> str:
+        """The next datagram in which this stands."""
+        while text not in (said := self._hear()):
+            pass
+        return said
+
+    def _hear(self) -> str:
+        return self._sock.recv(4096).decode()
