@@ -13,13 +13,13 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
@@ -60,9 +60,12 @@ from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import set_level
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
+from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.status import Readiness, Status, is_memory_full
+from kdaemon.reload import Reload
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
@@ -76,6 +79,7 @@ from kdaemon.system import (
     calm_collector,
     on_signals,
     raise_open_files_limit,
+    start_of,
 )
 
 if TYPE_CHECKING:
@@ -111,11 +115,34 @@ CLOSE_TIMEOUT_S = 10.0
 nothing that was promised depends on it. Ours, 2026-11-28."""
 
 
+class Reached(NamedTuple):
+    """One upstream, as it is called."""
+
+    client: ServiceClient
+    control: ControlCalls
+    relay: Relay
+    reach: Reach
+
+    async def aclose(self) -> None:
+        await self.relay.aclose()
+        await self.control.aclose()
+        await self.client.aclose()
+
+
 class Daemon:
     """Everything that runs, from `start` to `stop`."""
 
-    def __init__(self, config: Config, log_queue: LogQueue) -> None:
+    def __init__(
+        self, config: Config, log_queue: LogQueue, read: Callable[[], Config] | None = None
+    ) -> None:
+        """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
+        again.
+        """
         self._config = config
+        self._read = read
+        self._reload: Reload | None = None
+        self._is_reload_asked = False  # before the start was over
+        self._sandboxed: Config | None = None  # what leads to the embedded services
         self._log_queue = log_queue
         self.takes_records = False  # a door may be open: the end is a drain
         self._clock = SystemClock()
@@ -125,9 +152,12 @@ class Daemon:
         self._doors: list[HttpServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
         self._memory = ByteBudget(config.memory_bytes_max)
-        self._arrivals = Arrivals(
-            ByteBudget(_bodies_bytes_max(config), self._memory), HttpLimits().body_bytes_max
-        )
+        self._bodies = ByteBudget(_bodies_bytes_max(config), self._memory)
+        self._arrivals = Arrivals(self._bodies, HttpLimits().body_bytes_max)
+        self._reloads = Reloads(self._clock.wall_seconds, os.getpid(), start_of(os.getpid()))
+        self._reached: dict[str, Reached] = {}  # by their upstream
+        self._relays: dict[str, Relay] = {}  # the same, of the configuration
+        self._closing: set[asyncio.Task[None]] = set()
         self._turns = Turns(self._clock.now_ns)  # of all that clients bring
         self._certificates: Certificates | None = None
         self._tls: Handshakes | None = None
@@ -143,16 +173,20 @@ class Daemon:
         if config.auth.principals_file:
             self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
-            config = await self._start_sandbox()
+            config = self._sandboxed = await self._start_sandbox()
         memory = self._memory
-        reaches, relays = await self._reach(config, is_anonymous=with_sandbox)
+        self._stack.push_async_callback(self._close_reached)
+        self._reached = await self._reach(config, config.upstream_names)
+        relays = self._relays
+        relays |= {name: each.relay for name, each in self._reached.items()}
+        reaches = {name: each.reach for name, each in self._reached.items()}
         self._spool = await self._open_spool(memory)
         streams = Streams(config, reaches, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         self._open_certificates()
-        await self._start_admin(relays)
+        await self._start_admin()
         door = Door(streams, self._clock)
         widest = widest_limits([each.service for each in streams.upstreams])
         others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
@@ -169,26 +203,87 @@ class Daemon:
         self._readiness.started()
         self._notifier.ready()
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+        self._allow_reload()
 
-    async def _reach(
-        self, config: Config, *, is_anonymous: bool
-    ) -> tuple[dict[str, Reach], dict[str, Relay]]:
-        """How each upstream is called, and asked for clients: nobody is called yet."""
-        reaches: dict[str, Reach] = {}
-        relays: dict[str, Relay] = {}
-        for name in config.upstream_names:
+    async def _reach(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
+        """How each of these upstreams is called, and asked for clients: nobody is called yet."""
+        reached: dict[str, Reached] = {}
+        for name in names:
             upstream = config.upstream(name)
-            settings = _client_settings(config, upstream, is_anonymous=is_anonymous)
-            client = await ServiceClient.open(settings)
-            self._stack.push_async_callback(client.aclose)
+            client = await ServiceClient.open(self._client_settings(config, upstream))
             service, rate = upstream.traits, upstream.control_calls_per_second
             control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
-            self._stack.push_async_callback(control.aclose)
-            reaches[name] = Reach(client, Discovery(control.ask, service))
             allowed, turn = config.listen.operations_passed_on, control.turn_for_client
-            relays[name] = Relay(client.pass_on, turn, service, self._memory, allowed)
-            self._stack.push_async_callback(relays[name].aclose)
-        return reaches, relays
+            relay = Relay(client.pass_on, turn, service, self._memory, allowed)
+            reach = Reach(client, Discovery(control.ask, service))
+            reached[name] = Reached(client, control, relay, reach)
+        return reached
+
+    def _client_settings(self, config: Config, upstream: UpstreamConfig) -> ClientSettings:
+        return _client_settings(config, upstream, is_anonymous=self._sandboxed is not None)
+
+    async def _close_reached(self) -> None:
+        await asyncio.gather(*(each.aclose() for each in self._reached.values()), *self._closing)
+
+    # Another configuration
+
+    def reload(self) -> None:
+        """The configuration is read again: now, or when the start is over."""
+        if self._reload is None:
+            self._is_reload_asked = True
+        else:
+            self._reload.ask()
+
+    def _allow_reload(self) -> None:
+        if self._read is None:
+            return
+        now_ns, notifier = self._clock.now_ns, self._notifier
+        self._reload = Reload(self._config, self._read, self, self._reloads, notifier, now_ns)
+        if self._is_reload_asked:
+            self._reload.ask()
+
+    async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+        """As `reload.Live`: what is new is built first, and then all is swapped at once."""
+        come = [name for name in new.upstreams if name not in old.upstreams]
+        if self._sandboxed is not None:
+            if come:  # an embedded service is opened by a start alone
+                return tuple(f"upstreams.{name}" for name in come)
+            new = _beside_sandbox(new, self._sandboxed)
+        reached = await self._reach(new, come)
+        conflicts = self._streams.conflicts(new)
+        if conflicts:
+            await asyncio.gather(*(each.aclose() for each in reached.values()))
+            return conflicts
+        self._memory.bytes_max = new.memory_bytes_max
+        self._bodies.bytes_max = _bodies_bytes_max(new)
+        reaches = {name: each.reach for name, each in reached.items()}
+        steps = self._streams.take_config(new, reaches)
+        next(steps)  # from here on no stream is found by the old one
+        self._config = new
+        self._reached |= reached
+        self._relays |= {name: each.relay for name, each in reached.items()}
+        for name in old.upstreams.keys() - new.upstreams.keys():
+            del self._relays[name]
+        for name in new.upstream_names:
+            settings = self._client_settings(new, new.upstream(name))
+            self._reached[name].client.take_limits(settings)
+        if self._spool is not None:
+            self._spool.has_upstreams = bool(new.upstreams)
+        set_level(new.log.level)
+        for _ in steps:
+            await asyncio.sleep(0)
+        return ()
+
+    def _look_for_left(self) -> None:
+        """Closes what a reload left behind, once it has delivered what it had."""
+        self._streams.look()
+        for name in self._streams.left_upstreams & self._reached.keys():
+            closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            log.info("an upstream that the configuration has no more is closed: %s", name)
+
+    # Rooms
 
     def _trouble(self) -> str | None:
         """What keeps records out: a disk that takes none, a listener that nobody can reach."""
@@ -280,11 +375,11 @@ class Daemon:
         _log_listening(name, endpoint)
         return endpoint
 
-    async def _start_admin(self, relays: Mapping[str, Relay]) -> None:
+    async def _start_admin(self) -> None:
         """Metrics, probes and status, before the doors: a probe may look while they open."""
-        config, clock = self._config, self._clock
+        config, clock, relays = self._config, self._clock, self._relays
         freed = FreedMemory(lambda: self._memory.bytes_taken)
-        looks = [HotWatch(self._streams, clock).look, freed.look]
+        looks = [HotWatch(self._streams, clock).look, freed.look, self._look_for_left]
         if self._principals is not None:
             looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
@@ -311,6 +406,7 @@ class Daemon:
             relays=relays,
             principals=self._principals,
             certificates=self._certificates,
+            reloads=self._reloads,
         )
         status = Status(
             self._streams,
@@ -325,7 +421,7 @@ class Daemon:
             principals=self._principals,
             certificates=self._certificates,
         )
-        admin = Admin(metrics, status, self._readiness, heartbeat, clock)
+        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._reloads)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
@@ -424,6 +520,8 @@ class Daemon:
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        if self._reload is not None:
+            await self._reload.aclose()
         drain = self._config.drain
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
@@ -463,17 +561,25 @@ class Daemon:
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""
+        if self._reload is not None:
+            await self._reload.aclose()
         for door in self._doors:
             await door.aclose(0.0)
         await self._stack.aclose()
 
 
-async def serve(config: Config, log_queue: LogQueue, *, with_sandbox: bool) -> int:
-    """Runs the daemon until it is told to stop; the exit code."""
+async def serve(
+    config: Config,
+    log_queue: LogQueue,
+    *,
+    with_sandbox: bool,
+    read: Callable[[], Config] | None = None,
+) -> int:
+    """Runs the daemon until it is told to stop; the exit code. `read`: as `Daemon`'s."""
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    on_signals(loop, signals.put_nowait)
-    daemon = Daemon(config, log_queue)
+    daemon = Daemon(config, log_queue, read)
+    on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
     try:
         if not await _started(daemon, first, with_sandbox=with_sandbox):
@@ -549,6 +655,27 @@ def _asks(guard: Guard | None) -> dict[str, Any]:
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:
     for look in looks:
         look()
+
+
+def _beside_sandbox(config: Config, sandboxed: Config) -> Config:
+    """A configuration that was read again, with the embedded services that are there."""
+    upstreams = {
+        name: replace(
+            upstream,
+            endpoint_url=sandboxed.upstreams[name].endpoint_url,
+            region=sandboxed.upstreams[name].region,
+            **BESIDE_SANDBOX,
+        )
+        for name, upstream in config.upstreams.items()
+    }
+    return replace(
+        config,
+        endpoint_url=sandboxed.endpoint_url,
+        service=sandboxed.service,
+        region=sandboxed.region,
+        upstreams=upstreams,
+        **BESIDE_SANDBOX,
+    )
 
 
 def _bodies_bytes_max(config: Config) -> int:

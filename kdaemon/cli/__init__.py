@@ -2,7 +2,7 @@
 
 Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
 imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
-The groups `spool` and `dead-letters` have files of their own.
+`reload` and the groups `spool` and `dead-letters` have files of their own.
 Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
 sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
 """
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -29,6 +30,7 @@ from kdaemon.cli.common import (
     find_daemon,
     load,
     pairs,
+    read_checked,
     say,
     set_option,
 )
@@ -49,13 +51,17 @@ class _Commands(click.Group):
     """Brings `spool` and `dead-letters` when they are asked for: a daemon never is."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "dead-letters", "spool"])
+        return sorted([*super().list_commands(context), "dead-letters", "reload", "spool"])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name == "dead-letters":
             from kdaemon.cli.dead_letters import dead_letters  # noqa: PLC0415 - see above
 
             return dead_letters
+        if name == "reload":
+            from kdaemon.cli.reload import reload  # noqa: PLC0415 - see above
+
+            return reload
         if name == "spool":
             from kdaemon.cli.spool import spool  # noqa: PLC0415 - see above
 
@@ -78,7 +84,8 @@ def cli() -> None:
 @click.option("--sandbox", "with_sandbox", is_flag=True, help="Deliver to an embedded service.")
 def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
-    config = load(config_path, pairs(settings))
+    flags = pairs(settings)
+    config = load(config_path, flags)
     check_principals(config)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
@@ -91,7 +98,11 @@ def run(config_path: str | None, settings: tuple[str, ...], *, with_sandbox: boo
     end_by_signal()
     from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
-    _run_logged(config, lambda logs: serve(config, logs.queue, with_sandbox=with_sandbox))
+    def start(logs: "LogHandler") -> Coroutine[Any, Any, int]:
+        read = partial(read_checked, config_path, flags)
+        return serve(config, logs.queue, with_sandbox=with_sandbox, read=read)
+
+    _run_logged(config, start)
 
 
 @cli.command()

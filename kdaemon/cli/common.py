@@ -56,6 +56,14 @@ def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
 
 def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     """The Config, or every problem on standard error and exit 78."""
+    try:
+        return read_config(config_path, flags)
+    except ConfigError as error:
+        _exit_config(error.problems)
+
+
+def read_config(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
+    """The Config as file, environment and flags have it now. Raises ConfigError."""
     from kdaemon.config.load import load_config  # noqa: PLC0415 - start-up of the other commands
 
     problems: list[ConfigProblem] = []
@@ -74,7 +82,19 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
     except ConfigError as error:
         problems += error.problems
     if problems:
-        _exit_config(problems)
+        raise ConfigError(problems)
+    return config
+
+
+def read_checked(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
+    """The same, for a daemon that runs: with all that `check` finds around it and that may have
+    changed. Raises ConfigError.
+    """
+    config = read_config(config_path, flags)
+    problems = surroundings_problems(config_path or "defaults and environment", config)
+    problems += _principals_problems(config)
+    if problems:
+        raise ConfigError(problems)
     return config
 
 
@@ -99,9 +119,17 @@ def confirm(question: str) -> None:
 
 
 def check_surroundings(where: str, config: "Config") -> None:
-    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing. Reads
-    the file of certificates that they name, and the AWS files for the profile that is named.
+    """Every problem in the AWS and proxy variables on standard error and exit 78; or nothing.
     `where`: the configuration comes from.
+    """
+    problems = surroundings_problems(where, config)
+    if problems:
+        _exit_config(problems)
+
+
+def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
+    """Every problem in the AWS and proxy variables. Reads the file of certificates that they name,
+    and the AWS files for the profile that is named.
     """
     from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
     from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - see load
@@ -124,8 +152,21 @@ def check_surroundings(where: str, config: "Config") -> None:
             told = ConfigProblem("environment" if variable else where, variable or key, problem)
             if told not in problems:  # by another upstream, of the same variable
                 problems.append(told)
-    if problems:
-        _exit_config(problems)
+    return problems
+
+
+def _principals_problems(config: "Config") -> list[ConfigProblem]:
+    path = config.auth.principals_file
+    if not path:
+        return []
+    from kdaemon.door.principals import Principals  # noqa: PLC0415 - see load
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
+
+    try:
+        Principals(path, SystemClock.wall_seconds)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def check_principals(config: "Config") -> None:

@@ -14,7 +14,8 @@ from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
-from kdaemon.observe.slices import TEXT, Page, SlicedPages
+from kdaemon.observe.reloads import Reloads
+from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages
 from kdaemon.observe.status import Readiness, Status
 
 INDEX = b"""kdaemon
@@ -23,6 +24,7 @@ INDEX = b"""kdaemon
 /livez     200 while the event loop turns
 /readyz    200 while clients should come; 503 with the reason: starting, draining, memory is full
 /statusz   JSON for people: what is held up, and why
+/configz   JSON: which configuration is in force, and what became of the last reload
 """
 
 _ALLOW = (b"Allow", b"GET, HEAD")
@@ -38,6 +40,7 @@ class Admin:
         readiness: Readiness,
         heartbeat: Heartbeat,
         clock: Clock,
+        reloads: Reloads,
     ) -> None:
         self._readiness = readiness
         self._heartbeat = heartbeat
@@ -46,6 +49,7 @@ class Admin:
             "/": lambda: Page(200, INDEX),
             "/livez": self._livez,
             "/readyz": self._readyz,
+            "/configz": lambda: Page(200, reloads.told(), JSON),
         }
         self._large = SlicedPages(
             clock,
@@ -55,7 +59,7 @@ class Admin:
                 "/statusz": status.steps,
             },
         )
-        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz")
+        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz", "/configz")
 
     def handle(self, request: HttpRequest) -> None:
         """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the

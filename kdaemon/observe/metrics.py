@@ -50,10 +50,12 @@ from kdaemon.engine.heat import ShardHeat
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.renewal import Certificates
 from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CONFIG,
     DELIVERY,
     HOT,
     HOT_SHARDS_MAX,
@@ -189,10 +191,12 @@ class Metrics:
         relays: Mapping[str, Relay] = NO_RELAYS,
         principals: Principals | None = None,
         certificates: Certificates | None = None,
+        reloads: Reloads | None = None,
     ) -> None:
         self._observed = observed
         self._principals = principals
         self._certificates = certificates
+        self._reloads = reloads
         self._spool = spool
         self._log_queue = log_queue
         self._relays = relays
@@ -269,6 +273,8 @@ class Metrics:
                 for name, counted in relay.counters.items()
             ]
             sections.append(_section(PASSED_ON, ("upstream", "operation"), operations))
+        if self._reloads is not None:
+            sections.append(_section(CONFIG, (), [((), self._reloads)]))
         if self._certificates is not None:
             sections.append(_section(TLS, (), [((), self._certificates)]))
         if self._spool is not None:

@@ -53,14 +53,12 @@ from kdaemon.observe.page import (
     TlsStatus,
     UpstreamStatus,
 )
-from kdaemon.observe.slices import Page, Steps
+from kdaemon.observe.slices import JSON, Page, Steps
 from kdaemon.observe.table import HOT_SHARDS_MAX
 from kdaemon.send.relay import Relay
 
 if TYPE_CHECKING:
     from kdaemon.spool.spool import Spool
-
-JSON = b"application/json"
 
 NS = 1_000_000_000  # nanoseconds in a second
 

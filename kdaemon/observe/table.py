@@ -23,6 +23,7 @@ from kdaemon.engine.heat import ShardHeat, StreamHeat
 from kdaemon.http.hub import HttpCounters
 from kdaemon.http.renewal import Certificates
 from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.reloads import Reloads
 from kdaemon.pace.bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -299,6 +300,22 @@ TLS: tuple[Metric[Certificates], ...] = (
 )  # fmt: skip
 
 # no label
+CONFIG: tuple[Metric[Reloads], ...] = (
+    Metric("kdaemon_config_reloads_total", _C,
+           "Times that the configuration was read again, whatever became of it.",
+           lambda r: r.count),
+    Metric("kdaemon_config_reload_failures_total", _C,
+           "Times that it could not be taken, and the old one was kept; the log says why.",
+           lambda r: r.failures),
+    Metric("kdaemon_config_last_reload_successful", _G,
+           "1: what was read last is in force; 0: it was refused.",
+           lambda r: r.is_last_successful),
+    Metric("kdaemon_config_last_reload_success_timestamp_seconds", _G,
+           "When the configuration was read that is in force, since 1970.",
+           lambda r: r.last_success_s),
+)  # fmt: skip
+
+# no label
 MEMORY: tuple[Metric[ByteBudget], ...] = (
     Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
            lambda m: m.bytes_taken),
@@ -368,6 +385,6 @@ AUTH: tuple[Metric[Principals], ...] = (
 )  # fmt: skip
 
 TABLE: tuple[Metric[Any], ...] = (
-    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *TLS, *PASSED_ON, *MEMORY, *LOOP,
-    *SPOOL, *LOG, *AUTH,
+    *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *TLS, *PASSED_ON, *CONFIG, *MEMORY,
+    *LOOP, *SPOOL, *LOG, *AUTH,
 )  # fmt: skip

@@ -66,3 +66,7 @@ class Connector(aiohttp.TCPConnector):
         self._factory = partial(  # type: ignore[assignment]  # of a subclass: partial is invariant
             OneAnswer, loop=self._loop
         )
+
+    def set_limit(self, connections_max: int) -> None:
+        """So many at one time from now on; who waits goes on with the next that is given back."""
+        self._limit = connections_max

@@ -17,6 +17,7 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.status import Readiness, Status, is_memory_full
 from kdaemon.system import SystemDice
 from tests.kit.patience import PATIENCE_S
@@ -68,7 +69,8 @@ class Place:
         self.heart = Heartbeat(self.clock)
         metrics = Metrics(observing, listeners, self.clock, "1.2.3")
         status = Status(observing, listeners, self.readiness, self.heart, self.clock, "1.2.3")
-        self.admin = Admin(metrics, status, self.readiness, self.heart, self.clock)
+        self.reloads = Reloads(lambda: 1.0, 7, 9)
+        self.admin = Admin(metrics, status, self.readiness, self.heart, self.clock, self.reloads)
         self.listeners = listeners
         self.server: HttpServer
 
@@ -161,7 +163,7 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     answer = await place.ask("GET", "/")
     assert answer.status == 200
     named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
-    assert named == ["/metrics", "/livez", "/readyz", "/statusz"]
+    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz"]
     for path in named:
         assert (await place.ask("GET", path)).status == 200
 

@@ -1,0 +1,251 @@
+"""A daemon reads its configuration again: by SIGHUP and by `kdaemon reload`. What is right takes
+effect, whole; what is wrong or needs a restart changes nothing; connections stay open through it.
+"""
+
+import base64
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.daemon import ROOT, Daemon, environment, write_config
+from tests.kit.patience import PATIENCE_S, wait_for
+from tests.process.conftest import Run
+
+DIRECTORY = "spool.directory"
+
+
+def settings(tmp_path: Path, **more: object) -> dict[str, object]:
+    return {
+        "accept_unlisted": False,
+        "sandbox.streams": ["demo", "late"],
+        DIRECTORY: str(tmp_path / "spool"),
+        "streams.demo.linger_ms": 5,
+        **{key.replace("__", "."): value for key, value in more.items()},
+    }
+
+
+def configz(daemon: Daemon) -> dict[str, Any]:
+    status, text = daemon.page("/configz")
+    assert status == 200, text
+    page: dict[str, Any] = json.loads(text)
+    return page
+
+
+def hang_up(daemon: Daemon) -> dict[str, Any]:
+    """SIGHUP, and what became of it."""
+    before = configz(daemon)["reloads"]
+    daemon.signal(signal.SIGHUP)
+
+    def over() -> dict[str, Any] | None:
+        page = configz(daemon)
+        return page if page["reloads"] > before else None
+
+    found: dict[str, Any] = wait_for(over, "the reload to be over")
+    return found
+
+
+class Client:
+    """One connection, for the whole test."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
+
+    def put(self, stream: str, *data: str) -> tuple[int, dict[str, Any]]:
+        """The daemon's answer to PutRecords, on the connection that was opened first."""
+        was = self.connection.sock
+        records = [
+            {"Data": base64.b64encode(each.encode()).decode(), "PartitionKey": each}
+            for each in data
+        ]
+        self.connection.request(
+            "POST",
+            "/",
+            json.dumps({"StreamName": stream, "Records": records}),
+            {
+                "X-Amz-Target": "Kinesis_20131202.PutRecords",
+                "Content-Type": "application/x-amz-json-1.1",
+            },
+        )
+        answer = self.connection.getresponse()
+        body = json.loads(answer.read())
+        assert was is None or self.connection.sock is was, "the connection was closed"
+        return answer.status, body
+
+
+Connect = Callable[[Daemon], Client]
+
+
+@pytest.fixture
+def client_of() -> Iterator[Connect]:
+    with ExitStack() as stack:
+
+        def connected(daemon: Daemon) -> Client:
+            client = Client(daemon)
+            stack.callback(client.connection.close)
+            return client
+
+        yield connected
+
+
+def test_a_stream_comes_and_goes_and_a_connection_stays(
+    run: Run, tmp_path: Path, client_of: Connect
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    assert client.put("demo", "a", "b")[0] == 200
+    assert client.put("late", "a")[0] == 400  # not listed
+
+    write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5, log__level="debug"))
+    page = hang_up(daemon)
+    assert page["last_reload"] == {
+        "outcome": "applied",
+        "keys": ["log.level", "streams.late"],
+        "problems": [],
+    }
+    assert page["generation"] == 2
+    assert client.put("late", "c")[0] == 200
+    assert client.put("demo", "d")[0] == 200
+    daemon.wait_log("the configuration was read again, and is in force")
+
+    only_late = settings(tmp_path, streams__late__linger_ms=5, log__level="debug")
+    del only_late["streams.demo.linger_ms"]
+    write_config(tmp_path, only_late)
+    assert hang_up(daemon)["generation"] == 3
+    assert client.put("demo", "e")[0] == 400
+    assert client.put("late", "f")[0] == 200
+    metrics = daemon.wait_settled()
+    assert metrics.total("kdaemon_records_delivered_total") == 5
+    assert metrics.total("kdaemon_records_unaccounted") == 0
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "said"),
+    [
+        ("this is no TOML", "wrong", "is not TOML"),
+        ("[streams.late]\nlinger_ms = -1\n", "wrong", "streams.late.linger_ms"),
+        ("[auth]\nprincipals_file = '/nowhere'\nhttp = 'sigv4'\n", "wrong", "/nowhere"),
+    ],
+)
+def test_a_wrong_file_changes_nothing_and_is_told(
+    run: Run, tmp_path: Path, client_of: Connect, text: str, outcome: str, said: str
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    assert client.put("demo", "a")[0] == 200
+    path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    path.write_text(text)
+    page = hang_up(daemon)
+    assert page["last_reload"]["outcome"] == outcome
+    assert any(said in each for each in page["last_reload"]["problems"]), page
+    assert page["generation"] == 1
+    assert client.put("late", "a")[0] == 400
+    assert client.put("demo", "a")[0] == 200
+    metrics = daemon.metrics()
+    assert metrics.total("kdaemon_config_reloads_total") == 1
+    assert metrics.total("kdaemon_config_reload_failures_total") == 1
+    assert metrics.total("kdaemon_config_last_reload_successful") == 0
+    daemon.wait_log(
+        "the configuration was read again and cannot be used: the old one stays in force"
+    )
+
+    write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    hang_up(daemon)
+    metrics = daemon.metrics()
+    assert metrics.total("kdaemon_config_reload_failures_total") == 1
+    assert metrics.total("kdaemon_config_last_reload_successful") == 1
+    assert client.put("late", "a")[0] == 200
+
+
+def test_what_needs_a_restart_is_named_and_nothing_is_taken(
+    run: Run, tmp_path: Path, client_of: Connect
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    more = {"streams__late__linger_ms": 5, "metrics__per_shard": True, "spool__bytes_max": 2**31}
+    write_config(tmp_path, settings(tmp_path, **more))
+    page = hang_up(daemon)
+    assert page["last_reload"]["outcome"] == "restart"
+    assert page["last_reload"]["keys"] == ["spool.bytes_max", "metrics.per_shard"]
+    assert client.put("late", "a")[0] == 400
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kdaemon", "reload", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
+    daemon = run(settings(tmp_path))
+    admin = daemon.address("admin").removeprefix("http://")
+    path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    where = ("--config", str(path), "--admin", admin)
+
+    done = command(*where)
+    assert (done.returncode, done.stdout) == (0, "in force (generation 2): streams.late\n")
+    done = command(*where)
+    assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
+
+    write_config(tmp_path, settings(tmp_path, metrics__per_shard=True))
+    done = command(*where)
+    assert done.returncode == 1
+    assert done.stderr == "needs a restart, and nothing of it was taken: metrics.per_shard\n"
+
+    path.write_text("accept_unlisted = 3\n[listen]\nhttp = 'x'\n")
+    done = command(*where)
+    assert done.returncode == 78
+    assert "accept_unlisted" in done.stderr
+    assert "listen.http" in done.stderr
+    assert "the old configuration stays in force" in done.stderr
+
+
+def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        done = command("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "no daemon answers at 127.0.0.1" in done.stderr
+    assert command("--set", "listen.admin=").returncode == 1
+    assert command("--admin", "nonsense").returncode == 2
+
+
+def test_systemd_is_told_of_a_reload(tmp_path: Path) -> None:
+    """As Type=notify-reload asks: RELOADING with the monotonic time, READY when it is over."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = str(tmp_path / "notify")
+        manager.bind(name)
+        manager.settimeout(PATIENCE_S)
+        path = write_config(tmp_path, settings(tmp_path))
+        daemon = Daemon(
+            ["run", "--sandbox", "--config", str(path)], environment(NOTIFY_SOCKET=name)
+        )
+        try:
+            daemon.wait_log("ready")
+            asked_us = time.monotonic_ns() // 1000
+            daemon.signal(signal.SIGHUP)
+            told = ""
+            while not told.startswith("RELOADING"):
+                told = manager.recv(4096).decode()
+            usec = int(told.partition("MONOTONIC_USEC=")[2])
+            assert usec >= asked_us
+            while not told.startswith("READY"):
+                told = manager.recv(4096).decode()
+        finally:
+            daemon.close()
