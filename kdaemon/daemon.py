@@ -133,7 +133,7 @@ class Daemon:
     """Everything that runs, from `start` to `stop`."""
 
     def __init__(
-        self, config: Config, log_queue: LogQueue, read: Callable[[], Config] | None = None
+        self, config: Config, log_queue: LogQueue, read: Callable[[Config], Config] | None = None
     ) -> None:
         """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
         again.
@@ -281,7 +281,8 @@ class Daemon:
             closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-            log.info("an upstream that the configuration has no more is closed: %s", name)
+            text = "an upstream that the configuration has no more is closed"
+            log.info(text, extra={"fields": {"upstream": name}})
 
     # Rooms
 
@@ -573,7 +574,7 @@ async def serve(
     log_queue: LogQueue,
     *,
     with_sandbox: bool,
-    read: Callable[[], Config] | None = None,
+    read: Callable[[Config], Config] | None = None,
 ) -> int:
     """Runs the daemon until it is told to stop; the exit code. `read`: as `Daemon`'s."""
     loop = asyncio.get_running_loop()

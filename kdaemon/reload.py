@@ -41,14 +41,14 @@ class Reload:
     def __init__(
         self,
         config: Config,
-        read: Callable[[], Config],
+        read: Callable[[Config], Config],
         live: Live,
         reloads: Reloads,
         notifier: Notifier,
         now_ns: Callable[[], int],
     ) -> None:
-        """`read`: the configuration as its sources have it now; runs in a thread, and raises
-        ConfigError.
+        """`read`: the configuration as its sources have it now, given that which is in force; runs
+        in a thread, and raises ConfigError.
         """
         self.config = config
         self._read = read
@@ -87,7 +87,7 @@ class Reload:
 
     async def _reload(self) -> Report:
         try:
-            new = await asyncio.to_thread(self._read)
+            new = await asyncio.to_thread(self._read, self.config)
         except ConfigError as error:
             return Report(Outcome.WRONG, problems=tuple(map(str, error.problems)))
         except Exception:

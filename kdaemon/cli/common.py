@@ -86,12 +86,17 @@ def read_config(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "C
     return config
 
 
-def read_checked(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
-    """The same, for a daemon that runs: with all that `check` finds around it and that may have
-    changed. Raises ConfigError.
+def read_checked(
+    config_path: str | None, flags: Sequence[tuple[str, str]], old: "Config"
+) -> "Config":
+    """The same, for a daemon that runs by the `old` one: with what `check` finds around it. What is
+    wrong there by the old one, too, stops no reload: the daemon runs all the same, and its
+    environment cannot be mended without a restart. Raises ConfigError.
     """
     config = read_config(config_path, flags)
-    problems = surroundings_problems(config_path or "defaults and environment", config)
+    where = config_path or "defaults and environment"
+    before = surroundings_problems(where, old)
+    problems = [each for each in surroundings_problems(where, config) if each not in before]
     problems += _principals_problems(config)
     if problems:
         raise ConfigError(problems)

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import ROOT, Daemon, environment, write_config
+from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
+from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
@@ -249,3 +252,121 @@ def test_systemd_is_told_of_a_reload(tmp_path: Path) -> None:
                 told = manager.recv(4096).decode()
         finally:
             daemon.close()
+
+
+def texts(name: str, count: int) -> list[bytes]:
+    return [f"{name}-{number}".encode() for number in range(count)]
+
+
+def put(daemon: Daemon, stream: str, data: list[bytes], acknowledge: str) -> int:
+    body = {"StreamName": stream, "Records": [entry(each, f"k{each!r}") for each in data]}
+    front = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
+    raw = json.dumps(body).encode()
+    status: int = front.put_raw("PutRecords", raw, x_kdaemon_acknowledge=acknowledge).status
+    return status
+
+
+def read(service: str) -> Counter[bytes]:
+    records = Endpoint("service", url=service, put_url=service).read_stream("orders")
+    return Counter(data_of(each) for each in records)
+
+
+def test_an_upstream_comes_and_one_that_goes_delivers_what_is_on_disk(
+    run: Run, tmp_path: Path
+) -> None:
+    with sandbox("orders", 2) as default, sandbox("orders", 2) as eu:
+        alone: dict[str, object] = {
+            "account_id": "000000000000",
+            DIRECTORY: str(tmp_path / "spool"),
+            "default.linger_ms": 5,
+        }
+        both = {
+            **alone,
+            "upstreams.eu.region": "eu-central-1",
+            "upstreams.eu.account_id": "111111111111",
+            "upstreams.eu.endpoint_url": eu,
+            "streams.orders-eu.upstream": "eu",
+            "streams.orders-eu.upstream_name": "orders",
+        }
+        daemon = run(alone, service=default)
+        where = {"endpoint_url": default, "region": "us-east-1"}
+        assert put(daemon, "orders", texts("a", 20), "stored") == 200
+        write_config(tmp_path, {**where, **both})
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        assert put(daemon, "orders-eu", texts("b", 20), "delivered") == 200
+
+        faults = eu + "/sandbox/faults"
+        fault = json.dumps([{"kind": "status", "status": 503, "calls": None}])
+        assert send("POST", faults, fault)[0] == 200
+        assert put(daemon, "orders-eu", texts("c", 200), "stored") == 200
+        write_config(tmp_path, {**where, **alone})
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        assert put(daemon, "@eu/orders", texts("d", 1), "stored") == 400
+        assert put(daemon, "orders", texts("e", 20), "delivered") == 200
+        write_config(tmp_path, {**where, **both})
+        page = hang_up(daemon)  # it has records yet
+        assert page["last_reload"]["outcome"] == "restart"
+        assert page["last_reload"]["keys"] == ["upstreams.eu"]
+
+        assert send("DELETE", faults)[0] == 200
+        daemon.wait_log("an upstream that the configuration has no more is closed")
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"  # and comes back
+        assert put(daemon, "orders-eu", texts("f", 20), "delivered") == 200
+        metrics = daemon.wait_settled()
+        assert metrics.total("kdaemon_records_delivered_total") == 280
+        assert metrics.total("kdaemon_records_unaccounted") == 0
+        assert daemon.stop() == 0
+        assert read(default) == Counter(texts("a", 20) + texts("e", 20))
+        assert read(eu) == Counter(texts("b", 20) + texts("c", 200) + texts("f", 20))
+
+
+def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
+    """Six clients put to a listed stream while the file changes, is wrong, and needs a restart."""
+    daemon = run(settings(tmp_path))
+    is_over = threading.Event()
+    outcomes: list[tuple[int, int]] = []
+
+    def load(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
+        client = Client(daemon)
+        client.connection = connection
+        sent = 0
+        while not is_over.is_set():
+            status, body = client.put("demo", f"{number}-{sent}", f"{number}+{sent}")
+            assert (status, body["FailedRecordCount"]) == (200, 0)
+            sent += 2
+        connection.close()
+        outcomes.append((number, sent))
+
+    clients = [threading.Thread(target=load, args=(number,)) for number in range(6)]
+    for each in clients:
+        each.start()
+    files = [
+        settings(tmp_path, streams__late__linger_ms=5),
+        settings(tmp_path, metrics__per_shard=True),
+        settings(tmp_path, default__linger_ms=1, streams_max=7, log__level="warning"),
+        settings(tmp_path, streams__demo__linger_ms=0, streams__demo__batch_records_max=3),
+        settings(tmp_path, streams__demo__share=7),  # wrong
+        settings(tmp_path, memory_bytes_max=2**28 + 1, streams__demo__buffer_bytes_max=2**24),
+        settings(tmp_path, send__read_timeout_ms=30_000, send__connections_max=40),
+        settings(tmp_path, accept_unlisted=True, streams__demo__deadline_ms=40_000),
+    ]
+    found: list[str] = []
+    for _ in range(3):
+        for file in files:
+            if found:  # it may grow, and not shrink
+                file.setdefault("memory_bytes_max", 2**28 + 1)
+            write_config(tmp_path, file)
+            found.append(hang_up(daemon)["last_reload"]["outcome"])
+    is_over.set()
+    for each in clients:
+        each.join()
+    assert len(outcomes) == 6  # nobody was refused, cut off or failed
+    assert Counter(found) == {"applied": 18, "restart": 3, "wrong": 3}
+    sent = sum(count for _, count in outcomes)
+    metrics = daemon.wait_settled()
+    assert metrics.total("kdaemon_records_delivered_total", stream="demo") == sent
+    assert metrics.total("kdaemon_records_received_total") == sent
+    assert metrics.total("kdaemon_records_possible_duplicates_total") == 0
+    assert metrics.total("kdaemon_client_connections_opened_total", listener="http") == 6
+    assert daemon.stop() == 0

@@ -108,7 +108,7 @@ class Play:
         self.count = 0
         self.puts: list[tuple[str, int]] = []  # between the steps of the next swap
 
-    def read(self) -> Config:
+    def read(self, _old: Config) -> Config:
         return load_config(text=self.text)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
