@@ -207,16 +207,19 @@ class Daemon:
 
     async def _reach(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
         """How each of these upstreams is called, and asked for clients: nobody is called yet."""
-        reached: dict[str, Reached] = {}
-        for name in names:
-            upstream = config.upstream(name)
-            client = await ServiceClient.open(self._client_settings(config, upstream))
-            service, rate = upstream.traits, upstream.control_calls_per_second
-            control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
-            allowed, turn = config.listen.operations_passed_on, control.turn_for_client
-            relay = Relay(client.pass_on, turn, service, self._memory, allowed)
-            reach = Reach(client, Discovery(control.ask, service))
-            reached[name] = Reached(client, control, relay, reach)
+        async with AsyncExitStack() as opened:  # closed again where one cannot be opened
+            reached: dict[str, Reached] = {}
+            for name in names:
+                upstream = config.upstream(name)
+                client = await ServiceClient.open(self._client_settings(config, upstream))
+                service, rate = upstream.traits, upstream.control_calls_per_second
+                control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
+                allowed, turn = config.listen.operations_passed_on, control.turn_for_client
+                relay = Relay(client.pass_on, turn, service, self._memory, allowed)
+                reach = Reach(client, Discovery(control.ask, service))
+                reached[name] = Reached(client, control, relay, reach)
+                opened.push_async_callback(reached[name].aclose)
+            opened.pop_all()
         return reached
 
     def _client_settings(self, config: Config, upstream: UpstreamConfig) -> ClientSettings:

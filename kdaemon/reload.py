@@ -57,16 +57,18 @@ class Reload:
         self._notifier = notifier
         self._now_ns = now_ns
         self._is_asked = False
+        self._is_closed = False
         self._task: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """A reload begins now, or after the one that goes on."""
+        """A reload begins now, or after the one that goes on; none once the drain has begun."""
         self._is_asked = True
-        if self._task is None:
+        if self._task is None and not self._is_closed:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
-        """No reload goes on any more."""
+        """No reload goes on any more, and none begins."""
+        self._is_closed = True
         task = self._task
         if task is not None:
             task.cancel()

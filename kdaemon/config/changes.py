@@ -207,6 +207,8 @@ def _of_streams(old: Config, new: Config) -> _Found:
         marks = OF_STREAMS
         if is_other:
             marks = MappingProxyType({**dict.fromkeys(OF_STREAMS, _LIVE), "socket": _RESTART})
+        if before.socket:  # its listener has the ARN in hand
+            marks = MappingProxyType({**marks, "arn": _RESTART})
         is_ordered = before.ordering != "none"
         for path, needs_restart in _of_table(
             ("streams", name), marks, before, stream, is_ordered=is_ordered

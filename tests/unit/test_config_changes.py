@@ -6,6 +6,8 @@ from kdaemon.config.changes import Mark, find_changes, mark_of
 from kdaemon.config.clash import Path
 from kdaemon.config.load import KEYS, NAMED_TABLES, load_config
 
+ARN = "arn:aws:kinesis:eu-west-1:111111111111:stream/a"
+
 
 def changes(before: str, after: str) -> tuple[set[str], set[str]]:
     """Keys that change live, and those that need a restart."""
@@ -80,6 +82,12 @@ def test_nothing_changes_where_the_text_says_the_same() -> None:
             "[streams.a]\nlines = 'raw'\nsocket = '/run/a.sock'",
             set(),
             {"streams.a.socket"},
+        ),
+        (
+            "[streams.a]\nlines = 'raw'\nsocket = '/run/a.sock'",
+            f"[streams.a]\nlines = 'raw'\nsocket = '/run/a.sock'\narn = '{ARN}'",
+            set(),
+            {"streams.a.arn"},
         ),
         ("region = 'eu-west-1'", "region = 'eu-west-2'", set(), {"region"}),
         (
