@@ -4,7 +4,9 @@ effect, whole; what is wrong or needs a restart changes nothing; connections sta
 
 import base64
 import http.client
+import http.server
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.certificates import Authority
 from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
@@ -227,6 +230,46 @@ def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
     assert "no daemon answers at 127.0.0.1" in done.stderr
     assert command("--set", "listen.admin=").returncode == 1
     assert command("--admin", "nonsense").returncode == 2
+
+
+def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue()
+    given = {**settings(tmp_path), **files.settings, "listen.admin_tls": True}
+    daemon = run(given)
+    path = write_config(tmp_path, {**given, "log.level": "debug"})
+    at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
+    done = command("--config", str(path), "--admin", at)
+    assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
+
+
+@pytest.mark.parametrize("start", [1, None])
+def test_the_command_signals_no_process_but_the_daemon(start: int | None) -> None:
+    """Behind the port of a container the number of the process is another one's here."""
+    page = {"pid": os.getpid(), "start": start, "reloads": 0, "is_reloading": False}
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(page).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    try:
+        with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+            serving = threading.Thread(target=server.serve_forever)
+            serving.start()
+            done = command("--admin", f"127.0.0.1:{server.server_port}")
+            server.shutdown()
+            serving.join()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done.returncode == 1
+    assert "of another container" in done.stderr
+    assert heard == []
 
 
 def test_systemd_is_told_of_a_reload(tmp_path: Path) -> None:
