@@ -12,6 +12,11 @@ from enum import Enum
 
 import msgspec
 
+from kdaemon.base.redact import SECRETS
+from kdaemon.base.text import printable
+
+SHOWN_MAX = 200  # keys, and problems, on the page; ours, 2026-11-28
+
 
 class Outcome(Enum):
     """What a reload came to."""
@@ -86,6 +91,10 @@ class Reloads:
             "last_success": self.last_success_s,
             "last_reload": None
             if last is None
-            else {"outcome": last.outcome.value, "keys": last.keys, "problems": last.problems},
+            else {
+                "outcome": last.outcome.value,
+                "keys": last.keys[:SHOWN_MAX],
+                "problems": [printable(SECRETS.clean(each)) for each in last.problems[:SHOWN_MAX]],
+            },
         }
         return msgspec.json.encode(page) + b"\n"
