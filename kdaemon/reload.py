@@ -83,7 +83,7 @@ class Reload:
                 report = await self._reload()
                 self._reloads.note(report)
                 _tell(report, self._reloads.generation)
-                self._notifier.ready()
+                self._notifier.ready(_status(report, self._reloads.generation))
         finally:
             self._task = None
 
@@ -110,6 +110,13 @@ class Reload:
             return Report(Outcome.RESTART, conflicts, (text,))
         self.config = new
         return Report(Outcome.APPLIED, changes.live)
+
+
+def _status(report: Report, generation: int) -> str:
+    """For `systemctl status`."""
+    if report.outcome.is_success:
+        return f"configuration {generation} is in force"
+    return f"configuration {generation} stays in force: the last reload was refused, see the log"
 
 
 def _tell(report: Report, generation: int) -> None:

@@ -133,4 +133,6 @@ async def test_the_service_manager_hears_of_both_ends(tmp_path: Path, text: str)
         manager.setblocking(False)
         await asyncio.sleep(0)  # READY follows the count
         told = [manager.recv(4096), manager.recv(4096)]
-    assert told == [b"RELOADING=1\nMONOTONIC_USEC=7", b"READY=1"]
+    assert told[0] == b"RELOADING=1\nMONOTONIC_USEC=7"
+    said = "configuration 1 stays in force" if "x'" in text else "configuration 2 is in force"
+    assert told[1].decode().startswith(f"READY=1\nSTATUS={said}")
