@@ -18,13 +18,13 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
@@ -65,12 +65,15 @@ from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import set_level
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import SnapshotReader, Sources
 from kdaemon.observe.status import Status
 from kdaemon.observe.tap import Taps
+from kdaemon.reload import Reload
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
@@ -85,6 +88,7 @@ from kdaemon.system import (
     memory_limit_bytes,
     on_signals,
     raise_open_files_limit,
+    start_of,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +132,20 @@ CLOSE_TIMEOUT_S = 10.0
 nothing that was promised depends on it. Ours, 2026-11-28."""
 
 
+class Reached(NamedTuple):
+    """One upstream, as it is called."""
+
+    client: ServiceClient
+    control: ControlCalls
+    relay: Relay
+    reach: Reach
+
+    async def aclose(self) -> None:
+        await self.relay.aclose()
+        await self.control.aclose()
+        await self.client.aclose()
+
+
 class Daemon:
     """Everything that runs, from `start` to `stop`."""
 
@@ -135,11 +153,13 @@ class Daemon:
         self,
         config: Config,
         log_queue: LogQueue,
+        read: Callable[[Config], Config] | None = None,
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
     ) -> None:
-        """`inherited`: sockets that are bound already. `taken`: by the daemon that they are taken
-        over from.
+        """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
+        again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
+        taken over from.
         """
         self._config = config
         self._inherited = inherited
@@ -150,6 +170,10 @@ class Daemon:
         self._kept: set[str] = set()  # of them, those whose sockets outlive this process
         self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._read = read
+        self._reload: Reload | None = None
+        self._is_reload_asked = False  # before the start was over
+        self._sandboxed: Config | None = None  # what leads to the embedded services
         self._log_queue = log_queue
         self.takes_records = False  # a door may be open: the end is a drain
         self._clock = SystemClock()
@@ -159,9 +183,12 @@ class Daemon:
         self._doors: list[HttpServer] = []  # where records come in
         self._listeners: dict[str, HttpCounters] = {}
         self._memory = ByteBudget(config.memory_bytes_max)
-        self._arrivals = Arrivals(
-            ByteBudget(_bodies_bytes_max(config), self._memory), HttpLimits().body_bytes_max
-        )
+        self._bodies = ByteBudget(_bodies_bytes_max(config), self._memory)
+        self._arrivals = Arrivals(self._bodies, HttpLimits().body_bytes_max)
+        self._reloads = Reloads(self._clock.wall_seconds, os.getpid(), start_of(os.getpid()))
+        self._reached: dict[str, Reached] = {}  # by their upstream
+        self._relays: dict[str, Relay] = {}  # the same, of the configuration
+        self._closing: set[asyncio.Task[None]] = set()
         self._turns = Turns(self._clock.now_ns)  # of all that clients bring
         self._certificates: Certificates | None = None
         self._tls: Handshakes | None = None
@@ -183,19 +210,23 @@ class Daemon:
 
             self._principals = Principals(config.auth.principals_file, self._clock.wall_seconds)
         if with_sandbox:
-            config = await self._start_sandbox()
+            config = self._sandboxed = await self._start_sandbox()
         memory = self._memory
         self._stack.callback(self._released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
-        reaches, relays = await self._reach(config, is_anonymous=with_sandbox)
+        self._stack.push_async_callback(self._close_reached)
+        self._reached = await self._reach(config, config.upstream_names)
+        relays = self._relays
+        relays |= {name: each.relay for name, each in self._reached.items()}
+        reaches = {name: each.reach for name, each in self._reached.items()}
         self._spool = await self._open_spool(memory)
         streams = Streams(config, reaches, self._clock, self._dice, memory, self._spool)
         self._streams = streams
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         self._open_certificates()
-        self._start_heartbeat(relays)
+        self._start_heartbeat()
         if self._taken is None:  # else probes would hear of a daemon that is not ready
             await self._start_admin()
         door = Door(streams, self._clock)
@@ -226,6 +257,7 @@ class Daemon:
         await self._take_turns()
         self._notifier.ready("takes records")
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+        self._allow_reload()
 
     async def _recover(self, spool: "Spool") -> None:
         """Begins to read back what stands on disk, now or when the daemon before lets go of it."""
@@ -331,25 +363,89 @@ class Daemon:
         if self._giver is not None:
             self._giver.released()
 
-    async def _reach(
-        self, config: Config, *, is_anonymous: bool
-    ) -> tuple[dict[str, Reach], dict[str, Relay]]:
-        """How each upstream is called, and asked for clients: nobody is called yet."""
-        reaches: dict[str, Reach] = {}
-        relays: dict[str, Relay] = {}
-        for name in config.upstream_names:
-            upstream = config.upstream(name)
-            settings = client_settings(config, upstream, is_anonymous=is_anonymous)
-            client = await ServiceClient.open(settings)
-            self._stack.push_async_callback(client.aclose)
-            service, rate = upstream.traits, upstream.control_calls_per_second
-            control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
-            self._stack.push_async_callback(control.aclose)
-            reaches[name] = Reach(client, Discovery(control.ask, service))
-            allowed, turn = config.listen.operations_passed_on, control.turn_for_client
-            relays[name] = Relay(client.pass_on, turn, service, self._memory, allowed)
-            self._stack.push_async_callback(relays[name].aclose)
-        return reaches, relays
+    async def _reach(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
+        """How each of these upstreams is called, and asked for clients: nobody is called yet."""
+        async with AsyncExitStack() as opened:  # closed again where one cannot be opened
+            reached: dict[str, Reached] = {}
+            for name in names:
+                upstream = config.upstream(name)
+                client = await ServiceClient.open(self._client_settings(config, upstream))
+                service, rate = upstream.traits, upstream.control_calls_per_second
+                control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
+                allowed, turn = config.listen.operations_passed_on, control.turn_for_client
+                relay = Relay(client.pass_on, turn, service, self._memory, allowed)
+                reach = Reach(client, Discovery(control.ask, service))
+                reached[name] = Reached(client, control, relay, reach)
+                opened.push_async_callback(reached[name].aclose)
+            opened.pop_all()
+        return reached
+
+    def _client_settings(self, config: Config, upstream: UpstreamConfig) -> ClientSettings:
+        return client_settings(config, upstream, is_anonymous=self._sandboxed is not None)
+
+    async def _close_reached(self) -> None:
+        await asyncio.gather(*(each.aclose() for each in self._reached.values()), *self._closing)
+
+    # Another configuration
+
+    def reload(self) -> None:
+        """The configuration is read again: now, or when the start is over."""
+        if self._reload is None:
+            self._is_reload_asked = True
+        else:
+            self._reload.ask()
+
+    def _allow_reload(self) -> None:
+        if self._read is None:
+            return
+        now_ns, notifier = self._clock.now_ns, self._notifier
+        self._reload = Reload(self._config, self._read, self, self._reloads, notifier, now_ns)
+        if self._is_reload_asked:
+            self._reload.ask()
+
+    async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+        """As `reload.Live`: what is new is built first, and then all is swapped at once."""
+        come = [name for name in new.upstreams if name not in old.upstreams]
+        if self._sandboxed is not None:
+            if come:  # an embedded service is opened by a start alone
+                return tuple(f"upstreams.{name}" for name in come)
+            new = _beside_sandbox(new, self._sandboxed)
+        reached = await self._reach(new, come)
+        conflicts = self._streams.conflicts(new)
+        if conflicts:
+            await asyncio.gather(*(each.aclose() for each in reached.values()))
+            return conflicts
+        self._memory.bytes_max = new.memory_bytes_max
+        self._bodies.bytes_max = _bodies_bytes_max(new)
+        reaches = {name: each.reach for name, each in reached.items()}
+        steps = self._streams.take_config(new, reaches)
+        next(steps)  # from here on no stream is found by the old one
+        self._config = new
+        self._reached |= reached
+        self._relays |= {name: each.relay for name, each in reached.items()}
+        for name in old.upstreams.keys() - new.upstreams.keys():
+            del self._relays[name]
+        for name in new.upstream_names:
+            settings = self._client_settings(new, new.upstream(name))
+            self._reached[name].client.take_limits(settings)
+        if self._spool is not None:
+            self._spool.has_upstreams = bool(new.upstreams)
+        set_level(new.log.level)
+        for _ in steps:
+            await asyncio.sleep(0)
+        return ()
+
+    def _look_for_left(self) -> None:
+        """Closes what a reload left behind, once it has delivered what it had."""
+        self._streams.look()
+        for name in self._streams.left_upstreams & self._reached.keys():
+            closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            text = "an upstream that the configuration has no more is closed"
+            log.info(text, extra={"fields": {"upstream": name}})
+
+    # Rooms
 
     def _trouble(self) -> str | None:
         """What keeps records out: a disk that takes none, a listener that nobody can reach."""
@@ -448,10 +544,10 @@ class Daemon:
         _log_listening(name, endpoint)
         return endpoint
 
-    def _start_heartbeat(self, relays: Mapping[str, Relay]) -> None:
-        config, clock = self._config, self._clock
+    def _start_heartbeat(self) -> None:
+        config, clock, relays = self._config, self._clock, self._relays
         freed = FreedMemory(lambda: self._memory.bytes_taken)
-        looks: list[Callable[[], object]] = [freed.look]
+        looks: list[Callable[[], object]] = [freed.look, self._look_for_left]
         if self._principals is not None:
             looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
@@ -472,6 +568,7 @@ class Daemon:
             log_queue=self._log_queue,
             principals=self._principals,
             certificates=self._certificates,
+            reloads=self._reloads,
         )
         self._reader = SnapshotReader(sources, clock)
         shows_keys = config.observe.show_keys
@@ -490,7 +587,7 @@ class Daemon:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
         status = Status(self._reader, shows_keys=config.observe.show_keys)
-        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._taps)
+        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._reloads, self._taps)
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
@@ -639,6 +736,8 @@ class Daemon:
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        if self._reload is not None:
+            await self._reload.aclose()
         drain = self._config.drain
         if self._waiting is not None:
             self._waiting.cancel()
@@ -734,6 +833,8 @@ class Daemon:
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""
+        if self._reload is not None:
+            await self._reload.aclose()
         for door in self._doors:
             await door.aclose(0.0)
         await self._stack.aclose()
@@ -744,14 +845,17 @@ async def serve(
     log_queue: LogQueue,
     *,
     with_sandbox: bool,
+    read: Callable[[Config], Config] | None = None,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
 ) -> int:
-    """Runs the daemon until it is told to stop, or another one takes over; the exit code."""
+    """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
+    as `Daemon`'s.
+    """
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    on_signals(loop, signals.put_nowait)
-    daemon = Daemon(config, log_queue, inherited, taken)
+    daemon = Daemon(config, log_queue, read, inherited, taken)
+    on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
     try:
         if not await _started(daemon, first, with_sandbox=with_sandbox):
@@ -840,6 +944,27 @@ def _tell_memory(bytes_max: int, limit_bytes: int | None) -> None:
         " raise the limit, or lower the setting"
     )
     log.warning(text, MEMORY_BESIDE_BYTES // MIB, extra={"fields": fields})
+
+
+def _beside_sandbox(config: Config, sandboxed: Config) -> Config:
+    """A configuration that was read again, with the embedded services that are there."""
+    upstreams = {
+        name: replace(
+            upstream,
+            endpoint_url=sandboxed.upstreams[name].endpoint_url,
+            region=sandboxed.upstreams[name].region,
+            **BESIDE_SANDBOX,
+        )
+        for name, upstream in config.upstreams.items()
+    }
+    return replace(
+        config,
+        endpoint_url=sandboxed.endpoint_url,
+        service=sandboxed.service,
+        region=sandboxed.region,
+        upstreams=upstreams,
+        **BESIDE_SANDBOX,
+    )
 
 
 def _bodies_bytes_max(config: Config) -> int:

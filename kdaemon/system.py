@@ -53,8 +53,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.S
 which a limit grants (`ulimit -t`) is used up."""
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO)
-"""Signals that tools send to daemons for what this one does not do (read the configuration anew,
-open log files anew, print statistics), and whose default is to end the process."""
+"""Signals that tools send to daemons for what not all of ours do (read the configuration anew:
+SIGHUP, which a daemon with a configuration hears; open log files anew, print statistics), and whose
+default is to end the process."""
 
 MEMORY_UNLIMITED_BYTES = 1 << 60  # cgroups of version 1 say 2^63 less a page for "no limit"
 
@@ -227,15 +228,32 @@ def end_by_signal() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def on_signals(loop: asyncio.AbstractEventLoop, on_end: Callable[[int], object]) -> None:
-    """From now on `on_end` hears each signal that asks for the end, in the loop; a line of the log
-    tells of the ignored ones.
+def on_signals(
+    loop: asyncio.AbstractEventLoop,
+    on_end: Callable[[int], object],
+    on_reload: Callable[[], object] | None = None,
+) -> None:
+    """From now on `on_end` hears each signal that asks for the end, in the loop, and `on_reload`
+    SIGHUP; a line of the log tells of the ignored ones.
     """
     for number in ENDING:
         loop.add_signal_handler(number, on_end, number)
     for number in IGNORED:
         if signal.getsignal(number) in {signal.SIG_DFL, signal.SIG_IGN}:
             loop.add_signal_handler(number, _tell_ignored, number)
+    if on_reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
+
+
+def start_of(pid: int) -> int | None:
+    """When a process began, in ticks since the machine did; None: there is none, or it is hidden.
+    With its id this names a process: ids come again, and are others in another container.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])  # field 22: proc(5), starttime
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -5,14 +5,15 @@ budget may be a part of another one (what unlisted streams may hold, bodies that
 still arriving): what is taken from a part is taken from the whole as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class ByteBudget:
     """Bytes out of a fixed total, and out of `whole`, of which this budget is a part.
 
     Full: `take` says no and takes nothing; the client is held back or refused at the door.
-    Invariant: 0 <= bytes_taken <= bytes_max, and `whole` has taken at least what its parts have.
+    Invariant: 0 <= bytes_taken, which is above bytes_max only where `move` or a lower bytes_max
+    made it so, and `whole` has taken at least what its parts have.
     """
 
     __slots__ = ("_waiters", "bytes_max", "bytes_taken", "whole")
@@ -26,7 +27,7 @@ class ByteBudget:
     def free_bytes(self) -> int:
         """What `take` would give at most now."""
         free = self.bytes_max - self.bytes_taken
-        return free if self.whole is None else min(free, self.whole.free_bytes())
+        return max(0, free if self.whole is None else min(free, self.whole.free_bytes()))
 
     def has_room(self, byte_count: int) -> bool:
         """Whether `take` would give so much now."""
@@ -51,6 +52,22 @@ class ByteBudget:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter()
+
+    def move(self, byte_count: int, to: "ByteBudget") -> None:
+        """What was taken here is of another part of the same whole, which may be full: it is given
+        nothing more then, until enough has come back.
+        """
+        for each in self.with_wholes():
+            each.bytes_taken -= byte_count
+        for each in to.with_wholes():
+            each.bytes_taken += byte_count
+
+    def with_wholes(self) -> "Iterator[ByteBudget]":
+        """The budget, that of which it is a part, and so on."""
+        budget: ByteBudget | None = self
+        while budget is not None:
+            yield budget
+            budget = budget.whole
 
     def when_given(self, callback: Callable[[], object]) -> None:
         """Calls back once, when somebody gives back of the whole, in the midst of his work: the

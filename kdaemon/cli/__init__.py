@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +29,7 @@ from kdaemon.cli.common import (
     find_daemon,
     load,
     pairs,
+    read_checked,
     say,
     set_option,
 )
@@ -53,6 +55,7 @@ _ELSEWHERE = {
     "health": "kdaemon.cli.watch:health",
     "iam": "kdaemon.cli.iam:iam",
     "init": "kdaemon.cli.init:init",
+    "reload": "kdaemon.cli.reload:reload",
     "spool": "kdaemon.cli.spool:spool",
     "status": "kdaemon.cli.watch:status",
     "tap": "kdaemon.cli.tap:tap",
@@ -102,7 +105,8 @@ def run(
     config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool, is_takeover: bool
 ) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
-    config = load(config_path, pairs(settings))
+    flags = pairs(settings)
+    config = load(config_path, flags)
     check_principals(config)
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
@@ -118,7 +122,12 @@ def run(
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
-            config, logs.queue, with_sandbox=with_sandbox, inherited=inherited, taken=taken
+            config,
+            logs.queue,
+            with_sandbox=with_sandbox,
+            read=partial(read_checked, config_path, flags),
+            inherited=inherited,
+            taken=taken,
         )
 
     _run_logged(config, start)

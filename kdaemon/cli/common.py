@@ -62,6 +62,14 @@ def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
 
 def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
     """The same, and who gave what."""
+    try:
+        return read_with_givers(config_path, flags)
+    except ConfigError as error:
+        _exit_config(error.problems)
+
+
+def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
+    """As file, environment and flags have it now. Raises ConfigError."""
     from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
     from kdaemon.system import memory_limit_bytes  # noqa: PLC0415 - the same
 
@@ -87,8 +95,25 @@ def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     except ConfigError as error:
         problems += error.problems
     if problems:
-        _exit_config(problems)
+        raise ConfigError(problems)
     return loaded
+
+
+def read_checked(
+    config_path: str | None, flags: Sequence[tuple[str, str]], old: "Config"
+) -> "Config":
+    """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
+    around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
+    same, and its environment cannot be mended without a restart. Raises ConfigError.
+    """
+    config = read_with_givers(config_path, flags).config
+    where = config_path or "defaults and environment"
+    before = surroundings_problems(where, old)
+    problems = [each for each in surroundings_problems(where, config) if each not in before]
+    problems += _principals_problems(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -115,6 +140,15 @@ def check_surroundings(where: str, config: "Config") -> None:
     """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
     name, on standard error and exit 78; or nothing. `where`: the configuration comes from.
     """
+    problems = surroundings_problems(where, config)
+    if problems:
+        _exit_config(problems)
+
+
+def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
+    """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
+    name.
+    """
     from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
     from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - see load
 
@@ -138,8 +172,7 @@ def check_surroundings(where: str, config: "Config") -> None:
             variable, problem = found
             source = "environment" if variable else where
             problems.append(ConfigProblem(source, variable or f"{at}profile", problem))
-    if problems:
-        _exit_config(list(dict.fromkeys(problems)))  # a variable may be several upstreams'
+    return list(dict.fromkeys(problems))  # a variable may be several upstreams'
 
 
 def _trust_problem(source: str, key: str, path: str, setting: str | None) -> list[ConfigProblem]:
@@ -150,6 +183,20 @@ def _trust_problem(source: str, key: str, path: str, setting: str | None) -> lis
         trusted(path, setting)
     except ServiceError as error:
         return [ConfigProblem(source, key, error.message)]
+    return []
+
+
+def _principals_problems(config: "Config") -> list[ConfigProblem]:
+    path = config.auth.principals_file
+    if not path:
+        return []
+    from kdaemon.door.principals import Principals  # noqa: PLC0415 - see load
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
+
+    try:
+        Principals(path, SystemClock.wall_seconds)
+    except ConfigError as error:
+        return error.problems
     return []
 
 

@@ -37,7 +37,7 @@ from kdaemon.send.client import ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
 from kdaemon.send.place import AWS_DOMAINS
-from kdaemon.streams.registry import engine_settings
+from kdaemon.streams.laid_out import engine_settings
 from kdaemon.system import SystemClock, SystemDice
 
 ATTEMPTS_MAX: Final = 2  # of a control call: a person waits; ours, 2026-11-28

@@ -155,15 +155,26 @@ def load_with_givers(
 ) -> Loaded:
     """As `load_config`, and who gave what."""
     loader = _Loader(memory_within(memory_limit_bytes))
-    if text is not None:
-        loader.take(_read_file(text, source, loader))
-    loader.take(_read_environment(environ, loader))
-    loader.take(_read_flags(flags, loader))
+    loader.read(text, source, environ, flags)
     config = loader.build()
     loader.apply_rules(config)
     if loader.problems:
         raise ConfigError(loader.problems)
     return Loaded(config, MappingProxyType(loader.givers), MappingProxyType(loader.listed))
+
+
+def good_values(
+    *,
+    text: str | None,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    flags: Sequence[tuple[str, str]] = (),
+) -> Config:
+    """As `load_config`, but a key that is broken has its default, and no rule holds: to find a
+    daemon by a file that it would refuse. Not to run by.
+    """
+    loader = _Loader(memory_within(None))
+    loader.read(text, "", environ, flags)
+    return loader.build()
 
 
 class _Loader:
@@ -177,6 +188,19 @@ class _Loader:
         self.broken: set[Path] = set()  # a rule says nothing of a key that has a problem already
         self.listed: dict[str, Path] = {}  # stream name -> the path of its table
         self.upstreams: dict[str, Path] = {}  # upstream's name -> the path of its table
+
+    def read(
+        self,
+        text: str | None,
+        source: str,
+        environ: Mapping[str, str],
+        flags: Sequence[tuple[str, str]],
+    ) -> None:
+        """All sources, the strongest last."""
+        if text is not None:
+            self.take(_read_file(text, source, self))
+        self.take(_read_environment(environ, self))
+        self.take(_read_flags(flags, self))
 
     def note(self, source: str, key: str, problem: str) -> None:
         self.problems.append(ConfigProblem(source, key, problem))

@@ -324,7 +324,8 @@ class Door:
         taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS
-        if refused is None and not stream.memory.take(taken_bytes):
+        memory = stream.memory  # of now: a reload may give the stream another part
+        if refused is None and not memory.take(taken_bytes):
             refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
         stream.reject(reason, len(put.sizes), put.byte_count)
@@ -335,7 +336,7 @@ class Door:
 
         def answered(error: ServiceError) -> None:
             self._dry_run_count -= 1
-            stream.memory.give(taken_bytes)
+            memory.give(taken_bytes)
             told(error)
 
         arn = parse_arn(spelling)
@@ -483,14 +484,15 @@ class Door:
         keeps order what comes behind them waits with them.
         """
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
-        if not stream.memory.take(frame.held_bytes):
+        memory = stream.memory  # of now: a reload may give the stream another part
+        if not memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = Pending(frame, stream)
         arrived_ns = self._clock.now_ns() - waited_ns
 
         def go_on() -> None:
             """There is word: the records are admitted, or refused after all."""
-            stream.memory.give(frame.held_bytes)
+            memory.give(frame.held_bytes)
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
                 return

@@ -82,6 +82,7 @@ class Engine:
         self._was_told = False  # the service told of the stream's shards
         self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
         self.record_bytes_max = settings.record_bytes_max
+        self._is_limit_told = False  # the service told the above
         self.freshness = MapFreshness(dice, now_ns)
         self.ledger = FrameLedger(
             settings.buffer_bytes_max,
@@ -101,15 +102,9 @@ class Engine:
             order=order,
             is_shard_atomic=settings.is_shard_atomic,
         )
-        rates = ShardRates(
-            settings.shard_records_per_second,
-            settings.shard_bytes_per_second,
-            settings.first_share,
-            settings.share,
-        )
         self._dispatcher = Dispatcher(
             self._packer,
-            rates,
+            _rates_of(settings),
             now_ns,
             order=order,
             is_kind_split=settings.aggregate_bytes_max > 0,
@@ -134,6 +129,27 @@ class Engine:
         self._hot_keys = HotKeys()
 
     # In
+
+    def take_settings(self, settings: EngineSettings, now_ns: int) -> Steps[None]:
+        """Other limits and promises from now on; nothing that is queued or in flight is touched. In
+        steps: each shard has its rates. Only where `is_like` the settings before.
+        """
+        assert self._settings.is_like(settings), "queues of another kind are another engine's"
+        is_paced_alike = _rates_of(settings) == _rates_of(self._settings)
+        is_paced_alike = is_paced_alike and settings.linger_ns == self._settings.linger_ns
+        self._settings = settings
+        if not self._is_limit_told:
+            self.record_bytes_max = settings.record_bytes_max
+        self.ledger.set_limits(settings.buffer_bytes_max, settings.max_age_ns)
+        self._packer.set_limits(
+            settings.batch_records_max,
+            settings.batch_bytes_max,
+            settings.linger_ns,
+            settings.aggregate_bytes_max,
+        )
+        self._settlement.batch_records_max = settings.batch_records_max
+        if not is_paced_alike:
+            yield from self._dispatcher.set_rates(_rates_of(settings), now_ns)
 
     def refuses(self, now_ns: int) -> ServiceError | None:
         """Why a client that waits for delivery should hear no at once: the stream is on hold, and
@@ -350,6 +366,7 @@ class Engine:
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
             self.record_bytes_max = description.record_bytes_max
+            self._is_limit_told = True
         self.counters.map_refreshes += 1
         self.freshness.answered(now_ns, is_changed=is_changed)
         self._settlement.judge_strays(now_ns)
@@ -610,3 +627,12 @@ class Engine:
 
     def _why(self) -> Why:
         return Why(self.unavailable, self._last_error, self.hold)
+
+
+def _rates_of(settings: EngineSettings) -> ShardRates:
+    return ShardRates(
+        settings.shard_records_per_second,
+        settings.shard_bytes_per_second,
+        settings.first_share,
+        settings.share,
+    )

@@ -25,3 +25,13 @@ class EngineSettings:
     aggregate_bytes_max: int = 0  # 0: no aggregates
     service: Service = AWS  # whose words its errors are read in
     is_shard_atomic: bool = False  # the service takes all records of a shard in a call, or none
+
+    def is_like(self, other: "EngineSettings") -> bool:
+        """Whether an engine of the one can be told to go on as the other: its queues are laid out
+        for order, for aggregates and for the service.
+        """
+        return (self.is_ordered, bool(self.aggregate_bytes_max), self.service) == (
+            other.is_ordered,
+            bool(other.aggregate_bytes_max),
+            other.service,
+        )

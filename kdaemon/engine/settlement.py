@@ -72,7 +72,7 @@ class Settlement:
         self._freshness = freshness
         self._counters = counters
         self._dice = dice
-        self._batch_records_max = batch_records_max
+        self.batch_records_max = batch_records_max
         self._latency = latency
         self._released: list[Waiting] = []  # whose turn has come within the call being settled
         self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
@@ -121,7 +121,7 @@ class Settlement:
         elif count:
             self._counters.buffered += count
             self._counters.retries[Verdict.BISECTED] += count
-            self.halves.add(self._alone(runs), self._batch_records_max)
+            self.halves.add(self._alone(runs), self.batch_records_max)
         self._take_turns(now_ns)
 
     def next_bisected(self) -> Batch | None:

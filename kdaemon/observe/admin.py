@@ -15,7 +15,8 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
-from kdaemon.observe.slices import TEXT, Page, SlicedPages
+from kdaemon.observe.reloads import Reloads
+from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages
 from kdaemon.observe.status import Status
 from kdaemon.observe.tap import Taps
 
@@ -25,6 +26,7 @@ INDEX = b"""kdaemon
 /livez     200 while the event loop turns
 /readyz    200 while clients should come; 503 with the reason: starting, draining, memory is full
 /statusz   JSON for people: what is held up, and why
+/configz   JSON: which configuration is in force, and what became of the last reload
 """
 _TAP = b"/tap       a sample of the records that a stream takes: ?stream=NAME (listen.admin_tap)\n"
 
@@ -41,6 +43,7 @@ class Admin:
         readiness: Readiness,
         heartbeat: Heartbeat,
         clock: Clock,
+        reloads: Reloads,
         taps: Taps | None = None,
     ) -> None:
         """`taps`: None: there is no such page."""
@@ -52,6 +55,7 @@ class Admin:
             "/": lambda: Page(200, INDEX if taps is None else INDEX + _TAP),
             "/livez": self._livez,
             "/readyz": self._readyz,
+            "/configz": lambda: Page(200, reloads.told(), JSON),
         }
         self._large = SlicedPages(
             clock,
@@ -62,7 +66,7 @@ class Admin:
             },
         )
         tap = () if taps is None else ("/tap",)
-        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz", *tap)
+        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz", "/configz", *tap)
 
     def handle(self, request: HttpRequest) -> None:
         """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the

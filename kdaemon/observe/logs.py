@@ -243,8 +243,13 @@ def configure_logs(settings: LogConfig, stream: TextIO, clock: Clock) -> LogHand
             other.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("kdaemon").setLevel(LEVELS[settings.level])
+    set_level(settings.level)
     return handler
+
+
+def set_level(level: str) -> None:
+    """From now on lines of this level and above are shown, one of LEVELS."""
+    logging.getLogger("kdaemon").setLevel(LEVELS[level])
 
 
 def read_record(record: logging.LogRecord, *, with_stack: bool) -> Line:

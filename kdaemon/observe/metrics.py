@@ -34,6 +34,7 @@ from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SnapshotReader
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CONFIG,
     CREDENTIALS,
     DELIVERY,
     HOT,
@@ -182,6 +183,7 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
         (SPOOL, snapshot.spool),
         (LOG, snapshot.log),
         (AUTH, snapshot.principals),
+        (CONFIG, snapshot.reloads),
     )
     sections += [_Section(rows, (), [((), of)]) for rows, of in of_one if of is not None]
     return sections

@@ -1,7 +1,7 @@
 """Tells the service manager how the daemon stands: systemd's notifications, in stdlib alone.
 
-About: READY=1, STOPPING=1, STATUS=, WATCHDOG=1 and EXTEND_TIMEOUT_USEC= as datagrams to the
-socket that `NOTIFY_SOCKET` names, and how often the watchdog wants to hear from us.
+About: READY=1, RELOADING=1, STOPPING=1, STATUS=, WATCHDOG=1 and EXTEND_TIMEOUT_USEC= as datagrams
+to the socket that `NOTIFY_SOCKET` names, and how often the watchdog wants to hear from us.
 Knows the environment it is given; must not know when the daemon is ready or idle: `daemon.py`
 says so. No clock, no timer, no task of its own.
 Invariant: without `NOTIFY_SOCKET`, or with a manager that does not listen, nothing happens and
@@ -35,6 +35,13 @@ class Notifier:
     def ready(self, status: str = "") -> bool:
         """Start-up is over: sockets are bound. Not "the service was reached"."""
         return self._send("READY=1", status)
+
+    def reloading(self, now_ns: int) -> bool:
+        """The configuration is read again; `ready` says that this is over, whatever became of it.
+        `now_ns`: CLOCK_MONOTONIC, by which systemd tells this answer to its signal from an earlier
+        one (Type=notify-reload, systemd 253).
+        """
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={now_ns // 1_000}", "")
 
     def stopping(self, status: str = "") -> bool:
         """The drain begins. Final since systemd 259: no `ready` may follow."""

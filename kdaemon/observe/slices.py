@@ -24,6 +24,7 @@ PAUSE_FACTOR = 10  # a page is followed by a pause of this many times what it to
 PAUSE_NS_MAX = 1_000_000_000  # 1 s at most; ours, 2026-11-28
 
 TEXT = b"text/plain; charset=utf-8"
+JSON = b"application/json"
 _NO_STORE = (b"Cache-Control", b"no-store")  # each page is of this moment
 
 log = logging.getLogger("kdaemon.observe")

@@ -40,6 +40,7 @@ from kdaemon.send.relay import Relay
 if TYPE_CHECKING:  # who asks nobody, speaks no TLS and stores nothing does not load what does
     from kdaemon.door.principals import Principals
     from kdaemon.http.renewal import Certificates
+    from kdaemon.observe.reloads import Reloads
     from kdaemon.spool.spool import Spool
 
 HOT_SHARDS_MAX = 5  # of a stream, in metrics and on the page; ours: fits a screen, 2026-11-21
@@ -126,6 +127,7 @@ class Sources:
     log_queue: LogQueue | None = None
     principals: "Principals | None" = None
     certificates: "Certificates | None" = None
+    reloads: "Reloads | None" = None
 
 
 class MemorySnapshot(msgspec.Struct, frozen=True):
@@ -206,6 +208,15 @@ class PrincipalsSnapshot(msgspec.Struct, frozen=True):
     problem: str | None
 
 
+class ReloadsSnapshot(msgspec.Struct, frozen=True):
+    """What became of the configuration since the start."""
+
+    count: int
+    failures: int
+    is_last_successful: bool
+    last_success_s: float
+
+
 class CertificatesSnapshot(msgspec.Struct, frozen=True):
     """The certificate that is served. `path`: its file. `expires_s`: since 1970. `faults`: why
     clients that check certificates refuse it. `failures`: changes that could not be used;
@@ -239,6 +250,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSnapshot | None
     principals: PrincipalsSnapshot | None
     certificates: CertificatesSnapshot | None
+    reloads: ReloadsSnapshot | None
     streams: tuple[StreamSnapshot, ...]
 
     @property
@@ -334,6 +346,7 @@ class SnapshotReader:
             certificates=(
                 None if sources.certificates is None else _certificates(sources.certificates)
             ),
+            reloads=None if sources.reloads is None else _reloads(sources.reloads),
             streams=(),
         )
         yield
@@ -391,6 +404,12 @@ def _log(queue: LogQueue) -> LogSnapshot:
 
 def _principals(principals: "Principals") -> PrincipalsSnapshot:
     return PrincipalsSnapshot(len(principals.keys), principals.reload_count, principals.problem)
+
+
+def _reloads(reloads: "Reloads") -> ReloadsSnapshot:
+    return ReloadsSnapshot(
+        reloads.count, reloads.failures, reloads.is_last_successful, reloads.last_success_s
+    )
 
 
 def _certificates(certificates: "Certificates") -> CertificatesSnapshot:

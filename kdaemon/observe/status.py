@@ -46,7 +46,7 @@ from kdaemon.observe.page import (
     TlsStatus,
     UpstreamStatus,
 )
-from kdaemon.observe.slices import Page, Steps
+from kdaemon.observe.slices import JSON, Page, Steps
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     PrincipalsSnapshot,
@@ -57,8 +57,6 @@ from kdaemon.observe.snapshot import (
     StreamSnapshot,
     UpstreamSnapshot,
 )
-
-JSON = b"application/json"
 
 NS = 1_000_000_000  # nanoseconds in a second
 

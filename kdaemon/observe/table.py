@@ -21,6 +21,7 @@ from kdaemon.observe.snapshot import (
     LogSnapshot,
     MemorySnapshot,
     PrincipalsSnapshot,
+    ReloadsSnapshot,
     SpoolSnapshot,
 )
 
@@ -291,6 +292,22 @@ TLS: tuple[Metric[CertificatesSnapshot], ...] = (
 )  # fmt: skip
 
 # no label
+CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
+    Metric("kdaemon_config_reloads_total", _C,
+           "Times that the configuration was read again, whatever became of it.",
+           lambda r: r.count),
+    Metric("kdaemon_config_reload_failures_total", _C,
+           "Times that it could not be taken, and the old one was kept; the log says why.",
+           lambda r: r.failures),
+    Metric("kdaemon_config_last_reload_successful", _G,
+           "1: what was read last is in force; 0: it was refused.",
+           lambda r: r.is_last_successful),
+    Metric("kdaemon_config_last_reload_success_timestamp_seconds", _G,
+           "When the configuration was read that is in force, since 1970.",
+           lambda r: r.last_success_s),
+)  # fmt: skip
+
+# no label
 MEMORY: tuple[Metric[MemorySnapshot], ...] = (
     Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
            lambda m: m.held_bytes),
@@ -361,5 +378,5 @@ AUTH: tuple[Metric[PrincipalsSnapshot], ...] = (
 
 TABLE: tuple[Metric[Any], ...] = (
     *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
-    *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH,
+    *CONFIG, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH,
 )  # fmt: skip

@@ -98,6 +98,7 @@ class Dispatcher:
         self.map_since_ns = now_ns
         self.map_count = 0  # of the maps so far: which one it is that holds now
         self._told_ns = now_ns  # when the shards were told last, changed or not
+        self._quota_bytes_per_second: int | None = None  # of a shard, as the service tells it
         self._warm_bytes_per_second = 0  # of the whole stream; 0: none, or unknown
         self._first_share = rates.first_share  # of the lanes that there are
         packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
@@ -256,14 +257,29 @@ class Dispatcher:
             yield from self._begin_lanes_at(first_share, now_ns)
         return is_changed
 
+    def set_rates(self, rates: ShardRates, now_ns: int) -> Steps[None]:
+        """Other rates are configured: they hold for new lanes at once, and for those that there are
+        in steps.
+        """
+        quota = self._quota_bytes_per_second
+        self._rates_max = rates
+        self._rates = rates if quota is None else rates.within(quota)
+        yield from self._apply_rates(now_ns)
+        self._packer.wait_anew(self._packer.keyless_lane, now_ns)
+
     def _take_quota(self, quota_bytes_per_second: int, now_ns: int) -> Steps[None]:
+        self._quota_bytes_per_second = quota_bytes_per_second
         rates = self._rates_max.within(quota_bytes_per_second)
         if rates == self._rates:
             return
         self._rates = rates
+        yield from self._apply_rates(now_ns)
+
+    def _apply_rates(self, now_ns: int) -> Steps[None]:
         for number, lane in enumerate(tuple(self._packer.lanes), 1):
             shard_count = 1 if lane.shard_id is not None else max(1, self.shard_count)
-            rates.apply(lane.budget, shard_count, now_ns)
+            self._rates.apply(lane.budget, shard_count, now_ns)
+            self._packer.wait_anew(lane, now_ns)
             if not number % LANES_A_STEP:
                 yield
 
@@ -316,6 +332,7 @@ class Dispatcher:
         self.shard_map = None
         self._auto_shards = frozenset()
         self._warm_bytes_per_second, self._first_share = 0, self._rates.first_share
+        self._quota_bytes_per_second = None
         self._rates = self._rates_max
         self._replace_lanes([self._lane_of_all(1, now_ns)], now_ns)
 

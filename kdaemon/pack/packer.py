@@ -72,6 +72,19 @@ class Packer:
         self.ready_records = 0
         self.ready_bytes = 0
 
+    def set_limits(
+        self, records_max: int, bytes_max: int, linger_ns: int, aggregate_bytes_max: int
+    ) -> None:
+        """Other ones from now on; aggregates are made, or not, as before."""
+        self._records_max, self._bytes_max, self._linger_ns = records_max, bytes_max, linger_ns
+        if self._aggregator is not None:
+            self._aggregator.bytes_max = aggregate_bytes_max
+
+    def wait_anew(self, lane: Lane, now_ns: int) -> None:
+        """The lane's rate or the linger is another one: so is how long it waits."""
+        if lane.state is LaneState.WAITING:
+            self._wait(lane, now_ns)
+
     @property
     def has_ready(self) -> bool:
         return bool(self._ring)

@@ -75,6 +75,10 @@ class Connector(aiohttp.TCPConnector):
             OneAnswer, loop=self._loop
         )
 
+    def set_limit(self, connections_max: int) -> None:
+        """So many at one time from now on; who waits goes on with the next that is given back."""
+        self._limit = connections_max
+
 
 class Resolver(aiohttp.ThreadedResolver):
     """The system's resolver. The connector asks for one name once at a time, so that there are as

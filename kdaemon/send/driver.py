@@ -21,7 +21,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
-from kdaemon.engine import Engine
+from kdaemon.base.steps import Steps
+from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key
@@ -119,6 +120,12 @@ class StreamDriver:
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
+
+    def take_settings(self, settings: EngineSettings) -> Steps[None]:
+        """As the engine's: other limits and promises from now on."""
+        yield from self.engine.take_settings(settings, self._clock.now_ns())
+        if not self._is_pump_due:
+            self._pump_soon()
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
         """Hands a checked frame to the engine, as its `handle_frame`."""

@@ -46,12 +46,7 @@ def http_session(
     """The pool of one client."""
     return aiohttp.ClientSession(
         connector=Connector(limit=settings.connections_max, keepalive_timeout=KEEPALIVE_S),
-        timeout=aiohttp.ClientTimeout(
-            total=None,  # whoever calls bounds the whole
-            connect=settings.connect_timeout_s,
-            sock_connect=settings.connect_timeout_s,
-            sock_read=settings.read_timeout_s,
-        ),
+        timeout=_timeout(settings),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "kdaemon", "Accept-Encoding": "identity"},
         skip_auto_headers=("Accept",),
@@ -62,15 +57,32 @@ def http_session(
     )
 
 
+def _timeout(settings: ClientSettings) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None,  # whoever calls bounds the whole
+        connect=settings.connect_timeout_s,
+        sock_connect=settings.connect_timeout_s,
+        sock_read=settings.read_timeout_s,
+    )
+
+
 class Exchanges:
     """The requests of one client. `bodies`: the memory of those that are not yet written."""
 
-    __slots__ = ("_encode", "bodies", "http")
+    __slots__ = ("_encode", "_timeout", "bodies", "http")
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self.http = http
+        self._timeout = http.timeout
         self.bodies = Bodies()
         self._encode = msgspec.json.Encoder().encode
+
+    def take_limits(self, settings: ClientSettings) -> None:
+        """Times and connections from the next request on; those under way go on by theirs."""
+        self._timeout = _timeout(settings)
+        connector = self.http.connector
+        assert isinstance(connector, Connector), "http_session made it"
+        connector.set_limit(settings.connections_max)
 
     async def post(
         self,
@@ -96,6 +108,7 @@ class Exchanges:
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
                 ssl=trust,
+                timeout=self._timeout,
             ) as response:
                 read = await answers.read_bounded(response, room)
                 return Answer(response.status, read, response.headers)

@@ -40,6 +40,10 @@ class Search:
         self._tasks: set[asyncio.Task[None]] = set()
         self._token: TokenSource | None = None
 
+    def take_limits(self, settings: ClientSettings) -> None:
+        """Of these the times alone are others."""
+        self._settings = settings
+
     async def aclose(self) -> None:
         """Ends all that goes on."""
         tasks = list(self._tasks)

@@ -81,11 +81,30 @@ class FrameLedger:
         self._max_age_ns = max_age_ns
         self._deadlines = Deadlines()  # of frames whose clients wait
         self._ages = Deadlines()  # of frames that nobody waits for: when they expire
+        self._older_ages: list[Deadlines] = []  # of those that were taken under other limits
         self._patient: dict[Frame, None] = {}  # their clients wait, for ever if need be; in order
         self._settled: list[Frame] = []
         self.held_bytes = 0
         self._parts: dict[int, int] = {}  # of clients: memory of their `_weighed` frames
         self._weighed: set[Frame] = set()  # those that were taken while it was not calm
+
+    def set_limits(self, buffer_bytes_max: int, max_age_ns: int | None) -> None:
+        """Other ones from now on. What is held above the new one stays. Frames that were taken
+        expire by the limit of their time, or never if there is none any more.
+        """
+        self._buffer_bytes_max = buffer_bytes_max
+        if max_age_ns == self._max_age_ns:
+            return
+        self._max_age_ns = max_age_ns
+        self._older_ages = [each for each in (*self._older_ages, self._ages) if each]
+        self._ages = Deadlines()
+        if max_age_ns is None:
+            self._older_ages = []
+
+    def move(self, memory: ByteBudget) -> None:
+        """What is held, and what will be, is of another part of the same memory."""
+        self._memory.move(self.held_bytes, memory)
+        self._memory = memory
 
     def has_room(self, held_bytes: int) -> bool:
         """Whether a frame of this size would be admitted now."""
@@ -224,7 +243,7 @@ class FrameLedger:
         frame.is_abandoned = True
         self._deadlines.discard(frame)
         self._patient.pop(frame, None)
-        self._ages.discard(frame)
+        self._forget_age(frame)
         self._release(frame)
 
     def stop_waiting(self, frame: Frame) -> bool:
@@ -237,11 +256,19 @@ class FrameLedger:
 
     def is_due(self, now_ns: int) -> bool:
         """Whether a deadline or an age is to be kept now."""
-        return self._deadlines.is_due(now_ns) or self._ages.is_due(now_ns)
+        if self._deadlines.is_due(now_ns) or self._ages.is_due(now_ns):
+            return True
+        return bool(self._older_ages) and any(each.is_due(now_ns) for each in self._older_ages)
 
     def take_aged(self, now_ns: int, pieces_max: int) -> list[Frame]:
         """Frames that are older than the stream's limit, to be expired or put off; a slice."""
-        return self._ages.take_expired(now_ns, pieces_max)
+        aged: list[Frame] = []
+        for ages in (*self._older_ages, self._ages):
+            left = pieces_max - sum(map(pieces_of, aged))
+            if left > 0:
+                aged += ages.take_expired(now_ns, left)
+        self._older_ages = [each for each in self._older_ages if each]
+        return aged
 
     def put_off(self, frame: Frame, until_ns: int) -> None:
         """Not yet: some of it is in flight."""
@@ -330,7 +357,9 @@ class FrameLedger:
 
     def next_sweep_ns(self) -> int | None:
         """When the next deadline or age is to be kept."""
-        sweeps = (self._deadlines.next_sweep_ns(), self._ages.next_sweep_ns())
+        sweeps = [self._deadlines.next_sweep_ns(), self._ages.next_sweep_ns()]
+        if self._older_ages:
+            sweeps += [each.next_sweep_ns() for each in self._older_ages]
         return min((at_ns for at_ns in sweeps if at_ns is not None), default=None)
 
     def take_settled(self) -> list[Frame]:
@@ -350,7 +379,14 @@ class FrameLedger:
             else:
                 self._patient.pop(frame, None)
                 self._ages.discard(frame)
+                if self._older_ages:
+                    self._forget_age(frame)
             self._release(frame)
+
+    def _forget_age(self, frame: Frame) -> None:
+        self._ages.discard(frame)
+        for ages in self._older_ages:
+            ages.discard(frame)
 
     def _release(self, frame: Frame) -> None:
         self.held_bytes -= frame.held_bytes

@@ -71,7 +71,7 @@ class Spool:
         has what takes more than a turn of the loop go on in another one. `has_upstreams`: several,
         of which none may have all of the disk.
         """
-        self._has_upstreams = has_upstreams
+        self.has_upstreams = has_upstreams
         self._open_store = open_store
         self.space = Space(bytes_max)
         self._memory = memory
@@ -200,7 +200,7 @@ class Spool:
         """What those have on disk who may not have all of it, where the stream is one of them."""
         lanes = self._lanes
         of_upstream = None
-        if self._has_upstreams:
+        if self.has_upstreams:
             of_upstream = lanes.upstream_bytes[upstream_of(target.name)]
         return Had(None if is_listed else lanes.unlisted_bytes, of_upstream)
 

@@ -13,6 +13,7 @@ the database that the endpoint's path names, and any other path is another strea
 """
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -59,13 +60,22 @@ class Identities:
         self._database = urlsplit(upstream.endpoint_url).path.strip("/")
         self._account = ""
         self._home_region = self._region = upstream.home_region
-        listed = list(listed)
+        self.list(listed)
+
+    def list(self, listed: Iterable[StreamConfig]) -> None:
+        """From now on the configuration names these streams."""
         self._by_name = {each.upstream_name or each.name: each for each in listed}
         self._listed: dict[Identity, StreamConfig] = {}
         for name, stream in self._by_name.items():
             meant = self.of(name)
             assert meant is not None, "a loaded Config lists only what can be a stream"
             self._listed[meant] = stream
+
+    def relisted(self, listed: Iterable[StreamConfig]) -> "Identities":
+        """As these, with what was learnt, for a configuration that names other streams."""
+        other = copy(self)
+        other.list(listed)
+        return other
 
     @property
     def is_known(self) -> bool:

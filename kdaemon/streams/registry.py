@@ -29,10 +29,11 @@ from kdaemon.base.refused import Refused
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.config import Config, StreamConfig
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams.identity import Identity
-from kdaemon.streams.stream import MS, Spool, Stream, Word
+from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
+from kdaemon.streams.stream import Spool, Stream, Word
 from kdaemon.streams.upstream import Budgets, Reach, Upstream
 from kdaemon.streams.upstreams import Upstreams
 
@@ -71,27 +72,34 @@ class Streams:
         self._streams: dict[Identity, Stream] = {}
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._leaving: set[Stream] = set()  # a reload took their place: closed when they are idle
         self._is_draining = False
-        # What a raw line may call a listed stream by, and how that stream is then called.
-        self.routes = {name: each.arn or name for name, each in config.streams.items()}
-        self.routes |= {each.arn: each.arn for each in config.streams.values() if each.arn}
+        self.routes = _routes(config)
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
         self.door = StreamCounters()  # records refused before their stream was known
-        part = UNLISTED_PART if config.streams else 1
-        unlisted = ByteBudget(memory.bytes_max // part, memory)
+        self._unlisted = ByteBudget(_unlisted_bytes(config, memory), memory)
+        upstreams = {name: self._upstream(config, name, reach) for name, reach in reaches.items()}
+        self.upstreams = Upstreams(config, upstreams)
 
-        def opened(name: str, reach: Reach) -> Upstream:
-            budgets = Budgets(memory, unlisted)
-            if config.upstreams:  # one that is down leaves memory to the others
-                budgets = Budgets(*(RestBudget(each, UPSTREAM_TIMES) for each in budgets))
-            listed = list(config.listed_of(name).values())
-            forget, may_assume = self._by_spelling.clear, config.accept_unlisted
-            of = config.upstream(name)
-            return Upstream(of, listed, reach, budgets, forget, may_assume=may_assume)
-
-        self.upstreams = Upstreams(
-            config, {name: opened(name, reach) for name, reach in reaches.items()}
+    def _upstream(self, config: Config, name: str, reach: Reach) -> Upstream:
+        return Upstream(
+            config.upstream(name),
+            list(config.listed_of(name).values()),
+            reach,
+            self._budgets(config),
+            self._forget_spellings,
+            may_assume=config.accept_unlisted,
         )
+
+    def _budgets(self, config: Config) -> Budgets:
+        """Of one upstream. Of several, one that is down leaves memory to the others."""
+        budgets = Budgets(self.memory, self._unlisted)
+        if config.upstreams:
+            return Budgets(*(RestBudget(each, UPSTREAM_TIMES) for each in budgets))
+        return budgets
+
+    def _forget_spellings(self) -> None:
+        self._by_spelling.clear()
 
     def find(self, spelling: str) -> Stream | Refused:
         """The stream that this name, ARN or path means; or why nobody may write to it here."""
@@ -297,7 +305,11 @@ class Streams:
 
     def _at(self, upstream: Upstream, identity: Identity) -> Stream | Refused:
         stream = self._streams.get(identity)
-        return stream if stream is not None else self._open(upstream, identity)
+        if stream is None:
+            return self._open(upstream, identity)
+        if not stream.is_listed and not self._config.accept_unlisted:  # since a reload
+            return self._not_listed(upstream, identity)
+        return stream
 
     def _open(self, upstream: Upstream, identity: Identity) -> Stream | Refused:
         listed = upstream.identities.listed(identity)
@@ -384,6 +396,106 @@ class Streams:
         stream.hear(word)
         self.upstreams[stream.target.upstream].look_for_silence()
 
+    # Another configuration
+
+    def conflicts(self, config: Config) -> tuple[str, ...]:
+        """Tables of a new configuration that what is under way now stands against: a stream that
+        was not listed has records in queues that are laid out otherwise, an upstream that went is
+        still called. Changes nothing.
+        """
+        found = [f"upstreams.{name}" for name in self._called_yet() if name in config.upstreams]
+        for upstream in self.upstreams.configured:
+            if upstream.name not in config.upstream_names:
+                continue
+            listed = config.listed_of(upstream.name).values()
+            identities = upstream.identities.relisted(listed)
+            for identity, stream in self._streams.items():
+                if identity.upstream == upstream.name and not stream.is_idle:
+                    table = identities.listed(identity)
+                    if table is not None and not is_like(stream, table):
+                        found.append(f"streams.{table.name}")
+        return tuple(found)
+
+    def _called_yet(self) -> set[str]:
+        """Upstreams that the configuration has no more, and that have records."""
+        return {stream.target.upstream for stream in self._drivers} & self.upstreams.gone.keys()
+
+    def take_config(self, config: Config, reaches: Mapping[str, Reach]) -> Steps[None]:
+        """Another configuration from now on, that has no `conflicts`: in the first step for all
+        that finds a stream, then for one stream after the other. `reaches`: how each upstream that
+        was not there is called. Nothing that is queued, in flight or on disk is touched; a stream
+        that is not taken any more delivers what it has.
+        """
+        is_alone = not self._config.upstreams
+        self._config = config
+        self.routes = _routes(config)
+        self._unlisted.bytes_max = _unlisted_bytes(config, self.memory)
+        for each in self.upstreams.configured:
+            if each.name in config.upstream_names:
+                identities = each.identities.relisted(config.listed_of(each.name).values())
+                has_other = is_alone is bool(config.upstreams)
+                budgets = self._budgets(config) if has_other else each.budgets
+                for budget in budgets:
+                    if isinstance(budget, RestBudget):
+                        budget.bytes_max = budget.whole.bytes_max
+                upstream = config.upstream(each.name)
+                may_assume = config.accept_unlisted
+                each.take_config(upstream, identities, budgets, may_assume=may_assume)
+        upstreams = {
+            name: self._upstream(config, name, reaches[name])
+            if name in reaches
+            else self.upstreams[name]
+            for name in config.upstream_names
+        }
+        for name in reaches:
+            if name in self.upstreams.gone:
+                upstreams[name].closed = self.upstreams[name].closed
+        self.upstreams.take_config(config, upstreams)
+        self._forget_spellings()
+        self._leaving.clear()
+        yield
+        for identity, stream in list(self._streams.items()):
+            if stream in self._drivers:
+                yield from self._retake(identity, stream)
+                yield
+        yield from self.open_listed()
+
+    def _retake(self, identity: Identity, stream: Stream) -> Steps[None]:
+        """The settings that the stream has by the configuration of now."""
+        if identity.upstream not in self.upstreams:
+            self._leave(stream)
+            return
+        upstream = self.upstreams[identity.upstream]
+        listed = upstream.identities.listed(identity)
+        config = listed or self._unlisted_config(upstream, identity)
+        if not is_like(stream, config):
+            if self._leave(stream):
+                return  # and is opened anew when somebody asks for it
+            config = as_laid_out(config, stream)
+        if listed is None and not self._config.accept_unlisted and self._leave(stream):
+            return
+        memory = upstream.budgets.unlisted if listed is None else upstream.budgets.all
+        stream.take_config(config, memory, is_listed=listed is not None)
+        yield from self._drivers[stream].take_settings(engine_settings(config, stream.service))
+
+    def _leave(self, stream: Stream) -> bool:
+        """Closes the stream now, or when it is idle: False."""
+        if stream.is_idle:
+            self._close(stream)
+            return True
+        self._leaving.add(stream)
+        return False
+
+    def look(self) -> None:
+        """Closes what a reload left behind, as far as it is idle; every second or so."""
+        for stream in [each for each in self._leaving if each.is_idle]:
+            self._close(stream)
+
+    @property
+    def left_upstreams(self) -> set[str]:
+        """Those that a reload took away and that have nothing left to deliver."""
+        return self.upstreams.gone.keys() - self._called_yet()
+
     # Closing
 
     def _make_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
@@ -416,6 +528,7 @@ class Streams:
 
     def _close(self, stream: Stream) -> None:
         driver = self._drivers.pop(stream)
+        self._leaving.discard(stream)
         self._streams = {k: v for k, v in self._streams.items() if v is not stream}
         self._by_spelling = {k: v for k, v in self._by_spelling.items() if v is not stream}
         stream.close()
@@ -423,6 +536,16 @@ class Streams:
         closing = asyncio.get_running_loop().create_task(driver.aclose())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _routes(config: Config) -> dict[str, str]:
+    """What a raw line may call a listed stream by, and how that stream is then called."""
+    routes = {name: each.arn or name for name, each in config.streams.items()}
+    return routes | {each.arn: each.arn for each in config.streams.values() if each.arn}
+
+
+def _unlisted_bytes(config: Config, memory: ByteBudget) -> int:
+    return memory.bytes_max // (UNLISTED_PART if config.streams else 1)
 
 
 def _no_name(spelling: str, service: Service) -> Refused:
@@ -436,24 +559,4 @@ def _no_name(spelling: str, service: Service) -> Refused:
         "ValidationException",
         f"This is no name or ARN of a stream ({len(spelling)} characters; not shown): {text}.",
         is_permanent=True,
-    )
-
-
-def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
-    return EngineSettings(
-        batch_records_max=config.batch_records_max,
-        batch_bytes_max=config.batch_bytes_max,
-        record_bytes_max=config.record_bytes_max,
-        linger_ns=config.linger_ms * MS,
-        in_flight_max=config.in_flight_max,
-        shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
-        shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
-        share=config.share,
-        first_share=config.first_share,
-        buffer_bytes_max=config.buffer_bytes_max,
-        max_age_ns=config.max_age_ms * MS or None,
-        is_ordered=config.ordering == "partition_key",
-        aggregate_bytes_max=config.aggregate_bytes_max if config.aggregation == "kpl" else 0,
-        service=service,
-        is_shard_atomic=service.is_shard_atomic,
     )

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Protocol
 
@@ -103,6 +104,7 @@ class Stream:
 
     __slots__ = (
         "_clock",
+        "_deadline_timer",
         "_driver",
         "_existence",
         "_is_account_asked",
@@ -170,6 +172,39 @@ class Stream:
         self._memory_waiters: dict[Callable[[], None], None] = {}  # each once, in order
         self._is_going_on = False  # the rest of `_queue` in the next turn
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+
+    def take_config(self, config: StreamConfig, memory: ByteBudget, *, is_listed: bool) -> None:
+        """Other settings from now on, of the same stream. What is held goes over to `memory`. A
+        lower `deadline_ms` holds once no client is left that was promised more: an engine ends
+        frames in the order in which they came.
+        """
+        self.config = config
+        self.acknowledge = Acknowledge(config.acknowledge)
+        self.unix_acknowledge = unix_acknowledge(config, has_spool=self.has_spool)
+        if is_listed and not self.is_listed and self._existence is not Existence.THERE:
+            self._existence, self.was_missing = Existence.THERE, False
+        self.is_listed = is_listed
+        self.target = self._driver.target = replace(self.target, is_listed=is_listed)
+        if memory is not self.memory:
+            self.engine.ledger.move(memory)
+            self.memory = memory
+        self._take_deadline(config.deadline_ms * MS)
+
+    def _take_deadline(self, deadline_ns: int) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        if deadline_ns >= self.deadline_ns:
+            self.deadline_ns = deadline_ns
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = (self.deadline_ns - deadline_ns) / 1e9
+        self._deadline_timer = loop.call_later(wait_s, self._take_lower_deadline, deadline_ns)
+
+    def _take_lower_deadline(self, deadline_ns: int) -> None:
+        self._deadline_timer = None
+        self.deadline_ns = deadline_ns
 
     @property
     def record_bytes_max(self) -> int:
@@ -439,8 +474,9 @@ class Stream:
 
     def close(self) -> None:
         """Nothing is waited for any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _move(self, word: Word) -> None:
         self._existence = _NEXT.get((self._existence, word), self._existence)

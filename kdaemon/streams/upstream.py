@@ -71,6 +71,13 @@ class Upstream:
         self.client.on_new_keys = self._new_keys
         self._learn(Caller(config.account))
 
+    def take_config(
+        self, config: UpstreamConfig, identities: Identities, budgets: Budgets, *, may_assume: bool
+    ) -> None:
+        """Another configuration of the same upstream, and what spellings mean by it."""
+        self.config, self.identities, self.budgets = config, identities, budgets
+        self._may_assume = may_assume
+
     @property
     def account(self) -> str:
         """Its own, as far as it is known; empty: it is not, or its service has none."""

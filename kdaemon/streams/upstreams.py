@@ -38,6 +38,15 @@ class Upstreams:
     """All of the daemon's, the default one first."""
 
     def __init__(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
+        self._by_name: Mapping[str, Upstream] = {}
+        self._gone: dict[str, Upstream] = {}
+        self.take_config(config, upstreams)
+
+    def take_config(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
+        """From now on these. Those that are not among them are found no more by any spelling; what
+        they have counted, and have still to deliver, is theirs.
+        """
+        self._gone = {each.name: each for each in self if each.name not in upstreams}
         self._config = config
         self._by_name = upstreams
         self._default = upstreams[config.default.upstream]
@@ -55,10 +64,28 @@ class Upstreams:
         self._databases = sorted(databases, key=lambda each: -len(each[0]))
 
     def __iter__(self) -> Iterator[Upstream]:
-        return iter(self._by_name.values())
+        """Those of the configuration, and those that a reload took away: what they have counted
+        stays.
+        """
+        yield from self._by_name.values()
+        yield from self._gone.values()
 
     def __getitem__(self, name: str) -> Upstream:
-        return self._by_name[name]
+        """Also one that the configuration has no more."""
+        return self._by_name.get(name) or self._gone[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the configuration has it."""
+        return name in self._by_name
+
+    @property
+    def configured(self) -> tuple[Upstream, ...]:
+        return tuple(self._by_name.values())
+
+    @property
+    def gone(self) -> Mapping[str, Upstream]:
+        """Those that a reload took away."""
+        return self._gone
 
     def place(self, spelling: str) -> Place | Refused:
         """Of what a client calls a stream by. Refused: no upstream can have it."""
@@ -130,7 +157,7 @@ class Upstreams:
         """The upstream that a table names for it, or that has its account and region: `named`, if
         it has them, or else the first.
         """
-        candidates = self if named is None else (named, *self)
+        candidates = self.configured if named is None else (named, *self.configured)
         name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, candidates))
         return None if name is None else self._by_name[name]
 
@@ -159,7 +186,9 @@ class Upstreams:
         if not self._default.service.has_arns:
             return self._default
         have_one = [upstream for _, upstream in self._databases]
-        have_none = [each for each in self if not each.service.has_arns and each not in have_one]
+        have_none = [
+            each for each in self.configured if not each.service.has_arns and each not in have_one
+        ]
         return have_none[0] if len(have_none) == 1 else self._default
 
 

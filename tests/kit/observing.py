@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Clock
@@ -53,3 +53,12 @@ def delivered_by(streams: Streams) -> int:
     """Records, since the start."""
     closed = sum(upstream.closed.delivered for upstream in streams.upstreams)
     return closed + sum(engine.counters.delivered for _, engine in streams.engines())
+
+
+def undelivered_by(streams: Streams) -> int:
+    """Records that are queued or in flight now, or were given up by a drain."""
+    counters = [upstream.closed for upstream in streams.upstreams]
+    counters += [engine.counters for _, engine in streams.engines()]
+    return sum(
+        each.buffered + each.in_flight + each.rejected[RejectReason.DRAINING] for each in counters
+    )

@@ -15,6 +15,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
@@ -123,6 +124,12 @@ class Play:
         return sum(frame.held_bytes for frame in self.frames if frame not in self.told)
 
     # What a test does
+
+    def tell(self, settings: EngineSettings) -> None:
+        """Other limits from now on."""
+        self.settings = settings
+        at_once(self.engine.take_settings(settings, self.now_ns))
+        self.pump()
 
     def put(
         self,

@@ -53,6 +53,27 @@ class EngineMachine(RuleBasedStateMachine):
     def put(self, records: list[Record], *, has_deadline: bool, is_patient: bool) -> None:
         self.play.put(records, has_deadline=has_deadline, is_patient=is_patient)
 
+    @rule(
+        linger_ns=st.sampled_from([0, 100 * MS, 2 * SECOND]),
+        in_flight_max=st.integers(1, 4),
+        part=st.sampled_from([1, 2, 4]),
+        max_age_ns=st.none() | st.just(3600 * SECOND),
+    )
+    def tell_settings(
+        self, linger_ns: int, in_flight_max: int, part: int, max_age_ns: int | None
+    ) -> None:
+        used = self.settings_used
+        self.play.tell(
+            replace(
+                used,
+                linger_ns=linger_ns,
+                in_flight_max=in_flight_max,
+                max_age_ns=max_age_ns,
+                shard_records_per_second=used.shard_records_per_second // part,
+                shard_bytes_per_second=used.shard_bytes_per_second // part,
+            )
+        )
+
     @rule(count=st.integers(1, 30))
     def put_small(self, count: int) -> None:
         self.play.put([Record(b"x", f"k{number}") for number in range(count)])

@@ -18,7 +18,7 @@ from kdaemon.cli.findings import (
     of_write,
 )
 from kdaemon.config.load import load_config
-from kdaemon.streams.registry import engine_settings
+from kdaemon.streams.laid_out import engine_settings
 
 MIB = 1024 * 1024
 TELLER = Teller("default", "orders")

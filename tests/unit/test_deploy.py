@@ -113,6 +113,14 @@ def test_a_bad_configuration_is_not_restarted(unit: dict[str, list[str]]) -> Non
     assert run == "/usr/local/bin/kdaemon run --config /etc/kdaemon/config.toml"
 
 
+def test_a_reload_reads_the_file_that_the_daemon_was_started_with(
+    unit: dict[str, list[str]],
+) -> None:
+    """And its exit code is the service manager's answer: `kdaemon reload` waits for the outcome."""
+    [start], [reload] = unit["ExecStart"], unit["ExecReload"]
+    assert reload == start.replace(" run ", " reload ")
+
+
 def test_clients_can_reach_the_socket_and_keep_it_through_a_restart(
     unit: dict[str, list[str]],
 ) -> None:

@@ -6,8 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from kdaemon.base.endpoint import endpoint_problem, proxy_problem
+from kdaemon.base.errors import ConfigError
 from kdaemon.base.redact import SECRETS
 from kdaemon.cli import cli
+from kdaemon.cli.common import read_checked
 from kdaemon.config.load import KEYS, STREAM_KEYS, load_config
 from kdaemon.config.surroundings import find_problems
 
@@ -215,3 +217,22 @@ def test_what_tells_the_account_rightly_or_is_not_used_is_no_problem() -> None:
     assert problems({"AWS_ACCOUNT_ID": "mine"}, "profile = 'p'") == []
     yandex = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1'"
     assert problems({"AWS_ENDPOINT_URL_STS": "x"}, yandex) == []
+
+
+def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon runs by the old one all the same, and keeps its environment until a restart."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "https://kinesis.us-east-1.amazonaws.com")
+    path = tmp_path / "config.toml"
+    path.write_text("[streams.'arn:aws:kinesis:eu-central-1:123456789012:stream/s']\n")
+    as_odd = load_config(text=path.read_text())
+    assert read_checked(str(path), [], as_odd).streams.keys() == {"s"}
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_KINESIS"):
+        read_checked(str(path), [], load_config(text="[streams.s]\n"))
+    path.write_text("[streams.s]\nshare = 3\n")
+    with pytest.raises(ConfigError, match=r"streams\.s\.share"):
+        read_checked(str(path), [], as_odd)
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_checked(str(path), [], as_odd)

@@ -19,6 +19,7 @@ from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader
 from kdaemon.observe.status import Status
 from kdaemon.system import SystemDice
@@ -62,7 +63,10 @@ class Place:
             readiness=self.readiness,
             heartbeat=self.heart,
         )
-        self.admin = Admin(Metrics(reader), Status(reader), self.readiness, self.heart, self.clock)
+        self.reloads = Reloads(lambda: 1.0, 7, 9)
+        self.admin = Admin(
+            Metrics(reader), Status(reader), self.readiness, self.heart, self.clock, self.reloads
+        )
         self.listeners = listeners
         self.server: HttpServer
 
@@ -155,7 +159,7 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     answer = await place.ask("GET", "/")
     assert answer.status == 200
     named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
-    assert named == ["/metrics", "/livez", "/readyz", "/statusz"]
+    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz"]
     for path in named:
         assert (await place.ask("GET", path)).status == 200
 

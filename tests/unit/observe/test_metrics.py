@@ -33,6 +33,7 @@ from kdaemon.http.hub import TIME_OUTS, HttpCounters
 from kdaemon.http.refusals import REFUSALS
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
+from kdaemon.observe.reloads import Outcome, Reloads, Report
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.table import (
     AUTH,
@@ -111,7 +112,12 @@ def assert_conserved(found: Samples, where: str, *streams: str) -> None:
 def observe(world: World, *names: str, per_shard: bool = False) -> tuple[Observing, Metrics]:
     """Engines of these names in the world, and the metrics over them."""
     observing = Observing(world.memory, {name: world.add_engine() for name in names})
-    reader = reader_of(observing, At(world), listeners={"http": HttpCounters()})
+    reader = reader_of(
+        observing,
+        At(world),
+        listeners={"http": HttpCounters()},
+        reloads=Reloads(lambda: 5.0, 1, 1),
+    )
     return observing, Metrics(reader, per_shard=per_shard)
 
 
@@ -722,3 +728,34 @@ def test_lines_of_the_log_that_were_dropped_are_counted() -> None:
     queue.lines_dropped = 7
     assert value(samples(metrics), "kdaemon_log_lines_dropped_total") == 7
     queue.close(5)
+
+
+def test_what_became_of_reloads_is_shown_as_prometheus_has_it() -> None:
+    world = World(1)
+    wall = [5.0]
+    reloads = Reloads(lambda: wall[0], 1, 1)
+    metrics = Metrics(reader_of(Observing(world.memory), At(world), reloads=reloads))
+
+    def shown() -> list[float]:
+        found = samples(metrics)
+        names = (
+            "reloads_total",
+            "reload_failures_total",
+            "last_reload_successful",
+            "last_reload_success_timestamp_seconds",
+        )
+        return [value(found, f"kdaemon_config_{name}") for name in names]
+
+    assert shown() == [0, 0, 1, 5.0]  # it started with one that is right
+    wall[0] = 7.0
+    reloads.note(Report(Outcome.WRONG, problems=("x",)))
+    assert shown() == [1, 1, 0, 5.0]
+    wall[0] = 9.0
+    reloads.note(Report(Outcome.RESTART, ("listen.http",)))
+    assert shown() == [2, 2, 0, 5.0]
+    reloads.note(Report(Outcome.UNCHANGED))
+    assert shown() == [3, 2, 1, 9.0]
+    assert reloads.generation == 1
+    reloads.note(Report(Outcome.APPLIED, ("log.level",)))
+    assert shown() == [4, 2, 1, 9.0]
+    assert reloads.generation == 2

@@ -315,6 +315,36 @@ async def test_the_whole_call_is_bounded_too(service: ScriptedService) -> None:
     assert f"{PATIENCE_S:g} s" in error.message
 
 
+async def test_other_times_hold_from_the_next_call_on(service: ScriptedService) -> None:
+    """A reload: what is under way goes on by its own; where and as whom is called stays."""
+    service.script += [hang, hang]
+    long = ClientSettings(
+        endpoint_url=service.url, read_timeout_s=8 * PATIENCE_S, call_timeout_s=30 * PATIENCE_S
+    )
+    async with opened(long) as client:
+        before = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        await until_received(service)
+        client.take_limits(
+            ClientSettings(
+                endpoint_url="http://elsewhere.example",
+                read_timeout_s=PATIENCE_S,
+                call_timeout_s=2 * PATIENCE_S,
+                connections_max=3,
+            )
+        )
+        after = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        while len(service.received) < 2:
+            await asyncio.sleep(0)
+        jump(PATIENCE_S + 1)
+        assert (await after).code == "ReadTimeout"
+        assert not before.done()
+        jump(8 * PATIENCE_S)
+        assert (await before).code == "ReadTimeout"
+        connector = client._exchanges.http.connector
+        assert connector is not None
+        assert connector.limit == 3
+
+
 async def test_waiting_for_a_free_connection_ends_as_not_sent(service: ScriptedService) -> None:
     service.script.append(hang)
     settings = ClientSettings(

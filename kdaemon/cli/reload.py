@@ -1,0 +1,175 @@
+"""`kdaemon reload`: has a daemon here read its configuration again, and says what became of it.
+
+The admin listener names the daemon's process and what became of its last reload (`/configz`); the
+signal itself is for those whom the system lets send one: the daemon's user, and root. Nothing on
+the admin listener changes anything. The process is compared by its start, too: behind the port of a
+container the same number is another process.
+Exit codes: 0 in force (or nothing has changed), 1 the old configuration stays (it needs a restart,
+could not be taken, or there is no daemon), 78 the old one stays, because the new one is wrong.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from kdaemon.base.errors import ConfigError
+from kdaemon.cli.common import EXIT_CONFIG, config_option, pairs, say, set_option
+
+if TYPE_CHECKING:
+    from kdaemon.config import Address, Config
+
+LOOK_INTERVAL_S = 0.05  # between two looks at what became of it; ours, 2026-11-28
+ANSWER_TIMEOUT_S = 5.0  # of the admin listener; ours, 2026-11-28
+PAGE_BYTES_MAX = 1024 * 1024
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find who listens so
+
+
+@click.command()
+@config_option
+@set_option
+@click.option("--admin", metavar="HOST:PORT", help="The daemon's admin listener.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for what becomes of it.",
+)
+def reload(
+    config_path: str | None, settings: tuple[str, ...], admin: str | None, timeout_s: float
+) -> None:
+    """Have the daemon read its configuration again (as SIGHUP does), and say what became of it.
+
+    The daemon reads the file, the environment and the flags that it was started with; --config and
+    --set tell this command where its admin listener is. Exit 0: the new configuration is in force,
+    whole. Exit 1 or 78 (it is wrong): the old one is, whole.
+    """
+    config = _find(config_path, settings, admin)
+    address = config.listen.admin_address
+    if address is None:
+        _fail("listen.admin is off, and names no daemon: send SIGHUP to it, and look at its log")
+    before = _ask(address, is_tls=config.listen.admin_tls)
+    _signal(before, address)
+    aim = before["reloads"] + 1 + before["is_reloading"]
+    _say_outcome(_wait(address, aim, timeout_s, is_tls=config.listen.admin_tls))
+
+
+def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None) -> "Config":
+    """Where the admin listener is. The file may be one that the daemon will refuse."""
+    from kdaemon.config.load import good_values, load_config  # noqa: PLC0415 - see load
+
+    flags = pairs(settings)
+    text: str | None = None
+    if config_path:
+        try:
+            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
+                text = file.read()
+        except (OSError, UnicodeDecodeError):
+            pass  # the daemon says what is wrong with it
+    if admin is None:
+        return good_values(text=text, environ=os.environ, flags=flags)
+    try:
+        found = load_config(flags=[("listen.admin", admin)]).listen
+    except ConfigError as error:
+        raise click.BadParameter(error.problems[0].problem, param_hint="--admin") from None
+    config = good_values(text=text, environ=os.environ, flags=flags)
+    return replace(config, listen=replace(config.listen, admin=found.admin))
+
+
+def _ask(address: "Address", *, is_tls: bool) -> dict[str, Any]:
+    """What the daemon there says of its configuration."""
+    import http.client  # noqa: PLC0415 - memory and time of the other commands
+
+    host = EVERYWHERE.get(address.host, address.host)
+    where = f"{host}:{address.port}"
+    try:
+        connection = _connection(host, address.port, is_tls=is_tls)
+        try:
+            connection.request("GET", "/configz")
+            answer = connection.getresponse()
+            body = answer.read(PAGE_BYTES_MAX)
+        finally:
+            connection.close()
+        page = json.loads(body) if answer.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        _fail(
+            f"no daemon answers at {where}: {reason}. Is it running? If its listen.admin was"
+            " changed, name where it still listens: --admin HOST:PORT"
+        )
+    if not isinstance(page, dict) or not {"pid", "reloads", "is_reloading"} <= page.keys():
+        _fail(f"what answers at {where} is no daemon that can be told to reload")
+    return page
+
+
+def _connection(host: str, port: int, *, is_tls: bool) -> Any:
+    import http.client  # noqa: PLC0415 - see _ask
+
+    if not is_tls:
+        return http.client.HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
+    import ssl  # noqa: PLC0415 - see _ask
+
+    # Nothing secret is sent, and the process that is named is compared with the one that is there.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, port, timeout=ANSWER_TIMEOUT_S, context=context)
+
+
+def _signal(page: dict[str, Any], address: "Address") -> None:
+    from kdaemon.system import start_of  # noqa: PLC0415 - see load
+
+    pid = page["pid"]
+    if start_of(pid) is None or start_of(pid) != page["start"]:
+        _fail(
+            f"the daemon at port {address.port} is process {pid} of another container, of another"
+            " machine, or of a user whose processes are hidden: send SIGHUP to it there"
+        )
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        _fail(f"process {pid} cannot be signalled: {error.strerror}. Be its user, or root")
+
+
+def _wait(address: "Address", aim: int, timeout_s: float, *, is_tls: bool) -> dict[str, Any]:
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
+
+    until_ns = SystemClock.now_ns() + int(timeout_s * 1e9)
+    pause = threading.Event()
+    while True:
+        page = _ask(address, is_tls=is_tls)
+        if page["reloads"] >= aim:
+            return page
+        if SystemClock.now_ns() >= until_ns:
+            _fail(f"asked, and nothing became of it within {timeout_s:g} s: see the daemon's log")
+        pause.wait(LOOK_INTERVAL_S)
+
+
+def _say_outcome(page: dict[str, Any]) -> NoReturn:
+    last = page["last_reload"]
+    outcome, keys, generation = last["outcome"], ", ".join(last["keys"]), page["generation"]
+    for problem in last["problems"]:
+        say(problem, err=True)
+    if outcome == "applied":
+        say(f"in force (generation {generation}): {keys}")
+    elif outcome == "unchanged":
+        say("nothing has changed")
+    elif outcome == "restart":
+        _fail(f"needs a restart, and nothing of it was taken: {keys}")
+    elif outcome == "wrong":
+        say("the old configuration stays in force", err=True)
+        sys.exit(EXIT_CONFIG)
+    else:
+        _fail("the old configuration stays in force")
+    sys.exit(0)
+
+
+def _fail(text: str) -> NoReturn:
+    say(text, err=True)
+    sys.exit(1)

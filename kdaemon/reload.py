@@ -1,0 +1,139 @@
+"""Another configuration while the daemon runs: read, check, build, swap; or nothing at all.
+
+On any error, and where one changed setting needs a restart (`config/changes.py`), the
+configuration that is in force stays, whole: log, metrics, `/configz` and the exit code of `kdaemon
+reload` say so.
+Knows the order of these steps and who hears of them; what a configuration changes in the rooms is
+`Live`'s (`daemon.py`).
+Invariants: one reload goes on at a time, and what asks meanwhile is answered by one more, which
+reads the file after it was asked; between the last check and the swap nobody else runs.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from kdaemon.base.errors import ConfigError
+from kdaemon.config import Config
+from kdaemon.config.changes import find_changes
+from kdaemon.observe.notify import Notifier
+from kdaemon.observe.reloads import Outcome, Reloads, Report
+
+log = logging.getLogger("kdaemon")
+
+KEYS_SHOWN_MAX = 20  # in a line of the log
+
+
+class Live(Protocol):
+    """What takes another configuration."""
+
+    async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+        """Takes the new one, whole; or nothing of it: the tables that what is under way stands
+        against.
+        """
+        ...
+
+
+class Reload:
+    """Of one daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[Config], Config],
+        live: Live,
+        reloads: Reloads,
+        notifier: Notifier,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """`read`: the configuration as its sources have it now, given that which is in force; runs
+        in a thread, and raises ConfigError.
+        """
+        self.config = config
+        self._read = read
+        self._live = live
+        self._reloads = reloads
+        self._notifier = notifier
+        self._now_ns = now_ns
+        self._is_asked = False
+        self._is_closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """A reload begins now, or after the one that goes on; none once the drain has begun."""
+        self._is_asked = True
+        if self._task is None and not self._is_closed:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def aclose(self) -> None:
+        """No reload goes on any more, and none begins."""
+        self._is_closed = True
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        try:
+            while self._is_asked:
+                self._is_asked = False
+                self._reloads.is_going_on = True
+                self._notifier.reloading(self._now_ns())
+                report = await self._reload()
+                self._reloads.note(report)
+                _tell(report, self._reloads.generation)
+                self._notifier.ready(_status(report, self._reloads.generation))
+        finally:
+            self._task = None
+
+    async def _reload(self) -> Report:
+        try:
+            new = await asyncio.to_thread(self._read, self.config)
+        except ConfigError as error:
+            return Report(Outcome.WRONG, problems=tuple(map(str, error.problems)))
+        except Exception:
+            log.exception("the configuration could not be read: this is a defect of kdaemon")
+            return Report(Outcome.FAILED, problems=("kdaemon broke while it read: see the log",))
+        changes = find_changes(self.config, new)
+        if changes.restart:
+            return Report(Outcome.RESTART, changes.restart)
+        if not changes:
+            return Report(Outcome.UNCHANGED)
+        try:
+            conflicts = await self._live.change(self.config, new)
+        except Exception as error:
+            log.exception("another configuration could not be taken")
+            return Report(Outcome.FAILED, changes.live, (f"{type(error).__name__}: see the log",))
+        if conflicts:
+            text = "records are under way that stand against it: try again when they are delivered"
+            return Report(Outcome.RESTART, conflicts, (text,))
+        self.config = new
+        return Report(Outcome.APPLIED, changes.live)
+
+
+def _status(report: Report, generation: int) -> str:
+    """For `systemctl status`."""
+    if report.outcome.is_success:
+        return f"configuration {generation} is in force"
+    return f"configuration {generation} stays in force: the last reload was refused, see the log"
+
+
+def _tell(report: Report, generation: int) -> None:
+    """In the log, always: somebody asked for it."""
+    keys = ", ".join(report.keys[:KEYS_SHOWN_MAX])
+    if len(report.keys) > KEYS_SHOWN_MAX:
+        keys += f" and {len(report.keys) - KEYS_SHOWN_MAX} more"
+    extra = {"fields": {"generation": generation, "keys": keys}, "is_always_shown": True}
+    for problem in report.problems:
+        log.error("configuration: %s", problem, extra={"is_always_shown": True})
+    if report.outcome is Outcome.APPLIED:
+        log.info("the configuration was read again, and is in force", extra=extra)
+    elif report.outcome is Outcome.UNCHANGED:
+        log.info("the configuration was read again: nothing has changed", extra=extra)
+    elif report.outcome is Outcome.RESTART:
+        text = "the configuration was read again and needs a restart: nothing of it was taken"
+        log.error(text, extra=extra)
+    else:
+        text = "the configuration was read again and cannot be used: the old one stays in force"
+        log.error(text, extra=extra)

@@ -1,0 +1,77 @@
+"""How a stream's engine is laid out by its settings, and whether other settings fit it. Pure.
+
+An engine keeps its queues for all its life: with or without order, with or without aggregates,
+under one name. Everything else can be told to it anew. Invariant: a stream whose queues hold
+records never gets settings for which they would have to be laid out otherwise.
+"""
+
+from dataclasses import replace
+from typing import Protocol
+
+from kdaemon.base.names import Qualified
+from kdaemon.base.service import Service
+from kdaemon.config import StreamConfig
+from kdaemon.engine import EngineSettings
+
+MS = 1_000_000  # nanoseconds in a millisecond
+
+
+class LaidOut(Protocol):
+    """A stream that is open."""
+
+    name: str  # as the spool has it
+    config: StreamConfig
+    service: Service
+
+
+def called(config: StreamConfig) -> str:
+    """What the upstream calls the stream."""
+    return config.arn or config.upstream_name or config.name
+
+
+def is_like(stream: LaidOut, config: StreamConfig) -> bool:
+    """Whether the stream can go on with these settings while it has records."""
+    old, service = stream.config, stream.service
+    is_named_alike = Qualified(config.upstream, called(config)).text == stream.name
+    is_alike = engine_settings(old, service).is_like(engine_settings(config, service))
+    if not (is_named_alike and is_alike):
+        return False
+    ways = [(each.acknowledge, each.unix_acknowledge) for each in (old, config)]
+    return config.ordering == "none" or ways[0] == ways[1]  # one would overtake the other
+
+
+def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
+    """These settings, as far as the stream can take them while it has records."""
+    old = stream.config
+    ways = old if old.ordering != "none" else config
+    return replace(
+        config,
+        name=old.name,
+        arn=old.arn,
+        upstream_name=old.upstream_name,
+        ordering=old.ordering,
+        aggregation=old.aggregation,
+        acknowledge=ways.acknowledge,
+        unix_acknowledge=ways.unix_acknowledge,
+    )
+
+
+def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
+    """What the engine of a stream is told."""
+    return EngineSettings(
+        batch_records_max=config.batch_records_max,
+        batch_bytes_max=config.batch_bytes_max,
+        record_bytes_max=config.record_bytes_max,
+        linger_ns=config.linger_ms * MS,
+        in_flight_max=config.in_flight_max,
+        shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
+        shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
+        share=config.share,
+        first_share=config.first_share,
+        buffer_bytes_max=config.buffer_bytes_max,
+        max_age_ns=config.max_age_ms * MS or None,
+        is_ordered=config.ordering == "partition_key",
+        aggregate_bytes_max=config.aggregate_bytes_max if config.aggregation == "kpl" else 0,
+        service=service,
+        is_shard_atomic=service.is_shard_atomic,
+    )

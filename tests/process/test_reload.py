@@ -1,0 +1,415 @@
+"""A daemon reads its configuration again: by SIGHUP and by `kdaemon reload`. What is right takes
+effect, whole; what is wrong or needs a restart changes nothing; connections stay open through it.
+"""
+
+import base64
+import http.client
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.certificates import Authority
+from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
+from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.patience import PATIENCE_S, wait_for
+from tests.process.conftest import Run
+
+DIRECTORY = "spool.directory"
+
+
+def settings(tmp_path: Path, **more: object) -> dict[str, object]:
+    return {
+        "accept_unlisted": False,
+        "sandbox.streams": ["demo", "late"],
+        DIRECTORY: str(tmp_path / "spool"),
+        "streams.demo.linger_ms": 5,
+        **{key.replace("__", "."): value for key, value in more.items()},
+    }
+
+
+def configz(daemon: Daemon) -> dict[str, Any]:
+    status, text = daemon.page("/configz")
+    assert status == 200, text
+    page: dict[str, Any] = json.loads(text)
+    return page
+
+
+def hang_up(daemon: Daemon) -> dict[str, Any]:
+    """SIGHUP, and what became of it."""
+    before = configz(daemon)["reloads"]
+    daemon.signal(signal.SIGHUP)
+
+    def over() -> dict[str, Any] | None:
+        page = configz(daemon)
+        return page if page["reloads"] > before else None
+
+    found: dict[str, Any] = wait_for(over, "the reload to be over")
+    return found
+
+
+class Client:
+    """One connection, for the whole test."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
+
+    def put(self, stream: str, *data: str) -> tuple[int, dict[str, Any]]:
+        """The daemon's answer to PutRecords, on the connection that was opened first."""
+        was = self.connection.sock
+        records = [
+            {"Data": base64.b64encode(each.encode()).decode(), "PartitionKey": each}
+            for each in data
+        ]
+        self.connection.request(
+            "POST",
+            "/",
+            json.dumps({"StreamName": stream, "Records": records}),
+            {
+                "X-Amz-Target": "Kinesis_20131202.PutRecords",
+                "Content-Type": "application/x-amz-json-1.1",
+            },
+        )
+        answer = self.connection.getresponse()
+        body = json.loads(answer.read())
+        assert was is None or self.connection.sock is was, "the connection was closed"
+        return answer.status, body
+
+
+Connect = Callable[[Daemon], Client]
+
+
+@pytest.fixture
+def client_of() -> Iterator[Connect]:
+    with ExitStack() as stack:
+
+        def connected(daemon: Daemon) -> Client:
+            client = Client(daemon)
+            stack.callback(client.connection.close)
+            return client
+
+        yield connected
+
+
+def test_a_stream_comes_and_goes_and_a_connection_stays(
+    run: Run, tmp_path: Path, client_of: Connect
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    assert client.put("demo", "a", "b")[0] == 200
+    assert client.put("late", "a")[0] == 400  # not listed
+
+    write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5, log__level="debug"))
+    page = hang_up(daemon)
+    assert page["last_reload"] == {
+        "outcome": "applied",
+        "keys": ["log.level", "streams.late"],
+        "problems": [],
+    }
+    assert page["generation"] == 2
+    assert client.put("late", "c")[0] == 200
+    assert client.put("demo", "d")[0] == 200
+    daemon.wait_log("the configuration was read again, and is in force")
+
+    only_late = settings(tmp_path, streams__late__linger_ms=5, log__level="debug")
+    del only_late["streams.demo.linger_ms"]
+    write_config(tmp_path, only_late)
+    assert hang_up(daemon)["generation"] == 3
+    assert client.put("demo", "e")[0] == 400
+    assert client.put("late", "f")[0] == 200
+    metrics = daemon.wait_settled()
+    assert metrics.total("kdaemon_records_delivered_total") == 5
+    assert metrics.total("kdaemon_records_unaccounted") == 0
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "said"),
+    [
+        ("this is no TOML", "wrong", "is not TOML"),
+        ("[streams.late]\nlinger_ms = -1\n", "wrong", "streams.late.linger_ms"),
+        ("[auth]\nprincipals_file = '/nowhere'\nhttp = 'sigv4'\n", "wrong", "/nowhere"),
+    ],
+)
+def test_a_wrong_file_changes_nothing_and_is_told(
+    run: Run, tmp_path: Path, client_of: Connect, text: str, outcome: str, said: str
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    assert client.put("demo", "a")[0] == 200
+    path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    path.write_text(text)
+    page = hang_up(daemon)
+    assert page["last_reload"]["outcome"] == outcome
+    assert any(said in each for each in page["last_reload"]["problems"]), page
+    assert page["generation"] == 1
+    assert client.put("late", "a")[0] == 400
+    assert client.put("demo", "a")[0] == 200
+    metrics = daemon.metrics()
+    assert metrics.total("kdaemon_config_reloads_total") == 1
+    assert metrics.total("kdaemon_config_reload_failures_total") == 1
+    assert metrics.total("kdaemon_config_last_reload_successful") == 0
+    daemon.wait_log(
+        "the configuration was read again and cannot be used: the old one stays in force"
+    )
+
+    write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    hang_up(daemon)
+    metrics = daemon.metrics()
+    assert metrics.total("kdaemon_config_reload_failures_total") == 1
+    assert metrics.total("kdaemon_config_last_reload_successful") == 1
+    assert client.put("late", "a")[0] == 200
+
+
+def test_what_needs_a_restart_is_named_and_nothing_is_taken(
+    run: Run, tmp_path: Path, client_of: Connect
+) -> None:
+    daemon = run(settings(tmp_path))
+    client = client_of(daemon)
+    more = {"streams__late__linger_ms": 5, "metrics__per_shard": True, "spool__bytes_max": 2**31}
+    write_config(tmp_path, settings(tmp_path, **more))
+    page = hang_up(daemon)
+    assert page["last_reload"]["outcome"] == "restart"
+    assert page["last_reload"]["keys"] == ["spool.bytes_max", "metrics.per_shard"]
+    assert client.put("late", "a")[0] == 400
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kdaemon", "reload", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
+    daemon = run(settings(tmp_path))
+    admin = daemon.address("admin").removeprefix("http://")
+    path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
+    where = ("--config", str(path), "--admin", admin)
+
+    done = command(*where)
+    assert (done.returncode, done.stdout) == (0, "in force (generation 2): streams.late\n")
+    done = command(*where)
+    assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
+
+    write_config(tmp_path, settings(tmp_path, metrics__per_shard=True))
+    done = command(*where)
+    assert done.returncode == 1
+    assert done.stderr == "needs a restart, and nothing of it was taken: metrics.per_shard\n"
+
+    path.write_text("accept_unlisted = 3\n[listen]\nhttp = 'x'\n")
+    done = command(*where)
+    assert done.returncode == 78
+    assert "accept_unlisted" in done.stderr
+    assert "listen.http" in done.stderr
+    assert "the old configuration stays in force" in done.stderr
+
+
+def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and not listening: nobody answers
+        taken.bind(("127.0.0.1", 0))
+        done = command("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "no daemon answers at 127.0.0.1" in done.stderr
+    assert command("--set", "listen.admin=").returncode == 1
+    assert command("--admin", "nonsense").returncode == 2
+
+
+def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue()
+    given = {**settings(tmp_path), **files.settings, "listen.admin_tls": True}
+    daemon = run(given)
+    path = write_config(tmp_path, {**given, "log.level": "debug"})
+    at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
+    done = command("--config", str(path), "--admin", at)
+    assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
+
+
+@pytest.mark.parametrize("start", [1, None])
+def test_the_command_signals_no_process_but_the_daemon(start: int | None) -> None:
+    """Behind the port of a container the number of the process is another one's here."""
+    page = {"pid": os.getpid(), "start": start, "reloads": 0, "is_reloading": False}
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(page).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    try:
+        with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+            serving = threading.Thread(target=server.serve_forever)
+            serving.start()
+            done = command("--admin", f"127.0.0.1:{server.server_port}")
+            server.shutdown()
+            serving.join()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done.returncode == 1
+    assert "of another container" in done.stderr
+    assert heard == []
+
+
+def test_systemd_is_told_of_a_reload(tmp_path: Path) -> None:
+    """As Type=notify-reload asks: RELOADING with the monotonic time, READY when it is over."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = str(tmp_path / "notify")
+        manager.bind(name)
+        manager.settimeout(PATIENCE_S)
+        path = write_config(tmp_path, settings(tmp_path))
+        daemon = Daemon(
+            ["run", "--sandbox", "--config", str(path)], environment(NOTIFY_SOCKET=name)
+        )
+        try:
+            daemon.wait_log("ready")
+            asked_us = time.monotonic_ns() // 1000
+            daemon.signal(signal.SIGHUP)
+            told = ""
+            while not told.startswith("RELOADING"):
+                told = manager.recv(4096).decode()
+            usec = int(told.partition("MONOTONIC_USEC=")[2])
+            assert usec >= asked_us
+            while not told.startswith("READY"):
+                told = manager.recv(4096).decode()
+        finally:
+            daemon.close()
+
+
+def texts(name: str, count: int) -> list[bytes]:
+    return [f"{name}-{number}".encode() for number in range(count)]
+
+
+def put(daemon: Daemon, stream: str, data: list[bytes], acknowledge: str) -> int:
+    body = {"StreamName": stream, "Records": [entry(each, f"k{each!r}") for each in data]}
+    front = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
+    raw = json.dumps(body).encode()
+    status: int = front.put_raw("PutRecords", raw, x_kdaemon_acknowledge=acknowledge).status
+    return status
+
+
+def read(service: str) -> Counter[bytes]:
+    records = Endpoint("service", url=service, put_url=service).read_stream("orders")
+    return Counter(data_of(each) for each in records)
+
+
+def test_an_upstream_comes_and_one_that_goes_delivers_what_is_on_disk(
+    run: Run, tmp_path: Path
+) -> None:
+    with sandbox("orders", 2) as default, sandbox("orders", 2) as eu:
+        alone: dict[str, object] = {
+            "account_id": "000000000000",
+            DIRECTORY: str(tmp_path / "spool"),
+            "default.linger_ms": 5,
+        }
+        both = {
+            **alone,
+            "upstreams.eu.region": "eu-central-1",
+            "upstreams.eu.account_id": "111111111111",
+            "upstreams.eu.endpoint_url": eu,
+            "streams.orders-eu.upstream": "eu",
+            "streams.orders-eu.upstream_name": "orders",
+        }
+        daemon = run(alone, service=default)
+        where = {"endpoint_url": default, "region": "us-east-1"}
+        assert put(daemon, "orders", texts("a", 20), "stored") == 200
+        write_config(tmp_path, {**where, **both})
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        assert put(daemon, "orders-eu", texts("b", 20), "delivered") == 200
+
+        faults = eu + "/sandbox/faults"
+        fault = json.dumps([{"kind": "status", "status": 503, "calls": None}])
+        assert send("POST", faults, fault)[0] == 200
+        assert put(daemon, "orders-eu", texts("c", 200), "stored") == 200
+        write_config(tmp_path, {**where, **alone})
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        assert put(daemon, "@eu/orders", texts("d", 1), "stored") == 400
+        assert put(daemon, "orders", texts("e", 20), "delivered") == 200
+        write_config(tmp_path, {**where, **both})
+        page = hang_up(daemon)  # it has records yet
+        assert page["last_reload"]["outcome"] == "restart"
+        assert page["last_reload"]["keys"] == ["upstreams.eu"]
+
+        assert send("DELETE", faults)[0] == 200
+        daemon.wait_log("an upstream that the configuration has no more is closed")
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"  # and comes back
+        assert put(daemon, "orders-eu", texts("f", 20), "delivered") == 200
+        metrics = daemon.wait_settled()
+        assert metrics.total("kdaemon_records_delivered_total") == 280
+        assert metrics.total("kdaemon_records_unaccounted") == 0
+        assert daemon.stop() == 0
+        assert read(default) == Counter(texts("a", 20) + texts("e", 20))
+        assert read(eu) == Counter(texts("b", 20) + texts("c", 200) + texts("f", 20))
+
+
+def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
+    """Six clients put to a listed stream while the file changes, is wrong, and needs a restart."""
+    daemon = run(settings(tmp_path))
+    is_over = threading.Event()
+    outcomes: list[tuple[int, int]] = []
+
+    def load(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
+        client = Client(daemon)
+        client.connection = connection
+        sent = 0
+        while not is_over.is_set():
+            status, body = client.put("demo", f"{number}-{sent}", f"{number}+{sent}")
+            assert (status, body["FailedRecordCount"]) == (200, 0)
+            sent += 2
+        connection.close()
+        outcomes.append((number, sent))
+
+    clients = [threading.Thread(target=load, args=(number,)) for number in range(6)]
+    for each in clients:
+        each.start()
+    files = [
+        settings(tmp_path, streams__late__linger_ms=5),
+        settings(tmp_path, metrics__per_shard=True),
+        settings(tmp_path, default__linger_ms=1, streams_max=7, log__level="warning"),
+        settings(tmp_path, streams__demo__linger_ms=0, streams__demo__batch_records_max=3),
+        settings(tmp_path, streams__demo__share=7),  # wrong
+        settings(tmp_path, memory_bytes_max=2**28 + 1, streams__demo__buffer_bytes_max=2**24),
+        settings(tmp_path, send__read_timeout_ms=30_000, send__connections_max=40),
+        settings(tmp_path, accept_unlisted=True, streams__demo__deadline_ms=40_000),
+    ]
+    found: list[str] = []
+    for _ in range(3):
+        for file in files:
+            if found:  # it may grow, and not shrink
+                file.setdefault("memory_bytes_max", 2**28 + 1)
+            write_config(tmp_path, file)
+            found.append(hang_up(daemon)["last_reload"]["outcome"])
+    is_over.set()
+    for each in clients:
+        each.join()
+    assert len(outcomes) == 6  # nobody was refused, cut off or failed
+    assert Counter(found) == {"applied": 18, "restart": 3, "wrong": 3}
+    sent = sum(count for _, count in outcomes)
+    metrics = daemon.wait_settled()
+    assert metrics.total("kdaemon_records_delivered_total", stream="demo") == sent
+    assert metrics.total("kdaemon_records_received_total") == sent
+    assert metrics.total("kdaemon_records_possible_duplicates_total") == 0
+    assert metrics.total("kdaemon_client_connections_opened_total", listener="http") == 6
+    assert daemon.stop() == 0
