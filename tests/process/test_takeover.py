@@ -129,6 +129,41 @@ def test_what_stands_in_the_spool_is_left_to_the_new_one(tmp_path: Path) -> None
         assert sorted(read_all(service)) == sorted(name.encode() for name in names)
 
 
+def test_order_in_memory_outlives_the_change_of_process(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        service = stack.enter_context(sandbox("demo", 1))
+        more = {"default.ordering": "partition_key", "spool.directory": ""}
+        config = write_config(tmp_path, settings_of(tmp_path, service, **more))
+        old = start(config)
+        stack.callback(old.close)
+        old.wait_log(READY)
+        old.sandbox_url = service
+        old.inject({"kind": "latency", "latency_ms": 50, "calls": 40})
+        accept(tmp_path, [str(number) for number in range(300)])
+        new = start(config, "--takeover")
+        stack.callback(new.close)
+        old.wait_log("draining")
+        accept(tmp_path, [str(number) for number in range(300, 400)])
+        assert old.wait() == 0
+        new.wait_log(READY)
+        new.wait_settled()
+        assert new.stop() == 0
+        assert read_all(service) == [str(number).encode() for number in range(400)]
+
+
+def accept(directory: Path, names: list[str]) -> None:
+    """Records of one key, which the daemon that has the socket accepts."""
+    lines = [{"stream": "demo", "acknowledge": "accepted"}]
+    lines += [{"data": name, "partition_key": "k"} for name in names]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE_S)
+        client.connect(str(directory / "k.sock"))
+        client.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
+        client.shutdown(socket.SHUT_WR)
+        with client.makefile("rb") as answers:
+            assert json.loads(list(answers)[-1]) == {"acknowledged": len(names)}
+
+
 def store(directory: Path, data: str) -> dict[str, object]:
     """What is answered to one line that is to be stored."""
     with socket.socket(socket.AF_UNIX) as client:
@@ -169,6 +204,20 @@ def test_where_nobody_runs_it_is_a_start(tmp_path: Path, service: str) -> None:
     with contextlib.closing(start(config, "--takeover")) as daemon:
         daemon.wait_log(READY)
         assert daemon.stop() == 0
+
+
+def test_without_a_unix_socket_they_meet_in_the_spool(tmp_path: Path, service: str) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, service, **{"listen.unix": ""}))
+    with ExitStack() as stack:
+        old = start(config)
+        stack.callback(old.close)
+        old.wait_log(READY)
+        new = took_over(config, stack)
+        assert old.wait() == 0
+        new.wait_log("spool")
+        assert new.url == old.url
+        assert new.stop() == 0
+        assert not (tmp_path / "spool" / "takeover.sock").exists()
 
 
 def test_without_a_place_to_meet_it_says_so(tmp_path: Path, service: str) -> None:
