@@ -102,8 +102,14 @@ TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
         "listen": dict.fromkeys(
             (
                 *("http", "unix", "unix_mode", "admin", "tls_certificate", "tls_key"),
-                *("tls_client_ca", "admin_tls", "insecure", "hosts", "operations_passed_on"),
-                *("connections_max", "head_timeout_ms", "body_timeout_ms", "idle_timeout_ms"),
+                *("tls_client_ca", "admin_tls", "admin_tap", "insecure", "hosts"),
+                *(
+                    "operations_passed_on",
+                    "connections_max",
+                    "head_timeout_ms",
+                    "body_timeout_ms",
+                    "idle_timeout_ms",
+                ),
             ),
             _RESTART,
         ),
@@ -113,7 +119,8 @@ TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
         "drain": dict.fromkeys(("lame_duck_ms", "deadline_ms"), _LIVE),
         "spool": dict.fromkeys(("directory", "bytes_max", "letters_bytes_max"), _RESTART),
         "log": {"level": _LIVE, "format": _RESTART},
-        "metrics": {"per_shard": _RESTART},
+        "metrics": dict.fromkeys(("per_shard", "emf_namespace"), _RESTART),
+        "observe": {"show_keys": _RESTART},
         "sandbox": dict.fromkeys(
             (
                 *("listen", "tls_certificate", "tls_key", "tls_client_ca", "streams"),
