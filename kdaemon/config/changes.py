@@ -121,6 +121,8 @@ TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
         "log": {"level": _LIVE, "format": _RESTART},
         "metrics": dict.fromkeys(("per_shard", "emf_namespace"), _RESTART),
         "observe": {"show_keys": _RESTART},
+        # A counter cannot go on in another unit.
+        "billing": dict.fromkeys(("put_payload_kib", "on_demand_kib", "yandex_put_kib"), _RESTART),
         "sandbox": dict.fromkeys(
             (
                 *("listen", "tls_certificate", "tls_key", "tls_client_ca", "streams"),
