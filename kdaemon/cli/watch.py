@@ -147,7 +147,11 @@ def _page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
 
 
 def _show(found: "Screen") -> None:
-    from kdaemon.cli.screen import SHARD_COLUMNS, STREAM_COLUMNS  # noqa: PLC0415 - not for a probe
+    from kdaemon.cli.screen import (  # noqa: PLC0415 - not for a probe
+        KEY_COLUMNS,
+        SHARD_COLUMNS,
+        STREAM_COLUMNS,
+    )
     from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
 
     for line in found.head:
@@ -160,6 +164,10 @@ def _show(found: "Screen") -> None:
     if found.shards:
         click.echo()
         show_table(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
+    for load in found.loads:
+        click.echo()
+        say(load.advice)
+        show_table(KEY_COLUMNS, load.keys)
     if found.holds:
         click.echo()
     for line in found.holds:
