@@ -3,6 +3,7 @@
 Not tried here: a start under a real systemd, cluster or Docker engine.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import botocore.session
+import botocore.validate
 import msgspec
 import pytest
 import yaml
@@ -27,7 +30,8 @@ DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "kdaemon.service"
 SOCKET_UNIT = DEPLOY / "systemd" / "kdaemon.socket"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
-MANIFESTS = ("daemonset", "sidecar")
+KUSTOMIZE = DEPLOY / "kubernetes"
+MANIFESTS = ("daemonset", "sidecar")  # the overlays
 
 UID = 10001  # of the image; the manifests and the socket's group follow it
 EXPOSURE_TENTHS_MAX = 12  # `systemd-analyze security`, 0 (best) to 100; reached 2026-11-21
@@ -395,6 +399,34 @@ class NetworkPolicy(Strict, tag_field="kind"):
     spec: PolicySpec
 
 
+class BudgetSpec(Strict):
+    max_unavailable: int
+    selector: Selector
+
+
+class PodDisruptionBudget(Strict, tag_field="kind"):
+    api_version: str
+    metadata: Metadata
+    spec: BudgetSpec
+
+
+class Endpoint(Strict):
+    port: str
+    path: str
+    interval: str
+
+
+class PodMonitorSpec(Strict):
+    selector: Selector
+    pod_metrics_endpoints: list[Endpoint]
+
+
+class PodMonitor(Strict, tag_field="kind"):
+    api_version: str
+    metadata: Metadata
+    spec: PodMonitorSpec
+
+
 API_VERSIONS: dict[type[object], str] = {
     Namespace: "v1",
     ServiceAccount: "v1",
@@ -402,8 +434,19 @@ API_VERSIONS: dict[type[object], str] = {
     DaemonSet: "apps/v1",
     Deployment: "apps/v1",
     NetworkPolicy: "networking.k8s.io/v1",
+    PodDisruptionBudget: "policy/v1",
+    PodMonitor: "monitoring.coreos.com/v1",
 }
-Thing = Namespace | ServiceAccount | ConfigMap | DaemonSet | Deployment | NetworkPolicy
+Thing = (
+    Namespace
+    | ServiceAccount
+    | ConfigMap
+    | DaemonSet
+    | Deployment
+    | NetworkPolicy
+    | PodDisruptionBudget
+    | PodMonitor
+)
 
 
 class Manifest:
@@ -412,13 +455,14 @@ class Manifest:
     def __init__(self, documents: list[Any]) -> None:
         self.things = [msgspec.convert(document, Thing) for document in documents]
         (self.workload,) = (t for t in self.things if isinstance(t, DaemonSet | Deployment))
-        (self.policy,) = (t for t in self.things if isinstance(t, NetworkPolicy))
+        self.policies = [t for t in self.things if isinstance(t, NetworkPolicy)]
         (self.config_map,) = (t for t in self.things if isinstance(t, ConfigMap))
         self.pod = self.workload.spec.template.spec
         self.containers = self.pod.init_containers + self.pod.containers
         (self.daemon,) = (c for c in self.containers if c.name == "kdaemon")
         self.text = self.config_map.data["config.toml"]
-        self.config = load_config(text=self.text, source="the ConfigMap")
+        environ = {variable.name: variable.value for variable in self.daemon.env}
+        self.config = load_config(text=self.text, environ=environ, source="the ConfigMap")
 
     def mount(self, container: Container, volume: str) -> Mount:
         (mount,) = (m for m in container.volume_mounts if m.name == volume)
@@ -429,8 +473,111 @@ class Manifest:
         return volume
 
 
-def documents_of(name: str) -> list[Any]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()))
+def read_documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def documents_of(name: str, under: str = "overlays") -> list[Any]:
+    """What `kubectl kustomize` makes of it, but for the hash in the ConfigMap's name.
+
+    A test holds that where kubectl is. Understands what the files here use, and nothing else.
+    """
+    return assemble(KUSTOMIZE / under / name)
+
+
+def assemble(directory: Path) -> list[Any]:
+    (kustomization,) = read_documents(directory / "kustomization.yaml")
+    understood = {"apiVersion", "kind", "namespace", "resources", "configMapGenerator"}
+    assert kustomization.keys() <= understood
+    documents: list[Any] = []
+    for resource in kustomization.get("resources", []):
+        path = (directory / resource).resolve()
+        documents += assemble(path) if path.is_dir() else read_documents(path)
+    for generated in kustomization.get("configMapGenerator", []):
+        assert generated.keys() == {"name", "files"}
+        data = {file: (directory / file).read_text() for file in generated["files"]}
+        name = {"name": generated["name"]}
+        documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": name, "data": data})
+    for document in documents if "namespace" in kustomization else []:
+        if document["kind"] != "Namespace":
+            document["metadata"]["namespace"] = kustomization["namespace"]
+    return documents
+
+
+def kustomized(directory: Path) -> list[Any]:
+    command = ["kubectl", "kustomize", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl is not on this machine"
+)
+
+
+def without_hashes(documents: list[Any]) -> list[str]:
+    """As sorted lines of JSON, and the hash taken out of the ConfigMap's name."""
+    texts = [json.dumps(document, sort_keys=True) for document in documents]
+    return sorted(re.sub(r'("name": "kdaemon)-[0-9a-z]{10}"', r'\1"', text) for text in texts)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_kustomize_makes_of_an_overlay_what_is_looked_at_here(name: str) -> None:
+    assert without_hashes(kustomized(KUSTOMIZE / "overlays" / name)) == without_hashes(
+        documents_of(name)
+    )
+
+
+@needs_kubectl
+def test_another_configuration_is_another_config_map_so_that_pods_are_replaced(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(KUSTOMIZE, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "overlays" / "daemonset"
+    before = Manifest(kustomized(overlay)).config_map.metadata.name
+    with (tmp_path / "kubernetes" / "base" / "config.toml").open("a") as file:
+        file.write('level = "debug"\n')
+    after = Manifest(kustomized(overlay))
+    assert after.config_map.metadata.name != before
+    mounted = after.volume("config").config_map
+    assert mounted is not None
+    assert mounted.name == after.config_map.metadata.name
+
+
+@needs_kubectl
+def test_the_overlay_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    """Image, role and PodMonitor, over the files as they are."""
+    page = (DEPLOY / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(# kustomization.yaml\n.*?)```", page, re.DOTALL)
+    shutil.copytree(DEPLOY, tmp_path / "kdaemon" / "deploy")
+    (tmp_path / "kustomization.yaml").write_text(block)
+    manifest = Manifest(kustomized(tmp_path))
+    assert {c.image for c in manifest.containers} == {"registry.example/kdaemon:0.1.0"}
+    (account,) = (t for t in manifest.things if isinstance(t, ServiceAccount))
+    assert list(account.metadata.annotations) == ["eks.amazonaws.com/role-arn"]
+    assert any(isinstance(thing, PodMonitor) for thing in manifest.things)
+
+
+def test_the_pod_monitor_finds_the_admin_listener_of_every_overlay(manifest: Manifest) -> None:
+    (monitor,) = (
+        msgspec.convert(document, PodMonitor)
+        for document in documents_of("podmonitor", "components")
+    )
+    assert monitor.api_version == API_VERSIONS[PodMonitor]
+    labels = manifest.workload.spec.template.metadata.labels
+    assert monitor.spec.selector.match_labels.items() <= labels.items()
+    (endpoint,) = monitor.spec.pod_metrics_endpoints
+    assert (endpoint.port, endpoint.path) == (manifest.daemon.ports[0].name, "/metrics")
+
+
+def test_a_drained_node_takes_one_application_at_a_time(sidecar: Manifest) -> None:
+    (budget,) = (t for t in sidecar.things if isinstance(t, PodDisruptionBudget))
+    labels = sidecar.workload.spec.template.metadata.labels
+    assert budget.spec.max_unavailable == 1
+    assert budget.spec.selector.match_labels.items() <= labels.items()
+    assert (sidecar.workload.spec.replicas or 0) > 1
 
 
 def quantity_bytes(text: str) -> int:
@@ -523,23 +670,24 @@ def test_only_the_admin_listener_is_open_to_the_cluster(manifest: Manifest) -> N
 
 
 def test_the_sidecar_says_how_an_aws_sdk_reaches_it(sidecar: Manifest) -> None:
-    text = (DEPLOY / "kubernetes" / "sidecar.yaml").read_text()
-    (address,) = re.findall(r'#   http = "(.*)"', text)
+    text = (KUSTOMIZE / "overlays" / "sidecar" / "deployment.yaml").read_text()
+    (address,) = re.findall(r'#   - { name: KDAEMON_LISTEN_HTTP, value: "(.*)" }', text)
     assert f'AWS_ENDPOINT_URL_KINESIS, value: "http://{address}"' in text
-    told = load_config(text=sidecar.text.replace('http = ""', f'http = "{address}"', 1))
+    told = load_config(text=sidecar.text, environ={"KDAEMON_LISTEN_HTTP": address})
     assert told.listen.http_address is not None
     assert told.listen.http_address.is_loopback
 
 
 def test_nobody_but_the_scrape_reaches_the_admin_listener(manifest: Manifest) -> None:
     """By a policy that selects these pods, and lets one kind of pod in, to that port alone."""
-    policy, admin = manifest.policy, manifest.config.listen.admin_address
+    admin = manifest.config.listen.admin_address
     assert admin is not None
     labels = manifest.workload.spec.template.metadata.labels
-    assert policy.metadata.namespace == manifest.workload.metadata.namespace
-    assert policy.spec.pod_selector.match_labels.items() <= labels.items()
-    assert policy.spec.policy_types == ["Ingress"]
-    scrape, *others = policy.spec.ingress
+    for policy in manifest.policies:
+        assert policy.metadata.namespace == manifest.workload.metadata.namespace
+        assert policy.spec.pod_selector.match_labels.items() <= labels.items()
+        assert policy.spec.policy_types == ["Ingress"]
+    scrape, *others = [rule for policy in manifest.policies for rule in policy.spec.ingress]
     (peer,) = scrape.from_
     assert peer.namespace_selector.match_labels == {"kubernetes.io/metadata.name": "monitoring"}
     assert peer.pod_selector.match_labels == {"app.kubernetes.io/name": "prometheus"}
@@ -560,8 +708,10 @@ def test_nobody_but_the_scrape_reaches_the_admin_listener(manifest: Manifest) ->
 def test_the_policies_leave_the_rest_of_a_pod_as_it_was_where_there_is_a_rest(
     daemonset: Manifest, sidecar: Manifest
 ) -> None:
-    assert len(daemonset.policy.spec.ingress) == 1, "the daemon is alone in its pod"
-    (rest,) = sidecar.policy.spec.ingress[1:]
+    (policy,) = daemonset.policies
+    assert len(policy.spec.ingress) == 1, "the daemon is alone in its pod"
+    _, other = sidecar.policies
+    (rest,) = other.spec.ingress
     assert rest.from_ == [], "from anywhere"
     opened = [
         {*range(each.port, (each.end_port or each.port) + 1)}
@@ -731,7 +881,99 @@ def test_the_container_s_socket_is_where_the_image_made_its_directory() -> None:
     (variables,) = (a for i, a in read_dockerfile()[-1] if i == "ENV")
     assert "RUNTIME_DIRECTORY=/run/kdaemon" in variables.split()
     (run,) = (a for i, a in read_dockerfile()[-1] if i == "RUN")
-    assert f"install -d -o {UID} -g {UID} -m 0755 /run/kdaemon" in run
+    assert f"install -d -o {UID} -g {UID} -m 0755 /run/kdaemon /var/lib/kdaemon" in run
+    (volumes,) = (a for i, a in read_dockerfile()[-1] if i == "VOLUME")
+    assert json.loads(volumes) == ["/run/kdaemon", "/var/lib/kdaemon"]
+
+
+# --- ECS
+
+
+@pytest.fixture
+def task() -> dict[str, Any]:
+    text = (DEPLOY / "ecs" / "task-definition.json").read_text()
+    return dict(json.loads(text))
+
+
+@pytest.fixture
+def task_config(task: dict[str, Any]) -> Config:
+    daemon, _ = task["containerDefinitions"]
+    return load_config(environ={each["name"]: each["value"] for each in daemon["environment"]})
+
+
+def test_the_task_definition_is_what_ecs_takes(task: dict[str, Any]) -> None:
+    """By the model of the API that botocore has; it does not know Fargate's own rules."""
+    model = botocore.session.get_session().get_service_model("ecs")
+    shape = model.operation_model("RegisterTaskDefinition").input_shape
+    known = botocore.validate.ParamValidator().validate(task, shape)
+    assert not known.has_errors(), known.generate_report()
+    assert set(task) <= set(shape.members)
+    members = model.shape_for("ContainerDefinition").members
+    for container in task["containerDefinitions"]:
+        assert set(container) <= set(members)
+
+
+def test_a_task_s_application_waits_for_the_daemon_and_stops_before_it(
+    task: dict[str, Any], task_config: Config
+) -> None:
+    daemon, application = task["containerDefinitions"]
+    assert application["dependsOn"] == [{"containerName": "kdaemon", "condition": "HEALTHY"}]
+    assert daemon["stopTimeout"] >= drain_s(task_config) + 5
+    assert max(daemon["stopTimeout"], application["stopTimeout"]) <= 120  # Fargate takes no more
+    policy = daemon["restartPolicy"]
+    assert policy["enabled"]
+    assert 78 in policy["ignoredExitCodes"], "a bad configuration is not restarted"
+
+
+def test_a_task_s_probe_does_not_replace_what_is_full(
+    task: dict[str, Any], task_config: Config
+) -> None:
+    """ECS replaces a task that is unhealthy, and its spool goes with it: not /readyz."""
+    daemon, _ = task["containerDefinitions"]
+    check = daemon["healthCheck"]
+    probe = check["command"][-1]
+    assert check["command"][0] == "CMD"
+    assert "GET /livez " in probe
+    http, admin = task_config.listen.http_address, task_config.listen.admin_address
+    assert http is not None
+    assert admin is not None
+    for address in (http, admin):
+        assert address.is_loopback
+        assert f"/dev/tcp/{address.host}/{address.port}" in probe
+    assert check["timeout"] > int(check["command"][2]), "bash is ended before Docker gives up"
+
+
+def test_a_task_s_daemon_is_confined_and_has_room(
+    task: dict[str, Any], task_config: Config
+) -> None:
+    daemon, application = task["containerDefinitions"]
+    assert daemon["user"] == f"{UID}:{UID}"
+    assert daemon["readonlyRootFilesystem"] is True
+    assert daemon["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+    assert daemon["memory"] * MIB >= memory_needed_bytes(task_config)
+    assert daemon["memory"] + application["memory"] <= int(task["memory"])
+    assert daemon["cpu"] + application["cpu"] <= int(task["cpu"])
+    (files,) = daemon["ulimits"]
+    assert files["softLimit"] > 2 * task_config.listen.connections_max
+    mounts = {mount["containerPath"] for mount in daemon["mountPoints"]}
+    assert Path(task_config.listen.unix).parent in map(Path, mounts)
+    assert Path(task_config.spool.directory).parent in map(Path, mounts)
+    assert mounts == {"/run/kdaemon", "/var/lib/kdaemon"}, "the image's volumes: uid 10001's"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert daemon["image"] == f"kdaemon:{version}"
+
+
+def test_a_task_s_application_is_told_where_the_daemon_listens(
+    task: dict[str, Any], task_config: Config
+) -> None:
+    _, application = task["containerDefinitions"]
+    told = {each["name"]: each["value"] for each in application["environment"]}
+    http = task_config.listen.http_address
+    assert http is not None
+    assert told == {
+        "AWS_ENDPOINT_URL_KINESIS": f"http://{http.host}:{http.port}",
+        "KDAEMON_SOCKET": task_config.listen.unix,
+    }
 
 
 # --- the page
@@ -739,7 +981,9 @@ def test_the_container_s_socket_is_where_the_image_made_its_directory() -> None:
 
 def test_every_file_the_page_names_is_there() -> None:
     text = (DEPLOY / "README.md").read_text()
-    named = set(re.findall(r"(?:deploy|systemd|kubernetes|docker|tests)/[\w./-]+\.\w+", text))
+    named = set(
+        re.findall(r"(?:deploy|systemd|kubernetes|docker|ecs|helm|tests)/[\w./-]+\.\w+", text)
+    )
     assert "systemd/kdaemon.service" in named
     for name in named:
         assert (ROOT / name).exists() or (DEPLOY / name).exists(), name
