@@ -83,11 +83,20 @@ def test_the_overlay_that_the_page_shows_is_one(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(# kustomization.yaml\n.*?)```", page, re.DOTALL)
     shutil.copytree(DEPLOY, tmp_path / "kdaemon" / "deploy")
     (tmp_path / "kustomization.yaml").write_text(block)
+    config = (KUSTOMIZE / "base" / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(config.replace("eu-central-1", "eu-west-1"))
     manifest = Manifest(kustomized(tmp_path))
     assert {c.image for c in manifest.containers} == {"registry.example/kdaemon:0.1.0"}
     (account,) = (t for t in manifest.things if isinstance(t, ServiceAccount))
     assert list(account.metadata.annotations) == ["eks.amazonaws.com/role-arn"]
     assert any(isinstance(thing, PodMonitor) for thing in manifest.things)
+    assert manifest.config.region == "eu-west-1"
+    assert re.fullmatch("kdaemon-[0-9a-z]{10}", manifest.config_map.metadata.name)
+    (option,) = re.findall(r"`(options: { disable.*?)`", page)
+    one, other = block.split("    files: [config.toml]")
+    kept = f"{one}    {option}\n    files: [config.toml]{other}"
+    (tmp_path / "kustomization.yaml").write_text(kept)
+    assert Manifest(kustomized(tmp_path)).config_map.metadata.name == "kdaemon"
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
