@@ -16,7 +16,9 @@ def test_the_task_s_probe_says_yes_only_where_the_loop_turns_and_the_door_is_ope
     _, *written = daemon_of_task["healthCheck"]["command"]
 
     def probe(http: str, admin: str) -> int:
-        command = [part.replace("8990", http).replace("8991", admin) for part in written]
+        command = [
+            part.replace("/8990", f"/{http}").replace("/8991", f"/{admin}") for part in written
+        ]
         command[1] = "60"  # patience
         return subprocess.run(command, stderr=subprocess.DEVNULL).returncode
 
@@ -26,6 +28,8 @@ def test_the_task_s_probe_says_yes_only_where_the_loop_turns_and_the_door_is_ope
         assert probe(http, admin) == 0
         assert probe("1", admin) == 1, "nobody listens there: the door is not open yet"
         missing = [part.replace("/livez", "/none") for part in written]
-        missing = [part.replace("8990", http).replace("8991", admin) for part in missing]
+        missing = [
+            part.replace("/8990", f"/{http}").replace("/8991", f"/{admin}") for part in missing
+        ]
         assert subprocess.run(missing).returncode == 1
     assert probe(http, admin) == 1

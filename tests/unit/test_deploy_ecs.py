@@ -60,6 +60,7 @@ def test_a_task_s_probe_does_not_replace_what_is_full(
     """ECS replaces a task that is unhealthy, and its spool goes with it: not /readyz."""
     daemon, _ = task["containerDefinitions"]
     check = daemon["healthCheck"]
+    assert json.dumps(check["command"]) in (ROOT / "docs" / "commands.md").read_text()
     probe = check["command"][-1]
     assert check["command"][0] == "CMD"
     assert "GET /livez " in probe
