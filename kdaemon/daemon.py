@@ -162,7 +162,12 @@ class Daemon:
         await self._start_admin(relays)
         door = Door(streams, self._clock)
         widest = widest_limits([each.service for each in streams.upstreams])
-        others = Passthrough(door, relays, is_stream_name_free=widest.is_stream_name_free)
+        others = Passthrough(
+            door,
+            relays,
+            config.default.upstream,
+            is_stream_name_free=widest.is_stream_name_free,
+        )
         number = secrets.randbits(64)
         kinesis = KinesisDoor(door, widest, number, self._turns.later, others)
         for _ in streams.open_listed():

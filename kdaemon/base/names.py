@@ -86,10 +86,17 @@ class Qualified(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As the spool and the dead letters have it, and as a client may write it: `@eu/orders`;
-        of the default upstream the name alone.
+        """As the spool and the dead letters have it: `@eu/orders`; of the default upstream the name
+        alone, which clients may call another stream by: see `spelling`.
         """
-        return self.name if self.upstream == DEFAULT_UPSTREAM else f"@{self.upstream}/{self.name}"
+        return self.name if self.upstream == DEFAULT_UPSTREAM else self.spelling
+
+    @property
+    def spelling(self) -> str:
+        """As a client writes it who means this stream, whatever the configuration calls by its
+        name: `@default/orders`.
+        """
+        return f"@{self.upstream}/{self.name}"
 
 
 def parse_qualified(text: str) -> Qualified:

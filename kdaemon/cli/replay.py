@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.base.names import parse_qualified
 from kdaemon.cli.shown import record_fields
 from kdaemon.put.unix import Block, PutError, Totals, UnixPut
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
@@ -94,8 +95,9 @@ class StreamReplay:
 
     async def run(self, way: Way) -> None:
         """Raises PutError where it cannot go on; what was acknowledged is deleted by then."""
-        stream = self._which.stream
-        assert stream is not None
+        assert self._which.stream is not None
+        # The name alone may be a table's, of a stream of another upstream.
+        stream = parse_qualified(self._which.stream).spelling
         if way.endpoint is not None:
             from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
 

@@ -343,7 +343,9 @@ class Door:
 
     def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
         """The stream, for somebody who may not write to all."""
-        if principal.rights.have(spelling):  # by this very spelling: most are
+        # By this very spelling: most are. Not where an ARN may follow the upstream's name: it may
+        # be another account's, and a right to all of an upstream is none to that.
+        if not spelling.startswith("@") and principal.rights.have(spelling):
             return self._streams.find(spelling)
         forbidden = self._forbid(principal, spelling)
         if forbidden is not None:

@@ -33,17 +33,18 @@ from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
 
 class Passthrough:
-    """One for the daemon. `relays`: by their upstream, the default one's first: it is asked what is
-    about no stream.
-    """
+    """One for the daemon. `relays`: by their upstream."""
 
     def __init__(
-        self, door: Door, relays: Mapping[str, Relay], *, is_stream_name_free: bool
+        self, door: Door, relays: Mapping[str, Relay], default: str, *, is_stream_name_free: bool
     ) -> None:
-        """`is_stream_name_free`: as in `PutLimits`."""
+        """`default`: the upstream that is asked what names no stream: the one in which a client's
+        own names stand, so that it may use the names it hears. `is_stream_name_free`: as in
+        `PutLimits`.
+        """
         self._door = door
         self._relays = relays
-        self._default = next(iter(relays.values()))
+        self._default = relays[default]
         self._is_stream_name_free = is_stream_name_free
 
     def handle(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:

@@ -3,18 +3,26 @@
 aiohttp keeps what arrives on an idle connection, takes it for the answer to the next request, and
 waits through interim answers (1xx) for ever. Here bytes that nobody asked for close the connection,
 so that no answer that was made up, or that is late, is taken for another call's; and interim
-answers are counted. Knows aiohttp's protocol; must not know calls or what an answer says.
+answers are counted. Names are looked up in threads of their own: one that hangs keeps no other
+upstream's waiting. Knows aiohttp's protocol; must not know calls or what an answer says.
 Invariant: a connection that got anything between two requests carries no other request.
 """
 
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 INTERIM_ANSWERS_MAX: Final = 8  # ours: a service sends none; a proxy sends one or two; 2026-11-28
+
+T = TypeVar("T")
 
 
 class OneAnswer(ResponseHandler):
@@ -62,7 +70,60 @@ class Connector(aiohttp.TCPConnector):
     """A pool of such connections."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(resolver=Resolver(), **kwargs)
         self._factory = partial(  # type: ignore[assignment]  # of a subclass: partial is invariant
             OneAnswer, loop=self._loop
         )
+
+
+class Resolver(aiohttp.ThreadedResolver):
+    """The system's resolver. The connector asks for one name once at a time, so that there are as
+    many threads as names are asked for.
+    """
+
+    def __init__(self) -> None:
+        lookups = _Lookups()
+        super().__init__(cast("asyncio.AbstractEventLoop", lookups))
+
+
+class _Lookups:
+    """Of a loop, what `ThreadedResolver` calls; not in the loop's own pool, in which the threads of
+    six names that hang are all there are on two cores.
+    """
+
+    async def getaddrinfo(self, host: str, port: int, **how: Any) -> list[Any]:
+        look = partial(socket.getaddrinfo, host, port, **how)
+        return await in_own_thread("resolver", look)
+
+    async def getnameinfo(self, address: Any, flags: int) -> tuple[str, str]:
+        return await in_own_thread("resolver", partial(socket.getnameinfo, address, flags))
+
+
+async def in_own_thread(name: str, work: Callable[[], T]) -> T:
+    """`work` in a thread that nobody waits for at the end of the process: a read of a mount that is
+    gone does not return, nor does a resolver that nobody answers, and would keep a thread of the
+    loop's own pool, and with that thread the exit.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: Exception | None) -> None:
+        if done.done():
+            return  # nobody waits any more
+        if error is None:
+            done.set_result(cast("T", result))
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - whoever waits hears it
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await done

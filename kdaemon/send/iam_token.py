@@ -16,11 +16,9 @@ import logging
 import os
 import ssl
 import stat
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -32,6 +30,7 @@ from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.send import answers
+from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.place import Place
@@ -182,7 +181,7 @@ class TokenFile:
 
     async def _look(self) -> None:
         try:
-            found = await _in_thread(lambda: _read(self._path, self._seen))
+            found = await in_own_thread("iam token", lambda: _read(self._path, self._seen))
             if found is not None:
                 self._take(*found)
         except (OSError, ValueError) as error:
@@ -367,33 +366,3 @@ def _of_json(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, 
     if not isinstance(lifetime_s, int | float) or not lifetime_s >= LIFETIME_MIN_S:
         return token, None
     return token, min(float(lifetime_s), LIFETIME_MAX_S)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """`work` in a thread that nobody waits for at the end of the process: a read of a mount that is
-    gone does not return, and would keep a thread of the loop's own pool, and with that thread the
-    exit.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: Exception | None) -> None:
-        if done.done():
-            return  # nobody waits any more
-        if error is None:
-            done.set_result(cast("T", result))
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        result: T | None = None
-        failure: Exception | None = None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - whoever waits hears it
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(tell, result, failure)
-
-    threading.Thread(target=run, name="iam token", daemon=True).start()
-    return await done

@@ -8,10 +8,9 @@ overtakes them, and is then closed.
 
 Listed streams are open from the start and stay open; their slots, half of the memory and their
 place in the queue of control calls are theirs, whatever is asked for besides. Unlisted streams
-share what is left: `streams_max` bounds them all, and for one more an idle one is closed, one that
-turned out not to exist first. What a closed stream has counted is kept by its upstream, so that
-totals never fall. `loop_lag`: how late the event loop comes to what is due, by the engines'
-wake-ups; the heartbeat adds its own.
+share what is left: `streams_max` bounds them all, and for one more an idle one is closed. What a
+closed stream has counted is kept by its upstream, so that totals never fall. `loop_lag`: how late
+the event loop comes to what is due, by the engines' wake-ups; the heartbeat adds its own.
 """
 
 import asyncio
@@ -295,9 +294,8 @@ class Streams:
         listed = upstream.identities.listed(identity)
         if listed is None and not self._config.accept_unlisted:
             return self._not_listed(upstream, identity)
-        while not self._has_slot(upstream, is_listed=listed is not None):
-            if not self._close_an_idle_one():
-                return self._no_slot(identity)
+        if not self._make_slot(upstream, is_listed=listed is not None):
+            return self._no_slot(identity)
         is_listed = listed is not None
         config = listed or self._unlisted_config(upstream, identity)
         # A listed name as it is written; at Yandex the whole path, whatever it was called by.
@@ -340,6 +338,8 @@ class Streams:
             f"kdaemon has {used} streams in use, of {most} (streams_max): stream {identity.name} is"
             " not taken now."
         )
+        if used < most:
+            text += " Unlisted streams of one upstream leave slots to the others: list it."
         return Refused(RejectReason.SLOTS, "LimitExceededException", text, is_permanent=False)
 
     def _not_listed(self, upstream: Upstream, identity: Identity) -> Refused:
@@ -377,27 +377,33 @@ class Streams:
 
     # Closing
 
-    def _has_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
-        """Of several upstreams, the unlisted streams of one that is down, which are never idle,
-        leave slots to the others.
+    def _make_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
+        """Whether there is a slot for one more. Idle ones are closed for it: first those that
+        turned out not to exist, then its own upstream's; none if all that are idle are too few.
         """
+        is_bounded = not is_listed and bool(self._config.upstreams)
+        unlisted = [each for each in self._drivers if not each.is_listed]
         left = self._config.streams_max - len(self._drivers)
-        if is_listed or not self._config.upstreams:
-            return left > 0
-        own = sum(
-            1
-            for each in self._drivers
-            if not each.is_listed and each.target.upstream == upstream.name
-        )
-        return own < UPSTREAM_TIMES * left
+        own = sum(each.target.upstream == upstream.name for each in unlisted)
 
-    def _close_an_idle_one(self) -> bool:
-        idle = [each for each in self._drivers if not each.is_listed and each.is_idle]
-        if not idle:
-            return False
-        missing = (each for each in idle if each.was_missing)
-        self._close(next(missing, idle[0]))
-        return True
+        def is_enough() -> bool:
+            """Of several upstreams, the unlisted streams of one that is down, which are never idle,
+            leave slots to the others.
+            """
+            return own < UPSTREAM_TIMES * left if is_bounded else left > 0
+
+        if is_enough():
+            return True
+        idle = [each for each in unlisted if each.is_idle]
+        idle.sort(key=lambda each: (not each.was_missing, each.target.upstream != upstream.name))
+        for count, each in enumerate(idle, 1):
+            left += 1
+            own -= each.target.upstream == upstream.name
+            if is_enough():
+                for closed in idle[:count]:
+                    self._close(closed)
+                return True
+        return False
 
     def _close(self, stream: Stream) -> None:
         driver = self._drivers.pop(stream)

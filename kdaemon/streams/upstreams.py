@@ -1,9 +1,9 @@
 """Which upstream a spelling is of, and what that calls the stream.
 
-`@eu/orders` says so itself. A listed stream is called by its table's name, wherever it lives. An
-ARN finds the upstream of its account and region, a path of Yandex the one whose database it begins
-with. Everything else is of the upstream that [default] names: also an ARN of an account that none
-has, which that upstream may have been given rights to.
+A listed stream is called by its table's name, wherever it lives. An ARN finds the upstream of its
+account and region, a path of Yandex the one whose database it begins with, also behind `@eu/`. For
+everything else `@eu/orders` says so itself; what does not is of the upstream that [default] names:
+also an ARN of an account that none has, which that upstream may have been given rights to.
 
 Reads the configuration and nothing that is learnt, so that a spelling is of one upstream for the
 whole run. Invariant: what the spool has of a stream (`Qualified.text`) leads back to its upstream,
@@ -45,12 +45,14 @@ class Upstreams:
         self._of_arns = {
             stream.arn: stream.upstream for stream in config.streams.values() if stream.arn
         }
-        self._databases = {
-            "/" + path + "/": upstream
+        databases = [
+            ("/" + path + "/", upstream)
             for upstream in upstreams.values()
             if not upstream.service.has_arns
             if (path := urlsplit(upstream.config.endpoint_url).path.strip("/"))
-        }
+        ]
+        # A database below another one is looked for before that.
+        self._databases = sorted(databases, key=lambda each: -len(each[0]))
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._by_name.values())
@@ -65,7 +67,8 @@ class Upstreams:
             name = listed.arn or listed.upstream_name or listed.name
             return Place(self._by_name[listed.upstream], name)
         if spelling.startswith("@"):
-            return self.stored(spelling) or _no_upstream(spelling)
+            place = self.stored(spelling)
+            return _no_upstream(spelling) if place is None else self._at_home(place)
         arn = parse_arn(spelling)
         if arn is not None:
             return self._of_arn(arn)
@@ -110,9 +113,35 @@ class Upstreams:
         meant = self.place(name)
         return isinstance(meant, Place) and meant.upstream is upstream and meant.name == name
 
+    def _at_home(self, place: Place) -> Place:
+        """A whole ARN or path is of the upstream that has its account or database, also if another
+        one was named: else one stream would have two engines, and rights to an upstream would be
+        rights to all that its credentials may write to.
+        """
+        upstream, name = place
+        if not upstream.service.has_arns:
+            home = self._home_of_path(name, upstream) if name.startswith("/") else None
+        else:
+            arn = parse_arn(name)
+            home = None if arn is None else self._home_of_arn(arn, upstream)
+        return Place(home or upstream, name)
+
+    def _home_of_arn(self, arn: Arn, named: Upstream | None = None) -> Upstream | None:
+        """The upstream that a table names for it, or that has its account and region: `named`, if
+        it has them, or else the first.
+        """
+        candidates = self if named is None else (named, *self)
+        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, candidates))
+        return None if name is None else self._by_name[name]
+
+    def _home_of_path(self, path: str, named: Upstream | None = None) -> Upstream | None:
+        """The same, of the upstreams whose database this is in."""
+        path = full_path(path, "")
+        homes = [each for database, each in self._databases if path.startswith(database)]
+        return named if named in homes else next(iter(homes), None)
+
     def _of_arn(self, arn: Arn) -> Place | Refused:
-        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, self))
-        upstream = self._default if name is None else self._by_name[name]
+        upstream = self._home_of_arn(arn) or self._default
         if not upstream.service.has_arns and self._have_more:
             text = (
                 f"No upstream of kdaemon has the account {arn.account} and the region {arn.region}:"
@@ -124,16 +153,13 @@ class Upstreams:
 
     def _of_path(self, path: str) -> Upstream:
         """A path from the root names the database; another one is below that of its upstream."""
-        for database, upstream in self._databases.items():
-            if full_path(path, "").startswith(database):
-                return upstream
+        home = self._home_of_path(path)
+        if home is not None:
+            return home
         if not self._default.service.has_arns:
             return self._default
-        have_none = [
-            each
-            for each in self
-            if not each.service.has_arns and each not in self._databases.values()
-        ]
+        have_one = [upstream for _, upstream in self._databases]
+        have_none = [each for each in self if not each.service.has_arns and each not in have_one]
         return have_none[0] if len(have_none) == 1 else self._default
 
 

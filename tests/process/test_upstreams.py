@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 from tests.kit.daemon import ROOT, Daemon, environment, get, sandbox, send
-from tests.kit.endpoints import Endpoint, entry
+from tests.kit.endpoints import AUTHORIZATION, Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
 NAMES = ("default", "eu", "ya")
-UNSIGNED: dict[str, str | None] = {"authorization": None, "x-amz-date": None}  # as curl does
 SPELLINGS = {"default": "orders", "eu": "orders-eu", "ya": "orders-ya"}
 
 
@@ -34,10 +33,10 @@ def services() -> Iterator[dict[str, Endpoint]]:
             )
             for name in NAMES
         }
-        yield {
-            name: Endpoint(name, url=url, put_url=url, headers=dict(UNSIGNED))
-            for name, url in urls.items()
-        }
+        found = {name: Endpoint(name, url=url, put_url=url) for name, url in urls.items()}
+        of_yandex = AUTHORIZATION["Authorization"].replace("us-east-1", "ru-central1")
+        found["ya"].headers["authorization"] = of_yandex
+        yield found
 
 
 def settings(services: dict[str, Endpoint], tmp_path: Path) -> dict[str, object]:
@@ -136,15 +135,31 @@ def test_one_that_is_down_stops_no_other_and_loses_nothing_over_a_kill(
         assert read(services[name]) == expected
 
 
+@pytest.mark.parametrize(
+    ("upstream", "spelling", "stored_as"),
+    [("eu", "orders-eu", "@eu/orders"), ("default", "orders-us", "orders")],
+)
 def test_a_dead_letter_says_whose_it_is_and_is_replayed_there(
-    run: Run, services: dict[str, Endpoint], tmp_path: Path
+    run: Run,
+    services: dict[str, Endpoint],
+    tmp_path: Path,
+    upstream: str,
+    spelling: str,
+    stored_as: str,
 ) -> None:
-    break_down(services["eu"], kind="status", status=503, calls=None)
-    given = settings(services, tmp_path) | {"streams.orders-eu.max_age_ms": 500}
+    """Also where the configuration calls by its name a stream of another upstream."""
+    others = [each for each in NAMES if each != upstream]
+    break_down(services[upstream], kind="status", status=503, calls=None)
+    given = settings(services, tmp_path) | {
+        f"streams.{spelling}.max_age_ms": 500,
+        "streams.orders-us.upstream_name": "orders",
+        "streams.orders.upstream": "ya",
+        "streams.orders-ya.upstream_name": "others",
+    }
     daemon = run(given, service=services["default"].url)
-    assert put(daemon, "orders-eu", [b"late"], "stored")[0] == 200
+    assert put(daemon, spelling, [b"late"], "stored")[0] == 200
     wait_for(
-        lambda: daemon.counted("kdaemon_records_dead_total", upstream="eu") or None,
+        lambda: daemon.counted("kdaemon_records_dead_total", upstream=upstream) or None,
         "the record to be too old",
     )
     daemon.wait_settled()
@@ -164,10 +179,10 @@ def test_a_dead_letter_says_whose_it_is_and_is_replayed_there(
         return done.stdout
 
     (letter,) = [json.loads(line) for line in command("list", "--json").splitlines()]
-    assert (letter["upstream"], letter["stream"]) == ("eu", "@eu/orders")
-    assert "@eu/orders" in command("list")
-    mend(services["eu"])
+    assert (letter["upstream"], letter["stream"]) == (upstream, stored_as)
+    assert stored_as in command("list")
+    mend(services[upstream])
     command("replay", "--endpoint", daemon.url)
-    assert read(services["eu"]) == Counter([b"late"])
-    assert not read(services["default"])
+    assert read(services[upstream]) == Counter([b"late"])
+    assert not any(read(services[each]) for each in others)
     assert command("list", "--json") == ""

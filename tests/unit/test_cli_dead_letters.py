@@ -450,8 +450,8 @@ def test_replay_sends_each_letter_to_its_stream_and_deletes_it(spool: Path) -> N
         "sent 3 of 3 dead letters: 3 delivered and deleted, 0 rejected and kept\n"
     )
     assert daemon.setups == [
-        {"stream": "a", "acknowledge": "delivered", "lines": "envelope"},
-        {"stream": "b", "acknowledge": "delivered", "lines": "envelope"},
+        {"stream": "@default/a", "acknowledge": "delivered", "lines": "envelope"},
+        {"stream": "@default/b", "acknowledge": "delivered", "lines": "envelope"},
     ]
     assert daemon.lines == [
         {"data_base64": "/w=="},
@@ -519,7 +519,7 @@ def test_a_stream_that_the_daemon_refuses_does_not_keep_the_others(spool: Path) 
     bury(spool, letter(b"one", "a"), letter(b"two", "b"), letter(b"three", "c"))
 
     def refuse_b(daemon: FakeDaemon, _number: int, _line: dict[str, Any]) -> bytes | None:
-        if daemon.setups[-1]["stream"] == "b":
+        if daemon.setups[-1]["stream"] == "@default/b":
             return b'{"rejected":1,"code":"Unlisted","message":"no such stream"}\n'
         return daemon.take()
 
@@ -686,7 +686,7 @@ def test_replay_over_http_keeps_exactly_what_was_rejected(spool: Path) -> None:
         server.server_close()
     assert result.exit_code == 1
     assert left(spool) == [1, 501, 700]
-    path = "/v1/streams/a/records"
+    path = "/v1/streams/%40default%2Fa/records"
     assert server.requests == [(path, "delivered", 500), (path, "delivered", 200)]
     assert "rejected: letter 501: Bad: no" in result.stderr
 

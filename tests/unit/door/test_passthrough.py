@@ -51,7 +51,7 @@ class Place:
         self.streams = make_streams(FakeService(), "region = 'eu-central-1'\n" + text)
         door = Door(self.streams, FakeClock())
         passthrough = Passthrough(
-            door, {"default": self.relay}, is_stream_name_free=not traits.has_arns
+            door, {"default": self.relay}, "default", is_stream_name_free=not traits.has_arns
         )
         self.door = KinesisDoor(door, widest_limits([traits]), 1, passthrough=passthrough)
 

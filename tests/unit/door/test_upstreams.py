@@ -3,10 +3,12 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.principal import Principal, Rights
 from kdaemon.config.load import load_config
 from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
@@ -49,18 +51,23 @@ def arn(name: str, account: str = EU, region: str = "eu-central-1") -> str:
 class Place:
     """A daemon with three upstreams, and what each of them is sent and asked."""
 
-    def __init__(self) -> None:
-        config = load_config(text=CONFIG)
+    def __init__(self, text: str = CONFIG) -> None:
+        config = load_config(text=text)
         self.services = {name: FakeService() for name in config.upstream_names}
         self.asked: list[tuple[str, str, dict[str, Any], str | None]] = []
         self.says: dict[str, bytes] = {}
         self.memory = ByteBudget(2**26)
         eu, ya = self.services["eu"], self.services["ya"]
-        self.streams = make_streams(self.services["default"], CONFIG, eu=eu, ya=ya)
+        self.streams = make_streams(self.services["default"], text, eu=eu, ya=ya)
         door = Door(self.streams, FakeClock())
         widest = widest_limits([each.service for each in self.streams.upstreams])
         self.relays = {name: self._relay(name) for name in self.services}
-        passthrough = Passthrough(door, self.relays, is_stream_name_free=widest.is_stream_name_free)
+        passthrough = Passthrough(
+            door,
+            self.relays,
+            config.default.upstream,
+            is_stream_name_free=widest.is_stream_name_free,
+        )
         self.kinesis = KinesisDoor(door, widest, 1, passthrough=passthrough)
         self.ndjson = NdjsonDoor(door)
 
@@ -161,6 +168,50 @@ async def test_a_dry_run_is_asked_of_the_service_that_has_one(place: Place) -> N
     assert not place.services["ya"].dry_runs
 
 
+@pytest.mark.parametrize(
+    ("spelling", "is_allowed"),
+    [
+        ("@eu/new", True),
+        ("orders-eu", True),
+        (arn("new"), True),
+        ("@eu/" + arn("new"), True),
+        ("@default/" + arn("new"), True),
+        ("orders", False),
+        ("@default/orders", False),
+        ("@eu/" + arn("orders", "000000000001", "us-east-1"), False),
+        ("@eu/" + arn("theirs", "999999999999", "us-east-1"), False),
+        ("@eu/" + arn("x", "888888888888"), False),
+    ],
+)
+@pytest.mark.parametrize("way", ["PutRecord", "DryRun", "DescribeStream", "NDJSON"])
+async def test_a_right_to_all_of_an_upstream_is_none_to_what_its_credentials_may_do_elsewhere(
+    place: Place, way: str, spelling: str, *, is_allowed: bool
+) -> None:
+    principal = Principal("shop", Rights(prefixes=("@eu/",)))
+    if way == "NDJSON":
+        request = make_request(
+            f"/v1/streams/{quote(spelling, safe='')}/records", {}, b'{"data":""}'
+        )
+    else:
+        member = "StreamARN" if spelling.startswith("arn:") else "StreamName"
+        members: dict[str, Any] = {member: spelling}
+        if way != "DescribeStream":
+            members |= {"Data": "aGk=", "PartitionKey": "k"}
+        members |= {"DryRun": True} if way == "DryRun" else {}
+        operation = "DescribeStream" if way == "DescribeStream" else "PutRecord"
+        request = api_request(operation, members, None, "json")
+    request.principal = principal
+    (place.ndjson if way == "NDJSON" else place.kinesis).handle(request)
+    await settle()
+    await turn(40)
+    answer = read_answer(request)
+    is_refused = "AccessDenied" in str(answer.body)
+    assert is_refused is not is_allowed, answer.body
+    reached = {*place.sent(), *(each[0] for each in place.asked)}
+    reached |= {name for name, service in place.services.items() if service.dry_runs}
+    assert reached == ({"eu"} if is_allowed else set())
+
+
 @pytest.mark.parametrize("name", ["bad name", "a/b/c?", "@eu/bad name"])
 async def test_what_no_service_can_call_a_stream_is_refused_as_the_service_does(
     place: Place, name: str
@@ -207,9 +258,20 @@ async def test_two_names_of_two_upstreams_are_no_one_s(place: Place) -> None:
     assert not place.asked
 
 
-async def test_what_is_about_no_stream_is_asked_of_the_default_upstream(place: Place) -> None:
+@pytest.mark.parametrize("upstream", ["default", "eu"])
+async def test_names_are_listed_of_the_upstream_in_which_a_clients_own_names_stand(
+    upstream: str,
+) -> None:
+    text = CONFIG.replace("[default]", f"[default]\nupstream = '{upstream}'")
+    place = Place(text.replace("[streams.orders]", "[streams.orders]\nupstream = 'default'"))
     await place.ask("ListStreams")
-    assert [name for name, *_ in place.asked] == ["default"]
+    await place.ask("ListStreams", NextToken="unknown")
+    await place.put(StreamName="a-name-that-was-listed")
+    assert [name for name, *_ in place.asked] == [upstream] * 2
+    assert place.sent() == {upstream: ["a-name-that-was-listed"]}
+    for relay in place.relays.values():
+        await relay.aclose()
+    await place.streams.aclose()
 
 
 async def test_a_token_goes_back_to_the_upstream_that_gave_it(place: Place) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 import hashlib
 import json
+import socket
 import ssl
+import threading
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
 from kdaemon.send.credentials import profile_problem
 from tests.kit.certificates import Authority, Files
+from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
     ACCESS_KEY,
     DELIVERED,
@@ -317,3 +321,36 @@ async def test_a_token_goes_nowhere_that_awss_environment_says(
         assert who is not None
         route = client._route(who, "PutRecords", None, await who.keys())
     assert str(route.url) == f"{YANDEX.endpoint_url}/"
+
+
+async def test_names_that_nobody_resolves_keep_no_other_upstreams_name(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: more than the loop's own pool of threads has on any machine."""
+    released, look = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *how: Any, **more: Any) -> Any:
+        if str(host).startswith("hangs-"):
+            released.wait(PATIENCE_S)
+        return look("127.0.0.1" if str(host).endswith(".test") else host, *how, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    url = service.url.replace("127.0.0.1", "well.test")
+    async with AsyncExitStack() as stack:
+        down = []
+        for number in range(40):
+            settings = ClientSettings(endpoint_url=f"http://hangs-{number}.test")
+            client = await stack.enter_async_context(opened(settings))
+            down.append(asyncio.create_task(client.put_records(ORDERS, RECORDS)))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        well = await stack.enter_async_context(opened(ClientSettings(endpoint_url=url)))
+        service.script.append(answering_json(DELIVERED))
+        try:
+            await well.put_records(ORDERS, RECORDS)
+        finally:
+            released.set()
+            for each in down:
+                each.cancel()
+            await asyncio.gather(*down, return_exceptions=True)
+    assert len(service.received) == 1

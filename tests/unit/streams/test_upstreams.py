@@ -1,6 +1,7 @@
 """Which upstream a spelling is of; one engine for each stream of each; one that is down."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,12 @@ def put(stream: Stream, *data: bytes) -> Frame:
         ("/ru/b1g/etn/new", "ya", "/ru/b1g/etn/new"),
         ("/ru/b1g/other/new", "root", "/ru/b1g/other/new"),
         ("/ru/b1g/etnx/new", "root", "/ru/b1g/etnx/new"),
+        ("@root//ru/b1g/etnx/new", "root", "/ru/b1g/etnx/new"),
+        # A whole name tells its upstream, whichever one stands before it: one stream, one engine.
+        ("@eu/" + arn("x", OURS, "us-east-1"), "default", arn("x", OURS, "us-east-1")),
+        ("@default/" + arn("orders"), "eu", arn("orders")),
+        ("@root//ru/b1g/etn/new", "ya", "/ru/b1g/etn/new"),
+        ("@ya//ru/b1g/other/new", "ya", "/ru/b1g/other/new"),
     ],
 )
 async def test_a_spelling_is_of_one_upstream(
@@ -260,4 +267,61 @@ async def test_unlisted_streams_of_one_that_is_down_leave_slots_to_the_others(
         await turn()
     assert len(default.calls) == 100
     assert not isinstance(streams.find("orders-eu"), Refused)
+    await streams.aclose()
+
+
+async def test_one_that_is_down_closes_no_stream_of_others_in_vain(opened: Open) -> None:
+    eu = FakeService()
+    eu.is_stalled = True
+    streams = opened("streams_max = 43\n" + CONFIG, eu=eu)
+    for number in range(30):  # all that it may have of the 40 that listed streams do not have
+        put(found(streams, f"@eu/s{number}"), b"a")
+    idle = [found(streams, f"n{number}") for number in range(5)]
+    for number in range(30, 50):
+        refused = streams.find(f"@eu/s{number}")
+        assert isinstance(refused, Refused)
+        assert "list it" in refused.message
+    assert [found(streams, stream.name) for stream in idle] == idle, "they are as they were"
+    await streams.aclose()
+
+
+async def test_an_upstream_closes_its_own_idle_streams_first(opened: Open) -> None:
+    streams = opened("streams_max = 43\n" + CONFIG)
+    others = [found(streams, f"n{number}") for number in range(5)]
+    own = [found(streams, f"@eu/s{number}") for number in range(20)]
+    for number in range(20, 60):
+        found(streams, f"@eu/s{number}")
+    assert [found(streams, stream.name) for stream in others] == others
+    assert found(streams, "@eu/s0") is not own[0]
+    await streams.aclose()
+
+
+@pytest.mark.parametrize(
+    ("spelling", "upstream"),
+    [
+        ("/local/a", "one"),
+        ("@two//local/a", "two"),
+        ("@one//local/a", "one"),
+        ("/local/deep/a", "deep"),
+        ("@one//local/deep/a", "one"),
+        (arn("a"), "eu"),
+        ("@again/" + arn("a"), "again"),
+        ("@eu/" + arn("a"), "eu"),
+        ("@again/" + arn("listed"), "eu"),
+    ],
+)
+async def test_of_two_upstreams_that_have_it_the_one_that_is_named_is_meant(
+    spelling: str, upstream: str
+) -> None:
+    ya = "[upstreams.{}]\nservice = 'yandex'\nendpoint_url = 'https://{}.example/{}'\n"
+    eu = "[upstreams.{}]\nregion = 'eu-central-1'\n" + f"account_id = '{EU}'\n"
+    text = ya.format("one", "one", "local") + ya.format("two", "two", "local")
+    text += ya.format("deep", "deep", "local/deep") + eu.format("eu") + eu.format("again")
+    text += f"[streams.x]\narn = '{arn('listed')}'\nupstream = 'eu'\n"
+    names = ("one", "two", "deep", "eu", "again")
+    services: dict[str, Any] = {name: FakeService() for name in names}
+    streams = make_streams(FakeService(), text, **services)
+    place = streams.place(spelling)
+    assert isinstance(place, Qualified)
+    assert place.upstream == upstream
     await streams.aclose()
