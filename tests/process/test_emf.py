@@ -6,6 +6,7 @@ import urllib.request
 
 from kdaemon.observe.table import ACCOUNTS, DELIVERY, Kind
 from tests.kit.emf import read_line, summed
+from tests.kit.patience import wait_for
 from tests.process.conftest import Run
 
 
@@ -18,7 +19,10 @@ def test_the_lines_of_a_life_add_up_to_the_metrics(run: Run) -> None:
         )
         with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=60).close()
-    metrics = daemon.wait_settled()
+    daemon.wait_settled()
+    refreshes = "kdaemon_shard_map_refreshes_total"  # the first may come after the records went
+    wait_for(lambda: daemon.counted(refreshes, stream="demo") or None, "the shards of demo")
+    metrics = daemon.metrics()
     assert daemon.stop() == 0
     told = [read_line(text) for text in daemon.lines if text.startswith('{"_aws"')]
     assert {line.members["_aws"]["CloudWatchMetrics"][0]["Namespace"] for line in told} == {
