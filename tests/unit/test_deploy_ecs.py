@@ -1,6 +1,6 @@
 """deploy/ecs, held to the API's model, the daemon's own configuration and the image.
 
-Not tried here: a start at ECS. tests/process/test_deploy_probe.py runs the probe.
+Not tried here: a start at ECS. tests/process/test_deploy_run.py runs what is in it.
 """
 
 import json
