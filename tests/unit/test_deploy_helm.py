@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import yaml
 
+from kdaemon.base.limits import MIB
 from kdaemon.config.load import load_config
 from kdaemon.config.schema import config_schema
 from tests.kit.manifests import (
@@ -196,6 +197,15 @@ def test_the_grace_period_follows_the_drain_and_numbers_stay_whole() -> None:
     assert rule.ports[0].port == 9100
     annotations = manifest.workload.spec.template.metadata.annotations
     assert annotations["prometheus.io/port"] == "9100"
+
+
+@needs_helm
+def test_memory_follows_the_container_s_limit_where_it_is_not_set() -> None:
+    manifest = Manifest(helm_rendered("--set", "memoryBytesMax=null"))
+    environ = {variable.name: variable.value for variable in manifest.daemon.env}
+    assert "KDAEMON_MEMORY_BYTES_MAX" not in environ
+    config = load_config(text=manifest.text, environ=environ, memory_limit_bytes=300 * MIB)
+    assert config.memory_bytes_max == (300 - 96) * MIB
 
 
 @needs_helm
