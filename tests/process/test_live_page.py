@@ -48,6 +48,9 @@ def test_three_events_follow_one_another(tmp_path: Path) -> None:
         assert first["state"] == "ready"
         assert third["records"]["received"] == third["records"]["delivered"] == 1
         assert [each["name"] for each in third["streams"]] == ["demo"]
+        daemon.signal()
+        answer.read()  # to its end, which is whole: else this raises
+        assert daemon.wait() == 0, "an open page holds no drain up"
         connection.close()
 
 
@@ -151,7 +154,10 @@ async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
                     deviceScaleFactor=1,
                     mobile=False,
                 )
-                assert await browser.value("document.documentElement.scrollWidth <= innerWidth")
+                assert await browser.value(
+                    "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)"
+                    "(document.documentElement)"
+                )
             colours = set()
             for scheme in ("light", "dark"):
                 feature = {"name": "prefers-color-scheme", "value": scheme}
