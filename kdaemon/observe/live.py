@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
-from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
@@ -39,13 +39,14 @@ from kdaemon.observe.page import MemoryStatus, ShardStatus, UpstreamStatus
 from kdaemon.observe.remedies import remedy
 from kdaemon.observe.slices import NO_STORE, SLICE_NS, TEXT
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader, SpoolSnapshot, StreamSnapshot
-from kdaemon.observe.status import hold_of, seconds_of, shard_of, upstreams_of, urgency
+from kdaemon.observe.status import NS, hold_of, seconds_of, shard_of, upstreams_of, urgency
 
 INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: what an eye follows
-VIEWERS_MAX = 8  # at one time: a wall, and a few who look; 2 places are held of 64; ours
+VIEWERS_MAX = 8  # at one time: a wall, and some who look; of the listener's 64 places; ours
 STREAMS_MAX = 50  # of an event: 25 KB; ours, 2026-11-28: more is for `kdaemon status`
 RETRY_MS = 2000  # a browser that lost the daemon asks again after so long; ours
 
+PAGE = Path(__file__).with_name("live_page.html")
 EVENT_STREAM = b"text/event-stream"
 HTML = b"text/html; charset=utf-8"
 NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")
@@ -149,7 +150,7 @@ class LivePage:
     """The HTML, and the headers that it is served with."""
 
     def __init__(self) -> None:
-        text = files("kdaemon.observe").joinpath("live_page.html").read_text(encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8")
         self.body = text.encode()
         policy = (
             "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none';"
@@ -306,18 +307,13 @@ def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[by
         ),
         spool=None if snapshot.spool is None else _spool(snapshot.spool),
         records=records,
-        delivery=LiveDelivery([bound / 1e9 for bound in snapshot_bounds(snapshot)], counts),
+        delivery=LiveDelivery([bound / NS for bound in snapshot.door.delivery_ns.bounds], counts),
         upstreams=upstreams_of(snapshot),
         stream_count=len(snapshot.streams),
         held_count=sum(each.engine.hold is not None for each in snapshot.streams),
         streams=streams,
     )
     return b"retry: %d\ndata: %b\n\n" % (RETRY_MS, msgspec.json.encode(event))
-
-
-def snapshot_bounds(snapshot: Snapshot) -> tuple[int, ...]:
-    """Of the times to delivery: all streams have the same."""
-    return snapshot.door.delivery_ns.bounds
 
 
 def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int]]]:

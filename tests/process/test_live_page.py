@@ -129,6 +129,20 @@ async def browsing(directory: Path) -> AsyncIterator[Browser]:
         await asyncio.to_thread(process.wait)
 
 
+async def look_at_numbers(browser: Browser) -> None:
+    """What the page computes of what it is told."""
+    now, then = "{bounds_s: [1, 2], counts: [3, 9, 1]}", "{bounds_s: [1, 2], counts: [3, 1, 0]}"
+    assert await browser.value(f"quantile(0.5, {now}, {then})") == 1 + 4.5 / 8
+    assert await browser.value(f"within(quantile(0.99, {now}, {then}), [1, 2])") == "over 2.0 s"
+    assert await browser.value(f"quantile(0.5, {now}, {now})") is None
+    assert await browser.value("rate(30, 10, 4)") == 5
+    assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
+    # After a restart counters begin at 0: there is no rate below 0.
+    younger = "{...seen[seen.length - 1], uptime_s: 0.5}"
+    await browser.value(f"show({younger})")
+    assert await browser.value("seen.length") == 1
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
 async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
     tmp_path: Path,
@@ -164,6 +178,7 @@ async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
                 await browser.call("Emulation.setEmulatedMedia", features=[feature])
                 colours.add(await browser.value("getComputedStyle(document.body).backgroundColor"))
             assert len(colours) == 2
+            await look_at_numbers(browser)
             assert browser.complaints == []
             daemon.close()
             await browser.until("document.getElementById('state').innerText.includes('is old')")
