@@ -137,6 +137,11 @@ async def look_at_numbers(browser: Browser) -> None:
     assert await browser.value(f"quantile(0.5, {now}, {now})") is None
     assert await browser.value("rate(30, 10, 4)") == 5
     assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
+    # Rows that are not wanted any more go, and two of one key are two.
+    row = "{key: 'a', cells: [{text: '<b>'}]}"
+    for wanted, count in {f"{row}, {row}": 2, row: 1, f"{row}, {row}, {row}": 3, "": 0}.items():
+        await browser.value(f"rows(byId('key-rows'), [{wanted}])")
+        assert await browser.value("byId('key-rows').children.length") == count
     # After a restart counters begin at 0: there is no rate below 0.
     younger = "{...seen[seen.length - 1], uptime_s: 0.5}"
     await browser.value(f"show({younger})")
