@@ -64,6 +64,7 @@ from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
+from kdaemon.observe.live import Live
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.logs import set_level
 from kdaemon.observe.metrics import Metrics
@@ -587,7 +588,10 @@ class Daemon:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
         status = Status(self._reader, shows_keys=config.observe.show_keys)
-        admin = Admin(metrics, status, self._readiness, heartbeat, clock, self._reloads, self._taps)
+        live = Live(self._reader, clock, shows_keys=config.observe.show_keys)
+        admin = Admin(
+            metrics, status, self._readiness, heartbeat, clock, self._reloads, live, self._taps
+        )
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
