@@ -36,6 +36,7 @@ from kdaemon.base.service import SERVICES
 from kdaemon.base.steps import at_once
 from kdaemon.config import (
     Config,
+    ListenConfig,
     ReachConfig,
     SandboxConfig,
     UpstreamConfig,
@@ -201,6 +202,10 @@ class Daemon:
         self._principals: Principals | None = None
         self._strangers = Strangers(self._clock.wall_seconds)
         self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
+        self._places: Places  # of connections, on all listeners that take records
+        self._gated: list[tuple[str, HttpHub]] = []  # listeners of TCP, and where they listen
+        self._showing: list[Status | Live | HotWatch] = []  # what shows keys, or hashes of them
+        self._metrics: Metrics | None = None
 
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError or OSError; `stop` is owed anyway."""
@@ -429,12 +434,30 @@ class Daemon:
         for name in new.upstream_names:
             settings = self._client_settings(new, new.upstream(name))
             self._reached[name].client.take_limits(settings)
+            self._reached[name].control.take_rate(new.upstream(name).control_calls_per_second)
+            self._reached[name].relay.take_operations(new.listen.operations_passed_on)
         if self._spool is not None:
             self._spool.has_upstreams = bool(new.upstreams)
+            self._spool.take_bytes_max(new.spool.bytes_max)
         set_level(new.log.level)
+        self._take_listen(new)
+        for showing in self._showing:
+            showing.shows_keys = new.observe.show_keys
+        if self._metrics is not None:
+            self._metrics.per_shard = new.metrics.per_shard
         for _ in steps:
             await asyncio.sleep(0)
         return ()
+
+    def _take_listen(self, new: Config) -> None:
+        """What of [listen] is live."""
+        limits = http_limits(new.listen)
+        self._places.connections_max = _connections_max(new, raise_open_files_limit())
+        for hub in self._places.hubs:
+            hub.take_limits(limits)
+        for host, hub in self._gated:
+            hub.gate = gate_of(host, new.listen.hosts)
+        self._taps.allow(is_on=new.listen.admin_tap)
 
     def _look_for_left(self) -> None:
         """Closes what a reload left behind, once it has delivered what it had."""
@@ -573,7 +596,9 @@ class Daemon:
         )
         self._reader = SnapshotReader(sources, clock)
         shows_keys = config.observe.show_keys
-        looks.append(HotWatch(self._reader, clock, shows_keys=shows_keys).look)
+        hot_watch = HotWatch(self._reader, clock, shows_keys=shows_keys)
+        self._showing.append(hot_watch)
+        looks.append(hot_watch.look)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
         self._heartbeat = heartbeat
@@ -589,6 +614,8 @@ class Daemon:
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
         status = Status(self._reader, shows_keys=config.observe.show_keys)
         live = Live(self._reader, clock, shows_keys=config.observe.show_keys)
+        self._metrics = metrics
+        self._showing += [status, live]
         admin = Admin(
             metrics, status, self._readiness, heartbeat, clock, self._reloads, live, self._taps
         )
@@ -596,6 +623,7 @@ class Daemon:
         tls = self._tls if config.listen.admin_tls else None
         gate = gate_of(address.host, config.listen.hosts)
         hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=clock.now_ns, tls=tls)
+        self._gated.append((address.host, hub))
         server = await self._listen("admin", address, admin.handle, hub)
         self._stack.push_async_callback(server.aclose)
         _log_listening("admin", http_url(address.host, server.port, is_tls=tls is not None))
@@ -627,17 +655,12 @@ class Daemon:
     ) -> None:
         """The listeners that take records: HTTP and lines on each."""
         config = self._config
-        limits = HttpLimits(
-            head_timeout_s=config.listen.head_timeout_ms / 1000,
-            body_timeout_s=config.listen.body_timeout_ms / 1000,
-            idle_timeout_s=config.listen.idle_timeout_ms / 1000,
-            connections_max=config.listen.connections_max,
-        )
+        self._places = Places(_connections_max(config, raise_open_files_limit()))
         new_hub = partial(
             HttpHub,
-            limits,
+            http_limits(config.listen),
             arrivals=self._arrivals,
-            places=Places(_connections_max(config, raise_open_files_limit())),
+            places=self._places,
             turns=self._turns,
         )
         lines = lines_to(door)
@@ -646,6 +669,7 @@ class Daemon:
         if address is not None:
             gate = gate_of(address.host, config.listen.hosts)
             hub = new_hub(gate=gate, tls=self._tls, **_asks(tcp_guard))
+            self._gated.append((address.host, hub))
             handler = handler_behind(tcp_guard)
             server = await self._listen("http", address, handler, hub, lines)
             self._doors.append(server)
@@ -975,6 +999,15 @@ def _bodies_bytes_max(config: Config) -> int:
     """What is arriving may hold a part of all memory, and the largest body fits in any case."""
     largest = min(HttpLimits().body_bytes_max, config.memory_bytes_max)
     return max(config.memory_bytes_max // BODIES_FRACTION, largest)
+
+
+def http_limits(listen: ListenConfig) -> HttpLimits:
+    return HttpLimits(
+        head_timeout_s=listen.head_timeout_ms / 1000,
+        body_timeout_s=listen.body_timeout_ms / 1000,
+        idle_timeout_s=listen.idle_timeout_ms / 1000,
+        connections_max=listen.connections_max,
+    )
 
 
 def _connections_max(config: Config, open_files_max: int) -> int:
