@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
-from kdaemon.base.errors import ConfigError, SpoolError, TlsError
+from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import full_path
@@ -44,6 +44,7 @@ from kdaemon.config import (
     user_runtime_problem,
 )
 from kdaemon.config.settings import MEMORY_BESIDE_BYTES
+from kdaemon.config.twins import find_twins
 from kdaemon.config.values import Address
 from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.guard import Guard, Strangers
@@ -55,7 +56,13 @@ from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpCounters, HttpHub, HttpLimits, Places
-from kdaemon.http.listener import ListenerError, SocketFile, SocketInUseError, bind_tcp
+from kdaemon.http.listener import (
+    ListenerError,
+    SocketFile,
+    SocketInUseError,
+    bind_tcp,
+    why_not_bound,
+)
 from kdaemon.http.opening import Lines
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpHandler
@@ -874,12 +881,15 @@ async def serve(
     *,
     with_sandbox: bool,
     read: Callable[[Config], Config] | None = None,
+    others: Callable[[], Sequence[ConfigProblem]] = tuple,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
-    as `Daemon`'s.
+    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
     """
+    for name, text in find_twins(config):
+        log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     daemon = Daemon(config, log_queue, read, inherited, taken)
@@ -905,6 +915,10 @@ async def serve(
         log.warning(text, extra={"is_last": True})
     except (ConfigError, ListenerError, SpoolError, TlsError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
+        for problem in others():
+            if problem.problem not in str(error):
+                extra = {"is_always_shown": True}
+                log.error("to be mended, too: %s", problem, extra=extra)  # noqa: TRY400 - as above
     finally:
         first.cancel()
         await _close(daemon, signals)
@@ -1048,10 +1062,7 @@ def _pool_size(config: Config, upstream: UpstreamConfig) -> int:
 
 def _cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
     where = host_port(address.host, address.port)
-    return ListenerError(
-        f"{key}: cannot listen on {where}: {error.strerror or error}."
-        f" Is another kdaemon running? Set {key} to another address."
-    )
+    return ListenerError(f"{key}: cannot listen on {where}: {why_not_bound(error, key)}")
 
 
 def _make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:
