@@ -56,8 +56,8 @@ $(VENV)/clients/%/.installed: $(CLIENTS)/python/%.txt
 SYSLOG_NG := syslog-ng-core syslog-ng-mod-http
 $(VENV)/clients/syslog-ng:
 	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
-	cd $@.part && apt-get download $$(apt-get install --simulate --no-install-recommends $(SYSLOG_NG) | awk '/^Inst/ { print $$2 }') \
-	  && for each in *.deb; do dpkg -x $$each . && rm $$each || exit 1; done && test -x usr/sbin/syslog-ng
+	cd $@.part && apt-get download $$( (printf '%s\n' $(SYSLOG_NG); apt-get install --simulate --no-install-recommends $(SYSLOG_NG) \
+	  | awk '/^Inst/ { print $$2 }') | sort -u) && for each in *.deb; do dpkg -x $$each . && rm $$each || exit 1; done && test -x usr/sbin/syslog-ng
 	mv $@.part $@
 
 # Alerts and dashboard at a real Prometheus and promtool: those on the path, or else those of Debian's package, unpacked

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +244,18 @@ def test_what_an_operator_wants_to_change_at_night_holds_at_once(
     assert daemon.page("/tap?stream=demo")[0] == 200
     assert "kdaemon_shard_records_buffered{" in daemon.page("/metrics")[1]
 
+    write_config(tmp_path, settings(tmp_path, **hot, listen__connections_max=1))
+    assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+    refused = {"name": "kdaemon_client_connections_refused_total", "reason": "connections"}
+    assert daemon.counted(**refused) == 0
+    with suppress(OSError, http.client.HTTPException):
+        describe(daemon)
+    assert daemon.counted(**refused) == 1, "the newcomer, or the one that was there and idle"
+
     write_config(tmp_path, settings(tmp_path, **hot, listen__idle_timeout_ms=1))
     assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+    client = client_of(daemon)
+    client.put("demo", "a")
     assert client.connection.sock.recv(1) == b"", "it is idle for too long now"
     assert "customer-42" not in page()
     assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (200, 403)

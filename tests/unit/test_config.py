@@ -351,7 +351,7 @@ SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
         (
             "[default]\nlines = 'raw'\n[streams.a]\nlines = 'envelope'\nstream_field = 's'",
             "streams.a.stream_field",
-            'this stream takes envelopes',
+            "this stream takes envelopes",
         ),
         (f"{RAW}stream_field = 'to'", "streams.app.stream_field", "no other is"),
         (
