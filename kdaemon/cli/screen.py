@@ -41,6 +41,12 @@ KEY_COLUMNS = (
     ("OF RECORDS", "right"),
     ("OF BYTES", "right"),
 )
+LEAVE_FIRST = (
+    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "SPOOLED", "OLDEST"),
+    *("BUFFERED", "BACKLOG", "THROTTLED"),
+)
+"""Columns that are left out of a table that is too wide, in this order, until it fits. A number is
+never cut: half of one is another number."""
 LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
 KEYS_MAX = 5  # of each; `--json` has ten
 

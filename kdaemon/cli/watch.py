@@ -152,7 +152,7 @@ def _show(found: "Screen") -> None:
         SHARD_COLUMNS,
         STREAM_COLUMNS,
     )
-    from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
+    from kdaemon.cli.terminal import show_fitted  # noqa: PLC0415 - brings rich
 
     for line in found.head:
         say(line)
@@ -160,14 +160,14 @@ def _show(found: "Screen") -> None:
     if not found.streams:
         say("no stream is in use")
     else:
-        show_table(STREAM_COLUMNS, found.streams)
+        show_fitted(STREAM_COLUMNS, found.streams)
     if found.shards:
         click.echo()
-        show_table(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
+        show_fitted(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
     for load in found.loads:
         click.echo()
         say(load.advice)
-        show_table(KEY_COLUMNS, load.keys)
+        show_fitted(KEY_COLUMNS, load.keys)
     if found.holds:
         click.echo()
     for line in found.holds:

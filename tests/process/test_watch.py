@@ -85,15 +85,15 @@ def test_a_tap_shows_records_that_pass_through_only_where_it_may(tmp_path: Path)
 
 
 class Terminal:
-    """`kdaemon top` on a terminal of so many columns."""
+    """A command, `kdaemon top` for one, on a terminal of so many columns."""
 
-    def __init__(self, *arguments: str, columns: int = 140) -> None:
+    def __init__(self, *arguments: str, command: str = "top", columns: int = 140) -> None:
         self.master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (40, columns))
-        command = [sys.executable, "-m", "kdaemon", "top", *arguments]
+        words = [sys.executable, "-m", "kdaemon", command, *arguments]
         env = environment(TERM="xterm", LINES="40", COLUMNS=str(columns))
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave
+            words, cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
         self.shown = ""
@@ -154,10 +154,13 @@ def test_top_shows_the_keys_of_a_hot_shard_on_a_terminal(tmp_path: Path, columns
         text = wait_for(is_known, "the keys of the hot shard")
         assert "splitting will not help; spread this key" in text
         assert "\n#1  customer-42 " in text
-        terminal = Terminal("--admin", daemon.address("admin"), columns=columns)
-        try:
-            terminal.wait("#1  customer-42 ")
-            assert ("IN FLIGHT" in terminal.shown) is (columns == 200)
-            assert "shardId-000000000000 of demo: at " in terminal.shown
-        finally:
-            terminal.close()
+        for command in ("top", "status"):
+            terminal = Terminal(
+                "--admin", daemon.address("admin"), command=command, columns=columns
+            )
+            try:
+                terminal.wait("#1  customer-42 ")
+                assert ("IN FLIGHT" in terminal.shown) is (columns == 200)
+                assert "shardId-000000000000 of demo: at " in terminal.shown
+            finally:
+                terminal.close()
