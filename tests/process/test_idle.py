@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import kdaemon.daemon
+import kdaemon.daemon.daemon
 from kdaemon.config.load import load_config
-from kdaemon.daemon import Daemon
+from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.log_queue import LogQueue
 from tests.kit.loops import CountingLoop, LoopClock
 
@@ -36,8 +36,8 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A directory for the spool and the socket. What a start sets for a whole process is not set
     here.
     """
-    monkeypatch.setattr(kdaemon.daemon, "SystemClock", LoopClock)
-    monkeypatch.setattr(kdaemon.daemon, "calm_collector", lambda: None)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     (tmp_path / "spool").mkdir()
     return tmp_path
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import kdaemon.daemon
+import kdaemon.daemon.daemon
 from kdaemon.config.load import load_config
-from kdaemon.daemon import Daemon
+from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.log_queue import LogQueue
 from tests.kit.loops import CountingLoop, LoopClock
 
@@ -55,8 +55,8 @@ ASKS = {
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(kdaemon.daemon, "SystemClock", LoopClock)
-    monkeypatch.setattr(kdaemon.daemon, "calm_collector", lambda: None)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

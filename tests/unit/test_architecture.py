@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon import daemon
+from kdaemon.daemon import daemon
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
