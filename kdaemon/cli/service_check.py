@@ -32,7 +32,7 @@ from kdaemon.cli.findings import (
 )
 from kdaemon.cli.remedies import remedy
 from kdaemon.config import Config, StreamConfig, UpstreamConfig
-from kdaemon.daemon.daemon import client_settings
+from kdaemon.daemon.reach import client_settings
 from kdaemon.send.client import ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery

@@ -74,11 +74,13 @@ async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[f
     try:
         await daemon.start(with_sandbox=False)
         for sent in ASKS.values():
-            clients.append(await asyncio.open_connection("127.0.0.1", daemon._doors[0].port))
+            clients.append(
+                await asyncio.open_connection("127.0.0.1", daemon.listeners.doors[0].port)
+            )
             clients.append(await asyncio.open_unix_connection(str(directory / "socket")))
             for _, writer in clients[-2:]:
                 writer.write(sent)
-        ((_, engine),) = daemon._streams.engines()
+        ((_, engine),) = daemon.streams.engines()
         while engine.counters.received < 2 * 9:
             await asyncio.sleep(0.001)
         loop.begin()
