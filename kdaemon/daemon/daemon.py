@@ -28,6 +28,7 @@ from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.memory import Memory, tell_memory
 from kdaemon.daemon.observers import Observers
 from kdaemon.daemon.reach import Upstreams
+from kdaemon.daemon.reload import Reload
 from kdaemon.daemon.sandboxed import start_sandbox
 from kdaemon.daemon.spool_opening import SpoolOpening
 from kdaemon.daemon.takeover import Takeover
@@ -49,7 +50,6 @@ from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Sources
 from kdaemon.observe.tap import Taps
-from kdaemon.reload import Reload
 from kdaemon.streams import Streams
 from kdaemon.system import (
     FreedMemory,
