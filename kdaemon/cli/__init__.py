@@ -119,7 +119,7 @@ def run(
     bound_malloc()
     import_plain_lists()
     end_by_signal()
-    from kdaemon.daemon import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
+    from kdaemon.daemon.run import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(

@@ -31,7 +31,7 @@ from kdaemon.cli.findings import (
     of_write_at_yandex,
 )
 from kdaemon.config import Config, StreamConfig, UpstreamConfig
-from kdaemon.daemon import client_settings
+from kdaemon.daemon.reach import client_settings
 from kdaemon.observe.remedies import remedy
 from kdaemon.send.client import ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings

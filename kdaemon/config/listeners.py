@@ -1,7 +1,7 @@
 """Which listeners a configuration asks for: each with its name, its setting and its place.
 
 For sockets that somebody else has bound (systemd, or the daemon before this one), which must agree
-with the configuration. Pure. Where it sits: daemon.py and the commands ask, http/passed.py
+with the configuration. Pure. Where it sits: daemon/ and the commands ask, http/passed.py
 compares.
 """
 

@@ -1,6 +1,6 @@
 """What a listener needs of the lines protocol: how to speak it, and how to refuse a beginning.
 
-Knows the door and the lines' form; no connection. Where it sits: daemon.py -> http/opening.py.
+Knows the door and the lines' form; no connection. Where it sits: daemon/ -> http/opening.py.
 """
 
 from functools import partial

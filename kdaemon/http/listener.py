@@ -2,7 +2,7 @@
 
 Owns the socket file: its mode, a stale one's removal, and that a live one is never taken away.
 Knows nothing of what is spoken. Every failure is a `ListenerError` in words for the operator.
-Where it sits: daemon.py and `serve_http` bind here; server.py serves any bound socket.
+Where it sits: daemon/ and `serve_http` bind here; server.py serves any bound socket.
 """
 
 import errno

@@ -4,7 +4,7 @@ systemd passes them as descriptors from 3 on, counted by LISTEN_FDS and named by
 (sd_listen_fds(3), systemd 252; checked 2026-11-28). Here they are taken, closed to child processes,
 and compared with the configuration. Invariants: no variable of systemd's is left in the
 environment; a socket that does not agree with its setting is said in words and never served.
-Where it sits: the commands read them; daemon.py serves them. A takeover passes the same values.
+Where it sits: the commands read them; daemon/ serves them. A takeover passes the same values.
 """
 
 import os

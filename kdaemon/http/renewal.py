@@ -4,7 +4,7 @@ About: when the files have changed, and which pair counts. Knows a clock and fil
 Invariants: a pair that cannot be used, or of which one half is still the old one, changes nothing:
 the old one goes on, and each change of the files is tried once; a connection keeps the pair that it
 began with; the loop waits for no disk, and is woken for nothing of this but its common tick.
-Where it sits: daemon.py starts it; handshakes.py takes `context` from it; observe/ reads the rest.
+Where it sits: daemon/ starts it; handshakes.py takes `context` from it; observe/ reads the rest.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 Takes any bound stream socket, TCP or Unix, whoever bound it. Knows no protocol: opening.py decides.
 Invariant: a socket file that is removed or replaced is noticed within CHECK_INTERVAL_S and made
 again, or `trouble` says why not; a live socket of another process is never taken away.
-Where it sits: socket -> asyncio's server -> Opening -> a protocol; daemon.py starts and closes it.
+Where it sits: socket -> asyncio's server -> Opening -> a protocol; daemon/ starts and closes it.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ and ends.
 Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
 that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
 that no connection is refused.
-Knows sockets and names; not what is served, nor how a daemon drains. Where it sits: daemon.py.
+Knows sockets and names; not what is served, nor how a daemon drains. Where it sits: daemon/.
 """
 
 import asyncio

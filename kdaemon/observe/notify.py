@@ -2,11 +2,11 @@
 
 About: READY=1, RELOADING=1, STOPPING=1, STATUS=, WATCHDOG=1 and EXTEND_TIMEOUT_USEC= as datagrams
 to the socket that `NOTIFY_SOCKET` names, and how often the watchdog wants to hear from us.
-Knows the environment it is given; must not know when the daemon is ready or idle: `daemon.py`
+Knows the environment it is given; must not know when the daemon is ready or idle: `daemon/`
 says so. No clock, no timer, no task of its own.
 Invariant: without `NOTIFY_SOCKET`, or with a manager that does not listen, nothing happens and
 nothing is raised; a send holds the event loop for SEND_TIMEOUT_S at most.
-Flow: daemon.py (started, draining, heartbeat of the loop) -> here -> systemd.
+Flow: daemon/ (started, draining, heartbeat of the loop) -> here -> systemd.
 
 Protocol: sd_notify(3), sd_watchdog_enabled(3), systemd 252; checked 2026-11-21.
 """

@@ -4,7 +4,7 @@ About: one small state machine, and what else keeps clients away. Knows whether 
 whether the disk or a listener is in trouble, as it is told; must not know the service: an outage of
 the service keeps no client away.
 Invariant: there is no way back from DRAINING.
-Flow: daemon.py moves it -> here -> admin.py, snapshot.py.
+Flow: daemon/ moves it -> here -> admin.py, snapshot.py.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What became of the configuration since the start: counts, and the last reload in words.
 
-Written by `kdaemon/reload.py`, read by the metrics, by `/configz` and so by `kdaemon reload`, which
+Written by `daemon/reload.py`, read by the metrics, by `/configz` and so by `kdaemon reload`, which
 signals the process that this page names and waits until `count` has grown: by one, or by two where
 a reload goes on, which may have read the file before it was changed. Values only; no value of
 a setting, but those that a problem shows, which are masked where they were found.

@@ -14,7 +14,7 @@ synchronous pass, a stream a step. So in every snapshot, for each stream and for
 though a stream be closed or opened meanwhile, and records move between the steps.
 Cost (one core, 2026-11-28): a stream 20 us, and 0.3 us for each of its shards that is idle, or 4 us
 where it is told of. A step is a stream, or 250 of its shards: a millisecond at most.
-Flow: the rooms -> here -> metrics.py, status.py, hot.py, daemon.py.
+Flow: the rooms -> here -> metrics.py, status.py, hot.py, daemon/.
 """
 
 from collections.abc import Iterable, Mapping

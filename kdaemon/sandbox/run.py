@@ -1,6 +1,6 @@
 """Composition of the embedded service: `kdaemon sandbox` alone, and within `kdaemon run --sandbox`.
 
-No logic: settings -> Service with its streams -> server. Sits beside `daemon.py`, which calls
+No logic: settings -> Service with its streams -> server. Sits beside `daemon/`, which calls
 `open_sandbox` for itself; `run_sandbox` is the whole of the `sandbox` command.
 """
 

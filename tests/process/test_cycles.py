@@ -26,7 +26,7 @@ import pytest
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.config.load import load_config
-from kdaemon.daemon import Daemon
+from kdaemon.daemon.daemon import Daemon
 from kdaemon.door.block import Block
 from kdaemon.observe.logs import LogHandler
 from kdaemon.pack.batch import Batch

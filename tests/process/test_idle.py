@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import kdaemon.daemon
+import kdaemon.daemon.daemon
 from kdaemon.config.load import load_config
-from kdaemon.daemon import Daemon
+from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.log_queue import LogQueue
 from tests.kit.loops import CountingLoop, LoopClock
 
@@ -36,8 +36,8 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A directory for the spool and the socket. What a start sets for a whole process is not set
     here.
     """
-    monkeypatch.setattr(kdaemon.daemon, "SystemClock", LoopClock)
-    monkeypatch.setattr(kdaemon.daemon, "calm_collector", lambda: None)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     (tmp_path / "spool").mkdir()
     return tmp_path
 
@@ -51,19 +51,19 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
     clients: list[asyncio.StreamWriter] = []
     try:
         await daemon.start(with_sandbox=True)
-        for port in (door.port for door in daemon._doors if door.port):
+        for port in (door.port for door in daemon.listeners.doors if door.port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
             clients.append(writer)
         _, writer = await asyncio.open_unix_connection(str(directory / "socket"))
         clients.append(writer)
-        asked = [engine.freshness for _, engine in daemon._streams.engines()]
+        asked = [engine.freshness for _, engine in daemon.streams.engines()]
         assert len(asked) == STREAMS
-        while any(each.due_at_ns < 60 * 10**9 + daemon._clock.now_ns() for each in asked):
+        while any(each.due_at_ns < 60 * 10**9 + daemon.clock.now_ns() for each in asked):
             await asyncio.sleep(0.01)  # until the shards of all are known
-        assert daemon._spool is not None
-        assert not daemon._spool.frame_count
+        assert daemon.spool is not None
+        assert not daemon.spool.frame_count
         loop.begin()
         await asyncio.sleep(SECONDS)
         loop.end()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import kdaemon.daemon
+import kdaemon.daemon.daemon
 from kdaemon.config.load import load_config
-from kdaemon.daemon import Daemon
+from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.log_queue import LogQueue
 from tests.kit.loops import CountingLoop, LoopClock
 
@@ -55,8 +55,8 @@ ASKS = {
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(kdaemon.daemon, "SystemClock", LoopClock)
-    monkeypatch.setattr(kdaemon.daemon, "calm_collector", lambda: None)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -74,11 +74,13 @@ async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[f
     try:
         await daemon.start(with_sandbox=False)
         for sent in ASKS.values():
-            clients.append(await asyncio.open_connection("127.0.0.1", daemon._doors[0].port))
+            clients.append(
+                await asyncio.open_connection("127.0.0.1", daemon.listeners.doors[0].port)
+            )
             clients.append(await asyncio.open_unix_connection(str(directory / "socket")))
             for _, writer in clients[-2:]:
                 writer.write(sent)
-        ((_, engine),) = daemon._streams.engines()
+        ((_, engine),) = daemon.streams.engines()
         while engine.counters.received < 2 * 9:
             await asyncio.sleep(0.001)
         loop.begin()

@@ -22,9 +22,9 @@ from kdaemon.base.record import Record
 from kdaemon.config import Config
 from kdaemon.config.changes import find_changes
 from kdaemon.config.load import load_config
+from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
-from kdaemon.reload import Reload
 from kdaemon.streams import Stream, Streams
 from tests.kit.kcl import inner_records
 from tests.kit.observing import delivered_by, undelivered_by

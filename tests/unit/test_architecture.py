@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon import daemon
+from kdaemon.daemon import hubs, memory
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
@@ -45,7 +45,8 @@ def test_every_room_is_on_the_page_and_every_room_on_the_page_is_there() -> None
 
 
 @pytest.mark.parametrize(
-    "room", ["door", "streams", "spool", "engine", "wire", "http", "pace", "route", "settle"]
+    "room",
+    ["daemon", "door", "streams", "spool", "engine", "wire", "http", "pace", "route", "settle"],
 )
 def test_every_file_of_a_room_is_named(room: str) -> None:
     files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
@@ -104,8 +105,8 @@ def test_there_are_machines_on_the_page() -> None:
 
 BOUNDS = [
     ("1,024 connections", server.LISTEN_BACKLOG, 1024),
-    ("128 stay free", daemon.OPEN_FILES_RESERVE, 128),
-    ("a quarter of `memory_bytes_max`, and 16 MiB", daemon.BODIES_FRACTION, 4),
+    ("128 stay free", hubs.OPEN_FILES_RESERVE, 128),
+    ("a quarter of `memory_bytes_max`, and 16 MiB", memory.BODIES_FRACTION, 4),
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.PIECES_MAX, 64),
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.BYTES_MAX, 64 * 1024),
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.TIME_NS_MAX, 2_000_000),
@@ -137,7 +138,7 @@ BOUNDS = [
     ("8,192 tokens", trails.TRAILS_MAX, 8_192),
     ("5,000 lines, 1 MiB", log_queue.LINES_MAX, 5_000),
     ("5,000 lines, 1 MiB", log_queue.BYTES_MAX, MIB),
-    ("the admin listener's 64 connections", daemon.ADMIN_LIMITS.connections_max, 64),
+    ("the admin listener's 64 connections", hubs.ADMIN_LIMITS.connections_max, 64),
 ]
 
 

@@ -264,7 +264,7 @@ print(frozenlist.FrozenList is frozenlist.PyFrozenList)
 def test_a_daemon_imports_nothing_that_only_other_commands_need() -> None:
     script = """
 import sys
-import kdaemon.cli, kdaemon.daemon
+import kdaemon.cli, kdaemon.daemon.run
 from kdaemon.config.load import load_config
 load_config(text="")
 print(sorted({

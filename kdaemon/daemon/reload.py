@@ -4,7 +4,7 @@ On any error, and where one changed setting needs a restart (`config/changes.py`
 configuration that is in force stays, whole: log, metrics, `/configz` and the exit code of `kdaemon
 reload` say so.
 Knows the order of these steps and who hears of them; what a configuration changes in the rooms is
-`Live`'s (`daemon.py`).
+`Live`'s (`change.py`).
 Invariants: one reload goes on at a time, and what asks meanwhile is answered by one more, which
 reads the file after it was asked; between the last check and the swap nobody else runs.
 """

@@ -9,9 +9,9 @@ import pytest
 
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
+from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
-from kdaemon.reload import Reload
 from tests.kit.streams import FakeClock
 
 

@@ -1,0 +1,317 @@
+"""Builds every room, passes each what it needs, starts them, drains them, closes them. No logic.
+
+Start: listeners are bound before the service is asked anything; the spool is open, and read from,
+before a door is. Stop: readiness is turned off, the drain goes on (`drain.py`), and the last line
+says what was delivered and what was not. The spool is closed last, and then released to who took
+over; that one takes records meanwhile, and what asks for `stored` there waits for the disk.
+Invariant: what is built is on one stack, and is closed in the reverse order of its start, also
+where the start failed.
+Where it sits: run.py -> here -> the other files of this package, each of which builds one part.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from kdaemon.config import Config
+from kdaemon.daemon.change import Change
+from kdaemon.daemon.doors import Doors, Guards
+from kdaemon.daemon.drain import Drain
+from kdaemon.daemon.hubs import Hubs
+from kdaemon.daemon.listeners import Listeners
+from kdaemon.daemon.memory import Memory, tell_memory
+from kdaemon.daemon.observers import Observers
+from kdaemon.daemon.reach import Upstreams
+from kdaemon.daemon.reload import Reload
+from kdaemon.daemon.sandboxed import start_sandbox
+from kdaemon.daemon.spool_opening import SpoolOpening
+from kdaemon.daemon.takeover import Takeover
+from kdaemon.door.door import Door
+from kdaemon.door.guard import Guard, Strangers
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
+from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.passthrough import Passthrough
+from kdaemon.door.routes import make_handler
+from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.handshakes import Handshakes
+from kdaemon.http.hub import HttpLimits
+from kdaemon.http.request import HttpHandler
+from kdaemon.http.turns import Turns
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.notify import Notifier, watchdog_interval_s
+from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.reloads import Reloads
+from kdaemon.observe.snapshot import Sources
+from kdaemon.observe.tap import Taps
+from kdaemon.streams import Streams
+from kdaemon.system import (
+    FreedMemory,
+    SystemClock,
+    SystemDice,
+    calm_collector,
+    memory_limit_bytes,
+    start_of,
+)
+
+if TYPE_CHECKING:
+    from kdaemon.door.principals import Principals
+    from kdaemon.http.passed import Inherited
+    from kdaemon.http.renewal import Certificates
+    from kdaemon.http.takeover import Taken
+    from kdaemon.spool.spool import Spool
+
+log = logging.getLogger("kdaemon")
+
+
+class Daemon:
+    """Everything that runs, from `start` to `close`."""
+
+    def __init__(
+        self,
+        config: Config,
+        log_queue: LogQueue,
+        read: Callable[[Config], Config] | None = None,
+        inherited: "Inherited | None" = None,
+        taken: "Taken | None" = None,
+    ) -> None:
+        """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
+        again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
+        taken over from.
+        """
+        self._config = config
+        self._log_queue = log_queue
+        self._read = read
+        self._taken = taken
+        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.takes_records = False  # a door may be open: the end is a drain
+        self.clock = SystemClock()
+        self._dice = SystemDice()
+        self._stack = AsyncExitStack()
+        self._notifier = Notifier(os.environ)
+        self._memory = Memory(config)
+        self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
+        self._turns = Turns(self.clock.now_ns)  # of all that clients bring
+        self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
+        self._reload: Reload | None = None
+        self._is_reload_asked = False  # before the start was over
+        self.listeners = Listeners(config.listen, inherited)
+        self._takeover = Takeover(config, self.listeners, taken, self._end)
+        self._spool_opening = SpoolOpening(config, self._notifier, taken, self._end)
+        self._principals: Principals | None = None
+        self._certificates: Certificates | None = None
+        self._strangers = Strangers(self.clock.wall_seconds)
+        self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
+        self.streams: Streams
+        self._readiness: Readiness
+        self._observers: Observers
+        self._drain: Drain
+
+    def _end(self, failure: str | None) -> None:
+        """The daemon is to drain: another process listens; or else, because of this failure."""
+        if not self.ended.done():
+            self.ended.set_result(failure)
+
+    async def start(self, *, with_sandbox: bool) -> None:
+        """Binds everything and is ready. Raises ListenerError, OSError; `close` is owed anyway."""
+        config, clock, memory = self._config, self.clock, self._memory.all
+        tell_memory(config.memory_bytes_max, memory_limit_bytes())
+        self._open_principals()
+        sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
+        config = sandboxed or config
+        self._stack.callback(self._takeover.released)
+        if self._taken is not None:
+            self._stack.callback(self._taken.close)
+        upstreams = Upstreams(self._dice, memory, is_anonymous=with_sandbox)
+        self._stack.push_async_callback(upstreams.aclose)
+        reached = await upstreams.open(config, config.upstream_names)
+        upstreams.adopt(reached)
+        spool = await self._spool_opening.open(memory, clock, self._turns)
+        if spool is not None:
+            self._stack.push_async_callback(spool.aclose)
+        reaches = {name: each.reach for name, each in reached.items()}
+        streams = self.streams = Streams(config, reaches, clock, self._dice, memory, spool)
+        self._stack.push_async_callback(streams.aclose)
+        self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
+        hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
+        change = Change(streams, upstreams, self._memory, spool, sandboxed)
+        self._observe(change, upstreams)
+        change.rooms += [hubs, self._observers]
+        reader = self._observers.reader
+        self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
+        if self._taken is None:  # else probes would hear of a daemon that is not ready
+            await self._start_admin(hubs)
+        door = Door(streams, clock)
+        self._taps.watch(door)
+        handler_behind = self._handler_behind(door, upstreams)
+        for _ in streams.open_listed():
+            await asyncio.sleep(0)  # probes and signals are heard
+        await self._takeover.keep_order()
+        # Before the doors: what comes in goes behind what is there.
+        await self._spool_opening.recover(streams)
+        self.takes_records = True
+        calm_collector()
+        doors = Doors(config, self.listeners, hubs, door, handler_behind, self._guards())
+        await doors.open()
+        if self._taken is not None:
+            await self._start_admin(hubs)
+        self._readiness.started()
+        await self._takeover.take_turns()
+        self._stack.callback(self._takeover.close)
+        self._notifier.ready("takes records")
+        log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+        self._allow_reload(change)
+
+    def _handler_behind(
+        self, door: Door, upstreams: Upstreams
+    ) -> Callable[[Guard | None], HttpHandler]:
+        """What answers the requests of a listener."""
+        widest = widest_limits([each.service for each in self.streams.upstreams])
+        others = Passthrough(
+            door,
+            upstreams.relays,
+            self._config.default.upstream,
+            is_stream_name_free=widest.is_stream_name_free,
+        )
+        later = self._turns.later
+        kinesis = KinesisDoor(door, widest, secrets.randbits(64), later, others)
+        return partial(make_handler, kinesis, NdjsonDoor(door, later))
+
+    def _trouble(self) -> str | None:
+        """What keeps records out: a disk that takes none, a listener that nobody can reach."""
+        return self._spool_opening.trouble or self.listeners.trouble
+
+    # Who may come, and with which key
+
+    def _open_principals(self) -> None:
+        path = self._config.auth.principals_file
+        if path:
+            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB of who asks nobody
+
+            self._principals = Principals(path, self.clock.wall_seconds)
+
+    def _guards(self) -> Guards:
+        auth, principals = self._config.auth, self._principals
+        if principals is None:
+            assert (auth.http, auth.unix) == ("none", "none"), "config/rules.py asks for the file"
+            return Guards()
+        from kdaemon.door.access import Peers, Signed  # noqa: PLC0415 - as Principals
+
+        strangers, wall = self._strangers, self.clock.wall_seconds
+        signed = Signed(principals, strangers, wall, self._turns.later)
+        peers = Peers(principals, strangers)
+        return Guards(
+            tcp=signed if auth.http == "sigv4" else None,
+            unix=peers if auth.unix == "peer" else None,
+        )
+
+    def _open_certificates(self) -> Handshakes | None:
+        """Raises TlsError."""
+        if not self._config.listen.tls_certificate:
+            return None
+        from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as Principals
+
+        files = files_of(self._config.listen, "listen")
+        assert files is not None, "there is a certificate"
+        self._certificates = Certificates(files, self.clock.wall_seconds)
+        self._stack.callback(self._certificates.stop)
+        self._certificates.start()
+        return Handshakes(self._certificates.context, self.clock.now_ns)
+
+    # Who looks
+
+    def _observe(self, change: Change, upstreams: Upstreams) -> None:
+        """The heart beats, and what is to be looked at every second is looked at."""
+        freed = FreedMemory(lambda: self._memory.all.bytes_taken)
+        looks: list[Callable[[], object]] = [freed.look, change.look_for_left]
+        if self._principals is not None:
+            looks += [self._principals.look, self._strangers.look]
+        heartbeat = Heartbeat(
+            self.clock,
+            self._notifier.watchdog,
+            watchdog_interval_s(os.environ, os.getpid()),
+            partial(_look_each, looks),
+            self.streams.loop_lag,
+        )
+        sources = Sources(
+            self.streams,
+            self._readiness,
+            heartbeat,
+            version("kdaemon"),
+            listeners=self.listeners.counters,
+            relays=upstreams.relays,
+            spool=self.spool,
+            log_queue=self._log_queue,
+            principals=self._principals,
+            certificates=self._certificates,
+            reloads=self._reloads,
+        )
+        self._observers = Observers(self._config, self.clock, sources, self._stack)
+        looks.append(self._observers.hot_look())
+        heartbeat.start()
+        self._stack.callback(heartbeat.stop)
+        self._observers.start_emf()
+
+    async def _start_admin(self, hubs: Hubs) -> None:
+        await self._observers.start_admin(self.listeners, hubs, self._reloads, self._taps)
+
+    # Another configuration
+
+    def reload(self) -> None:
+        """The configuration is read again: now, or when the start is over."""
+        if self._reload is None:
+            self._is_reload_asked = True
+        else:
+            self._reload.ask()
+
+    def _allow_reload(self, change: Change) -> None:
+        if self._read is None:
+            return
+        now_ns, notifier = self.clock.now_ns, self._notifier
+        self._reload = Reload(self._config, self._read, change, self._reloads, notifier, now_ns)
+        if self._is_reload_asked:
+            self._reload.ask()
+
+    # The end
+
+    @property
+    def spool(self) -> "Spool | None":
+        return self._spool_opening.spool
+
+    async def drain(self) -> int:
+        """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        times = self._config.drain
+        if self._reload is not None:
+            await self._reload.aclose()
+            times = self._reload.config.drain
+        self._spool_opening.stop_waiting()
+        self._takeover.close()
+        self._readiness.told_to_stop()
+        self._notifier.stopping("lame duck: clients are still served")
+        log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
+        left = await self._drain.run(times)
+        await self._observers.last(left)
+        totals = {"delivered": left.delivered, "undelivered": left.undelivered}
+        if left.spool is not None:
+            totals["spooled"] = left.spooled
+        log.info("stopped", extra={"fields": totals, "is_last": True})
+        return 1 if left.undelivered else 0
+
+    async def close(self) -> None:
+        """Ends whatever still runs, in the reverse order of its start."""
+        if self._reload is not None:
+            await self._reload.aclose()
+        for door in self.listeners.doors:
+            await door.aclose(0.0)
+        await self._stack.aclose()
+
+
+def _look_each(looks: Sequence[Callable[[], object]]) -> None:
+    for look in looks:
+        look()

@@ -1,0 +1,116 @@
+"""Opens the listeners that take records: HTTP and lines on each.
+
+About: which of them the configuration asks for, in which order, and what is done without. Knows
+what is served behind each; no socket.
+Invariant: a place that the operator named is listened on, or the start ends; where "auto" finds
+none, the start goes on if there is another door.
+Where it sits: daemon.py -> here -> listeners.py.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from kdaemon.base.endpoint import http_url
+from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
+from kdaemon.daemon.hubs import Hubs
+from kdaemon.daemon.listeners import Listeners, log_listening, make_directory
+from kdaemon.door.door import Door
+from kdaemon.door.guard import Guard
+from kdaemon.door.spoken import lines_to, raw_lines_to
+from kdaemon.http.listener import ListenerError, SocketInUseError
+from kdaemon.http.request import HttpHandler
+
+log = logging.getLogger("kdaemon")
+
+
+class Guards(NamedTuple):
+    """Who asks clients over TCP who they are, and who does through Unix sockets; None: nobody."""
+
+    tcp: Guard | None = None
+    unix: Guard | None = None
+
+
+class Doors:
+    """Of one daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        listeners: Listeners,
+        hubs: Hubs,
+        door: Door,
+        handler_behind: Callable[[Guard | None], HttpHandler],
+        guards: Guards,
+    ) -> None:
+        """`handler_behind`: what answers the requests that a guard lets in."""
+        self._config = config
+        self._listeners = listeners
+        self._hubs = hubs
+        self._door = door
+        self._lines = lines_to(door)
+        self._handler_behind = handler_behind
+        self._guards = guards
+
+    async def open(self) -> None:
+        """Raises ListenerError."""
+        await self._open_tcp()
+        await self._open_sockets_of_streams()
+        await self._open_unix()
+
+    async def _open_tcp(self) -> None:
+        address, guard = self._config.listen.http_address, self._guards.tcp
+        if address is None:
+            return
+        hub, handler = self._hubs.tcp(address, guard), self._handler_behind(guard)
+        server = await self._listeners.listen("http", address, handler, hub, self._lines)
+        self._listeners.doors.append(server)
+        is_tls = self._hubs.has_tls
+        log_listening("http", http_url(address.host, server.port, is_tls=is_tls))
+
+    async def _open_sockets_of_streams(self) -> None:
+        """A listener for each stream that has a socket of its own: raw lines, and nothing else."""
+        for name, stream in self._config.streams.items():
+            if not stream.socket:
+                continue
+            key = f"streams.{name}"
+            make_directory(Path(stream.socket).parent, with_parents=True, key=f"{key}.socket")
+            lines = raw_lines_to(self._door, stream.arn or name)
+            hub, handler = self._hubs.unix(self._guards.unix), self._unix_handler()
+            await self._listeners.listen_unix(key, stream.socket, handler, hub, lines)
+
+    async def _open_unix(self) -> None:
+        unix, doors = self._config.listen.unix, self._listeners.doors
+        passed = self._listeners.path_passed("unix")
+        if passed is not None:
+            await self._listen_unix(passed)
+            return
+        is_auto = unix == "auto"
+        path = resolve_unix_path(unix, os.environ, os.path.isdir)
+        if path is None:
+            problem = user_runtime_problem(os.environ, os.path.isdir) if is_auto else None
+            if problem is None:
+                log.info("no Unix socket: listen.unix is off, or auto finds no runtime directory")
+            elif doors:
+                log.warning("no Unix socket: %s", problem)
+            else:
+                raise ListenerError(f"listen.unix: {problem}. Correct it, or set listen.unix.")
+            return
+        try:
+            make_directory(Path(path).parent, with_parents=not is_auto)
+            await self._listen_unix(path)
+        except ListenerError as error:
+            # A place that was not asked for by name, and cannot be used, is done without.
+            is_wanted = not is_auto or not doors
+            if is_wanted or isinstance(error, SocketInUseError):
+                raise
+            log.warning("no Unix socket: %s", error)
+
+    async def _listen_unix(self, path: str) -> None:
+        hub, handler = self._hubs.unix(self._guards.unix), self._unix_handler()
+        await self._listeners.listen_unix("unix", path, handler, hub, self._lines)
+
+    def _unix_handler(self) -> HttpHandler:
+        return self._handler_behind(self._guards.unix)

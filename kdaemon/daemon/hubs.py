@@ -1,0 +1,128 @@
+"""The hubs of a daemon's listeners: what their connections may hold, and what they share.
+
+About: the limits of clients' connections, how many there may be of all listeners together, and
+which listener speaks TLS or asks who is there. Must not know what is served.
+Invariant: the listeners that take records share one number of places, one budget of bodies and one
+turn of the loop; the admin pages share none of these with them.
+Where it sits: config -> here -> doors.py, observers.py.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kdaemon.config import Config, ListenConfig
+from kdaemon.config.values import Address
+from kdaemon.daemon.reach import upstream_connections_max
+from kdaemon.door.guard import Guard
+from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.handshakes import Handshakes
+from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.origin import gate_of
+from kdaemon.http.server import UNIX_GATE
+from kdaemon.http.turns import Turns
+from kdaemon.system import raise_open_files_limit
+
+log = logging.getLogger("kdaemon")
+
+# Of the open files that the system allows, clients leave these to the rest: the spool, the log, the
+# admin pages; and for calls to the service as many as they may take, a quarter at most.
+OPEN_FILES_RESERVE = 128
+UPSTREAM_FRACTION = 4
+
+# The admin pages are for a few scrapers and probes, which send no bodies. Ours, 2026-11-28.
+ADMIN_LIMITS = HttpLimits(
+    body_bytes_max=0,
+    head_bytes_max=8 * 1024,
+    head_timeout_s=5.0,
+    idle_timeout_s=30.0,
+    connections_max=64,
+    pipeline_max=2,  # a page may have megabytes: who asks without reading gets no pile of them
+)
+
+
+class Hubs:
+    """Makes them, and tells them of another configuration."""
+
+    def __init__(
+        self,
+        config: Config,
+        arrivals: Arrivals,
+        turns: Turns,
+        tls: Handshakes | None,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """`tls`: where the configuration names a certificate. `now_ns`: of the monotonic clock."""
+        listen = config.listen
+        self.has_tls = tls is not None
+        self.has_admin_tls = tls is not None and listen.admin_tls
+        self._listen = listen
+        self._arrivals = arrivals
+        self._turns = turns
+        self._tls = tls
+        self._now_ns = now_ns
+        self._places = Places(connections_max(config, raise_open_files_limit()))
+        self._limits = limits_of(listen)
+        self._gated: list[tuple[str, HttpHub]] = []  # of TCP, and where they listen
+
+    def take_config(self, new: Config) -> None:
+        """What of [listen] is live."""
+        self._listen = new.listen
+        self._limits = limits_of(new.listen)
+        self._places.connections_max = connections_max(new, raise_open_files_limit())
+        for hub in self._places.hubs:
+            hub.take_limits(self._limits)
+        for host, hub in self._gated:
+            hub.gate = gate_of(host, new.listen.hosts)
+
+    def tcp(self, address: Address, guard: Guard | None) -> HttpHub:
+        """`guard`: asks clients who they are."""
+        gate = gate_of(address.host, self._listen.hosts)
+        hub = self._of_door(guard, gate=gate, tls=self._tls)
+        self._gated.append((address.host, hub))
+        return hub
+
+    def unix(self, guard: Guard | None) -> HttpHub:
+        return self._of_door(guard, gate=UNIX_GATE)
+
+    def admin(self, address: Address) -> HttpHub:
+        gate = gate_of(address.host, self._listen.hosts)
+        tls = self._tls if self.has_admin_tls else None
+        hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)
+        self._gated.append((address.host, hub))
+        return hub
+
+    def _of_door(self, guard: Guard | None, **own: Any) -> HttpHub:
+        if guard is not None:
+            own |= {"who": guard.who, "early": guard.early}
+        return HttpHub(
+            self._limits, arrivals=self._arrivals, places=self._places, turns=self._turns, **own
+        )
+
+
+def limits_of(listen: ListenConfig) -> HttpLimits:
+    """Of clients' connections."""
+    return HttpLimits(
+        head_timeout_s=listen.head_timeout_ms / 1000,
+        body_timeout_s=listen.body_timeout_ms / 1000,
+        idle_timeout_s=listen.idle_timeout_ms / 1000,
+        connections_max=listen.connections_max,
+    )
+
+
+def connections_max(config: Config, open_files_max: int) -> int:
+    """Clients of all listeners that take records, together: as configured, or as many as leave
+    open files to everything else.
+    """
+    upstream = min(upstream_connections_max(config), open_files_max // UPSTREAM_FRACTION)
+    allowed = max(1, open_files_max - OPEN_FILES_RESERVE - upstream)
+    wanted = config.listen.connections_max
+    if allowed < wanted:
+        log.warning(
+            "the limit of open files (%d) allows %d client connections, not the %d of"
+            " listen.connections_max: raise it (ulimit -n, LimitNOFILE), or lower the setting",
+            open_files_max,
+            allowed,
+            wanted,
+        )
+    return min(wanted, allowed)

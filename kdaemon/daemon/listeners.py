@@ -1,0 +1,152 @@
+"""The listening sockets of a daemon: bound here or passed to it, served, and given up.
+
+About: which sockets there are, by the names of their listeners, which of them take records, and
+whose they are when this process ends. Knows sockets and servers; must not know what is served.
+Invariants: a socket that was passed is served as it is, never bound again; the file of one that
+systemd has bound is systemd's.
+Where it sits: doors.py and observers.py listen here; takeover.py passes the sockets on; drain.py
+closes them.
+"""
+
+import logging
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdaemon.base.endpoint import host_port
+from kdaemon.config.settings import ListenConfig
+from kdaemon.config.values import Address
+from kdaemon.http.hub import HttpCounters, HttpHub
+from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp, why_not_bound
+from kdaemon.http.opening import Lines
+from kdaemon.http.request import HttpHandler
+from kdaemon.http.server import HttpServer, serve
+
+if TYPE_CHECKING:
+    from kdaemon.http.passed import Inherited, Passed
+
+log = logging.getLogger("kdaemon")
+
+
+class Listeners:
+    """Of one daemon."""
+
+    def __init__(self, listen: ListenConfig, inherited: "Inherited | None" = None) -> None:
+        """`inherited`: sockets that are bound already."""
+        self._listen = listen
+        self._inherited = inherited
+        self._servers: dict[str, HttpServer] = {}  # by the names of their listeners
+        self._kept: set[str] = set()  # of them, those whose sockets outlive this process
+        self.names_taken = frozenset(() if inherited is None else inherited.socks)
+        self.doors: list[HttpServer] = []  # where records come in
+        self.counters: dict[str, HttpCounters] = {}
+
+    async def listen(
+        self,
+        name: str,
+        address: Address,
+        handler: HttpHandler,
+        hub: HttpHub,
+        lines: Lines | None = None,
+    ) -> HttpServer:
+        """On a TCP address: the sockets that are bound already, or new ones."""
+        try:
+            socks = self.inherit(name) or bind_tcp(address.host, address.port)
+            server = await serve(socks, handler, hub, lines=lines)
+        except OSError as error:
+            raise cannot_listen(f"listen.{name}", address, error) from error
+        self._servers[name] = server
+        self.counters[name] = server.counters
+        return server
+
+    async def listen_unix(
+        self, name: str, path: str, handler: HttpHandler, hub: HttpHub, lines: Lines
+    ) -> None:
+        """On a Unix socket, where records come in. The file of one that systemd has bound is
+        systemd's.
+        """
+        file: SocketFile | None = None
+        socks = self.inherit(name)
+        if name not in self._kept:
+            file = SocketFile(path, self._listen.unix_mode_bits)
+            socks = [file.adopt(socks[0]) if socks else file.bind()]
+        server = await serve(socks, handler, hub, lines=lines, file=file)
+        self.doors.append(server)
+        self._servers[name] = server
+        self.counters[name] = server.counters
+        log_listening(name, path)
+
+    def inherit(self, name: str) -> list[socket.socket]:
+        """The sockets of this listener that are bound already; the caller owns them now."""
+        if self._inherited is None:
+            return []
+        socks = self._inherited.take(name)
+        if socks and self.is_of_systemd and name != "admin":  # whose probes go on
+            self._kept.add(name)
+        return socks
+
+    @property
+    def is_of_systemd(self) -> bool:
+        """Who is to keep its sockets when this process ends."""
+        return self._inherited is not None and self._inherited.is_systemd
+
+    def path_passed(self, name: str) -> str | None:
+        """Where the Unix socket of this listener is, if systemd has bound one."""
+        if not self.is_of_systemd or name not in self.names_taken:
+            return None
+        assert self._inherited is not None
+        path: str = self._inherited.socks[name][0].getsockname()
+        return path
+
+    def offer(self) -> "list[Passed]":
+        """All sockets, for the process that takes over."""
+        from kdaemon.http.passed import Passed  # noqa: PLC0415 - it was, by who asks
+
+        return [Passed(name, sock) for name, each in self._servers.items() for sock in each.socks]
+
+    def own_files(self) -> None:
+        """The files of Unix sockets are this process's from now on: it removes them at its end."""
+        for server in self._servers.values():
+            server.own_file()
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Another process accepts on the sockets of these names: they outlive this process."""
+        self._kept |= names & self._servers.keys()
+
+    def yield_kept(self) -> None:
+        """Accepts no more on the sockets that outlive this process."""
+        for name in self._kept:
+            self._servers[name].yield_listener()
+
+    @property
+    def are_all_kept(self) -> bool:
+        """Whether every client, who comes anew, comes to another process."""
+        return all(name in self._kept for name in self._servers if name != "admin")
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a door can be reached by nobody, for people; None: all can."""
+        return next((door.trouble for door in self.doors if door.trouble is not None), None)
+
+
+def cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
+    where = host_port(address.host, address.port)
+    return ListenerError(f"{key}: cannot listen on {where}: {why_not_bound(error, key)}")
+
+
+def make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:
+    """`with_parents`: where the operator named the place; one that we choose is ours alone."""
+    try:
+        directory.mkdir(mode=0o755, parents=with_parents, exist_ok=True)
+    except OSError as error:
+        raise ListenerError(
+            f"{key}: cannot make the directory {directory}: {error.strerror}."
+            f" Make it, or set {key} to another path."
+        ) from error
+
+
+def log_listening(name: str, where: str) -> None:
+    log.info(
+        "listening", extra={"fields": {"listener": name, "at": where}, "is_always_shown": True}
+    )

@@ -1,0 +1,49 @@
+"""How much memory the records of clients may hold: said at the start, and changed by a reload.
+
+Invariant: what is still arriving may hold a part of all memory, and the largest body fits in any
+case. Where it sits: config -> here -> the budgets that http/ and the engines take from.
+"""
+
+import logging
+
+from kdaemon.base.limits import MIB
+from kdaemon.base.memory import ByteBudget
+from kdaemon.config import Config
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES
+from kdaemon.http.hub import HttpLimits
+
+log = logging.getLogger("kdaemon")
+
+BODIES_FRACTION = 4  # request bodies still arriving may hold this part of memory_bytes_max
+
+
+class Memory:
+    """`all`: of records, wherever they are. `bodies`: the part of it that may be arriving."""
+
+    def __init__(self, config: Config) -> None:
+        self.all = ByteBudget(config.memory_bytes_max)
+        self.bodies = ByteBudget(_bodies_bytes_max(config), self.all)
+
+    def take_config(self, new: Config) -> None:
+        self.all.bytes_max = new.memory_bytes_max
+        self.bodies.bytes_max = _bodies_bytes_max(new)
+
+
+def tell_memory(bytes_max: int, limit_bytes: int | None) -> None:
+    """`limit_bytes`: what the container may have; None: there is no limit."""
+    fields = {"memory_bytes_max": bytes_max}
+    if limit_bytes is not None:
+        fields["container_bytes"] = limit_bytes
+    if limit_bytes is None or bytes_max + MEMORY_BESIDE_BYTES <= limit_bytes:
+        log.info("memory for the records of clients", extra={"fields": fields})
+        return
+    text = (
+        "the container's memory limit is too low for memory_bytes_max and the %d MiB beside it:"
+        " raise the limit, or lower the setting"
+    )
+    log.warning(text, MEMORY_BESIDE_BYTES // MIB, extra={"fields": fields})
+
+
+def _bodies_bytes_max(config: Config) -> int:
+    largest = min(HttpLimits().body_bytes_max, config.memory_bytes_max)
+    return max(config.memory_bytes_max // BODIES_FRACTION, largest)

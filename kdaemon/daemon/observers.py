@@ -1,0 +1,102 @@
+"""Who looks at a daemon: the hot-shard watch, the lines for CloudWatch, the admin pages.
+
+About: building them over one reader of snapshots, and ending them. Must not know the rooms that are
+looked at, which `Sources` names.
+Invariant: all of them read what `observe/snapshot.py` reads, and nothing else.
+Where it sits: daemon.py -> here -> observe/.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from kdaemon.base.endpoint import http_url
+from kdaemon.config import Config
+from kdaemon.daemon.hubs import Hubs
+from kdaemon.daemon.listeners import Listeners, log_listening
+from kdaemon.observe.admin import Admin
+from kdaemon.observe.hot import HotWatch
+from kdaemon.observe.live import Live
+from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.reloads import Reloads
+from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
+from kdaemon.observe.status import Status
+from kdaemon.observe.tap import Taps
+from kdaemon.system import SystemClock
+
+if TYPE_CHECKING:
+    from kdaemon.observe.emf_log import EmfLog
+
+
+class Observers:
+    """Of one daemon."""
+
+    def __init__(
+        self, config: Config, clock: SystemClock, sources: Sources, stack: AsyncExitStack
+    ) -> None:
+        """`stack`: ends them."""
+        self._config = config
+        self._clock = clock
+        self._sources = sources
+        self._stack = stack
+        self._emf_log: EmfLog | None = None
+        self._showing: list[Status | Live | HotWatch] = []  # what shows keys, or hashes of them
+        self._metrics: Metrics | None = None
+        self._taps: Taps | None = None
+        self.reader = SnapshotReader(sources, clock)
+
+    def hot_look(self) -> Callable[[], object]:
+        """What looks for hot shards, at each beat."""
+        shows_keys = self._config.observe.show_keys
+        watch = HotWatch(self.reader, self._clock, shows_keys=shows_keys)
+        self._showing.append(watch)
+        return watch.look
+
+    def take_config(self, new: Config) -> None:
+        """What is shown, and to whom."""
+        for each in self._showing:
+            each.shows_keys = new.observe.show_keys
+        if self._metrics is not None:
+            self._metrics.per_shard = new.metrics.per_shard
+        if self._taps is not None:
+            self._taps.allow(is_on=new.listen.admin_tap)
+
+    def start_emf(self) -> None:
+        """Lines for CloudWatch, where the configuration asks for them."""
+        namespace, log_queue = self._config.metrics.emf_namespace, self._sources.log_queue
+        if not namespace or log_queue is None:
+            return
+        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
+        from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
+
+        emf = Emf(namespace, os.uname().nodename)
+        self._emf_log = EmfLog(self.reader, emf, log_queue, self._clock.wall_seconds)
+        self._emf_log.start()
+        self._stack.push_async_callback(self._emf_log.aclose)
+
+    async def start_admin(
+        self, listeners: Listeners, hubs: Hubs, reloads: Reloads, taps: Taps
+    ) -> None:
+        """Metrics, probes and status. Raises ListenerError."""
+        config, sources = self._config, self._sources
+        address = config.listen.admin_address
+        if address is None:
+            return
+        metrics = Metrics(self.reader, per_shard=config.metrics.per_shard)
+        status = Status(self.reader, shows_keys=config.observe.show_keys)
+        live = Live(self.reader, self._clock, shows_keys=config.observe.show_keys)
+        self._metrics, self._taps = metrics, taps
+        self._showing += [status, live]
+        readiness, heartbeat = sources.readiness, sources.heartbeat
+        admin = Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
+        self._stack.callback(admin.close)
+        server = await listeners.listen("admin", address, admin.handle, hubs.admin(address))
+        self._stack.push_async_callback(server.aclose)
+        is_tls = hubs.has_admin_tls
+        log_listening("admin", http_url(address.host, server.port, is_tls=is_tls))
+
+    async def last(self, left: Snapshot) -> None:
+        """What is told at the end."""
+        if self._emf_log is not None:
+            await self._emf_log.last(left)

@@ -1,0 +1,157 @@
+"""The upstreams of a daemon: a client of each, its control calls, and what is passed on.
+
+About: opening them for a configuration, changing them for another one, and closing what it left
+behind. Must not know streams, nor what is sent.
+Invariant: an upstream that one configuration names is opened once; where one of several cannot be
+opened, none is.
+Where it sits: config -> here -> send/; daemon.py and change.py ask.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+from kdaemon.base.memory import ByteBudget
+from kdaemon.config import Config, UpstreamConfig
+from kdaemon.door.door import DRY_RUNS_MAX
+from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.discovery import Discovery
+from kdaemon.send.relay import CALLS_MAX, Relay
+from kdaemon.streams.upstream import Reach
+from kdaemon.system import SystemDice
+
+log = logging.getLogger("kdaemon")
+
+
+class Reached(NamedTuple):
+    """One upstream, as it is called."""
+
+    client: ServiceClient
+    control: ControlCalls
+    relay: Relay
+    reach: Reach
+
+    async def aclose(self) -> None:
+        await self.relay.aclose()
+        await self.control.aclose()
+        await self.client.aclose()
+
+
+class Upstreams:
+    """Of one daemon, by their names."""
+
+    def __init__(self, dice: SystemDice, memory: ByteBudget, *, is_anonymous: bool) -> None:
+        """`memory`: of answers that are passed on. `is_anonymous`: no credentials are looked for;
+        the services are embedded ones.
+        """
+        self._dice = dice
+        self._memory = memory
+        self._is_anonymous = is_anonymous
+        self._reached: dict[str, Reached] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.relays: dict[str, Relay] = {}  # of the configuration in force
+
+    async def open(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
+        """How each of these is called, and asked for clients: nobody is called yet. The caller
+        closes them, or hands them to `adopt`.
+        """
+        async with AsyncExitStack() as opened:  # closed again where one cannot be opened
+            reached: dict[str, Reached] = {}
+            for name in names:
+                upstream = config.upstream(name)
+                client = await ServiceClient.open(self._settings(config, upstream))
+                service, rate = upstream.traits, upstream.control_calls_per_second
+                control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
+                allowed, turn = config.listen.operations_passed_on, control.turn_for_client
+                relay = Relay(client.pass_on, turn, service, self._memory, allowed)
+                reach = Reach(client, Discovery(control.ask, service))
+                reached[name] = Reached(client, control, relay, reach)
+                opened.push_async_callback(reached[name].aclose)
+            opened.pop_all()
+        return reached
+
+    def adopt(self, reached: dict[str, Reached]) -> None:
+        self._reached |= reached
+        self.relays |= {name: each.relay for name, each in reached.items()}
+
+    def take_config(self, new: Config, gone: Iterable[str]) -> None:
+        """Another configuration, whose new upstreams are adopted. `gone`: those that it has no
+        more; they are called until what they owe is delivered.
+        """
+        for name in gone:
+            del self.relays[name]
+        for name in new.upstream_names:
+            settings = self._settings(new, new.upstream(name))
+            reached = self._reached[name]
+            reached.client.take_limits(settings)
+            reached.control.take_rate(new.upstream(name).control_calls_per_second)
+            reached.relay.take_operations(new.listen.operations_passed_on)
+
+    def close_left(self, names: Collection[str]) -> None:
+        """Closes those of these names that are open: nobody needs them any more."""
+        for name in names & self._reached.keys():
+            closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            text = "an upstream that the configuration has no more is closed"
+            log.info(text, extra={"fields": {"upstream": name}})
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(each.aclose() for each in self._reached.values()), *self._closing)
+
+    def _settings(self, config: Config, upstream: UpstreamConfig) -> ClientSettings:
+        return client_settings(config, upstream, is_anonymous=self._is_anonymous)
+
+
+def upstream_connections_max(config: Config) -> int:
+    """Connections to all upstreams together."""
+    return sum(_pool_size(config, config.upstream(name)) for name in config.upstream_names)
+
+
+def _pool_size(config: Config, upstream: UpstreamConfig) -> int:
+    """As configured; or so that no stream waits for a connection because the calls of others, or
+    dry runs, have them all.
+    """
+    if upstream.connections_max:
+        return upstream.connections_max
+    streams = (config.default_of(upstream.name), *config.listed_of(upstream.name).values())
+    calls_max = max(each.in_flight_max for each in streams)
+    # One of each stream's is to ask for the shards.
+    # Looks and reads that are passed on have as many each.
+    return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX + 2 * CALLS_MAX
+
+
+def client_settings(
+    config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
+) -> ClientSettings:
+    is_on = {"auto": None, "on": True, "off": False}
+    return ClientSettings(
+        connections_max=_pool_size(config, upstream),
+        service=upstream.traits,
+        region=upstream.region or None,
+        endpoint_url=upstream.endpoint_url or None,
+        profile=upstream.profile or None,
+        account_id=upstream.account_id or None,
+        connect_timeout_s=upstream.connect_timeout_ms / 1000,
+        read_timeout_s=upstream.read_timeout_ms / 1000,
+        call_timeout_s=upstream.call_timeout_ms / 1000,
+        is_anonymous=is_anonymous,
+        name=upstream.name,
+        role_arn=upstream.role_arn or None,
+        role_external_id=upstream.role_external_id or None,
+        role_session_name=upstream.role_session_name or None,
+        use_fips=is_on[upstream.fips],
+        use_dualstack=is_on[upstream.dual_stack],
+        account_id_endpoint_mode=_unless_auto(upstream.account_endpoints),
+        proxy_url=_unless_auto(upstream.proxy_url),
+        iam_token_file=upstream.iam_token_file or None,
+        iam_token_url=upstream.iam_token_url or None,
+        ca_bundle=upstream.ca_file or None,
+    )
+
+
+def _unless_auto(text: str) -> str | None:
+    return None if text == "auto" else text

@@ -1,0 +1,112 @@
+"""Runs a daemon until it is told to stop, or another one takes over.
+
+About: signals, and what each of them ends. SIGTERM (or another of `system.ENDING`) begins the
+drain; a second signal ends the daemon at once, and so does the first before a door is open. What is
+closed at the end has CLOSE_TIMEOUT_S: milliseconds, unless a disk hangs. Must not know rooms.
+Invariant: whatever ends the daemon is said in one line, and the exit code says the same.
+Where it sits: the command `run` -> here -> daemon.py.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
+from kdaemon.config import Config
+from kdaemon.config.twins import find_twins
+from kdaemon.daemon.daemon import Daemon
+from kdaemon.http.listener import ListenerError
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.system import on_signals
+
+if TYPE_CHECKING:
+    from kdaemon.http.passed import Inherited
+    from kdaemon.http.takeover import Taken
+
+log = logging.getLogger("kdaemon")
+
+CLOSE_TIMEOUT_S = 10.0
+"""For what is closed after the drain: what takes longer waits for a disk that does not answer, and
+nothing that was promised depends on it. Ours, 2026-11-28."""
+
+
+async def serve(
+    config: Config,
+    log_queue: LogQueue,
+    *,
+    with_sandbox: bool,
+    read: Callable[[Config], Config] | None = None,
+    others: Callable[[], Sequence[ConfigProblem]] = tuple,
+    inherited: "Inherited | None" = None,
+    taken: "Taken | None" = None,
+) -> int:
+    """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
+    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
+    """
+    for name, text in find_twins(config):
+        log.warning("the upstream %s %s", name, text)
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    daemon = Daemon(config, log_queue, read, inherited, taken)
+    on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
+    first = loop.create_task(signals.get())
+    try:
+        if not await _started(daemon, first, with_sandbox=with_sandbox):
+            log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
+            return 0
+        either: set[asyncio.Future[Any]] = {first, daemon.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        failure = daemon.ended.result() if daemon.ended.done() else None
+        if failure is not None:
+            log.error(failure)
+        draining = loop.create_task(daemon.drain())
+        second = first if not first.done() else loop.create_task(signals.get())
+        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        if draining.done():
+            return 1 if failure is not None else draining.result()
+        draining.cancel()
+        text = "stopped at once, by a second signal: what was buffered is not delivered"
+        log.warning(text, extra={"is_last": True})
+    except (ConfigError, ListenerError, SpoolError, TlsError) as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
+        for problem in others():
+            if problem.problem not in str(error):
+                extra = {"is_always_shown": True}
+                log.error("to be mended, too: %s", problem, extra=extra)  # noqa: TRY400 - as above
+    finally:
+        first.cancel()
+        await _close(daemon, signals)
+    return 1
+
+
+async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
+    """Closes the daemon; after CLOSE_TIMEOUT_S, or at another signal, what hangs is left to die
+    with the process.
+    """
+    loop = asyncio.get_running_loop()
+    closing, told = loop.create_task(daemon.close()), loop.create_task(signals.get())
+    await asyncio.wait(
+        {closing, told}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+    )
+    told.cancel()
+    if closing.done():
+        closing.result()
+        return
+    closing.cancel()
+    text = "not all could be closed: something waits for a disk, or for a thread"
+    log.warning(text, extra={"is_last": True})
+
+
+async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
+    """Starts the daemon, unless it is told to stop before it takes anything: False."""
+    starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
+    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done() and not daemon.takes_records:
+        starting.cancel()
+        await asyncio.wait({starting})
+    if starting.cancelled():
+        return False
+    await starting
+    return True

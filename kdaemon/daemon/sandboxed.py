@@ -1,0 +1,102 @@
+"""`kdaemon run --sandbox`: an embedded service in the place of each upstream.
+
+About: where they listen, which streams they have, and the configuration that leads to them instead.
+Invariant: of what is configured for a real service (credentials, roles, proxies' places), nothing
+is used for an embedded one.
+Where it sits: daemon.py -> here -> sandbox/run.py; change.py leads a new configuration there, too.
+"""
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.names import full_path
+from kdaemon.base.service import SERVICES
+from kdaemon.config import Config, ReachConfig, SandboxConfig
+from kdaemon.daemon.listeners import cannot_listen, log_listening
+
+SANDBOX_REGION = "us-east-1"  # where none is configured; ours: any would do, nothing checks it
+BESIDE_SANDBOX: dict[str, Any] = {
+    **dict.fromkeys(("profile", "role_arn", "role_external_id", "role_session_name"), ""),
+    **dict.fromkeys(("iam_token_file", "iam_token_url", "ca_file"), ""),
+    **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
+}
+"""Settings that lead to a service, where an embedded one stands in its place."""
+
+
+async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
+    """A sandbox for each upstream, and the configuration that leads to them. That of the
+    default one is at `sandbox.listen`, the others at free ports of the same address, where the
+    streams that are listed for them are made, too. `stack`: closes them. Raises ListenerError.
+    """
+    sandbox, hosts = config.sandbox, config.listen.hosts
+    endpoint = await _open(sandbox, "sandbox", config, hosts, stack)
+    upstreams = {}
+    for name, upstream in config.upstreams.items():
+        database = urlsplit(upstream.endpoint_url).path  # of Yandex
+        listed = [each.upstream_name or each.name for each in config.listed_of(name).values()]
+        streams = (*sandbox.streams, *listed)
+        if not upstream.traits.has_arns:
+            streams = tuple(full_path(each, database) for each in streams)
+        own = replace(
+            sandbox,
+            listen=host_port(sandbox.address.host, 0),
+            flavour=upstream.service,
+            streams=streams,
+        )
+        region = upstream.region or upstream.traits.region or SANDBOX_REGION
+        url = await _open(own, f"sandbox of upstreams.{name}", upstream, hosts, stack) + database
+        upstreams[name] = replace(upstream, endpoint_url=url, region=region, **BESIDE_SANDBOX)
+    return replace(
+        config,
+        endpoint_url=endpoint,
+        service=sandbox.flavour,
+        region=config.region or SERVICES[sandbox.flavour].region or SANDBOX_REGION,
+        upstreams=upstreams,
+        **BESIDE_SANDBOX,
+    )
+
+
+async def _open(
+    settings: SandboxConfig,
+    name: str,
+    reach: ReachConfig,
+    hosts: tuple[str, ...],
+    stack: AsyncExitStack,
+) -> str:
+    """One service, embedded; its address. `reach`: whose account and region it has."""
+    from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
+
+    address = settings.address
+    region = reach.region or reach.traits.region or SANDBOX_REGION
+    try:
+        sandbox = await open_sandbox(settings, hosts, account=reach.account, region=region)
+    except OSError as error:
+        raise cannot_listen("sandbox.listen", address, error) from error
+    stack.push_async_callback(sandbox.aclose)
+    endpoint = http_url(address.host, sandbox.port, is_tls=bool(settings.tls_certificate))
+    log_listening(name, endpoint)
+    return endpoint
+
+
+def beside_sandbox(config: Config, sandboxed: Config) -> Config:
+    """A configuration that was read again, with the embedded services that are there."""
+    upstreams = {
+        name: replace(
+            upstream,
+            endpoint_url=sandboxed.upstreams[name].endpoint_url,
+            region=sandboxed.upstreams[name].region,
+            **BESIDE_SANDBOX,
+        )
+        for name, upstream in config.upstreams.items()
+    }
+    return replace(
+        config,
+        endpoint_url=sandboxed.endpoint_url,
+        service=sandboxed.service,
+        region=sandboxed.region,
+        upstreams=upstreams,
+        **BESIDE_SANDBOX,
+    )

@@ -1,0 +1,133 @@
+"""Opens the spool of a daemon and has it read back, now or when the daemon before lets go of it.
+
+About: whose the directory is at a start. Must not know what stands in it.
+Invariant: a spool is read back once, before or after doors are open, by the process that holds it;
+what cannot be used by a start that goes on ends the daemon with the reason.
+Where it sits: daemon.py -> here -> spool/.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kdaemon.base.errors import SpoolError
+from kdaemon.config import Config
+from kdaemon.daemon.telling import tell_on
+from kdaemon.http.turns import Turns
+from kdaemon.observe.notify import Notifier
+from kdaemon.streams import Streams
+from kdaemon.system import SystemClock
+
+if TYPE_CHECKING:
+    from kdaemon.base.memory import ByteBudget
+    from kdaemon.http.takeover import Taken
+    from kdaemon.spool.spool import Spool
+
+log = logging.getLogger("kdaemon")
+
+LOOK_S = 0.02  # how often it is looked whether the spool is free. Ours
+
+
+class SpoolOpening:
+    """Of one daemon. `spool`: None, where the configuration names no directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        notifier: Notifier,
+        taken: "Taken | None",
+        end: Callable[[str], None],
+    ) -> None:
+        """`taken`: by the daemon before, which may hold the directory still. `end`: is told why the
+        spool cannot be used, when the doors are open already.
+        """
+        self._config = config
+        self._notifier = notifier
+        self._taken = taken
+        self._end = end
+        self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
+        self.spool: Spool | None = None
+
+    async def open(self, memory: "ByteBudget", clock: SystemClock, turns: Turns) -> "Spool | None":
+        """Raises SpoolError. The caller closes it."""
+        settings = self._config.spool
+        if not settings.directory:
+            return None
+        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB that who stores nothing has not
+        from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
+
+        open_store = partial(
+            Store.open,
+            settings.directory,
+            letters_bytes_max=settings.letters_bytes_max,
+            wall_ms=lambda: int(clock.wall_seconds() * 1000),
+        )
+        spool = Spool(
+            open_store,
+            settings.bytes_max,
+            memory,
+            clock,
+            turns.later,
+            has_upstreams=bool(self._config.upstreams),
+        )
+        if not await self._is_opened(spool):
+            assert self._taken is not None
+            spool.wait_for(f"process {self._taken.pid}")
+        self.spool = spool
+        return spool
+
+    async def recover(self, streams: Streams) -> None:
+        """Begins to read back what stands on disk, now or when the daemon before lets go of it."""
+        spool = self.spool
+        if spool is None:
+            return
+        if spool.waits_for is None:
+            await spool.recover(streams.find_stored, streams.is_listed)
+            return
+        log.info("the spool is still held: what is to be stored waits for it")
+        waiting = self._wait_for(spool, streams)
+        self._waiting = asyncio.get_running_loop().create_task(waiting)
+        self._waiting.add_done_callback(self._waited)
+
+    def stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is stored now, for people; None: all is well, or there is no spool."""
+        if self.spool is None:
+            return None
+        if self.spool.waits_for is not None:
+            return f"spool: it is held by {self.spool.waits_for} still"
+        return None if self.spool.trouble is None else f"spool: {self.spool.trouble}"
+
+    async def _wait_for(self, spool: "Spool", streams: Streams) -> None:
+        assert self._taken is not None
+        await self._taken.released()
+        # A process that dies closes one file after another.
+        while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(LOOK_S)
+        await spool.recover(streams.find_stored, streams.is_listed)
+        spool.go_on()
+
+    async def _is_opened(self, spool: "Spool") -> bool:
+        """False: the daemon that we take over from has it. Raises SpoolError."""
+        telling = tell_on(self._notifier, lambda: ("starting: opening the spool", True))
+        try:
+            await spool.open()
+        except SpoolError as error:
+            if self._taken is None or error.kind != "busy":
+                raise
+            return False
+        finally:
+            telling.cancel()
+        log.info("spool", extra={"fields": {"directory": self._config.spool.directory}})
+        return True
+
+    def _waited(self, waiting: asyncio.Task[None]) -> None:
+        error = None if waiting.cancelled() else waiting.exception()
+        if error is not None:
+            self._end(f"cannot use the spool: {error}")

@@ -1,0 +1,103 @@
+"""The daemon before this one, and the one after it: whose turn it is to listen.
+
+About: when the sockets that were taken over are ours alone, and who may take them over from us.
+Knows listeners and the two sides of `http/takeover.py`; must not know how a daemon drains.
+Invariant: the next one may come only when this one takes records.
+Where it sits: daemon.py -> here -> listeners.py, http/takeover.py.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kdaemon.config import Config
+from kdaemon.daemon.listeners import Listeners
+from kdaemon.http.listener import ListenerError
+
+if TYPE_CHECKING:
+    from kdaemon.http.takeover import Giver, Taken
+
+log = logging.getLogger("kdaemon")
+
+
+class Takeover:
+    """Of one daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        listeners: Listeners,
+        taken: "Taken | None",
+        end: Callable[[None], None],
+    ) -> None:
+        """`taken`: by the daemon before this one. `end`: is told when another process listens."""
+        self._config = config
+        self._listeners = listeners
+        self._taken = taken
+        self._end = end
+        self._giver: Giver | None = None
+
+    async def keep_order(self) -> None:
+        """Until the daemon before has delivered what it has in memory, if records of one key could
+        pass it.
+        """
+        if self._taken is not None and _keeps_order_in_memory(self._config):
+            await self._taken.listening(self._listeners.names_taken)
+            await self._taken.released()  # what the other has in memory goes first
+
+    async def take_turns(self) -> None:
+        """The daemon before this one, if there is one, stops listening; the next one may come."""
+        if self._taken is not None:
+            await self._taken.listening(self._listeners.names_taken)
+            self._listeners.own_files()
+        self._offer()
+
+    @property
+    def has_given(self) -> bool:
+        """Another process listens: this one is to end."""
+        return self._giver is not None and self._giver.has_given
+
+    def close(self) -> None:
+        """Nobody may take over any more."""
+        if self._giver is not None:
+            self._giver.close()
+
+    def released(self) -> None:
+        """The spool is closed."""
+        if self._giver is not None:
+            self._giver.released()
+
+    def _offer(self) -> None:
+        from kdaemon.config.listeners import TAKEOVER, takeover_path  # noqa: PLC0415 - see below
+
+        path = takeover_path(self._config, os.environ, os.path.isdir)
+        if path is None:
+            return
+        # Memory of those that have no place where daemons meet.
+        from kdaemon.http.takeover import Giver  # noqa: PLC0415
+
+        refusal = None
+        if self._listeners.is_of_systemd or os.environ.get("NOTIFY_SOCKET"):
+            refusal = "the daemon that runs belongs to a service manager: systemctl restart kdaemon"
+        giver = Giver(self._listeners.offer, self._was_taken, refusal)
+        try:
+            giver.start(path, self._listeners.inherit(TAKEOVER))
+        except (ListenerError, OSError) as error:
+            log.info("no other process can take over: %s", error)
+            return
+        self._giver = giver
+
+    def _was_taken(self, names: frozenset[str]) -> None:
+        """Another process accepts on these sockets."""
+        self._listeners.keep(names)
+        self._listeners.yield_kept()
+        self._end(None)
+
+
+def _keeps_order_in_memory(config: Config) -> bool:
+    """Whether records of one key could pass those that the daemon before has in memory."""
+    streams = (config.default, *config.defaults.values(), *config.streams.values())
+    return any(
+        each.ordering == "partition_key" and each.acknowledge != "stored" for each in streams
+    )
