@@ -30,7 +30,7 @@ from kdaemon.config.settings import (
     memory_within,
     upstream_of_arn,
 )
-from kdaemon.config.values import Check
+from kdaemon.config.values import Check, without_unit
 
 ENVIRONMENT = "environment"
 FLAGS = "flags"
@@ -218,7 +218,8 @@ class _Loader:
             except ValueError as wrong:
                 self.broken.add(setting.path)
                 shown = _show(setting.value)
-                self.note(setting.source, setting.shown_key, f"is {shown}; expected {wrong}")
+                problem = f"is {shown}; expected {wrong}{without_unit(setting.value, str(wrong))}"
+                self.note(setting.source, setting.shown_key, problem)
 
     def list_table(self, source: str, kind: str, given: str) -> None:
         """A [streams.GIVEN] or [upstreams.GIVEN] exists, maybe with no key in it."""

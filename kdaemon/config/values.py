@@ -6,7 +6,7 @@ cannot. `config.py` puts these kinds on its keys, `load.py` holds values to them
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -145,6 +145,24 @@ def check_arn(text: str) -> None:
 def whole(low: int, high: int, unit: str = "") -> Meta:
     """A whole number, both bounds allowed."""
     return Meta(ge=low, le=high, description=f"a whole number {unit}from {low} to {high}")
+
+
+_UNITS = {
+    "of bytes": {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "KB": 1000, "MB": 1000**2}
+    | {"GB": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3},
+    "of milliseconds": {"MS": 1, "S": 1000, "M": 60_000, "MIN": 60_000, "H": 3_600_000},
+}
+
+
+def without_unit(value: object, expected: str) -> str:
+    """What was meant by a number with its unit, where a number is expected; "" if nothing was."""
+    found = (
+        re.fullmatch(r"([0-9]{1,9}) ?([A-Za-z]{1,3})", value) if isinstance(value, str) else None
+    )
+    units: Mapping[str, int] = next((of for kind, of in _UNITS.items() if kind in expected), {})
+    if found is None or found[2].upper() not in units:
+        return ""
+    return f"; {found[0]} is {int(found[1]) * units[found[2].upper()]}"
 
 
 def _words(*words: str) -> Meta:
