@@ -43,6 +43,7 @@ clients: $(VENV)/dev
 	-command -v go >/dev/null && cd $(CLIENTS)/telegraf && go build -o client .
 	-command -v npm >/dev/null && npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS)/node
 	-$(MAKE) --no-print-directory --keep-going $(VENV)/clients/aws-cli/.installed $(VENV)/clients/quixstreams/.installed
+	-command -v apt-get >/dev/null && $(MAKE) --no-print-directory $(VENV)/clients/syslog-ng
 	$(BIN)/python -m tests.clients $(if $(CLIENT),--client $(CLIENT)) $(if $(CASE),--case $(CASE)) $(if $(WRITE),--write)
 
 # Clients whose packages do not go together with those of the project.
@@ -50,6 +51,14 @@ $(VENV)/clients/%/.installed: $(CLIENTS)/python/%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
+
+# Debian's packages of it, and of what it needs that this machine lacks; unpacked (4 MB), nothing is installed.
+SYSLOG_NG := syslog-ng-core syslog-ng-mod-http
+$(VENV)/clients/syslog-ng:
+	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
+	cd $@.part && apt-get download $$( (printf '%s\n' $(SYSLOG_NG); apt-get install --simulate --no-install-recommends $(SYSLOG_NG) \
+	  | awk '/^Inst/ { print $$2 }') | sort -u) && for each in *.deb; do dpkg -x $$each . && rm $$each || exit 1; done && test -x usr/sbin/syslog-ng
+	mv $@.part $@
 
 # Alerts and dashboard at a real Prometheus and promtool: those on the path, or else those of Debian's package, unpacked
 # into the environment (19 MB; nothing is installed). Without them these tests are skipped, visibly.

@@ -37,16 +37,32 @@ class BilledUnit(Enum):
     YANDEX_PUT = "yandex_put_units"
 
 
+@dataclass(frozen=True, slots=True)
+class UnitSizes:
+    """What each unit holds, in whole KiB. All streams of a process have the same, from its start to
+    its end: a counter of units cannot go on in another unit.
+    """
+
+    put_payload_kib: int = PUT_PAYLOAD_KIB
+    on_demand_kib: int = ON_DEMAND_KIB
+    yandex_put_kib: int = YANDEX_PUT_KIB
+
+
+UNIT_SIZES = UnitSizes()
+
+
 class SentSizes:
     """Records of one stream that the service took, an aggregate as one, by size.
 
     `classes`: how many records by size in KiB, rounded up: at most 10,240 classes, for no record is
     above 10 MiB. `byte_count`: data + partition keys. `put_units`: where calls are rounded up.
+    `units`: how large each is.
     """
 
-    __slots__ = ("byte_count", "classes", "put_units")
+    __slots__ = ("byte_count", "classes", "put_units", "units")
 
-    def __init__(self) -> None:
+    def __init__(self, units: UnitSizes = UNIT_SIZES) -> None:
+        self.units = units
         self.classes: Counter[int] = Counter()
         self.byte_count = 0
         self.put_units = 0
@@ -57,22 +73,23 @@ class SentSizes:
 
     def see_call(self, bytes_of_shards: Iterable[int]) -> None:
         """A call brought so much to each of some shards, of a service that rounds that up."""
-        unit_bytes = YANDEX_PUT_KIB * KIB
+        unit_bytes = self.units.yandex_put_kib * KIB
         self.put_units += sum([-(-byte_count // unit_bytes) for byte_count in bytes_of_shards])
 
     def snapshot(self) -> dict[BilledUnit, int]:
         """Units, of all kinds."""
-        classes = self.classes.items()
+        classes, units = self.classes.items(), self.units
+        put_payloads = sum(count * units_of(kib, units.put_payload_kib) for kib, count in classes)
+        on_demand = sum(count * units_of(kib, units.on_demand_kib) for kib, count in classes)
         return {
-            BilledUnit.PUT_PAYLOAD: sum(
-                count * units_of(kib, PUT_PAYLOAD_KIB) for kib, count in classes
-            ),
-            BilledUnit.ON_DEMAND: sum(count * kib for kib, count in classes) * KIB,
+            BilledUnit.PUT_PAYLOAD: put_payloads,
+            BilledUnit.ON_DEMAND: on_demand * units.on_demand_kib * KIB,
             BilledUnit.YANDEX_PUT: self.put_units,
         }
 
     def add(self, other: "SentSizes") -> None:
-        """Takes over what another stream has sent."""
+        """Takes over what another stream has sent, in units of the same sizes."""
+        self.units = other.units
         self.classes.update(other.classes)
         self.byte_count += other.byte_count
         self.put_units += other.put_units

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from kdaemon.base.billing import BilledUnit, SentSizes
+from kdaemon.base.billing import UNIT_SIZES, BilledUnit, SentSizes, UnitSizes
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
     BATCH_RECORDS_BOUNDS,
@@ -167,7 +167,8 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class StreamCounters:
     """Counters and gauges of one stream. Records unless the name says bytes or calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: UnitSizes = UNIT_SIZES) -> None:
+        """`units`: in which it is billed."""
         self.received = 0
         self.received_bytes = 0
         self.accepted = 0
@@ -197,7 +198,7 @@ class StreamCounters:
         self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
         self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
-        self.billed = SentSizes()  # of what the service took, as it was sent
+        self.billed = SentSizes(units)  # of what the service took, as it was sent
 
     def receive(self, record_count: int, byte_count: int) -> None:
         """Records came in; where they went is counted by what follows."""

@@ -19,20 +19,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
-    check_principals,
     config_option,
     count,
+    exit_config,
     find_daemon,
     load,
     pairs,
-    read_checked,
+    read_with_givers,
     say,
     set_option,
 )
+from kdaemon.cli.looks import look_at_principals, read_and_look, read_checked
 from kdaemon.cli.sockets import find_sockets
 
 if TYPE_CHECKING:
@@ -106,8 +108,7 @@ def run(
 ) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     flags = pairs(settings)
-    config = load(config_path, flags)
-    check_principals(config)
+    config = _to_run(config_path, flags)
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
@@ -126,11 +127,31 @@ def run(
             logs.queue,
             with_sandbox=with_sandbox,
             read=partial(read_checked, config_path, flags),
+            others=partial(_problems, config_path, flags),
             inherited=inherited,
             taken=taken,
         )
 
     _run_logged(config, start)
+
+
+def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Config":
+    """Or exit 78, with all that `check` would say is wrong."""
+    try:
+        config = read_with_givers(config_path, flags).config
+        found = look_at_principals(config)
+    except ConfigError:
+        exit_config(_problems(config_path, flags))
+    if found.problems:
+        exit_config(_problems(config_path, flags))
+    for odd in found.odd:
+        say(str(odd), err=True)
+    return config
+
+
+def _problems(config_path: str | None, flags: list[tuple[str, str]]) -> list[ConfigProblem]:
+    """All that `check` finds wrong."""
+    return read_and_look(config_path, flags)[1].problems
 
 
 @cli.command()

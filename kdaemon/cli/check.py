@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdaemon.base.text import printable
 from kdaemon.cli.common import (
-    EXIT_CONFIG,
+    DEFAULTS,
     EXIT_INTERRUPTED,
-    check_principals,
-    check_surroundings,
     config_option,
     count,
-    load,
+    exit_config,
     pairs,
     say,
     set_option,
@@ -60,13 +57,8 @@ def check(
     """
     if (streams or is_json) and not asks_service:
         raise click.UsageError("--stream and --json go with --service.")
-    config = load(config_path, pairs(settings))
-    where = config_path or "defaults and environment"
-    check_surroundings(where, config)
-    check_principals(config)
-    if config.spool.directory:
-        _check_directory(where, config.spool.directory)
-    _check_tls(where, config)
+    config = _looked_at(config_path, pairs(settings))
+    where = config_path or DEFAULTS
     upstreams = len(config.upstreams)
     beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
     if not is_json:
@@ -96,38 +88,13 @@ def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool)
     sys.exit(1 if has_problem else 0)
 
 
-def _check_directory(where: str, directory: str) -> None:
-    """Whether the daemon, run by this user, would take it; one that is not there may be made."""
-    from kdaemon.spool.rights import strangers  # noqa: PLC0415 - see cli/__init__.py
+def _looked_at(config_path: str | None, flags: list[tuple[str, str]]) -> "Config":
+    """Says all that is wrong or odd; exit 78 if anything is wrong."""
+    from kdaemon.cli.looks import read_and_look  # noqa: PLC0415 - see cli/__init__.py
 
-    try:
-        refusal, warning = strangers(directory)
-    except OSError:
-        return
-    for said in (refusal, warning):
-        if said is not None:
-            click.echo(printable(f"{where}: spool.directory: {directory}: {said}"), err=True)
-    if refusal is not None:
-        sys.exit(EXIT_CONFIG)
-
-
-def _check_tls(where: str, config: "Config") -> None:
-    """Whether certificates and keys can be used, and clients that check them would take them."""
-    tables = [
-        (name, table)
-        for name, table in (("listen", config.listen), ("sandbox", config.sandbox))
-        if table.tls_certificate
-    ]
-    if not tables:
-        return
-    from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see cli/__init__.py
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see cli/__init__.py
-
-    has_problem = False
-    for name, table in tables:
-        problems, warnings = look_over(table, name, SystemClock.wall_seconds())
-        has_problem = has_problem or bool(problems)
-        for said in (*problems, *warnings):
-            click.echo(printable(f"{where}: {said}"), err=True)
-    if has_problem:
-        sys.exit(EXIT_CONFIG)
+    loaded, looks = read_and_look(config_path, flags)
+    for odd in looks.odd:
+        click.echo(str(odd), err=True)
+    if loaded is None or looks.problems:
+        exit_config(looks.problems)
+    return loaded.config

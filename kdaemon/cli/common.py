@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdaemon.config import Config
     from kdaemon.config.load import Loaded
 
+DEFAULTS = "defaults and environment"  # where a configuration without a file comes from
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
@@ -65,7 +66,7 @@ def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     try:
         return read_with_givers(config_path, flags)
     except ConfigError as error:
-        _exit_config(error.problems)
+        exit_config(error.problems)
 
 
 def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
@@ -75,15 +76,10 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
 
     problems: list[ConfigProblem] = []
     text: str | None = None
-    if config_path:
-        try:
-            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
-                text = file.read()
-        except OSError as error:
-            problems.append(ConfigProblem(config_path, "file", f"cannot be read: {error.strerror}"))
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
-            problems.append(ConfigProblem(config_path, "file", problem))
+    try:
+        text = read_text(config_path)
+    except ConfigError as error:
+        problems += error.problems
     try:
         loaded = loading.load_with_givers(
             text=text,
@@ -99,21 +95,21 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     return loaded
 
 
-def read_checked(
-    config_path: str | None, flags: Sequence[tuple[str, str]], old: "Config"
-) -> "Config":
-    """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
-    around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
-    same, and its environment cannot be mended without a restart. Raises ConfigError.
-    """
-    config = read_with_givers(config_path, flags).config
-    where = config_path or "defaults and environment"
-    before = surroundings_problems(where, old)
-    problems = [each for each in surroundings_problems(where, config) if each not in before]
-    problems += _principals_problems(config)
-    if problems:
-        raise ConfigError(problems)
-    return config
+def read_text(config_path: str | None) -> str | None:
+    """Of the file. Raises ConfigError."""
+    if not config_path:
+        return None
+    try:
+        with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
+            return file.read()
+    except OSError as error:
+        problem = (
+            f"cannot be read: {error.strerror}. Correct --config or KDAEMON_CONFIG; `kdaemon init`"
+            " writes a new one"
+        )
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
+    raise ConfigError([ConfigProblem(config_path, "file", problem)])
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -136,21 +132,11 @@ def confirm(question: str) -> None:
         sys.exit(1)
 
 
-def check_surroundings(where: str, config: "Config") -> None:
-    """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
-    name, on standard error and exit 78; or nothing. `where`: the configuration comes from.
-    """
-    problems = surroundings_problems(where, config)
-    if problems:
-        _exit_config(problems)
-
-
 def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
     """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
     name.
     """
-    from kdaemon.config.surroundings import find_problems  # noqa: PLC0415 - see load
-    from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - see load
+    from kdaemon.config.surroundings import PROFILES, find_problems  # noqa: PLC0415 - see load
 
     problems = find_problems(os.environ, config)
     bundle = os.environ.get("AWS_CA_BUNDLE")
@@ -167,12 +153,20 @@ def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
             problem = token_file_problem(upstream.iam_token_file)
             if problem is not None:
                 problems.append(ConfigProblem(where, f"{at}iam_token_file", problem))
-        found = None if upstream.has_token else profile_problem(upstream.profile or None)
-        if found is not None:
-            variable, problem = found
-            source = "environment" if variable else where
-            problems.append(ConfigProblem(source, variable or f"{at}profile", problem))
+        has_profile = upstream.profile or any(each in os.environ for each in PROFILES)
+        if has_profile and not upstream.has_token:
+            problems += _profile_problem(where, f"{at}profile", upstream.profile)
     return list(dict.fromkeys(problems))  # a variable may be several upstreams'
+
+
+def _profile_problem(where: str, key: str, profile: str) -> list[ConfigProblem]:
+    from kdaemon.send.credentials import profile_problem  # noqa: PLC0415 - brings AWS libraries
+
+    found = profile_problem(profile or None)
+    if found is None:
+        return []
+    variable, problem = found
+    return [ConfigProblem("environment" if variable else where, variable or key, problem)]
 
 
 def _trust_problem(source: str, key: str, path: str, setting: str | None) -> list[ConfigProblem]:
@@ -184,39 +178,6 @@ def _trust_problem(source: str, key: str, path: str, setting: str | None) -> lis
     except ServiceError as error:
         return [ConfigProblem(source, key, error.message)]
     return []
-
-
-def _principals_problems(config: "Config") -> list[ConfigProblem]:
-    path = config.auth.principals_file
-    if not path:
-        return []
-    from kdaemon.door.principals import Principals  # noqa: PLC0415 - see load
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
-
-    try:
-        Principals(path, SystemClock.wall_seconds)
-    except ConfigError as error:
-        return error.problems
-    return []
-
-
-def check_principals(config: "Config") -> None:
-    """Every problem in the file of principals on standard error and exit 78; or what is odd."""
-    path = config.auth.principals_file
-    if not path:
-        return
-    from kdaemon.door.principals import Principals, odd_rights  # noqa: PLC0415 - see load
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
-
-    try:
-        Principals(path, SystemClock.wall_seconds)
-        odd = odd_rights(path)
-    except ConfigError as error:
-        _exit_config(error.problems)
-    except OSError as error:
-        odd = f"cannot be looked at: {error.strerror}"
-    if odd is not None:
-        say(f"{path}: {odd}", err=True)
 
 
 def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
@@ -238,7 +199,7 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
     return (None, http) if http else (path or system_socket, None)
 
 
-def _exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
+def exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
     for problem in problems:
         click.echo(str(problem), err=True)
     sys.exit(EXIT_CONFIG)

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from kdaemon.base.errors import ConfigError
-from kdaemon.cli.common import EXIT_CONFIG, config_option, pairs, say, set_option
+from kdaemon.cli.common import (
+    EXIT_CONFIG,
+    config_option,
+    exit_config,
+    pairs,
+    read_text,
+    say,
+    set_option,
+)
 
 if TYPE_CHECKING:
     from kdaemon.config import Address, Config
@@ -63,23 +71,28 @@ def reload(
 
 def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None) -> "Config":
     """Where the admin listener is. The file may be one that the daemon will refuse."""
-    from kdaemon.config.load import good_values, load_config  # noqa: PLC0415 - see load
+    from kdaemon.config.load import FLAGS, good_values, load_config  # noqa: PLC0415 - see load
 
     flags = pairs(settings)
     text: str | None = None
-    if config_path:
-        try:
-            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
-                text = file.read()
-        except (OSError, UnicodeDecodeError):
-            pass  # the daemon says what is wrong with it
+    unread = ""
+    try:
+        text = read_text(config_path)
+    except ConfigError as error:  # the daemon says what is wrong with it
+        unread = str(error)
+    loaded = good_values(text=text, environ=os.environ, flags=flags)
+    wrong = [each for each in loaded.problems if each.source == FLAGS]
+    if wrong:
+        exit_config(wrong)
+    config = loaded.config
     if admin is None:
-        return good_values(text=text, environ=os.environ, flags=flags)
+        if unread:
+            say(f"{unread}. The daemon is looked for at {config.listen.admin}", err=True)
+        return config
     try:
         found = load_config(flags=[("listen.admin", admin)]).listen
     except ConfigError as error:
         raise click.BadParameter(error.problems[0].problem, param_hint="--admin") from None
-    config = good_values(text=text, environ=os.environ, flags=flags)
     return replace(config, listen=replace(config.listen, admin=found.admin))
 
 

@@ -15,7 +15,7 @@ from kdaemon.observe.remedies import remedy
 Page = Mapping[str, Any]
 NONE = "-"
 STREAM_COLUMNS = (
-    ("STREAM", "left"),
+    ("STREAM", "name"),
     ("IN/S", "right"),
     ("OUT/S", "right"),
     ("BUFFERED", "right"),
@@ -28,23 +28,48 @@ STREAM_COLUMNS = (
 )
 SHARD_COLUMNS = (
     ("HOT SHARD", "left"),
-    ("STREAM", "left"),
+    ("STREAM", "name"),
     ("BACKLOG", "right"),
     ("BYTES", "right"),
     ("BEHIND", "right"),
     ("SHARE", "right"),
     ("STATE", "left"),
 )
+KEY_COLUMNS = (
+    ("", "right"),
+    ("HOT KEY", "name"),
+    ("OF RECORDS", "right"),
+    ("OF BYTES", "right"),
+)
+LEAVE_FIRST = (
+    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "SPOOLED", "OLDEST"),
+    *("BUFFERED", "BACKLOG", "THROTTLED"),
+)
+"""Columns that are left out of a table that is too wide, in this order, until it fits. A number is
+never cut: half of one is another number."""
+LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
+KEYS_MAX = 5  # of each; `--json` has ten
+
+
+@dataclass(frozen=True, slots=True)
+class HotLoad:
+    """What fills a hot shard: what helps, in a line, and its heaviest keys."""
+
+    advice: str
+    keys: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is shown: lines above, two tables, lines below (what needs somebody)."""
+    """What is shown: lines above, tables, lines below (what needs somebody). `loads`: of the first
+    of `shards`, as far as their keys are known.
+    """
 
     head: list[str]
     streams: list[tuple[str, ...]]
     shards: list[tuple[str, ...]]
     holds: list[str] = field(default_factory=list)
+    loads: list[HotLoad] = field(default_factory=list)
 
 
 def screen(page: Page, before: Page | None = None) -> Screen:
@@ -55,17 +80,15 @@ def screen(page: Page, before: Page | None = None) -> Screen:
     earlier = {_qualified(each): each for each in _list(before or {}, "streams")}
     streams = _list(page, "streams")
     rows = [_stream_row(each, earlier.get(_qualified(each)), elapsed_s) for each in streams]
-    shards = [
-        (_number(_part(shard, "backlog"), "seconds"), _shard_row(shard, stream))
-        for stream in streams
-        for shard in _list(stream, "hottest_shards")
-    ]
-    shards.sort(key=lambda ranked: -ranked[0])
+    shards = [(shard, each) for each in streams for shard in _list(each, "hottest_shards")]
+    shards.sort(key=lambda hot: -_number(_part(hot[0], "backlog"), "seconds"))
+    loads = [_hot_load(shard, each) for shard, each in shards if _part(shard, "load")]
     return Screen(
         head=[*_head(page), *_spool_line(page, before, elapsed_s), *_upstream_lines(page)],
         streams=rows,
-        shards=[row for _, row in shards],
+        shards=[_shard_row(shard, each) for shard, each in shards],
         holds=_holds(page),
+        loads=loads[:LOADS_MAX],
     )
 
 
@@ -191,6 +214,21 @@ def _shard_row(shard: Page, stream: Page) -> tuple[str, ...]:
         f"{share:.1%}",
         f"{state}, {backoff_s:.1f} s" if backoff_s else state,
     )
+
+
+def _hot_load(shard: Page, stream: Page) -> HotLoad:
+    load = _part(shard, "load")
+    keys: list[tuple[str, ...]] = [
+        (
+            f"#{place}",
+            f"{each.get('key', '?')}{' (hash key)' * bool(each.get('is_explicit_hash_key'))}",
+            f"{_number(each, 'records_part'):.1%}",
+            f"{_number(each, 'bytes_part'):.1%}",
+        )
+        for place, each in enumerate(_list(load, "keys")[:KEYS_MAX], start=1)
+    ]
+    shard_id = str(shard.get("shard_id") or "(any)")
+    return HotLoad(f"{shard_id} of {_qualified(stream)}: {load.get('advice', '?')}", keys)
 
 
 def _qualified(stream: Page) -> str:

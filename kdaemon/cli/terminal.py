@@ -1,26 +1,34 @@
-"""A table and a progress bar. Imported when one is shown: it brings rich."""
+"""Tables and a progress bar. Imported when one is shown: it brings rich."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from kdaemon.base.text import printable
+from kdaemon.cli.screen import LEAVE_FIRST
 
 # Columns of output that no terminal shows: a row is then one line, however long.
 _PIPE_WIDTH = 100_000
 _CUT_WIDTH_MIN = 6  # characters left of a cell that is cut
 
+GAP = 2  # blanks between two columns
+NAME_WIDTH_MIN = 12  # characters left of a name where the terminal is too narrow; ours, 2026-11-28
+
+Columns = Sequence[tuple[str, str]]
+"""(heading, "left" | "right" | "name" | "rest")"""
+Rows = Sequence[Sequence[str]]
+
 OnProgress = Callable[[int, int | None], None]
 """Done so far, and how many there are; None: not known yet."""
 
 
-def show_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+def show_table(columns: Columns, rows: Rows) -> None:
     """A table on standard output. `columns`: (heading, "left" | "right" | "rest"); a column that is
     "rest" is cut where the terminal ends.
     """
@@ -38,6 +46,58 @@ def show_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]
     is_terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if is_terminal else _PIPE_WIDTH)
     console.print(table)
+
+
+def show_fitted(columns: Columns, rows: Rows) -> None:
+    """A table on standard output: on a terminal as `fitted`, else whole."""
+    if not sys.stdout.isatty():
+        show_table(columns, rows)
+        return
+    console = Console(file=sys.stdout)
+    console.print(fitted(columns, rows, console.width))
+
+
+def fitted(columns: Columns, rows: Rows, width: int) -> Table:
+    """A table that is as wide as the terminal at most: some columns are left out, then those that
+    are "name" are cut.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    widths = _fitted_widths(columns, cells, width)
+    for at, column_width in widths.items():
+        heading, kind = columns[at]
+        justify: JustifyMethod = "right" if kind == "right" else "left"
+        table.add_column(
+            Text(heading), justify=justify, no_wrap=True, overflow="ellipsis", width=column_width
+        )
+    for row in cells:
+        style = "yellow" if row[-1] in {"hold", "off"} else ""
+        table.add_row(*(Text(row[at]) for at in widths), style=style)
+    return table
+
+
+def _fitted_widths(columns: Columns, cells: Rows, width: int) -> dict[int, int]:
+    """By the place of the columns that are shown."""
+    widths = {
+        at: max(map(cell_len, (heading, *(row[at] for row in cells))))
+        for at, (heading, _) in enumerate(columns)
+    }
+    names = [at for at, (_, kind) in enumerate(columns) if kind == "name"]
+
+    def excess() -> int:
+        return sum(widths.values()) + GAP * (len(widths) - 1) - width
+
+    def spare() -> int:
+        return sum(max(0, widths[at] - NAME_WIDTH_MIN) for at in names)
+
+    for heading in LEAVE_FIRST:
+        if excess() <= spare():
+            break
+        for at in [at for at in widths if columns[at][0] == heading]:
+            del widths[at]
+    for at in names:
+        widths[at] -= max(0, min(excess(), widths[at] - NAME_WIDTH_MIN))
+    return widths
 
 
 def _cell(text: str) -> Text:

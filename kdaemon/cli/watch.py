@@ -147,8 +147,12 @@ def _page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
 
 
 def _show(found: "Screen") -> None:
-    from kdaemon.cli.screen import SHARD_COLUMNS, STREAM_COLUMNS  # noqa: PLC0415 - not for a probe
-    from kdaemon.cli.terminal import show_table  # noqa: PLC0415 - brings rich
+    from kdaemon.cli.screen import (  # noqa: PLC0415 - not for a probe
+        KEY_COLUMNS,
+        SHARD_COLUMNS,
+        STREAM_COLUMNS,
+    )
+    from kdaemon.cli.terminal import show_fitted  # noqa: PLC0415 - brings rich
 
     for line in found.head:
         say(line)
@@ -156,10 +160,14 @@ def _show(found: "Screen") -> None:
     if not found.streams:
         say("no stream is in use")
     else:
-        show_table(STREAM_COLUMNS, found.streams)
+        show_fitted(STREAM_COLUMNS, found.streams)
     if found.shards:
         click.echo()
-        show_table(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
+        show_fitted(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
+    for load in found.loads:
+        click.echo()
+        say(load.advice)
+        show_fitted(KEY_COLUMNS, load.keys)
     if found.holds:
         click.echo()
     for line in found.holds:

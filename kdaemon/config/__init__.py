@@ -3,6 +3,7 @@ between keys, `values.py` the kinds and bounds of single values. Pure: text and 
 """
 
 from kdaemon.config.settings import (
+    BillingConfig,
     Config,
     DrainConfig,
     ListenConfig,
@@ -23,6 +24,7 @@ from kdaemon.config.values import Address
 
 __all__ = [
     "Address",
+    "BillingConfig",
     "Config",
     "DrainConfig",
     "ListenConfig",

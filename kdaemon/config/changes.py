@@ -47,7 +47,7 @@ CALLS: Mapping[str, Mark] = MappingProxyType(
         "read_timeout_ms": _LIVE,
         "call_timeout_ms": _LIVE,
         "connections_max": _LIVE,
-        "control_calls_per_second": _RESTART,
+        "control_calls_per_second": _LIVE,
     }
 )
 """Of [send] and of each [upstreams.NAME]."""
@@ -59,7 +59,7 @@ OF_STREAMS: Mapping[str, Mark] = MappingProxyType(
         "arn": _LIVE,
         "upstream": _LIVE,
         "upstream_name": _LIVE,
-        "socket": _RESTART,
+        "socket": _RESTART,  # as [listen]'s addresses
         "lines": _LIVE,  # of connections that begin after it
         "partition_key_field": _LIVE,
         "stream_field": _LIVE,
@@ -93,35 +93,44 @@ TOP: Mapping[str, Mark] = MappingProxyType(
         **REACH,
         "accept_unlisted": _LIVE,
         "streams_max": _LIVE,
-        "memory_bytes_max": Mark.GROWS,
+        "memory_bytes_max": Mark.GROWS,  # what is held was promised room
     }
 )
 
 TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
     {
         "listen": dict.fromkeys(
+            # A listener is opened by a start alone, which may find that its place is taken; what
+            # was connected to another one was let in by its rules. Files are read again by
+            # themselves when they change.
             (
                 *("http", "unix", "unix_mode", "admin", "tls_certificate", "tls_key"),
-                *("tls_client_ca", "admin_tls", "admin_tap", "insecure", "hosts"),
-                *(
-                    "operations_passed_on",
-                    "connections_max",
-                    "head_timeout_ms",
-                    "body_timeout_ms",
-                    "idle_timeout_ms",
-                ),
+                *("tls_client_ca", "admin_tls", "insecure"),
             ),
             _RESTART,
+        )
+        | dict.fromkeys(
+            (
+                *("admin_tap", "hosts", "operations_passed_on", "connections_max"),
+                *("head_timeout_ms", "body_timeout_ms", "idle_timeout_ms"),
+            ),
+            _LIVE,
         ),
-        # The file of the principals is read again by itself when it changes.
+        # As of a listener. The file is read again by itself when it changes.
         "auth": dict.fromkeys(("http", "unix", "principals_file"), _RESTART),
         "send": CALLS,
         "drain": dict.fromkeys(("lame_duck_ms", "deadline_ms"), _LIVE),
-        "spool": dict.fromkeys(("directory", "bytes_max", "letters_bytes_max"), _RESTART),
-        "log": {"level": _LIVE, "format": _RESTART},
-        "metrics": dict.fromkeys(("per_shard", "emf_namespace"), _RESTART),
-        "observe": {"show_keys": _RESTART},
-        "sandbox": dict.fromkeys(
+        "spool": {
+            "directory": _RESTART,  # what is in the old one would not be delivered
+            "bytes_max": _LIVE,
+            "letters_bytes_max": _RESTART,  # the thread of the disk opens its files with it
+        },
+        "log": {"level": _LIVE, "format": _RESTART},  # whoever reads it has to change, too
+        "metrics": {"per_shard": _LIVE, "emf_namespace": _RESTART},  # opened by a start
+        "observe": {"show_keys": _LIVE},
+        # A counter cannot go on in another unit.
+        "billing": dict.fromkeys(("put_payload_kib", "on_demand_kib", "yandex_put_kib"), _RESTART),
+        "sandbox": dict.fromkeys(  # its records are in memory
             (
                 *("listen", "tls_certificate", "tls_key", "tls_client_ca", "streams"),
                 *("shard_count", "flavour", "shard_records_per_second", "shard_bytes_per_second"),

@@ -30,7 +30,7 @@ from kdaemon.config.settings import (
     memory_within,
     upstream_of_arn,
 )
-from kdaemon.config.values import Check
+from kdaemon.config.values import Check, without_unit
 
 ENVIRONMENT = "environment"
 FLAGS = "flags"
@@ -112,12 +112,14 @@ VARIABLES: Mapping[str, Path] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A Config, and who gave its values. `givers`: by path; a path that is missing was given by
-    nobody. `listed`: the path of each listed stream's table, by the stream's name.
+    nobody. `listed`: the path of each listed stream's table, by the stream's name. `problems`: of
+    `good_values`, what is wrong with the others.
     """
 
     config: Config
     givers: Mapping[Path, Setting]
     listed: Mapping[str, Path]
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 def load_config(
@@ -160,21 +162,22 @@ def load_with_givers(
     loader.apply_rules(config)
     if loader.problems:
         raise ConfigError(loader.problems)
-    return Loaded(config, MappingProxyType(loader.givers), MappingProxyType(loader.listed))
+    return loader.loaded(config)
 
 
 def good_values(
     *,
     text: str | None,
+    source: str = "",
     environ: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[tuple[str, str]] = (),
-) -> Config:
-    """As `load_config`, but a key that is broken has its default, and no rule holds: to find a
-    daemon by a file that it would refuse. Not to run by.
+) -> Loaded:
+    """As `load_with_givers`, but a key that is broken has its default, and no rule holds: to look
+    around a file that cannot be used, and to find a daemon by one. Not to run by.
     """
     loader = _Loader(memory_within(None))
-    loader.read(text, "", environ, flags)
-    return loader.build()
+    loader.read(text, source, environ, flags)
+    return loader.loaded(loader.build())
 
 
 class _Loader:
@@ -215,7 +218,8 @@ class _Loader:
             except ValueError as wrong:
                 self.broken.add(setting.path)
                 shown = _show(setting.value)
-                self.note(setting.source, setting.shown_key, f"is {shown}; expected {wrong}")
+                problem = f"is {shown}; expected {wrong}{without_unit(setting.value, str(wrong))}"
+                self.note(setting.source, setting.shown_key, problem)
 
     def list_table(self, source: str, kind: str, given: str) -> None:
         """A [streams.GIVEN] or [upstreams.GIVEN] exists, maybe with no key in it."""
@@ -256,6 +260,10 @@ class _Loader:
             if name != config.default.upstream
         }
         return replace(config, streams=MappingProxyType(streams), defaults=MappingProxyType(others))
+
+    def loaded(self, config: Config) -> Loaded:
+        givers, listed = MappingProxyType(self.givers), MappingProxyType(self.listed)
+        return Loaded(config, givers, listed, tuple(self.problems))
 
     def _default_at(self, upstream: str, default: StreamConfig) -> StreamConfig:
         """[default] for streams of an upstream that it does not name: nobody wrote that these are
@@ -315,7 +323,7 @@ class _Loader:
             given.setdefault("arn", path[1])
         arn = parse_arn(given.get("arn", ""))
         if arn is not None:
-            home = upstream_of_arn(arn, config.upstreams.values())
+            home = upstream_of_arn(arn, map(config.upstream, config.upstream_names))
             given.setdefault("upstream", home or default.upstream)
         service = self._service_of(given.get("upstream", default.upstream))
         default = self._as_its_service(default, service)

@@ -281,8 +281,9 @@ def _lines(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
             if getattr(stream, key):
                 yield Clash(
                     ((*at, key),),
-                    'is for raw lines, and lines is "envelope" here, where each line names its key'
-                    ' and stream itself: set lines = "raw", or leave it out',
+                    'is for raw lines, and this stream takes envelopes (lines = "envelope", the'
+                    " default), in which each line names its key and stream itself: set lines ="
+                    f' "raw" beside it, or leave {key} out',
                 )
         return
     if stream.stream_field and not set(config.streams) - {stream.name}:

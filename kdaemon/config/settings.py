@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
+from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, YANDEX_PUT_KIB, UnitSizes
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.names import Arn as StreamArn
@@ -62,6 +63,7 @@ from kdaemon.config.values import (
     SocketPath,
     Switch,
     Text,
+    UnitKib,
     UnixAcknowledgement,
     UnixAuth,
     UnixPath,
@@ -297,6 +299,24 @@ class ObserveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BillingConfig:
+    """[billing]: how large the units are that a service bills, in KiB; the defaults are those of
+    the price lists, with their date, in `base/billing.py`.
+    """
+
+    # AWS, provisioned streams: each record up to so much is one PUT payload unit.
+    put_payload_kib: UnitKib = PUT_PAYLOAD_KIB
+    # AWS, on-demand streams: each record is rounded up to a multiple of so much.
+    on_demand_kib: UnitKib = ON_DEMAND_KIB
+    # Yandex: what one call brings to one shard, up to so much, is one put unit.
+    yandex_put_kib: UnitKib = YANDEX_PUT_KIB
+
+    @property
+    def units(self) -> UnitSizes:
+        return UnitSizes(self.put_payload_kib, self.on_demand_kib, self.yandex_put_kib)
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxConfig:
     """[sandbox]: the embedded service of `kdaemon run --sandbox` and `kdaemon sandbox`."""
 
@@ -413,6 +433,7 @@ class Config(ReachConfig):
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    billing: BillingConfig = field(default_factory=BillingConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     default: StreamConfig = field(default_factory=StreamConfig)
     # By the name of the upstream: `default` as it is for streams of another upstream's service.

@@ -24,6 +24,7 @@ from kdaemon.config.settings import Config, UpstreamConfig
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ENDPOINTS = ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL")  # the first that is set counts
+PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
 STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # where the account is asked for
 
 

@@ -6,7 +6,7 @@ cannot. `config.py` puts these kinds on its keys, `load.py` holds values to them
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -147,6 +147,24 @@ def whole(low: int, high: int, unit: str = "") -> Meta:
     return Meta(ge=low, le=high, description=f"a whole number {unit}from {low} to {high}")
 
 
+_UNITS = {
+    "of bytes": {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "KB": 1000, "MB": 1000**2}
+    | {"GB": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3},
+    "of milliseconds": {"MS": 1, "S": 1000, "M": 60_000, "MIN": 60_000, "H": 3_600_000},
+}
+
+
+def without_unit(value: object, expected: str) -> str:
+    """What was meant by a number with its unit, where a number is expected; "" if nothing was."""
+    found = (
+        re.fullmatch(r"([0-9]{1,9}) ?([A-Za-z]{1,3})", value) if isinstance(value, str) else None
+    )
+    units: Mapping[str, int] = next((of for kind, of in _UNITS.items() if kind in expected), {})
+    if found is None or found[2].upper() not in units:
+        return ""
+    return f"; {found[0]} is {int(found[1]) * units[found[2].upper()]}"
+
+
 def _words(*words: str) -> Meta:
     quoted = [f'"{word}"' for word in words]
     return Meta(description=f"{', '.join(quoted[:-1])} or {quoted[-1]}")
@@ -175,6 +193,7 @@ CallRecords = Annotated[int, whole(1, limits.RECORDS_PER_CALL_MAX)]
 CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
 RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
 AggregateBytes = Annotated[int, whole(limits.KIB, limits.MIB, "of bytes ")]
+UnitKib = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS // limits.KIB, "of KiB ")]
 MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
 ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
 ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]

@@ -8,7 +8,7 @@ Where it sits: reload.py -> here -> streams/, reach.py, memory.py, spool/.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.config import Config
 from kdaemon.daemon.memory import Memory
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from kdaemon.spool.spool import Spool
 
 
+class Room(Protocol):
+    """What else takes another configuration, at once."""
+
+    def take_config(self, new: Config) -> None: ...
+
+
 class Change:
-    """Of one daemon. As `reload.Live`."""
+    """Of one daemon. As `reload.Live`. `rooms`: told of a configuration that is in force."""
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class Change:
         self._memory = memory
         self._spool = spool
         self._sandboxed = sandboxed
+        self.rooms: list[Room] = []
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         come = [name for name in new.upstreams if name not in old.upstreams]
@@ -58,7 +65,10 @@ class Change:
         self._upstreams.take_config(new, old.upstreams.keys() - new.upstreams.keys())
         if self._spool is not None:
             self._spool.has_upstreams = bool(new.upstreams)
+            self._spool.take_bytes_max(new.spool.bytes_max)
         set_level(new.log.level)
+        for room in self.rooms:
+            room.take_config(new)
         for _ in steps:
             await asyncio.sleep(0)
         return ()

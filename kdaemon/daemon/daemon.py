@@ -142,6 +142,7 @@ class Daemon:
         hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
         change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
+        change.rooms += [hubs, self._observers]
         reader = self._observers.reader
         self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
         if self._taken is None:  # else probes would hear of a daemon that is not ready

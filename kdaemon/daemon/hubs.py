@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from kdaemon.config import Config
+from kdaemon.config import Config, ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.daemon.reach import upstream_connections_max
 from kdaemon.door.guard import Guard
@@ -42,7 +42,7 @@ ADMIN_LIMITS = HttpLimits(
 
 
 class Hubs:
-    """Makes them."""
+    """Makes them, and tells them of another configuration."""
 
     def __init__(
         self,
@@ -62,17 +62,25 @@ class Hubs:
         self._tls = tls
         self._now_ns = now_ns
         self._places = Places(connections_max(config, raise_open_files_limit()))
-        self._limits = HttpLimits(
-            head_timeout_s=listen.head_timeout_ms / 1000,
-            body_timeout_s=listen.body_timeout_ms / 1000,
-            idle_timeout_s=listen.idle_timeout_ms / 1000,
-            connections_max=listen.connections_max,
-        )
+        self._limits = limits_of(listen)
+        self._gated: list[tuple[str, HttpHub]] = []  # of TCP, and where they listen
+
+    def take_config(self, new: Config) -> None:
+        """What of [listen] is live."""
+        self._listen = new.listen
+        self._limits = limits_of(new.listen)
+        self._places.connections_max = connections_max(new, raise_open_files_limit())
+        for hub in self._places.hubs:
+            hub.take_limits(self._limits)
+        for host, hub in self._gated:
+            hub.gate = gate_of(host, new.listen.hosts)
 
     def tcp(self, address: Address, guard: Guard | None) -> HttpHub:
         """`guard`: asks clients who they are."""
         gate = gate_of(address.host, self._listen.hosts)
-        return self._of_door(guard, gate=gate, tls=self._tls)
+        hub = self._of_door(guard, gate=gate, tls=self._tls)
+        self._gated.append((address.host, hub))
+        return hub
 
     def unix(self, guard: Guard | None) -> HttpHub:
         return self._of_door(guard, gate=UNIX_GATE)
@@ -80,7 +88,9 @@ class Hubs:
     def admin(self, address: Address) -> HttpHub:
         gate = gate_of(address.host, self._listen.hosts)
         tls = self._tls if self.has_admin_tls else None
-        return HttpHub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)
+        hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)
+        self._gated.append((address.host, hub))
+        return hub
 
     def _of_door(self, guard: Guard | None, **own: Any) -> HttpHub:
         if guard is not None:
@@ -88,6 +98,16 @@ class Hubs:
         return HttpHub(
             self._limits, arrivals=self._arrivals, places=self._places, turns=self._turns, **own
         )
+
+
+def limits_of(listen: ListenConfig) -> HttpLimits:
+    """Of clients' connections."""
+    return HttpLimits(
+        head_timeout_s=listen.head_timeout_ms / 1000,
+        body_timeout_s=listen.body_timeout_ms / 1000,
+        idle_timeout_s=listen.idle_timeout_ms / 1000,
+        connections_max=listen.connections_max,
+    )
 
 
 def connections_max(config: Config, open_files_max: int) -> int:

@@ -18,7 +18,7 @@ from kdaemon.base.endpoint import host_port
 from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.http.hub import HttpCounters, HttpHub
-from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
+from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp, why_not_bound
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import HttpServer, serve
@@ -132,10 +132,7 @@ class Listeners:
 
 def cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
     where = host_port(address.host, address.port)
-    return ListenerError(
-        f"{key}: cannot listen on {where}: {error.strerror or error}."
-        f" Is another kdaemon running? Set {key} to another address."
-    )
+    return ListenerError(f"{key}: cannot listen on {where}: {why_not_bound(error, key)}")
 
 
 def make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:

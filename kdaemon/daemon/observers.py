@@ -41,12 +41,26 @@ class Observers:
         self._sources = sources
         self._stack = stack
         self._emf_log: EmfLog | None = None
+        self._showing: list[Status | Live | HotWatch] = []  # what shows keys, or hashes of them
+        self._metrics: Metrics | None = None
+        self._taps: Taps | None = None
         self.reader = SnapshotReader(sources, clock)
 
     def hot_look(self) -> Callable[[], object]:
         """What looks for hot shards, at each beat."""
         shows_keys = self._config.observe.show_keys
-        return HotWatch(self.reader, self._clock, shows_keys=shows_keys).look
+        watch = HotWatch(self.reader, self._clock, shows_keys=shows_keys)
+        self._showing.append(watch)
+        return watch.look
+
+    def take_config(self, new: Config) -> None:
+        """What is shown, and to whom."""
+        for each in self._showing:
+            each.shows_keys = new.observe.show_keys
+        if self._metrics is not None:
+            self._metrics.per_shard = new.metrics.per_shard
+        if self._taps is not None:
+            self._taps.allow(is_on=new.listen.admin_tap)
 
     def start_emf(self) -> None:
         """Lines for CloudWatch, where the configuration asks for them."""
@@ -72,6 +86,8 @@ class Observers:
         metrics = Metrics(self.reader, per_shard=config.metrics.per_shard)
         status = Status(self.reader, shows_keys=config.observe.show_keys)
         live = Live(self.reader, self._clock, shows_keys=config.observe.show_keys)
+        self._metrics, self._taps = metrics, taps
+        self._showing += [status, live]
         readiness, heartbeat = sources.readiness, sources.heartbeat
         admin = Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
         self._stack.callback(admin.close)

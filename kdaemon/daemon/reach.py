@@ -85,7 +85,10 @@ class Upstreams:
             del self.relays[name]
         for name in new.upstream_names:
             settings = self._settings(new, new.upstream(name))
-            self._reached[name].client.take_limits(settings)
+            reached = self._reached[name]
+            reached.client.take_limits(settings)
+            reached.control.take_rate(new.upstream(name).control_calls_per_second)
+            reached.relay.take_operations(new.listen.operations_passed_on)
 
     def close_left(self, names: Collection[str]) -> None:
         """Closes those of these names that are open: nobody needs them any more."""

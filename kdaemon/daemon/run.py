@@ -9,11 +9,12 @@ Where it sits: the command `run` -> here -> daemon.py.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdaemon.base.errors import ConfigError, SpoolError, TlsError
+from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
 from kdaemon.config import Config
+from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
 from kdaemon.observe.log_queue import LogQueue
@@ -36,12 +37,15 @@ async def serve(
     *,
     with_sandbox: bool,
     read: Callable[[Config], Config] | None = None,
+    others: Callable[[], Sequence[ConfigProblem]] = tuple,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
-    as `Daemon`'s.
+    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
     """
+    for name, text in find_twins(config):
+        log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     daemon = Daemon(config, log_queue, read, inherited, taken)
@@ -67,6 +71,10 @@ async def serve(
         log.warning(text, extra={"is_last": True})
     except (ConfigError, ListenerError, SpoolError, TlsError) as error:
         log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
+        for problem in others():
+            if problem.problem not in str(error):
+                extra = {"is_always_shown": True}
+                log.error("to be mended, too: %s", problem, extra=extra)  # noqa: TRY400 - as above
     finally:
         first.cancel()
         await _close(daemon, signals)

@@ -212,7 +212,8 @@ def _bytes(path: str) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror}") from None
+        problem = f"cannot be read: {error.strerror}. auth.principals_file names it: correct that,"
+        raise _refusal(path, f"{problem} or the file") from None
     return data
 
 

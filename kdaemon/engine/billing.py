@@ -11,8 +11,6 @@ Flow: settlement.py -> here -> counters -> here -> observe/status.py.
 from collections.abc import Sequence
 
 from kdaemon.base.billing import (
-    ON_DEMAND_KIB,
-    PUT_PAYLOAD_KIB,
     Bill,
     BilledUnit,
     SentSizes,
@@ -28,8 +26,6 @@ from kdaemon.pack.kpl import AGGREGATE_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX
 AGGREGATE_BYTES_USUAL = 51_200
 """50 KiB: the KPL's default AggregationMaxSize and ours, 2026-11-21; what a saving is reckoned with
 of a stream that has no aggregates."""
-
-_UNIT_KIB = {BilledUnit.PUT_PAYLOAD: PUT_PAYLOAD_KIB, BilledUnit.ON_DEMAND: ON_DEMAND_KIB}
 
 
 def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[BilledUnit]:
@@ -73,9 +69,6 @@ def bill_records(
     if batch.byte_count <= KIB:
         sent.classes[1] += batch.record_count
         return
-    if batch.byte_count <= KIB:
-        sent.classes[1] += batch.record_count
-        return
     small_count = offset = 0
     for run in batch.runs:
         count = len(run.indices)
@@ -106,9 +99,10 @@ def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: in
     nothing was sent, or the unit knows no aggregates. Records that are too large for company stay
     as they are. An upper bound: an aggregate that had to leave early is not full.
     """
-    unit_kib = _UNIT_KIB.get(unit)
-    if unit_kib is None or not sent.classes:
+    if unit is BilledUnit.YANDEX_PUT or not sent.classes:
         return None
+    is_on_demand = unit is BilledUnit.ON_DEMAND
+    unit_kib = sent.units.on_demand_kib if is_on_demand else sent.units.put_payload_kib
     room = aggregate_bytes_max - AGGREGATE_OVERHEAD_BYTES - RECORD_OVERHEAD_BYTES_MAX
     alone = {kib: count for kib, count in sent.classes.items() if kib * KIB > room}
     alone_bytes = sum(kib * count for kib, count in alone.items()) * KIB

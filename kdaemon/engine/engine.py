@@ -11,7 +11,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 
 from collections.abc import Iterable
 
-from kdaemon.base.billing import Bill
+from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.errors import ServiceError, Trouble
@@ -70,11 +70,17 @@ class Engine:
     """One stream from admitted frames to settled ones."""
 
     def __init__(
-        self, settings: EngineSettings, memory: ByteBudget, dice: Dice, now_ns: int
+        self,
+        settings: EngineSettings,
+        memory: ByteBudget,
+        dice: Dice,
+        now_ns: int,
+        units: UnitSizes = UNIT_SIZES,
     ) -> None:
+        """`units`: in which the service bills."""
         self._settings = settings
         self._dice = dice
-        self.counters = StreamCounters()
+        self.counters = StreamCounters(units)
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why nothing is even taken
         self.has_record_readers = False  # as far as the service told, as is the next

@@ -116,7 +116,8 @@ def _read(files: TlsFiles, key: str, path: str) -> bytes:
         reason = error.strerror or type(error).__name__
         if isinstance(error, PermissionError):
             reason += f" for user {_user(os.geteuid())}"
-        raise _error(files, key, f"cannot be read ({reason})") from error
+        problem = f"cannot be read ({reason}): correct the path, or the rights to the file"
+        raise _error(files, key, problem) from error
     if len(text) > FILE_BYTES_MAX:
         raise _error(files, key, f"has more than {FILE_BYTES_MAX} bytes, and is none")
     return text

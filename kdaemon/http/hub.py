@@ -193,7 +193,7 @@ class HttpHub:
         own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns. `tls`: the
         listener speaks TLS and nothing else.
         """
-        self.limits = limits
+        self.take_limits(limits)
         if arrivals is None:
             arrivals = Arrivals(bodies or ByteBudget(limits.bodies_bytes_max))
         self.arrivals = arrivals
@@ -213,6 +213,10 @@ class HttpHub:
         self._connections: OrderedDict[Connection, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
+
+    def take_limits(self, limits: HttpLimits) -> None:
+        """Other limits: their times hold from now on, the rest of connections that begin."""
+        self.limits = limits
         self.head_ticks_max = self._ticks(limits.head_timeout_s)
         self.body_ticks_max = self._ticks(limits.body_timeout_s)
         self.idle_ticks_max = self._ticks(limits.idle_timeout_s)

@@ -108,7 +108,26 @@ class SocketFile:
 
 def _cannot_make(path: str, error: OSError) -> ListenerError:
     reason = error.strerror or str(error)
-    return ListenerError(f"cannot make the socket {path}: {reason}")
+    if isinstance(error, PermissionError):
+        reason += (
+            f" for uid {os.geteuid()}: give that user the right to write to {Path(path).parent}"
+        )
+    return ListenerError(
+        f"cannot make the socket {path}: {reason}, or set another path for the Unix socket"
+    )
+
+
+def why_not_bound(error: OSError, key: str) -> str:
+    """What the system said to a TCP address, and what to do. `key`: the setting that has it."""
+    remedy = f"set {key} to another address"
+    match error.errno:
+        case errno.EADDRINUSE:
+            remedy = f"is another kdaemon running? Or {remedy}"
+        case errno.EADDRNOTAVAIL:
+            remedy = f"no network interface of this machine has it: {remedy}"
+        case errno.EACCES:
+            remedy = f"ports below 1024 are root's (CAP_NET_BIND_SERVICE): {remedy}"
+    return f"{error.strerror or error}: {remedy}."
 
 
 def _remove_stale(path: str, kind: socket.SocketKind) -> None:

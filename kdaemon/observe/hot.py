@@ -64,7 +64,7 @@ class HotWatch:
     def __init__(self, reader: SnapshotReader, clock: Clock, *, shows_keys: bool = False) -> None:
         """`shows_keys`: as text; otherwise hashed."""
         self._reader = reader
-        self._shows_keys = shows_keys
+        self.shows_keys = shows_keys
         self._clock = clock
         self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
         self._left: list[StreamReading] = []  # of them, those that were not yet
@@ -112,7 +112,7 @@ class HotWatch:
         told_ns = then.told_ns
         if hot and (told_ns is None or now_ns - told_ns >= TOLD_INTERVAL_NS):
             told_ns = now_ns
-            _tell(name, hot[0], stream.engine, shows_keys=self._shows_keys)
+            _tell(name, hot[0], stream.engine, shows_keys=self.shows_keys)
         others = sum(self._watched.values()) - self._watched.get(name, 0)
         hottest = [shard.shard_id for shard in stream.hottest()]
         self._watched[name] = reading.watch(hottest, WATCHED_MAX - others)

@@ -218,7 +218,7 @@ class Live:
         """`shows_keys`: of hot shards, as text; otherwise hashed."""
         self._reader = reader
         self._clock = clock
-        self._shows_keys = shows_keys
+        self.shows_keys = shows_keys
         self._viewers: list[_Viewer] = []
         self.newest = (0, b"")  # number and bytes of an event; 0: there is none yet
         self._number = 0
@@ -266,7 +266,7 @@ class Live:
         self.newest = (0, b"")  # the next who comes is told nothing old
 
     def _begin(self) -> None:
-        self._steps = event_steps(self._reader, shows_keys=self._shows_keys)
+        self._steps = event_steps(self._reader, shows_keys=self.shows_keys)
         self._slice()
 
     def _slice(self) -> None:

@@ -72,7 +72,7 @@ class Metrics:
 
     def __init__(self, reader: SnapshotReader, *, per_shard: bool = False) -> None:
         self._reader = reader
-        self._per_shard = per_shard
+        self.per_shard = per_shard
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -86,12 +86,13 @@ class Metrics:
         return self._write(_Plain())
 
     def _write(self, form: "_Form") -> Steps:
-        snapshot = yield from self._reader.read(None if self._per_shard else HOT_SHARDS_MAX)
+        per_shard = self.per_shard
+        snapshot = yield from self._reader.read(None if per_shard else HOT_SHARDS_MAX)
         page = BytesIO()  # to join 50 MB at the end would take 50 ms
         info = InfoMetricFamily("kdaemon_build", "This program.", {"version": snapshot.version})
         page.write(form.family(info))
         page.write(form.family(_upstreams(snapshot)))
-        sections = yield from _sections(snapshot, per_shard=self._per_shard)
+        sections = yield from _sections(snapshot, per_shard=per_shard)
         sections.reverse()
         del snapshot  # its parts go as they are written: to free all at once takes long
         while sections:

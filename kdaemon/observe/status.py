@@ -67,7 +67,7 @@ class Status:
     def __init__(self, reader: SnapshotReader, *, shows_keys: bool = False) -> None:
         """`shows_keys`: of hot shards, as text; otherwise hashed."""
         self._reader = reader
-        self._shows_keys = shows_keys
+        self.shows_keys = shows_keys
 
     def steps(self) -> Steps:
         """The page as indented JSON: read, then a stream a step, those first that need somebody,
@@ -80,7 +80,7 @@ class Status:
         del snapshot  # its streams go as they are written: to free all at once takes long
         pieces: list[bytes] = []
         while last_first:
-            status = _stream(last_first.pop(), uptime_ns, shows_keys=self._shows_keys)
+            status = _stream(last_first.pop(), uptime_ns, shows_keys=self.shows_keys)
             pieces.append(_json(status, b"\n    "))
             yield
         streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"

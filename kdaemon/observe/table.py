@@ -132,7 +132,8 @@ DELIVERY: tuple[Metric[StreamCounts], ...] = (
     Metric("kdaemon_billed_units_total", _C,
            "What the service bills for delivered records. AWS bills one of: PUT payload units of"
            " 25 KiB a record (provisioned), bytes with each record rounded up to 1 KiB (on-demand);"
-           " Yandex: units of 40 KiB a call and shard. An aggregate is one record.",
+           " Yandex: units of 40 KiB a call and shard; or what [billing] sets. An aggregate is one"
+           " record.",
            lambda c: c.billed, label="unit"),
     Metric("kdaemon_records_attempts_total", _C, "Records in PutRecords calls that went out.",
            lambda c: c.attempts),

@@ -69,6 +69,12 @@ class Taps:
         """From now on looks are of this door."""
         self._door = door
 
+    def allow(self, *, is_on: bool) -> None:
+        """Whether anybody may look, from now on."""
+        self._is_on = is_on
+        if not is_on:
+            self.close()
+
     def ask(self, request: HttpRequest) -> None:
         """Answers at the end of the window, or at once with why not."""
         wanted = parse_qs(request.query)

@@ -81,8 +81,7 @@ class ControlCalls:
         self._dice = dice
         self._sleep = sleep
         self._now_s = now_s or asyncio.get_running_loop().time
-        burst = max(1, int(settings.calls_per_second))
-        self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
+        self.take_rate(settings.calls_per_second)
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()
         self._passed_on: deque[asyncio.Future[None]] = deque()
@@ -91,6 +90,11 @@ class ControlCalls:
         self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
             OrderedDict()
         )
+
+    def take_rate(self, calls_per_second: float) -> None:
+        """Another rate, from the next turn on; the one that is waited for comes at the old one."""
+        burst = max(1, int(calls_per_second))
+        self._throttler = Throttler(burst, period=burst / calls_per_second)
 
     async def ask(
         self,

@@ -21,6 +21,7 @@ from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
+from kdaemon.config.surroundings import PROFILES
 from kdaemon.send.place import Place, usable_url
 from kdaemon.send.request import STAMP, Canonical, Keys, Route, SignedRoute
 from kdaemon.send.settings import ClientSettings
@@ -36,7 +37,6 @@ _KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
     ("secret_key", "the secret access key", "AWS_SECRET_ACCESS_KEY"),
     ("token", "the session token", "AWS_SESSION_TOKEN"),
 )
-_PROFILES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
 
 
 class Who(Protocol):
@@ -217,7 +217,7 @@ def profile_problem(profile: str | None) -> tuple[str, str] | None:
     """Why the profile that calls would use is none: the variable that names it ("": `profile`, the
     setting, does) and what is wrong; None: nothing is. Reads the AWS files, and asks nobody.
     """
-    variable = "" if profile else next((each for each in _PROFILES if each in os.environ), None)
+    variable = "" if profile else next((each for each in PROFILES if each in os.environ), None)
     if variable is None:
         return None
     from botocore.exceptions import (  # noqa: PLC0415 - see import_libraries

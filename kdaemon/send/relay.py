@@ -180,15 +180,21 @@ class Relay:
         self._memory = ByteBudget(bytes_max, memory)
         self._patience_s = patience_s
         self._waiting = Places()
-        self._lanes = {
-            name: _Lane(OTHER_OPERATIONS[name], self._waiting) for name in dict.fromkeys(operations)
-        }
+        self._lanes: dict[str, _Lane] = {}  # of all operations that ever could be asked
+        self.take_operations(operations)
         self._calls: dict[bytes, _Call] = {}  # of operations that are shared: to be found by others
         self._looks, self._reads = asyncio.Semaphore(CALLS_MAX), asyncio.Semaphore(CALLS_MAX)
         self._made: dict[asyncio.Task[None], _Call] = {}  # calls that are under way
         self._kept = Kept(self._memory)
         self._trails = Trails()
         self.others = OperationCounters()  # of operations that may not be asked
+
+    def take_operations(self, operations: Iterable[str]) -> None:
+        """Those that may be asked from now on; what waits was asked while it could be."""
+        self.operations = tuple(dict.fromkeys(operations))
+        for name in self.operations:
+            if name not in self._lanes:
+                self._lanes[name] = _Lane(OTHER_OPERATIONS[name], self._waiting)
 
     @property
     def counters(self) -> dict[str, OperationCounters]:
@@ -210,16 +216,11 @@ class Relay:
         """Of answers that are kept for others."""
         return self._kept.byte_count
 
-    @property
-    def operations(self) -> tuple[str, ...]:
-        return tuple(self._lanes)
-
     def allows(self, operation: OtherOperation) -> bool:
-        return operation.name in self._lanes
+        return operation.name in self.operations
 
     def counters_of(self, operation: OtherOperation) -> OperationCounters:
-        lane = self._lanes.get(operation.name)
-        return self.others if lane is None else lane.counters
+        return self._lanes[operation.name].counters if self.allows(operation) else self.others
 
     def ask(self, question: Question, client: int, told: Callable[[Outcome], None]) -> Asker:
         """Asks the service, or finds what it said a moment ago. `told` hears of it once, at once or

@@ -10,6 +10,7 @@ it.
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -77,6 +78,15 @@ class Lock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def is_signed(directory: str) -> bool:
+    """Whether a spool stood in this directory, as `Lock.is_signed`; for who does not hold it."""
+    try:
+        status = Path(directory, _FILE).lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def holder_pid(directory: str) -> int | None:

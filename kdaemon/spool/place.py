@@ -100,54 +100,11 @@ class Place:
         self._lock.release()
 
     def look(self) -> Found:
-        """What stands where the database should be. SpoolError `foreign` for what is none of ours.
-
-        Must not be called while SQLite has the file open in this process: closing it here would
-        drop SQLite's locks (POSIX locks belong to the process).
-        """
-        path = self.database_path
-        for beside in (path + "-wal", path + "-shm", str(Path(self.directory, RESERVE))):
-            what = kind_of_none(beside)
-            if what:
-                raise SpoolError(
-                    "foreign", beside, f"{what} in the place of a file of ours: move it away"
-                )
-        try:
-            status = Path(path).lstat()
-        except FileNotFoundError:
-            if file_bytes(path + "-wal"):  # a log without its database: opening would delete it
-                return Found.DAMAGED
-            self.is_emptied = self._was_spool
-            return Found.NOTHING
-        if stat.S_ISDIR(status.st_mode) and self._was_spool:
-            return Found.DAMAGED
-        if not stat.S_ISREG(status.st_mode):
-            raise SpoolError(
-                "foreign", path, "not a regular file: remove it, or set another spool.directory"
-            )
-        if status.st_size == 0:  # begun and not written, or cut off: its log says which
-            if file_bytes(path + "-wal"):
-                return Found.DAMAGED
+        """As `look_at`."""
+        found = look_at(self.directory, was_spool=self._was_spool)
+        if found is Found.NOTHING:
             self.is_emptied = self._was_spool  # nothing of ours is ever left empty
-            return Found.NOTHING
-        try:
-            with Path(path).open("rb") as file:
-                header = file.read(_HEADER_BYTES)
-        except OSError as error:
-            raise directory_error(path, error) from error
-        if header.startswith(_MAGIC) and len(header) == _HEADER_BYTES:
-            (found,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
-            if found == APPLICATION_ID:
-                # SQLite never writes a database with a version it does not know.
-                return Found.SPOOL if header[18:20] == _WAL_VERSIONS else Found.DAMAGED
-        if self._was_spool:
-            return Found.DAMAGED
-        raise SpoolError(
-            "foreign",
-            path,
-            "not a database of kdaemon, and so left alone: move it away, or set another "
-            "spool.directory",
-        )
+        return found
 
     def make(self, fill: Callable[[str], None]) -> None:
         """A new database beside the place, that only its owner can read; SQLite gives its other
@@ -281,6 +238,52 @@ class Place:
                 self._sync()
             finally:
                 copy.unlink(missing_ok=True)
+
+
+def look_at(directory: str, *, was_spool: bool) -> Found:
+    """What stands where the database should be. `was_spool`: one stood there before. SpoolError
+    `foreign` for what is none of ours.
+
+    Must not be called while SQLite has the file open in this process: closing it here would drop
+    SQLite's locks (POSIX locks belong to the process).
+    """
+    path = database_path(directory)
+    for beside in (path + "-wal", path + "-shm", str(Path(directory, RESERVE))):
+        what = kind_of_none(beside)
+        if what:
+            raise SpoolError(
+                "foreign", beside, f"{what} in the place of a file of ours: move it away"
+            )
+    try:
+        status = Path(path).lstat()
+    except FileNotFoundError:  # a log without its database: opening would delete it
+        return Found.DAMAGED if file_bytes(path + "-wal") else Found.NOTHING
+    if stat.S_ISDIR(status.st_mode) and was_spool:
+        return Found.DAMAGED
+    if not stat.S_ISREG(status.st_mode):
+        raise SpoolError(
+            "foreign", path, "not a regular file: remove it, or set another spool.directory"
+        )
+    if status.st_size == 0:  # begun and not written, or cut off: its log says which
+        return Found.DAMAGED if file_bytes(path + "-wal") else Found.NOTHING
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise directory_error(path, error) from error
+    if header.startswith(_MAGIC) and len(header) == _HEADER_BYTES:
+        (found,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
+        if found == APPLICATION_ID:
+            # SQLite never writes a database with a version it does not know.
+            return Found.SPOOL if header[18:20] == _WAL_VERSIONS else Found.DAMAGED
+    if was_spool:
+        return Found.DAMAGED
+    raise SpoolError(
+        "foreign",
+        path,
+        "not a database of kdaemon, and so left alone: move it away, or set another "
+        "spool.directory",
+    )
 
 
 def _put_first_page(model: str, copy: Path) -> None:

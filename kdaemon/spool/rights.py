@@ -28,12 +28,7 @@ def directory_error(path: str, error: OSError) -> SpoolError:
                 f"{reason}: remount it for writing, or set another spool.directory",
             )
         case errno.EACCES | errno.EPERM:
-            return SpoolError(
-                "directory",
-                path,
-                f"{reason} for user {_user(os.geteuid())}; it belongs to {_owner(path)}: "
-                f"chown -R {_user(os.geteuid())} it, or set another spool.directory",
-            )
+            return SpoolError("directory", path, _denied(path, reason))
         case errno.ENOTDIR | errno.EEXIST | errno.ELOOP:
             return SpoolError(
                 "directory",
@@ -50,6 +45,19 @@ def directory_error(path: str, error: OSError) -> SpoolError:
             )
         case _:
             return SpoolError("io", path, f"{reason}: look at the disk (dmesg)")
+
+
+def _denied(path: str, reason: str) -> str:
+    me, above = _user(os.geteuid()), Path(path).parent
+    if os.path.lexists(path) or not above.is_dir():
+        return (
+            f"{reason} for user {me}; it belongs to {_owner(path)}: chown -R {me} it, or set"
+            " another spool.directory"
+        )
+    return (
+        f"cannot be made: {reason} for user {me}; {above} belongs to {_owner(str(above))}: mkdir it"
+        f" and chown {me} it, or set another spool.directory"
+    )
 
 
 def strangers(directory: str) -> tuple[str | None, str | None]:

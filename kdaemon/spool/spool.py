@@ -224,6 +224,18 @@ class Spool:
         """
         self._room_waiters[callback] = None
 
+    def take_bytes_max(self, bytes_max: int) -> None:
+        """Another bound of what is on disk. Where that is less than there is, nothing is deleted:
+        nothing more is taken until less is left.
+        """
+        self.space.bytes_max = bytes_max
+        self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        waiters, self._room_waiters = self._room_waiters, {}
+        for waiter in waiters:
+            waiter()
+
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """The dead records of a settled frame that is not in the spool (`accepted`)."""
         now_ms = unix_ms(self._clock)
@@ -365,9 +377,7 @@ class Spool:
         else:
             self._owed.put_back()
             self._failed(batch, error)
-        waiters, self._room_waiters = self._room_waiters, {}
-        for waiter in waiters:
-            waiter()
+        self._tell_of_room()
         if self._pending or self._owed.has_more:
             self._commit()
         elif self.trouble is not None:

@@ -324,7 +324,8 @@ class Streams:
         target = StreamTarget(name, config.arn or None, is_listed, upstream.name)
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
         settings = engine_settings(config, upstream.service)
-        engine = Engine(settings, memory, self._dice, self._clock.now_ns())
+        units = self._config.billing.units
+        engine = Engine(settings, memory, self._dice, self._clock.now_ns(), units)
         driver = StreamDriver(
             target, engine, upstream.client, upstream.discovery, self._clock, self.loop_lag
         )

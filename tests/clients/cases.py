@@ -9,6 +9,7 @@ doubt.
 import contextlib
 import itertools
 import json
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from tests.clients.program import Client, Program, Told
 from tests.kit.certificates import Authority
 from tests.kit.daemon import Daemon, running, sandbox
 from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.patience import wait_for
 
 SHARDS = 2
 RECORDS = 10
@@ -96,9 +98,23 @@ class World:
         self._certificate = Authority(directory).issue() if client.is_tls else None
         if self._certificate is not None:
             self._settings |= self._certificate.settings
+        self.stream = "clients"
+        if client.has_spool:
+            self._settings["spool.directory"] = str(directory / "spool")
+        if client.is_socket:
+            table = f"streams.{self.stream}"
+            self._settings |= {f"{table}.socket": self._socket, f"{table}.lines": "raw"}
         self._stack = contextlib.ExitStack()
         self._daemon_stack = contextlib.ExitStack()
-        self.stream = "clients"
+
+    @property
+    def _socket(self) -> str:
+        return str(self._directory / "own.sock")
+
+    @property
+    def address(self) -> str:
+        """What the client is given as its endpoint."""
+        return self._socket if self._client.is_socket else self.daemon.url
 
     def __enter__(self) -> Self:
         url = self._stack.enter_context(sandbox(self.stream, SHARDS))
@@ -120,12 +136,16 @@ class World:
         assert self.daemon.stop() == 0
         self._daemon_stack.close()
 
+    def kill(self) -> None:
+        self.daemon.signal(signal.SIGKILL)
+        self._daemon_stack.close()
+
     def put_accepted(self, text: str) -> bool:
         """Gives the daemon a record of its own to hold; False when it is refused."""
         request = urllib.request.Request(
             f"{self.daemon.url}/v1/streams/{self.stream}/records",
             json.dumps({"data": text}).encode(),
-            {"X-Kdaemon-Acknowledge": "accepted", "Content-Type": "application/x-ndjson"},
+            {"X-Kdaemon-Acknowledge": "accepted", "X-Kdaemon-Lines": "envelope"},
         )
         try:
             trust = None if self._certificate is None else self._certificate.client()
@@ -135,9 +155,21 @@ class World:
             error.close()
             return False
 
-    def read(self) -> Counter[str]:
-        """What is in the stream, aggregates taken apart."""
+    def read(self, told: set[str]) -> Counter[str]:
+        """What is in the stream when nothing is on its way any more, aggregates taken apart.
+        `told`: is waited for, because a client may be told before the daemon has read it.
+        """
+        with contextlib.suppress(AssertionError):  # else it is lost, as the outcome says
+            wait_for(lambda: told <= set(self._found()) or None, "what was told as delivered")
+        wait_for(lambda: self._spooled == 0 or None, "an empty spool")
         self.daemon.wait_settled()
+        return self._found()
+
+    @property
+    def _spooled(self) -> int:
+        return self.daemon.counted("kdaemon_records_spooled")
+
+    def _found(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for record in self.endpoint.read_stream(self.stream):
             found.update(self._texts_of(data_of(record)))
@@ -261,7 +293,7 @@ CASES = (
 def opened(directory: Path, client: Client, case: Case) -> Iterator[tuple[World, Program]]:
     with (
         World(directory, client, case.settings) as world,
-        Program(client, world.daemon.url) as program,
+        Program(client, world.address) as program,
     ):
         yield world, program
 
@@ -271,5 +303,5 @@ def try_case(directory: Path, client: Client, case: Case) -> Outcome:
     outcome = Outcome(may_repeat=case.may_repeat)
     with opened(directory, client, case) as (world, program):
         case.run(world, program, outcome)
-        outcome.read = world.read()
+        outcome.read = world.read(outcome.ok)
     return outcome

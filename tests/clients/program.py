@@ -52,8 +52,9 @@ def _lines_of_json(data: bytes) -> list[str]:
 @dataclass(frozen=True)
 class Client:
     """`built`: what must be there, beneath `PROGRAMS`. `is_installed`: whether this machine has
-    what nothing here builds. `is_tls`: speaks TLS only. `texts_of`: the texts that one record of it
-    holds.
+    what nothing here builds. `is_tls`: speaks TLS only. `has_spool`: is for a daemon that has one.
+    `is_socket`: writes to the stream's own Unix socket, whose path is its endpoint. `texts_of`: the
+    texts that one record of it holds.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Client:
     built: str = ""
     is_installed: Callable[[], bool] = lambda: True
     is_tls: bool = False
+    has_spool: bool = False
+    is_socket: bool = False
     texts_of: Callable[[bytes], list[str]] = _whole
 
     @property
@@ -94,6 +97,8 @@ _BUILT_JAVA = "java/target/classes/Client.class"
 _BUILT_NODE = "node/node_modules/@aws-sdk"
 _AWS_CLI = str(PACKAGES / "aws-cli" / "bin" / "aws")
 _QUIX = str(PACKAGES / "quixstreams" / "bin" / "python")
+_SYSLOG_NG = (sys.executable, "python/syslog_ng.py")
+_BUILT_SYSLOG_NG = str(PACKAGES / "syslog-ng" / "usr" / "sbin" / "syslog-ng")
 
 CLIENTS = (
     Client("boto3", "boto3", _PYTHON),
@@ -115,6 +120,21 @@ CLIENTS = (
     Client("quixstreams", "quixstreams (KinesisSink)", (_QUIX, "python/client.py"), _QUIX),
     Client("telegraf", "Telegraf (outputs.kinesis)", ("telegraf/client",), "telegraf/client"),
     Client("npm-kinesis", "npm kinesis (TLS)", _NODE, "node/node_modules/kinesis", is_tls=True),
+    Client(
+        "syslog-ng-http",
+        "syslog-ng, http() as [here](syslog-ng.md)",
+        _SYSLOG_NG,
+        _BUILT_SYSLOG_NG,
+        has_spool=True,
+    ),
+    Client(
+        "syslog-ng-socket",
+        "syslog-ng, unix-stream() as [here](syslog-ng.md)",
+        _SYSLOG_NG,
+        _BUILT_SYSLOG_NG,
+        has_spool=True,
+        is_socket=True,
+    ),
 )
 
 

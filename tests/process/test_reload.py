@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +178,87 @@ def test_what_needs_a_restart_is_named_and_nothing_is_taken(
 ) -> None:
     daemon = run(settings(tmp_path))
     client = client_of(daemon)
-    more = {"streams__late__linger_ms": 5, "metrics__per_shard": True, "spool__bytes_max": 2**31}
+    more = {
+        "streams__late__linger_ms": 5,
+        "metrics__emf_namespace": "kdaemon",
+        "spool__letters_bytes_max": 2**24,
+    }
     write_config(tmp_path, settings(tmp_path, **more))
     page = hang_up(daemon)
     assert page["last_reload"]["outcome"] == "restart"
-    assert page["last_reload"]["keys"] == ["spool.bytes_max", "metrics.per_shard"]
+    assert page["last_reload"]["keys"] == ["spool.letters_bytes_max", "metrics.emf_namespace"]
     assert client.put("late", "a")[0] == 400
+
+
+def describe(daemon: Daemon, host: str = "localhost") -> int:
+    """DescribeStream, as a client that calls the daemon by this name."""
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
+    target = "Kinesis_20131202.DescribeStream"
+    headers = {"X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.1", "Host": host}
+    connection.request("POST", "/", json.dumps({"StreamName": "demo"}), headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status
+
+
+def test_what_an_operator_wants_to_change_at_night_holds_at_once(
+    run: Run, tmp_path: Path, client_of: Connect
+) -> None:
+    """What is asked and shown; who may come, and for how long."""
+    hot = {
+        "sandbox__shard_count": 1,
+        "default__acknowledge": "accepted",
+        "default__shard_records_per_second": 50,
+    }
+    before = settings(tmp_path, listen__operations_passed_on=[], **hot)
+    daemon = run(before)
+    client = client_of(daemon)
+    keys = ["customer-42"] * 500
+
+    def page() -> str:
+        return daemon.page("/statusz")[1]
+
+    def is_hot() -> str | None:
+        client.put("demo", *keys)
+        return page() if '"keys"' in page() else None
+
+    assert "customer-42" not in wait_for(is_hot, "the keys of the hot shard")
+    assert "kdaemon_shard_records_buffered{" not in daemon.page("/metrics")[1]
+    assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (400, 403)
+    assert daemon.page("/tap?stream=demo")[0] == 403
+
+    night = {
+        "observe__show_keys": True,
+        "metrics__per_shard": True,
+        "listen__hosts": ["kdaemon.internal"],
+        "listen__admin_tap": True,
+        "spool__bytes_max": 2**29,
+    }
+    write_config(tmp_path, settings(tmp_path, **hot, **night))
+    assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+    assert "customer-42" in page()
+    assert json.loads(page())["spool"]["bytes_max"] == 2**29
+    assert daemon.metrics().total("kdaemon_spool_bytes_max") == 2**29
+    assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (200, 200)
+    assert daemon.page("/tap?stream=demo")[0] == 200
+    assert "kdaemon_shard_records_buffered{" in daemon.page("/metrics")[1]
+
+    write_config(tmp_path, settings(tmp_path, **hot, listen__connections_max=1))
+    assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+    refused = {"name": "kdaemon_client_connections_refused_total", "reason": "connections"}
+    assert daemon.counted(**refused) == 0
+    with suppress(OSError, http.client.HTTPException):
+        describe(daemon)
+    assert daemon.counted(**refused) == 1, "the newcomer, or the one that was there and idle"
+
+    write_config(tmp_path, settings(tmp_path, **hot, listen__idle_timeout_ms=1))
+    assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+    client = client_of(daemon)
+    client.put("demo", "a")
+    assert client.connection.sock.recv(1) == b"", "it is idle for too long now"
+    assert "customer-42" not in page()
+    assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (200, 403)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -209,10 +284,10 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
     done = command(*where)
     assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
 
-    write_config(tmp_path, settings(tmp_path, metrics__per_shard=True))
+    write_config(tmp_path, settings(tmp_path, log__format="json"))
     done = command(*where)
     assert done.returncode == 1
-    assert done.stderr == "needs a restart, and nothing of it was taken: metrics.per_shard\n"
+    assert done.stderr == "needs a restart, and nothing of it was taken: log.format\n"
 
     path.write_text("accept_unlisted = 3\n[listen]\nhttp = 'x'\n")
     done = command(*where)
@@ -386,7 +461,10 @@ def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
         each.start()
     files = [
         settings(tmp_path, streams__late__linger_ms=5),
-        settings(tmp_path, metrics__per_shard=True),
+        settings(tmp_path, metrics__emf_namespace="kdaemon"),
+        settings(tmp_path, metrics__per_shard=True, observe__show_keys=True),
+        settings(tmp_path, spool__bytes_max=2**29, listen__connections_max=50),
+        settings(tmp_path, listen__operations_passed_on=[], send__control_calls_per_second=50),
         settings(tmp_path, default__linger_ms=1, streams_max=7, log__level="warning"),
         settings(tmp_path, streams__demo__linger_ms=0, streams__demo__batch_records_max=3),
         settings(tmp_path, streams__demo__share=7),  # wrong
@@ -405,7 +483,7 @@ def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
     for each in clients:
         each.join()
     assert len(outcomes) == 6  # nobody was refused, cut off or failed
-    assert Counter(found) == {"applied": 18, "restart": 3, "wrong": 3}
+    assert Counter(found) == {"applied": 27, "restart": 3, "wrong": 3}
     sent = sum(count for _, count in outcomes)
     metrics = daemon.wait_settled()
     assert metrics.total("kdaemon_records_delivered_total", stream="demo") == sent

@@ -11,6 +11,7 @@ import termios
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from kdaemon.cli import cli
@@ -84,15 +85,15 @@ def test_a_tap_shows_records_that_pass_through_only_where_it_may(tmp_path: Path)
 
 
 class Terminal:
-    """`kdaemon top` on a terminal of 140 columns."""
+    """A command, `kdaemon top` for one, on a terminal of so many columns."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, command: str = "top", columns: int = 140) -> None:
         self.master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (40, 140))
-        command = [sys.executable, "-m", "kdaemon", "top", *arguments]
-        env = environment(TERM="xterm", LINES="40", COLUMNS="140")
+        termios.tcsetwinsize(slave, (40, columns))
+        words = [sys.executable, "-m", "kdaemon", command, *arguments]
+        env = environment(TERM="xterm", LINES="40", COLUMNS=str(columns))
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave
+            words, cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
         self.shown = ""
@@ -128,3 +129,38 @@ def test_top_on_a_terminal_goes_on_without_an_answer_and_leaves_by_ctrl_c(tmp_pa
             assert terminal.process.wait(PATIENCE_S) == 0
         finally:
             terminal.close()
+
+
+HOT = {
+    "sandbox.shard_count": 1,
+    "default.shard_records_per_second": 50,
+    "default.acknowledge": "accepted",
+    "observe.show_keys": True,
+}
+LINES = "".join(
+    json.dumps({"data": "x", "partition_key": "customer-42"}) + "\n" for _ in range(500)
+)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_top_shows_the_keys_of_a_hot_shard_on_a_terminal(tmp_path: Path, columns: int) -> None:
+    with running(tmp_path, HOT) as daemon:
+
+        def is_known() -> str | None:
+            send("POST", f"{daemon.url}/v1/streams/demo/records", LINES)
+            text = ask(daemon, "status").stdout
+            return text if "HOT KEY" in text else None
+
+        text = wait_for(is_known, "the keys of the hot shard")
+        assert "splitting will not help; spread this key" in text
+        assert "\n#1  customer-42 " in text
+        for command in ("top", "status"):
+            terminal = Terminal(
+                "--admin", daemon.address("admin"), command=command, columns=columns
+            )
+            try:
+                terminal.wait("#1  customer-42 ")
+                assert ("IN FLIGHT" in terminal.shown) is (columns == 200)
+                assert "shardId-000000000000 of demo: at " in terminal.shown
+            finally:
+                terminal.close()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.billing import BilledUnit
+from kdaemon.base.billing import BilledUnit, UnitSizes
 from kdaemon.base.limits import HASH_KEY_MAX, KIB, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
@@ -35,7 +35,8 @@ EDGES = [1, 2, 200, KIB - 7, KIB - 1, KIB, KIB + 1, 25 * KIB, 25 * KIB + 1, 40 *
 class Ledger:
     """Brute force."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: UnitSizes) -> None:
+        self.sizes = sizes
         self.units = dict.fromkeys(BilledUnit, 0)
         self.byte_count = 0
 
@@ -50,10 +51,17 @@ class Ledger:
                 of_shard[result.shard_id] = of_shard.get(result.shard_id, 0) + size
                 continue
             self.byte_count += size
-            self.units[BilledUnit.PUT_PAYLOAD] += (size + 25 * KIB - 1) // (25 * KIB)
-            self.units[BilledUnit.ON_DEMAND] += (size + KIB - 1) // KIB * KIB
+            unit = self.sizes.on_demand_kib * KIB
+            self.units[BilledUnit.ON_DEMAND] += rounded_up(size, unit) * unit
+            unit = self.sizes.put_payload_kib * KIB
+            self.units[BilledUnit.PUT_PAYLOAD] += rounded_up(size, unit)
         for size in of_shard.values():
-            self.units[BilledUnit.YANDEX_PUT] += (size + 40 * KIB - 1) // (40 * KIB)
+            unit = self.sizes.yandex_put_kib * KIB
+            self.units[BilledUnit.YANDEX_PUT] += rounded_up(size, unit)
+
+
+def rounded_up(size: int, unit: int) -> int:
+    return (size + unit - 1) // unit
 
 
 def record(dice: random.Random) -> Record:
@@ -80,12 +88,13 @@ def test_units_equal_a_brute_force(
         is_shard_atomic=service.is_shard_atomic,
         aggregate_bytes_max=aggregate_bytes_max,
     )
-    engine = Engine(settings, ByteBudget(1 << 30), LoadedDice(0.5), T)
+    sizes = UnitSizes() if seed % 2 else UnitSizes(*dice.choices(range(1, 60), k=3))
+    engine = Engine(settings, ByteBudget(1 << 30), LoadedDice(0.5), T, sizes)
     now_ns = T
     if shard_count:
         engine.freshness.ask(T)
         engine.handle_description(describe(even_shards(shard_count)), T)
-    ledger = Ledger()
+    ledger = Ledger(sizes)
     calls: list[Batch] = []
     for _ in range(60):
         count = dice.choice([1, 1, 3, 40])

@@ -52,11 +52,19 @@ TABLES = {
     "c": st.sampled_from([None, "", "upstream_name = 'other'\n"]),
     "u": st.sampled_from([None, "upstream = 'eu'\n"]),
 }
+OTHERS = st.sampled_from(  # live, and nothing to the streams
+    [
+        "",
+        "[observe]\nshow_keys = true\n[metrics]\nper_shard = true\n",
+        "[spool]\nbytes_max = 999999999\n[send]\ncontrol_calls_per_second = 9\n",
+        "[listen]\noperations_passed_on = []\nhosts = ['k']\nidle_timeout_ms = 9000\n",
+    ]
+)
 SECOND = 1_000_000_000
 SECONDS_MAX = 600  # for the slowest share to pay for all
 BROKEN = st.sampled_from(["linger_ms = 'x'", "[", "[streams.a]\nshare = 3\n", "metrics = 1"])
 RESTART = st.sampled_from(
-    ["[metrics]\nper_shard = true\n", "[drain]\n[spool]\nbytes_max = 9999999\n"]
+    ["[metrics]\nemf_namespace = 'k'\n", "[drain]\n[spool]\nletters_bytes_max = 9999999\n"]
 )
 
 
@@ -76,7 +84,7 @@ def configurations(draw: st.DrawFn) -> str:
     for name, table in tables.items():
         if table is not None:
             text += f"[streams.{name}]\n{table}"
-    return text
+    return text + draw(OTHERS)
 
 
 VALID = configurations()

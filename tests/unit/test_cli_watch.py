@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.cells import cell_len
 from rich.console import Console
 
 from kdaemon.base.errors import Trouble
@@ -113,12 +114,58 @@ def test_a_terminal_is_shown_the_same_and_obeys_nobody() -> None:
     text = StringIO()
     hold = {"code": "X", "message": "\x1b[31mred"}
     found = screen(page(name="or\x1b[2Jders", hold=hold))
-    Console(file=text, width=160).print(rendered(found, "NO ANSWER\x07", 5))
+    Console(file=text, width=160).print(rendered(found, "NO ANSWER\x07", 5, 160))
     shown = text.getvalue()
     assert "\x1b" not in shown.replace("\\x1b", "")
     assert "\x07" not in shown
     for part in ("NO ANSWER", "shardId-000000000001", "is on hold", "200"):
         assert part in shown
+
+
+def with_load(name: str, key: str) -> dict[str, Any]:
+    load = {
+        "advice": "at 212% of its quota of bytes: key #1 is 61% of that: spread this key",
+        "keys": [
+            {"key": key, "records_part": 0.5, "bytes_part": 0.61, "is_explicit_hash_key": False},
+            {"key": "7", "records_part": 0.25, "bytes_part": 0.1, "is_explicit_hash_key": True},
+            *({"key": str(each), "records_part": 0.01, "bytes_part": 0.01} for each in range(8)),
+        ],
+    }
+    shard = {**STREAM["hottest_shards"][0], "load": load}
+    return {**STREAM, "name": name, "buffered": 123_456_789, "hottest_shards": [shard]}
+
+
+def test_a_hot_shard_is_shown_with_the_advice_and_its_heaviest_keys() -> None:
+    streams = [STREAM, *(with_load(f"s{at}", "customer-42") for at in range(4))]
+    found = screen({**PAGE, "streams": streams})
+    assert len(found.shards) == 5
+    assert [each.advice.partition(":")[0] for each in found.loads] == [
+        "shardId-000000000001 of s0",
+        "shardId-000000000001 of s1",
+        "shardId-000000000001 of s2",
+    ]
+    assert found.loads[0].advice.endswith("key #1 is 61% of that: spread this key")
+    keys = found.loads[0].keys
+    assert keys[:2] == [
+        ("#1", "customer-42", "50.0%", "61.0%"),
+        ("#2", "7 (hash key)", "25.0%", "10.0%"),
+    ]
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("name", ["orders", "a-long-name-of-a-stream" * 5, "заказы-" * 15])
+def test_a_terminal_of_any_width_cuts_names_and_no_numbers(name: str, width: int) -> None:
+    text = StringIO()
+    found = screen({**PAGE, "streams": [with_load(name, "k" * 256), with_load("s", "ключ")]})
+    Console(file=text, width=width).print(rendered(found, "", 5, width))
+    lines = text.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= width
+    shown = "\n".join(lines)
+    for part in ("123,456,789", "25.0%", "12 s", "shardId-000000000001 ", "61.0%", "HOT KEY"):
+        assert part in shown
+    assert ("IN FLIGHT" in shown) is (width >= 120)
+    assert ("spread this key" in shown.replace("\n", " ").replace("  ", " ")) or width < 200
 
 
 @pytest.mark.parametrize("code", sorted({*_HOLDS, *_MENDING, *_TROUBLE_HOLDS}))

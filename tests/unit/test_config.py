@@ -351,7 +351,7 @@ SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
         (
             "[default]\nlines = 'raw'\n[streams.a]\nlines = 'envelope'\nstream_field = 's'",
             "streams.a.stream_field",
-            'lines is "envelope" here',
+            "this stream takes envelopes",
         ),
         (f"{RAW}stream_field = 'to'", "streams.app.stream_field", "no other is"),
         (
@@ -812,3 +812,24 @@ def test_memory_follows_the_container_unless_it_is_set(
     assert config.default.buffer_bytes_max == min(64, memory_mib) * MIB
     given = load_config(text="memory_bytes_max = 100000000", memory_limit_bytes=limit)
     assert given.memory_bytes_max == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("memory_bytes_max", "64 MiB", "; 64 MiB is 67108864"),
+        ("memory_bytes_max", "1g", "; 1g is 1073741824"),
+        ("drain.deadline_ms", "30s", "; 30s is 30000"),
+        ("default.linger_ms", "1 min", "; 1 min is 60000"),
+        ("memory_bytes_max", "64 s", ""),
+        ("memory_bytes_max", "a lot", ""),
+        ("streams_max", "3 MiB", ""),
+    ],
+)
+def test_a_number_with_its_unit_is_told_without_it(key: str, value: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(flags=[(key, value)])
+    (problem,) = caught.value.problems
+    assert problem.problem.startswith(f'is "{value}"; expected a whole number')
+    assert problem.problem.endswith(meant)
+    assert ("; " in problem.problem.partition("expected")[2]) is bool(meant)

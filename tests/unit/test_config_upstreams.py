@@ -199,3 +199,14 @@ def test_a_name_that_the_service_cannot_have_is_refused_wherever_it_stands(name:
     assert "is no name of a stream" in problems(EU + f"[streams.'{name}']\nupstream = 'eu'")[0]
     table = f"[streams.s]\nupstream = 'eu'\nupstream_name = '{name}'"
     assert "streams.s.upstream_name: is no name of a stream" in problems(EU + table)[0]
+
+
+@pytest.mark.parametrize("default", ["default", "eu"])
+def test_an_arn_of_a_table_means_the_first_that_has_its_account_and_region(default: str) -> None:
+    """As an ARN does that a client writes, whatever the default upstream of streams is."""
+    arn = "arn:aws:kinesis:eu-central-1:111111111111:stream/orders"
+    top = "region = 'eu-central-1'\naccount_id = '111111111111'\n"
+    tables = f"[default]\nupstream = '{default}'\n{EU}[streams.orders]\narn = '{arn}'\n"
+    assert load(top + tables).streams["orders"].upstream == "default"
+    assert load(tables).streams["orders"].upstream == "eu"
+    assert load(top + tables + "upstream = 'eu'\n").streams["orders"].upstream == "eu"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.billing import Bill, BilledUnit, SentSizes
+from kdaemon.base.billing import Bill, BilledUnit, SentSizes, UnitSizes
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import Capacity
 from kdaemon.base.limits import KIB
@@ -126,6 +126,24 @@ def test_who_aggregates_is_not_told_what_aggregates_would_save() -> None:
     rig.put(10)
     rig.answer(rig.call())
     assert bill_of(rig).saves == {}
+
+
+SMALLER = UnitSizes(put_payload_kib=2, on_demand_kib=4, yandex_put_kib=3)
+
+
+def test_units_have_the_sizes_that_are_set() -> None:
+    seen, others = SentSizes(SMALLER), SentSizes()
+    seen.see([200, 2 * KIB, 2 * KIB + 1, 5 * KIB])
+    seen.see_call([3 * KIB, 3 * KIB + 1])
+    billed = {PROVISIONED: 1 + 1 + 2 + 3, ON_DEMAND: (1 + 1 + 1 + 2) * 4 * KIB, YANDEX_PUT: 3}
+    assert seen.snapshot() == billed
+    others.add(seen)
+    assert others.snapshot() == billed
+    small = SentSizes(SMALLER)
+    small.see([200] * 10_000)
+    small.byte_count = 2_000_000
+    saved = aggregation_saves(small, ON_DEMAND, 51_200)
+    assert saved == pytest.approx(1 - 212 / (4 * KIB), abs=0.005)
 
 
 def test_what_closed_streams_were_billed_is_kept() -> None:

@@ -9,7 +9,7 @@ from kdaemon.base.endpoint import endpoint_problem, proxy_problem
 from kdaemon.base.errors import ConfigError
 from kdaemon.base.redact import SECRETS
 from kdaemon.cli import cli
-from kdaemon.cli.common import read_checked
+from kdaemon.cli.looks import read_checked
 from kdaemon.config.load import KEYS, STREAM_KEYS, load_config
 from kdaemon.config.surroundings import find_problems
 

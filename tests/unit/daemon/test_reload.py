@@ -63,7 +63,7 @@ class Place:
         ("streams_max = 3", Outcome.APPLIED),
         ("", Outcome.UNCHANGED),
         ("streams_max = 'x'", Outcome.WRONG),
-        ("streams_max = 3\n[metrics]\nper_shard = true", Outcome.RESTART),
+        ("streams_max = 3\n[log]\nformat = 'json'", Outcome.RESTART),
         ("broken", Outcome.FAILED),
     ],
 )

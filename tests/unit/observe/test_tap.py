@@ -73,6 +73,20 @@ async def test_while_nobody_looks_the_door_has_nobody_to_tell(rig: Rig) -> None:
     assert request.lines == [{"seen": 0, "shown": 0}]
 
 
+async def test_what_is_not_allowed_any_more_ends_and_what_is_begins(rig: Rig) -> None:
+    looking = rig.ask()
+    rig.taps.allow(is_on=False)
+    assert looking.answer is not None
+    assert looking.answer[0] == 503
+    refused = rig.ask()
+    assert refused.answer is not None
+    assert refused.answer[0] == 403
+    rig.taps.allow(is_on=True)
+    again = rig.ask()
+    await answered(again)
+    assert again.lines[0]["seen"] == 0
+
+
 async def test_without_data_there_is_the_size_and_a_digest_of_the_key(rig: Rig) -> None:
     request = rig.ask()
     rig.take(Record(b"hello", "user-1"), Record(b"", ""))

@@ -110,6 +110,23 @@ async def test_among_equals_who_came_first_is_asked_first() -> None:
 
 
 @pytest.mark.usefixtures("gated")
+async def test_another_rate_holds_from_the_next_turn_on() -> None:
+    service = Service()
+    calls = service.control()
+    tasks = [ask(calls, name) for name in "abc"]
+    first = gate_of(calls)
+    await settle()
+    calls.take_rate(50)
+    await first.open(1)
+    assert service.asked == ["a"]
+    await first.open(1)
+    assert service.asked == ["a"], "the old quota gives no more turns"
+    await gate_of(calls).open(2)
+    await asyncio.gather(*tasks)
+    assert service.asked == ["a", "b", "c"]
+
+
+@pytest.mark.usefixtures("gated")
 async def test_a_caller_that_left_uses_up_no_turn() -> None:
     service = Service()
     calls = service.control()

@@ -165,6 +165,25 @@ async def test_the_service_s_answer_is_told_as_it_is(make: Make) -> None:
     assert calls == dict.fromkeys(PassedOnOutcome, 1)
 
 
+async def test_other_operations_may_be_asked_and_what_was_asked_before_is_answered(
+    make: Make,
+) -> None:
+    rig = make(operations=["ListShards"])
+    rig.ask("a", b"1")
+    await settle()
+    rig.relay.take_operations(["ListStreams"])
+    assert not rig.relay.allows(OTHER_OPERATIONS["ListShards"])
+    assert rig.relay.allows(OTHER_OPERATIONS["ListStreams"])
+    await rig.upstream.answer(b"1", ok())
+    assert rig.told["a"] == [ok()]
+    assert rig.counters() is rig.relay.others, "what is asked from now on"
+    assert sum(rig.relay.counters["ListShards"].calls.values()) == 1, "a total outlives a reload"
+    rig.ask("b", b"2", "ListStreams")
+    await settle()
+    await rig.upstream.answer(b"2", ok())
+    assert rig.told["b"] == [ok()]
+
+
 # One call for many
 
 

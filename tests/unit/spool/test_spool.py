@@ -235,6 +235,41 @@ async def test_a_full_spool_takes_nothing_until_there_is_room(tmp_path: Path) ->
         assert (await stored(spool, target, big)).results == [STORED]
 
 
+async def test_another_bound_holds_at_once_and_wakes_who_waits(tmp_path: Path) -> None:
+    target = FakeTarget()
+    async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
+        big = bytes(300_000)
+        async with asyncio.timeout(PATIENCE_S):
+            while spool.put(target, a_frame(big)):
+                await asyncio.sleep(0)
+        taken, called = target.counters.received, asyncio.Event()
+        spool.when_room(called.set)
+        spool.take_bytes_max(4 * 1024 * 1024)
+        assert called.is_set()
+        assert (await stored(spool, target, big)).results == [STORED]
+        spool.take_bytes_max(1024 * 1024)
+        assert not spool.put(target, a_frame(b"small"))
+        await until(lambda: len(target.frames) == taken + 1)
+        assert rows(tmp_path / "spool") == taken + 1, "nothing is deleted for it"
+
+
+async def test_drop_oldest_with_a_lower_bound_drops_no_more_than_what_comes(tmp_path: Path) -> None:
+    target = FakeTarget(room=0)
+    target.drops_oldest = True
+    async with a_spool(tmp_path / "spool", target) as spool:
+        for number in range(8):
+            await stored(spool, target, b"%d" % number + bytes(200_000))
+        spool.take_bytes_max(1024 * 1024)
+        await stored(spool, target, b"8" + bytes(200_000))
+        dropped = target.counters.dropped
+        await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
+        target.make_room(100)
+        await until(lambda: len(target.frames) == 9 - dropped[DropReason.SPOOL_FULL])
+        assert 1 <= dropped[DropReason.SPOOL_FULL] <= 2
+        assert target.data[-1].startswith(b"8")
+        assert target.counters.unaccounted() == 0
+
+
 async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -> None:
     target = FakeTarget(room=0)
     target.drops_oldest = True

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from kdaemon.base.admission import make_frame
+from kdaemon.base.billing import BilledUnit
 from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import RejectedRecord
@@ -446,3 +447,12 @@ async def test_who_waits_for_room_is_told_once_however_often_he_asked(
     service.answer.set()
     await turn()
     assert told == [1]
+
+
+async def test_units_are_billed_in_the_sizes_that_are_set(opened: Open) -> None:
+    streams = opened(FakeService(), "[billing]\nput_payload_kib = 2\n[default]\nlinger_ms = 0\n")
+    stream = found(streams, "s")
+    put(stream, bytes(5 * 1024))
+    await turn()
+    assert stream.engine.is_idle
+    assert stream.engine.counters.billed.snapshot()[BilledUnit.PUT_PAYLOAD] == 3

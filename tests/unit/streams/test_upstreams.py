@@ -325,3 +325,17 @@ async def test_of_two_upstreams_that_have_it_the_one_that_is_named_is_meant(
     assert isinstance(place, Qualified)
     assert place.upstream == upstream
     await streams.aclose()
+
+
+@pytest.mark.parametrize("table", ["", "[streams.twin]\narn = '{}'\n"])
+async def test_an_arn_of_two_upstreams_means_the_first_listed_or_not(
+    opened: Open, table: str
+) -> None:
+    text = CONFIG.replace('"us-east-1"', '"eu-central-1"').replace(OURS, EU)
+    streams = opened(text + table.format(arn("twin")))
+    assert found(streams, arn("twin")).target.upstream == "default"
+    assert found(streams, "@eu/" + arn("other")).target.upstream == "eu"
+    named = opened(text + f"[streams.twin]\narn = '{arn('twin')}'\nupstream = 'eu'\n")
+    assert found(named, arn("twin")).target.upstream == "eu"
+    for each in (streams, named):
+        await each.aclose()

@@ -1,0 +1,148 @@
+"""All that is wrong with a configuration and around it, at once: variables, files, certificates,
+principals, the place of the spool.
+
+For `check`, which tells everything, and for a start and a reload that will not do: nobody mends one
+thing to hear of the next. Each finding stands where its setting was given. Looks only; nothing is
+made, locked or asked of a network. A daemon that runs (`old`: by which configuration) does not look
+at what it has in use: it has read that, and its spool must be left alone (`spool/outlook.py`).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.cli.common import DEFAULTS, read_text, read_with_givers, surroundings_problems
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
+    from kdaemon.config.load import Loaded
+
+Flags = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """`problems`: a daemon would not start, or not work. `odd`: it would, but look at these."""
+
+    problems: list[ConfigProblem] = field(default_factory=list)
+    odd: list[ConfigProblem] = field(default_factory=list)
+
+    def add(self, source: str, key: str, problems: Sequence[str], odd: Sequence[str]) -> None:
+        self.problems.extend(ConfigProblem(source, key, each) for each in problems)
+        self.odd.extend(ConfigProblem(source, key, each) for each in odd)
+
+
+def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Config":
+    """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
+    around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
+    same, and its environment cannot be mended without a restart. Raises ConfigError.
+    """
+    loaded, looks = read_and_look(config_path, flags, old)
+    if loaded is None or looks.problems:
+        raise ConfigError(looks.problems)
+    return loaded.config
+
+
+def read_and_look(
+    config_path: str | None, flags: Flags, old: "Config | None" = None
+) -> "tuple[Loaded | None, Looks]":
+    """None: settings are wrong; then what is found around those that are right is told, too."""
+    from kdaemon.config.load import good_values  # noqa: PLC0415 - see cli/__init__.py
+
+    where = config_path or DEFAULTS
+    try:
+        loaded = read_with_givers(config_path, flags)
+    except ConfigError as error:
+        wrong = error.problems
+    else:
+        return loaded, look_around(where, loaded, old)
+    try:
+        text = read_text(config_path)
+    except ConfigError:
+        return None, Looks(wrong)
+    known = {each.key for each in wrong}
+    good = good_values(text=text, source=where, environ=os.environ, flags=flags)
+    around = look_around(where, good, old)
+    return None, Looks([*wrong, *(each for each in around.problems if each.key not in known)])
+
+
+def look_around(where: str, loaded: "Loaded", old: "Config | None" = None) -> Looks:
+    """What is found around a configuration. `where`: it comes from."""
+    from kdaemon.config.twins import find_twins  # noqa: PLC0415 - see cli/__init__.py
+
+    config = loaded.config
+    before = [] if old is None else surroundings_problems(where, old)
+    looks = Looks([each for each in surroundings_problems(where, config) if each not in before])
+    principals = look_at_principals(config)
+    looks.problems.extend(principals.problems)
+    looks.odd.extend(principals.odd)
+    directory = config.spool.directory
+    if directory and not (old is not None and _is_same(directory, old.spool.directory)):
+        from kdaemon.spool.outlook import look_over  # noqa: PLC0415 - see cli/__init__.py
+
+        looks.add(where, "spool.directory", *look_over(directory))
+    _look_at_tls(where, looks, config, old)
+    for name, text in find_twins(config):
+        looks.odd.append(ConfigProblem(where, f"upstreams.{name}", text))
+    problems, odd = (
+        [_placed(each, where, loaded) for each in found] for found in (looks.problems, looks.odd)
+    )
+    return Looks(problems, odd)
+
+
+def _is_same(directory: str, other: str) -> bool:
+    """Also by another name."""
+    try:
+        return directory == other or (bool(other) and Path(directory).samefile(other))
+    except OSError:
+        return False
+
+
+def _placed(problem: ConfigProblem, where: str, loaded: "Loaded") -> ConfigProblem:
+    """Where the setting was given: in the file, in a variable, by a flag."""
+    giver = loaded.givers.get(tuple(problem.key.split("."))) if problem.source == where else None
+    return problem if giver is None else replace(problem, source=giver.source, key=giver.shown_key)
+
+
+def look_at_principals(config: "Config") -> Looks:
+    """At their file, if there is one."""
+    path, looks = config.auth.principals_file, Looks()
+    if not path:
+        return looks
+    from kdaemon.door.principals import Principals, odd_rights  # noqa: PLC0415 - cli/__init__.py
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - the same
+
+    try:
+        Principals(path, SystemClock.wall_seconds)
+        odd = odd_rights(path)
+    except ConfigError as error:
+        return Looks(error.problems)
+    except OSError as error:
+        odd = f"cannot be looked at: {error.strerror}"
+    looks.add(path, "file", [], [odd] if odd is not None else [])
+    return looks
+
+
+def _look_at_tls(where: str, looks: Looks, config: "Config", old: "Config | None") -> None:
+    """Whether certificates and keys can be used, and clients that check them would take them."""
+    for name in ("listen", "sandbox"):
+        table = getattr(config, name)
+        before = None if old is None else getattr(old, name)
+        if not (table.tls_certificate and table.tls_key) or _has_same_files(table, before):
+            continue
+        from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see cli/__init__.py
+        from kdaemon.system import SystemClock  # noqa: PLC0415 - the same
+
+        problems, odd = look_over(table, name, SystemClock.wall_seconds())
+        for found, into in ((problems, looks.problems), (odd, looks.odd)):
+            for text in found:
+                key, _, said = text.partition(": ")
+                into.append(ConfigProblem(where, key, said))
+
+
+def _has_same_files(table: Any, before: Any) -> bool:
+    keys = ("tls_certificate", "tls_key", "tls_client_ca")
+    return before is not None and all(getattr(table, key) == getattr(before, key) for key in keys)
