@@ -8,7 +8,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engi
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test lint types unit clients alerts demo bench crash crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test lint types unit clients alerts charts demo bench crash crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -62,6 +62,21 @@ $(VENV)/prometheus:
 	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
 	cd $@.part && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 	mv $@.part $@
+
+# The manifests as kubectl and helm make them, and against the schemas of Kubernetes. A helm on the path, or else one that
+# Go builds into the environment (two minutes); 108 MB of schemas beside it. Without them these tests are skipped, visibly.
+charts: $(VENV)/dev
+	command -v helm >/dev/null || $(MAKE) --no-print-directory $(VENV)/helm/helm || echo "no helm here, and no Go to build one"
+	$(MAKE) --no-print-directory $(VENV)/kubernetes || echo "no schemas of Kubernetes here"
+	$(BIN)/python -m pytest -q -rs $(wildcard tests/unit/test_deploy*.py)
+
+$(VENV)/helm/helm:
+	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v3.16.4
+
+# Beside the environment, not in it: nothing else needs them.
+$(VENV)/kubernetes: tests/kit/kubernetes-requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $@ -r $<
+	touch $@
 
 # Every flight out of New York in 2013 through the daemon and back. FLIGHTS names the file (csv.gz).
 demo: $(VENV)/dev

@@ -7,10 +7,14 @@ Invariant: a problem is told in words that show nothing of a key or a password.
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 PORT_MAX: Final = 65_535
+REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""The first that is set counts, as in AWS CLI v2 ("Environment variables" of its guide,
+2026-11-28). ECS and the other SDKs have the first alone, botocore the second alone."""
 PROXY_SCHEMES: Final = frozenset({"http", "https"})  # aiohttp 3.14 speaks no others, 2026-11-28
 
 # Of a region's own endpoint, public, private (VPC) or of an account: kinesis.REGION.amazonaws.com,
@@ -21,6 +25,11 @@ _REGIONAL_HOST = re.compile(
 )
 
 _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+def region_variable(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Name and value of the variable that tells the region; None: none does."""
+    return next(((name, environ[name]) for name in REGION_VARIABLES if environ.get(name)), None)
 
 
 def host_port(host: str, port: int) -> str:

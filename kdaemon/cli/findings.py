@@ -14,11 +14,11 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.service import Service
 from kdaemon.base.text import printable
-from kdaemon.cli.remedies import remedy
 from kdaemon.cli.shown import byte_text
 from kdaemon.config import StreamConfig, UpstreamConfig
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.unavailable import why_unavailable
+from kdaemon.observe.remedies import remedy
 
 SKEW_S_WARNING = 30.0  # ours: beyond what a slow answer explains
 SKEW_S_MAX = 300.0  # AWS refuses signatures that are five minutes off; Yandex has the same

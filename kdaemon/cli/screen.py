@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdaemon.cli.remedies import remedy
 from kdaemon.cli.shown import age_text, byte_text
+from kdaemon.observe.remedies import remedy
 
 Page = Mapping[str, Any]
 NONE = "-"

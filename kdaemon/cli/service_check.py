@@ -30,9 +30,9 @@ from kdaemon.cli.findings import (
     of_write,
     of_write_at_yandex,
 )
-from kdaemon.cli.remedies import remedy
 from kdaemon.config import Config, StreamConfig, UpstreamConfig
 from kdaemon.daemon.reach import client_settings
+from kdaemon.observe.remedies import remedy
 from kdaemon.send.client import ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery

@@ -14,6 +14,7 @@ from kdaemon.base.endpoint import (
     proxy_problem,
     region_of_endpoint,
     region_problem,
+    region_variable,
     text_problem,
 )
 from kdaemon.base.errors import ConfigProblem
@@ -70,11 +71,11 @@ def _endpoint(
     environ: Mapping[str, str], upstream: UpstreamConfig, arns: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
     """The environment's endpoint is the default upstream's alone."""
-    region = environ.get("AWS_DEFAULT_REGION")
+    variable, region = region_variable(environ) or ("", "")
     if region and not upstream.region and upstream.traits.region is None:
         problem = region_problem(region)
         if problem is not None:
-            yield "AWS_DEFAULT_REGION", problem
+            yield variable, problem
     if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true":
         return
     name = next((name for name in ENDPOINTS if environ.get(name)), None)
@@ -88,7 +89,7 @@ def _endpoint(
             yield each, problem
         elif each and each == name and upstream.traits.has_arns:
             parsed = [arn for arn in map(parse_arn, arns) if arn is not None]
-            regions = {arn.region for arn in parsed} | {upstream.region or region or ""}
+            regions = {arn.region for arn in parsed} | {upstream.region or region}
             yield from _other_regions(environ[each], each, regions)
 
 
@@ -105,7 +106,7 @@ def _url(environ: Mapping[str, str], upstream: UpstreamConfig) -> str:
     given = [upstream.endpoint_url]
     if upstream.name == DEFAULT_UPSTREAM:
         given += [environ.get(name, "") for name in ENDPOINTS]
-    region = upstream.region or environ.get("AWS_DEFAULT_REGION", "")
+    region = upstream.region or (region_variable(environ) or ("", ""))[1]
     default = upstream.traits.endpoint_url or f"https://kinesis.{region or 'x'}.amazonaws.com"
     return next((url for url in given if url), default)
 

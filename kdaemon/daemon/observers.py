@@ -76,13 +76,16 @@ class Observers:
 
     def _admin(self, reloads: Reloads, taps: Taps) -> "Admin":
         from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages
+        from kdaemon.observe.live import Live  # noqa: PLC0415 - the same
         from kdaemon.observe.metrics import Metrics  # noqa: PLC0415 - the same
         from kdaemon.observe.status import Status  # noqa: PLC0415 - the same
 
+        shows_keys = self._config.observe.show_keys
         metrics = Metrics(self.reader, per_shard=self._config.metrics.per_shard)
-        status = Status(self.reader, shows_keys=self._config.observe.show_keys)
+        status = Status(self.reader, shows_keys=shows_keys)
+        live = Live(self.reader, self._clock, shows_keys=shows_keys)
         readiness, heartbeat = self._sources.readiness, self._sources.heartbeat
-        return Admin(metrics, status, readiness, heartbeat, self._clock, reloads, taps)
+        return Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
 
     async def last(self, left: Snapshot) -> None:
         """What is told at the end."""

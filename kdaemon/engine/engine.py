@@ -130,7 +130,7 @@ class Engine:
 
     # In
 
-    def take_settings(self, settings: EngineSettings, now_ns: int) -> Steps[None]:
+    def handle_settings(self, settings: EngineSettings, now_ns: int) -> Steps[None]:
         """Other limits and promises from now on; nothing that is queued or in flight is touched. In
         steps: each shard has its rates. Only where `is_like` the settings before.
         """

@@ -1,8 +1,8 @@
 """The admin pages: metrics, probes and status, behind `serve_http`.
 
 About: which path gives what. Knows paths and statuses; what they say comes from metrics.py,
-heartbeat.py and status.py, and slices.py makes those that take long. Nothing here changes the
-daemon, and nothing shows data or secrets.
+heartbeat.py, status.py and live.py, and slices.py makes those that take long. Nothing here changes
+the daemon, and nothing shows data or secrets.
 Invariant: `/livez` depends on the loop alone, never on the service: an outage of the service must
 not restart a fleet (`/readyz` may say no, and does so for memory, not for the service).
 Flow: http/connection.py -> here -> back, in one call for the small pages.
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
+from kdaemon.observe.live import Live, LivePage
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.reloads import Reloads
@@ -22,11 +23,14 @@ from kdaemon.observe.tap import Taps
 
 INDEX = b"""kdaemon
 
+A browser sees a live page here.
+
 /metrics   Prometheus text, or OpenMetrics where the Accept header asks for it
 /livez     200 while the event loop turns
 /readyz    200 while clients should come; 503 with the reason: starting, draining, memory is full
 /statusz   JSON for people: what is held up, and why
 /configz   JSON: which configuration is in force, and what became of the last reload
+/events    server-sent events, one a second: what the live page draws
 """
 _TAP = b"/tap       a sample of the records that a stream takes: ?stream=NAME (listen.admin_tap)\n"
 
@@ -44,10 +48,13 @@ class Admin:
         heartbeat: Heartbeat,
         clock: Clock,
         reloads: Reloads,
+        live: Live,
         taps: Taps | None = None,
     ) -> None:
         """`taps`: None: there is no such page."""
         self._taps = taps
+        self._live = live
+        self._page = LivePage()
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._clock = clock
@@ -66,7 +73,16 @@ class Admin:
             },
         )
         tap = () if taps is None else ("/tap",)
-        self._paths = ("/", "/metrics", "/livez", "/readyz", "/statusz", "/configz", *tap)
+        self._paths = (
+            "/",
+            "/metrics",
+            "/livez",
+            "/readyz",
+            "/statusz",
+            "/configz",
+            "/events",
+            *tap,
+        )
 
     def handle(self, request: HttpRequest) -> None:
         """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the
@@ -79,6 +95,10 @@ class Admin:
         elif request.method not in {"GET", "HEAD"}:
             body = b"Pages are read with GET; nothing is changed here.\n"
             request.respond(405, body, content_type=TEXT, headers=(_ALLOW,))
+        elif path == "/" and b"text/html" in request.headers.get(b"accept", b"").lower():
+            self._page.give(request)
+        elif path == "/events":
+            self._live.ask(request)
         elif path == "/tap" and self._taps is not None:
             self._taps.ask(request)
         elif path in self._small:
@@ -91,6 +111,7 @@ class Admin:
     def close(self) -> None:
         """No page is made any more."""
         self._large.close()
+        self._live.close()
         if self._taps is not None:
             self._taps.close()
 

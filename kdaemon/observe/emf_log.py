@@ -23,6 +23,7 @@ INTERVAL_S = 60.0  # CloudWatch's standard resolution is a minute
 LINES_WAITING_MAX = (
     100  # in the queue before more are put there: half of its bytes; ours, 2026-11-28
 )
+LAST_WAITS_S = 1.0  # at the end, for a reader of the log that is slow; ours, 2026-11-28
 PAUSE_S = 0.1  # until the queue is looked at again; ours, 2026-11-28
 
 log = logging.getLogger("kdaemon.observe")
@@ -59,10 +60,7 @@ class EmfLog:
     async def last(self, snapshot: Snapshot) -> None:
         """The lines of an end: what was counted since the last minute. Then no more."""
         await self.aclose()
-        for line in self._emf.lines(snapshot, self._unix_ms()):
-            if line is not None:
-                self._queue.put(line)
-            await asyncio.sleep(0)
+        await self._put(snapshot, asyncio.get_running_loop().time() + LAST_WAITS_S)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -86,6 +84,9 @@ class EmfLog:
                 snapshot: Snapshot = end.value
                 break
             await asyncio.sleep(0)
+        await self._put(snapshot, until_s)
+
+    async def _put(self, snapshot: Snapshot, until_s: float) -> None:
         loop = asyncio.get_running_loop()
         lines = self._emf.lines(snapshot, self._unix_ms())
         while True:

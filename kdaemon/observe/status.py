@@ -79,7 +79,7 @@ class Status:
         snapshot = yield from self._reader.read()
         before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
         yield
-        uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=_urgency)[::-1]
+        uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=urgency)[::-1]
         del snapshot  # its streams go as they are written: to free all at once takes long
         pieces: list[bytes] = []
         while last_first:
@@ -96,23 +96,23 @@ def _page(snapshot: Snapshot) -> StatusPage:
     tls, principals = snapshot.certificates, snapshot.principals
     return StatusPage(
         version=snapshot.version,
-        uptime_s=_seconds(snapshot.uptime_ns),
+        uptime_s=seconds_of(snapshot.uptime_ns),
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
-        heartbeat_age_s=_seconds(snapshot.heartbeat_age_ns),
+        heartbeat_age_s=seconds_of(snapshot.heartbeat_age_ns),
         memory=MemoryStatus(memory.held_bytes, memory.bytes_max, memory.is_full),
         spool=None if snapshot.spool is None else _spool(snapshot.spool),
         log=None if log is None else LogStatus(log.waiting, log.lines_dropped),
         principals=None if principals is None else _principals(principals),
         tls=None if tls is None else _tls(tls),
         listeners={name: _listener(counts) for name, counts in snapshot.listeners.items()},
-        door=DoorStatus(door.received, _happened(door.rejected)),
-        upstreams=_upstreams(snapshot),
+        door=DoorStatus(door.received, happened(door.rejected)),
+        upstreams=upstreams_of(snapshot),
         streams=[],
     )
 
 
-def _upstreams(snapshot: Snapshot) -> list[UpstreamStatus]:
+def upstreams_of(snapshot: Snapshot) -> list[UpstreamStatus]:
     of_each: dict[str, list[EngineSnapshot]] = {each.name: [] for each in snapshot.upstreams}
     for stream in snapshot.streams:
         # Of one that was taken out of the configuration, streams may be left for a while.
@@ -133,7 +133,7 @@ def _upstream(upstream: UpstreamSnapshot, engines: Sequence[EngineSnapshot]) -> 
         health=health.value,
         streams=len(engines),
         on_hold=len(holds),
-        hold=_hold(holds[0] if holds else None),
+        hold=hold_of(holds[0] if holds else None),
         buffered=sum(each.buffered for each in counters),
         in_flight_calls=sum(each.in_flight_calls for each in counters),
         delivered=upstream.closed.delivered + sum(each.delivered for each in counters),
@@ -146,7 +146,7 @@ def _json(value: object, line_break: bytes) -> bytes:
     return text if line_break == b"\n" else text.replace(b"\n", line_break)
 
 
-def _urgency(stream: StreamSnapshot) -> tuple[bool, int, str]:
+def urgency(stream: StreamSnapshot) -> tuple[bool, int, str]:
     engine = stream.engine
     needs_nobody = engine.hold is None and engine.unavailable is None
     return needs_nobody, -engine.counters.buffered, stream.name
@@ -161,7 +161,7 @@ def _passed_on(relay: RelaySnapshot) -> PassedOnStatus:
         in_flight=relay.call_count,
         kept_bytes=relay.kept_bytes,
         requests=sum(each.requests for each in counters),
-        refused=_happened(refused),
+        refused=happened(refused),
     )
 
 
@@ -207,25 +207,25 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
     return StreamStatus(
         name=printable(called.name),
         upstream=called.upstream,
-        hold=_hold(engine.hold),
-        unavailable=_hold(engine.unavailable),
+        hold=hold_of(engine.hold),
+        unavailable=hold_of(engine.unavailable),
         spooled=counters.spooled,
         buffered=counters.buffered,
         keyless=shards.keyless_records,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
         held_bytes=engine.held_bytes,
-        oldest_queued_s=None if oldest_ns is None else _seconds(engine.read_ns - oldest_ns),
+        oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
         received=counters.received,
         delivered=counters.delivered,
-        rejected=_happened(counters.rejected),
-        dead=_happened(counters.dead),
+        rejected=happened(counters.rejected),
+        dead=happened(counters.dead),
         attempts=counters.attempts,
         throttled_share=round(counters.throttled / max(1, counters.attempts), 4),
         possible_duplicates=counters.possible_duplicates,
-        retries=_happened(counters.retries),
-        failures=_happened(counters.failures),
-        calls=_happened(counters.calls),
+        retries=happened(counters.retries),
+        failures=happened(counters.failures),
+        calls=happened(counters.calls),
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
         per_second=_rates(counters, uptime_ns),
@@ -240,10 +240,12 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
             counters.map_refreshes,
             counters.map_mismatches,
             engine.is_asking,
-            _seconds(engine.asks_in_ns),
+            seconds_of(engine.asks_in_ns),
         ),
         shards_backlogged=shards.backlogged_count,
-        hottest_shards=[_shard(shard, engine, shows_keys=shows_keys) for shard in stream.hottest()],
+        hottest_shards=[
+            shard_of(shard, engine, shows_keys=shows_keys) for shard in stream.hottest()
+        ],
     )
 
 
@@ -257,12 +259,12 @@ def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
     )
 
 
-def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> ShardStatus:
+def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> ShardStatus:
     load = engine.loads.get(shard.shard_id or "")
     return ShardStatus(
         shard_id=None if shard.shard_id is None else printable(shard.shard_id),
         backlog=BacklogStatus(
-            shard.backlog_records, shard.backlog_bytes, _seconds(shard.backlog_ns)
+            shard.backlog_records, shard.backlog_bytes, seconds_of(shard.backlog_ns)
         ),
         pace=PaceStatus(
             shard.records_rate,
@@ -273,7 +275,7 @@ def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) ->
         taken=shard.taken,
         throttled=shard.throttled,
         state=shard.state.value,
-        backoff_s=_seconds(shard.backoff_ns),
+        backoff_s=seconds_of(shard.backoff_ns),
         failures_in_a_row=shard.failure_count,
         load=None if load is None else _load(load, engine, shows_keys=shows_keys),
     )
@@ -298,7 +300,7 @@ def _load(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadS
     )
 
 
-def _hold(reason: Reason | None) -> HoldStatus | None:
+def hold_of(reason: Reason | None) -> HoldStatus | None:
     if reason is None:
         return None
     return HoldStatus(harmless_line(reason.code), harmless_line(reason.message))
@@ -308,8 +310,8 @@ def _listener(counters: HttpCounts) -> ListenerStatus:
     return ListenerStatus(
         connections=counters.open,
         opened=counters.opened,
-        refused=_happened(counters.refused),
-        timed_out=_happened(counters.timed_out),
+        refused=happened(counters.refused),
+        timed_out=happened(counters.timed_out),
         handler_failures=counters.handler_failures,
     )
 
@@ -337,7 +339,7 @@ def _billing(bill: Bill, uptime_ns: int) -> BillingStatus:
     )
 
 
-def _happened(counts: Mapping[Any, int]) -> dict[str, int]:
+def happened(counts: Mapping[Any, int]) -> dict[str, int]:
     """What is not 0, by the words of the metrics' labels."""
     return {
         (key.value if isinstance(key, Enum) else key): count
@@ -349,8 +351,8 @@ def _happened(counts: Mapping[Any, int]) -> dict[str, int]:
 def _mean_s(histogram: Buckets) -> float | None:
     """Of what a histogram of nanoseconds has seen; None: nothing."""
     count = sum(histogram.counts)
-    return _seconds(histogram.sum // count) if count else None
+    return seconds_of(histogram.sum // count) if count else None
 
 
-def _seconds(duration_ns: int) -> float:
+def seconds_of(duration_ns: int) -> float:
     return round(duration_ns / NS, 3)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from yarl import URL
 
+from kdaemon.base.endpoint import region_variable
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.put.unix import PutError
@@ -65,7 +66,7 @@ def signer_of(
         key = _key_of(named, environ, "AWS_PROFILE")
     else:
         return None
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    _, region = region_variable(environ) or ("", DEFAULT_REGION)
     return Signer(*key, region, wall_seconds)
 
 

@@ -125,7 +125,7 @@ class StreamDriver:
 
     def take_settings(self, settings: EngineSettings) -> Steps[None]:
         """As the engine's: other limits and promises from now on."""
-        yield from self.engine.take_settings(settings, self._clock.now_ns())
+        yield from self.engine.handle_settings(settings, self._clock.now_ns())
         if not self._is_pump_due:
             self._pump_soon()
 

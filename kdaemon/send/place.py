@@ -7,12 +7,18 @@ Invariant: what a setting of this upstream says goes before the environment, als
 that botocore builds below (a profile's own role, SSO).
 """
 
+import os
 import ssl
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kdaemon.base.endpoint import endpoint_problem, region_problem
+from kdaemon.base.endpoint import (
+    REGION_VARIABLES,
+    endpoint_problem,
+    region_problem,
+    region_variable,
+)
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.send.settings import ACCOUNT_ID_MODES, ClientSettings
@@ -27,6 +33,7 @@ _ENDPOINT_SETTINGS: Final = (
     "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
 )
 RULES_MAX: Final = 4  # of two services, by up to two paths of data; ours, 2026-11-28
+_REGION_VARIABLES: Final = ", ".join(REGION_VARIABLES)
 _OF_ITS_OWN: Final = (  # fields of ClientSettings, and how botocore's session calls them
     ("region", "region"),  # for STS too, when a role is assumed
     ("ca_bundle", "ca_bundle"),
@@ -106,7 +113,7 @@ class Place:
         if not region:
             raise ServiceError(
                 Trouble.NO_REGION,
-                "no region in the configuration, AWS_DEFAULT_REGION or the profile: set the key "
+                "no region in the configuration, AWS_REGION or the profile: set the key "
                 "`region`"
                 + (" (STS is asked there)" if is_sts else ", or name the stream by its ARN"),
                 was_sent=False,
@@ -115,7 +122,7 @@ class Place:
         if problem is not None:
             raise ServiceError(
                 Trouble.NO_REGION,
-                f"the region {problem}: see the key `region`, AWS_DEFAULT_REGION and the profile",
+                f"the region {problem}: see the key `region`, {_REGION_VARIABLES} and the profile",
                 was_sent=False,
             )
         url = self._sts_url if is_sts else self._endpoint_url
@@ -166,6 +173,8 @@ def _session(settings: ClientSettings) -> Any:
     from aiobotocore.session import AioSession  # noqa: PLC0415 - see credentials.import_libraries
 
     session = AioSession(profile=settings.profile)
+    if (told := region_variable(os.environ)) is not None:
+        session.set_config_variable("region", told[1])
     for field, name in _OF_ITS_OWN:
         value = getattr(settings, field)
         if value is not None and value != "":

@@ -4,6 +4,7 @@ The first byte of an input chooses the status and the operation, the rest is the
 """
 
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -40,7 +41,8 @@ class _Canned(ServiceClient):
     __slots__ = ("body",)
 
     def __init__(self) -> None:
-        super().__init__(ClientSettings(endpoint_url="http://none", is_anonymous=True), None)  # type: ignore[arg-type]  # no call leaves
+        no_session = SimpleNamespace(timeout=None)  # no call leaves
+        super().__init__(ClientSettings(endpoint_url="http://none", is_anonymous=True), no_session)  # type: ignore[arg-type]
         self.body = b""
 
     async def _call(self, *_arguments: object, **_more: object) -> tuple[bytes, Headers]:

@@ -22,6 +22,7 @@ import pytest
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CONFIG,
     CREDENTIALS,
     DELIVERY,
     HOT,
@@ -54,6 +55,7 @@ SECTIONS: tuple[tuple[tuple[Metric[Any], ...], tuple[str, ...]], ...] = (
     (PASSED_ON, ("upstream", "operation")),
     (CREDENTIALS, ("upstream",)),
     (TLS, ()),
+    (CONFIG, ()),
     (MEMORY, ()),
     (LOOP, ()),
     (SPOOL, ()),

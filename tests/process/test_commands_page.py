@@ -26,10 +26,13 @@ def probes() -> list[list[str]]:
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_probe_without_python_says_yes_and_no(tmp_path: Path, number: int) -> None:
     with running(tmp_path) as daemon:
-        port = daemon.address("admin").rpartition(":")[2]
-        command = [part.replace("8991", port) for part in probes()[number]]
+        http, admin = (daemon.address(each).rpartition(":")[2] for each in ("http", "admin"))
+        command = [
+            part.replace("/8991", f"/{admin}").replace("/8990", f"/{http}")
+            for part in probes()[number]
+        ]
         assert subprocess.run(command).returncode == 0
-        missing = [part.replace("/readyz", "/none") for part in command]
+        missing = [re.sub("/(readyz|livez)", "/none", part) for part in command]
         assert subprocess.run(missing).returncode == 1
     assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1
 

@@ -128,7 +128,7 @@ class Play:
     def tell(self, settings: EngineSettings) -> None:
         """Other limits from now on."""
         self.settings = settings
-        at_once(self.engine.take_settings(settings, self.now_ns))
+        at_once(self.engine.handle_settings(settings, self.now_ns))
         self.pump()
 
     def put(

@@ -17,8 +17,8 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.verdict import Verdict
 from kdaemon.cli import cli
 from kdaemon.cli.live import rendered
-from kdaemon.cli.remedies import remedy
 from kdaemon.cli.screen import screen
+from kdaemon.observe.remedies import remedy
 from kdaemon.settle.verdict import _HOLDS, _MENDING, _TROUBLES
 from tests.kit.certificates import Authority
 

@@ -1,8 +1,9 @@
-"""What deploy/ promises, held to the files, the daemon's own configuration and the tools here.
+"""What deploy/systemd, deploy/docker and the page promise, held to the files and the tools here.
 
 Not tried here: a start under a real systemd, cluster or Docker engine.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,44 +11,26 @@ import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-import yaml
 
 from kdaemon.base.limits import MIB
 from kdaemon.cli.common import SYSTEM_SOCKET
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
 from kdaemon.http.server import LISTEN_BACKLOG
+from tests.kit.manifests import DEPLOY, ROOT, UID, drain_s, memory_needed_bytes
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "kdaemon.service"
 SOCKET_UNIT = DEPLOY / "systemd" / "kdaemon.socket"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
-MANIFESTS = ("daemonset", "sidecar")
 
-UID = 10001  # of the image; the manifests and the socket's group follow it
 EXPOSURE_TENTHS_MAX = 12  # `systemd-analyze security`, 0 (best) to 100; reached 2026-11-21
-BESIDE_BYTES = 90 * MIB  # tests/crash/test_outage.py holds the process to it
+
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
 )
-
-
-def drain_s(config: Config) -> float:
-    return (config.drain.lame_duck_ms + config.drain.deadline_ms) / 1000
-
-
-def memory_needed_bytes(config: Config) -> float:
-    """Buffers, the process beside them, and the aggregates of one busy stream's calls in flight,
-    which nothing else counts.
-    """
-    aggregates = config.default.in_flight_max * config.default.batch_bytes_max
-    return config.memory_bytes_max + BESIDE_BYTES + aggregates
 
 
 # --- systemd
@@ -191,466 +174,6 @@ def test_the_open_file_limit_is_above_the_connections(unit: dict[str, list[str]]
     assert int(unit["LimitNOFILE"][0]) > 2 * Config().listen.connections_max
 
 
-# --- Kubernetes: the fields we use, strictly; a field that is not here or misspelt is refused
-
-
-class Strict(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True): ...
-
-
-class Metadata(Strict):
-    name: str = ""
-    namespace: str = ""
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-class Capabilities(Strict):
-    drop: list[str] = []
-    add: list[str] = []
-
-
-class Seccomp(Strict):
-    type: str
-
-
-class Security(Strict):
-    run_as_non_root: bool | None = None
-    run_as_user: int | None = None
-    run_as_group: int | None = None
-    fs_group: int | None = None  # of pods
-    seccomp_profile: Seccomp | None = None  # of pods
-    allow_privilege_escalation: bool | None = None  # of containers, as what follows
-    read_only_root_filesystem: bool | None = None
-    capabilities: Capabilities | None = None
-
-
-class HttpGet(Strict):
-    path: str
-    port: str
-
-
-class Probe(Strict):
-    http_get: HttpGet
-    period_seconds: int
-    timeout_seconds: int
-    failure_threshold: int
-
-
-class Port(Strict):
-    name: str
-    container_port: int
-    protocol: str
-
-
-class Mount(Strict):
-    name: str
-    mount_path: str
-    read_only: bool = False
-
-
-class Quantities(Strict):
-    cpu: str = ""
-    memory: str = ""
-
-
-class Resources(Strict):
-    requests: Quantities
-    limits: Quantities
-
-
-class Variable(Strict):
-    name: str
-    value: str
-
-
-class Container(Strict):
-    name: str
-    image: str
-    security_context: Security
-    resources: Resources
-    volume_mounts: list[Mount]
-    command: list[str] = []
-    args: list[str] = []
-    env: list[Variable] = []
-    ports: list[Port] = []
-    restart_policy: str = ""
-    startup_probe: Probe | None = None
-    readiness_probe: Probe | None = None
-    liveness_probe: Probe | None = None
-
-
-class ConfigMapVolume(Strict):
-    name: str
-
-
-class EmptyDir(Strict):
-    size_limit: str
-    medium: str = ""
-
-
-class HostPath(Strict):
-    path: str
-    type: str
-
-
-class Volume(Strict):
-    name: str
-    config_map: ConfigMapVolume | None = None
-    empty_dir: EmptyDir | None = None
-    host_path: HostPath | None = None
-
-
-class PodSpec(Strict):
-    service_account_name: str
-    automount_service_account_token: bool
-    enable_service_links: bool
-    termination_grace_period_seconds: int
-    security_context: Security
-    containers: list[Container]
-    volumes: list[Volume]
-    init_containers: list[Container] = []
-    tolerations: list[dict[str, str]] = []
-
-
-class Template(Strict):
-    metadata: Metadata
-    spec: PodSpec
-
-
-class Selector(Strict):
-    match_labels: dict[str, str]
-
-
-class RollingUpdate(Strict):
-    max_unavailable: int
-    max_surge: int
-
-
-class UpdateStrategy(Strict):
-    type: str
-    rolling_update: RollingUpdate
-
-
-class WorkloadSpec(Strict):
-    selector: Selector
-    template: Template
-    replicas: int | None = None  # of a Deployment
-    update_strategy: UpdateStrategy | None = None  # of a DaemonSet
-
-
-class Namespace(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-
-
-class ServiceAccount(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-    automount_service_account_token: bool
-
-
-class ConfigMap(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-    data: dict[str, str]
-
-
-class DaemonSet(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-    spec: WorkloadSpec
-
-
-class Deployment(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-    spec: WorkloadSpec
-
-
-class PolicyPort(Strict):
-    protocol: str
-    port: int
-    end_port: int | None = None
-
-
-class PolicyPeer(Strict):
-    namespace_selector: Selector
-    pod_selector: Selector
-
-
-class PolicyRule(Strict):
-    ports: list[PolicyPort]
-    from_: list[PolicyPeer] = msgspec.field(name="from", default_factory=list)
-
-
-class PolicySpec(Strict):
-    pod_selector: Selector
-    policy_types: list[str]
-    ingress: list[PolicyRule]
-
-
-class NetworkPolicy(Strict, tag_field="kind"):
-    api_version: str
-    metadata: Metadata
-    spec: PolicySpec
-
-
-API_VERSIONS: dict[type[object], str] = {
-    Namespace: "v1",
-    ServiceAccount: "v1",
-    ConfigMap: "v1",
-    DaemonSet: "apps/v1",
-    Deployment: "apps/v1",
-    NetworkPolicy: "networking.k8s.io/v1",
-}
-Thing = Namespace | ServiceAccount | ConfigMap | DaemonSet | Deployment | NetworkPolicy
-
-
-class Manifest:
-    """One file: its objects, and the parts that the tests look at."""
-
-    def __init__(self, documents: list[Any]) -> None:
-        self.things = [msgspec.convert(document, Thing) for document in documents]
-        (self.workload,) = (t for t in self.things if isinstance(t, DaemonSet | Deployment))
-        (self.policy,) = (t for t in self.things if isinstance(t, NetworkPolicy))
-        (self.config_map,) = (t for t in self.things if isinstance(t, ConfigMap))
-        self.pod = self.workload.spec.template.spec
-        self.containers = self.pod.init_containers + self.pod.containers
-        (self.daemon,) = (c for c in self.containers if c.name == "kdaemon")
-        self.text = self.config_map.data["config.toml"]
-        self.config = load_config(text=self.text, source="the ConfigMap")
-
-    def mount(self, container: Container, volume: str) -> Mount:
-        (mount,) = (m for m in container.volume_mounts if m.name == volume)
-        return mount
-
-    def volume(self, name: str) -> Volume:
-        (volume,) = (v for v in self.pod.volumes if v.name == name)
-        return volume
-
-
-def documents_of(name: str) -> list[Any]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()))
-
-
-def quantity_bytes(text: str) -> int:
-    assert text.endswith("Mi")
-    return int(text[:-2]) * MIB
-
-
-@pytest.fixture(params=MANIFESTS)
-def manifest(request: pytest.FixtureRequest) -> Manifest:
-    return Manifest(documents_of(request.param))
-
-
-@pytest.fixture
-def daemonset() -> Manifest:
-    return Manifest(documents_of("daemonset"))
-
-
-@pytest.fixture
-def sidecar() -> Manifest:
-    return Manifest(documents_of("sidecar"))
-
-
-def test_a_misspelt_field_does_not_pass_the_schema() -> None:
-    documents = documents_of("sidecar")
-    (deployment,) = (each for each in documents if each["kind"] == "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
-    pod["terminationGracePeriodSecond"] = pod.pop("terminationGracePeriodSeconds")
-    with pytest.raises(msgspec.ValidationError, match="terminationGracePeriodSecond"):
-        Manifest(documents)
-
-
-def test_names_labels_and_versions_agree_within_a_manifest(manifest: Manifest) -> None:
-    assert all(thing.api_version == API_VERSIONS[type(thing)] for thing in manifest.things)
-    labels = manifest.workload.spec.template.metadata.labels
-    assert manifest.workload.spec.selector.match_labels.items() <= labels.items()
-    (account,) = (t for t in manifest.things if isinstance(t, ServiceAccount))
-    assert manifest.pod.service_account_name == account.metadata.name
-    config = manifest.volume("config").config_map
-    assert config is not None
-    assert config.name == manifest.config_map.metadata.name
-    volumes = {volume.name for volume in manifest.pod.volumes}
-    for container in manifest.containers:
-        assert {mount.name for mount in container.volume_mounts} <= volumes
-    namespaces = {t.metadata.namespace for t in manifest.things if not isinstance(t, Namespace)}
-    assert len(namespaces) == 1
-
-
-def test_the_image_is_of_this_version(manifest: Manifest) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert manifest.daemon.image == f"kdaemon:{version}"
-
-
-def test_the_daemon_reads_the_mounted_configuration(manifest: Manifest) -> None:
-    directory = manifest.mount(manifest.daemon, "config").mount_path
-    assert manifest.daemon.args == ["run", "--config", f"{directory}/config.toml"]
-    assert manifest.mount(manifest.daemon, "config").read_only
-
-
-def test_the_kubelet_outlasts_the_drain(daemonset: Manifest, sidecar: Manifest) -> None:
-    assert daemonset.pod.termination_grace_period_seconds >= drain_s(daemonset.config) + 5
-    application_s = 30  # Kubernetes' default grace; a sidecar's drain begins after it
-    grace_s = sidecar.pod.termination_grace_period_seconds
-    assert grace_s >= application_s + drain_s(sidecar.config) + 5
-
-
-def test_every_probe_asks_the_admin_listener(manifest: Manifest) -> None:
-    daemon, address = manifest.daemon, manifest.config.listen.admin_address
-    (port,) = daemon.ports
-    assert address is not None
-    assert port.container_port == address.port
-    assert daemon.startup_probe is not None
-    assert daemon.readiness_probe is not None
-    assert daemon.liveness_probe is not None
-    assert daemon.startup_probe.http_get.path == "/readyz"
-    assert daemon.readiness_probe.http_get.path == "/readyz"
-    assert daemon.liveness_probe.http_get.path == "/livez"
-    for probe in (daemon.startup_probe, daemon.readiness_probe, daemon.liveness_probe):
-        assert probe.http_get.port == port.name
-    annotations = manifest.workload.spec.template.metadata.annotations
-    assert annotations["prometheus.io/port"] == str(address.port)
-
-
-def test_only_the_admin_listener_is_open_to_the_cluster(manifest: Manifest) -> None:
-    listen = manifest.config.listen
-    assert listen.admin_address is not None
-    assert listen.admin_address.host == "0.0.0.0"
-    assert listen.insecure
-    assert listen.http_address is None, "only the socket takes records, unless told otherwise"
-    assert listen.unix
-
-
-def test_the_sidecar_says_how_an_aws_sdk_reaches_it(sidecar: Manifest) -> None:
-    text = (DEPLOY / "kubernetes" / "sidecar.yaml").read_text()
-    (address,) = re.findall(r'#   http = "(.*)"', text)
-    assert f'AWS_ENDPOINT_URL_KINESIS, value: "http://{address}"' in text
-    told = load_config(text=sidecar.text.replace('http = ""', f'http = "{address}"', 1))
-    assert told.listen.http_address is not None
-    assert told.listen.http_address.is_loopback
-
-
-def test_nobody_but_the_scrape_reaches_the_admin_listener(manifest: Manifest) -> None:
-    """By a policy that selects these pods, and lets one kind of pod in, to that port alone."""
-    policy, admin = manifest.policy, manifest.config.listen.admin_address
-    assert admin is not None
-    labels = manifest.workload.spec.template.metadata.labels
-    assert policy.metadata.namespace == manifest.workload.metadata.namespace
-    assert policy.spec.pod_selector.match_labels.items() <= labels.items()
-    assert policy.spec.policy_types == ["Ingress"]
-    scrape, *others = policy.spec.ingress
-    (peer,) = scrape.from_
-    assert peer.namespace_selector.match_labels == {"kubernetes.io/metadata.name": "monitoring"}
-    assert peer.pod_selector.match_labels == {"app.kubernetes.io/name": "prometheus"}
-    assert scrape.ports == [PolicyPort(protocol="TCP", port=admin.port)]
-    opened = {
-        port
-        for rule in others
-        for each in rule.ports
-        for port in range(each.port, (each.end_port or each.port) + 1)
-        if each.protocol == "TCP"
-    }
-    assert admin.port not in opened
-    page = (DEPLOY / "README.md").read_text()
-    assert "NetworkPolicy" in page
-    assert "`monitoring`" in page
-
-
-def test_the_policies_leave_the_rest_of_a_pod_as_it_was_where_there_is_a_rest(
-    daemonset: Manifest, sidecar: Manifest
-) -> None:
-    assert len(daemonset.policy.spec.ingress) == 1, "the daemon is alone in its pod"
-    (rest,) = sidecar.policy.spec.ingress[1:]
-    assert rest.from_ == [], "from anywhere"
-    opened = [
-        {*range(each.port, (each.end_port or each.port) + 1)}
-        for protocol in ("TCP", "UDP")
-        for each in rest.ports
-        if each.protocol == protocol
-    ]
-    admin = sidecar.config.listen.admin_address
-    assert admin is not None
-    assert opened[0] | opened[1] == {*range(1, 65_536)} - {admin.port}
-    assert opened[2] == {*range(1, 65_536)}
-
-
-def test_the_socket_s_directory_is_shared_never_the_file(manifest: Manifest) -> None:
-    directory = manifest.mount(manifest.daemon, "socket").mount_path
-    assert Path(manifest.config.listen.unix).parent == Path(directory)
-    for container in manifest.containers:
-        assert manifest.mount(container, "socket").mount_path == directory
-
-
-def test_the_spool_is_on_a_volume_that_is_larger_than_it(manifest: Manifest) -> None:
-    mount = manifest.mount(manifest.daemon, "spool").mount_path
-    assert Path(manifest.config.spool.directory).parent == Path(mount)
-    empty_dir = manifest.volume("spool").empty_dir
-    if empty_dir is not None:  # a node's own directory has no limit to compare
-        assert quantity_bytes(empty_dir.size_limit) > manifest.config.spool.bytes_max * 1.5
-
-
-def test_the_memory_limit_is_above_what_the_daemon_may_hold(manifest: Manifest) -> None:
-    limit_bytes = quantity_bytes(manifest.daemon.resources.limits.memory)
-    assert limit_bytes >= memory_needed_bytes(manifest.config)
-    assert not manifest.daemon.resources.limits.cpu  # a throttled loop misses its own heartbeat
-
-
-def test_every_container_but_the_one_that_must_be_root_is_restricted(manifest: Manifest) -> None:
-    pod = manifest.pod.security_context
-    assert pod.run_as_non_root is True
-    assert pod.seccomp_profile == Seccomp(type="RuntimeDefault")
-    for container in manifest.containers:
-        security = container.security_context
-        assert security.allow_privilege_escalation is False
-        assert security.read_only_root_filesystem is True
-        assert security.capabilities is not None
-        assert security.capabilities.drop == ["ALL"]
-        if container.name == "directories":
-            continue
-        assert security.capabilities.add == []
-        assert security.run_as_non_root is not False
-        assert (security.run_as_user or pod.run_as_user or 0) > 0
-    daemon = manifest.daemon.security_context
-    assert (daemon.run_as_user or pod.run_as_user) == UID
-    assert (daemon.run_as_group or pod.run_as_group) == UID
-
-
-def test_services_do_not_reach_into_the_daemon_s_environment(manifest: Manifest) -> None:
-    assert manifest.pod.enable_service_links is False
-    assert manifest.pod.automount_service_account_token is False
-
-
-def test_the_sidecar_starts_before_the_application_and_shares_its_directory(
-    sidecar: Manifest,
-) -> None:
-    assert sidecar.daemon in sidecar.pod.init_containers
-    assert sidecar.daemon.restart_policy == "Always"
-    assert sidecar.volume("socket").empty_dir is not None
-    assert sidecar.pod.security_context.fs_group == UID  # the application is in the socket's group
-    (application,) = sidecar.pod.containers
-    socket = {v.name: v.value for v in application.env}["KDAEMON_SOCKET"]
-    assert socket == sidecar.config.listen.unix
-
-
-def test_the_daemonset_hands_the_node_s_directory_to_the_daemon(daemonset: Manifest) -> None:
-    host_path = daemonset.volume("socket").host_path
-    assert host_path == HostPath(path="/run/kdaemon", type="DirectoryOrCreate")
-    (first,) = daemonset.pod.init_containers
-    directories = [daemonset.mount(first, volume).mount_path for volume in ("socket", "spool")]
-    owner = ["-o", str(UID), "-g", str(UID)]
-    assert first.command == ["install", "-d", *owner, "-m", "0755", *directories]
-    assert first.security_context.run_as_user == 0
-    assert first.security_context.capabilities == Capabilities(
-        drop=["ALL"], add=["CHOWN", "FOWNER"]
-    )
-    assert daemonset.daemon in daemonset.pod.containers
-    strategy = daemonset.workload.spec.update_strategy
-    assert strategy is not None
-    assert strategy.rolling_update.max_surge == 0  # two would want the same socket
-    assert daemonset.pod.tolerations == [{"operator": "Exists"}]
-
-
 # --- Docker
 
 
@@ -731,7 +254,9 @@ def test_the_container_s_socket_is_where_the_image_made_its_directory() -> None:
     (variables,) = (a for i, a in read_dockerfile()[-1] if i == "ENV")
     assert "RUNTIME_DIRECTORY=/run/kdaemon" in variables.split()
     (run,) = (a for i, a in read_dockerfile()[-1] if i == "RUN")
-    assert f"install -d -o {UID} -g {UID} -m 0755 /run/kdaemon" in run
+    assert f"install -d -o {UID} -g {UID} -m 0755 /run/kdaemon /var/lib/kdaemon" in run
+    (volumes,) = (a for i, a in read_dockerfile()[-1] if i == "VOLUME")
+    assert json.loads(volumes) == ["/run/kdaemon", "/var/lib/kdaemon"]
 
 
 # --- the page
@@ -739,7 +264,9 @@ def test_the_container_s_socket_is_where_the_image_made_its_directory() -> None:
 
 def test_every_file_the_page_names_is_there() -> None:
     text = (DEPLOY / "README.md").read_text()
-    named = set(re.findall(r"(?:deploy|systemd|kubernetes|docker|tests)/[\w./-]+\.\w+", text))
+    named = set(
+        re.findall(r"(?:deploy|systemd|kubernetes|docker|ecs|helm|tests)/[\w./-]+\.\w+", text)
+    )
     assert "systemd/kdaemon.service" in named
     for name in named:
         assert (ROOT / name).exists() or (DEPLOY / name).exists(), name

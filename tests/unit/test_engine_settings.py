@@ -14,7 +14,7 @@ from tests.kit.frames import MS, SECOND, make_frame
 
 
 def tell(rig: Rig, settings: EngineSettings) -> None:
-    at_once(rig.engine.take_settings(settings, rig.now_ns))
+    at_once(rig.engine.handle_settings(settings, rig.now_ns))
     assert rig.counters.unaccounted() == 0
 
 

@@ -65,6 +65,7 @@ def test_an_endpoint_of_another_region_than_the_streams_is_told(
         (PAIR | {"AWS_SESSION_TOKEN": "t\r\n"}, "AWS_SESSION_TOKEN"),
         ({"AWS_ACCESS_KEY_ID": "AKIDTEST"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_DEFAULT_REGION": "eu-west-1\n"}, "AWS_DEFAULT_REGION"),
+        ({"AWS_REGION": "eu-west-1\n", "AWS_DEFAULT_REGION": "eu-west-1"}, "AWS_REGION"),
         ({"AWS_ENDPOINT_URL": "http://localhost:99999"}, "AWS_ENDPOINT_URL"),
         ({"https_proxy": "http://:1"}, "https_proxy"),
         ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
@@ -110,6 +111,7 @@ def test_a_setting_of_our_own_makes_the_variables_unused() -> None:
     environ = {
         "AWS_ENDPOINT_URL": "x",
         "AWS_DEFAULT_REGION": "\n",
+        "AWS_REGION": "\n",
         "AWS_ACCESS_KEY_ID": "\n",
         "https_proxy": "socks5://h:1",
     }

@@ -17,6 +17,7 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
+from kdaemon.observe.live import Live
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
@@ -64,8 +65,15 @@ class Place:
             heartbeat=self.heart,
         )
         self.reloads = Reloads(lambda: 1.0, 7, 9)
+        self.live = Live(reader, self.clock)
         self.admin = Admin(
-            Metrics(reader), Status(reader), self.readiness, self.heart, self.clock, self.reloads
+            Metrics(reader),
+            Status(reader),
+            self.readiness,
+            self.heart,
+            self.clock,
+            self.reloads,
+            self.live,
         )
         self.listeners = listeners
         self.server: HttpServer
@@ -159,8 +167,8 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     answer = await place.ask("GET", "/")
     assert answer.status == 200
     named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
-    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz"]
-    for path in named:
+    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz", "/events"]
+    for path in named[:-1]:  # the last one does not end: test_live.py
         assert (await place.ask("GET", path)).status == 200
 
 

@@ -70,7 +70,11 @@ async def test_of_a_log_that_nobody_reads_what_is_dropped_is_counted() -> None:
     assert len(written) - len(told) + dropped == 3 * (STREAMS + 1)
 
 
-async def test_at_the_end_the_rest_is_told_and_then_nothing() -> None:
+async def test_at_the_end_the_rest_is_told_and_then_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emf_log, "PAUSE_S", 0)
+    monkeypatch.setattr(emf_log, "LAST_WAITS_S", PATIENCE_S)
     written: list[bytes] = []
     gate = threading.Event()
     gate.set()

@@ -138,6 +138,7 @@ async def test_the_endpoint_is_the_one_that_botocore_chooses(
         assert route.host == urlsplit(str(route.url)).netloc == route.sign(b"")["Host"]
 
 
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 @pytest.mark.parametrize(
     ("setting", "environment", "arn", "region"),
     [
@@ -149,6 +150,7 @@ async def test_the_endpoint_is_the_one_that_botocore_chooses(
 )
 async def test_the_region_is_the_arns_or_the_setting_or_the_environments(
     monkeypatch: pytest.MonkeyPatch,
+    variable: str,
     setting: str | None,
     environment: str | None,
     arn: str | None,
@@ -156,11 +158,20 @@ async def test_the_region_is_the_arns_or_the_setting_or_the_environments(
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     if environment:
-        monkeypatch.setenv("AWS_DEFAULT_REGION", environment)
+        monkeypatch.setenv(variable, environment)
     async with opened(ClientSettings(region=setting)) as client:
         route = await route_of(client, "PutRecords", StreamTarget("orders", arn))
     assert f".{region}." in route.host
     assert f"/{region}/kinesis/" in route.sign(b"")["Authorization"]
+
+
+async def test_the_variable_of_all_sdks_goes_before_that_of_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")  # as ECS sets it; AWS_DEFAULT_REGION is there
+    async with opened(ClientSettings()) as client:
+        route = await route_of(client, "PutRecords", ORDERS)
+    assert ".eu-north-1." in route.host
 
 
 async def test_an_arn_of_another_partition_is_refused_before_sending() -> None:

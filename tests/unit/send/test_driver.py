@@ -73,6 +73,7 @@ async def put(settings: ClientSettings) -> tuple[Frame, StreamDriver]:
         ("AWS_SECRET_ACCESS_KEY", "secret ", ""),
         ("AWS_SESSION_TOKEN", "é", ""),
         ("AWS_DEFAULT_REGION", "eu-west-1\n", ""),
+        ("AWS_REGION", "eu-west-1\n", ""),
         ("AWS_CA_BUNDLE", "/nowhere/at/all.pem", ""),
         ("endpoint", "", "http://localhost:99999"),
     ],

@@ -1,0 +1,189 @@
+"""The live page of a daemon that runs: its events, and, where there is a browser, the page."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, ClientWebSocketResponse
+
+from tests.kit.daemon import Daemon, running, send
+from tests.kit.patience import PATIENCE_S, wait_for
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def host_of(daemon: Daemon) -> str:
+    return daemon.address("admin").removeprefix("http://")
+
+
+def put(daemon: Daemon) -> int:
+    return send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}\n')[0]
+
+
+def test_three_events_follow_one_another(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        connection = HTTPConnection(host_of(daemon), timeout=PATIENCE_S)
+        connection.request("GET", "/events", headers={"Accept": "text/event-stream"})
+        answer = connection.getresponse()
+        assert answer.getheader("Content-Type") == "text/event-stream"
+
+        def event() -> Any:
+            while not (line := answer.readline()).startswith(b"data: "):
+                assert line, "the answer ended"
+            return json.loads(line.removeprefix(b"data: "))
+
+        first = event()
+        assert put(daemon) == 200
+        second, third = event(), event()
+        assert first["uptime_s"] < second["uptime_s"] < third["uptime_s"]
+        assert first["state"] == "ready"
+        assert third["records"]["received"] == third["records"]["delivered"] == 1
+        assert [each["name"] for each in third["streams"]] == ["demo"]
+        daemon.signal()
+        answer.read()  # to its end, which is whole: else this raises
+        assert daemon.wait() == 0, "an open page holds no drain up"
+        connection.close()
+
+
+class Browser:
+    """Chromium without a window, over its DevTools protocol."""
+
+    def __init__(self, socket: ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._number = 0
+        self.complaints: list[Any] = []  # of the console: the policy's too
+
+    async def call(self, method: str, **params: Any) -> Any:
+        self._number += 1
+        await self._socket.send_json({"id": self._number, "method": method, "params": params})
+        while True:
+            told = await asyncio.wait_for(self._socket.receive_json(), PATIENCE_S)
+            if told.get("id") == self._number:
+                return told["result"]
+            if told.get("method") in {"Log.entryAdded", "Runtime.exceptionThrown"}:
+                self.complaints.append(told)
+
+    async def value(self, expression: str) -> Any:
+        told = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return told["result"].get("value")
+
+    async def until(self, expression: str) -> None:
+        """Waits until it is true in the page."""
+
+        async def looking() -> None:
+            while not await self.value(expression):
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(looking(), PATIENCE_S)
+
+
+def port_in(told: Path) -> str | None:
+    """Where the browser listens, when its file is whole."""
+    lines = told.read_text().split() if told.exists() else []
+    return lines[0] if len(lines) == 2 else None
+
+
+@asynccontextmanager
+async def browsing(directory: Path) -> AsyncIterator[Browser]:
+    """It reaches this machine alone, and is killed at the end."""
+    assert CHROMIUM is not None
+    flags = [
+        "--headless",
+        "--no-sandbox",  # tests run as root here and there; it shows our own page alone
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={directory}",
+    ]
+    told = directory / "DevToolsActivePort"
+    process = subprocess.Popen(
+        [CHROMIUM, *flags, "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        port = await asyncio.to_thread(wait_for, lambda: port_in(told), "the browser")
+        address = f"http://127.0.0.1:{port}"
+        async with ClientSession() as session:
+            tabs = await (await session.get(f"{address}/json/list")).json()
+            tab = next(each for each in tabs if each["type"] == "page")
+            async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                browser = Browser(socket)
+                for room in ("Log", "Runtime", "Page"):
+                    await browser.call(f"{room}.enable")
+                yield browser
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+
+
+async def look_at_numbers(browser: Browser) -> None:
+    """What the page computes of what it is told."""
+    now, then = "{bounds_s: [1, 2], counts: [3, 9, 1]}", "{bounds_s: [1, 2], counts: [3, 1, 0]}"
+    assert await browser.value(f"quantile(0.5, {now}, {then})") == 1 + 4.5 / 8
+    assert await browser.value(f"within(quantile(0.99, {now}, {then}), [1, 2])") == "over 2.0 s"
+    assert await browser.value(f"quantile(0.5, {now}, {now})") is None
+    assert await browser.value("rate(30, 10, 4)") == 5
+    assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
+    # Rows that are not wanted any more go, and two of one key are two.
+    row = "{key: 'a', cells: [{text: '<b>'}]}"
+    for wanted, count in {f"{row}, {row}": 2, row: 1, f"{row}, {row}, {row}": 3, "": 0}.items():
+        await browser.value(f"rows(byId('key-rows'), [{wanted}])")
+        assert await browser.value("byId('key-rows').children.length") == count
+    # After a restart counters begin at 0: there is no rate below 0.
+    younger = "{...seen[seen.length - 1], uptime_s: 0.5}"
+    await browser.value(f"show({younger})")
+    assert await browser.value("seen.length") == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
+async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
+    tmp_path: Path,
+) -> None:
+    evil = "you may <img src=x> not"
+    with running(tmp_path, {"default.acknowledge": "accepted"}) as daemon:
+        words = {"code": "AccessDeniedException", "message": evil}
+        daemon.inject({"kind": "status", "status": 400, "calls": None, **words})
+        assert await asyncio.to_thread(put, daemon) == 200
+        async with browsing(tmp_path / "browser") as browser:
+            await browser.call("Page.navigate", url=daemon.address("admin") + "/")
+            await browser.until("document.querySelectorAll('#hold-list li').length === 1")
+            shown = await browser.value("document.getElementById('holds').innerText")
+            assert f"demo is held: AccessDeniedException: {evil}" in shown
+            assert "kdaemon iam" in shown
+            assert await browser.value("document.querySelectorAll('img').length") == 0
+            await browser.until("/[0-9]/.test(document.getElementById('rate-in').textContent)")
+            for width in (400, 1600):
+                await browser.call(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=width,
+                    height=900,
+                    deviceScaleFactor=1,
+                    mobile=False,
+                )
+                assert await browser.value(
+                    "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)"
+                    "(document.documentElement)"
+                )
+            colours = set()
+            for scheme in ("light", "dark"):
+                feature = {"name": "prefers-color-scheme", "value": scheme}
+                await browser.call("Emulation.setEmulatedMedia", features=[feature])
+                colours.add(await browser.value("getComputedStyle(document.body).backgroundColor"))
+            assert len(colours) == 2
+            await look_at_numbers(browser)
+            assert browser.complaints == []
+            daemon.close()
+            await browser.until("document.getElementById('state').innerText.includes('is old')")

@@ -1,0 +1,277 @@
+"""The live page: what is served, and the events over a real loopback socket."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.steps import at_once
+from kdaemon.engine import Engine
+from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.observe import live
+from kdaemon.observe.live import STREAMS_MAX, VIEWERS_MAX, Live, LivePage, event_steps
+from kdaemon.system import SystemClock, SystemDice
+from tests.kit.observing import Observing, reader_of
+from tests.kit.patience import PATIENCE_S
+from tests.kit.world import SETTINGS
+from tests.unit.observe.test_admin import Place
+
+HTML = LivePage().body.decode()
+SCRIPT = HTML.partition("<script>")[2].partition("</script>")[0]
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    place = Place()
+    await place.open()
+    yield place
+    place.admin.close()
+    await place.server.aclose()
+
+
+async def test_a_browser_gets_the_page_and_others_the_index(place: Place) -> None:
+    seen = await place.ask("GET", "/", "Accept: text/html,application/xhtml+xml,*/*;q=0.8")
+    assert (seen.status, seen.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert seen.body.decode() == HTML
+    assert seen.headers["x-content-type-options"] == "nosniff"
+    assert seen.headers["cache-control"] == "no-store"
+    plain = await place.ask("GET", "/", "Accept: */*")
+    assert plain.body.startswith(b"kdaemon\n")
+    assert (await place.ask("GET", "/", "Accept: text/html", "Host: evil.test")).status != 200
+    foreign = await place.ask("GET", "/events", "Origin: http://evil.test")
+    assert foreign.status == 403
+
+
+async def test_the_policy_lets_in_what_is_in_the_page_and_nothing_else(place: Place) -> None:
+    answer = await place.ask("GET", "/", "Accept: text/html")
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
+    )
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", answer.body.decode(), re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy.pop(f"{tag}-src") == f"'sha256-{digest}'"
+    assert policy.pop("connect-src") == "'self'"
+    kept = {"default-src", "base-uri", "form-action", "frame-ancestors"}
+    assert policy == dict.fromkeys(kept, "'none'")
+
+
+def test_the_page_stands_alone_and_writes_text_alone() -> None:
+    names = {"http://www.w3.org/2000/svg"}  # of a namespace: nobody fetches it
+    assert set(re.findall(r"https?://[^\"' <)]+", HTML)) == names
+    assert not re.search(r"\b(src|srcset)=|@import|url\(|<link|<img|\sstyle=|\son\w+=", HTML)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", SCRIPT)
+
+
+def test_each_id_that_the_script_uses_is_there_once() -> None:
+    ids = re.findall(r'\bid="([^"]+)"', HTML)
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:byId|told)\("([^"]+)"', SCRIPT))
+    assert len(used) > 10
+    assert used <= set(ids)
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', HTML)) <= set(ids)
+    for table in re.findall(r"<thead>.*?</thead>", HTML, re.DOTALL):
+        assert table.count("<th ") == table.count('scope="col"') > 1
+
+
+def test_each_table_has_as_many_cells_as_heads() -> None:
+    """A row that `rows` makes has its cells in the order of the heads."""
+    for body, row in {"room-rows": 5, "upstream-rows": 8, "shard-rows": 6, "key-rows": 4}.items():
+        head = HTML.partition(f'<tbody id="{body}">')[0].rpartition("<thead>")[2]
+        assert head.count("<th ") == row
+
+
+def one(event: bytes) -> Any:
+    """What an event says."""
+    lines = event.decode().removesuffix("\n\n").split("\n")
+    assert [line.partition(": ")[0] for line in lines] == ["retry", "data"]
+    return json.loads(lines[1].removeprefix("data: "))
+
+
+def observing(*streams: str) -> Observing:
+    memory = ByteBudget(16_000_000)
+    engines = {name: Engine(SETTINGS, memory, SystemDice(1), 1) for name in streams}
+    return Observing(memory, engines)
+
+
+def test_an_event_conserves() -> None:
+    seen = observing("a", "b")
+    for number, engine in enumerate(seen.streams.values(), 1):
+        engine.counters.receive(100 * number, 10)
+        engine.counters.delivered += 60 * number
+        engine.counters.buffered += 30 * number
+        engine.counters.in_flight += 10 * number
+        engine.counters.delivery_ns.observe(3_000_000, 60 * number)
+    seen.door.refuse(RejectReason.INVALID, 7, 70)
+    closed = StreamCounters()
+    closed.receive(5, 50)
+    closed.delivered += 5
+    seen.upstreams[0].closed.add(closed)
+    told = one(at_once(event_steps(reader_of(seen, SystemClock()))))
+    records = told["records"]
+    assert (records["received"], records["delivered"]) == (312, 185)
+    assert records["received"] + records["recovered"] == sum(
+        sum(value.values()) if isinstance(value := records[name], dict) else value
+        for name in (
+            *("rejected", "delivered", "dead", "dropped", "settled_before"),
+            *("buffered", "in_flight", "spooled"),
+        )
+    )
+    assert records["rejected"] == {"invalid": 7}
+    assert sum(told["delivery"]["counts"]) == 180
+    assert len(told["delivery"]["counts"]) == len(told["delivery"]["bounds_s"]) + 1
+
+
+def test_a_name_of_a_stranger_is_text_and_never_a_line() -> None:
+    name = "<script>alert(1)</script>\n\ndata: {}\r"
+    event = at_once(event_steps(reader_of(observing(name), SystemClock())))
+    (stream,) = one(event)["streams"]
+    assert stream["name"].startswith("<script>alert(1)</script>\\n")
+    assert event.count(b"\n") == 3
+
+
+def test_an_event_tells_of_a_bounded_number_of_streams() -> None:
+    seen = observing(*(f"s{i}" for i in range(STREAMS_MAX + 5)))
+    seen.streams[f"s{STREAMS_MAX + 4}"].counters.buffered += 3
+    told = one(at_once(event_steps(reader_of(seen, SystemClock()))))
+    assert told["stream_count"] == STREAMS_MAX + 5
+    assert len(told["streams"]) == STREAMS_MAX
+    assert f"s{STREAMS_MAX + 4}" in {each["name"] for each in told["streams"]}
+
+
+class Watched:
+    """An admin listener whose events come one after another."""
+
+    def __init__(self) -> None:
+        self.observing = observing("orders")
+        self.live = Live(reader_of(self.observing, SystemClock()), SystemClock())
+        self.server: HttpServer
+
+    async def look(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """The head of the answer is read."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+        return reader, writer, head
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async def turn() -> None:
+            while not holds():
+                await asyncio.sleep(0)
+
+        await asyncio.wait_for(turn(), PATIENCE_S)
+
+
+async def event_of(reader: asyncio.StreamReader) -> Any:
+    size = int(await asyncio.wait_for(reader.readline(), PATIENCE_S), 16)
+    chunk = await asyncio.wait_for(reader.readexactly(size + 2), PATIENCE_S)
+    return one(chunk[:-2])
+
+
+@pytest.fixture
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(live, "INTERVAL_S", 0.0)
+    watched = Watched()
+    watched.server = await serve_http(watched.live.ask, "127.0.0.1", 0)
+    yield watched
+    watched.live.close()
+    await watched.server.aclose()
+
+
+async def test_events_come_while_somebody_watches_and_none_is_made_after(watched: Watched) -> None:
+    reader, writer, head = await watched.look()
+    assert b"text/event-stream" in head
+    assert b"no-store" in head
+    first = await event_of(reader)
+    watched.observing.streams["orders"].counters.receive(3, 3)
+    while (later := await event_of(reader))["records"]["received"] != 3:
+        assert later["uptime_s"] >= first["uptime_s"]
+    writer.close()
+    await watched.until(lambda: watched.live.viewer_count == 0)
+    assert watched.live.newest == (0, b"")
+    assert watched.live._next is None
+
+
+async def test_so_many_watch_and_the_next_one_hears_why_not(watched: Watched) -> None:
+    there = [await watched.look() for _ in range(VIEWERS_MAX)]
+    reader, writer, head = await watched.look()
+    assert b" 503 " in head
+    assert b"Retry-After: 5" in head
+    assert await asyncio.wait_for(reader.readline(), PATIENCE_S) == live._MANY
+    writer.close()
+    there[0][1].close()
+    await watched.until(lambda: watched.live.viewer_count == VIEWERS_MAX - 1)
+    again = await watched.look()
+    assert b" 200 " in again[2]
+    for _, each, _ in (*there, again):
+        each.close()
+    await watched.until(lambda: watched.live.viewer_count == 0)
+
+
+async def test_who_does_not_read_costs_one_event_and_gets_a_whole_one_later(
+    watched: Watched,
+) -> None:
+    _, slow, _ = await watched.look()
+    quick, writer, _ = await watched.look()
+    (viewer, *_) = watched.live._viewers
+    slow.transport.pause_reading()  # type: ignore[attr-defined]
+    for _ in range(50):
+        await event_of(quick)
+    assert watched.live.viewer_count == 2
+    assert watched.live.newest[0] >= 50
+    kept = [name for name in viewer.__slots__ if isinstance(getattr(viewer, name), bytes | list)]
+    assert kept == [], "what it misses is kept nowhere"
+    slow.close()
+    writer.close()
+    await watched.until(lambda: watched.live.viewer_count == 0)
+
+
+async def test_a_viewer_is_given_each_event_once_and_those_that_it_missed_never(
+    watched: Watched,
+) -> None:
+    viewer = live._Viewer(watched.live)
+    watched.live.newest = (1, b"one")
+    assert viewer.next_piece() == b"one"
+    assert viewer.next_piece() == b""
+    watched.live.newest = (3, b"three")
+    assert viewer.next_piece() == b"three"
+    viewer.drain()
+    assert viewer.next_piece() is None
+
+
+async def test_a_drain_ends_the_answer_whole(watched: Watched) -> None:
+    reader, writer, _ = await watched.look()
+    await event_of(reader)
+    await asyncio.wait_for(watched.server.aclose(), PATIENCE_S)
+    rest = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    assert rest.endswith(b"0\r\n\r\n")
+    writer.close()
+    assert watched.live.viewer_count == 0
+
+
+async def test_a_defect_ends_the_answers_and_is_in_the_log(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> Any:
+        yield
+        raise ValueError("broken")
+
+    monkeypatch.setattr(live, "event_steps", broken)
+    reader, writer, _ = await watched.look()
+    assert await asyncio.wait_for(reader.read(5), PATIENCE_S) == b"0\r\n\r\n"
+    assert "a defect of kdaemon" in caplog.text
+    writer.close()
+    await watched.until(lambda: watched.live.viewer_count == 0)
+
+
+async def test_a_head_has_no_events(place: Place) -> None:
+    answer = await place.ask("HEAD", "/events")
+    assert (answer.status, answer.body) == (200, b"")
+    assert place.live.viewer_count == 0
