@@ -52,7 +52,7 @@ class Change:
             if come:  # an embedded service is opened by a start alone
                 return tuple(f"upstreams.{name}" for name in come)
             new = beside_sandbox(new, self._sandboxed)
-        reached = await self._upstreams.open(new, come)
+        reached = self._upstreams.open(new, come)
         conflicts = self._streams.conflicts(new)
         if conflicts:
             await asyncio.gather(*(each.aclose() for each in reached.values()))

@@ -16,9 +16,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from kdaemon import __version__
 from kdaemon.config import Config
 from kdaemon.daemon.change import Change
 from kdaemon.daemon.doors import Doors, Guards
@@ -26,7 +26,7 @@ from kdaemon.daemon.drain import Drain
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.memory import Memory, tell_memory
-from kdaemon.daemon.observers import Observers
+from kdaemon.daemon.observers import Observers, load_pages
 from kdaemon.daemon.reach import Upstreams
 from kdaemon.daemon.reload import Reload
 from kdaemon.daemon.sandboxed import start_sandbox
@@ -50,12 +50,14 @@ from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Sources
 from kdaemon.observe.tap import Taps
+from kdaemon.send.late import Libraries
 from kdaemon.streams import Streams
 from kdaemon.system import (
     FreedMemory,
     SystemClock,
     SystemDice,
     calm_collector,
+    keep_loaded,
     memory_limit_bytes,
     start_of,
 )
@@ -128,9 +130,13 @@ class Daemon:
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
-        upstreams = Upstreams(self._dice, memory, is_anonymous=with_sandbox)
+        libraries = Libraries(
+            self._loaded, partial(load_pages, config.listen), is_anonymous=with_sandbox
+        )
+        self._stack.push_async_callback(libraries.aclose)
+        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=with_sandbox)
         self._stack.push_async_callback(upstreams.aclose)
-        reached = await upstreams.open(config, config.upstream_names)
+        reached = upstreams.open(config, config.upstream_names)
         upstreams.adopt(reached)
         spool = await self._spool_opening.open(memory, clock, self._turns)
         if spool is not None:
@@ -152,6 +158,8 @@ class Daemon:
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
+        if self._takeover.has_to_wait:  # meanwhile the shards are asked for
+            libraries.load()
         await self._takeover.keep_order()
         # Before the doors: what comes in goes behind what is there.
         await self._spool_opening.recover(streams)
@@ -165,7 +173,8 @@ class Daemon:
         await self._takeover.take_turns()
         self._stack.callback(self._takeover.close)
         self._notifier.ready("takes records")
-        log.info("ready", extra={"fields": {"version": version("kdaemon")}})
+        libraries.load()
+        log.info("ready", extra={"fields": {"version": __version__}})
         self._allow_reload(change)
 
     def _handler_behind(
@@ -182,6 +191,13 @@ class Daemon:
         later = self._turns.later
         kinesis = KinesisDoor(door, widest, secrets.randbits(64), later, others)
         return partial(make_handler, kinesis, NdjsonDoor(door, later))
+
+    def _loaded(self, problem: str | None) -> None:
+        """What could wait is there, or cannot be had: then nothing can be delivered."""
+        if problem is not None:
+            self._end(problem)
+        elif self.takes_records:
+            keep_loaded()
 
     def _trouble(self) -> str | None:
         """What keeps records out: a disk that takes none, a listener that nobody can reach."""
@@ -243,7 +259,7 @@ class Daemon:
             self.streams,
             self._readiness,
             heartbeat,
-            version("kdaemon"),
+            __version__,
             listeners=self.listeners.counters,
             relays=upstreams.relays,
             spool=self.spool,

@@ -9,24 +9,26 @@ Where it sits: daemon.py -> here -> observe/.
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kdaemon.base.endpoint import http_url
-from kdaemon.config import Config
+from kdaemon.config import Config, ListenConfig
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners, log_listening
-from kdaemon.observe.admin import Admin
+from kdaemon.http.request import HttpRequest
 from kdaemon.observe.hot import HotWatch
-from kdaemon.observe.live import Live
-from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
-from kdaemon.observe.status import Status
 from kdaemon.observe.tap import Taps
 from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
+    from kdaemon.observe.admin import Admin
     from kdaemon.observe.emf_log import EmfLog
+    from kdaemon.observe.live import Live
+    from kdaemon.observe.metrics import Metrics
+    from kdaemon.observe.status import Status
 
 
 class Observers:
@@ -55,6 +57,7 @@ class Observers:
 
     def take_config(self, new: Config) -> None:
         """What is shown, and to whom."""
+        self._config = new
         for each in self._showing:
             each.shows_keys = new.observe.show_keys
         if self._metrics is not None:
@@ -79,24 +82,58 @@ class Observers:
         self, listeners: Listeners, hubs: Hubs, reloads: Reloads, taps: Taps
     ) -> None:
         """Metrics, probes and status. Raises ListenerError."""
-        config, sources = self._config, self._sources
-        address = config.listen.admin_address
+        address = self._config.listen.admin_address
         if address is None:
             return
-        metrics = Metrics(self.reader, per_shard=config.metrics.per_shard)
-        status = Status(self.reader, shows_keys=config.observe.show_keys)
-        live = Live(self.reader, self._clock, shows_keys=config.observe.show_keys)
-        self._metrics, self._taps = metrics, taps
-        self._showing += [status, live]
-        readiness, heartbeat = sources.readiness, sources.heartbeat
-        admin = Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
-        self._stack.callback(admin.close)
-        server = await listeners.listen("admin", address, admin.handle, hubs.admin(address))
+        self._taps = taps
+        pages = _LateAdmin(partial(self._admin, reloads, taps))
+        self._stack.callback(pages.close)
+        server = await listeners.listen("admin", address, pages.handle, hubs.admin(address))
         self._stack.push_async_callback(server.aclose)
         is_tls = hubs.has_admin_tls
         log_listening("admin", http_url(address.host, server.port, is_tls=is_tls))
+
+    def _admin(self, reloads: Reloads, taps: Taps) -> "Admin":
+        from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages
+        from kdaemon.observe.live import Live  # noqa: PLC0415 - the same
+        from kdaemon.observe.metrics import Metrics  # noqa: PLC0415 - the same
+        from kdaemon.observe.status import Status  # noqa: PLC0415 - the same
+
+        shows_keys = self._config.observe.show_keys
+        metrics = Metrics(self.reader, per_shard=self._config.metrics.per_shard)
+        status = Status(self.reader, shows_keys=shows_keys)
+        live = Live(self.reader, self._clock, shows_keys=shows_keys)
+        self._metrics = metrics
+        self._showing += [status, live]
+        readiness, heartbeat = self._sources.readiness, self._sources.heartbeat
+        return Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
 
     async def last(self, left: Snapshot) -> None:
         """What is told at the end."""
         if self._emf_log is not None:
             await self._emf_log.last(left)
+
+
+class _LateAdmin:
+    """The admin pages, made for the first who asks: a start is a tenth shorter without what they
+    need, which is loaded by then, unless somebody asks while the doors open.
+    """
+
+    def __init__(self, make: "Callable[[], Admin]") -> None:
+        self._make = make
+        self._made: Admin | None = None
+
+    def handle(self, request: HttpRequest) -> None:
+        if self._made is None:
+            self._made = self._make()
+        self._made.handle(request)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+
+def load_pages(listen: ListenConfig) -> None:
+    """Loads what the admin pages need, if there are some; in any thread."""
+    if listen.admin_address is not None:
+        import kdaemon.observe.admin  # noqa: F401, PLC0415 - prometheus_client, and tables of fields

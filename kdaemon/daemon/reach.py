@@ -2,24 +2,23 @@
 
 About: opening them for a configuration, changing them for another one, and closing what it left
 behind. Must not know streams, nor what is sent.
-Invariant: an upstream that one configuration names is opened once; where one of several cannot be
-opened, none is.
+Invariant: an upstream that one configuration names is opened once.
 Where it sits: config -> here -> send/; daemon.py and change.py ask.
 """
 
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
-from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, UpstreamConfig
 from kdaemon.door.door import DRY_RUNS_MAX
-from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
+from kdaemon.send.late import LateClient, Libraries
 from kdaemon.send.relay import CALLS_MAX, Relay
+from kdaemon.send.settings import ClientSettings
 from kdaemon.streams.upstream import Reach
 from kdaemon.system import SystemDice
 
@@ -29,7 +28,7 @@ log = logging.getLogger("kdaemon")
 class Reached(NamedTuple):
     """One upstream, as it is called."""
 
-    client: ServiceClient
+    client: LateClient
     control: ControlCalls
     relay: Relay
     reach: Reach
@@ -43,35 +42,38 @@ class Reached(NamedTuple):
 class Upstreams:
     """Of one daemon, by their names."""
 
-    def __init__(self, dice: SystemDice, memory: ByteBudget, *, is_anonymous: bool) -> None:
-        """`memory`: of answers that are passed on. `is_anonymous`: no credentials are looked for;
-        the services are embedded ones.
+    def __init__(
+        self,
+        dice: SystemDice,
+        memory: ByteBudget,
+        libraries: Libraries,
+        *,
+        is_anonymous: bool,
+    ) -> None:
+        """`memory`: of answers that are passed on. `libraries`: which calls wait for.
+        `is_anonymous`: no credentials are looked for; the services are embedded ones.
         """
         self._dice = dice
         self._memory = memory
         self._is_anonymous = is_anonymous
+        self._libraries = libraries
         self._reached: dict[str, Reached] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.relays: dict[str, Relay] = {}  # of the configuration in force
 
-    async def open(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
+    def open(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
         """How each of these is called, and asked for clients: nobody is called yet. The caller
         closes them, or hands them to `adopt`.
         """
-        async with AsyncExitStack() as opened:  # closed again where one cannot be opened
-            reached: dict[str, Reached] = {}
-            for name in names:
-                upstream = config.upstream(name)
-                client = await ServiceClient.open(self._settings(config, upstream))
-                service, rate = upstream.traits, upstream.control_calls_per_second
-                control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
-                allowed, turn = config.listen.operations_passed_on, control.turn_for_client
-                relay = Relay(client.pass_on, turn, service, self._memory, allowed)
-                reach = Reach(client, Discovery(control.ask, service))
-                reached[name] = Reached(client, control, relay, reach)
-                opened.push_async_callback(reached[name].aclose)
-            opened.pop_all()
-        return reached
+        return {name: self._open(config, config.upstream(name)) for name in names}
+
+    def _open(self, config: Config, upstream: UpstreamConfig) -> Reached:
+        client = LateClient(self._settings(config, upstream), self._libraries)
+        service, rate = upstream.traits, upstream.control_calls_per_second
+        control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
+        allowed, turn = config.listen.operations_passed_on, control.turn_for_client
+        relay = Relay(client.pass_on, turn, service, self._memory, allowed)
+        return Reached(client, control, relay, Reach(client, Discovery(control.ask, service)))
 
     def adopt(self, reached: dict[str, Reached]) -> None:
         self._reached |= reached

@@ -38,11 +38,15 @@ class Takeover:
         self._end = end
         self._giver: Giver | None = None
 
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether records of one key could pass those that the daemon before has in memory."""
+        return self._taken is not None and _keeps_order_in_memory(self._config)
+
     async def keep_order(self) -> None:
-        """Until the daemon before has delivered what it has in memory, if records of one key could
-        pass it.
-        """
-        if self._taken is not None and _keeps_order_in_memory(self._config):
+        """Until the daemon before has delivered what it has in memory, if that is needed."""
+        if self.has_to_wait:
+            assert self._taken is not None
             await self._taken.listening(self._listeners.names_taken)
             await self._taken.released()  # what the other has in memory goes first
 
@@ -96,7 +100,6 @@ class Takeover:
 
 
 def _keeps_order_in_memory(config: Config) -> bool:
-    """Whether records of one key could pass those that the daemon before has in memory."""
     streams = (config.default, *config.defaults.values(), *config.streams.values())
     return any(
         each.ordering == "partition_key" and each.acknowledge != "stored" for each in streams

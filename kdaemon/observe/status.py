@@ -22,16 +22,19 @@ from kdaemon.base.histogram import Buckets
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
+from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.http.hub import HttpCounts
-from kdaemon.observe.keys import load_status
+from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.page import (
     BacklogStatus,
     BillingStatus,
     CapacityStatus,
     DoorStatus,
     HoldStatus,
+    HotKeyStatus,
     ListenerStatus,
+    LoadStatus,
     LogStatus,
     MapStatus,
     MemoryStatus,
@@ -274,7 +277,26 @@ def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) 
         state=shard.state.value,
         backoff_s=seconds_of(shard.backoff_ns),
         failures_in_a_row=shard.failure_count,
-        load=None if load is None else load_status(load, engine, shows_keys=shows_keys),
+        load=None if load is None else _load(load, engine, shows_keys=shows_keys),
+    )
+
+
+def _load(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
+    keys = [
+        HotKeyStatus(
+            key=key_name(each.key, shows_keys=shows_keys),
+            is_explicit_hash_key=isinstance(each.key, int),
+            records_part=round(each.records_part, 3),
+            bytes_part=round(each.bytes_part, 3),
+        )
+        for each in load.keys
+    ]
+    return LoadStatus(
+        records_per_second=round(load.records_per_second, 1),
+        bytes_per_second=round(load.bytes_per_second, 1),
+        quota_part=round(load.quota_part, 3),
+        advice=advice(load, engine),
+        keys=keys,
     )
 
 

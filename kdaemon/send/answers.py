@@ -1,7 +1,7 @@
-"""From what came back, or did not, to bytes or a `ServiceError` that can be shown to people.
+"""From what came back to bytes or a `ServiceError` that can be shown to people.
 
-Knows HTTP answers and aiohttp's exceptions; knows nothing of AWS libraries, signing or retries.
-Used by `client.py` for each answer and each failure.
+Knows HTTP answers; knows nothing of AWS libraries, signing or retries, and of why no answer came
+(`failures.py`). Used by `client.py` for each answer.
 Invariant: no secret and nothing of a record is in the text that leaves here. The services do echo
 both: a refused key is quoted in a ValidationException, and an InvalidSignatureException repeats the
 signed headers, session token included.
@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import aiohttp
 import msgspec
 
 from kdaemon.base.errors import ServiceError, Trouble
@@ -22,6 +21,9 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.redact import SECRETS, masked_url
 from kdaemon.base.text import printable
+
+if TYPE_CHECKING:
+    import aiohttp
 
 ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; what is beyond is not read
 PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, searched for its title
@@ -36,7 +38,7 @@ _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` wo
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # a UUID; Yandex puts ours behind it
 
-_PLAIN: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
+PASSING: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
 _TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
 _XML_ERROR: Final = b"<ErrorResponse"  # STS's model (protocol query), 2026-11-28
 Headers = Mapping[str, str]
@@ -81,7 +83,7 @@ class Room(NamedTuple):
     take: HasRoom = _always
 
 
-async def read_bounded(response: aiohttp.ClientResponse, room: Room) -> bytes:
+async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
     """The answer's body. Of an error only its beginning; of a success all of it, or `TooLargeError`
     where there is no room. What stays unread closes the connection.
     """
@@ -125,7 +127,7 @@ def error_answer(
     trouble = None
     if 300 <= status < 400:
         code, trouble, text = None, Trouble.FOREIGN, _redirect(status, headers)
-    elif code is None and status not in _PLAIN and (page := _page(body, headers)) is not None:
+    elif code is None and status not in PASSING and (page := _page(body, headers)) is not None:
         trouble, text = Trouble.FOREIGN, f"HTTP {status} with {page}"
     if status == 407:
         trouble = Trouble.PROXY
@@ -286,61 +288,3 @@ def _retry_after_ns(headers: Headers) -> int:
 def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
     """The service took the call and answered out of its contract: what it did is unknown."""
     return ServiceError(Trouble.UNREADABLE, problem, status=status, was_sent=True)
-
-
-def failure_below_http(error: Exception, where: str, *, is_unwritten: bool) -> ServiceError:
-    """The error that stands for an exception of aiohttp: which step failed, and was it sent.
-
-    `where`: the host, and the proxy if there is one. `was_sent` is False only where it is certain
-    that nothing of the request's body left: by the step that failed, or by `is_unwritten`.
-    """
-    trouble, problem, was_sent = _step_failed(error)
-    return ServiceError(
-        trouble,
-        SECRETS.clean(f"{where}: {problem}{_reason(error)}"),
-        status=0,
-        was_sent=was_sent and not is_unwritten,
-    )
-
-
-def _step_failed(error: Exception) -> tuple[Trouble, str, bool]:
-    match error:
-        case aiohttp.ClientHttpProxyError():
-            passes = error.status >= 500 or error.status in _PLAIN
-            trouble = Trouble.CONNECT if passes else Trouble.PROXY
-            return trouble, f"the proxy refused to connect (HTTP {error.status})", False
-        case aiohttp.ClientProxyConnectionError():
-            return Trouble.CONNECT, "cannot connect to the proxy", False
-        case aiohttp.ClientConnectorDNSError():
-            return Trouble.DNS, "the name does not resolve", False
-        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return Trouble.TLS, "no TLS connection", False
-        case aiohttp.ConnectionTimeoutError():
-            return Trouble.CONNECT_TIMEOUT, "no connection in time", False
-        case aiohttp.ClientConnectorError():
-            return Trouble.CONNECT, "cannot connect", False
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return Trouble.ENDPOINT, "the endpoint is not an http(s) URL", False
-        case aiohttp.SocketTimeoutError():
-            return Trouble.READ_TIMEOUT, "the request was sent and no answer came in time", True
-        case aiohttp.ClientResponseError():
-            return Trouble.UNREADABLE, "the answer is not HTTP", True
-        case _:
-            return (
-                Trouble.CONNECTION_LOST,
-                "the connection was lost before the answer was complete",
-                True,
-            )
-
-
-def _reason(error: Exception) -> str:
-    """The operating system's word for it, if there is one.
-
-    Never the exception's own text or repr, which in aiohttp can hold the request's headers.
-    """
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause: object = error.certificate_error
-    else:
-        cause = getattr(error, "os_error", None) or error
-    text = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
-    return f" ({text})" if isinstance(text, str) and text else ""

@@ -12,7 +12,6 @@ single calls and not the daemon; whatever breaks before the first byte of a body
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final, Self
 
 import aiohttp
@@ -130,19 +129,20 @@ class ServiceClient:
         if settings.is_anonymous and not settings.endpoint_url:
             raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
+        return cls.over_http(settings, traces)
+
+    @classmethod
+    def over_http(
+        cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
+    ) -> Self:
+        """The same, where the AWS libraries are there already."""
         return cls(settings, http_session(settings, traces))
 
     def take_limits(self, settings: ClientSettings) -> None:
         """Times and the number of connections, for the calls to come. Where and as whom is called
         stays as it is.
         """
-        self._settings = limited = replace(
-            self._settings,
-            connect_timeout_s=settings.connect_timeout_s,
-            read_timeout_s=settings.read_timeout_s,
-            call_timeout_s=settings.call_timeout_s,
-            connections_max=settings.connections_max,
-        )
+        self._settings = limited = self._settings.with_limits_of(settings)
         self._search.take_limits(limited)
         self._exchanges.take_limits(limited)
 

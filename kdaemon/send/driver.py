@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
@@ -26,8 +26,10 @@ from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key
-from kdaemon.send.client import PutAnswer
 from kdaemon.settle.verdict import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from kdaemon.send.client import PutAnswer
 
 log = logging.getLogger("kdaemon.send")
 
@@ -54,7 +56,7 @@ DEAD_WORDS = {
 
 
 class Client(Protocol):
-    """How a batch reaches the service (`send/client.py`)."""
+    """How a batch reaches the service (`send/late.py`)."""
 
     on_new_keys: Callable[[Caller], None] | None
     """Hears whose keys the calls are signed with from now on, as far as they tell."""
@@ -66,7 +68,7 @@ class Client(Protocol):
 
     async def put_records(
         self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
-    ) -> PutAnswer:
+    ) -> "PutAnswer":
         """`leave`: asked before the first byte is written; False: it must not be."""
         ...
 

@@ -19,6 +19,7 @@ from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import CONTENT_TYPE
+from kdaemon.send.failures import failure_below_http
 from kdaemon.send.request import Body, Route
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE
@@ -117,7 +118,7 @@ class Exchanges:
         except (aiohttp.ClientError, OSError) as error:
             is_unwritten = bool(body.unwritten)
             where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
-            failure = answers.failure_below_http(error, where, is_unwritten=is_unwritten)
+            failure = failure_below_http(error, where, is_unwritten=is_unwritten)
             if body.is_recalled:
                 text = f"{where}: nothing was sent while the client waited"
                 failure = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)

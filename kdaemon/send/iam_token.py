@@ -32,6 +32,7 @@ from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
+from kdaemon.send.failures import failure_below_http
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.place import Place
 from kdaemon.send.request import Keys, Route
@@ -271,7 +272,7 @@ class TokenUrl:
         except TimeoutError:
             failure = self._failure(f"did not answer within {self._limit_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            below = answers.failure_below_http(error, "the metadata service", is_unwritten=True)
+            below = failure_below_http(error, "the metadata service", is_unwritten=True)
             failure = self._failure(below.message)
         else:
             return self._keys_in(status, text)

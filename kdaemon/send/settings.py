@@ -4,8 +4,8 @@ Must not know the environment, files or the AWS libraries: None leaves a matter 
 settings contradict each other is the configuration's to say (`config/upstream_rules.py`).
 """
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.service import AWS, Service
@@ -60,3 +60,13 @@ class ClientSettings:
     def has_iam_token(self) -> bool:
         """Whether a token stands in place of keys and signatures."""
         return self.iam_token_file is not None or self.iam_token_url is not None
+
+    def with_limits_of(self, other: "ClientSettings") -> Self:
+        """Its times and its number of connections; where and as whom is called as here."""
+        return replace(
+            self,
+            connect_timeout_s=other.connect_timeout_s,
+            read_timeout_s=other.read_timeout_s,
+            call_timeout_s=other.call_timeout_s,
+            connections_max=other.connections_max,
+        )

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import Process, from_scratch, get, running, started, write_config
+from tests.kit.daemon import (
+    READY,
+    Daemon,
+    Process,
+    environment,
+    from_scratch,
+    get,
+    running,
+    send,
+    started,
+    write_config,
+)
 from tests.process.conftest import Run
 
 EXIT_CONFIG = 78
@@ -67,6 +78,56 @@ def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_pat
     assert get(daemon.url + "/v1/none")[0] == 404
     assert daemon.page("/readyz") == (200, "ok\n")
     assert daemon.page("/livez") == (200, "ok\n")
+
+
+# What is loaded when the daemon takes records
+
+GATED = """
+import os, sys
+
+def wait(event, arguments):
+    if event == "import" and arguments[0] == "aiohttp":
+        open(os.environ["GATE"]).close()  # until somebody opens the other end
+
+sys.addaudithook(wait)
+from kdaemon.__main__ import main
+main()
+"""
+
+
+def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    config = write_config(tmp_path, {"default.acknowledge": "accepted"})
+    arguments = ["run", "--sandbox", "--config", str(config)]
+    daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
+    try:
+        daemon.wait_log(READY)
+        assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
+        metrics = daemon.metrics()
+        waiting = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
+        assert sum(map(metrics.total, waiting)) == 1
+        assert metrics.total("kdaemon_records_delivered_total") == 0
+        with gate.open("w"):
+            daemon.wait_settled()
+        assert daemon.counted("kdaemon_records_delivered_total") == 1
+    finally:
+        daemon.close()
+
+
+def test_libraries_that_cannot_be_loaded_end_the_daemon_and_are_named(tmp_path: Path) -> None:
+    broken = "import sys; sys.modules['botocore'] = None; from kdaemon.__main__ import main; main()"
+    config = write_config(tmp_path, {"drain.lame_duck_ms": 0})
+    arguments = ["run", "--sandbox", "--config", str(config)]
+    daemon = Daemon(arguments, environment(), program=("-c", broken))
+    try:
+        code, log = ended(daemon)
+    finally:
+        daemon.close()
+    assert code == 1
+    assert "a part of kdaemon cannot be loaded" in log
+    assert "botocore" in log
+    assert "Traceback" not in log
 
 
 # The Unix socket

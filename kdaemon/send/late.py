@@ -1,0 +1,166 @@
+"""A client whose libraries are loaded when the daemon takes records, not before.
+
+The libraries that calls need (aiohttp, botocore, aiobotocore, and the files here that stand on
+them) are half of what a start would load, and no door needs one of them: what clients bring
+meanwhile is queued or stored. Here is what a start needs of a client: its settings, and a place for
+calls to wait. Knows `client.py` by name; must not import it before it is asked to.
+Invariants: a call waits until `Libraries.load` was called and loading is over, and no longer than
+for a connection; it is made by the one client that there is then. Else it fails as not sent.
+Where it sits: daemon/reach.py makes both; driver, control and relay call here -> client.py.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kdaemon.base.description import Caller, StreamTarget
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.record import Record
+from kdaemon.send.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from kdaemon.send.answers import HasRoom
+    from kdaemon.send.client import PutAnswer, ServiceClient
+    from kdaemon.send.relayed import Relayed
+
+
+class Libraries:
+    """Those of a process."""
+
+    __slots__ = ("_after", "_also", "_is_anonymous", "_is_loaded", "_loading", "_problem")
+
+    def __init__(
+        self,
+        after: Callable[[str | None], None],
+        also: Callable[[], object] = lambda: None,
+        *,
+        is_anonymous: bool = False,
+    ) -> None:
+        """`after`: is called once, when all is loaded, or with why it cannot be, for people.
+        `also`: loads what else can wait; in a thread, once calls can be made. `is_anonymous`: for
+        embedded services, which need fewer.
+        """
+        self._after = after
+        self._also = also
+        self._is_anonymous = is_anonymous
+        self._is_loaded = asyncio.Event()
+        self._problem: str | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    def load(self) -> None:
+        """Begins, in a thread: the loop turns on. Twice is nothing."""
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+
+    async def wait(self) -> None:
+        """Until calls can be made. Raises `ServiceError`, not sent."""
+        await self._is_loaded.wait()
+        if self._problem is not None:
+            raise ServiceError(Trouble.UNPREPARED, self._problem, was_sent=False)
+
+    async def aclose(self) -> None:
+        """Waits for the end of what was begun: a thread cannot be stopped."""
+        if self._loading is not None:
+            await self._loading
+
+    async def _load(self) -> None:
+        try:
+            await asyncio.to_thread(_import, is_anonymous=self._is_anonymous)
+            self._is_loaded.set()
+            await asyncio.to_thread(self._also)
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
+            self._problem = (
+                f"a part of kdaemon cannot be loaded ({type(error).__name__}: {error}):"
+                " install kdaemon anew, with its dependencies"
+            )
+            self._is_loaded.set()
+        self._after(self._problem)
+
+
+def _import(*, is_anonymous: bool) -> None:
+    import kdaemon.send.client  # noqa: F401, PLC0415 - brings aiohttp
+    from kdaemon.send.credentials import import_libraries  # noqa: PLC0415 - the same
+
+    import_libraries(is_anonymous=is_anonymous)
+
+
+class LateClient:
+    """As `ServiceClient`, whose methods these are."""
+
+    __slots__ = ("_client", "_libraries", "_settings", "on_new_keys")
+
+    def __init__(self, settings: ClientSettings, libraries: Libraries) -> None:
+        self._settings = settings
+        self._libraries = libraries
+        self._client: ServiceClient | None = None
+        self.on_new_keys: Callable[[Caller], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<LateClient {self._settings.name} of {self._settings.service.name}>"
+
+    def take_limits(self, settings: ClientSettings) -> None:
+        self._settings = self._settings.with_limits_of(settings)
+        if self._client is not None:
+            self._client.take_limits(settings)
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    @property
+    def credentials_end_s(self) -> float | None:
+        return None if self._client is None else self._client.credentials_end_s
+
+    async def caller(self) -> Caller:
+        client = self._client or await self._loaded()
+        return await client.caller()
+
+    async def put_records(
+        self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
+    ) -> "PutAnswer":
+        client = self._client or await self._loaded()
+        return await client.put_records(target, records, leave)
+
+    async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
+        client = self._client or await self._loaded()
+        return await client.dry_run(target, records)
+
+    async def call(
+        self, operation: str, payload: dict[str, object], target: StreamTarget | None = None
+    ) -> dict[str, Any]:
+        client = self._client or await self._loaded()
+        return await client.call(operation, payload, target)
+
+    async def pass_on(
+        self, operation: str, body: bytes, arn: str | None, bytes_max: int, has_room: "HasRoom"
+    ) -> "Relayed":
+        client = self._client or await self._loaded()
+        return await client.pass_on(operation, body, arn, bytes_max, has_room)
+
+    async def _loaded(self) -> "ServiceClient":
+        await self._wait()
+        if self._client is None:  # nobody else runs from here on
+            from kdaemon.send.client import ServiceClient  # noqa: PLC0415 - it is loaded
+
+            self._client = ServiceClient.over_http(self._settings)
+            self._client.on_new_keys = self._new_keys
+        return self._client
+
+    async def _wait(self) -> None:
+        """For the libraries; no longer than for a connection: a call that may leave at any moment
+        cannot be withdrawn.
+        """
+        limit_s = self._settings.connect_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._libraries.wait()
+        except TimeoutError:
+            pass
+        else:
+            return
+        text = f"the libraries for calls are not loaded after {limit_s:g} s: is the disk slow?"
+        raise ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
+
+    def _new_keys(self, caller: Caller) -> None:
+        if self.on_new_keys is not None:
+            self.on_new_keys(caller)
