@@ -42,6 +42,7 @@ from kdaemon.config import (
     resolve_unix_path,
     user_runtime_problem,
 )
+from kdaemon.config.load import Loaded
 from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.config.values import Address
 from kdaemon.door.door import DRY_RUNS_MAX, Door
@@ -64,15 +65,14 @@ from kdaemon.http.turns import Turns
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.hot import HotWatch
-from kdaemon.observe.live import Live
 from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.logs import set_level
+from kdaemon.observe.logs import LogHandler, set_level
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.recent import Recent
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import SnapshotReader, Sources
-from kdaemon.observe.status import Status
 from kdaemon.observe.tap import Taps
 from kdaemon.reload import Reload
 from kdaemon.send.client import ClientSettings, ServiceClient
@@ -154,13 +154,16 @@ class Daemon:
         self,
         config: Config,
         log_queue: LogQueue,
-        read: Callable[[Config], Config] | None = None,
+        read: Callable[[Config], Loaded] | None = None,
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
+        loaded: Loaded | None = None,
+        recent: Recent | None = None,
     ) -> None:
         """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
         again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
-        taken over from.
+        taken over from. `loaded`: who gave the configuration; `recent`: what the log said: both for
+        who looks.
         """
         self._config = config
         self._inherited = inherited
@@ -188,6 +191,8 @@ class Daemon:
         self._arrivals = Arrivals(self._bodies, HttpLimits().body_bytes_max)
         self._reloads = Reloads(self._clock.wall_seconds, os.getpid(), start_of(os.getpid()))
         self._reached: dict[str, Reached] = {}  # by their upstream
+        self._reloads.loaded = loaded
+        self._recent = recent
         self._relays: dict[str, Relay] = {}  # the same, of the configuration
         self._closing: set[asyncio.Task[None]] = set()
         self._turns = Turns(self._clock.now_ns)  # of all that clients bring
@@ -567,6 +572,7 @@ class Daemon:
             relays=relays,
             spool=self._spool,
             log_queue=self._log_queue,
+            recent=self._recent,
             principals=self._principals,
             certificates=self._certificates,
             reloads=self._reloads,
@@ -587,10 +593,15 @@ class Daemon:
         if address is None:
             return
         metrics = Metrics(self._reader, per_shard=config.metrics.per_shard)
-        status = Status(self._reader, shows_keys=config.observe.show_keys)
-        live = Live(self._reader, clock, shows_keys=config.observe.show_keys)
         admin = Admin(
-            metrics, status, self._readiness, heartbeat, clock, self._reloads, live, self._taps
+            metrics,
+            self._reader,
+            self._readiness,
+            heartbeat,
+            clock,
+            self._reloads,
+            self._taps,
+            shows_keys=config.observe.show_keys,
         )
         self._stack.callback(admin.close)
         tls = self._tls if config.listen.admin_tls else None
@@ -845,11 +856,11 @@ class Daemon:
 
 
 async def serve(
-    config: Config,
-    log_queue: LogQueue,
+    loaded: Loaded,
+    logs: LogHandler,
     *,
     with_sandbox: bool,
-    read: Callable[[Config], Config] | None = None,
+    read: Callable[[Config], Loaded] | None = None,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
 ) -> int:
@@ -858,7 +869,15 @@ async def serve(
     """
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    daemon = Daemon(config, log_queue, read, inherited, taken)
+    daemon = Daemon(
+        loaded.config,
+        logs.queue,
+        read,
+        inherited,
+        taken,
+        loaded=loaded,
+        recent=logs.recent,
+    )
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
     try:

@@ -28,6 +28,7 @@ from kdaemon.cli.common import (
     count,
     find_daemon,
     load,
+    load_with_givers,
     pairs,
     read_checked,
     say,
@@ -106,7 +107,8 @@ def run(
 ) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     flags = pairs(settings)
-    config = load(config_path, flags)
+    loaded = load_with_givers(config_path, flags)
+    config = loaded.config
     check_principals(config)
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
@@ -122,8 +124,8 @@ def run(
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
-            config,
-            logs.queue,
+            loaded,
+            logs,
             with_sandbox=with_sandbox,
             read=partial(read_checked, config_path, flags),
             inherited=inherited,

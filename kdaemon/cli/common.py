@@ -101,19 +101,20 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
 
 def read_checked(
     config_path: str | None, flags: Sequence[tuple[str, str]], old: "Config"
-) -> "Config":
+) -> "Loaded":
     """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
     around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
     same, and its environment cannot be mended without a restart. Raises ConfigError.
     """
-    config = read_with_givers(config_path, flags).config
+    loaded = read_with_givers(config_path, flags)
+    config = loaded.config
     where = config_path or "defaults and environment"
     before = surroundings_problems(where, old)
     problems = [each for each in surroundings_problems(where, config) if each not in before]
     problems += _principals_problems(config)
     if problems:
         raise ConfigError(problems)
-    return config
+    return loaded
 
 
 def say(text: str, *, err: bool = False) -> None:

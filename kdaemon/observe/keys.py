@@ -16,7 +16,6 @@ from hashlib import sha256
 from kdaemon.base.text import printable
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot
-from kdaemon.observe.page import HotKeyStatus, LoadStatus
 from kdaemon.route.sketch import Key
 
 HASH_DIGITS = 12  # of a key that is not shown: 48 bits, no two keys of a page alike; 2026-11-28
@@ -26,25 +25,6 @@ WHOLE = 1.0  # of a shard's quota
 HELD_BACK = 1.1
 """A hot shard for which no more comes than this part of its quota: its clients wait for answers and
 send no faster, so that nobody knows what they would send. Ours, 2026-11-28."""
-
-
-def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
-    keys = [
-        HotKeyStatus(
-            key=key_name(each.key, shows_keys=shows_keys),
-            is_explicit_hash_key=isinstance(each.key, int),
-            records_part=round(each.records_part, 3),
-            bytes_part=round(each.bytes_part, 3),
-        )
-        for each in load.keys
-    ]
-    return LoadStatus(
-        records_per_second=round(load.records_per_second, 1),
-        bytes_per_second=round(load.bytes_per_second, 1),
-        quota_part=round(load.quota_part, 3),
-        advice=advice(load, engine),
-        keys=keys,
-    )
 
 
 def key_name(key: Key, *, shows_keys: bool) -> str:

@@ -22,16 +22,20 @@ from kdaemon.base.histogram import Buckets
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
+from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.http.hub import HttpCounts
-from kdaemon.observe.keys import load_status
+from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.page import (
     BacklogStatus,
     BillingStatus,
     CapacityStatus,
     DoorStatus,
+    ErrorStatus,
     HoldStatus,
+    HotKeyStatus,
     ListenerStatus,
+    LoadStatus,
     LogStatus,
     MapStatus,
     MemoryStatus,
@@ -222,6 +226,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         possible_duplicates=counters.possible_duplicates,
         retries=happened(counters.retries),
         failures=happened(counters.failures),
+        last_errors=errors_of(engine),
         calls=happened(counters.calls),
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
@@ -276,6 +281,38 @@ def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) 
         failures_in_a_row=shard.failure_count,
         load=None if load is None else load_status(load, engine, shows_keys=shows_keys),
     )
+
+
+def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
+    keys = [
+        HotKeyStatus(
+            key=key_name(each.key, shows_keys=shows_keys),
+            is_explicit_hash_key=isinstance(each.key, int),
+            records_part=round(each.records_part, 3),
+            bytes_part=round(each.bytes_part, 3),
+        )
+        for each in load.keys
+    ]
+    return LoadStatus(
+        records_per_second=round(load.records_per_second, 1),
+        bytes_per_second=round(load.bytes_per_second, 1),
+        quota_part=round(load.quota_part, 3),
+        advice=advice(load, engine),
+        keys=keys,
+    )
+
+
+def errors_of(engine: EngineSnapshot) -> list[ErrorStatus]:
+    return [
+        ErrorStatus(
+            harmless_line(each.code),
+            harmless_line(each.message),
+            each.calls,
+            each.records,
+            seconds_of(max(0, engine.read_ns - each.last_ns)),
+        )
+        for each in engine.failures
+    ]
 
 
 def hold_of(reason: Reason | None) -> HoldStatus | None:

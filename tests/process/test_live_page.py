@@ -132,9 +132,10 @@ async def browsing(directory: Path) -> AsyncIterator[Browser]:
 async def look_at_numbers(browser: Browser) -> None:
     """What the page computes of what it is told."""
     now, then = "{bounds_s: [1, 2], counts: [3, 9, 1]}", "{bounds_s: [1, 2], counts: [3, 1, 0]}"
-    assert await browser.value(f"quantile(0.5, {now}, {then})") == 1 + 4.5 / 8
-    assert await browser.value(f"within(quantile(0.99, {now}, {then}), [1, 2])") == "over 2.0 s"
-    assert await browser.value(f"quantile(0.5, {now}, {now})") is None
+    assert await browser.value(f"quantile(0.5, {now}, {then}, 99)") == "1.6 s"  # 1 + 4.5 / 8
+    assert await browser.value(f"quantile(0.99, {now}, {then}, 99)") == "over 2 s"
+    assert await browser.value(f"quantile(0.5, {now}, {then}, 1.7)") == "over 1 s", "2 cannot be"
+    assert await browser.value(f"quantile(0.5, {now}, {now}, 99)") is None
     assert await browser.value("rate(30, 10, 4)") == 5
     assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
     # Rows that are not wanted any more go, and two of one key are two.

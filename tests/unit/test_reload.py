@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from kdaemon.config import Config
-from kdaemon.config.load import load_config
+from kdaemon.config.load import Loaded, load_config, load_with_givers
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
 from kdaemon.reload import Reload
@@ -33,13 +33,13 @@ class Place:
             load_config(), self.read, self, self.reloads, notifier or Notifier({}), clock.now_ns
         )
 
-    def read(self, _old: Config) -> Config:
+    def read(self, _old: Config) -> Loaded:
         text = self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
         self.read_count += 1
         self.may_read.wait()
         if text == "broken":
             raise RuntimeError("a defect")
-        return load_config(text=text)
+        return load_with_givers(text=text)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         if self.error is not None:

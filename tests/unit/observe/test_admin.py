@@ -17,12 +17,10 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
-from kdaemon.observe.live import Live
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader
-from kdaemon.observe.status import Status
 from kdaemon.system import SystemDice
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
@@ -65,15 +63,13 @@ class Place:
             heartbeat=self.heart,
         )
         self.reloads = Reloads(lambda: 1.0, 7, 9)
-        self.live = Live(reader, self.clock)
         self.admin = Admin(
             Metrics(reader),
-            Status(reader),
+            reader,
             self.readiness,
             self.heart,
             self.clock,
             self.reloads,
-            self.live,
         )
         self.listeners = listeners
         self.server: HttpServer
@@ -167,7 +163,8 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     answer = await place.ask("GET", "/")
     assert answer.status == 200
     named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
-    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz", "/events"]
+    pages = ["/metrics", "/livez", "/readyz", "/statusz", "/configz", "/configz/effective"]
+    assert named == [*pages, "/events"]
     for path in named[:-1]:  # the last one does not end: test_live.py
         assert (await place.ask("GET", path)).status == 200
 
