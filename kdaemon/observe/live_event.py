@@ -36,7 +36,15 @@ from kdaemon.observe.snapshot import (
     SpoolSnapshot,
     StreamSnapshot,
 )
-from kdaemon.observe.status import NS, hold_of, load_status, seconds_of, upstreams_of, urgency
+from kdaemon.observe.status import (
+    NS,
+    happened,
+    hold_of,
+    load_status,
+    seconds_of,
+    upstreams_of,
+    urgency,
+)
 
 STREAMS_MAX = 50  # of an event; ours, 2026-11-28: 30 KB
 SHARDS_MAX = 16  # of a stream, the hottest; ours: a screen
@@ -99,6 +107,7 @@ class LiveStream(msgspec.Struct, frozen=True):
     delivered: int
     delivered_bytes: int
     throttled: int
+    rejected: dict[str, int]
     dead: int
     oldest_queued_s: float | None
     shard_count: int
@@ -320,6 +329,7 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
         delivered=counters.delivered,
         delivered_bytes=counters.delivered_bytes,
         throttled=counters.throttled,
+        rejected=happened(counters.rejected),
         dead=sum(counters.dead.values()),
         oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
         shard_count=engine.shards.count,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from tests.kit.daemon import Daemon, running, send
+from tests.kit.daemon import Daemon, running, sandbox, send
 from tests.kit.patience import PATIENCE_S, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -127,6 +127,78 @@ async def browsing(directory: Path) -> AsyncIterator[Browser]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         await asyncio.to_thread(process.wait)
+
+
+def put_to(daemon: Daemon, stream: str, *records: dict[str, str]) -> int:
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    return send("POST", f"{daemon.url}/v1/streams/{stream}/records", lines)[0]
+
+
+async def has_as_many_cells_as_heads(browser: Browser) -> None:
+    rows = (
+        "[...document.querySelectorAll('tbody tr:not(.detail)')].filter((row) =>"
+        " row.children.length !== row.closest('table').tHead.rows[0].children.length).length"
+    )
+    assert await browser.value("document.querySelectorAll('tbody tr').length") > 20
+    assert await browser.value(rows) == 0
+
+
+async def press(browser: Browser, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        words = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
+        text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+        await browser.call("Input.dispatchKeyEvent", type=kind, **words, **text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
+async def test_a_browser_opens_a_stream_s_shards_and_shows_errors_costs_and_the_configuration(
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "default.acknowledge": "accepted",
+        "upstreams.eu.region": "eu-central-1",
+        "upstreams.eu.account_id": "123456789012",
+        "upstreams.eu.proxy_url": "http://u:wonderful-word@p:3128",
+    }
+    with sandbox("demo", 20) as service, running(tmp_path, settings, service=service) as daemon:
+        words = {"code": "InternalFailure", "message": "x <b>not bold</b>"}
+        daemon.inject({"kind": "record_failure", "indices": [0], "calls": 1, **words})
+        assert await asyncio.to_thread(put_to, daemon, "demo", *[{"data": "a" * 190}] * 40) == 200
+        await asyncio.to_thread(daemon.wait_settled)
+        async with browsing(tmp_path / "browser") as browser:
+            await browser.call("Page.navigate", url=daemon.address("admin") + "/")
+            await browser.until("document.querySelectorAll('#stream-rows button').length === 1")
+            # By the keyboard: the row opens, and closes again.
+            await browser.value("document.querySelector('#stream-rows button').focus()")
+            await press(browser, "Enter")
+            rows = "document.querySelectorAll('#stream-rows tr.detail tbody tr').length"
+            await browser.until(f"{rows} === 16")
+            button = "document.querySelector('#stream-rows button').getAttribute('aria-expanded')"
+            assert await browser.value(button) == "true"
+            detail = await browser.value("document.querySelector('tr.detail').innerText")
+            assert "And 4 more, calm." in detail
+            label = "document.querySelector('tr.detail [role=img]').getAttribute('aria-label')"
+            assert "of the quota is taken; our share is" in await browser.value(label)
+            # The last errors, though they have passed.
+            errors = await browser.value("document.getElementById('errors').innerText")
+            assert "demo: InternalFailure: x <b>not bold</b>" in errors
+            # Costs.
+            await browser.until("document.querySelectorAll('#cost-rows tr').length > 0")
+            costs = await browser.value("document.getElementById('costs').innerText")
+            assert "PUT payload units" in costs
+            assert "B records: 9" in costs
+            assert "% less" in costs
+            # The configuration, read when it is opened.
+            assert await browser.value("byId('given-rows').children.length") == 0
+            await browser.value("byId('config').querySelector('summary').click()")
+            await browser.until("byId('given-rows').children.length > 2")
+            config = await browser.value("byId('config').innerText")
+            assert '"http://***@p:3128"' in config
+            assert "wonderful" not in await browser.value("document.documentElement.innerHTML")
+            await has_as_many_cells_as_heads(browser)
+            await browser.value("document.querySelector('#stream-rows button').click()")
+            assert await browser.value(rows) == 0
+            assert browser.complaints == []
 
 
 async def look_at_numbers(browser: Browser) -> None:

@@ -103,7 +103,7 @@ ROWS = {
     "key-rows": 5,
     "error-rows": 4,
     "said-rows": 3,
-    "stream-rows": 10,
+    "stream-rows": 11,
     "cost-rows": 4,
     "given-rows": 3,
     "rest-rows": 3,
