@@ -143,6 +143,18 @@ async def has_as_many_cells_as_heads(browser: Browser) -> None:
     assert await browser.value(rows) == 0
 
 
+async def is_whole_on_a_telephone(browser: Browser) -> None:
+    """Names of a usual length: no table is cut off, though longer ones can be scrolled to."""
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    await browser.call("Emulation.setDeviceMetricsOverride", **size)
+    cut = (
+        "[...document.querySelectorAll('.scroll')].filter((each) =>"
+        " each.scrollWidth > each.clientWidth).map((each) => each.innerText).join()"
+    )
+    assert await browser.value(cut) == ""
+    assert await browser.value("document.documentElement.scrollWidth") <= 400
+
+
 async def press(browser: Browser, key: str) -> None:
     for kind in ("keyDown", "keyUp"):
         words = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
@@ -196,6 +208,7 @@ async def test_a_browser_opens_a_stream_s_shards_and_shows_errors_costs_and_the_
             assert '"http://***@p:3128"' in config
             assert "wonderful" not in await browser.value("document.documentElement.innerHTML")
             await has_as_many_cells_as_heads(browser)
+            await is_whole_on_a_telephone(browser)
             await browser.value("document.querySelector('#stream-rows button').click()")
             assert await browser.value(rows) == 0
             assert browser.complaints == []
@@ -208,6 +221,10 @@ async def look_at_numbers(browser: Browser) -> None:
     assert await browser.value(f"quantile(0.99, {now}, {then}, 99)") == "over 2 s"
     assert await browser.value(f"quantile(0.5, {now}, {then}, 1.7)") == "over 1 s", "2 cannot be"
     assert await browser.value(f"quantile(0.5, {now}, {now}, 99)") is None
+    wide = "{bounds_s: [20, 60], counts: [0, 5, 0]}"
+    nothing = "{bounds_s: [20, 60], counts: [0, 0, 0]}"
+    assert await browser.value(f"quantile(0.99, {wide}, {nothing}, 99)") == "20 to 60 s"
+    assert await browser.value(f"quantile(0.99, {wide}, {nothing}, 44)") == "over 20 s"
     assert await browser.value("rate(30, 10, 4)") == 5
     assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
     # Rows that are not wanted any more go, and two of one key are two.

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import count
@@ -167,6 +169,14 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     assert named == [*pages, "/events"]
     for path in named[:-1]:  # the last one does not end: test_live.py
         assert (await place.ask("GET", path)).status == 200
+
+
+def test_what_only_people_look_at_is_not_loaded_before_somebody_looks() -> None:
+    names = ("live", "live_event", "status", "page", "config_page")
+    late = {*(f"kdaemon.observe.{name}" for name in names), "kdaemon.config.effective"}
+    code = f"import sys, kdaemon.daemon; print(sorted({late} & sys.modules.keys()))"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/readyz", "/statusz"])
