@@ -77,6 +77,20 @@ async def test_what_a_reload_comes_to(text: str, outcome: Outcome) -> None:
     assert place.reloads.generation == 1 + is_applied
 
 
+async def test_who_looks_sees_the_configuration_that_is_in_force_and_who_gave_it() -> None:
+    place = Place("streams_max = 3", "streams_max = 3\nregion = ''", "streams_max = 'x'")
+    assert await place.outcome() is Outcome.APPLIED
+    first = place.reloads.loaded
+    assert first is not None
+    assert first.config is place.reload.config
+    assert await place.outcome() is Outcome.UNCHANGED
+    second = place.reloads.loaded
+    assert second is not None
+    assert second.givers.keys() - first.givers.keys() == {("region",)}, "the same value, given"
+    assert await place.outcome() is Outcome.WRONG
+    assert place.reloads.loaded is second
+
+
 async def test_what_is_under_way_or_breaks_leaves_the_old_one() -> None:
     place = Place("streams_max = 3")
     before = place.reload.config
