@@ -39,6 +39,7 @@ from kdaemon.cli.sockets import find_sockets
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
+    from kdaemon.config.load import Loaded
     from kdaemon.observe.logs import LogHandler
     from kdaemon.put.lines import Form
     from kdaemon.put.source import Source
@@ -108,7 +109,8 @@ def run(
 ) -> None:
     """Take records in and deliver them, until SIGTERM or Ctrl-C."""
     flags = pairs(settings)
-    config = _to_run(config_path, flags)
+    loaded = _to_run(config_path, flags)
+    config = loaded.config
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - start-up of the other commands
         bound_malloc,
@@ -123,8 +125,8 @@ def run(
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
-            config,
-            logs.queue,
+            loaded,
+            logs,
             with_sandbox=with_sandbox,
             read=partial(read_checked, config_path, flags),
             others=partial(_problems, config_path, flags),
@@ -135,18 +137,18 @@ def run(
     _run_logged(config, start)
 
 
-def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Config":
+def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
     """Or exit 78, with all that `check` would say is wrong."""
     try:
-        config = read_with_givers(config_path, flags).config
-        found = look_at_principals(config)
+        loaded = read_with_givers(config_path, flags)
+        found = look_at_principals(loaded.config)
     except ConfigError:
         exit_config(_problems(config_path, flags))
     if found.problems:
         exit_config(_problems(config_path, flags))
     for odd in found.odd:
         say(str(odd), err=True)
-    return config
+    return loaded
 
 
 def _problems(config_path: str | None, flags: list[tuple[str, str]]) -> list[ConfigProblem]:

@@ -35,7 +35,7 @@ class Looks:
         self.odd.extend(ConfigProblem(source, key, each) for each in odd)
 
 
-def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Config":
+def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Loaded":
     """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
     around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
     same, and its environment cannot be mended without a restart. Raises ConfigError.
@@ -43,7 +43,7 @@ def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Confi
     loaded, looks = read_and_look(config_path, flags, old)
     if loaded is None or looks.problems:
         raise ConfigError(looks.problems)
-    return loaded.config
+    return loaded
 
 
 def read_and_look(

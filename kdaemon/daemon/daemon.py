@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kdaemon import __version__
 from kdaemon.config import Config
+from kdaemon.config.load import Loaded
 from kdaemon.daemon.change import Change
 from kdaemon.daemon.doors import Doors, Guards
 from kdaemon.daemon.drain import Drain
@@ -44,7 +45,7 @@ from kdaemon.http.hub import HttpLimits
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.turns import Turns
 from kdaemon.observe.heartbeat import Heartbeat
-from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
@@ -77,18 +78,19 @@ class Daemon:
 
     def __init__(
         self,
-        config: Config,
-        log_queue: LogQueue,
-        read: Callable[[Config], Config] | None = None,
+        loaded: Loaded,
+        logs: LogHandler,
+        read: Callable[[Config], Loaded] | None = None,
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
     ) -> None:
-        """`read`: the configuration as its sources have it now; see `Reload`. None: it is not read
+        """`loaded`: the configuration, and who gave it. `logs`: what was said, for who looks.
+        `read`: the configuration as its sources have it now; see `Reload`. None: it is not read
         again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
         taken over from.
         """
-        self._config = config
-        self._log_queue = log_queue
+        config = self._config = loaded.config
+        self._logs = logs
         self._read = read
         self._taken = taken
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -101,6 +103,7 @@ class Daemon:
         self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
         self._turns = Turns(self.clock.now_ns)  # of all that clients bring
         self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
+        self._reloads.loaded = loaded
         self._reload: Reload | None = None
         self._is_reload_asked = False  # before the start was over
         self.listeners = Listeners(config.listen, inherited)
@@ -263,7 +266,8 @@ class Daemon:
             listeners=self.listeners.counters,
             relays=upstreams.relays,
             spool=self.spool,
-            log_queue=self._log_queue,
+            log_queue=self._logs.queue,
+            recent=self._logs.recent,
             principals=self._principals,
             certificates=self._certificates,
             reloads=self._reloads,

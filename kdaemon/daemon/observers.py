@@ -26,9 +26,7 @@ from kdaemon.system import SystemClock
 if TYPE_CHECKING:
     from kdaemon.observe.admin import Admin
     from kdaemon.observe.emf_log import EmfLog
-    from kdaemon.observe.live import Live
     from kdaemon.observe.metrics import Metrics
-    from kdaemon.observe.status import Status
 
 
 class Observers:
@@ -43,23 +41,25 @@ class Observers:
         self._sources = sources
         self._stack = stack
         self._emf_log: EmfLog | None = None
-        self._showing: list[Status | Live | HotWatch] = []  # what shows keys, or hashes of them
+        self._hot: HotWatch | None = None
         self._metrics: Metrics | None = None
+        self._admin: Admin | None = None
         self._taps: Taps | None = None
         self.reader = SnapshotReader(sources, clock)
 
     def hot_look(self) -> Callable[[], object]:
         """What looks for hot shards, at each beat."""
         shows_keys = self._config.observe.show_keys
-        watch = HotWatch(self.reader, self._clock, shows_keys=shows_keys)
-        self._showing.append(watch)
-        return watch.look
+        self._hot = HotWatch(self.reader, self._clock, shows_keys=shows_keys)
+        return self._hot.look
 
     def take_config(self, new: Config) -> None:
         """What is shown, and to whom."""
         self._config = new
-        for each in self._showing:
-            each.shows_keys = new.observe.show_keys
+        if self._hot is not None:
+            self._hot.shows_keys = new.observe.show_keys
+        if self._admin is not None:
+            self._admin.show_keys(is_on=new.observe.show_keys)
         if self._metrics is not None:
             self._metrics.per_shard = new.metrics.per_shard
         if self._taps is not None:
@@ -86,27 +86,30 @@ class Observers:
         if address is None:
             return
         self._taps = taps
-        pages = _LateAdmin(partial(self._admin, reloads, taps))
+        pages = _LateAdmin(partial(self._make_admin, reloads, taps))
         self._stack.callback(pages.close)
         server = await listeners.listen("admin", address, pages.handle, hubs.admin(address))
         self._stack.push_async_callback(server.aclose)
         is_tls = hubs.has_admin_tls
         log_listening("admin", http_url(address.host, server.port, is_tls=is_tls))
 
-    def _admin(self, reloads: Reloads, taps: Taps) -> "Admin":
+    def _make_admin(self, reloads: Reloads, taps: Taps) -> "Admin":
         from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages
-        from kdaemon.observe.live import Live  # noqa: PLC0415 - the same
         from kdaemon.observe.metrics import Metrics  # noqa: PLC0415 - the same
-        from kdaemon.observe.status import Status  # noqa: PLC0415 - the same
 
-        shows_keys = self._config.observe.show_keys
-        metrics = Metrics(self.reader, per_shard=self._config.metrics.per_shard)
-        status = Status(self.reader, shows_keys=shows_keys)
-        live = Live(self.reader, self._clock, shows_keys=shows_keys)
-        self._metrics = metrics
-        self._showing += [status, live]
-        readiness, heartbeat = self._sources.readiness, self._sources.heartbeat
-        return Admin(metrics, status, readiness, heartbeat, self._clock, reloads, live, taps)
+        config = self._config
+        self._metrics = Metrics(self.reader, per_shard=config.metrics.per_shard)
+        self._admin = Admin(
+            self._metrics,
+            self.reader,
+            self._sources.readiness,
+            self._sources.heartbeat,
+            self._clock,
+            reloads,
+            taps,
+            shows_keys=config.observe.show_keys,
+        )
+        return self._admin
 
     async def last(self, left: Snapshot) -> None:
         """What is told at the end."""

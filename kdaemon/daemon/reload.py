@@ -17,6 +17,7 @@ from typing import Protocol
 from kdaemon.base.errors import ConfigError
 from kdaemon.config import Config
 from kdaemon.config.changes import find_changes
+from kdaemon.config.load import Loaded
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads, Report
 
@@ -41,14 +42,14 @@ class Reload:
     def __init__(
         self,
         config: Config,
-        read: Callable[[Config], Config],
+        read: Callable[[Config], Loaded],
         live: Live,
         reloads: Reloads,
         notifier: Notifier,
         now_ns: Callable[[], int],
     ) -> None:
-        """`read`: the configuration as its sources have it now, given that which is in force; runs
-        in a thread, and raises ConfigError.
+        """`read`: the configuration as its sources have it now, and who gave it; is given the one
+        in force, runs in a thread, and raises ConfigError.
         """
         self.config = config
         self._read = read
@@ -89,16 +90,18 @@ class Reload:
 
     async def _reload(self) -> Report:
         try:
-            new = await asyncio.to_thread(self._read, self.config)
+            loaded = await asyncio.to_thread(self._read, self.config)
         except ConfigError as error:
             return Report(Outcome.WRONG, problems=tuple(map(str, error.problems)))
         except Exception:
             log.exception("the configuration could not be read: this is a defect of kdaemon")
             return Report(Outcome.FAILED, problems=("kdaemon broke while it read: see the log",))
+        new = loaded.config
         changes = find_changes(self.config, new)
         if changes.restart:
             return Report(Outcome.RESTART, changes.restart)
         if not changes:
+            self._reloads.loaded = loaded  # by others, perhaps
             return Report(Outcome.UNCHANGED)
         try:
             conflicts = await self._live.change(self.config, new)
@@ -108,7 +111,7 @@ class Reload:
         if conflicts:
             text = "records are under way that stand against it: try again when they are delivered"
             return Report(Outcome.RESTART, conflicts, (text,))
-        self.config = new
+        self.config, self._reloads.loaded = new, loaded
         return Report(Outcome.APPLIED, changes.live)
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
 from kdaemon.config import Config
+from kdaemon.config.load import Loaded
 from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
-from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import LogHandler
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ nothing that was promised depends on it. Ours, 2026-11-28."""
 
 
 async def serve(
-    config: Config,
-    log_queue: LogQueue,
+    loaded: Loaded,
+    logs: LogHandler,
     *,
     with_sandbox: bool,
-    read: Callable[[Config], Config] | None = None,
+    read: Callable[[Config], Loaded] | None = None,
     others: Callable[[], Sequence[ConfigProblem]] = tuple,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
@@ -44,11 +45,11 @@ async def serve(
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
     as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
     """
-    for name, text in find_twins(config):
+    for name, text in find_twins(loaded.config):
         log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    daemon = Daemon(config, log_queue, read, inherited, taken)
+    daemon = Daemon(loaded, logs, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
     try:

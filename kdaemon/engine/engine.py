@@ -311,6 +311,7 @@ class Engine:
         self._returned(batch, now_ns)
         verdict = judge_call(error, self._settings.service)
         self.counters.calls[verdict] += 1
+        self._settlement.failures.call(error.code, error.message, batch.record_count, now_ns)
         if verdict is Verdict.POISON:
             self._heard(batch, now_ns)  # the service is there, and it said no
             self.freshness.stale(now_ns, Doubt.LIMITS)
@@ -506,15 +507,18 @@ class Engine:
     def lanes(self) -> list[Lane]:
         return self._packer.lanes
 
-    def snapshot(self, now_ns: int, shards_max: int | None = None) -> Steps[EngineSnapshot]:
+    def snapshot(
+        self, now_ns: int, shards_max: int | None = None, calm_max: int = 0
+    ) -> Steps[EngineSnapshot]:
         """All that others may know of the stream: what it has counted in the first step, and then
         its shards, in steps. Looking changes nothing. `shards_max`: so many of the hottest shards
-        are told of; None: all.
+        are told of; None: all. `calm_max`: beside them, so many of those that are not hot.
         """
         counters, bill = self.counters.snapshot(), self._bill()
         held_bytes, health = self.ledger.held_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
         packer, settings, freshness = self._packer, self._settings, self.freshness
+        failures = self._settlement.failures.snapshot()
         is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
         shards = yield from look_at(
             packer.lanes,
@@ -523,6 +527,7 @@ class Engine:
             settings.aggregate_bytes_max,
             now_ns,
             shards_max,
+            calm_max,
         )
         loads = yield from self._hot_keys.loads(
             self._dispatcher.shard_records_per_second, self.shard_bytes_per_second, now_ns
@@ -535,6 +540,7 @@ class Engine:
             health=health,
             hold=hold,
             unavailable=unavailable,
+            failures=failures,
             capacity=self.capacity,
             record_bytes_max=self.record_bytes_max,
             is_auto=self.is_auto,

@@ -9,6 +9,7 @@ Flow: lanes -> here -> snapshot.py.
 """
 
 from collections.abc import Sequence
+from heapq import nlargest
 
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardSnapshot, ShardsSnapshot, hottest
@@ -25,21 +26,25 @@ def look_at(
     aggregate_bytes_max: int,
     now_ns: int,
     shards_max: int | None,
+    calm_max: int = 0,
 ) -> Steps[ShardsSnapshot]:
     """Looks once at every lane that is there when the look begins, as if all of it were at one
     time. `keyless`: where records wait that any shard may take. `aggregate_bytes_max`: as the
-    packer's. `shards_max`: so many of the hottest shards are told of; None: all.
+    packer's. `shards_max`: so many of the hottest shards are told of; None: all. `calm_max`: beside
+    them, so many of those that are not hot, those that took most.
     """
     looked_at = tuple(lanes)
     shards: list[ShardSnapshot] = []
+    calm: list[Lane] = []
     backlogged_count, share_min = 0, 1.0
     heads_ns = [lane.queue[0].frame.accepted_ns for lane in (keyless,) if lane.queue]
     keyless_records = keyless.queued_records
     for number, lane in enumerate(looked_at, 1):
         if not number % LANES_A_STEP:
+            calm = _took_most(calm, calm_max)
             yield
         backlog_ns, is_hot = 0, lane.blocked_until_ns > now_ns
-        has_backlog = bool(lane.queued_records or lane.waiting_records)
+        has_backlog = _has_backlog(lane)
         if has_backlog:
             backlog_ns = _backlog_ns(lane, aggregate_bytes_max, now_ns)
             is_hot = backlog_ns > linger_ns or lane.failure_count > 0
@@ -50,14 +55,30 @@ def look_at(
             share_min = min(share_min, lane.budget.records_share, lane.budget.bytes_share)
         if is_hot or shards_max is None:
             shards.append(_shard(lane, backlog_ns, now_ns, is_hot=is_hot))
+        elif calm_max:
+            calm.append(lane)
+    if shards_max is not None:
+        shards = hottest(shards, shards_max)
+    for lane in _took_most(calm, calm_max):
+        backlog_ns = _backlog_ns(lane, aggregate_bytes_max, now_ns) if _has_backlog(lane) else 0
+        shards.append(_shard(lane, backlog_ns, now_ns, is_hot=False))
     return ShardsSnapshot(
-        shards=tuple(shards if shards_max is None else hottest(shards, shards_max)),
+        shards=tuple(shards),
         count=len(looked_at),
         backlogged_count=backlogged_count,
         share_min=share_min,
         keyless_records=keyless_records,
         oldest_ns=min(heads_ns, default=None),
     )
+
+
+def _has_backlog(lane: Lane) -> bool:
+    return bool(lane.queued_records or lane.waiting_records)
+
+
+def _took_most(lanes: list[Lane], count: int) -> list[Lane]:
+    """At most `count` of them, the one that took most first."""
+    return nlargest(count, lanes, key=lambda lane: lane.taken)
 
 
 def _shard(lane: Lane, backlog_ns: int, now_ns: int, *, is_hot: bool) -> ShardSnapshot:

@@ -19,6 +19,7 @@ from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.billing import bill_call, bill_records
+from kdaemon.engine.failures import Failures
 from kdaemon.engine.halves import Halves
 from kdaemon.engine.strays import Landing, Stray, landing
 from kdaemon.pace.backoff import SHARD_BACKOFF
@@ -48,6 +49,7 @@ class Settlement:
     """Of one stream. `halves`: parts of refused calls that are to go out; `strays`: see there.
 
     `hold`: why a call was answered, took nothing, and somebody must act; the engine takes it.
+    `failures`: what failed of late, for those who look.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Settlement:
         self.halves = Halves()
         self.strays: list[Stray] = []
         self.hold: ServiceError | None = None
+        self.failures = Failures()
 
     def settle(self, batch: Batch, results: list[RecordResult], now_ns: int) -> bool:
         """An answered call: one result for each record sent, in order. False if records failed."""
@@ -291,7 +294,7 @@ class Settlement:
             again: list[int] = []
             reasons: dict[Verdict, int] = {}
             for index, result in zip(indices, results, strict=True):
-                verdict = self._judge(run, index, result)
+                verdict = self._judge(run, index, result, now_ns)
                 if verdict is Verdict.POISON:
                     self._bury(run, index, result)
                     continue
@@ -319,15 +322,17 @@ class Settlement:
             self._back_off(lane, count, throttled_of[lane], sent_of[lane], now_ns)
         return {lane: throttled / sent_of[lane] for lane, throttled in throttled_of.items()}
 
-    def _judge(self, run: Run, index: int, result: RecordResult) -> Verdict:
+    def _judge(self, run: Run, index: int, result: RecordResult, now_ns: int) -> Verdict:
         """The class of a record that failed alone: POISON, or why it is sent again. The frame
         remembers what a client that waits will be told at its deadline.
         """
         if result is OUTSIDE_RANGE:
             return Verdict.OUTSIDE
         code = result.error_code or ""
-        verdict = judge_record(code, result.error_message or "", self._service)
+        message = result.error_message or ""
+        verdict = judge_record(code, message, self._service)
         self._counters.failures[failure_code(code)] += 1
+        self.failures.record(code, message, now_ns)
         if verdict is Verdict.POISON:
             return verdict
         frame = run.frame

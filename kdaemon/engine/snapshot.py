@@ -18,6 +18,7 @@ from kdaemon.base.billing import Bill
 from kdaemon.base.counters import StreamCounts
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
+from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.pack.lane import LaneState
@@ -71,8 +72,8 @@ class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All shards of a stream. `shards`: in the order of the map; or, where so many were not asked
-    for, the hottest. `count`: of all. `backlogged_count`: of all, those that are more than
-    BACKLOGGED_NS behind.
+    for, the hottest, and behind them those that are calm and took most, if asked for. `count`: of
+    all. `backlogged_count`: of all, those that are more than BACKLOGGED_NS behind.
     `share_min`: the smallest share of a shard that said something of it: of those that never
     throttled and that nothing waits for, nothing is known, and they count as whole.
     `keyless_records`: wait for any shard; they are in no shard's backlog. `oldest_ns`: since when
@@ -93,6 +94,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     service is asked for the shards; `asks_in_ns`: otherwise, when it will be; below 0 is due.
     What the service tells of the stream is as far as it told: see `Engine`. `splits_shards`: one
     can be split where one likes. `loads`: what comes for hot shards, and by which keys, by shard.
+    `failures`: of late, the last first.
     """
 
     read_ns: int
@@ -102,6 +104,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     health: Health
     hold: Reason | None
     unavailable: Reason | None
+    failures: tuple[FailureSnapshot, ...]
     capacity: Capacity | None
     record_bytes_max: int
     is_auto: bool

@@ -1,25 +1,29 @@
 """The admin pages: metrics, probes and status, behind `serve_http`.
 
 About: which path gives what. Knows paths and statuses; what they say comes from metrics.py,
-heartbeat.py, status.py and live.py, and slices.py makes those that take long. Nothing here changes
-the daemon, and nothing shows data or secrets.
+heartbeat.py, status.py, config_page.py and live.py, and slices.py makes those that take long.
+Nothing here changes the daemon, and nothing shows data or secrets. What only people look at is
+loaded when the first one does: a megabyte of a daemon that nobody looks at.
 Invariant: `/livez` depends on the loop alone, never on the service: an outage of the service must
 not restart a fleet (`/readyz` may say no, and does so for memory, not for the service).
 Flow: http/connection.py -> here -> back, in one call for the small pages.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS, Heartbeat
-from kdaemon.observe.live import Live, LivePage
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages
-from kdaemon.observe.status import Status
+from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages, Steps
+from kdaemon.observe.snapshot import SnapshotReader
 from kdaemon.observe.tap import Taps
+
+if TYPE_CHECKING:  # see above
+    from kdaemon.observe.live import Live
 
 INDEX = b"""kdaemon
 
@@ -30,6 +34,7 @@ A browser sees a live page here.
 /readyz    200 while clients should come; 503 with the reason: starting, draining, memory is full
 /statusz   JSON for people: what is held up, and why
 /configz   JSON: which configuration is in force, and what became of the last reload
+/configz/effective  JSON: each setting of it, without secrets, and who gave the value
 /events    server-sent events, one a second: what the live page draws
 """
 _TAP = b"/tap       a sample of the records that a stream takes: ?stream=NAME (listen.admin_tap)\n"
@@ -43,18 +48,23 @@ class Admin:
     def __init__(
         self,
         metrics: Metrics,
-        status: Status,
+        reader: SnapshotReader,
         readiness: Readiness,
         heartbeat: Heartbeat,
         clock: Clock,
         reloads: Reloads,
-        live: Live,
         taps: Taps | None = None,
+        *,
+        shows_keys: bool = False,
     ) -> None:
-        """`taps`: None: there is no such page."""
+        """`taps`: None: there is no such page. `shows_keys`: of hot shards, as text; otherwise
+        hashed.
+        """
+        self._reader = reader
+        self._reloads = reloads
+        self._shows_keys = shows_keys
         self._taps = taps
-        self._live = live
-        self._page = LivePage()
+        self._opened: Live | None = None
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._clock = clock
@@ -69,7 +79,8 @@ class Admin:
             {
                 "/metrics": metrics.plain,
                 "/metrics as OpenMetrics": metrics.openmetrics,
-                "/statusz": status.steps,
+                "/statusz": self._statusz,
+                "/configz/effective": self._effective,
             },
         )
         tap = () if taps is None else ("/tap",)
@@ -80,6 +91,7 @@ class Admin:
             "/readyz",
             "/statusz",
             "/configz",
+            "/configz/effective",
             "/events",
             *tap,
         )
@@ -96,9 +108,9 @@ class Admin:
             body = b"Pages are read with GET; nothing is changed here.\n"
             request.respond(405, body, content_type=TEXT, headers=(_ALLOW,))
         elif path == "/" and b"text/html" in request.headers.get(b"accept", b"").lower():
-            self._page.give(request)
+            self.live.page.give(request)
         elif path == "/events":
-            self._live.ask(request)
+            self.live.ask(request)
         elif path == "/tap" and self._taps is not None:
             self._taps.ask(request)
         elif path in self._small:
@@ -111,9 +123,35 @@ class Admin:
     def close(self) -> None:
         """No page is made any more."""
         self._large.close()
-        self._live.close()
+        if self._opened is not None:
+            self._opened.close()
         if self._taps is not None:
             self._taps.close()
+
+    def show_keys(self, *, is_on: bool) -> None:
+        """Of hot shards, as text from now on; or hashed."""
+        self._shows_keys = is_on
+        if self._opened is not None:
+            self._opened.shows_keys = is_on
+
+    @property
+    def live(self) -> "Live":
+        """The live page, and all who watch."""
+        if self._opened is None:
+            from kdaemon.observe.live import Live  # noqa: PLC0415 - see above
+
+            self._opened = Live(self._reader, self._clock, shows_keys=self._shows_keys)
+        return self._opened
+
+    def _statusz(self) -> Steps:
+        from kdaemon.observe.status import Status  # noqa: PLC0415 - see above
+
+        return Status(self._reader, shows_keys=self._shows_keys).steps()
+
+    def _effective(self) -> Steps:
+        from kdaemon.observe.config_page import config_steps  # noqa: PLC0415 - see above
+
+        return config_steps(self._reloads.loaded, self._reloads.generation)
 
     def _livez(self) -> Page:
         now_ns = self._clock.now_ns()

@@ -1,19 +1,14 @@
 """The live page: one HTML page, and the events that it draws, a second apart.
 
 About: `GET /events` of the admin listener, server-sent events (WHATWG HTML, 9.2), each with all
-that the page shows; and the page itself (live_page.html) with the policy under which a browser
-shows it. Counters are sent as they are: the browser makes rates of their differences. Holds no data
-or secret; keys of hot shards as keys.py names them; what others wrote is cleaned, as in status.py.
+that the page shows (live_event.py); and the page itself (live_page.html) with the policy under
+which a browser shows it.
 Invariants: an event is made once for all who watch, in slices of the loop, and only while somebody
 watches. Who does not read costs one event that all share: he misses those between, and the next one
-that he takes is whole. In each event's `records`, for all streams and the door together,
-
-    received + recovered = rejected + delivered + dead + dropped + settled_before
-                           + buffered + in_flight + spooled
-
-Bounds: VIEWERS_MAX watch; an event tells of STREAMS_MAX streams, those first that need somebody.
-Cost (one core, 2026-11-28): of 1,000 streams 23 ms an event, in steps of half a millisecond.
-Flow: snapshot.py -> here -> http/pieces.py, admin.py.
+that he takes is whole.
+Bound: VIEWERS_MAX watch.
+Flow: live_event.py -> here -> http/pieces.py, admin.py, which loads this for the first who asks: a
+daemon that nobody looks at has not the memory of it.
 """
 
 import asyncio
@@ -21,31 +16,18 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from heapq import nsmallest
 from pathlib import Path
 
-import msgspec
-
-from kdaemon.base.counters import StreamCounts
 from kdaemon.base.ports import Clock
-from kdaemon.base.redact import harmless_line
 from kdaemon.base.steps import Steps
-from kdaemon.base.text import printable
-from kdaemon.engine.snapshot import Reason
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
-from kdaemon.observe.page import MemoryStatus, ShardStatus, UpstreamStatus
-from kdaemon.observe.remedies import remedy
+from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.slices import NO_STORE, SLICE_NS, TEXT
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader, SpoolSnapshot, StreamSnapshot
-from kdaemon.observe.status import NS, hold_of, seconds_of, shard_of, upstreams_of, urgency
+from kdaemon.observe.snapshot import SnapshotReader
 
 INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: what an eye follows
 VIEWERS_MAX = 8  # at one time: a wall, and some who look; of the listener's 64 places; ours
-STREAMS_MAX = 50  # of an event: 16 KB, and 2 for each hot shard; ours, 2026-11-28
-RETRY_MS = 2000  # a browser that lost the daemon asks again after so long; ours
 
 PAGE = Path(__file__).with_name("live_page.html")
 EVENT_STREAM = b"text/event-stream"
@@ -56,95 +38,6 @@ _MANY = b"%d watch already: close one of the pages.\n" % VIEWERS_MAX
 _RETRY = (b"Retry-After", b"5")
 
 log = logging.getLogger("kdaemon.observe")
-
-
-@dataclass(frozen=True, slots=True)
-class LiveHold:
-    """Why nothing can be sent, or is taken. `remedy`: what to do; None: nobody knows one."""
-
-    code: str
-    message: str
-    remedy: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStream:
-    """`key`: unique in the daemon. Counts since the start; the rest as it stands."""
-
-    key: str
-    name: str
-    upstream: str
-    health: str
-    hold: LiveHold | None
-    unavailable: LiveHold | None
-    buffered: int
-    in_flight: int
-    in_flight_calls: int
-    received: int
-    delivered: int
-    delivered_bytes: int
-    throttled: int
-    dead: int
-    oldest_queued_s: float | None
-    shards: int
-    shards_backlogged: int
-    hottest_shards: list[ShardStatus]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveRecords:
-    """Of all streams, closed ones too, and the door. `dead`, `rejected`: by reason, not 0."""
-
-    received: int
-    received_bytes: int
-    recovered: int
-    rejected: dict[str, int]
-    delivered: int
-    delivered_bytes: int
-    dead: dict[str, int]
-    dropped: dict[str, int]
-    settled_before: int
-    buffered: int
-    in_flight: int
-    in_flight_calls: int
-    spooled: int
-    attempts: int
-    throttled: int
-    retried: int
-
-
-@dataclass(frozen=True, slots=True)
-class LiveDelivery:
-    """Records by the time from acceptance to delivery. `counts` has one more, without a bound."""
-
-    bounds_s: list[float]
-    counts: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveSpool:
-    live_bytes: int
-    bytes_max: int
-    frames: int
-    trouble: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveEvent:
-    """`streams`: at most STREAMS_MAX of `stream_count`."""
-
-    version: str
-    uptime_s: float
-    state: str
-    not_ready_because: str | None
-    memory: MemoryStatus
-    spool: LiveSpool | None
-    records: LiveRecords
-    delivery: LiveDelivery
-    upstreams: list[UpstreamStatus]
-    stream_count: int
-    held_count: int
-    streams: list[LiveStream]
 
 
 class LivePage:
@@ -219,6 +112,7 @@ class Live:
         self._reader = reader
         self._clock = clock
         self.shows_keys = shows_keys
+        self.page = LivePage()
         self._viewers: list[_Viewer] = []
         self.newest = (0, b"")  # number and bytes of an event; 0: there is none yet
         self._number = 0
@@ -287,108 +181,3 @@ class Live:
             self.close()
         else:
             self._next = loop.call_soon(self._slice)
-
-
-def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[bytes]:
-    """One event as the wire has it: a field `data` of one line, since JSON breaks none."""
-    snapshot = yield from reader.read()
-    records, counts = yield from _sums(snapshot)
-    upstreams = upstreams_of(snapshot)
-    yield
-    held_count = sum(each.engine.hold is not None for each in snapshot.streams)
-    shown = nsmallest(STREAMS_MAX, snapshot.streams, key=urgency)
-    memory, bounds = snapshot.memory, snapshot.door.delivery_ns.bounds
-    event = LiveEvent(
-        version=snapshot.version,
-        uptime_s=seconds_of(snapshot.uptime_ns),
-        state=snapshot.state.value,
-        not_ready_because=snapshot.why_not_ready,
-        memory=MemoryStatus(memory.held_bytes, memory.bytes_max, memory.is_full),
-        spool=None if snapshot.spool is None else _spool(snapshot.spool),
-        records=records,
-        delivery=LiveDelivery([bound / NS for bound in bounds], counts),
-        upstreams=upstreams,
-        stream_count=len(snapshot.streams),
-        held_count=held_count,
-        streams=[],
-    )
-    yield
-    left = [*snapshot.streams]
-    del snapshot  # its streams go one by one: to free all at once takes long
-    while left:
-        left.pop()
-        yield
-    for stream in shown:
-        event.streams.append(_stream(stream, shows_keys=shows_keys))
-        yield
-    return b"retry: %d\ndata: %b\n\n" % (RETRY_MS, msgspec.json.encode(event))
-
-
-def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int]]]:
-    """Everything that was counted, and the records by time to delivery."""
-    plain = dict.fromkeys(_PLAIN, 0)
-    by_reason: dict[str, dict[str, int]] = {"rejected": {}, "dead": {}, "dropped": {}}
-    retried, times = 0, [0] * len(snapshot.door.delivery_ns.counts)
-    for counts in _counted(snapshot):
-        for name in _PLAIN:
-            plain[name] += getattr(counts, name)
-        for name, sums in by_reason.items():
-            for reason, count in getattr(counts, name).items():
-                if count:
-                    sums[reason.value] = sums.get(reason.value, 0) + count
-        retried += sum(counts.retries.values())
-        times = [a + b for a, b in zip(times, counts.delivery_ns.counts, strict=True)]
-        yield
-    return LiveRecords(**plain, **by_reason, retried=retried), times  # type: ignore[arg-type]
-
-
-_PLAIN = (
-    *("received", "received_bytes", "recovered", "delivered", "delivered_bytes"),
-    *("settled_before", "buffered", "in_flight", "in_flight_calls", "spooled"),
-    *("attempts", "throttled"),
-)
-
-
-def _counted(snapshot: Snapshot) -> Iterable[StreamCounts]:
-    yield snapshot.door
-    yield from (upstream.closed for upstream in snapshot.upstreams)
-    yield from (stream.engine.counters for stream in snapshot.streams)
-
-
-def _stream(stream: StreamSnapshot, *, shows_keys: bool) -> LiveStream:
-    engine, called, counters = stream.engine, stream.called, stream.engine.counters
-    oldest_ns = engine.shards.oldest_ns
-    return LiveStream(
-        key=printable(stream.name),
-        name=printable(called.name),
-        upstream=called.upstream,
-        health=engine.health.value,
-        hold=_hold(engine.hold),
-        unavailable=_hold(engine.unavailable),
-        buffered=counters.buffered,
-        in_flight=counters.in_flight,
-        in_flight_calls=counters.in_flight_calls,
-        received=counters.received,
-        delivered=counters.delivered,
-        delivered_bytes=counters.delivered_bytes,
-        throttled=counters.throttled,
-        dead=sum(counters.dead.values()),
-        oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
-        shards=engine.shard_count,
-        shards_backlogged=engine.shards.backlogged_count,
-        hottest_shards=[
-            shard_of(shard, engine, shows_keys=shows_keys) for shard in stream.hottest()
-        ],
-    )
-
-
-def _hold(reason: Reason | None) -> LiveHold | None:
-    told = hold_of(reason)
-    if reason is None or told is None:
-        return None
-    return LiveHold(told.code, told.message, remedy(reason.code, reason.message))
-
-
-def _spool(spool: SpoolSnapshot) -> LiveSpool:
-    trouble = None if spool.trouble is None else harmless_line(spool.trouble)
-    return LiveSpool(spool.live_bytes, spool.bytes_max, spool.frame_count, trouble)

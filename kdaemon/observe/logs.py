@@ -33,6 +33,7 @@ from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable, printable_lines
 from kdaemon.config import LogConfig
 from kdaemon.observe.log_queue import LogQueue, write_to
+from kdaemon.observe.recent import Recent
 
 WINDOW_NS = 10_000_000_000  # 10 s: lines of one call site are summed over this; Vector's figure
 STREAMS_SHOWN_MAX = 20  # of one call site and window, each by its own line; ours, 2026-11-28
@@ -136,6 +137,7 @@ class LogHandler(logging.Handler):
         self._is_timer_set = False
         self._is_over = False  # the last words were said
         self._guard = threading.RLock()  # the windows: lines come from any thread, timers from one
+        self.recent = Recent()
         self.queue = LogQueue(write_to(stream), self._dropped_line)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -151,18 +153,20 @@ class LogHandler(logging.Handler):
                     return
                 self._is_over |= is_last
                 self.end_windows(all_of_them=is_last)
-                if is_last or getattr(record, "is_always_shown", False) or self._is_shown(record):
+                site, line = (record.pathname, record.lineno), read_record(record, with_stack=False)
+                if record.levelno >= logging.WARNING:
+                    self.recent.note(site, line, self._clock.now_ns())
+                is_always_shown = is_last or getattr(record, "is_always_shown", False)
+                if is_always_shown or self._is_shown(site, line):
                     self._put(read_record(record, with_stack=True))
         except Exception:  # noqa: BLE001 - a log line must not end what it tells of
             self.handleError(record)
 
-    def _is_shown(self, record: logging.LogRecord) -> bool:
+    def _is_shown(self, site: _Site, line: Line) -> bool:
         """Whether its window shows it; if not, it is counted there."""
-        site = (record.pathname, record.lineno)
         window = self._windows.get(site)
         if window is None:
             window = self._windows[site] = _Window(self._clock.now_ns() + WINDOW_NS)
-        line = read_record(record, with_stack=False)
         if window.take(str(line.fields.get("stream", "")), line):
             return True
         self._set_timer()
@@ -268,6 +272,15 @@ def read_record(record: logging.LogRecord, *, with_stack: bool) -> Line:
     )
 
 
+def words_of(line: Line) -> str:
+    """What it says, on one line: text, fields, the end of a stack."""
+    words = [_shown(line.text)]
+    words += [f"{name}={value}" for name, value in _shown_fields(line).items()]
+    if line.stack:
+        words.append(_shown(line.stack))
+    return " ".join(words)
+
+
 def format_json(line: Line) -> str:
     """One JSON object: time, level, logger, text; where there are any: fields, repeated,
     other_streams, stack.
@@ -294,8 +307,7 @@ def format_text(line: Line) -> str:
     text in it can look like a line of the log.
     """
     time = _utc(line).astimezone().strftime("%H:%M:%S")
-    words = [_shown(line.text)]
-    words += [f"{name}={value}" for name, value in _shown_fields(line).items()]
+    words = [words_of(replace(line, stack=""))]
     if line.repeat_count:
         streams = "" if line.stream_count is None else f" for {line.stream_count} other streams"
         words.append(f"(and {line.repeat_count} more{streams} in {WINDOW_NS // 10**9} s)")

@@ -1,23 +1,22 @@
 """The shape of the status page: its JSON has these names.
 
 About: what `/statusz` shows, as plain values. Seconds are rounded to milliseconds. Mappings show
-what has happened at least once. Holds no data or secret, and
-of partition keys those of hot shards, as keys.py names them; status.py fills it.
+what has happened at least once. Holds no data or secret, and of partition keys those of hot shards,
+as keys.py names them; status.py fills it. Structs of msgspec: a class has a fifth of the memory of
+a dataclass.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class HoldStatus:
+class HoldStatus(msgspec.Struct, frozen=True):
     """Why nothing can be sent, or is taken: the code, and the harmless part of the message."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class BacklogStatus:
+class BacklogStatus(msgspec.Struct, frozen=True):
     """What waits for a shard, and how long the shard needs for it at the rate it has now."""
 
     records: int
@@ -25,8 +24,7 @@ class BacklogStatus:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class PaceStatus:
+class PaceStatus(msgspec.Struct, frozen=True):
     """What we use of a shard at most now. Shares: what part of its quota that is, 0..1."""
 
     records_per_second: int
@@ -35,8 +33,7 @@ class PaceStatus:
     bytes_share: float
 
 
-@dataclass(frozen=True, slots=True)
-class HotKeyStatus:
+class HotKeyStatus(msgspec.Struct, frozen=True):
     """`key`: where keys are not shown, the beginning of its SHA-256. Parts of what comes for the
     shard, 0..1.
     """
@@ -47,8 +44,7 @@ class HotKeyStatus:
     bytes_part: float
 
 
-@dataclass(frozen=True, slots=True)
-class LoadStatus:
+class LoadStatus(msgspec.Struct, frozen=True):
     """What comes for a hot shard of late, refused records included. `quota_part`: of what kdaemon
     may use of the shard; above 1, the shard cannot take it. `keys`: the heaviest first.
     """
@@ -60,8 +56,7 @@ class LoadStatus:
     keys: list[HotKeyStatus]
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStatus:
+class ShardStatus(msgspec.Struct, frozen=True):
     """A hot shard: more comes for it than it takes. `shard_id`: None where shards are not
     predicted, and all of the stream waits in one queue. `taken`, `throttled`: records, since the
     shard is known. `load`: None: the shard has not been hot for long enough to know its keys.
@@ -78,8 +73,7 @@ class ShardStatus:
     load: LoadStatus | None
 
 
-@dataclass(frozen=True, slots=True)
-class RatesStatus:
+class RatesStatus(msgspec.Struct, frozen=True):
     """A second, over the daemon's whole life."""
 
     received: float
@@ -87,8 +81,7 @@ class RatesStatus:
     delivered_bytes: float
 
 
-@dataclass(frozen=True, slots=True)
-class BillingStatus:
+class BillingStatus(msgspec.Struct, frozen=True):
     """By unit: where the service told the mode of the stream, the one that it bills; else all that
     it may. `aggregation_saves`: the part of that, 0..1, that full aggregates would have saved at
     most; empty where the stream has aggregates already, or may not have them.
@@ -100,8 +93,19 @@ class BillingStatus:
     aggregation_saves: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class MapStatus:
+class ErrorStatus(msgspec.Struct, frozen=True):
+    """What the service, or the way to it, said of late. `calls`: that failed whole with it;
+    `records`: those of such calls, and those that failed alone. `age_s`: since the last one.
+    """
+
+    code: str
+    message: str
+    calls: int
+    records: int
+    age_s: float
+
+
+class MapStatus(msgspec.Struct, frozen=True):
     """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
 
     shards: int
@@ -111,8 +115,7 @@ class MapStatus:
     asks_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityStatus:
+class CapacityStatus(msgspec.Struct, frozen=True):
     """How the service scales the stream. Warm: what an on-demand one takes at once, from all who
     write to it; `warm_target`: what the service is making that. None: not told.
     """
@@ -122,8 +125,7 @@ class CapacityStatus:
     warm_target_bytes_per_second: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
+class StreamStatus(msgspec.Struct, frozen=True):
     """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even taken.
     `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
     acceptance of a record at the head of a queue. `capacity`: None: the service told none.
@@ -152,6 +154,7 @@ class StreamStatus:
     possible_duplicates: int
     retries: dict[str, int]
     failures: dict[str, int]
+    last_errors: list[ErrorStatus]  # the last first
     calls: dict[str, int]
     call_mean_s: float | None
     delivery_mean_s: float | None
@@ -167,16 +170,14 @@ class StreamStatus:
     hottest_shards: list[ShardStatus]  # the hottest first
 
 
-@dataclass(frozen=True, slots=True)
-class DoorStatus:
+class DoorStatus(msgspec.Struct, frozen=True):
     """Records refused before their stream was known."""
 
     received: int
     rejected: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerStatus:
+class ListenerStatus(msgspec.Struct, frozen=True):
     connections: int
     opened: int
     refused: dict[str, int]
@@ -184,15 +185,13 @@ class ListenerStatus:
     handler_failures: int
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStatus:
+class MemoryStatus(msgspec.Struct, frozen=True):
     held_bytes: int
     bytes_max: int
     is_full: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolStatus:
+class SpoolStatus(msgspec.Struct, frozen=True):
     """`trouble`: why the disk takes no frames now."""
 
     frames: int
@@ -205,8 +204,7 @@ class SpoolStatus:
     corrupt_frames: int
 
 
-@dataclass(frozen=True, slots=True)
-class TlsStatus:
+class TlsStatus(msgspec.Struct, frozen=True):
     """The certificate of the listener. `faults`: why clients that check certificates refuse it.
     `trouble`: why the files that stand there now are not used.
     """
@@ -219,16 +217,14 @@ class TlsStatus:
     trouble: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogStatus:
+class LogStatus(msgspec.Struct, frozen=True):
     """`lines_waiting` for whoever reads standard error; those dropped could not wait any longer."""
 
     lines_waiting: int
     lines_dropped: int
 
 
-@dataclass(frozen=True, slots=True)
-class PassedOnStatus:
+class PassedOnStatus(msgspec.Struct, frozen=True):
     """Calls that clients make of the service through kdaemon. `waiting` for their turn, `in_flight`
     without an answer yet; `kept_bytes`: of answers of the last second. `refused`: requests, by
     kdaemon itself.
@@ -242,8 +238,7 @@ class PassedOnStatus:
     refused: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamStatus:
+class UpstreamStatus(msgspec.Struct, frozen=True):
     """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (a stream's last
     call succeeded), "ill" (none did, and one failed), "untried". `hold`: of one of its streams that
     nothing can be sent of.
@@ -263,8 +258,7 @@ class UpstreamStatus:
     passed_on: PassedOnStatus | None
 
 
-@dataclass(frozen=True, slots=True)
-class PrincipalsStatus:
+class PrincipalsStatus(msgspec.Struct, frozen=True):
     """`problem`: why the file is not used as it is now; what was read before is."""
 
     keys: int
@@ -272,8 +266,7 @@ class PrincipalsStatus:
     problem: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StatusPage:
+class StatusPage(msgspec.Struct, frozen=True):
     """The whole. Streams that need somebody come first, then those with the most queued."""
 
     version: str

@@ -9,11 +9,15 @@ a setting, but those that a problem shows, which are masked where they were foun
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
+
+if TYPE_CHECKING:  # who only asks a daemon (`kdaemon reload`) reads no configuration
+    from kdaemon.config.load import Loaded
 
 SHOWN_MAX = 200  # keys, and problems, on the page; ours, 2026-11-28
 
@@ -47,7 +51,7 @@ class Reloads:
 
     __slots__ = (
         *("_pid", "_start", "_wall_s", "count", "failures", "generation", "is_going_on", "last"),
-        "last_success_s",
+        *("last_success_s", "loaded"),
     )
 
     def __init__(self, wall_s: Callable[[], float], pid: int, start: int | None) -> None:
@@ -60,6 +64,7 @@ class Reloads:
         self.generation = 1  # of the configuration in force
         self.is_going_on = False
         self.last: Report | None = None
+        self.loaded: Loaded | None = None  # what is in force, and who gave it; None: nobody read it
         self.last_success_s = wall_s()
 
     @property

@@ -35,6 +35,7 @@ from kdaemon.http.hub import HttpCounters, HttpCounts
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.readiness import Readiness, ReadyState, is_memory_full
+from kdaemon.observe.recent import Recent, SaidSnapshot
 from kdaemon.send.relay import Relay
 
 if TYPE_CHECKING:  # who asks nobody, speaks no TLS and stores nothing does not load what does
@@ -52,7 +53,9 @@ class SeenEngine(Protocol):
     @property
     def is_idle(self) -> bool: ...
 
-    def snapshot(self, now_ns: int, shards_max: int | None) -> Steps[EngineSnapshot]: ...
+    def snapshot(
+        self, now_ns: int, shards_max: int | None, calm_max: int
+    ) -> Steps[EngineSnapshot]: ...
 
     def handle_hot(self, shard_ids: Iterable[str | None], watched_max: int, now_ns: int) -> int: ...
 
@@ -125,6 +128,7 @@ class Sources:
     relays: Mapping[str, Relay] = field(default_factory=dict)
     spool: "Spool | None" = None
     log_queue: LogQueue | None = None
+    recent: Recent | None = None
     principals: "Principals | None" = None
     certificates: "Certificates | None" = None
     reloads: "Reloads | None" = None
@@ -196,8 +200,11 @@ class SpoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSnapshot(msgspec.Struct, frozen=True):
+    """`recent`: its warnings and errors of late, the last first."""
+
     waiting: int
     lines_dropped: int
+    recent: tuple[SaidSnapshot, ...]
 
 
 class PrincipalsSnapshot(msgspec.Struct, frozen=True):
@@ -300,9 +307,13 @@ class StreamReading:
         """As `Engine.handle_hot`."""
         return self._engine.handle_hot(shard_ids, watched_max, self._clock.now_ns())
 
-    def read(self, shards_max: int | None = HOT_SHARDS_MAX) -> Steps[StreamSnapshot]:
-        """`shards_max`: so many of the hottest shards are told of; None: all."""
-        read = yield from self._engine.snapshot(self._clock.now_ns(), shards_max)
+    def read(
+        self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0
+    ) -> Steps[StreamSnapshot]:
+        """`shards_max`: so many of the hottest shards are told of; None: all. `calm_max`: beside
+        them, so many of those that are not hot, those that took most.
+        """
+        read = yield from self._engine.snapshot(self._clock.now_ns(), shards_max, calm_max)
         return StreamSnapshot(self.name, parse_qualified(self.name), read)
 
 
@@ -321,9 +332,9 @@ class SnapshotReader:
             for name, engine in self._sources.streams.engines()
         ]
 
-    def read(self, shards_max: int | None = HOT_SHARDS_MAX) -> Steps[Snapshot]:
-        """Everything, in steps. `shards_max`: of each stream so many of the hottest shards are told
-        of; None: all.
+    def read(self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0) -> Steps[Snapshot]:
+        """Everything, in steps. `shards_max`, `calm_max`: of each stream, as `StreamReading.read`
+        has them.
         """
         sources, observed, now_ns = self._sources, self._sources.streams, self._clock.now_ns()
         readings, memory, readiness = self.streams(), observed.memory, sources.readiness
@@ -341,7 +352,7 @@ class SnapshotReader:
                 _upstream(each, sources.relays.get(each.name)) for each in observed.upstreams
             ),
             spool=None if sources.spool is None else _spool(sources.spool),
-            log=None if sources.log_queue is None else _log(sources.log_queue),
+            log=None if sources.log_queue is None else _log(sources, now_ns),
             principals=None if sources.principals is None else _principals(sources.principals),
             certificates=(
                 None if sources.certificates is None else _certificates(sources.certificates)
@@ -352,7 +363,7 @@ class SnapshotReader:
         yield
         streams: list[StreamSnapshot] = []
         for reading in readings:
-            streams.append((yield from reading.read(shards_max)))
+            streams.append((yield from reading.read(shards_max, calm_max)))
             yield
         return msgspec.structs.replace(snapshot, streams=tuple(streams))
 
@@ -398,8 +409,11 @@ def _spool(spool: "Spool") -> SpoolSnapshot:
     )
 
 
-def _log(queue: LogQueue) -> LogSnapshot:
-    return LogSnapshot(queue.waiting, queue.lines_dropped)
+def _log(sources: Sources, now_ns: int) -> LogSnapshot:
+    queue, recent = sources.log_queue, sources.recent
+    assert queue is not None, "who asks has looked"
+    lines = () if recent is None else recent.snapshot(now_ns)
+    return LogSnapshot(queue.waiting, queue.lines_dropped, lines)
 
 
 def _principals(principals: "Principals") -> PrincipalsSnapshot:

@@ -31,6 +31,7 @@ from kdaemon.observe.page import (
     BillingStatus,
     CapacityStatus,
     DoorStatus,
+    ErrorStatus,
     HoldStatus,
     HotKeyStatus,
     ListenerStatus,
@@ -225,6 +226,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         possible_duplicates=counters.possible_duplicates,
         retries=happened(counters.retries),
         failures=happened(counters.failures),
+        last_errors=errors_of(engine),
         calls=happened(counters.calls),
         call_mean_s=_mean_s(counters.call_duration_ns),
         delivery_mean_s=_mean_s(counters.delivery_ns),
@@ -277,11 +279,11 @@ def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) 
         state=shard.state.value,
         backoff_s=seconds_of(shard.backoff_ns),
         failures_in_a_row=shard.failure_count,
-        load=None if load is None else _load(load, engine, shows_keys=shows_keys),
+        load=None if load is None else load_status(load, engine, shows_keys=shows_keys),
     )
 
 
-def _load(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
+def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
     keys = [
         HotKeyStatus(
             key=key_name(each.key, shows_keys=shows_keys),
@@ -298,6 +300,19 @@ def _load(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadS
         advice=advice(load, engine),
         keys=keys,
     )
+
+
+def errors_of(engine: EngineSnapshot) -> list[ErrorStatus]:
+    return [
+        ErrorStatus(
+            harmless_line(each.code),
+            harmless_line(each.message),
+            each.calls,
+            each.records,
+            seconds_of(max(0, engine.read_ns - each.last_ns)),
+        )
+        for each in engine.failures
+    ]
 
 
 def hold_of(reason: Reason | None) -> HoldStatus | None:

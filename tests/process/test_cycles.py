@@ -25,7 +25,7 @@ import pytest
 
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
-from kdaemon.config.load import load_config
+from kdaemon.config.load import load_with_givers
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.door.block import Block
 from kdaemon.observe.logs import LogHandler
@@ -429,8 +429,8 @@ async def a_place(service: Service, directory: Path) -> AsyncIterator[Place]:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.addHandler(places)
-    config = load_config(text=SETTINGS.format(url=service.url, directory=directory))
-    daemon = Daemon(config, handler.queue)
+    loaded = load_with_givers(text=SETTINGS.format(url=service.url, directory=directory))
+    daemon = Daemon(loaded, handler)
     try:
         await daemon.start(with_sandbox=False)
         yield Place(daemon, service, places.at)

@@ -3,14 +3,16 @@ a time that passes at once.
 """
 
 import asyncio
+import io
 from pathlib import Path
 
 import pytest
 
 import kdaemon.daemon.daemon
-from kdaemon.config.load import load_config
+from kdaemon.config.load import load_with_givers
 from kdaemon.daemon.daemon import Daemon
-from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import LogHandler
+from kdaemon.system import SystemClock
 from tests.kit.loops import CountingLoop, LoopClock
 
 SECONDS = 60
@@ -46,8 +48,8 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
     """When the loop is woken in SECONDS seconds of a daemon that is open and has nothing to do,
     though clients are connected by every listener.
     """
-    queue = LogQueue(lambda _: None, lambda _: b"")
-    daemon = Daemon(load_config(text=config_text), queue)
+    logs = LogHandler(io.StringIO(), SystemClock(), is_json=True)
+    daemon = Daemon(load_with_givers(text=config_text), logs)
     clients: list[asyncio.StreamWriter] = []
     try:
         await daemon.start(with_sandbox=True)
@@ -73,7 +75,7 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
         for writer in clients:
             writer.close()
         await daemon.close()
-        queue.close(1.0)
+        logs.queue.close(1.0)
 
 
 def test_an_idle_daemon_is_woken_once_a_second_though_streams_and_clients_are_there(

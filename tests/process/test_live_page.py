@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from tests.kit.daemon import Daemon, running, send
+from tests.kit.daemon import Daemon, running, sandbox, send
 from tests.kit.patience import PATIENCE_S, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -129,12 +129,102 @@ async def browsing(directory: Path) -> AsyncIterator[Browser]:
         await asyncio.to_thread(process.wait)
 
 
+def put_to(daemon: Daemon, stream: str, *records: dict[str, str]) -> int:
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    return send("POST", f"{daemon.url}/v1/streams/{stream}/records", lines)[0]
+
+
+async def has_as_many_cells_as_heads(browser: Browser) -> None:
+    rows = (
+        "[...document.querySelectorAll('tbody tr:not(.detail)')].filter((row) =>"
+        " row.children.length !== row.closest('table').tHead.rows[0].children.length).length"
+    )
+    assert await browser.value("document.querySelectorAll('tbody tr').length") > 20
+    assert await browser.value(rows) == 0
+
+
+async def is_whole_on_a_telephone(browser: Browser) -> None:
+    """Names of a usual length: no table is cut off, though longer ones can be scrolled to."""
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    await browser.call("Emulation.setDeviceMetricsOverride", **size)
+    cut = (
+        "[...document.querySelectorAll('.scroll')].filter((each) =>"
+        " each.scrollWidth > each.clientWidth).map((each) => each.innerText).join()"
+    )
+    assert await browser.value(cut) == ""
+    assert await browser.value("document.documentElement.scrollWidth") <= 400
+
+
+async def press(browser: Browser, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        words = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
+        text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+        await browser.call("Input.dispatchKeyEvent", type=kind, **words, **text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
+async def test_a_browser_opens_a_stream_s_shards_and_shows_errors_costs_and_the_configuration(
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "default.acknowledge": "accepted",
+        "upstreams.eu.region": "eu-central-1",
+        "upstreams.eu.account_id": "123456789012",
+        "upstreams.eu.proxy_url": "http://u:wonderful-word@p:3128",
+    }
+    with sandbox("demo", 20) as service, running(tmp_path, settings, service=service) as daemon:
+        words = {"code": "InternalFailure", "message": "x <b>not bold</b>"}
+        daemon.inject({"kind": "record_failure", "indices": [0], "calls": 1, **words})
+        assert await asyncio.to_thread(put_to, daemon, "demo", *[{"data": "a" * 190}] * 40) == 200
+        await asyncio.to_thread(daemon.wait_settled)
+        async with browsing(tmp_path / "browser") as browser:
+            await browser.call("Page.navigate", url=daemon.address("admin") + "/")
+            await browser.until("document.querySelectorAll('#stream-rows button').length === 1")
+            # By the keyboard: the row opens, and closes again.
+            await browser.value("document.querySelector('#stream-rows button').focus()")
+            await press(browser, "Enter")
+            rows = "document.querySelectorAll('#stream-rows tr.detail tbody tr').length"
+            await browser.until(f"{rows} === 16")
+            button = "document.querySelector('#stream-rows button').getAttribute('aria-expanded')"
+            assert await browser.value(button) == "true"
+            detail = await browser.value("document.querySelector('tr.detail').innerText")
+            assert "And 4 more, calm." in detail
+            label = "document.querySelector('tr.detail [role=img]').getAttribute('aria-label')"
+            assert "of the quota is taken; our share is" in await browser.value(label)
+            # The last errors, though they have passed.
+            errors = await browser.value("document.getElementById('errors').innerText")
+            assert "demo: InternalFailure: x <b>not bold</b>" in errors
+            # Costs.
+            await browser.until("document.querySelectorAll('#cost-rows tr').length > 0")
+            costs = await browser.value("document.getElementById('costs').innerText")
+            assert "PUT payload units" in costs
+            assert "B records: 9" in costs
+            assert "% less" in costs
+            # The configuration, read when it is opened.
+            assert await browser.value("byId('given-rows').children.length") == 0
+            await browser.value("byId('config').querySelector('summary').click()")
+            await browser.until("byId('given-rows').children.length > 2")
+            config = await browser.value("byId('config').innerText")
+            assert '"http://***@p:3128"' in config
+            assert "wonderful" not in await browser.value("document.documentElement.innerHTML")
+            await has_as_many_cells_as_heads(browser)
+            await is_whole_on_a_telephone(browser)
+            await browser.value("document.querySelector('#stream-rows button').click()")
+            assert await browser.value(rows) == 0
+            assert browser.complaints == []
+
+
 async def look_at_numbers(browser: Browser) -> None:
     """What the page computes of what it is told."""
     now, then = "{bounds_s: [1, 2], counts: [3, 9, 1]}", "{bounds_s: [1, 2], counts: [3, 1, 0]}"
-    assert await browser.value(f"quantile(0.5, {now}, {then})") == 1 + 4.5 / 8
-    assert await browser.value(f"within(quantile(0.99, {now}, {then}), [1, 2])") == "over 2.0 s"
-    assert await browser.value(f"quantile(0.5, {now}, {now})") is None
+    assert await browser.value(f"quantile(0.5, {now}, {then}, 99)") == "1.6 s"  # 1 + 4.5 / 8
+    assert await browser.value(f"quantile(0.99, {now}, {then}, 99)") == "over 2 s"
+    assert await browser.value(f"quantile(0.5, {now}, {then}, 1.7)") == "over 1 s", "2 cannot be"
+    assert await browser.value(f"quantile(0.5, {now}, {now}, 99)") is None
+    wide = "{bounds_s: [20, 60], counts: [0, 5, 0]}"
+    nothing = "{bounds_s: [20, 60], counts: [0, 0, 0]}"
+    assert await browser.value(f"quantile(0.99, {wide}, {nothing}, 99)") == "20 to 60 s"
+    assert await browser.value(f"quantile(0.99, {wide}, {nothing}, 44)") == "over 20 s"
     assert await browser.value("rate(30, 10, 4)") == 5
     assert await browser.value("rate(30, undefined, 4) === null && rate(3, 3, 0) === null")
     # Rows that are not wanted any more go, and two of one key are two.

@@ -3,6 +3,7 @@ passes at once tells.
 """
 
 import asyncio
+import io
 import json
 import socket
 from base64 import b64encode
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import kdaemon.daemon.daemon
-from kdaemon.config.load import load_config
+from kdaemon.config.load import load_with_givers
 from kdaemon.daemon.daemon import Daemon
-from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import LogHandler
+from kdaemon.system import SystemClock
 from tests.kit.loops import CountingLoop, LoopClock
 
 LAME_DUCK_S, DEADLINE_S = 5, 20
@@ -67,8 +69,8 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[float, int]:
     """How long the end took, in seconds, and how many clients had an answer."""
-    queue = LogQueue(lambda _: None, lambda _: b"")
-    daemon = Daemon(load_config(text=SETTINGS.format(port=port, directory=directory)), queue)
+    logs = LogHandler(io.StringIO(), SystemClock(), is_json=True)
+    daemon = Daemon(load_with_givers(text=SETTINGS.format(port=port, directory=directory)), logs)
     clients: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     is_closed = False
     try:
@@ -98,7 +100,7 @@ async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[f
             writer.close()
         if not is_closed:
             await daemon.close()
-        queue.close(1.0)
+        logs.queue.close(1.0)
 
 
 def test_the_end_takes_the_sum_of_both_times_at_most_and_each_door_adds_nothing(

@@ -21,7 +21,7 @@ from kdaemon.base.frame import Acknowledge
 from kdaemon.base.record import Record
 from kdaemon.config import Config
 from kdaemon.config.changes import find_changes
-from kdaemon.config.load import load_config
+from kdaemon.config.load import Loaded, load_config, load_with_givers
 from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
@@ -117,8 +117,8 @@ class Play:
         self.count = 0
         self.puts: list[tuple[str, int]] = []  # between the steps of the next swap
 
-    def read(self, _old: Config) -> Config:
-        return load_config(text=self.text)
+    def read(self, _old: Config) -> Loaded:
+        return load_with_givers(text=self.text)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         """As the daemon's."""

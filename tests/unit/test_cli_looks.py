@@ -109,7 +109,7 @@ def test_a_reload_looks_at_nothing_that_is_in_use(wrong: Wrong) -> None:
     link = wrong.path.parent / "another-name"
     link.symlink_to(Path(old.spool.directory))
     wrong.path.write_text("\n".join(lines).replace(old.spool.directory, str(link)))
-    assert read_checked(str(wrong.path), [], old).spool.directory == str(link)
+    assert read_checked(str(wrong.path), [], old).config.spool.directory == str(link)
 
 
 def test_a_finding_stands_where_its_setting_was_given(

@@ -43,8 +43,8 @@ class Place:
         records = [Record(bytes(size - 1), key, hash_key) for _ in range(count)]
         assert self.engine.handle_frame(make_frame(records), self.now_ns)
 
-    def look(self, shards_max: int | None = None) -> ShardsSnapshot:
-        return at_once(self.engine.snapshot(self.now_ns, shards_max)).shards
+    def look(self, shards_max: int | None = None, calm_max: int = 0) -> ShardsSnapshot:
+        return at_once(self.engine.snapshot(self.now_ns, shards_max, calm_max)).shards
 
     def seconds(self) -> list[float]:
         """How far each shard is behind, in the order of the map."""
@@ -113,6 +113,28 @@ def test_of_two_that_are_equally_far_behind_the_one_that_throttled_more_comes_fi
     place.engine.lanes[1].throttled = 7
     place.engine.lanes[2].throttled = 3
     assert place.hottest() == ["shard-1", "shard-2", "shard-0"]
+
+
+def test_behind_the_hot_ones_come_the_calm_ones_that_took_most_if_they_are_asked_for() -> None:
+    place = Place()
+    place.put(1, 1900)
+    for shard, taken in enumerate((5, 9, 7, 6)):
+        place.engine.lanes[shard].taken = taken
+    place.put(3, 10)
+    told = [(shard.shard_id, shard.is_hot) for shard in place.look(5, 2).shards]
+    assert told == [("shard-1", True), ("shard-2", False), ("shard-3", False)]
+    assert place.look(5, 2).shards[2].backlog_records == 10
+    assert place.look(5, 9).count == len(place.look(5, 9).shards) == 4
+    assert [shard.shard_id for shard in place.look(0, 1).shards] == ["shard-2"]
+
+
+def test_of_very_many_calm_ones_those_that_took_most_are_found_in_steps() -> None:
+    place = Place()
+    place.engine.handle_description(describe(MANY), T)
+    for taken, lane in enumerate(place.engine.lanes):
+        lane.taken = (taken * 7919) % len(MANY)  # a prime: each number once, in no order
+    told = [shard.taken for shard in place.look(5, 16).shards]
+    assert told == list(range(len(MANY) - 1, len(MANY) - 17, -1))
 
 
 def test_a_shard_that_refused_a_record_just_now_is_hot_until_it_takes_it() -> None:

@@ -229,7 +229,7 @@ def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
     path = tmp_path / "config.toml"
     path.write_text("[streams.'arn:aws:kinesis:eu-central-1:123456789012:stream/s']\n")
     as_odd = load_config(text=path.read_text())
-    assert read_checked(str(path), [], as_odd).streams.keys() == {"s"}
+    assert read_checked(str(path), [], as_odd).config.streams.keys() == {"s"}
     with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_KINESIS"):
         read_checked(str(path), [], load_config(text="[streams.s]\n"))
     path.write_text("[streams.s]\nshare = 3\n")

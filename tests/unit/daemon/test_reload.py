@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from kdaemon.config import Config
-from kdaemon.config.load import load_config
+from kdaemon.config.load import Loaded, load_config, load_with_givers
 from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
@@ -33,13 +33,13 @@ class Place:
             load_config(), self.read, self, self.reloads, notifier or Notifier({}), clock.now_ns
         )
 
-    def read(self, _old: Config) -> Config:
+    def read(self, _old: Config) -> Loaded:
         text = self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
         self.read_count += 1
         self.may_read.wait()
         if text == "broken":
             raise RuntimeError("a defect")
-        return load_config(text=text)
+        return load_with_givers(text=text)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         if self.error is not None:
@@ -75,6 +75,20 @@ async def test_what_a_reload_comes_to(text: str, outcome: Outcome) -> None:
     assert (place.reload.config is not before) is is_applied
     assert len(place.changes) == is_applied
     assert place.reloads.generation == 1 + is_applied
+
+
+async def test_who_looks_sees_the_configuration_that_is_in_force_and_who_gave_it() -> None:
+    place = Place("streams_max = 3", "streams_max = 3\nregion = ''", "streams_max = 'x'")
+    assert await place.outcome() is Outcome.APPLIED
+    first = place.reloads.loaded
+    assert first is not None
+    assert first.config is place.reload.config
+    assert await place.outcome() is Outcome.UNCHANGED
+    second = place.reloads.loaded
+    assert second is not None
+    assert second.givers.keys() - first.givers.keys() == {("region",)}, "the same value, given"
+    assert await place.outcome() is Outcome.WRONG
+    assert place.reloads.loaded is second
 
 
 async def test_what_is_under_way_or_breaks_leaves_the_old_one() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import count
@@ -17,12 +19,10 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
-from kdaemon.observe.live import Live
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader
-from kdaemon.observe.status import Status
 from kdaemon.system import SystemDice
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
@@ -65,15 +65,13 @@ class Place:
             heartbeat=self.heart,
         )
         self.reloads = Reloads(lambda: 1.0, 7, 9)
-        self.live = Live(reader, self.clock)
         self.admin = Admin(
             Metrics(reader),
-            Status(reader),
+            reader,
             self.readiness,
             self.heart,
             self.clock,
             self.reloads,
-            self.live,
         )
         self.listeners = listeners
         self.server: HttpServer
@@ -167,9 +165,18 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
     answer = await place.ask("GET", "/")
     assert answer.status == 200
     named = [word.decode() for word in answer.body.split() if word.startswith(b"/")]
-    assert named == ["/metrics", "/livez", "/readyz", "/statusz", "/configz", "/events"]
+    pages = ["/metrics", "/livez", "/readyz", "/statusz", "/configz", "/configz/effective"]
+    assert named == [*pages, "/events"]
     for path in named[:-1]:  # the last one does not end: test_live.py
         assert (await place.ask("GET", path)).status == 200
+
+
+def test_what_only_people_look_at_is_not_loaded_before_somebody_looks() -> None:
+    names = ("live", "live_event", "status", "page", "config_page")
+    late = {*(f"kdaemon.observe.{name}" for name in names), "kdaemon.config.effective"}
+    code = f"import sys, kdaemon.daemon; print(sorted({late} & sys.modules.keys()))"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/readyz", "/statusz"])

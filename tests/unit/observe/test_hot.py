@@ -214,9 +214,9 @@ def test_between_looks_and_where_nothing_waits_no_engine_is_read(
     snapshot = Engine.snapshot
     read: list[Engine] = []
 
-    def counted(engine: Engine, now_ns: int, shards_max: int | None) -> Any:
+    def counted(engine: Engine, now_ns: int, shards_max: int | None, calm_max: int) -> Any:
         read.append(engine)
-        return snapshot(engine, now_ns, shards_max)
+        return snapshot(engine, now_ns, shards_max, calm_max)
 
     monkeypatch.setattr(Engine, "snapshot", counted)
     place.pass_seconds(30)
@@ -234,11 +234,11 @@ def test_many_streams_are_looked_at_in_parts(
     snapshot = Engine.snapshot
     looks = 0
 
-    def slow(engine: Engine, now_ns: int, shards_max: int | None) -> Any:
+    def slow(engine: Engine, now_ns: int, shards_max: int | None, calm_max: int) -> Any:
         nonlocal looks
         looks += 1
         place.time_ns += 1_000_000
-        return snapshot(engine, now_ns, shards_max)
+        return snapshot(engine, now_ns, shards_max, calm_max)
 
     monkeypatch.setattr(Engine, "snapshot", slow)
     most = 0

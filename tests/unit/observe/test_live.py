@@ -6,24 +6,39 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.memory import ByteBudget
+from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.http.server import HttpServer, serve_http
-from kdaemon.observe import live
-from kdaemon.observe.live import STREAMS_MAX, VIEWERS_MAX, Live, LivePage, event_steps
+from kdaemon.observe import live, live_event
+from kdaemon.observe.live import VIEWERS_MAX, Live, LivePage
+from kdaemon.observe.live_event import (
+    ERRORS_MAX,
+    SHARDS_MAX,
+    STREAMS_MAX,
+    WORDS_CHARACTERS_MAX,
+    event_steps,
+)
+from kdaemon.observe.log_queue import LogQueue
+from kdaemon.observe.logs import Line
+from kdaemon.observe.page import HotKeyStatus, LoadStatus
+from kdaemon.observe.recent import Recent
 from kdaemon.system import SystemClock, SystemDice
+from tests.kit.frames import describe, even_shards, make_frame
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
 from tests.kit.world import SETTINGS
 from tests.unit.observe.test_admin import Place
 
 HTML = LivePage().body.decode()
+ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
 SCRIPT = HTML.partition("<script>")[2].partition("</script>")[0]
 
 
@@ -81,11 +96,31 @@ def test_each_id_that_the_script_uses_is_there_once() -> None:
         assert table.count("<th ") == table.count('scope="col"') > 1
 
 
+ROWS = {
+    "room-rows": 5,
+    "upstream-rows": 8,
+    "shard-rows": 7,
+    "key-rows": 5,
+    "error-rows": 4,
+    "said-rows": 3,
+    "stream-rows": 11,
+    "cost-rows": 4,
+    "given-rows": 3,
+    "rest-rows": 3,
+}
+
+
 def test_each_table_has_as_many_cells_as_heads() -> None:
-    """A row that `rows` makes has its cells in the order of the heads."""
-    for body, row in {"room-rows": 5, "upstream-rows": 8, "shard-rows": 6, "key-rows": 4}.items():
+    """A row that `rows` makes has its cells in the order of the heads; test_live_page.py counts the
+    cells in a browser.
+    """
+    assert set(re.findall(r'<tbody id="([^"]+)"', HTML)) == set(ROWS)
+    for body, row in ROWS.items():
         head = HTML.partition(f'<tbody id="{body}">')[0].rpartition("<thead>")[2]
         assert head.count("<th ") == row
+    template = HTML.partition("<template")[2].partition("</template>")[0]
+    assert template.count("<th ") == ROWS["shard-rows"]
+    assert f'colspan="{ROWS["stream-rows"]}"' in template
 
 
 def one(event: bytes) -> Any:
@@ -144,6 +179,99 @@ def test_an_event_tells_of_a_bounded_number_of_streams() -> None:
     assert told["stream_count"] == STREAMS_MAX + 5
     assert len(told["streams"]) == STREAMS_MAX
     assert f"s{STREAMS_MAX + 4}" in {each["name"] for each in told["streams"]}
+
+
+SHARDS = even_shards(64)
+
+
+def loaded(*streams: str, shards: int = 64) -> Observing:
+    """Streams whose shards are known, each of which took something."""
+    memory = ByteBudget(1 << 30)
+    engines = {name: Engine(ROOMY, memory, SystemDice(1), 1) for name in streams}
+    for engine in engines.values():
+        engine.freshness.ask(1)
+        engine.handle_description(describe(even_shards(shards)), 1)
+        for number, lane in enumerate(engine.lanes):
+            lane.taken = number
+    return Observing(memory, engines)
+
+
+def test_of_a_stream_its_hottest_shards_are_told_and_how_many_there_are() -> None:
+    seen = loaded("a")
+    engine, now_ns = seen.streams["a"], SystemClock().now_ns()
+    records = [Record(b"x" * 9, "k", str(SHARDS[3].first_hash_key)) for _ in range(2_900)]
+    assert engine.handle_frame(make_frame(records), now_ns)
+    (stream,) = one(at_once(event_steps(reader_of(seen, SystemClock()))))["streams"]
+    shards = stream["shards"]
+    assert (stream["shard_count"], stream["shards_backlogged"]) == (64, 1)
+    assert len(shards) == SHARDS_MAX
+    assert (shards[0]["id"], shards[0]["is_hot"], shards[0]["waiting"]) == ("shard-3", True, 2_900)
+    assert [each["taken"] for each in shards[1:3]] == [63, 62], "then those that took most"
+    assert not shards[1]["is_hot"]
+    assert shards[1]["quota_records"] == 1_000
+    assert shards[1]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
+
+
+@pytest.mark.parametrize(("streams", "shown"), [(1, 16), (20, 12), (100, 2), (300, 0)])
+def test_shards_are_told_of_fewer_a_stream_where_there_are_more_streams(
+    streams: int, shown: int
+) -> None:
+    seen = loaded(*(f"s{number}" for number in range(streams)), shards=20)
+    event = at_once(event_steps(reader_of(seen, SystemClock())))
+    assert {len(each["shards"]) for each in one(event)["streams"]} == {shown}
+    assert len(event) < 128 * 1024
+
+
+def test_the_last_errors_of_all_streams_are_told_clean_and_bounded() -> None:
+    seen = observing(*(f"s{number}" for number in range(ERRORS_MAX + 4)))
+    now_ns = SystemClock().now_ns()
+    for number, engine in enumerate(seen.streams.values()):
+        failures = engine._settlement.failures
+        failures.call("Http500", "x <b> password=hunter2hunter2\nmore", 5, now_ns - number * 10**9)
+    errors = one(at_once(event_steps(reader_of(seen, SystemClock()))))["errors"]
+    assert len(errors) == ERRORS_MAX
+    assert [each["stream"] for each in errors[:2]] == ["s0", "s1"], "the last first"
+    assert errors[1]["age_s"] >= 1.0
+    assert (errors[0]["calls"], errors[0]["records"]) == (1, 5)
+    assert (errors[0]["code"], errors[0]["message"]) == ("Http500", "x <b> password=***")
+
+
+def test_what_the_log_said_is_told() -> None:
+    recent = Recent()
+    line = Line(0.0, "warning", "kdaemon", "slow", {"stream": "a", "text": "y" * 5_000})
+    for _ in range(3):
+        recent.note(("f.py", 1), line, SystemClock().now_ns())
+    queue = LogQueue(lambda _: None, lambda _: b"")
+    reader = reader_of(observing("a"), SystemClock(), log_queue=queue, recent=recent)
+    (said,) = one(at_once(event_steps(reader)))["log"]
+    queue.close(PATIENCE_S)
+    assert (said["level"], said["count"]) == ("warning", 3)
+    assert said["words"].startswith("slow stream=a text=yyy")
+    assert len(said["words"]) == WORDS_CHARACTERS_MAX + 1
+
+
+def test_what_is_billed_is_told_of_each_stream_and_of_all() -> None:
+    seen = observing("a", "b")
+    for engine in seen.streams.values():
+        billed = engine.counters.billed
+        billed.see([200] * 1_000)
+        billed.byte_count += 200_000
+    told = one(at_once(event_steps(reader_of(seen, SystemClock()))))
+    bill = told["streams"][0]["bill"]
+    assert bill["units"] == {"put_payload_units": 1_000, "on_demand_bytes": 1_000 * 1024}
+    assert bill["record_bytes"] == 200
+    assert 0.9 < bill["saves"]["put_payload_units"] < 1
+    assert told["units"] == {"put_payload_units": 2_000, "on_demand_bytes": 2_000 * 1024}
+
+
+def test_keys_that_are_too_light_to_matter_are_left_out() -> None:
+    keys = [
+        HotKeyStatus("a", is_explicit_hash_key=False, records_part=0.6, bytes_part=0.5),
+        HotKeyStatus("b", is_explicit_hash_key=False, records_part=0.002, bytes_part=0.01),
+        HotKeyStatus("c", is_explicit_hash_key=False, records_part=0.009, bytes_part=0.009),
+    ]
+    load = LoadStatus(1_000.0, 1_000.0, 1.2, "at 120% of its quota", keys)
+    assert [key.key for key in live_event._heavy(load).keys] == ["a", "b"]
 
 
 class Watched:
@@ -274,4 +402,4 @@ async def test_a_defect_ends_the_answers_and_is_in_the_log(
 async def test_a_head_has_no_events(place: Place) -> None:
     answer = await place.ask("HEAD", "/events")
     assert (answer.status, answer.body) == (200, b"")
-    assert place.live.viewer_count == 0
+    assert place.admin.live.viewer_count == 0

@@ -528,9 +528,11 @@ def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> Non
     read: list[Engine] = []
     snapshot = Engine.snapshot
 
-    def counted(engine: Engine, now_ns: int, shards_max: int | None) -> Steps[EngineSnapshot]:
+    def counted(
+        engine: Engine, now_ns: int, shards_max: int | None, calm_max: int
+    ) -> Steps[EngineSnapshot]:
         read.append(engine)
-        return snapshot(engine, now_ns, shards_max)
+        return snapshot(engine, now_ns, shards_max, calm_max)
 
     monkeypatch.setattr(Engine, "snapshot", counted)
     whole(metrics.plain())

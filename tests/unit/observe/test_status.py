@@ -147,6 +147,11 @@ def test_a_throttled_stream_shows_its_hottest_shards_and_how_far_they_are_behind
     assert 0 < stream["throttled_share"] < 1
     assert stream["retries"]["throttled"] > 0
     assert stream["failures"]["ProvisionedThroughputExceededException"] > 0
+    (said,) = stream["last_errors"]
+    assert said["code"] == "ProvisionedThroughputExceededException"
+    assert said["records"] == stream["failures"]["ProvisionedThroughputExceededException"]
+    assert said["calls"] == 0
+    assert 0 <= said["age_s"] < 1
     assert stream["buffered"] > 0
     assert stream["held_bytes"] > 0
     assert 0.5 < stream["oldest_queued_s"] <= 1.0
