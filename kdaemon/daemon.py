@@ -176,6 +176,7 @@ class Daemon:
         self._sandboxed: Config | None = None  # what leads to the embedded services
         self._log_queue = log_queue
         self.takes_records = False  # a door may be open: the end is a drain
+        self._is_ready = False  # the start is over
         self._clock = SystemClock()
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
@@ -255,6 +256,7 @@ class Daemon:
             await self._start_admin()
         self._readiness.started()
         await self._take_turns()
+        self._is_ready = True
         self._notifier.ready("takes records")
         log.info("ready", extra={"fields": {"version": version("kdaemon")}})
         self._allow_reload()
@@ -745,9 +747,10 @@ class Daemon:
             self._giver.close()
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
-        log.info("draining", extra={"fields": {"lame_duck_ms": drain.lame_duck_ms}})
+        lame_duck_ms = drain.lame_duck_ms if self._is_ready else 0  # nobody was told to come
+        log.info("draining", extra={"fields": {"lame_duck_ms": lame_duck_ms}})
         self._yield()
-        await self._lame_duck(drain.lame_duck_ms / 1000)
+        await self._lame_duck(lame_duck_ms / 1000)
         for door in self._doors:
             door.close_listener()
             door.close_idle()
@@ -857,29 +860,46 @@ async def serve(
     daemon = Daemon(config, log_queue, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
+    failure: str | None = None
     try:
-        if not await _started(daemon, first, with_sandbox=with_sandbox):
-            log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
-            return 0
-        either: set[asyncio.Future[Any]] = {first, daemon.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        failure = daemon.ended.result() if daemon.ended.done() else None
+        try:
+            if not await _started(daemon, first, with_sandbox=with_sandbox):
+                log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
+                return 0
+        except (ConfigError, ListenerError, SpoolError, TlsError, OSError) as error:
+            failure = f"cannot start: {error}"
+            if not daemon.takes_records:
+                log.error(failure)  # noqa: TRY400 - the stack tells an operator nothing
+                return 1
+        else:
+            either: set[asyncio.Future[Any]] = {first, daemon.ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            failure = daemon.ended.result() if daemon.ended.done() else None
         if failure is not None:
             log.error(failure)
-        draining = loop.create_task(daemon.drain())
-        second = first if not first.done() else loop.create_task(signals.get())
-        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        second.cancel()
-        if draining.done():
-            return 1 if failure is not None else draining.result()
-        draining.cancel()
-        text = "stopped at once, by a second signal: what was buffered is not delivered"
-        log.warning(text, extra={"is_last": True})
-    except (ConfigError, ListenerError, SpoolError, TlsError) as error:
-        log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
+        exit_code = await _drained(daemon, first, signals)  # some door was open
+        return 1 if failure is not None else exit_code
     finally:
         first.cancel()
         await _close(daemon, signals)
+
+
+async def _drained(
+    daemon: Daemon, first: "asyncio.Task[int]", signals: "asyncio.Queue[int]"
+) -> int:
+    """Drains until a second signal comes; the exit code. Where the drain began by itself (another
+    process took over, the start failed) the first signal asks for what goes on already.
+    """
+    draining = asyncio.get_running_loop().create_task(daemon.drain())
+    await asyncio.wait({draining, first}, return_when=asyncio.FIRST_COMPLETED)
+    second = asyncio.get_running_loop().create_task(signals.get())
+    await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+    second.cancel()
+    if draining.done():
+        return draining.result()
+    draining.cancel()
+    text = "stopped at once, by a second signal: what was buffered is not delivered"
+    log.warning(text, extra={"is_last": True})
     return 1
 
 

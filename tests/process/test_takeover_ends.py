@@ -1,0 +1,131 @@
+"""A takeover that goes wrong: whichever process ends, and when, what was taken is sent."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
+from tests.kit.endpoints import Endpoint, entry
+from tests.kit.patience import wait_for
+from tests.process.test_takeover import accept, read_all, settings_of, start, took_over
+
+# Fails behind its doors, once it is told to: a record was taken by then.
+FAILS_LATE = """
+import asyncio, os
+from kdaemon.__main__ import main
+from kdaemon.http.listener import ListenerError
+from kdaemon.http.takeover import Taken
+
+async def fails(self, *_):
+    while not os.path.exists({path!r}):
+        await asyncio.sleep(0.01)
+    raise ListenerError("broken late")
+
+Taken.listening = fails
+main()
+"""
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    with sandbox("demo", 1) as url:
+        yield url
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as found:
+        yield found
+
+
+def run(config: Path, stack: ExitStack, service: str) -> Daemon:
+    daemon = start(config)
+    stack.callback(daemon.close)
+    daemon.wait_log(READY)
+    daemon.sandbox_url = service
+    return daemon
+
+
+def hold_up(daemon: Daemon) -> None:
+    daemon.inject({"kind": "throttle", "calls": None})
+
+
+def put_accepted(url: str, data: bytes) -> None:
+    """One record by HTTP, whose daemon has only memory for it."""
+    body = json.dumps({"StreamName": "demo", "Records": [entry(data, "k")]}).encode()
+    answer = Endpoint("daemon", url=url, put_url=url).put_raw(
+        "PutRecords", body, x_kdaemon_acknowledge="accepted"
+    )
+    assert answer.status == 200, answer
+
+
+def test_the_first_signal_asks_for_the_drain_that_goes_on_already(
+    tmp_path: Path, service: str, stack: ExitStack
+) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, service))
+    old = run(config, stack, service)
+    hold_up(old)
+    accept(tmp_path, ["one", "two"])
+    new = took_over(config, stack)
+    old.wait_log("draining")
+    old.signal()  # of whoever does not know that a takeover ends the old one
+    new.page("/livez")
+    old.clear_faults()
+    assert old.wait() == 0
+    assert old.log[-1]["fields"]["undelivered"] == 0
+    assert new.stop() == 0
+    assert sorted(set(read_all(service))) == [b"one", b"two"]
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path: Path, service: str, stack: ExitStack) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, service))
+    old = run(config, stack, service)
+    hold_up(old)
+    accept(tmp_path, ["one"])
+    new = took_over(config, stack)
+    old.wait_log("draining")
+    old.signal()
+    old.signal(signal.SIGINT)
+    assert old.wait() == 1
+    assert any("second signal" in line["text"] for line in old.log)
+    old.clear_faults()
+    assert new.stop() == 0
+
+
+def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
+    tmp_path: Path, service: str, stack: ExitStack
+) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, service))
+    old = run(config, stack, service)
+    url = old.url
+    told = tmp_path / "fail"
+    arguments = ["run", "--takeover", "--config", str(config)]
+    program = ("-c", FAILS_LATE.format(path=str(told)))
+    new = Daemon(arguments, environment(), program=program)
+    stack.callback(new.close)
+    wait_for(lambda: _listens(new, "http") or None, "the new one's doors")
+    hold_up(old)
+    os.kill(old.pid, signal.SIGSTOP)  # so that the new one takes it
+    try:
+        put_accepted(url, b"one")
+        told.touch()
+        new.wait_log("cannot start: broken late")
+    finally:
+        os.kill(old.pid, signal.SIGCONT)
+    old.clear_faults()
+    assert new.wait() == 1
+    put_accepted(url, b"two")
+    accept(tmp_path, ["three"])  # the file of the socket is the old one's still
+    assert old.stop() == 0
+    assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
+
+
+def _listens(daemon: Daemon, name: str) -> bool:
+    return any(
+        line["text"] == "listening" and line["fields"]["listener"] == name for line in daemon.log
+    )
