@@ -751,6 +751,9 @@ class Daemon:
         log.info("draining", extra={"fields": {"lame_duck_ms": lame_duck_ms}})
         self._yield()
         await self._lame_duck(lame_duck_ms / 1000)
+        if self._giver is not None:  # whoever has the sockets by now has their files, too
+            self._kept |= self._giver.passed & self._servers.keys()
+            self._yield()
         for door in self._doors:
             door.close_listener()
             door.close_idle()
@@ -922,14 +925,14 @@ async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
 
 
 async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
-    """Starts the daemon, unless it is told to stop before it takes anything: False."""
+    """Starts the daemon, as far as it comes before it is told to stop. False: nothing was taken."""
     starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done() and not daemon.takes_records:
+    if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
     if starting.cancelled():
-        return False
+        return daemon.takes_records
     await starting
     return True
 

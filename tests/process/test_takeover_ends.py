@@ -30,6 +30,23 @@ Taken.listening = fails
 main()
 """
 
+# Says that it listens when it is told to.
+LISTENS_LATE = """
+import asyncio, os
+from kdaemon.__main__ import main
+from kdaemon.http.takeover import Taken
+
+listening = Taken.listening
+
+async def late(self, names):
+    while not os.path.exists({path!r}):
+        await asyncio.sleep(0.01)
+    await listening(self, names)
+
+Taken.listening = late
+main()
+"""
+
 
 @pytest.fixture
 def service() -> Iterator[str]:
@@ -104,11 +121,7 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     old = run(config, stack, service)
     url = old.url
     told = tmp_path / "fail"
-    arguments = ["run", "--takeover", "--config", str(config)]
-    program = ("-c", FAILS_LATE.format(path=str(told)))
-    new = Daemon(arguments, environment(), program=program)
-    stack.callback(new.close)
-    wait_for(lambda: _listens(new, "http") or None, "the new one's doors")
+    new = broken(config, stack, FAILS_LATE.format(path=str(told)))
     hold_up(old)
     os.kill(old.pid, signal.SIGSTOP)  # so that the new one takes it
     try:
@@ -123,6 +136,39 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     accept(tmp_path, ["three"])  # the file of the socket is the old one's still
     assert old.stop() == 0
     assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["listens", "ends"])
+def test_a_daemon_that_is_told_to_end_while_another_starts_leaves_it_the_sockets(
+    tmp_path: Path, service: str, stack: ExitStack, *, is_told: bool
+) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, service, **{"drain.lame_duck_ms": 0}))
+    old = run(config, stack, service)
+    told = tmp_path / "listen"
+    new = broken(config, stack, LISTENS_LATE.format(path=str(told)))
+    assert old.stop() == 0
+    accept(tmp_path, ["one"])
+    put_accepted(new.url, b"two")
+    if is_told:
+        told.touch()
+        new.wait_log(READY)
+        assert (tmp_path / "k.sock.takeover").exists()
+        newer = took_over(config, stack)
+        assert new.wait() == 0
+        accept(tmp_path, ["three"])
+        new = newer
+    assert new.stop() == 0
+    assert not (tmp_path / "k.sock").exists() or not is_told
+    assert sorted(read_all(service)) == sorted([b"one", b"two", *[b"three"] * is_told])
+
+
+def broken(config: Path, stack: ExitStack, program: str) -> Daemon:
+    """A daemon that takes over, not quite as it should; its doors are open."""
+    arguments = ["run", "--takeover", "--config", str(config)]
+    daemon = Daemon(arguments, environment(), program=("-c", program))
+    stack.callback(daemon.close)
+    wait_for(lambda: _listens(daemon, "unix") or None, "the new one's doors")
+    return daemon
 
 
 def _listens(daemon: Daemon, name: str) -> bool:

@@ -40,13 +40,13 @@ async def test_what_was_put_meanwhile_is_stored_behind_what_stands_there(tmp_pat
     async with a_spool(directory, target) as before:
         assert (await put(before, target, b"old")).results[0] is STORED
     target = FakeTarget()
-    spool, memory = a_waiting_spool(directory)
+    spool, _ = a_waiting_spool(directory)
     new = put(spool, target, b"new")
     await begin(spool, target, 2)
     spool.go_on()
     assert (await asyncio.wait_for(new, PATIENCE_S)).results[0] is STORED
     async with asyncio.timeout(PATIENCE_S):
-        while target.data != [b"old", b"new"]:  # noqa: ASYNC110 - read by a thread
+        while target.data != [b"old", b"new"]:
             await asyncio.sleep(0.001)
     await spool.aclose()
 
