@@ -700,7 +700,9 @@ class Daemon:
     ) -> HttpServer:
         """On a TCP address: the sockets that are bound already, or new ones."""
         try:
-            socks = self._inherit(name) or bind_tcp(address.host, address.port)
+            socks = self._inherit(name)
+            if not (socks and self._is_of_systemd):
+                socks = [*socks, *bind_tcp(address.host, address.port, socks)]
             server = await serve_sockets(socks, handler, hub, lines=lines)
         except OSError as error:
             raise _cannot_listen(f"listen.{name}", address, error) from error
