@@ -423,6 +423,8 @@ class Daemon:
         steps = self._streams.take_config(new, reaches)
         next(steps)  # from here on no stream is found by the old one
         self._config = new
+        for name in reached.keys() & self._reached.keys():  # it went a moment ago
+            self._close_left(name)
         self._reached |= reached
         self._relays |= {name: each.relay for name, each in reached.items()}
         for name in old.upstreams.keys() - new.upstreams.keys():
@@ -441,11 +443,14 @@ class Daemon:
         """Closes what a reload left behind, once it has delivered what it had."""
         self._streams.look()
         for name in self._streams.left_upstreams & self._reached.keys():
-            closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            text = "an upstream that the configuration has no more is closed"
-            log.info(text, extra={"fields": {"upstream": name}})
+            self._close_left(name)
+
+    def _close_left(self, name: str) -> None:
+        closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        text = "an upstream that the configuration has no more is closed"
+        log.info(text, extra={"fields": {"upstream": name}})
 
     # Rooms
 

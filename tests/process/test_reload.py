@@ -363,6 +363,32 @@ def test_an_upstream_comes_and_one_that_goes_delivers_what_is_on_disk(
         assert read(eu) == Counter(texts("b", 20) + texts("c", 200) + texts("f", 20))
 
 
+def test_an_upstream_that_comes_back_at_once_is_another_one(run: Run, tmp_path: Path) -> None:
+    """What was opened for the one before is closed all the same."""
+    with sandbox("orders", 1) as default, sandbox("orders", 1) as eu:
+        where: dict[str, object] = {"endpoint_url": default, "region": "us-east-1"}
+        alone: dict[str, object] = {**where, "account_id": "000000000000"}
+        both = {
+            **alone,
+            "upstreams.eu.region": "eu-central-1",
+            "upstreams.eu.account_id": "111111111111",
+            "upstreams.eu.endpoint_url": eu,
+        }
+        daemon = run({**both, "default.linger_ms": 5}, service=default)
+        assert put(daemon, "@eu/orders", texts("a", 5), "delivered") == 200
+        for file in (alone, both, alone):
+            write_config(tmp_path, {**file, "default.linger_ms": 5})
+            assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        closed = "an upstream that the configuration has no more is closed"
+
+        def count() -> bool | None:
+            return [line["text"] for line in daemon.log].count(closed) == 2 or None
+
+        wait_for(count, "both to be closed")
+        assert daemon.metrics().total("kdaemon_records_delivered_total") == 5
+        assert daemon.stop() == 0
+
+
 def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
     """Six clients put to a listed stream while the file changes, is wrong, and needs a restart."""
     daemon = run(settings(tmp_path))

@@ -202,6 +202,57 @@ async def test_an_upstream_comes_and_goes() -> None:
     await streams.aclose()
 
 
+OWN = "arn:aws:kinesis:eu-west-1:000000000001:stream/a"
+OTHERS = "arn:aws:kinesis:eu-west-1:222222222222:stream/a"
+KNOWN = BASE
+UNKNOWN = "region = 'eu-west-1'\n"
+BY_NAME, BY_ARN = "[streams.a]\n", f"[streams.a]\narn = '{OWN}'\n"
+RENAMED = f"[streams.b]\narn = '{OWN}'\n"  # another table's name
+ORDERED = "ordering = 'partition_key'\n"
+
+
+@pytest.mark.parametrize("base", [KNOWN, UNKNOWN], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(BY_NAME, BY_ARN), (BY_ARN, BY_NAME), (BY_NAME, RENAMED)],
+    ids=["named", "unnamed", "renamed"],
+)
+async def test_one_stream_by_another_spelling_waits_for_what_is_ordered(
+    base: str, before: str, after: str
+) -> None:
+    """It is another engine's, which would send later records of a key before those of this one."""
+    service = FakeService()
+    service.answer.clear()
+    streams = make_streams(service, base + before + ORDERED)
+    put(found(streams, "a"), b"1")
+    await turn()
+    put(found(streams, "a"), b"2")
+    table = after.split("]", maxsplit=1)[0].removeprefix("[")
+    new = load_config(text=base + after + ORDERED)
+    assert streams.conflicts(new) == (table,)
+    assert streams.conflicts(load_config(text=base + after)) == (), "no order is promised then"
+    others = after.replace(OWN, OTHERS) + ORDERED
+    if OTHERS in others and base is KNOWN:
+        assert streams.conflicts(load_config(text=base + others)) == (), "it is another stream"
+    service.answer.set()
+    streams.begin_drain()
+    await turn()
+    assert streams.conflicts(new) == ()
+    await streams.aclose()
+
+
+async def test_two_that_may_be_one_and_are_listed_both_stand_against_nothing() -> None:
+    service = FakeService()
+    service.answer.clear()
+    both = UNKNOWN + BY_NAME + ORDERED + RENAMED.replace(OWN, OTHERS) + ORDERED
+    streams = make_streams(service, both)
+    put(found(streams, "a"), b"1")
+    put(found(streams, "b"), b"2")
+    await turn()
+    assert streams.conflicts(load_config(text=both)) == ()
+    await streams.aclose()
+
+
 async def test_spellings_that_meant_a_stream_mean_what_the_new_configuration_says() -> None:
     streams = make_streams(FakeService(), BASE + "[streams.a]\n")
     before = found(streams, "a")
