@@ -463,6 +463,7 @@ class Streams:
             if stream in self._drivers:
                 yield from self._retake(identity, stream)
                 yield
+        self.memory.tell_waiters()
         yield from self.open_listed()
 
     def _retake(self, identity: Identity, stream: Stream) -> Steps[None]:

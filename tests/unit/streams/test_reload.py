@@ -171,6 +171,28 @@ async def test_a_lower_deadline_holds_when_nobody_is_left_with_a_later_one(
     await streams.aclose()
 
 
+@pytest.mark.parametrize("grown", ["buffer_bytes_max", "memory_bytes_max"])
+async def test_who_waits_for_room_is_told_of_more(grown: str) -> None:
+    """In an outage nothing settles, and more room is what the operator gives."""
+    service = FakeService()
+    service.answer.clear()
+    table, top = "[streams.a]\n", ""
+    if grown == "buffer_bytes_max":
+        table += "buffer_bytes_max = 1048576\n"
+    else:
+        top = "memory_bytes_max = 16777216\n"
+    streams = make_streams(service, top + BASE + table + "[streams.b]\n")
+    waiting = found(streams, "b" if top else "a")
+    put(found(streams, "a"), b"1")
+    await turn()
+    called: list[bool] = []
+    waiting.when_room(lambda: called.append(True))
+    change(streams, BASE + "[streams.a]\n[streams.b]\n")
+    await turn()
+    assert called
+    await streams.aclose()
+
+
 async def test_an_upstream_comes_and_goes() -> None:
     default, eu = FakeService(), FakeService()
     streams = make_streams(default, BASE + "[streams.a]\n")
