@@ -244,6 +244,7 @@ class Daemon:
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
         if self._taken is not None and _keeps_order_in_memory(config):
+            self._bind_ahead()
             await self._taken.listening(self._names_taken)
             await self._taken.released()  # what the other has in memory goes first
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
@@ -734,6 +735,27 @@ class Daemon:
     def _is_of_systemd(self) -> bool:
         """Who is to keep its sockets when this process ends."""
         return self._inherited is not None and self._inherited.is_systemd
+
+    def _bind_ahead(self) -> None:
+        """What the other daemon has not is bound before that one is told to end: a place that
+        cannot be had leaves it alone. Raises ListenerError.
+        """
+        from kdaemon.config.listeners import wanted_listeners  # noqa: PLC0415 - most do without
+
+        assert self._inherited is not None, "there are sockets, or nobody was asked"
+        bound = self._inherited.socks
+        for each in wanted_listeners(self._config, os.environ, os.path.isdir):
+            try:
+                if isinstance(each.at, Address):
+                    there = bound.get(each.name, [])
+                    bound[each.name] = [*there, *bind_tcp(each.at.host, each.at.port, there)]
+                elif each.at is not None and each.name not in bound and not each.is_auto:
+                    _make_directory(Path(each.at).parent, with_parents=True, key=each.key)
+                    file = SocketFile(each.at, self._config.listen.unix_mode_bits)
+                    bound[each.name] = [file.bind()]
+            except OSError as error:
+                assert isinstance(each.at, Address), "a file's trouble is a ListenerError"
+                raise _cannot_listen(each.key, each.at, error) from error
 
     def _inherit(self, name: str) -> list[socket.socket]:
         if self._inherited is None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,6 +137,36 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     accept(tmp_path, ["three"])  # the file of the socket is the old one's still
     assert old.stop() == 0
     assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
+
+
+@pytest.mark.parametrize("kind", ["http", "admin", "own"])
+def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alone(
+    tmp_path: Path, service: str, stack: ExitStack, kind: str
+) -> None:
+    """It waits for the other one's end before it opens its doors."""
+    ordered = {"default.ordering": "partition_key", "spool.directory": ""}
+    settings = settings_of(tmp_path, service, **ordered)
+    old = run(write_config(tmp_path, settings), stack, service)
+    taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    at = f"127.0.0.1:{taken.getsockname()[1]}"
+    place = str(tmp_path / "file")
+    Path(place).touch()
+    raw = {"streams.demo.lines": "raw", "streams.demo.partition_key_field": "k"}
+    more = {
+        "http": {"listen.http": at},
+        "admin": {"listen.admin": at},
+        "own": {"streams.demo.socket": place, **raw},
+    }[kind]
+    (tmp_path / "other").mkdir()
+    new = start(write_config(tmp_path / "other", {**settings, **more}), "--takeover")
+    stack.callback(new.close)
+    assert new.wait() == 1
+    assert any("cannot start" in line["text"] for line in new.log)
+    assert old.page("/readyz")[0] == 200
+    accept(tmp_path, ["one"])
+    old.wait_settled()
+    assert old.stop() == 0
+    assert read_all(service) == [b"one"]
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["listens", "ends"])
