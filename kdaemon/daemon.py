@@ -245,7 +245,7 @@ class Daemon:
             await asyncio.sleep(0)  # probes and signals are heard
         if self._taken is not None and _keeps_order_in_memory(config):
             self._bind_ahead()
-            await self._taken.listening(self._names_taken)
+            await self._tell_listening(self._taken)
             await self._taken.released()  # what the other has in memory goes first
         if self._spool is not None:  # before the doors: what comes in goes behind what is there
             await self._recover(self._spool)
@@ -319,10 +319,15 @@ class Daemon:
     async def _take_turns(self) -> None:
         """The daemon before this one, if there is one, stops listening; the next one may come."""
         if self._taken is not None:
-            await self._taken.listening(self._names_taken)
+            await self._tell_listening(self._taken)
             for server in self._servers.values():
                 server.own_file()
         self._offer_takeover()
+
+    async def _tell_listening(self, taken: "Taken") -> None:
+        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - as Giver
+
+        await taken.listening(self._names_taken, place_of(self._config.spool.directory))
 
     def _offer_takeover(self) -> None:
         from kdaemon.config.listeners import TAKEOVER, takeover_path  # noqa: PLC0415 - see below
@@ -798,7 +803,7 @@ class Daemon:
         await asyncio.gather(*(door.aclose(grace_s) for door in self._doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
-        if self._is_taken_over:
+        if self._leaves_spool:
             await self._finish_calls(ends_s)
         telling.cancel()
         left = at_once(self._reader.read())  # all at one moment: the last line adds up
@@ -850,7 +855,7 @@ class Daemon:
         stands there: that one delivers it.
         """
         spool = self._spool
-        if not self._is_taken_over or spool is None:
+        if spool is None or not self._leaves_spool:
             await self._streams.wait_idle()
             return
         while self._streams.unsettled > spool.held_records:  # noqa: ASYNC110 - many counters
@@ -863,8 +868,14 @@ class Daemon:
                 await self._streams.finish_calls()
 
     @property
-    def _is_taken_over(self) -> bool:
-        return self._giver is not None and self._giver.has_given
+    def _leaves_spool(self) -> bool:
+        """Another process took over, and is to have this very spool."""
+        if self._giver is None or not self._giver.has_given:
+            return False
+        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - as Giver
+
+        own = place_of(self._config.spool.directory)
+        return bool(own) and own == self._giver.taken_spool
 
     async def close(self) -> None:
         """Ends whatever still runs, in the reverse order of its start."""

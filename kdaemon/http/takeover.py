@@ -3,8 +3,8 @@
 `Giver` is the side of the daemon that runs, `take_over` and `Taken` are that of the new one. What
 is said are JSON objects, one a packet; descriptors go along (SCM_RIGHTS). The order: the new one
 asks (`takeover`); the old one passes its sockets, by name; the new one accepts and says which it
-took (`listening`); the old one stops accepting (`yielded`), drains, closes its spool (`released`),
-and ends.
+took (`listening`), and which spool it is to have; the old one stops accepting (`yielded`), drains,
+closes its spool (`released`), and ends.
 Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
 that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
 that no connection is refused; one process at a time has the sockets, and until that is gone, who
@@ -20,6 +20,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdaemon.config.listeners import TAKEOVER
@@ -57,6 +58,7 @@ class Giver:
         self._passed: frozenset[str] = frozenset()  # what the process at its end has
         self._pid = 0  # which that is
         self.has_given = False  # another process listens: this one is to end
+        self.taken_spool = ""  # which spool that is to have (`place_of`)
 
     def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
         """`socks`: the private socket, where it was taken over with the others. ListenerError."""
@@ -131,6 +133,7 @@ class Giver:
         if "takeover" in said and not (self.has_given or self._passed):
             self._give()
         elif "listening" in said and not self.has_given:
+            self.taken_spool = str(said.get("spool", ""))
             self._yield(said["listening"])
         else:
             self._drop()
@@ -200,16 +203,16 @@ class Taken:
         else:
             self._conn.close()
 
-    async def listening(self, names: Collection[str]) -> None:
+    async def listening(self, names: Collection[str], spool: str = "") -> None:
         """We accept on the sockets of these names: the other one stops that; it has when this
         returns, or it is gone, or it does not answer: then it stops when it goes on. Twice is
-        nothing.
+        nothing. `spool`: which one we are to have (`place_of`); "": none.
         """
         if self._is_told:
             return
         self._is_told = True
         with contextlib.suppress(OSError):  # it is gone, as will be heard
-            self._conn.send(json.dumps({"listening": sorted(names)}).encode())
+            self._conn.send(json.dumps({"listening": sorted(names), "spool": spool}).encode())
         self._hear()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -289,6 +292,17 @@ def _own(descriptor: int) -> socket.socket:
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
     return sock
+
+
+def place_of(directory: str) -> str:
+    """A directory, whatever it is called by: two processes may have it mounted at two places. "":
+    there is none.
+    """
+    try:
+        found = Path(directory).stat() if directory else None
+    except OSError:
+        return ""
+    return "" if found is None else f"{found.st_dev}:{found.st_ino}"
 
 
 def is_trusted(conn: socket.socket) -> bool:

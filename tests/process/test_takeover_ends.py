@@ -13,7 +13,7 @@ import pytest
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import wait_for
-from tests.process.test_takeover import accept, read_all, settings_of, start, took_over
+from tests.process.test_takeover import accept, read_all, settings_of, start, store, took_over
 
 # Fails behind its doors, once it is told to: a record was taken by then.
 FAILS_LATE = """
@@ -39,10 +39,10 @@ from kdaemon.http.takeover import Taken
 
 listening = Taken.listening
 
-async def late(self, names):
+async def late(self, *what):
     while not os.path.exists({path!r}):
         await asyncio.sleep(0.01)
-    await listening(self, names)
+    await listening(self, *what)
 
 Taken.listening = late
 main()
@@ -137,6 +137,28 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     accept(tmp_path, ["three"])  # the file of the socket is the old one's still
     assert old.stop() == 0
     assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
+
+
+@pytest.mark.parametrize("other", ["", "elsewhere"], ids=["none", "another"])
+def test_what_stands_in_a_spool_that_the_new_one_has_not_is_delivered_first(
+    tmp_path: Path, service: str, stack: ExitStack, other: str
+) -> None:
+    settings = settings_of(tmp_path, service)
+    old = run(write_config(tmp_path, settings), stack, service)
+    hold_up(old)
+    assert store(tmp_path, "one") == {"acknowledged": 1}
+    (tmp_path / "other").mkdir()
+    directory = str(tmp_path / other) if other else ""
+    new = took_over(
+        write_config(tmp_path / "other", {**settings, "spool.directory": directory}), stack
+    )
+    old.wait_log("draining")
+    assert new.page("/readyz")[0] == 200, "it waits for no spool"
+    old.clear_faults()
+    assert old.wait() == 0
+    assert old.log[-1]["fields"]["spooled"] == 0
+    assert new.stop() == 0
+    assert read_all(service) == [b"one"]
 
 
 @pytest.mark.parametrize("kind", ["http", "admin", "own"])

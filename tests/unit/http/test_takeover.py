@@ -64,8 +64,9 @@ async def test_sockets_come_with_their_names_and_are_not_inherited(running: Runn
     assert first.getsockname() == running.socks[0].getsockname()
     assert not os.get_inheritable(first.fileno())
     assert taken.pid == os.getpid()
-    await taken.listening(["streams.0", TAKEOVER])
+    await taken.listening(["streams.0", TAKEOVER], "1:2")
     assert running.taken == [{"streams.0", TAKEOVER}]
+    assert running.giver.taken_spool == "1:2"
     waiting = asyncio.create_task(taken.released())
     running.giver.released()
     await waiting
@@ -151,7 +152,7 @@ async def test_one_that_does_not_answer_holds_up_nobody_for_ever(
         taken = Taken([], 1, ours)
         await taken.listening(["http"])
         assert "process 1, which is taken over from, does not answer" in caplog.text
-        assert json.loads(theirs.recv(1000)) == {"listening": ["http"]}
+        assert json.loads(theirs.recv(1000)) == {"listening": ["http"], "spool": ""}
         taken.close()
 
 
@@ -199,3 +200,9 @@ async def test_noise_ends_the_connection_and_nothing_else(running: Running, said
         assert await loop.sock_recv(client, 100) == b""
     assert running.taken == []
     close_all(await ask(running.path))
+
+
+def test_a_directory_is_one_place_by_whatever_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert takeover.place_of(str(tmp_path)) == takeover.place_of(str(tmp_path / "link")) != ""
+    assert takeover.place_of("") == takeover.place_of(str(tmp_path / "gone")) == ""
