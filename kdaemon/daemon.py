@@ -777,8 +777,6 @@ class Daemon:
         drain = self._config.drain
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._giver is not None:
-            self._giver.close()
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         lame_duck_ms = drain.lame_duck_ms if self._is_ready else 0  # nobody was told to come
@@ -786,6 +784,7 @@ class Daemon:
         self._yield()
         await self._lame_duck(lame_duck_ms / 1000)
         if self._giver is not None:  # whoever has the sockets by now has their files, too
+            self._giver.close()
             self._kept |= self._giver.passed & self._servers.keys()
             self._yield()
         for door in self._doors:
@@ -817,16 +816,15 @@ class Daemon:
 
     async def _lame_duck(self, seconds: float) -> None:
         """Ends early where new connections go elsewhere and the last one has gone."""
-        has_own = any(name not in self._kept for name in self._servers if name != "admin")
-        if has_own:
-            await asyncio.sleep(seconds)
-            return
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + seconds
-        while loop.time() < ends_s and any(  # noqa: ASYNC110 - many counters
-            door.counters.open for door in self._doors
-        ):
+        while loop.time() < ends_s and self._has_clients():  # noqa: ASYNC110 - many counters
             await asyncio.sleep(min(LOOK_S, seconds))
+
+    def _has_clients(self) -> bool:
+        """Somebody is connected, or may come still."""
+        has_own = any(name not in self._kept for name in self._servers if name != "admin")
+        return has_own or any(door.counters.open for door in self._doors)
 
     def _drained(self) -> Callable[[], tuple[str, bool]]:
         """How many records are left, and whether some were delivered since the last time."""

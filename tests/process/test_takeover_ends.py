@@ -139,6 +139,24 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
 
 
+def test_a_daemon_in_its_lame_duck_is_taken_over_still(
+    tmp_path: Path, service: str, stack: ExitStack
+) -> None:
+    """It was told to end a moment before another one starts: nobody is refused."""
+    more = {"drain.lame_duck_ms": 300_000}
+    config = write_config(tmp_path, settings_of(tmp_path, service, **more))
+    old = run(config, stack, service)
+    old.signal()
+    old.wait_log("draining")
+    new = took_over(config, stack)
+    assert old.wait() == 0, "its lame duck ends with the last client"
+    accept(tmp_path, ["one"])
+    new.wait_settled()
+    new.signal()
+    new.signal(signal.SIGINT)
+    assert new.wait() == 1
+
+
 @pytest.mark.parametrize("other", ["", "elsewhere"], ids=["none", "another"])
 def test_what_stands_in_a_spool_that_the_new_one_has_not_is_delivered_first(
     tmp_path: Path, service: str, stack: ExitStack, other: str
