@@ -59,6 +59,8 @@ default is to end the process."""
 
 MEMORY_UNLIMITED_BYTES = 1 << 60  # cgroups of version 1 say 2^63 less a page for "no limit"
 
+TCP_LISTEN = "0A"  # in /proc/self/net/tcp: include/net/tcp_states.h of Linux 6, 2026-11-28
+
 log = logging.getLogger("kdaemon")
 OPEN_FILES_UNLIMITED = 1_000_000  # what "infinity" is counted as
 
@@ -261,6 +263,31 @@ def start_of(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(b")")[2].split()[19])  # field 22: proc(5), starttime
+
+
+def user_of(pid: int) -> int | None:
+    """Whose a process is, by its effective user; None: there is none, or it is hidden."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = next((line for line in status.splitlines() if line.startswith("Uid:")), None)
+    return None if found is None else int(found.split()[2])
+
+
+def listener_users(port: int, root: Path = Path("/")) -> set[int]:
+    """Whose the TCP sockets are that listen on this port here, at whatever address; none: nobody
+    does, or another network namespace has them.
+    """
+    users = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (root / "proc/self/net" / name).read_text().splitlines()[1:]:
+                row = line.split()  # proc(5): local address, state and uid are 2nd, 4th and 8th
+                is_row = len(row) > 7 and row[3] == TCP_LISTEN
+                if is_row and int(row[1].rpartition(":")[2], 16) == port:
+                    users.add(int(row[7]))
+    return users
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

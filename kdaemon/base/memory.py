@@ -49,9 +49,13 @@ class ByteBudget:
         if self.whole is not None:
             self.whole.give(byte_count)
         elif self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter()
+            self.tell_waiters()
+
+    def tell_waiters(self) -> None:
+        """There may be room: some was given back, or the whole has grown."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
 
     def move(self, byte_count: int, to: "ByteBudget") -> None:
         """What was taken here is of another part of the same whole, which may be full: it is given

@@ -3,7 +3,8 @@
 The admin listener names the daemon's process and what became of its last reload (`/configz`); the
 signal itself is for those whom the system lets send one: the daemon's user, and root. Nothing on
 the admin listener changes anything. The process is compared by its start, too: behind the port of a
-container the same number is another process.
+container the same number is another process; and it must be of the user who listens there, or root
+would signal whatever process a stranger on the port of a daemon that does not run names.
 Exit codes: 0 in force (or nothing has changed), 1 the old configuration stays (it needs a restart,
 could not be taken, or there is no daemon), 78 the old one stays, because the new one is wrong.
 """
@@ -118,6 +119,8 @@ def _ask(address: "Address", *, is_tls: bool) -> dict[str, Any]:
             " changed, name where it still listens: --admin HOST:PORT"
         )
     if not isinstance(page, dict) or not {"pid", "reloads", "is_reloading"} <= page.keys():
+        page = {"pid": None}
+    if type(page["pid"]) is not int or page["pid"] < 1:
         _fail(f"what answers at {where} is no daemon that can be told to reload")
     return page
 
@@ -136,13 +139,18 @@ def _connection(host: str, port: int, *, is_tls: bool) -> Any:
 
 
 def _signal(page: dict[str, Any], address: "Address") -> None:
-    from kdaemon.system import start_of  # noqa: PLC0415 - see load
+    from kdaemon.system import listener_users, start_of, user_of  # noqa: PLC0415 - see load
 
     pid = page["pid"]
-    if start_of(pid) is None or start_of(pid) != page["start"]:
+    if start_of(pid) is None or start_of(pid) != page.get("start"):
         _fail(
             f"the daemon at port {address.port} is process {pid} of another container, of another"
             " machine, or of a user whose processes are hidden: send SIGHUP to it there"
+        )
+    if not {user_of(pid), 0} & listener_users(address.port):  # systemd's sockets are root's
+        _fail(
+            f"process {pid} is another user's than who listens at port {address.port}, who may be"
+            " no daemon: send SIGHUP to the daemon itself"
         )
     try:
         os.kill(pid, signal.SIGHUP)

@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ class Daemon:
         self._taken = taken
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.takes_records = False  # a door may be open: the end is a drain
+        self._is_ready = False  # the start is over
         self.clock = SystemClock()
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
@@ -117,6 +119,7 @@ class Daemon:
         self._readiness: Readiness
         self._observers: Observers
         self._drain: Drain
+        self._libraries: Libraries
 
     def _end(self, failure: str | None) -> None:
         """The daemon is to drain: another process listens; or else, because of this failure."""
@@ -133,7 +136,7 @@ class Daemon:
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
-        libraries = Libraries(
+        libraries = self._libraries = Libraries(
             self._loaded, partial(load_pages, config.listen), is_anonymous=with_sandbox
         )
         self._stack.push_async_callback(libraries.aclose)
@@ -170,13 +173,13 @@ class Daemon:
         calm_collector()
         doors = Doors(config, self.listeners, hubs, door, handler_behind, self._guards())
         await doors.open()
+        libraries.load()  # which calls wait for; not before, or the doors would wait for it
         if self._taken is not None:
             await self._start_admin(hubs)
         self._readiness.started()
         await self._takeover.take_turns()
-        self._stack.callback(self._takeover.close)
+        self._is_ready = True
         self._notifier.ready("takes records")
-        libraries.load()
         log.info("ready", extra={"fields": {"version": __version__}})
         self._allow_reload(change)
 
@@ -310,8 +313,10 @@ class Daemon:
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
+        if not self._is_ready:  # nobody was told to come
+            times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
-        self._takeover.close()
+        self._libraries.load()  # for what came in by a door though another could not be opened
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
@@ -327,6 +332,7 @@ class Daemon:
         """Ends whatever still runs, in the reverse order of its start."""
         if self._reload is not None:
             await self._reload.aclose()
+        self._takeover.close()
         for door in self.listeners.doors:
             await door.aclose(0.0)
         await self._stack.aclose()

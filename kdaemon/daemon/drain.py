@@ -53,6 +53,7 @@ class Drain:
         """What was delivered, and what was not: all of it at one moment."""
         self._listeners.yield_kept()
         await self._lame_duck(times.lame_duck_ms / 1000)
+        self._takeover.close()
         doors = self._listeners.doors
         for door in doors:
             door.close_listener()
@@ -67,21 +68,16 @@ class Drain:
         await asyncio.gather(*(door.aclose(grace_s) for door in doors))
         # Once more, for requests that were half here and ended while the doors closed.
         await self._settle_until(ends_s)
-        if self._takeover.has_given:
+        if self._takeover.leaves_spool:
             await self._finish_calls(ends_s)
         telling.cancel()
         return at_once(self._reader.read())  # the last line adds up
 
     async def _lame_duck(self, seconds: float) -> None:
         """Ends early where new connections go elsewhere and the last one has gone."""
-        if not self._listeners.are_all_kept:
-            await asyncio.sleep(seconds)
-            return
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + seconds
-        while loop.time() < ends_s and any(  # noqa: ASYNC110 - many counters
-            door.counters.open for door in self._listeners.doors
-        ):
+        while loop.time() < ends_s and self._listeners.has_clients:  # noqa: ASYNC110 - many counters
             await asyncio.sleep(min(LOOK_S, seconds))
 
     def _drained(self) -> Callable[[], tuple[str, bool]]:
@@ -111,7 +107,7 @@ class Drain:
         stands there: that one delivers it.
         """
         spool = self._spool
-        if not self._takeover.has_given or spool is None:
+        if spool is None or not self._takeover.leaves_spool:
             await self._streams.wait_idle()
             return
         while self._streams.unsettled > spool.held_records:  # noqa: ASYNC110 - many counters

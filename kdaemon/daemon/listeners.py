@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdaemon.base.endpoint import host_port
+from kdaemon.config.listeners import Wanted
 from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.http.hub import HttpCounters, HttpHub
@@ -50,9 +51,13 @@ class Listeners:
         hub: HttpHub,
         lines: Lines | None = None,
     ) -> HttpServer:
-        """On a TCP address: the sockets that are bound already, or new ones."""
+        """On a TCP address: the sockets that are bound already, and new ones for what they leave
+        out.
+        """
         try:
-            socks = self.inherit(name) or bind_tcp(address.host, address.port)
+            socks = self.inherit(name)
+            if not (socks and self.is_of_systemd):
+                socks = [*socks, *bind_tcp(address.host, address.port, socks)]
             server = await serve(socks, handler, hub, lines=lines)
         except OSError as error:
             raise cannot_listen(f"listen.{name}", address, error) from error
@@ -76,6 +81,23 @@ class Listeners:
         self._servers[name] = server
         self.counters[name] = server.counters
         log_listening(name, path)
+
+    def bind_ahead(self, wanted: Iterable[Wanted]) -> None:
+        """What the daemon before has not is bound before that one is told to end: a place that
+        cannot be had leaves it alone. Raises ListenerError.
+        """
+        assert self._inherited is not None, "there are sockets, or nobody was asked"
+        bound = self._inherited.socks
+        for each in wanted:
+            there = bound.get(each.name, [])
+            if isinstance(each.at, Address):
+                try:
+                    bound[each.name] = [*there, *bind_tcp(each.at.host, each.at.port, there)]
+                except OSError as error:
+                    raise cannot_listen(each.key, each.at, error) from error
+            elif each.at is not None and not there and not each.is_auto:
+                make_directory(Path(each.at).parent, with_parents=True, key=each.key)
+                bound[each.name] = [SocketFile(each.at, self._listen.unix_mode_bits).bind()]
 
     def inherit(self, name: str) -> list[socket.socket]:
         """The sockets of this listener that are bound already; the caller owns them now."""
@@ -120,9 +142,10 @@ class Listeners:
             self._servers[name].yield_listener()
 
     @property
-    def are_all_kept(self) -> bool:
-        """Whether every client, who comes anew, comes to another process."""
-        return all(name in self._kept for name in self._servers if name != "admin")
+    def has_clients(self) -> bool:
+        """Somebody is connected, or may come still: to no other process."""
+        has_own = any(name not in self._kept for name in self._servers if name != "admin")
+        return has_own or any(door.counters.open for door in self.doors)
 
     @property
     def trouble(self) -> str | None:

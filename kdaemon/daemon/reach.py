@@ -76,6 +76,10 @@ class Upstreams:
         return Reached(client, control, relay, Reach(client, Discovery(control.ask, service)))
 
     def adopt(self, reached: dict[str, Reached]) -> None:
+        """What is called from now on. One of the same name, which a configuration left and another
+        one has again, is closed.
+        """
+        self.close_left(reached.keys())
         self._reached |= reached
         self.relays |= {name: each.relay for name, each in reached.items()}
 

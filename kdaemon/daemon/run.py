@@ -52,33 +52,53 @@ async def serve(
     daemon = Daemon(loaded, logs, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     first = loop.create_task(signals.get())
+    failure: str | None = None
     try:
-        if not await _started(daemon, first, with_sandbox=with_sandbox):
-            log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
-            return 0
-        either: set[asyncio.Future[Any]] = {first, daemon.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        failure = daemon.ended.result() if daemon.ended.done() else None
-        if failure is not None:
-            log.error(failure)
-        draining = loop.create_task(daemon.drain())
-        second = first if not first.done() else loop.create_task(signals.get())
-        await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        second.cancel()
-        if draining.done():
-            return 1 if failure is not None else draining.result()
-        draining.cancel()
-        text = "stopped at once, by a second signal: what was buffered is not delivered"
-        log.warning(text, extra={"is_last": True})
-    except (ConfigError, ListenerError, SpoolError, TlsError) as error:
-        log.error("cannot start: %s", error)  # noqa: TRY400 - the stack tells an operator nothing
-        for problem in others():
-            if problem.problem not in str(error):
-                extra = {"is_always_shown": True}
-                log.error("to be mended, too: %s", problem, extra=extra)  # noqa: TRY400 - as above
+        try:
+            if not await _started(daemon, first, with_sandbox=with_sandbox):
+                log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
+                return 0
+        except (ConfigError, ListenerError, SpoolError, TlsError, OSError) as error:
+            failure = f"cannot start: {error}"
+            _tell_others(failure, others())
+            if not daemon.takes_records:
+                return 1
+        else:
+            either: set[asyncio.Future[Any]] = {first, daemon.ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            failure = daemon.ended.result() if daemon.ended.done() else None
+            if failure is not None:
+                log.error(failure)
+        exit_code = await _drained(daemon, first, signals)  # some door was open
+        return 1 if failure is not None else exit_code
     finally:
         first.cancel()
         await _close(daemon, signals)
+
+
+def _tell_others(failure: str, problems: Sequence[ConfigProblem]) -> None:
+    """Why the start failed, and what would stop the next one."""
+    log.error(failure)
+    for problem in problems:
+        if problem.problem not in failure:
+            log.error("to be mended, too: %s", problem, extra={"is_always_shown": True})
+
+
+async def _drained(daemon: Daemon, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
+    """Drains until a second signal comes; the exit code. Where the drain began by itself (another
+    process took over, the start failed) the first signal asks for what goes on already.
+    """
+    loop = asyncio.get_running_loop()
+    draining = loop.create_task(daemon.drain())
+    await asyncio.wait({draining, first}, return_when=asyncio.FIRST_COMPLETED)
+    second = loop.create_task(signals.get())
+    await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+    second.cancel()
+    if draining.done():
+        return draining.result()
+    draining.cancel()
+    text = "stopped at once, by a second signal: what was buffered is not delivered"
+    log.warning(text, extra={"is_last": True})
     return 1
 
 
@@ -101,13 +121,13 @@ async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
 
 
 async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
-    """Starts the daemon, unless it is told to stop before it takes anything: False."""
+    """Starts the daemon, as far as it comes before it is told to stop. False: nothing was taken."""
     starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done() and not daemon.takes_records:
+    if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
     if starting.cancelled():
-        return False
+        return daemon.takes_records
     await starting
     return True

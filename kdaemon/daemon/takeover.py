@@ -47,25 +47,41 @@ class Takeover:
         """Until the daemon before has delivered what it has in memory, if that is needed."""
         if self.has_to_wait:
             assert self._taken is not None
-            await self._taken.listening(self._listeners.names_taken)
+            from kdaemon.config.listeners import wanted_listeners  # noqa: PLC0415 - see _offer
+
+            wanted = wanted_listeners(self._config, os.environ, os.path.isdir)
+            self._listeners.bind_ahead(wanted)
+            await self._tell_listening(self._taken)
             await self._taken.released()  # what the other has in memory goes first
 
     async def take_turns(self) -> None:
         """The daemon before this one, if there is one, stops listening; the next one may come."""
         if self._taken is not None:
-            await self._taken.listening(self._listeners.names_taken)
+            await self._tell_listening(self._taken)
             self._listeners.own_files()
         self._offer()
 
+    async def _tell_listening(self, taken: "Taken") -> None:
+        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - it was, by who asked
+
+        await taken.listening(self._listeners.names_taken, place_of(self._config.spool.directory))
+
     @property
-    def has_given(self) -> bool:
-        """Another process listens: this one is to end."""
-        return self._giver is not None and self._giver.has_given
+    def leaves_spool(self) -> bool:
+        """Another process took over, and is to have this very spool."""
+        if self._giver is None or not self._giver.has_given:
+            return False
+        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - see _offer
+
+        own = place_of(self._config.spool.directory)
+        return bool(own) and own == self._giver.taken_spool
 
     def close(self) -> None:
-        """Nobody may take over any more."""
+        """Nobody may take over any more; but who has the sockets by now has their files, too."""
         if self._giver is not None:
             self._giver.close()
+            self._listeners.keep(self._giver.passed)
+            self._listeners.yield_kept()
 
     def released(self) -> None:
         """The spool is closed."""

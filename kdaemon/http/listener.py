@@ -5,10 +5,12 @@ Knows nothing of what is spoken. Every failure is a `ListenerError` in words for
 Where it sits: daemon/ and `serve_http` bind here; server.py serves any bound socket.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -20,16 +22,22 @@ class SocketInUseError(ListenerError):
     """Another process listens there, and is left alone."""
 
 
-def bind_tcp(host: str, port: int) -> list[socket.socket]:
-    """One socket for each address of `host`, on one port (0: the system chooses). OSError if one of
-    them cannot be had.
+def bind_tcp(host: str, port: int, bound: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """One socket for each address of `host`, on one port (0: the system chooses, or the port of
+    those that are `bound` already, whose addresses are left out). OSError if one of them cannot be
+    had.
     """
+    if bound and not port:
+        port = bound[0].getsockname()[1]
+    there = {each.getsockname()[0] for each in bound}
     found = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )
     socks: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
+            if address[0] in there:
+                continue
             sock = socket.socket(family, kind, protocol)
             socks.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -88,8 +96,11 @@ class SocketFile:
         return sock
 
     def own(self) -> None:
-        """The daemon before this one has left it to us."""
+        """The daemon before this one has left it to us. Its mode is that of our configuration."""
         self._is_lent = False
+        if self.is_ours():
+            with contextlib.suppress(OSError):  # it went just now, and is made again
+                Path(self.path).chmod(self._mode)
 
     def leave(self) -> None:
         """Whoever took the socket over owns the file now."""

@@ -84,8 +84,10 @@ class HttpServer:
 
     @property
     def socks(self) -> list[socket.socket]:
-        """Those it listens on, for who takes them over."""
-        return list(self._socks)
+        """Those that clients find it by, for who takes them over: none where another file stands
+        at the path, which would be taken for ours.
+        """
+        return list(self._socks) if self._file is None or self._file.is_ours() else []
 
     def own_file(self) -> None:
         """The daemon that the socket was taken over from has left its file to us."""

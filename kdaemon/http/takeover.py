@@ -3,11 +3,12 @@
 `Giver` is the side of the daemon that runs, `take_over` and `Taken` are that of the new one. What
 is said are JSON objects, one a packet; descriptors go along (SCM_RIGHTS). The order: the new one
 asks (`takeover`); the old one passes its sockets, by name; the new one accepts and says which it
-took (`listening`); the old one stops accepting (`yielded`), drains, closes its spool (`released`),
-and ends.
+took (`listening`), and which spool it is to have; the old one stops accepting (`yielded`), drains,
+closes its spool (`released`), and ends.
 Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
 that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
-that no connection is refused.
+that no connection is refused; one process at a time has the sockets, and until that is gone, who
+asks is refused: two that listen would both serve.
 Knows sockets and names; not what is served, nor how a daemon drains. Where it sits: daemon/.
 """
 
@@ -19,6 +20,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdaemon.config.listeners import TAKEOVER
@@ -34,7 +36,9 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 class Giver:
-    """Lets another process take the listening sockets over. One at a time: who asks last counts."""
+    """Lets another process take the listening sockets over. One at a time: who asks first counts,
+    for as long as it is there.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,11 @@ class Giver:
         self._file: SocketFile | None = None
         self._sock: socket.socket | None = None
         self._conn: socket.socket | None = None
+        self._passed: frozenset[str] = frozenset()  # what the process at its end has
+        self._pid = 0  # which that is
+        self._refused: set[socket.socket] = set()  # which have not asked yet
         self.has_given = False  # another process listens: this one is to end
+        self.taken_spool = ""  # which spool that is to have (`place_of`)
 
     def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
         """`socks`: the private socket, where it was taken over with the others. ListenerError."""
@@ -62,24 +70,35 @@ class Giver:
         sock.listen(8)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
 
+    @property
+    def passed(self) -> frozenset[str]:
+        """Names of the sockets that a process has which does not listen yet, as far as is known."""
+        return self._passed
+
     def close(self) -> None:
-        """Nobody may take over any more; who is at it hears so by the end of the connection."""
+        """Nobody else may take over. Who has the sockets may still say that it listens, until
+        `released`: this process ends in any case.
+        """
         self._close_listener()
-        if not self.has_given:
+        if not (self.has_given or self._passed):
             self._drop()
 
     def released(self) -> None:
-        """The spool is closed: whoever took over may open it. Nothing, if nobody did."""
+        """The spool is closed: whoever took over, or is about to, may open it."""
         if self.has_given:
             self._say({"released": True})
-            self._drop()
+        if self._passed and self._file is not None:
+            self._file.leave()
+        self._drop()
 
     def _close_listener(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()
-        if self._file is not None:
+        for conn in tuple(self._refused):
+            self._leave(conn)
+        if self._file is not None and TAKEOVER not in self._passed:
             self._file.remove()
 
     def _accept(self) -> None:
@@ -94,9 +113,30 @@ class Giver:
             log.warning("a process of another user asked for the listening sockets: it gets none")
             conn.close()
             return
+        if self._passed:
+            self._read()  # it may have gone, or have said that it listens
+        if self._passed or self.has_given:
+            self._refused.add(conn)
+            asyncio.get_running_loop().add_reader(conn.fileno(), self._refuse, conn)
+            return
         self._drop()
         self._conn = conn
         asyncio.get_running_loop().add_reader(conn.fileno(), self._read)
+
+    def _refuse(self, conn: socket.socket) -> None:
+        """Who asks while another process is at it, or is gone. His question is read first: to close
+        before that would reset the connection, and take the answer along.
+        """
+        with contextlib.suppress(OSError):
+            conn.recv(PACKET_BYTES_MAX)
+        refusal = f"process {self._pid} is taking over already: wait for it, or end it"
+        _send(conn, {"refused": refusal})
+        self._leave(conn)
+
+    def _leave(self, conn: socket.socket) -> None:
+        self._refused.discard(conn)
+        asyncio.get_running_loop().remove_reader(conn.fileno())
+        conn.close()
 
     def _read(self) -> None:
         if self._conn is None:
@@ -107,11 +147,14 @@ class Giver:
             return
         except OSError:
             said = {}
-        if "takeover" in said and not self.has_given:
+        if "takeover" in said and not (self.has_given or self._passed):
             self._give()
         elif "listening" in said and not self.has_given:
+            self.taken_spool = str(said.get("spool", ""))
             self._yield(said["listening"])
         else:
+            if self._passed:
+                log.info("process %d does not take over: it is gone", self._pid)
             self._drop()
 
     def _give(self) -> None:
@@ -128,11 +171,15 @@ class Giver:
             has_more = start + SOCKETS_A_PACKET < len(socks)
             fields = {"sockets": names, "more": has_more, "pid": os.getpid()}
             self._say(fields, [each.sock.fileno() for each in part])
-        log.info("another process is about to take over")
+        if self._conn is not None:
+            self._pid = peer_of(self._conn)[0]
+            self._passed = frozenset(each.name for each in socks)
+            log.info("process %d is about to take over", self._pid)
 
     def _yield(self, names: Any) -> None:
         self.has_given = True
         taken = frozenset(str(each) for each in names) if isinstance(names, list) else frozenset()
+        self._passed = frozenset()
         if TAKEOVER in taken and self._file is not None:
             self._file.leave()
         self._close_listener()
@@ -140,15 +187,14 @@ class Giver:
         self._say({"yielded": True})
 
     def _say(self, fields: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        if self._conn is None:
-            return
-        try:
-            socket.send_fds(self._conn, [json.dumps(fields).encode()], descriptors)
-        except OSError:  # it went away, or does not read
+        if self._conn is not None and not _send(self._conn, fields, descriptors):
             self._drop()
 
     def _drop(self) -> None:
         conn, self._conn = self._conn, None
+        self._passed = frozenset()
+        if self._sock is None and self._file is not None:  # nobody has it now
+            self._file.remove()
         if conn is not None:
             asyncio.get_running_loop().remove_reader(conn.fileno())
             conn.close()
@@ -176,17 +222,23 @@ class Taken:
         else:
             self._conn.close()
 
-    async def listening(self, names: Collection[str]) -> None:
+    async def listening(self, names: Collection[str], spool: str = "") -> None:
         """We accept on the sockets of these names: the other one stops that; it has when this
-        returns, or it is gone. Twice is nothing.
+        returns, or it is gone, or it does not answer: then it stops when it goes on. Twice is
+        nothing. `spool`: which one we are to have (`place_of`); "": none.
         """
         if self._is_told:
             return
         self._is_told = True
         with contextlib.suppress(OSError):  # it is gone, as will be heard
-            self._conn.send(json.dumps({"listening": sorted(names)}).encode())
+            self._conn.send(json.dumps({"listening": sorted(names), "spool": spool}).encode())
         self._hear()
-        await self._has_yielded.wait()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._has_yielded.wait()
+        except TimeoutError:
+            text = "process %d, which is taken over from, does not answer: it may still listen, too"
+            log.warning(text, self.pid)
 
     async def released(self) -> None:
         """Until the other one has closed its spool, or is gone."""
@@ -261,12 +313,36 @@ def _own(descriptor: int) -> socket.socket:
     return sock
 
 
+def place_of(directory: str) -> str:
+    """A directory, whatever it is called by: two processes may have it mounted at two places. "":
+    there is none.
+    """
+    try:
+        found = Path(directory).stat() if directory else None
+    except OSError:
+        return ""
+    return "" if found is None else f"{found.st_dev}:{found.st_ino}"
+
+
 def is_trusted(conn: socket.socket) -> bool:
     """Whether the process at the other end is of our user, or root."""
-    size = _CREDENTIALS.size
-    data = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _, uid, _ = _CREDENTIALS.unpack(data)
-    return uid in (0, os.geteuid())
+    return peer_of(conn)[1] in (0, os.geteuid())
+
+
+def peer_of(conn: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end, as the system has them."""
+    data = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return pid, uid
+
+
+def _send(conn: socket.socket, fields: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:
+    """False: the other one went away, or does not read."""
+    try:
+        socket.send_fds(conn, [json.dumps(fields).encode()], descriptors)
+    except OSError:
+        return False
+    return True
 
 
 def _parsed(packet: bytes) -> dict[str, Any]:

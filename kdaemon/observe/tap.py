@@ -102,7 +102,8 @@ class Taps:
         """The records are taken whatever becomes of the look."""
         try:
             for look in self._looks:
-                if look.stream in {stream.name, stream.config.name}:
+                is_listed_so = stream.is_listed and look.stream == stream.config.name
+                if is_listed_so or look.stream == stream.name:
                     self._sample(look, records)
         except Exception:
             log.exception("a look at records broke: a defect of kdaemon")

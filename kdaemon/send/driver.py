@@ -124,8 +124,9 @@ class StreamDriver:
         self._pump_soon()
 
     def take_settings(self, settings: EngineSettings) -> Steps[None]:
-        """As the engine's: other limits and promises from now on."""
+        """As the engine's: other limits and promises from now on. Who waits for room tries anew."""
         yield from self.engine.handle_settings(settings, self._clock.now_ns())
+        self._tell_of_room()
         if not self._is_pump_due:
             self._pump_soon()
 
@@ -311,11 +312,14 @@ class StreamDriver:
                 except Exception:  # the others are owed their answers all the same
                     log.exception("telling of a settled frame broke")
         if settled and self._room_waiters:
-            waiters, self._room_waiters = self._room_waiters, {}
-            for waiter in waiters:
-                waiter()
+            self._tell_of_room()
         if self._idle_waiters and self.is_idle:
             _wake(self._idle_waiters)
+
+    def _tell_of_room(self) -> None:
+        waiters, self._room_waiters = self._room_waiters, {}
+        for waiter in waiters:
+            waiter()
 
     def _is_much(self, settled: list[Frame]) -> bool:
         """Whether to tell of all these takes more than a turn. One frame is told whole."""

@@ -270,7 +270,7 @@ class Spool:
         """Reads nothing more back: what is on disk is safe there."""
         if self._is_open:
             self._delivery.stop()
-        elif self.trouble is None:
+        if self.waits_for is not None and self.trouble is None:
             text = "kdaemon ends before the process that has the spool gave it up"
             self._failed([], SpoolError("busy", "spool", text))
 
@@ -284,6 +284,10 @@ class Spool:
                 self._timer.cancel()
             self._thread.shutdown()
             return
+        if self.waits_for is not None:  # it is ours since a moment ago, and nobody said `go_on`
+            self.waits_for = self.trouble = None
+            self._is_committing = False
+            self._quiet.set()
         self._giving_back.stop()
         if self._look_timer is not None:
             self._look_timer.cancel()

@@ -12,7 +12,7 @@ it, too. At Yandex a path names the database, so nothing is left to learn: a sho
 the database that the endpoint's path names, and any other path is another stream.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from copy import copy
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -149,6 +149,15 @@ class Identities:
         is_listed = self._of_arn(arn) in self._listed
         return is_here and not is_listed and not self._of_name(arn.name).account
 
+    def may_be_same(self, one: Identity, other: Identity) -> bool:
+        """Whether two identities may be one stream, which is called by its name and by its ARN, as
+        far as is known.
+        """
+        accounts = {one.account or self._account, other.account or self._account} - {""}
+        regions = {one.region or self._region, other.region or self._region} - {""}
+        is_alike = len(accounts) < 2 and len(regions) < 2
+        return is_alike and (one.name, one.upstream) == (other.name, other.upstream)
+
     def stored(self, name: str) -> Identity | None:
         """Of a stream as the spool has it: what was stored by an ARN is sent by this ARN, and what
         was stored by a name by the name, whatever became known or was listed since.
@@ -159,6 +168,20 @@ class Identities:
         if arn is not None:
             return self._of_arn(arn)
         return self._own(name) if is_stream_name(name) else None
+
+    def ordered_twin(self, identity: Identity, opened: Container[Identity]) -> StreamConfig | None:
+        """The settings of another listed identity, not yet `opened`, that keeps order and may be
+        this very stream.
+        """
+        others = (
+            table
+            for each, table in self._listed.items()
+            if table.ordering != "none"
+            and each != identity
+            and each not in opened
+            and self.may_be_same(each, identity)
+        )
+        return next(others, None)
 
     def listed(self, identity: Identity) -> StreamConfig | None:
         """The settings of [streams.NAME], if there is one for this stream."""

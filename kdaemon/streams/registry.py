@@ -401,8 +401,9 @@ class Streams:
 
     def conflicts(self, config: Config) -> tuple[str, ...]:
         """Tables of a new configuration that what is under way now stands against: a stream that
-        was not listed has records in queues that are laid out otherwise, an upstream that went is
-        still called. Changes nothing.
+        was not listed has records in queues that are laid out otherwise, one that keeps order has
+        records in the queues of another spelling, an upstream that went is still called. Changes
+        nothing.
         """
         found = [f"upstreams.{name}" for name in self._called_yet() if name in config.upstreams]
         for upstream in self.upstreams.configured:
@@ -413,7 +414,11 @@ class Streams:
             for identity, stream in self._streams.items():
                 if identity.upstream == upstream.name and not stream.is_idle:
                     table = identities.listed(identity)
-                    if table is not None and not is_like(stream, table):
+                    if table is None or is_like(stream, table):
+                        table = None
+                        if stream.is_ordered:
+                            table = identities.ordered_twin(identity, self._streams)
+                    if table is not None:
                         found.append(f"streams.{table.name}")
         return tuple(found)
 
@@ -459,6 +464,7 @@ class Streams:
             if stream in self._drivers:
                 yield from self._retake(identity, stream)
                 yield
+        self.memory.tell_waiters()
         yield from self.open_listed()
 
     def _retake(self, identity: Identity, stream: Stream) -> Steps[None]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from kdaemon.system import start_of
 from tests.kit.certificates import Authority
 from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
 from tests.kit.endpoints import Endpoint, data_of, entry
@@ -317,12 +318,8 @@ def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
 
 
-@pytest.mark.parametrize("start", [1, None])
-def test_the_command_signals_no_process_but_the_daemon(start: int | None) -> None:
-    """Behind the port of a container the number of the process is another one's here."""
-    page = {"pid": os.getpid(), "start": start, "reloads": 0, "is_reloading": False}
-    heard: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.CompletedProcess[str]:
+    """`kdaemon reload`, where a process of this user answers with this page."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -333,13 +330,57 @@ def test_the_command_signals_no_process_but_the_daemon(start: int | None) -> Non
         def log_message(self, *_: object) -> None:
             pass
 
+    own = os.geteuid()
+    os.seteuid(own if user is None else user)  # whose the socket is
     try:
-        with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
-            serving = threading.Thread(target=server.serve_forever)
-            serving.start()
-            done = command("--admin", f"127.0.0.1:{server.server_port}")
-            server.shutdown()
-            serving.join()
+        sock = socket.socket()
+    finally:
+        os.seteuid(own)
+    sock.bind(("127.0.0.1", 0))
+    with http.server.HTTPServer(sock.getsockname(), Page, bind_and_activate=False) as server:
+        server.socket.close()
+        server.socket, server.server_port = sock, sock.getsockname()[1]
+        server.server_activate()
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        done = command("--admin", f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+        serving.join()
+    return done
+
+
+def test_whoever_listens_has_nobody_signalled_but_processes_of_his_own() -> None:
+    """On the daemon's port, when it does not run: root believes the page of nobody."""
+    is_root = os.geteuid() == 0
+    pid = os.getpid() if is_root else 1  # another user's than the one who listens
+    page = {"pid": pid, "start": start_of(pid), "reloads": 0, "is_reloading": False}
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    try:
+        done = command_at(page, 65534 if is_root else None)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done.returncode == 1
+    assert f"process {pid} is another user's" in done.stderr
+    assert heard == []
+
+
+@pytest.mark.parametrize("pid", [0, -1, "1", None, 1.5, [1]])
+def test_a_page_that_names_no_process_is_no_daemon_s(pid: object) -> None:
+    done = command_at({"pid": pid, "start": None, "reloads": 0, "is_reloading": False})
+    assert done.returncode == 1
+    assert "no daemon that can be told to reload" in done.stderr
+
+
+@pytest.mark.parametrize("start", [1, None])
+def test_the_command_signals_no_process_but_the_daemon(start: int | None) -> None:
+    """Behind the port of a container the number of the process is another one's here."""
+    page = {"pid": os.getpid(), "start": start, "reloads": 0, "is_reloading": False}
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+
+    try:
+        done = command_at(page)
     finally:
         signal.signal(signal.SIGHUP, before)
     assert done.returncode == 1
@@ -436,6 +477,32 @@ def test_an_upstream_comes_and_one_that_goes_delivers_what_is_on_disk(
         assert daemon.stop() == 0
         assert read(default) == Counter(texts("a", 20) + texts("e", 20))
         assert read(eu) == Counter(texts("b", 20) + texts("c", 200) + texts("f", 20))
+
+
+def test_an_upstream_that_comes_back_at_once_is_another_one(run: Run, tmp_path: Path) -> None:
+    """What was opened for the one before is closed all the same."""
+    with sandbox("orders", 1) as default, sandbox("orders", 1) as eu:
+        where: dict[str, object] = {"endpoint_url": default, "region": "us-east-1"}
+        alone: dict[str, object] = {**where, "account_id": "000000000000"}
+        both = {
+            **alone,
+            "upstreams.eu.region": "eu-central-1",
+            "upstreams.eu.account_id": "111111111111",
+            "upstreams.eu.endpoint_url": eu,
+        }
+        daemon = run({**both, "default.linger_ms": 5}, service=default)
+        assert put(daemon, "@eu/orders", texts("a", 5), "delivered") == 200
+        for file in (alone, both, alone):
+            write_config(tmp_path, {**file, "default.linger_ms": 5})
+            assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        closed = "an upstream that the configuration has no more is closed"
+
+        def count() -> bool | None:
+            return [line["text"] for line in daemon.log].count(closed) == 2 or None
+
+        wait_for(count, "both to be closed")
+        assert daemon.metrics().total("kdaemon_records_delivered_total") == 5
+        assert daemon.stop() == 0
 
 
 def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:

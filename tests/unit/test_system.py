@@ -1,13 +1,15 @@
 """What the machine gives a process, tried in processes of their own."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kdaemon.system import memory_limit_bytes
+from kdaemon.system import listener_users, memory_limit_bytes, user_of
 from tests.kit.patience import PATIENCE_S
 
 
@@ -19,6 +21,26 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=PATIENCE_S,
     )
+
+
+def test_whose_a_listening_socket_is() -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family) as sock:
+            sock.bind((host, 0))
+            port = sock.getsockname()[1]
+            assert listener_users(port) == set(), "it does not listen yet"
+            sock.listen()
+            assert listener_users(port) == {os.geteuid()}
+    assert user_of(os.getpid()) == os.geteuid()
+    assert user_of(1) == 0
+    assert user_of(0) is None
+
+
+def test_without_the_system_s_files_nothing_is_known(tmp_path: Path) -> None:
+    assert listener_users(80, tmp_path) == set()
+    (tmp_path / "proc/self/net").mkdir(parents=True)
+    (tmp_path / "proc/self/net/tcp").write_text("  sl  local_address\nnoise\n\n 0: x 0A\n")
+    assert listener_users(80, tmp_path) == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU])

@@ -18,7 +18,7 @@ import pytest
 from kdaemon.door.door import Door
 from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import HttpHub, HttpLimits
-from kdaemon.http.listener import ListenerError, bind_tcp
+from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import HttpServer, serve_http, serve_unix
@@ -343,6 +343,34 @@ def test_a_path_that_others_took_is_told_and_had_again_when_they_go(run: Run, pa
     run(main())
 
 
+def test_a_path_that_others_took_is_not_passed_on(run: Run, path: str) -> None:
+    """Who took it over would take the other's file for ours, and remove it in the end."""
+
+    async def main() -> None:
+        server = await serve(path)
+        assert len(server.socks) == 1
+        Path(path).unlink()
+        other = await serve(path)
+        assert server.socks == []
+        assert len(other.socks) == 1
+        await server.aclose()
+        await other.aclose()
+
+    run(main())
+
+
+def test_a_file_that_is_taken_over_has_the_mode_of_who_takes_it(path: str) -> None:
+    sock = SocketFile(path, 0o666).bind()
+    file = SocketFile(path, 0o600)
+    file.adopt(sock)
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o666, "it is the other one's still"
+    file.own()
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+    Path(path).unlink()
+    file.own()  # nothing is there
+    sock.close()
+
+
 def test_a_directory_that_is_gone_is_told(run: Run, path: str) -> None:
     async def main() -> None:
         directory = Path(path).parent / "run"
@@ -630,6 +658,23 @@ def test_a_name_is_bound_at_all_its_addresses_on_one_port() -> None:
     socks = bind_tcp("localhost", 0)
     assert len({sock.getsockname()[1] for sock in socks}) == 1
     for sock in socks:
+        sock.close()
+
+
+def test_addresses_that_are_bound_already_are_left_out() -> None:
+    every = bind_tcp("localhost", 0)
+    for sock in every:
+        sock.listen()
+    assert bind_tcp("localhost", 0, every) == []
+    assert bind_tcp("localhost", every[0].getsockname()[1], every) == []
+    left = every.pop()
+    address = left.getsockname()
+    left.close()
+    if every:
+        (again,) = bind_tcp("localhost", 0, every)
+        assert again.getsockname() == address
+        again.close()
+    for sock in every:
         sock.close()
 
 

@@ -16,6 +16,7 @@ from kdaemon.http import takeover
 from kdaemon.http.listener import ListenerError
 from kdaemon.http.passed import Passed
 from kdaemon.http.takeover import SOCKETS_A_PACKET, Giver, Taken, take_over
+from tests.kit.patience import PATIENCE_S
 
 
 class Running:
@@ -63,8 +64,9 @@ async def test_sockets_come_with_their_names_and_are_not_inherited(running: Runn
     assert first.getsockname() == running.socks[0].getsockname()
     assert not os.get_inheritable(first.fileno())
     assert taken.pid == os.getpid()
-    await taken.listening(["streams.0", TAKEOVER])
+    await taken.listening(["streams.0", TAKEOVER], "1:2")
     assert running.taken == [{"streams.0", TAKEOVER}]
+    assert running.giver.taken_spool == "1:2"
     waiting = asyncio.create_task(taken.released())
     running.giver.released()
     await waiting
@@ -94,17 +96,64 @@ async def test_one_that_goes_away_before_it_listens_changes_nothing(running: Run
     close_all(again)
 
 
-async def test_who_asks_last_counts(running: Running) -> None:
+async def test_who_asks_first_counts_for_as_long_as_it_is_there(running: Running) -> None:
     first = await ask(running.path)
-    second = await ask(running.path)
-    await first.listening(["streams.0"])  # hears that it is over
-    assert running.taken == []
-    await second.listening(["streams.0"])
+    for _ in range(2):
+        with pytest.raises(ListenerError, match=f"process {os.getpid()} is taking over already"):
+            await ask(running.path)
+    await first.listening(["streams.0"])
     assert running.taken == [{"streams.0"}]
     running.giver.released()
-    await asyncio.gather(first.released(), second.released())
+    await first.released()
     close_all(first)
-    close_all(second)
+
+
+async def test_one_that_ends_meanwhile_makes_room_for_the_next_at_once(running: Running) -> None:
+    for _ in range(3):
+        close_all(await ask(running.path))
+    assert running.taken == []
+
+
+async def test_a_daemon_that_is_told_to_end_hears_the_one_that_has_its_sockets(
+    running: Running,
+) -> None:
+    taken = await ask(running.path)
+    running.giver.close()  # the drain has begun
+    assert running.giver.passed == {"streams.0", TAKEOVER}
+    assert Path(running.path).exists(), "it is the other one's"
+    await taken.listening(["streams.0", TAKEOVER])
+    assert running.taken == [{"streams.0", TAKEOVER}]
+    waiting = asyncio.create_task(taken.released())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "the spool is not closed yet"
+    running.giver.released()
+    await waiting
+    assert Path(running.path).exists(), "it is the other one's"
+    close_all(taken)
+
+
+async def test_a_daemon_that_is_told_to_end_removes_what_nobody_takes(running: Running) -> None:
+    taken = await ask(running.path)
+    running.giver.close()
+    close_all(taken)
+    async with asyncio.timeout(PATIENCE_S):
+        while Path(running.path).exists():
+            await asyncio.sleep(0)
+    assert running.taken == []
+    assert not running.giver.passed
+
+
+async def test_one_that_does_not_answer_holds_up_nobody_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(takeover, "ANSWER_TIMEOUT_S", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(theirs):
+        taken = Taken([], 1, ours)
+        await taken.listening(["http"])
+        assert "process 1, which is taken over from, does not answer" in caplog.text
+        assert json.loads(theirs.recv(1000)) == {"listening": ["http"], "spool": ""}
+        taken.close()
 
 
 async def test_the_private_socket_is_its_user_s_alone_and_goes_with_it(tmp_path: Path) -> None:
@@ -151,3 +200,9 @@ async def test_noise_ends_the_connection_and_nothing_else(running: Running, said
         assert await loop.sock_recv(client, 100) == b""
     assert running.taken == []
     close_all(await ask(running.path))
+
+
+def test_a_directory_is_one_place_by_whatever_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert takeover.place_of(str(tmp_path)) == takeover.place_of(str(tmp_path / "link")) != ""
+    assert takeover.place_of("") == takeover.place_of(str(tmp_path / "gone")) == ""

@@ -47,7 +47,11 @@ class Rig:
         return found
 
     def take(self, *records: Record, name: str = "orders", listed: str = "") -> None:
-        stream = SimpleNamespace(name=name, config=SimpleNamespace(name=listed or name))
+        """Of a stream that is listed by this name, or of an unlisted one, whose settings have its
+        bare name.
+        """
+        settings = SimpleNamespace(name=listed or name.rpartition("/")[2])
+        stream = SimpleNamespace(name=name, config=settings, is_listed=bool(listed))
         if self.door.on_taken is not None:
             self.door.on_taken(stream, list(records))
 
@@ -62,6 +66,21 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 async def answered(request: Request) -> None:
     await asyncio.wait_for(request.told.wait(), PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    "name", ["@eu/orders", "arn:aws:kinesis:eu-west-1:222222222222:stream/orders"]
+)
+async def test_a_stream_of_the_same_name_elsewhere_is_another_one(rig: Rig, name: str) -> None:
+    request = rig.ask()
+    rig.take(Record(b"theirs", "k"), name=name)
+    rig.take(Record(b"ours", "k"))
+    await answered(request)
+    assert request.lines[0] == {"seen": 1, "shown": 1}
+    request = rig.ask(f"stream={name}")
+    rig.take(Record(b"theirs", "k"), name=name)
+    await answered(request)
+    assert request.lines[0] == {"seen": 1, "shown": 1}
 
 
 async def test_while_nobody_looks_the_door_has_nobody_to_tell(rig: Rig) -> None:

@@ -171,6 +171,28 @@ async def test_a_lower_deadline_holds_when_nobody_is_left_with_a_later_one(
     await streams.aclose()
 
 
+@pytest.mark.parametrize("grown", ["buffer_bytes_max", "memory_bytes_max"])
+async def test_who_waits_for_room_is_told_of_more(grown: str) -> None:
+    """In an outage nothing settles, and more room is what the operator gives."""
+    service = FakeService()
+    service.answer.clear()
+    table, top = "[streams.a]\n", ""
+    if grown == "buffer_bytes_max":
+        table += "buffer_bytes_max = 1048576\n"
+    else:
+        top = "memory_bytes_max = 16777216\n"
+    streams = make_streams(service, top + BASE + table + "[streams.b]\n")
+    waiting = found(streams, "b" if top else "a")
+    put(found(streams, "a"), b"1")
+    await turn()
+    called: list[bool] = []
+    waiting.when_room(lambda: called.append(True))
+    change(streams, BASE + "[streams.a]\n[streams.b]\n")
+    await turn()
+    assert called
+    await streams.aclose()
+
+
 async def test_an_upstream_comes_and_goes() -> None:
     default, eu = FakeService(), FakeService()
     streams = make_streams(default, BASE + "[streams.a]\n")
@@ -199,6 +221,57 @@ async def test_an_upstream_comes_and_goes() -> None:
     assert streams.left_upstreams == set()
     assert delivered_by(streams) == 3
     assert streams.memory.bytes_taken == 0
+    await streams.aclose()
+
+
+OWN = "arn:aws:kinesis:eu-west-1:000000000001:stream/a"
+OTHERS = "arn:aws:kinesis:eu-west-1:222222222222:stream/a"
+KNOWN = BASE
+UNKNOWN = "region = 'eu-west-1'\n"
+BY_NAME, BY_ARN = "[streams.a]\n", f"[streams.a]\narn = '{OWN}'\n"
+RENAMED = f"[streams.b]\narn = '{OWN}'\n"  # another table's name
+ORDERED = "ordering = 'partition_key'\n"
+
+
+@pytest.mark.parametrize("base", [KNOWN, UNKNOWN], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(BY_NAME, BY_ARN), (BY_ARN, BY_NAME), (BY_NAME, RENAMED)],
+    ids=["named", "unnamed", "renamed"],
+)
+async def test_one_stream_by_another_spelling_waits_for_what_is_ordered(
+    base: str, before: str, after: str
+) -> None:
+    """It is another engine's, which would send later records of a key before those of this one."""
+    service = FakeService()
+    service.answer.clear()
+    streams = make_streams(service, base + before + ORDERED)
+    put(found(streams, "a"), b"1")
+    await turn()
+    put(found(streams, "a"), b"2")
+    table = after.split("]", maxsplit=1)[0].removeprefix("[")
+    new = load_config(text=base + after + ORDERED)
+    assert streams.conflicts(new) == (table,)
+    assert streams.conflicts(load_config(text=base + after)) == (), "no order is promised then"
+    others = after.replace(OWN, OTHERS) + ORDERED
+    if OTHERS in others and base is KNOWN:
+        assert streams.conflicts(load_config(text=base + others)) == (), "it is another stream"
+    service.answer.set()
+    streams.begin_drain()
+    await turn()
+    assert streams.conflicts(new) == ()
+    await streams.aclose()
+
+
+async def test_two_that_may_be_one_and_are_listed_both_stand_against_nothing() -> None:
+    service = FakeService()
+    service.answer.clear()
+    both = UNKNOWN + BY_NAME + ORDERED + RENAMED.replace(OWN, OTHERS) + ORDERED
+    streams = make_streams(service, both)
+    put(found(streams, "a"), b"1")
+    put(found(streams, "b"), b"2")
+    await turn()
+    assert streams.conflicts(load_config(text=both)) == ()
     await streams.aclose()
 
 
