@@ -73,9 +73,9 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.spool --write
 
 # Kill the daemon under load, again and again, or have its power fail, and recount. KILLS (200), LOSSES (200: they need
-# Linux and a C compiler; 0 does without), SEED.
+# Linux and a C compiler; 0 does without), SEED. OLDER=1: the version before this one lives in turn with it, on one spool.
 crash: $(VENV)/dev
-	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) --losses $(or $(LOSSES),200) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) --losses $(or $(LOSSES),$(if $(OLDER),0,200)) $(if $(OLDER),--older) $(if $(SEED),--seed $(SEED))
 
 # The crash test is tested: each named fault is put into a copy of kdaemon, and must be noticed.
 crash-oracle: $(VENV)/dev

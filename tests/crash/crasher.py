@@ -5,10 +5,11 @@ come from one seed. (What the machine makes of them does not: no two runs are al
 """
 
 import asyncio
+import itertools
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Session, connected
 from tests.crash.lag import Lag
 from tests.crash.oracle import Oracle
-from tests.crash.plan import INNER_POINTS, ON_DISK, TWICE, Step
+from tests.crash.plan import INNER_POINTS, ON_DISK, STOPPED, TWICE, Step
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
 from tests.crash.report import Report
@@ -51,11 +52,12 @@ class Crasher:
         *,
         pace: float = 1.0,
         disk: PowerDisk | None = None,
-        stage: Stage = STAGE,
+        stages: Sequence[Stage] = (STAGE,),
         patience_s: float = DRAINED_S,
     ) -> None:
         """`pace`: how much faster clients send than the usual 2,000 to 3,000 records a second.
-        `disk`: where the spool stands, if the power is to fail; its library is the stage's.
+        `disk`: where the spool stands, if the power is to fail; its library is the stages'.
+        `stages`: where lives run, in turn; the last life runs on the last one.
         `patience_s`: how long the last life may deliver nothing of what is left.
         """
         self.report = Report(seed)
@@ -69,7 +71,8 @@ class Crasher:
         self._clients: list[tuple[Client, Session]] = []
         self._patience_s = patience_s
         self._disk = disk
-        self._stage = stage
+        self._stages = itertools.cycle(stages)
+        self._last_stage = stages[-1]
         self._spool = (directory if disk is None else disk.root) / "spool"
         self._config = Path()
         self._life: Life | None = None
@@ -172,7 +175,7 @@ class Crasher:
 
     @asynccontextmanager
     async def _living(
-        self, point: str = "", *, is_from_scratch: bool = False
+        self, point: str = "", *, is_from_scratch: bool = False, is_last: bool = False
     ) -> AsyncIterator[Life]:
         """One life of the daemon: over, in one way or another, when the block is left."""
         death_at = 0
@@ -188,7 +191,7 @@ class Crasher:
             {**self._environment, **disk},
             point,
             is_from_scratch=is_from_scratch,
-            stage=self._stage,
+            stage=self._last_stage if is_last else next(self._stages),
         )
         self._life = life
         following = asyncio.create_task(self._follow(life))
@@ -237,6 +240,8 @@ class Crasher:
                 await self._kill_by_oracle()
             case "draining":
                 await self._kill_draining()
+            case "stopped":  # STOPPED
+                await self._stop()
             case "start_twice":  # TWICE
                 await self._kill_inside(self._dice.choice(("inside_open", "after_open")), TWICE)
                 await self._kill_after(START_S_MAX, is_ready=False, point=TWICE)
@@ -283,6 +288,17 @@ class Crasher:
             life.kill()
             await self._died(life, "draining")
 
+    async def _stop(self) -> None:
+        """No death: it is asked to end, and given the time."""
+        async with self._living() as life:
+            assert await life.wait_ready(), life.tell("ended at its start")
+            await life.ends_within(self._dice.uniform(0.0, RUN_S_MAX))
+            life.terminate()
+            code = await life.end()
+            if code != 0:
+                self.report.problems.append(life.tell(f"ended with {code}"))
+            self.report.kills.append(Kill(STOPPED, time.monotonic(), window_s=0.0))
+
     async def _died(self, life: Life, point: str) -> None:
         code = await life.end()
         assert code == -9 or point == "draining", life.tell(f"ended by itself with {code}")
@@ -294,7 +310,7 @@ class Crasher:
         """Faults stop; the last life delivers what is left, and what is new."""
         await self._oracle.clear_up()
         self._is_loss = False
-        async with self._living() as life:
+        async with self._living(is_last=True) as life:
             assert await life.wait_ready(), life.tell("ended at its start")
             ready_s = time.monotonic()
             await life.ends_within(RUN_S_MAX / 2)  # load goes on for a while

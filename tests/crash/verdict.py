@@ -40,7 +40,8 @@ class Kill:
     point: str
     at_s: float
     is_loss: bool = False
-    slack_s: float = 0.0  # beside SETTLE_WINDOW_S
+    window_s: float = SETTLE_WINDOW_S  # 0: what was answered was written down first
+    slack_s: float = 0.0  # beside the window
     exposed_count: int = 0  # records in calls without an answer, or with one within the window
     ages_s: list[float] = field(default_factory=list)
     """Of those that were taken again: from the answer to the kill; below 0: there was none yet."""
@@ -121,7 +122,7 @@ def _kill_over(
     index = bisect_left(times, call.written_at - AFTERMATH_S - slack_most_s)
     for kill in kills[index:]:
         if kill.at_s >= call.written_at - AFTERMATH_S - kill.slack_s:
-            is_hidden = call.answered_at > kill.at_s - SETTLE_WINDOW_S - kill.slack_s
+            is_hidden = call.answered_at > kill.at_s - kill.window_s - kill.slack_s
             return kill if is_hidden else None
     return None
 
