@@ -13,6 +13,7 @@ Knows sockets and names; not what is served, nor how a daemon drains. Where it s
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ log = logging.getLogger("kdaemon.http")
 PACKET_BYTES_MAX = 64 * 1024  # 100 names of sockets take a tenth of it; ours, 2026-11-28
 SOCKETS_A_PACKET = 100  # below SCM_MAX_FD, 253 (net/scm.h of Linux 6), 2026-11-28
 ANSWER_TIMEOUT_S = 10.0  # seconds a busy daemon may take to pass its sockets; ours, 2026-11-28
+RETRY_S = 1.0  # until a file descriptor may be free again; ours, 2026-11-28
+OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2), 2026-11-28
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
@@ -51,6 +54,7 @@ class Giver:
         self._file: SocketFile | None = None
         self._sock: socket.socket | None = None
         self._conn: socket.socket | None = None
+        self._resuming: asyncio.TimerHandle | None = None
         self.has_given = False  # another process listens: this one is to end
 
     def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
@@ -75,6 +79,8 @@ class Giver:
             self._drop()
 
     def _close_listener(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
         sock, self._sock = self._sock, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock.fileno())
@@ -87,7 +93,9 @@ class Giver:
             return
         try:
             conn, _ = self._sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in OUT_OF:
+                self._pause()
             return
         conn.setblocking(False)
         if not is_trusted(conn):
@@ -97,6 +105,17 @@ class Giver:
         self._drop()
         self._conn = conn
         asyncio.get_running_loop().add_reader(conn.fileno(), self._read)
+
+    def _pause(self) -> None:
+        """Who asks waits in the kernel meanwhile, and the loop does not turn for that alone."""
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock.fileno())
+        self._resuming = loop.call_later(RETRY_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._sock is not None:
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
 
     def _read(self) -> None:
         if self._conn is None:

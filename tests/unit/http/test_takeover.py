@@ -1,6 +1,7 @@
 """Sockets from one daemon to the next: who may have them, in which order, and what fails."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -151,3 +152,24 @@ async def test_noise_ends_the_connection_and_nothing_else(running: Running, said
         assert await loop.sock_recv(client, 100) == b""
     assert running.taken == []
     close_all(await ask(running.path))
+
+
+async def test_without_a_descriptor_the_loop_does_not_spin_and_who_asks_waits(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_count = 0
+
+    def none_left(_: socket.socket) -> tuple[socket.socket, str]:
+        nonlocal failed_count
+        failed_count += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "accept", none_left)
+        asking = asyncio.create_task(ask(running.path))
+        while not failed_count:
+            await asyncio.sleep(0)
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert failed_count == 1
+    close_all(await asking)
