@@ -21,6 +21,7 @@ from tests.crash.records import Source, shown
 from tests.kit.patience import PATIENCE_S
 
 RETRY_S = 0.02  # between attempts to connect
+SETUP_LINE = 1  # of a connection; a refusal of this one is of the stream
 UNANSWERED_MAX = 2_000  # records of one connection that wait for their acknowledgement
 BLOCKS = (1, 1, 5, 40, 200)  # records of one request or one write
 COMPLAINTS_MAX = 20
@@ -73,11 +74,14 @@ class Client:
         acknowledge: str,
         think_s: float,
         is_taken: Callable[[int], bool],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.source = source
         self.acknowledge = acknowledge
         self.promises = Promises()
         self.connection_count = 0
+        self.unreachable_count = 0  # times that nobody listened
+        self.patience_s = patience_s
         self._think_s = think_s
         self._is_taken = is_taken
         self._dice = random.Random(f"client {source.index} {source.seed}")
@@ -97,13 +101,16 @@ class Client:
             try:
                 reader, writer = await session.connect()
             except OSError:
+                self.unreachable_count += 1
                 await asyncio.sleep(RETRY_S)
                 continue
             self.connection_count += 1
             try:
                 await session.talk(reader, writer)
             except TimeoutError:
-                self.promises.complain(f"client {self.source.index}: no answer in {PATIENCE_S} s")
+                self.promises.complain(
+                    f"client {self.source.index}: no answer in {self.patience_s} s"
+                )
             except (OSError, EOFError):
                 pass
             finally:
@@ -160,7 +167,12 @@ class UnixLines:
         writing = asyncio.create_task(self._write(writer))
         try:
             while line := await reader.readline():
-                self._hear(json.loads(line))
+                answer = json.loads(line)
+                if answer.get("rejected") == SETUP_LINE:
+                    self._client.promises.refuse(answer["code"], len(self._waiting))
+                    await self._client.think()
+                    raise ConnectionResetError("the stream is not taken")
+                self._hear(answer)
             if not (writing.done() and self._client.is_stopping):
                 raise ConnectionResetError("the daemon ended the connection")
             if self._waiting:
@@ -228,7 +240,7 @@ class Http:
             numbers = client.take_block()
             writer.write(self._lines(numbers) if self._has_lines else self._put_records(numbers))
             await writer.drain()
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(client.patience_s):
                 status, body = await _read_answer(reader)
             if self._has_lines:
                 self._hear_lines(numbers, status, body)
@@ -306,9 +318,16 @@ def connected(
     think_s: float,
     is_taken: Callable[[int], bool],
     doors: Doors,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[Client, Session]:
     """A client and its way in. `kind`: unix, lines or kinesis."""
-    client = Client(source, acknowledge=acknowledge, think_s=think_s, is_taken=is_taken)
+    client = Client(
+        source,
+        acknowledge=acknowledge,
+        think_s=think_s,
+        is_taken=is_taken,
+        patience_s=patience_s,
+    )
     if kind == "unix":
         return client, UnixLines(client, doors)
     return client, Http(client, doors, has_lines=kind == "lines")
