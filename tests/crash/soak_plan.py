@@ -40,6 +40,8 @@ class Tempo:
 
 
 def events(dice: random.Random, kinds: tuple[Event, ...]) -> Iterator[Event]:
+    """Without end; the first of these kinds is the first to happen."""
+    yield kinds[0]
     while True:
         yield from dice.sample(kinds, len(kinds))
 
