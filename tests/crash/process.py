@@ -36,6 +36,7 @@ class Life:
 
     def __init__(self, process: subprocess.Popen[bytes] | Copy, log: asyncio.StreamReader) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
+        self.line_count = 0
         self.defects: list[str] = []  # log lines with a stack
         self.reloads: list[str] = []  # what became of each
         self.ports: dict[str, int] = {}
@@ -93,6 +94,7 @@ class Life:
         async for raw in log:
             text = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(text)
+            self.line_count += 1
             try:
                 self._hear(json.loads(text))
             except ValueError:

@@ -52,6 +52,7 @@ def trends(seen: Seen, lives: Sequence[Seen]) -> dict[str, str]:
         "files of the long life, no sockets": (
             "too short to tell" if files is None else files.text("files")
         ),
+        "lines of its log a minute": f"{seen.log_lines / max(1.0, seen.samples[-1].at_s) * 60:.0f}",
         f"RSS of lives {YOUNG_S:g} s old": (
             f"{len(young)} lives: median of the first half {first} MiB, of the second {last} MiB"
         ),

@@ -9,8 +9,8 @@ from tests.crash.soak import Soak, summary
 from tests.crash.soak_plan import Event, Tempo
 from tests.kit import skew
 
-SECONDS = 16.0
-TEMPO = Tempo(between_s=(0.2, 0.8), halt_s=(0.2, 1.5))
+SECONDS = 12.0
+TEMPO = Tempo(between_s=(0.2, 0.6), halt_s=(0.2, 1.5))
 THINK_S = 0.5
 
 

@@ -33,13 +33,14 @@ class Sample:
 
 @dataclass
 class Seen:
-    """One life. `weather`: a word for what went on, for the table."""
+    """One life: how it began and ended, in a word."""
 
     begun: str
     ended: str = ""
     samples: list[Sample] = field(default_factory=list)
     probes_s: list[float] = field(default_factory=list)
     scrapes_s: list[float] = field(default_factory=list)
+    log_lines: int = 0
 
     def young_mib(self) -> float | None:
         """Resident memory at the age at which lives are compared; None: it ended before."""
@@ -66,6 +67,7 @@ class Watch:
 
     async def stop(self) -> None:
         """Before its process ends. Raises what went wrong."""
+        self.seen.log_lines = self._lives.life.line_count
         if self._task.done():
             self._task.result()
         self._task.cancel()
