@@ -245,7 +245,7 @@ class Http:
             if self._has_lines:
                 self._hear_lines(numbers, status, body)
             else:
-                self._hear_results(numbers, status, body)
+                hear_results(client, numbers, status, json.loads(body))
             await client.think()
 
     def _lines(self, numbers: list[int]) -> bytes:
@@ -253,21 +253,8 @@ class Http:
         return self._request(f"/v1/streams/{self._client.source.stream}/records", body)
 
     def _put_records(self, numbers: list[int]) -> bytes:
-        entries = []
-        for number in numbers:
-            sample = self._client.source.make(number)
-            entry = {
-                "Data": base64.b64encode(sample.data).decode(),
-                "PartitionKey": sample.key,
-            }
-            if sample.explicit_hash_key is not None:
-                entry["ExplicitHashKey"] = sample.explicit_hash_key
-            entries.append(entry)
-        if len(entries) == 1:
-            members: dict[str, object] = {"StreamName": self._client.source.stream, **entries[0]}
-            return self._request("/", json.dumps(members).encode(), "PutRecord")
-        members = {"StreamName": self._client.source.stream, "Records": entries}
-        return self._request("/", json.dumps(members).encode(), "PutRecords")
+        operation, members = put_of(self._client.source, numbers, _base64)
+        return self._request("/", json.dumps(members).encode(), operation)
 
     def _request(self, path: str, body: bytes, operation: str = "") -> bytes:
         head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
@@ -276,24 +263,6 @@ class Http:
             head.append(f"X-Amz-Target: Kinesis_20131202.{operation}")
             head.append("Content-Type: application/x-amz-json-1.1")
         return "\r\n".join([*head, "", ""]).encode() + body
-
-    def _hear_results(self, numbers: list[int], status: int, body: bytes) -> None:
-        promises = self._client.promises
-        if status != 200:
-            promises.refuse(json.loads(body)["__type"], len(numbers))
-            return
-        answer = json.loads(body)
-        results = answer.get("Records", [answer])
-        if len(results) != len(numbers):
-            promises.complain(f"{len(results)} results for {len(numbers)} records")
-            return
-        kept = []
-        for number, result in zip(numbers, results, strict=True):
-            if "ErrorCode" in result:
-                promises.refuse(result["ErrorCode"])
-            else:
-                kept.append(number)
-        self._client.keep(kept)
 
     def _hear_lines(self, numbers: list[int], status: int, body: bytes) -> None:
         promises = self._client.promises
@@ -311,6 +280,45 @@ class Http:
         self._client.keep(kept)
 
 
+def put_of(
+    source: Source, numbers: list[int], form: Callable[[bytes], object]
+) -> tuple[str, dict[str, object]]:
+    """Operation and members of the Kinesis API. `form`: of data, as the encoding has it."""
+    entries = []
+    for number in numbers:
+        sample = source.make(number)
+        entry: dict[str, object] = {"Data": form(sample.data), "PartitionKey": sample.key}
+        if sample.explicit_hash_key is not None:
+            entry["ExplicitHashKey"] = sample.explicit_hash_key
+        entries.append(entry)
+    if len(entries) == 1:
+        return "PutRecord", {"StreamName": source.stream, **entries[0]}
+    return "PutRecords", {"StreamName": source.stream, "Records": entries}
+
+
+def hear_results(client: Client, numbers: list[int], status: int, answer: dict[str, Any]) -> None:
+    """What the Kinesis API says of them."""
+    promises = client.promises
+    if status != 200:
+        promises.refuse(answer["__type"], len(numbers))
+        return
+    results = answer.get("Records", [answer])
+    if len(results) != len(numbers):
+        promises.complain(f"{len(results)} results for {len(numbers)} records")
+        return
+    kept = []
+    for number, result in zip(numbers, results, strict=True):
+        if "ErrorCode" in result:
+            promises.refuse(result["ErrorCode"])
+        else:
+            kept.append(number)
+    client.keep(kept)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
 def connected(
     kind: str,
     source: Source,
@@ -320,7 +328,7 @@ def connected(
     doors: Doors,
     patience_s: float = PATIENCE_S,
 ) -> tuple[Client, Session]:
-    """A client and its way in. `kind`: unix, lines or kinesis."""
+    """A client and its way in. `kind`: unix, lines, kinesis or http2."""
     client = Client(
         source,
         acknowledge=acknowledge,
@@ -330,6 +338,10 @@ def connected(
     )
     if kind == "unix":
         return client, UnixLines(client, doors)
+    if kind == "http2":
+        from tests.crash.http2 import Http2
+
+        return client, Http2(client, doors)
     return client, Http(client, doors, has_lines=kind == "lines")
 
 

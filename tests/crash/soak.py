@@ -1,8 +1,9 @@
 """`python -m tests.crash.soak --minutes 30 --seed 7` (`make soak MINUTES=30`): everything at once.
 
-Both doors, every promise, plain streams, ordered ones and aggregates, two upstreams with foul
-weather and long outages of their own. First a storm: restarts behind systemd's sockets, then by
-takeover, SIGKILL, SIGHUP with right and wrong configurations, SIGSTOP, a wall clock that steps.
+Every way in (JSON, and CBOR over HTTP/2), every promise, plain streams, ordered ones and
+aggregates, two upstreams with foul weather and long outages of their own. First a storm: restarts
+behind systemd's sockets, then by takeover, SIGKILL, SIGHUP with right and wrong configurations,
+SIGSTOP, a wall clock that steps.
 Then one long life with all of it but deaths, in which memory and open files are watched.
 At the end all is recounted: what was promised is at its service, or a dead letter that the service
 refused; each byte the same; nothing that was not sent; a record twice only where it may be; of each
@@ -66,7 +67,10 @@ CLIENTS = (
     *(("unix", EU_PLAIN, "stored"), ("kinesis", EU_PLAIN, "delivered")),
     *(("unix", EU_ORDERED, "stored"), ("lines", EU_ORDERED, "stored")),
     *(("kinesis", VISITOR, "stored"), ("unix", VISITOR, "stored")),
+    *(("http2", PLAIN, "stored"), ("http2", ORDERED, "stored"), ("http2", EU_PLAIN, "delivered")),
 )
+KINDS = ("unix", "kinesis", "lines", "http2")
+LINES = frozenset({"unix", "lines"})  # where a record may have no key
 OUTAGES = {"default": Outages(240.0, 25.0), EU: Outages(120.0, 45.0)}
 
 
@@ -110,7 +114,7 @@ class Soak:
 
     def _add(self, kind: str, stream: str, acknowledge: str) -> tuple[Client, Session]:
         index = len(self._sources)
-        source = Source(self._seed, index, stream, can_spread=kind != "kinesis")
+        source = Source(self._seed, index, stream, can_spread=kind in LINES)
         upstream = EU if stream.startswith(EU) else "default"
         self._sources[index] = self._of[upstream][index] = source
         is_taken = self.services[upstream].taken.__contains__
@@ -258,7 +262,7 @@ class Soak:
         await self._ending.hear_all(self._talking)
         await self._ending.wait_taken(life)
         fresh = [self._add("lines", EU_PLAIN, "delivered")]
-        fresh += [self._add(kind, PLAIN, "delivered") for kind in ("unix", "kinesis", "lines")]
+        fresh += [self._add(kind, PLAIN, "delivered") for kind in KINDS]
         await self._ending.send_fresh(fresh)
         await self._ending.settled(life)
         await self._stop()
