@@ -8,7 +8,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engi
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test lint types unit clients alerts charts demo bench crash crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -97,9 +97,14 @@ bench: $(VENV)/dev
 	$(BIN)/python -m bench.spool --write
 
 # Kill the daemon under load, again and again, or have its power fail, and recount. KILLS (200), LOSSES (200: they need
-# Linux and a C compiler; 0 does without), SEED.
+# Linux and a C compiler; 0 does without), SEED. OLDER=1: the version before this one lives in turn with it, on one spool.
 crash: $(VENV)/dev
-	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) --losses $(or $(LOSSES),200) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.crash --kills $(or $(KILLS),200) --losses $(or $(LOSSES),$(if $(OLDER),0,200)) $(if $(OLDER),--older) $(if $(SEED),--seed $(SEED))
+
+# Everything at once for MINUTES (10; hours, too): foul weather, two services, reloads, restarts without a refused connection,
+# kills, halts, clock steps; then one long life whose memory and files are watched. SEED; THINK: seconds between requests (1).
+soak: $(VENV)/dev
+	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(THINK),--think $(THINK))
 
 # The crash test is tested: each named fault is put into a copy of kdaemon, and must be noticed.
 crash-oracle: $(VENV)/dev

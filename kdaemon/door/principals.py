@@ -173,15 +173,22 @@ def _state(status: os.stat_result) -> _State:
 def _read(path: str, wall_seconds: Callable[[], float]) -> _Read:
     """In a thread, but for the first time. Never raises."""
     state: _State = ()
+    names = _Names()
     try:
         state = _state_of(path)
         data = _bytes(path)
         if state and 0 <= wall_seconds() * 1e9 - max(state[3], state[4]) < SETTLED_NS:
             state = _UNSETTLED
-        listed = parse_principals(_decoded(data, path), path, _user_id, _group_id)
+        listed = parse_principals(_decoded(data, path), path, names.user_id, names.group_id)
         return _Read(listed, state, sha256(data).digest())
     except ConfigError as error:
-        return _Read(error, state)
+        return _Read(error, _UNSETTLED if names.has_missed else state)
+    except OSError as error:  # of the machine, at this moment (no descriptor, say): once more
+        problem = (
+            f"cannot be read: {error.strerror}. auth.principals_file names it: correct that, or"
+            " the file"
+        )
+        return _Read(_refusal(path, problem), _UNSETTLED if state else state)
 
 
 def _decoded(data: bytes, path: str) -> str:
@@ -197,23 +204,20 @@ def _refusal(path: str, problem: str) -> ConfigError:
 
 
 def _bytes(path: str) -> bytes:
+    """Raises ConfigError and OSError."""
     data = b""
+    # Not to wait for the other end of a pipe that stands there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        # Not to wait for the other end of a pipe that stands there.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            problem = _strangers(os.fstat(descriptor))
-            if problem is not None:
-                raise _refusal(path, problem)
-            while piece := os.read(descriptor, FILE_BYTES_MAX):
-                data += piece
-                if len(data) > FILE_BYTES_MAX:
-                    raise _refusal(path, f"is larger than {FILE_BYTES_MAX} bytes")
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}. auth.principals_file names it: correct that,"
-        raise _refusal(path, f"{problem} or the file") from None
+        problem = _strangers(os.fstat(descriptor))
+        if problem is not None:
+            raise _refusal(path, problem)
+        while piece := os.read(descriptor, FILE_BYTES_MAX):
+            data += piece
+            if len(data) > FILE_BYTES_MAX:
+                raise _refusal(path, f"is larger than {FILE_BYTES_MAX} bytes")
+    finally:
+        os.close(descriptor)
     return data
 
 
@@ -232,13 +236,22 @@ def _strangers(status: os.stat_result) -> str | None:
     return None
 
 
-def _user_id(name: str) -> int | None:
-    with suppress(KeyError):
-        return pwd.getpwnam(name).pw_uid
-    return None
+class _Names:
+    """Users and groups of this system. `has_missed`: one was not found, and may be later: it is
+    made yet, or what knows it could not be asked, of which the system says the same.
+    """
 
+    def __init__(self) -> None:
+        self.has_missed = False
 
-def _group_id(name: str) -> int | None:
-    with suppress(KeyError):
-        return grp.getgrnam(name).gr_gid
-    return None
+    def user_id(self, name: str) -> int | None:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_uid
+        self.has_missed = True
+        return None
+
+    def group_id(self, name: str) -> int | None:
+        with suppress(KeyError):
+            return grp.getgrnam(name).gr_gid
+        self.has_missed = True
+        return None

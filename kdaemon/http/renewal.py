@@ -2,8 +2,9 @@
 
 About: when the files have changed, and which pair counts. Knows a clock and files; no connection.
 Invariants: a pair that cannot be used, or of which one half is still the old one, changes nothing:
-the old one goes on, and each change of the files is tried once; a connection keeps the pair that it
-began with; the loop waits for no disk, and is woken for nothing of this but its common tick.
+the old one goes on, and each change of the files is tried until they can be read, and once then; a
+connection keeps the pair that it began with; the loop waits for no disk, and is woken for nothing
+of this but its common tick.
 Where it sits: daemon/ starts it; handshakes.py takes `context` from it; observe/ reads the rest.
 """
 
@@ -27,6 +28,7 @@ DAY_S = 86_400
 SHOWN_CHARACTERS_MAX = 300  # of a path, in a line
 
 _Signature = tuple[object, ...]
+_UNREAD: _Signature = ()  # the next look reads them again
 _Look = tuple[_Signature, Pair | TlsError | None]
 """How the files stood, and what they held; None: as at the look before."""
 
@@ -135,6 +137,8 @@ class Certificates:
         if found is None:
             return
         self._signature = signature
+        if signature == _UNREAD and str(found) == self.trouble:
+            return  # it was told
         if isinstance(found, Pair) and self._is_better(found):
             self._pair = found
             self.reloads += 1
@@ -176,7 +180,13 @@ def _look_at(files: TlsFiles, known: _Signature) -> _Look:
     try:
         return signature, load_pair(files)
     except TlsError as error:
-        return signature, error
+        return _UNREAD if _is_of_the_machine(error) else signature, error
+
+
+def _is_of_the_machine(error: TlsError) -> bool:
+    """Whether the files were not read (no descriptor is left, say), whatever stands in them."""
+    below = error.__cause__
+    return isinstance(below, OSError) and not isinstance(below, ssl.SSLError)
 
 
 def _signature(files: TlsFiles) -> _Signature:

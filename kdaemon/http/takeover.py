@@ -14,6 +14,7 @@ Knows sockets and names; not what is served, nor how a daemon drains. Where it s
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ log = logging.getLogger("kdaemon.http")
 PACKET_BYTES_MAX = 64 * 1024  # 100 names of sockets take a tenth of it; ours, 2026-11-28
 SOCKETS_A_PACKET = 100  # below SCM_MAX_FD, 253 (net/scm.h of Linux 6), 2026-11-28
 ANSWER_TIMEOUT_S = 10.0  # seconds a busy daemon may take to pass its sockets; ours, 2026-11-28
+RETRY_S = 1.0  # until a file descriptor may be free again; ours, 2026-11-28
+OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2), 2026-11-28
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
@@ -58,6 +61,7 @@ class Giver:
         self._passed: frozenset[str] = frozenset()  # what the process at its end has
         self._pid = 0  # which that is
         self._refused: set[socket.socket] = set()  # which have not asked yet
+        self._resuming: asyncio.TimerHandle | None = None
         self.has_given = False  # another process listens: this one is to end
         self.taken_spool = ""  # which spool that is to have (`place_of`)
 
@@ -92,6 +96,8 @@ class Giver:
         self._drop()
 
     def _close_listener(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
         sock, self._sock = self._sock, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock.fileno())
@@ -106,7 +112,9 @@ class Giver:
             return
         try:
             conn, _ = self._sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in OUT_OF:
+                self._pause()
             return
         conn.setblocking(False)
         if not is_trusted(conn):
@@ -137,6 +145,17 @@ class Giver:
         self._refused.discard(conn)
         asyncio.get_running_loop().remove_reader(conn.fileno())
         conn.close()
+
+    def _pause(self) -> None:
+        """Who asks waits in the kernel meanwhile, and the loop does not turn for that alone."""
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock.fileno())
+        self._resuming = loop.call_later(RETRY_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._sock is not None:
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
 
     def _read(self) -> None:
         if self._conn is None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from tests.crash.crasher import Crasher
 from tests.crash.faults import FAULTS
-from tests.crash.plan import ON_DISK, POINTS, schedule
+from tests.crash.plan import IN_ALL_VERSIONS, ON_DISK, POINTS, schedule
 from tests.crash.report import Report
 from tests.crash.summary import summary
 from tests.crash.trial import try_all
+from tests.kit import older
 from tests.kit.power import Manners, PowerDisk, library, why_not
 from tests.kit.template import STAGE, Stage
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, help="of an earlier run; else a new one")
     add("--pace", type=float, default=1.0, help="how much more load than usual")
+    add("--older", action="store_true", help="the version before this one lives in turn with it")
     add("--points", nargs="+", choices=(*POINTS, ON_DISK), metavar="POINT", help="only these")
     add(
         "--faults",
@@ -84,17 +86,25 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="kdaemon-crash-"))
     if ON_DISK in (options.points or ()) and not options.losses:
         sys.exit(f"{ON_DISK} needs --losses")
-    disk, stage = None, STAGE
+    disk, stages = None, [STAGE]
+    if options.older:
+        obstacle = older.why_not()
+        if obstacle is not None:
+            sys.exit(obstacle)
+        if options.losses:
+            sys.exit("--older goes with kills alone")
+        stages = [Stage(older.older_tree(directory)), STAGE]
     if options.losses:
         obstacle = why_not()
         if obstacle is not None:
             sys.exit(f"{obstacle}: --losses 0 does without")
         least_ms, most_ms = options.fsync_ms
         manners = Manners((int(least_ms * 1000), int(most_ms * 1000)), options.full_every)
-        disk, stage = PowerDisk(directory, seed, manners), Stage(preload=str(library()))
-    crasher = Crasher(directory, seed, pace=options.pace, disk=disk, stage=stage)
+        disk, stages = PowerDisk(directory, seed, manners), [Stage(preload=str(library()))]
+    crasher = Crasher(directory, seed, pace=options.pace, disk=disk, stages=stages)
     crasher.on_kill = tell
-    points = options.points or [*POINTS, *([ON_DISK] * ON_DISK_TIMES if disk else [])]
+    all_points = IN_ALL_VERSIONS if options.older else POINTS
+    points = options.points or [*all_points, *([ON_DISK] * ON_DISK_TIMES if disk else [])]
     steps = schedule(seed, options.kills, points, options.losses)
     report = asyncio.run(crasher.run(steps))
     print(summary(report))

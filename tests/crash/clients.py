@@ -21,6 +21,7 @@ from tests.crash.records import Source, shown
 from tests.kit.patience import PATIENCE_S
 
 RETRY_S = 0.02  # between attempts to connect
+SETUP_LINE = 1  # of a connection; a refusal of this one is of the stream
 UNANSWERED_MAX = 2_000  # records of one connection that wait for their acknowledgement
 BLOCKS = (1, 1, 5, 40, 200)  # records of one request or one write
 COMPLAINTS_MAX = 20
@@ -73,11 +74,14 @@ class Client:
         acknowledge: str,
         think_s: float,
         is_taken: Callable[[int], bool],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.source = source
         self.acknowledge = acknowledge
         self.promises = Promises()
         self.connection_count = 0
+        self.unreachable_count = 0  # times that nobody listened
+        self.patience_s = patience_s
         self._think_s = think_s
         self._is_taken = is_taken
         self._dice = random.Random(f"client {source.index} {source.seed}")
@@ -97,13 +101,16 @@ class Client:
             try:
                 reader, writer = await session.connect()
             except OSError:
+                self.unreachable_count += 1
                 await asyncio.sleep(RETRY_S)
                 continue
             self.connection_count += 1
             try:
                 await session.talk(reader, writer)
             except TimeoutError:
-                self.promises.complain(f"client {self.source.index}: no answer in {PATIENCE_S} s")
+                self.promises.complain(
+                    f"client {self.source.index}: no answer in {self.patience_s} s"
+                )
             except (OSError, EOFError):
                 pass
             finally:
@@ -160,7 +167,12 @@ class UnixLines:
         writing = asyncio.create_task(self._write(writer))
         try:
             while line := await reader.readline():
-                self._hear(json.loads(line))
+                answer = json.loads(line)
+                if answer.get("rejected") == SETUP_LINE:
+                    self._client.promises.refuse(answer["code"], len(self._waiting))
+                    await self._client.think()
+                    raise ConnectionResetError("the stream is not taken")
+                self._hear(answer)
             if not (writing.done() and self._client.is_stopping):
                 raise ConnectionResetError("the daemon ended the connection")
             if self._waiting:
@@ -228,12 +240,12 @@ class Http:
             numbers = client.take_block()
             writer.write(self._lines(numbers) if self._has_lines else self._put_records(numbers))
             await writer.drain()
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(client.patience_s):
                 status, body = await _read_answer(reader)
             if self._has_lines:
                 self._hear_lines(numbers, status, body)
             else:
-                self._hear_results(numbers, status, body)
+                hear_results(client, numbers, status, json.loads(body))
             await client.think()
 
     def _lines(self, numbers: list[int]) -> bytes:
@@ -241,21 +253,8 @@ class Http:
         return self._request(f"/v1/streams/{self._client.source.stream}/records", body)
 
     def _put_records(self, numbers: list[int]) -> bytes:
-        entries = []
-        for number in numbers:
-            sample = self._client.source.make(number)
-            entry = {
-                "Data": base64.b64encode(sample.data).decode(),
-                "PartitionKey": sample.key,
-            }
-            if sample.explicit_hash_key is not None:
-                entry["ExplicitHashKey"] = sample.explicit_hash_key
-            entries.append(entry)
-        if len(entries) == 1:
-            members: dict[str, object] = {"StreamName": self._client.source.stream, **entries[0]}
-            return self._request("/", json.dumps(members).encode(), "PutRecord")
-        members = {"StreamName": self._client.source.stream, "Records": entries}
-        return self._request("/", json.dumps(members).encode(), "PutRecords")
+        operation, members = put_of(self._client.source, numbers, _base64)
+        return self._request("/", json.dumps(members).encode(), operation)
 
     def _request(self, path: str, body: bytes, operation: str = "") -> bytes:
         head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
@@ -264,24 +263,6 @@ class Http:
             head.append(f"X-Amz-Target: Kinesis_20131202.{operation}")
             head.append("Content-Type: application/x-amz-json-1.1")
         return "\r\n".join([*head, "", ""]).encode() + body
-
-    def _hear_results(self, numbers: list[int], status: int, body: bytes) -> None:
-        promises = self._client.promises
-        if status != 200:
-            promises.refuse(json.loads(body)["__type"], len(numbers))
-            return
-        answer = json.loads(body)
-        results = answer.get("Records", [answer])
-        if len(results) != len(numbers):
-            promises.complain(f"{len(results)} results for {len(numbers)} records")
-            return
-        kept = []
-        for number, result in zip(numbers, results, strict=True):
-            if "ErrorCode" in result:
-                promises.refuse(result["ErrorCode"])
-            else:
-                kept.append(number)
-        self._client.keep(kept)
 
     def _hear_lines(self, numbers: list[int], status: int, body: bytes) -> None:
         promises = self._client.promises
@@ -299,6 +280,45 @@ class Http:
         self._client.keep(kept)
 
 
+def put_of(
+    source: Source, numbers: list[int], form: Callable[[bytes], object]
+) -> tuple[str, dict[str, object]]:
+    """Operation and members of the Kinesis API. `form`: of data, as the encoding has it."""
+    entries = []
+    for number in numbers:
+        sample = source.make(number)
+        entry: dict[str, object] = {"Data": form(sample.data), "PartitionKey": sample.key}
+        if sample.explicit_hash_key is not None:
+            entry["ExplicitHashKey"] = sample.explicit_hash_key
+        entries.append(entry)
+    if len(entries) == 1:
+        return "PutRecord", {"StreamName": source.stream, **entries[0]}
+    return "PutRecords", {"StreamName": source.stream, "Records": entries}
+
+
+def hear_results(client: Client, numbers: list[int], status: int, answer: dict[str, Any]) -> None:
+    """What the Kinesis API says of them."""
+    promises = client.promises
+    if status != 200:
+        promises.refuse(answer["__type"], len(numbers))
+        return
+    results = answer.get("Records", [answer])
+    if len(results) != len(numbers):
+        promises.complain(f"{len(results)} results for {len(numbers)} records")
+        return
+    kept = []
+    for number, result in zip(numbers, results, strict=True):
+        if "ErrorCode" in result:
+            promises.refuse(result["ErrorCode"])
+        else:
+            kept.append(number)
+    client.keep(kept)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
 def connected(
     kind: str,
     source: Source,
@@ -306,11 +326,22 @@ def connected(
     think_s: float,
     is_taken: Callable[[int], bool],
     doors: Doors,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[Client, Session]:
-    """A client and its way in. `kind`: unix, lines or kinesis."""
-    client = Client(source, acknowledge=acknowledge, think_s=think_s, is_taken=is_taken)
+    """A client and its way in. `kind`: unix, lines, kinesis or http2."""
+    client = Client(
+        source,
+        acknowledge=acknowledge,
+        think_s=think_s,
+        is_taken=is_taken,
+        patience_s=patience_s,
+    )
     if kind == "unix":
         return client, UnixLines(client, doors)
+    if kind == "http2":
+        from tests.crash.http2 import Http2
+
+        return client, Http2(client, doors)
     return client, Http(client, doors, has_lines=kind == "lines")
 
 

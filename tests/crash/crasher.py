@@ -5,24 +5,24 @@ come from one seed. (What the machine makes of them does not: no two runs are al
 """
 
 import asyncio
+import itertools
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Session, connected
+from tests.crash.ending import PAUSE_S, Ending, promised, see_to
 from tests.crash.lag import Lag
 from tests.crash.oracle import Oracle
-from tests.crash.plan import INNER_POINTS, ON_DISK, TWICE, Step
+from tests.crash.plan import INNER_POINTS, ON_DISK, STOPPED, TWICE, Step
 from tests.crash.process import Life
-from tests.crash.records import Source, is_poison, read_ident
+from tests.crash.records import Source
 from tests.crash.report import Report
-from tests.crash.verdict import READ_TIMEOUT_S, Kill, judge_promises, judge_repeats
-from tests.kit.daemon import Metrics, environment, get, write_config
+from tests.crash.verdict import READ_TIMEOUT_S, Kill, judge_promises, judge_repeats, judge_service
+from tests.kit.daemon import environment, write_config
 from tests.kit.power import PowerDisk
 from tests.kit.template import STAGE, Stage
 
@@ -36,7 +36,6 @@ POINT_S_MAX = 20.0  # within which a named point is passed often enough, or it c
 MISSED_ROUNDS = 3  # how often missed points are tried again
 LOAD_RECORDS_MIN = 1500  # acknowledged before the end begins: there was a load
 DRAINED_S = 120.0  # for the last life to deliver what is left
-PAUSE_S = 0.05  # between two looks at what cannot be waited for
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -51,11 +50,12 @@ class Crasher:
         *,
         pace: float = 1.0,
         disk: PowerDisk | None = None,
-        stage: Stage = STAGE,
+        stages: Sequence[Stage] = (STAGE,),
         patience_s: float = DRAINED_S,
     ) -> None:
         """`pace`: how much faster clients send than the usual 2,000 to 3,000 records a second.
-        `disk`: where the spool stands, if the power is to fail; its library is the stage's.
+        `disk`: where the spool stands, if the power is to fail; its library is the stages'.
+        `stages`: where lives run, in turn; the last life runs on the last one.
         `patience_s`: how long the last life may deliver nothing of what is left.
         """
         self.report = Report(seed)
@@ -68,8 +68,16 @@ class Crasher:
         self._oracle = Oracle(self._sources, seed, frozenset({ORDERED}))
         self._clients: list[tuple[Client, Session]] = []
         self._patience_s = patience_s
+        self._ending = Ending(
+            self._clients,
+            self._sources,
+            self.report.problems,
+            patience_s,
+            self._oracle.taken.__contains__,
+        )
         self._disk = disk
-        self._stage = stage
+        self._stages = itertools.cycle(stages)
+        self._last_stage = stages[-1]
         self._spool = (directory if disk is None else disk.root) / "spool"
         self._config = Path()
         self._life: Life | None = None
@@ -91,14 +99,16 @@ class Crasher:
         self._add("unix", ORDERED, "stored", 0.15 / pace)
         self._add("lines", ORDERED, "stored", 0.15 / pace)
 
-    def _add(self, kind: str, stream: str, acknowledge: str, think_s: float) -> Client:
+    def _add(
+        self, kind: str, stream: str, acknowledge: str, think_s: float
+    ) -> tuple[Client, Session]:
         index = len(self._sources)
         source = Source(self.report.seed, index, stream, can_spread=kind != "kinesis")
         self._sources[index] = source
         is_taken = self._oracle.taken.__contains__
-        client, session = connected(kind, source, acknowledge, think_s, is_taken, self._doors)
-        self._clients.append((client, session))
-        return client
+        added = connected(kind, source, acknowledge, think_s, is_taken, self._doors)
+        self._clients.append(added)
+        return added
 
     def _settings(self, port: int) -> dict[str, object]:
         """Timeouts that fit the weather; little memory, so that the disk is read back."""
@@ -136,7 +146,7 @@ class Crasher:
         try:
             for step in steps:
                 await self._kill_at(step)
-                self._see_to(talking)
+                see_to(talking)
                 self.on_kill(self.report)
             for _ in range(MISSED_ROUNDS):  # a slow machine, or long foul weather
                 passed = {kill.point for kill in self.report.kills}
@@ -154,12 +164,6 @@ class Crasher:
         self._judge()
         return self.report
 
-    def _see_to(self, talking: list[asyncio.Task[None]]) -> None:
-        """A client that fell over is a defect of the test, and is heard of at once."""
-        for task in talking:
-            if task.done():
-                task.result()
-
     async def _feel_lag(self) -> None:
         """How busy the machine is, as far as it can be felt from here."""
         while True:
@@ -172,7 +176,7 @@ class Crasher:
 
     @asynccontextmanager
     async def _living(
-        self, point: str = "", *, is_from_scratch: bool = False
+        self, point: str = "", *, is_from_scratch: bool = False, is_last: bool = False
     ) -> AsyncIterator[Life]:
         """One life of the daemon: over, in one way or another, when the block is left."""
         death_at = 0
@@ -188,7 +192,7 @@ class Crasher:
             {**self._environment, **disk},
             point,
             is_from_scratch=is_from_scratch,
-            stage=self._stage,
+            stage=self._last_stage if is_last else next(self._stages),
         )
         self._life = life
         following = asyncio.create_task(self._follow(life))
@@ -237,6 +241,8 @@ class Crasher:
                 await self._kill_by_oracle()
             case "draining":
                 await self._kill_draining()
+            case "stopped":  # STOPPED
+                await self._stop()
             case "start_twice":  # TWICE
                 await self._kill_inside(self._dice.choice(("inside_open", "after_open")), TWICE)
                 await self._kill_after(START_S_MAX, is_ready=False, point=TWICE)
@@ -283,6 +289,17 @@ class Crasher:
             life.kill()
             await self._died(life, "draining")
 
+    async def _stop(self) -> None:
+        """No death: it is asked to end, and given the time."""
+        async with self._living() as life:
+            assert await life.wait_ready(), life.tell("ended at its start")
+            await life.ends_within(self._dice.uniform(0.0, RUN_S_MAX))
+            life.terminate()
+            code = await life.end()
+            if code != 0:
+                self.report.problems.append(life.tell(f"ended with {code}"))
+            self.report.kills.append(Kill(STOPPED, time.monotonic(), window_s=0.0))
+
     async def _died(self, life: Life, point: str) -> None:
         code = await life.end()
         assert code == -9 or point == "draining", life.tell(f"ended by itself with {code}")
@@ -294,123 +311,39 @@ class Crasher:
         """Faults stop; the last life delivers what is left, and what is new."""
         await self._oracle.clear_up()
         self._is_loss = False
-        async with self._living() as life:
+        async with self._living(is_last=True) as life:
             assert await life.wait_ready(), life.tell("ended at its start")
             ready_s = time.monotonic()
             await life.ends_within(RUN_S_MAX / 2)  # load goes on for a while
             self._oracle.reshard()  # much is left on disk still
             until_s = time.monotonic() + self._patience_s
-            while len(list(self._promised())) < LOAD_RECORDS_MIN and time.monotonic() < until_s:
+            while (
+                len(list(promised(self._clients))) < LOAD_RECORDS_MIN and time.monotonic() < until_s
+            ):
                 await asyncio.sleep(PAUSE_S)
-            for client, _ in self._clients:
-                client.stop()
-            _, late = await asyncio.wait(talking, timeout=self._patience_s)
-            self._see_to(talking)
-            if late:
-                names = ", ".join(task.get_name() for task in late)
-                self.report.problems.append(f"still waiting for answers: {names}")
-            await self._wait_taken(life)
+            await self._ending.hear_all(talking)
+            await self._ending.wait_taken(life)
             self.report.drained_s = time.monotonic() - ready_s
-            await self._send_fresh()
-            self._look_at_metrics(await self._wait_settled(life))
+            kinds = ("unix", "kinesis", "lines")
+            fresh = [self._add(kind, STREAMS[0], "delivered", PAUSE_S) for kind in kinds]
+            await self._ending.send_fresh(fresh)
+            await self._ending.settled(life)
             life.terminate()
             code = await life.end()
             if code != 0:
                 self.report.problems.append(life.tell(f"ended with {code} after all was delivered"))
 
-    async def _wait_taken(self, life: Life) -> None:
-        """Until all that was promised is in the service, but for what it refuses; or nothing more
-        of it comes: then the recount says what is missing.
-        """
-        missing = [each for each in self._promised() if not is_poison(each)]
-        until_s = time.monotonic() + self._patience_s
-        taken = self._oracle.taken
-        while missing and time.monotonic() < until_s and not life.has_ended:
-            await asyncio.sleep(PAUSE_S)
-            left = [each for each in missing if each not in taken]
-            if len(left) < len(missing):
-                until_s = time.monotonic() + self._patience_s
-            missing = left
-
-    async def _send_fresh(self) -> None:
-        """Liveness: new records, on each way in, arrive."""
-        first = len(self._clients)
-        for kind in ("unix", "kinesis", "lines"):
-            self._add(kind, STREAMS[0], "delivered", PAUSE_S)
-        for client, session in self._clients[first:]:
-            talking = asyncio.create_task(client.run(session))
-            until_s = time.monotonic() + self._patience_s
-            while not client.promises.kept and time.monotonic() < until_s:
-                await asyncio.sleep(PAUSE_S)
-            client.stop()
-            await asyncio.wait([talking], timeout=self._patience_s)
-            if not client.promises.kept:
-                self.report.problems.append(f"no fresh record by source {client.source.index}")
-
-    async def _wait_settled(self, life: Life) -> Metrics:
-        names = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
-        until_s = time.monotonic() + self._patience_s
-        url = f"http://127.0.0.1:{life.ports['admin']}/metrics"
-        while True:
-            status, text = await asyncio.to_thread(get, url)
-            assert status == 200, life.tell(f"answers a scrape with {status}: {text}")
-            metrics = Metrics(text)
-            if not any(metrics.total(name) for name in names) or time.monotonic() > until_s:
-                return metrics
-            await asyncio.sleep(PAUSE_S)
-
-    def _look_at_metrics(self, metrics: Metrics) -> None:
-        for name in ("records_unaccounted", "records_buffered", "records_in_flight"):
-            count = metrics.total(f"kdaemon_{name}")
-            if count:
-                self.report.problems.append(f"at the end {name} is {count}")
-        for stream in metrics.streams:
-            count = metrics.left_over(stream)
-            if count:
-                text = f"at the end {count} records of {stream} are in no counter"
-                self.report.problems.append(text)
-
-    def _promised(self) -> Iterator[int]:
-        for client, _ in self._clients:
-            if client.acknowledge in {"stored", "delivered"}:
-                yield from client.promises.kept
-
     def _judge(self) -> None:
         report, oracle = self.report, self._oracle
         verdict = report.verdict
-        judge_promises(verdict, list(self._promised()), oracle.taken, self._letters())
+        letters = self._ending.letters(self._spool)
+        judge_promises(verdict, list(promised(self._clients)), oracle.taken, letters)
         report.lag_s = self._lag.most_s
         judge_repeats(verdict, oracle.repeats, oracle.calls, report.kills, self._lag)
-        if oracle.turned_count:
-            texts = "; ".join(oracle.turned)
-            verdict.problems.append(f"out of the order of its key: {oracle.turned_count}: {texts}")
-        if oracle.stranger_count:
-            texts = "; ".join(oracle.strangers)
-            verdict.problems.append(f"never sent, or not so: {oracle.stranger_count}: {texts}")
+        judge_service(verdict, oracle)
         for client, _ in self._clients:
             complaints = client.promises.complaints
             verdict.problems.extend(f"a client: {text}" for text in complaints)
             report.refused.update(client.promises.refused)
         report.sent_count = sum(source.sent_count for source in self._sources.values())
         report.attempt_count = oracle.attempt_count
-
-    def _letters(self) -> list[int]:
-        """Ids of the dead letters that the stopped daemon left, each of them whole; and nothing
-        else may be left.
-        """
-        view = Store.open_for_reading(str(self._spool))
-        try:
-            left = [f"{each.stream}: {each.frame_count}" for each in view.backlogs()]
-            if left:
-                self.report.problems.append(f"frames are left in the spool: {', '.join(left)}")
-            found = []
-            for letter in view.letters.select(LetterFilter()):
-                index, number = read_ident(letter.data)
-                source = self._sources[index]
-                is_same = (letter.data, letter.stream) == (source.make(number).data, source.stream)
-                if not is_same or not letter.is_intact:
-                    self.report.problems.append(f"dead letter {index}.{number} is another")
-                found.append(source.id_of(number))
-            return found
-        finally:
-            view.close()

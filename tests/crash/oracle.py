@@ -205,6 +205,10 @@ class Oracle:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         headers = dict(line.partition(": ")[::2] for line in head.split("\r\n")[1:] if line)
         body = await reader.readexactly(int(headers.get("content-length", "0")))
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            self._answer(writer, 400, refusal)
+            return True
         operation = headers.get("x-amz-target", "").rpartition(".")[2]
         weather = self.weather
         if weather is Weather.OUTAGE:
@@ -215,6 +219,9 @@ class Oracle:
             return True
         self.weather_calls[weather] += 1
         return await self._put_records(reader, writer, json.loads(body), weather)
+
+    def _refusal(self, headers: Mapping[str, str]) -> bytes | None:
+        """Of a call, whatever it asks; None: it is looked at. There is none here."""
 
     def _answer(self, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
         head = f"HTTP/1.1 {status} x\r\nContent-Type: application/x-amz-json-1.1\r\n"
@@ -302,8 +309,7 @@ class Oracle:
                 continue
             if roll < PARTIAL_FRACTION:
                 if roll < PARTIAL_FRACTION * 3 / 4:
-                    self._take(call, [record_id])
-                    call.untold_ids.add(record_id)
+                    self._take(call, [record_id], is_untold=True)
                 results.append({"ErrorCode": "InternalFailure", "ErrorMessage": "ours"})
                 continue
             self._take(call, [record_id])
@@ -314,12 +320,15 @@ class Oracle:
             results.pop()
         return json.dumps({"FailedRecordCount": failed, "Records": results}).encode()
 
-    def _take(self, call: Call, ids: list[int | None]) -> None:
+    def _take(self, call: Call, ids: list[int | None], *, is_untold: bool = False) -> None:
+        """`is_untold`: its result will not say so."""
         if not self.calls or self.calls[-1] is not call:
             self.calls.append(call)
         taken = self.taken
         for record_id in ids:
             assert record_id is not None
+            if is_untold:
+                call.untold_ids.add(record_id)
             earlier = taken.get(record_id)
             if earlier is not None:
                 self.repeats.append((record_id, earlier, call))

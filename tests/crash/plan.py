@@ -23,6 +23,8 @@ INNER_POINTS: dict[str, int] = {
 TWICE = "start_twice"  # killed while it starts, and while it starts again
 OUTER_POINTS = ("random", "starting", "after_send", "draining", TWICE)
 POINTS = (*INNER_POINTS, *OUTER_POINTS)
+STOPPED = "stopped"  # it is asked to end, and does
+IN_ALL_VERSIONS = ("random", "starting", "after_send", "draining", STOPPED)
 ON_DISK = "disk_operation"  # killed at its n-th operation on the disk, which must be a PowerDisk
 
 

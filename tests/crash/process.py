@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.crash.launch import POINT_VARIABLE
+from tests.kit.daemon import KDAEMON
 from tests.kit.patience import PATIENCE_S
+from tests.kit.systemd import Passing
 from tests.kit.template import MAIN, STAGE, Copy, Stage, template
 
 LOOK_S = 0.005  # between two looks for an exit code that is due
+RELOADED = "the configuration was read again"  # how each line begins that says of a reload
 LINES_MAX = 200  # of a log that a failure shows
 DAMAGE = (  # log lines of a disk that does worse than lose its power, and so a defect here
     "the spool's database was damaged: a new one is begun",
@@ -33,7 +36,9 @@ class Life:
 
     def __init__(self, process: subprocess.Popen[bytes] | Copy, log: asyncio.StreamReader) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
+        self.line_count = 0
         self.defects: list[str] = []  # log lines with a stack
+        self.reloads: list[str] = []  # what became of each
         self.ports: dict[str, int] = {}
         self.is_ready = asyncio.Event()
         self.started_s = time.monotonic()
@@ -51,20 +56,25 @@ class Life:
         *,
         is_from_scratch: bool = False,
         stage: Stage = STAGE,
+        flags: Sequence[str] = (),
+        how: Passing | None = None,
     ) -> "Life":
         """`point`: NAME:COUNT:SEED, as `launch.py` reads it. `is_from_scratch`: no copy of the
-        template, whose start would be over at once.
+        template, whose start would be over at once; so is what finds sockets as from systemd
+        (`how`). `flags`: of `kdaemon run`.
         """
-        arguments = ["run", "--config", str(config)]
+        arguments = ["run", *flags, "--config", str(config)]
         given = {**environment, POINT_VARIABLE: point}
         reading, writing = os.pipe()
         process: subprocess.Popen[bytes] | Copy
         try:
-            if is_from_scratch:
+            if is_from_scratch or how is not None:
+                program = how.program if how is not None else KDAEMON
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "kdaemon", *arguments],
+                    [sys.executable, *program, *arguments],
                     cwd=stage.root,
-                    env=stage.environment(given),
+                    env=stage.environment(given | (how.variables if how is not None else {})),
+                    pass_fds=how.descriptors if how is not None else (),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=writing,
@@ -84,6 +94,7 @@ class Life:
         async for raw in log:
             text = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(text)
+            self.line_count += 1
             try:
                 self._hear(json.loads(text))
             except ValueError:
@@ -96,6 +107,8 @@ class Life:
             where = str(line["fields"]["at"])
             if where.startswith("http://"):
                 self.ports[line["fields"]["listener"]] = int(where.rpartition(":")[2])
+        elif line["text"].startswith(RELOADED):
+            self.reloads.append(line["text"])
         elif line["text"] == "ready":
             self.ready_s = time.monotonic() - self.started_s
             self.is_ready.set()
@@ -133,8 +146,14 @@ class Life:
             self._process.kill()
 
     def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def hang_up(self) -> None:
+        self.signal(signal.SIGHUP)
+
+    def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
 
     async def ends_within(self, timeout_s: float) -> bool:
         """Whether it ends by itself in this time."""

@@ -1,412 +1,353 @@
-"""`python -m tests.crash.soak --minutes 30`: everything on, for as long as one likes.
+"""`python -m tests.crash.soak --minutes 30 --seed 7` (`make soak MINUTES=30`): everything at once.
 
-Both doors, every promise, plain streams, ordered ones and aggregates; foul weather at the service
-and long outages; two restarts, one by `kill -9`; scrapes all the while. At the end every record is
-recounted: what was promised is at the service, or a dead letter that the service refused; of each
-client and key, records of ordered streams came first in the order in which they were sent.
-Tells how resident memory went (its slope in the last and longest life), and how long the daemon
-took to answer a probe. Exit 1 if a promise was broken.
+Every way in (JSON, and CBOR over HTTP/2), every promise, plain streams, ordered ones and
+aggregates, two upstreams with foul weather and long outages of their own. First a storm: restarts
+behind systemd's sockets, then by takeover, SIGKILL, SIGHUP with right and wrong configurations,
+SIGSTOP, a wall clock that steps.
+Then one long life with all of it but deaths, in which memory and open files are watched.
+At the end all is recounted: what was promised is at its service, or a dead letter that the service
+refused; each byte the same; nothing that was not sent; a record twice only where it may be; of each
+client and key, records of ordered streams in their order; new records arrive. Exit 1 if not.
 """
 
 import argparse
 import asyncio
-import base64
 import random
 import shutil
-import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Store
 from tests.crash.clients import Client, Doors, Session, connected
-from tests.crash.oracle import FAIR_S, FOUL_S, Call, Oracle, Weather
-from tests.crash.process import Life
-from tests.crash.records import Source, number_of, read_ident, shown
-from tests.crash.verdict import Verdict, judge_promises
-from tests.kit.aggregates import python_reads
-from tests.kit.daemon import Metrics, environment, get, write_config
+from tests.crash.ending import PAUSE_S, Ending, promised, see_to
+from tests.crash.lag import Lag
+from tests.crash.lives import Lives, Manner
+from tests.crash.oracle import Call
+from tests.crash.records import Source
+from tests.crash.soak_plan import (
+    BOTH,
+    EU,
+    EU_ORDERED,
+    EU_PLAIN,
+    KPL,
+    LONG_LIFE,
+    ORDERED,
+    ORDERED_STREAMS,
+    PLAIN,
+    STORM,
+    VISITOR,
+    Configurations,
+    Event,
+    Settings,
+    Tempo,
+    clock_ahead_s,
+    events,
+)
+from tests.crash.soak_service import Outages, Service
+from tests.crash.soak_tell import HEAD, judge_growth, row, trends
+from tests.crash.verdict import Verdict, judge_promises, judge_repeats, judge_service
+from tests.crash.watch import MIB, Seen, Watch
+from tests.kit.daemon import environment, write_config
+from tests.kit.patience import PATIENCE_S
+from tests.kit.skew import WallClock, why_not
 
-MIB = 1024 * 1024
-MAGIC = b"\xf3\x89\x9a\xc2"  # how an aggregate begins
-# Parts of the whole; the first ends by SIGKILL, the others by SIGTERM.
-LIVES = (1 / 6, 1 / 6, 2 / 3)
-OUTAGE_EVERY_S, OUTAGE_S = 240.0, 25.0  # long ones, beside those of the weather
-PROBE_S, SCRAPE_S, STATUS_S = 0.25, 5.0, 30.0
-WARM_S = 60.0  # of a life before its slope counts
-DRAINED_S = 240.0
-AFTER_S = 12.0  # the end: what a load has left in memory is looked at then
-PAUSE_S = 0.05
-PLAIN, ORDERED, KPL, BOTH = "plain", "ordered", "kpl", "kpl-ordered"
+STORM_PART = 0.4  # of the whole time; half of it behind systemd's sockets, half without
+DRAINED_S = 240.0  # for what is left, at the end
+CLIENT_S = 180.0  # that a client waits for an answer: longer than a halt and a drain
+TAKEN = ("is in force", "nothing has changed")
 CLIENTS = (
     *(("unix", PLAIN, "stored"), ("kinesis", PLAIN, "stored"), ("lines", PLAIN, "stored")),
     *(("unix", PLAIN, "delivered"), ("kinesis", PLAIN, "delivered"), ("lines", PLAIN, "accepted")),
     *(("unix", ORDERED, "stored"), ("kinesis", ORDERED, "stored"), ("lines", ORDERED, "stored")),
     *(("unix", KPL, "stored"), ("kinesis", KPL, "delivered"), ("lines", KPL, "accepted")),
     *(("unix", BOTH, "stored"), ("kinesis", BOTH, "stored")),
+    *(("unix", EU_PLAIN, "stored"), ("kinesis", EU_PLAIN, "delivered")),
+    *(("unix", EU_ORDERED, "stored"), ("lines", EU_ORDERED, "stored")),
+    *(("kinesis", VISITOR, "stored"), ("unix", VISITOR, "stored")),
+    *(("http2", PLAIN, "stored"), ("http2", ORDERED, "stored"), ("http2", EU_PLAIN, "delivered")),
 )
-
-
-class Service(Oracle):
-    """The oracle, which reads aggregates too, and has long outages. An aggregate has an id of its
-    own below 0 while a call is looked at; what is in it is taken in its place.
-    """
-
-    def __init__(self, sources: dict[int, Source], seed: int) -> None:
-        super().__init__(sources, seed)
-        self.aggregate_count = 0
-        self._inside: dict[int, list[int]] = {}
-
-    async def _change(self) -> None:
-        foul = list(FOUL_S)
-        outage_at_s = time.monotonic() + OUTAGE_EVERY_S / 2
-        while True:
-            self.weather = Weather.FAIR
-            await asyncio.sleep(self._dice.uniform(*FAIR_S))
-            if time.monotonic() >= outage_at_s:
-                outage_at_s += OUTAGE_EVERY_S
-                self.weather, lasts_s = Weather.OUTAGE, OUTAGE_S
-            else:
-                self._begin(self._dice.choice(foul))
-                lasts_s = self._dice.uniform(*FOUL_S[self.weather])
-            if self.weather is Weather.OUTAGE:
-                self._abort_all()
-            await asyncio.sleep(lasts_s)
-
-    def _identify(self, stream: str, entry: dict[str, Any]) -> int | None:
-        data = base64.b64decode(entry["Data"], validate=True)
-        if not data.startswith(MAGIC):
-            return super()._identify(stream, entry)
-        ids: list[int] = []
-        for key, hash_key, inner in python_reads(data):
-            user = {"Data": base64.b64encode(inner).decode(), "PartitionKey": key}
-            if hash_key:
-                user["ExplicitHashKey"] = hash_key
-            record_id = super()._identify(stream, user)
-            if record_id is None:
-                return None
-            ids.append(record_id)
-        self.aggregate_count += 1
-        aggregate_id = -(10**12) - self.aggregate_count
-        self._inside[aggregate_id] = ids
-        return aggregate_id
-
-    async def _put_records(self, *arguments: Any) -> bool:
-        try:
-            return await super()._put_records(*arguments)
-        finally:
-            if len(self._inside) > 10_000:  # of calls that were answered long ago
-                self._inside.clear()
-
-    def _take(self, call: Call, ids: list[int | None]) -> None:
-        users: list[int | None] = []
-        for each in ids:
-            assert each is not None
-            users += self._inside.pop(each, [each])
-        super()._take(call, users)
-
-
-@dataclass
-class Sample:
-    """Of the daemon at one scrape: seconds into the life, and bytes."""
-
-    at_s: float
-    rss: int
-    held: int
-
-
-@dataclass
-class LifeSeen:
-    ends_by: str
-    samples: list[Sample] = field(default_factory=list)
-    probes_s: list[float] = field(default_factory=list)
-    scrapes_s: list[float] = field(default_factory=list)
-
-    def slope_mib_per_hour(self) -> float:
-        """Of resident memory, by least squares; 0 where there is too little to tell."""
-        settled = [each for each in self.samples if each.at_s >= WARM_S]
-        if len(settled) < 10:
-            return 0.0
-        line = statistics.linear_regression(
-            [each.at_s for each in settled], [each.rss for each in settled]
-        )
-        return line.slope * 3600 / MIB
+KINDS = ("unix", "kinesis", "lines", "http2")
+LINES = frozenset({"unix", "lines"})  # where a record may have no key
+OUTAGES = {"default": Outages(240.0, 25.0), EU: Outages(120.0, 45.0)}
 
 
 class Soak:
     """One run in one directory."""
 
-    def __init__(self, directory: Path, seed: int, minutes: float, think_s: float) -> None:
-        self.lives: list[LifeSeen] = []
+    def __init__(
+        self, directory: Path, seed: int, seconds: float, think_s: float, tempo: Tempo
+    ) -> None:
         self.verdict = Verdict()
+        self.seen: list[Seen] = []
+        self.events: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.spool_bytes_most = 0
-        self.lag_s = 0.0
+        self.lag = Lag()
+        self.services: dict[str, Service] = {}
+        self._seed = seed
+        self._think_s = think_s
+        self._tempo = tempo
+        self._seconds = seconds
+        self._dice = random.Random(f"soak {seed}")
+        self._doors = Doors(str(directory / "kdaemon.sock"))
         self._directory = directory
         self._spool = directory / "spool"
-        self._seconds = minutes * 60
-        self._doors = Doors(str(directory / "kdaemon.sock"))
         self._sources: dict[int, Source] = {}
-        self.service = Service(self._sources, seed)
+        self._of: dict[str, dict[int, Source]] = {"default": {}, EU: {}}
+        for number, (name, outages) in enumerate(OUTAGES.items()):
+            self.services[name] = Service(self._of[name], seed + number, ORDERED_STREAMS, outages)
         self._clients: list[tuple[Client, Session]] = []
-        for index, (kind, stream, acknowledge) in enumerate(CLIENTS):
-            source = Source(seed, index, stream, can_spread=kind != "kinesis")
-            self._sources[index] = source
-            is_taken = self.service.taken.__contains__
-            each = connected(kind, source, acknowledge, think_s, is_taken, self._doors)
-            self._clients.append(each)
+        for kind, stream, acknowledge in CLIENTS:
+            self._add(kind, stream, acknowledge)
+        self._wall = WallClock(directory)
+        self.lives = Lives(directory, environment(**self._wall.variables), self._doors)
+        self._ending = Ending(
+            self._clients, self._sources, self.verdict.problems, DRAINED_S, self._is_taken
+        )
+        self._configurations: Configurations
+        self._settings: Settings = {}
+        self._watch: Watch | None = None
+        self._talking: list[asyncio.Task[None]] = []
 
-    def _settings(self, port: int) -> dict[str, object]:
-        return {
-            "endpoint_url": f"http://127.0.0.1:{port}",
-            "region": "us-east-1",
-            "memory_bytes_max": 64 * MIB,
-            "listen.unix": self._doors.unix_path,
-            "send.connect_timeout_ms": 1000,
-            "send.read_timeout_ms": 2000,
-            "send.call_timeout_ms": 4000,
-            "send.control_calls_per_second": 50.0,
-            "default.deadline_ms": 3000,
-            "default.request_bytes_max": 2 * MIB,
-            "default.buffer_bytes_max": 16 * MIB,
-            "spool.directory": str(self._spool),
-            "spool.bytes_max": 512 * MIB,
-            "streams.plain.share": 1.0,
-            "streams.ordered.ordering": "partition_key",
-            "streams.ordered.acknowledge": "stored",
-            "streams.kpl.aggregation": "kpl",
-            "streams.kpl-ordered.aggregation": "kpl",
-            "streams.kpl-ordered.ordering": "partition_key",
-            "streams.kpl-ordered.acknowledge": "stored",
-        }
+    def _add(self, kind: str, stream: str, acknowledge: str) -> tuple[Client, Session]:
+        index = len(self._sources)
+        source = Source(self._seed, index, stream, can_spread=kind in LINES)
+        upstream = EU if stream.startswith(EU) else "default"
+        self._sources[index] = self._of[upstream][index] = source
+        is_taken = self.services[upstream].taken.__contains__
+        added = connected(kind, source, acknowledge, self._think_s, is_taken, self._doors, CLIENT_S)
+        self._clients.append(added)
+        return added
+
+    def _is_taken(self, record_id: int) -> bool:
+        return any(record_id in each.taken for each in self.services.values())
 
     async def run(self) -> None:
-        port = await self.service.start()
-        config = write_config(self._directory, self._settings(port))
-        talking = [asyncio.create_task(each.run(session)) for each, session in self._clients]
+        ports = {name: await each.start() for name, each in self.services.items()}
+        places: Settings = {
+            "spool.directory": str(self._spool),
+            "listen.unix": self._doors.unix_path,
+        }
+        self._configurations = Configurations(self._dice, ports, places)
         feeling = asyncio.create_task(self._feel_lag())
         try:
-            for number, part in enumerate(LIVES):
-                is_last = number == len(LIVES) - 1
-                await self._live(config, part * self._seconds, talking, number, is_last=is_last)
+            storm_s = self._seconds * STORM_PART / len(Manner)
+            for manner in Manner:
+                await self._begin(manner)
+                await self._live(STORM, storm_s)
+                await self._stop()
+            await self._begin(Manner.ACTIVATED)
+            await self._live(LONG_LIFE, self._seconds * (1 - STORM_PART))
+            await self._end()
         finally:
-            for client, _ in self._clients:
-                client.stop()
-            for task in (feeling, *talking):
+            for task in (feeling, *self._talking):
                 task.cancel()
-            await asyncio.wait([feeling, *talking])
-            await self.service.stop()
+            await asyncio.wait([feeling, *self._talking])
+            await self._unwatch("")
+            await self.lives.aclose()
+            for service in self.services.values():
+                await service.stop()
         self._judge()
 
     async def _feel_lag(self) -> None:
-        """How late this process is served, which its figures hold."""
         while True:
             asleep_s = time.monotonic()
             await asyncio.sleep(PAUSE_S)
-            self.lag_s = max(self.lag_s, time.monotonic() - asleep_s - PAUSE_S)
+            now_s = time.monotonic()
+            self.lag.felt(now_s, now_s - asleep_s - PAUSE_S)
 
-    async def _live(
-        self,
-        config: Path,
-        seconds: float,
-        talking: list[asyncio.Task[None]],
-        number: int,
-        *,
-        is_last: bool,
-    ) -> None:
-        """One life of the daemon."""
-        seen = LifeSeen("SIGTERM" if number else "SIGKILL")
-        self.lives.append(seen)
-        life = await Life.start(config, environment(), is_from_scratch=True)
-        watching: list[asyncio.Task[None]] = []
-        try:
-            assert await life.wait_ready(), life.tell("ended at its start")
-            self._doors.http_port = life.ports["http"]
-            admin = f"http://127.0.0.1:{life.ports['admin']}"
-            watching = [
-                asyncio.create_task(self._scrape(life, admin, seen)),
-                asyncio.create_task(self._probe(admin, seen)),
-                asyncio.create_task(self._look_at_page(admin)),
+    # Lives
+
+    async def _begin(self, manner: Manner) -> None:
+        self._configurations.http = self.lives.set_manner(manner)
+        self._write(self._configurations.whole())
+        await self.lives.begin()
+        self._watch_now(manner.value)
+        if not self._talking:
+            self._talking = [
+                asyncio.create_task(each.run(session), name=f"client {each.source.index}")
+                for each, session in self._clients
             ]
-            assert not await life.ends_within(seconds), life.tell("ended by itself")
-            for task in [*watching, *talking]:
-                if task.done():
-                    task.result()
-            self.tell(seen)
-            if is_last:
-                await self._recover(life, admin, talking)
-            if number:
-                life.terminate()
-                assert await life.end() == 0, life.tell("did not end well")
-            else:
-                life.kill()
-                await life.end()
-        finally:
-            for task in watching:
-                task.cancel()
-            await life.aclose()
-        self.verdict.problems.extend(f"a defect in the log: {text}" for text in life.defects)
 
-    async def _scrape(self, life: Life, admin: str, seen: LifeSeen) -> None:
-        began_s = time.monotonic()
-        while True:
-            asked_s = time.monotonic()
-            status, text = await asyncio.to_thread(get, admin + "/metrics")
-            assert status == 200, text
-            seen.scrapes_s.append(time.monotonic() - asked_s)
-            held = Metrics(text).total("kdaemon_memory_held_bytes")
-            resident = rss_bytes(life.pid)
-            seen.samples.append(Sample(time.monotonic() - began_s, resident, held))
-            sizes = [path.stat().st_size for path in self._spool.glob("*") if path.is_file()]
-            self.spool_bytes_most = max(self.spool_bytes_most, sum(sizes))
-            await asyncio.sleep(SCRAPE_S)
+    async def _stop(self) -> None:
+        await self._unwatch("SIGTERM")
+        await self.lives.stop()
 
-    async def _probe(self, admin: str, seen: LifeSeen) -> None:
-        while True:
-            asked_s = time.monotonic()
-            status, text = await asyncio.to_thread(get, admin + "/livez")
-            assert status == 200, text
-            seen.probes_s.append(time.monotonic() - asked_s)
-            await asyncio.sleep(PROBE_S)
+    def _write(self, settings: Settings) -> None:
+        self._settings = settings
+        write_config(self._directory, settings)
 
-    async def _look_at_page(self, admin: str) -> None:
-        while True:
-            for path in ("/statusz", "/", "/readyz"):
-                await asyncio.to_thread(get, admin + path)
-            await asyncio.sleep(STATUS_S)
+    def _watch_now(self, begun: str) -> None:
+        self.seen.append(Seen(begun))
+        self._watch = Watch(self.lives, self.seen[-1], self._spool)
 
-    async def _recover(self, life: Life, admin: str, talking: list[asyncio.Task[None]]) -> None:
-        """Fair weather; what is left is delivered."""
-        await self.service.clear_up()
-        for client, _ in self._clients:
-            client.stop()
-        _, late = await asyncio.wait(talking, timeout=DRAINED_S)
-        if late:
-            self.verdict.problems.append(f"{len(late)} clients still wait for answers")
-        until_s = time.monotonic() + DRAINED_S
-        waiting = ("buffered", "in_flight", "spooled")
-        while time.monotonic() < until_s:
-            metrics = Metrics((await asyncio.to_thread(get, admin + "/metrics"))[1])
-            if not any(metrics.total(f"kdaemon_records_{name}") for name in waiting):
-                break
-            await asyncio.sleep(PAUSE_S * 10)
-        for name in (*waiting, "unaccounted"):
-            if count := metrics.total(f"kdaemon_records_{name}"):
-                self.verdict.problems.append(f"at the end {name} is {count}")
-        dropped = metrics.total("kdaemon_records_dropped_total")
-        if dropped:
-            self.verdict.problems.append(f"{dropped} records were dropped")
-        await asyncio.sleep(AFTER_S)
-        print(f"{AFTER_S:g} s after the end: {rss_bytes(life.pid) / MIB:.0f} MiB", flush=True)
+    async def _unwatch(self, ended: str) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.seen.ended = ended
+            self.spool_bytes_most = max(self.spool_bytes_most, watch.spool_bytes_most)
+            await watch.stop()
+
+    async def _live(self, kinds: tuple[Event, ...], seconds: float) -> None:
+        """Events of these kinds, for so long."""
+        until_s = time.monotonic() + seconds
+        for event in events(self._dice, kinds):
+            pause_s = self._dice.uniform(*self._tempo.between_s)
+            left_s = until_s - time.monotonic()
+            life = self.lives.life
+            assert not await life.ends_within(max(0.0, min(pause_s, left_s))), life.tell("ended")
+            see_to(self._talking)
+            if left_s <= pause_s:
+                return
+            before = self._unreachable_count
+            await self._happen(event)
+            self.events[event.value] += 1
+            if event is not Event.KILL and self._unreachable_count > before:
+                problem = f"{event.value}: {self.lives.manner.value}: a connection was refused"
+                self.verdict.problems.append(problem)
+
+    @property
+    def _unreachable_count(self) -> int:
+        return sum(client.unreachable_count for client, _ in self._clients)
+
+    async def _happen(self, event: Event) -> None:
+        dice, lives = self._dice, self.lives
+        match event:
+            case Event.REPLACE | Event.KILL:
+                is_kill = event is Event.KILL
+                await self._unwatch("SIGKILL" if is_kill else lives.manner.value)
+                await (lives.kill() if is_kill else lives.replace())
+                self._watch_now("SIGKILL" if is_kill else lives.manner.value)
+            case Event.RELOAD:
+                self._write(self._configurations.right())
+                said = await self._reload()
+                if not said.endswith(TAKEN):
+                    self.events["- put off, for records were under way"] += 1
+            case Event.WRONG:
+                before = self._settings
+                write_config(self._directory, self._configurations.wrong())
+                said = await self._reload()
+                if said.endswith(TAKEN):
+                    self.verdict.problems.append(f"a wrong configuration was taken: {said}")
+                self._write(before)
+            case Event.HALT:
+                await lives.halt(dice.uniform(*self._tempo.halt_s))
+            case Event.CLOCK:
+                self._wall.set_ahead(clock_ahead_s(dice))
+
+    async def _reload(self) -> str:
+        """What the daemon says of it."""
+        life = self.lives.life
+        count = len(life.reloads)
+        life.hang_up()
+        until_s = time.monotonic() + PATIENCE_S
+        while len(life.reloads) == count:
+            assert time.monotonic() < until_s, life.tell("says nothing of a reload")
+            await asyncio.sleep(PAUSE_S)
+        return life.reloads[-1]
 
     # The end
 
-    def _promised(self) -> Iterator[int]:
-        for client, _ in self._clients:
-            if client.acknowledge in {"stored", "delivered"}:
-                yield from client.promises.kept
+    async def _end(self) -> None:
+        """Fair weather, the right time, everything configured: what is left is delivered."""
+        for service in self.services.values():
+            await service.clear_up()
+        self._wall.set_ahead(0.0)
+        await self._stop()  # the long life
+        await self._begin(Manner.ACTIVATED)
+        life = self.lives.life
+        await self._ending.hear_all(self._talking)
+        await self._ending.wait_taken(life)
+        fresh = [self._add("lines", EU_PLAIN, "delivered")]
+        fresh += [self._add(kind, PLAIN, "delivered") for kind in KINDS]
+        await self._ending.send_fresh(fresh)
+        await self._ending.settled(life)
+        await self._stop()
 
     def _judge(self) -> None:
-        verdict, service = self.verdict, self.service
-        judge_promises(verdict, list(self._promised()), service.taken, self._letters())
-        if service.stranger_count:
-            texts = "; ".join(service.strangers)
-            verdict.problems.append(f"never sent, or not so: {service.stranger_count}: {texts}")
-        last: dict[tuple[int, str], int] = {}
-        for one in service.taken:  # in the order of first writes
-            if one < 0:
-                continue
-            source = self._source_of(one)
-            number = number_of(one)
-            key = source.make(number).key if source.stream in {ORDERED, BOTH} else ""
-            if key:
-                before = last.get((source.index, key), -1)
-                if number < before:
-                    verdict.problems.append(f"{shown(one)} of {key!r} came after {before}")
-                last[source.index, key] = number
+        verdict = self.verdict
+        taken = [each for service in self.services.values() for each in service.taken]
+        letters = self._ending.letters(self._spool)
+        judge_promises(verdict, list(promised(self._clients)), taken, letters)
+        for service in self.services.values():
+            judge_service(verdict, service)
+        repeats = [each for service in self.services.values() for each in service.repeats]
+        judge_repeats(verdict, repeats, self._calls(), self.lives.kills, self.lag)
         for client, _ in self._clients:
-            verdict.problems.extend(client.promises.complaints)
+            verdict.problems.extend(f"a client: {text}" for text in client.promises.complaints)
             self.refused.update(client.promises.refused)
+        verdict.problems.extend(f"a defect in the log: {text}" for text in self.lives.defects)
+        verdict.problems.extend(judge_growth(self.long_life))
 
-    def _source_of(self, record_id: int) -> Source:
-        return self._sources[int(shown(record_id).partition(".")[0])]
+    def _calls(self) -> Iterator[Call]:
+        for service in self.services.values():
+            yield from service.calls
 
-    def _letters(self) -> list[int]:
-        view = Store.open_for_reading(str(self._spool))
-        try:
-            left = [f"{each.stream}: {each.frame_count}" for each in view.backlogs()]
-            if left:
-                self.verdict.problems.append(f"frames are left in the spool: {', '.join(left)}")
-            idents = [read_ident(each.data) for each in view.letters.select(LetterFilter())]
-            return [self._sources[index].id_of(number) for index, number in idents]
-        finally:
-            view.close()
+    @property
+    def long_life(self) -> Seen:
+        return self.seen[-2]  # the last one is that of the end
 
-    # Telling
-
-    def tell(self, seen: LifeSeen) -> None:
-        """One life, in the form of bench/RESULTS.md."""
-        rss = [each.rss / MIB for each in seen.samples]
-        above = max((each.rss - each.held) / MIB for each in seen.samples)
-        probes = sorted(each * 1000 for each in seen.probes_s)
-        print(
-            f"| {seen.samples[-1].at_s / 60:.0f} min, {seen.ends_by}"
-            f" | {rss[0]:.0f} | {max(rss):.0f}"
-            f" | {above:.0f} | {rss[-1]:.0f} | {seen.slope_mib_per_hour():+.1f}"
-            f" | {probes[len(probes) // 2]:.1f} | {probes[len(probes) * 99 // 100]:.0f}"
-            f" | {probes[-1]:.0f} | {max(seen.scrapes_s) * 1000:.0f} |",
-            flush=True,
-        )
-
-    def summary(self) -> str:
-        verdict, service = self.verdict, self.service
-        sent = sum(source.sent_count for source in self._sources.values())
-        refused = ", ".join(f"{code} {count}" for code, count in self.refused.most_common())
-        acknowledged, taken = verdict.acknowledged_count, verdict.taken_count
-        lost, dead = len(verdict.lost), verdict.letter_count
-        return (
-            f"records sent {sent}, acknowledged (not `accepted`) {acknowledged}, taken {taken},"
-            f" dead {dead}, lost {lost}\n"
-            f"aggregates {service.aggregate_count}, records taken again {len(service.repeats)},"
-            f" refused: {refused or 'none'}\n"
-            f"spool at most {self.spool_bytes_most / MIB:.0f} MiB; this process was late by at most"
-            f" {self.lag_s * 1000:.0f} ms"
-        )
+    @property
+    def sent_count(self) -> int:
+        return sum(source.sent_count for source in self._sources.values())
 
 
-HEAD = (
-    "| life | RSS at first, MiB | most | most above held | at its end | slope, MiB/h"
-    " | /livez p50 ms | p99 | worst | worst scrape ms |\n|---|" + "--:|" * 9
-)
-
-
-def rss_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
+def summary(soak: Soak) -> str:
+    verdict, lives, services = soak.verdict, soak.lives, soak.services.values()
+    starts = sorted(lives.starts_s)
+    calls = sum(service.wrong_clock_count for service in services)
+    rows = {
+        **{f"event: {name}": f"{count:,}" for name, count in sorted(soak.events.items())},
+        "processes": ", ".join(f"{name} {count}" for name, count in sorted(lives.counts.items())),
+        "start to ready": f"median {starts[len(starts) // 2]:.2f} s, most {starts[-1]:.2f} s",
+        "long outages": ", ".join(
+            f"{name} {each.outage_count}" for name, each in soak.services.items()
+        ),
+        "calls refused for their time of day": f"{calls:,}",
+        "records sent": f"{soak.sent_count:,}",
+        "acknowledged (`stored`, `delivered`)": f"{verdict.acknowledged_count:,}",
+        "delivered": f"{verdict.taken_count:,}",
+        "aggregates": f"{sum(service.aggregate_count for service in services):,}",
+        "dead letters": f"{verdict.letter_count:,}",
+        "refused": ", ".join(f"{code} {count:,}" for code, count in soak.refused.most_common())
+        or "none",
+        "lost": f"{len(verdict.lost):,}",
+        "taken twice, in flight at an end or a halt": (
+            f"{verdict.short_repeat_count + verdict.long_repeat_count:,}"
+        ),
+        "taken twice, the service did not say that it took them": (
+            f"{verdict.untold_repeat_count:,}"
+        ),
+        "spool at most": f"{soak.spool_bytes_most / MIB:.0f} MiB",
+        "this process was late by at most": f"{soak.lag.most_s * 1000:.0f} ms",
+        **trends(soak.long_life, soak.seen),
+    }
+    lines = [HEAD, *(row(each) for each in soak.seen if each.samples)]
+    lines += ["", "| | |", "|---|--:|", *(f"| {name} | {text} |" for name, text in rows.items())]
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=None, help="default: a new one")
-    parser.add_argument("--think", type=float, default=1.0, help="seconds between requests, about")
+    parser.add_argument("--minutes", type=float, default=10.0, help="(10)")
+    parser.add_argument("--seed", type=int, default=None, help="of an earlier run; else a new one")
+    parser.add_argument("--think", type=float, default=1.0, help="seconds between requests (1)")
     options = parser.parse_args()
+    obstacle = why_not()
+    if obstacle is not None:
+        sys.exit(obstacle)
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    print(f"seed {seed}\n{HEAD}", flush=True)
+    print(f"seed {seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="kdaemon-soak-"))
-    soak = Soak(directory, seed, options.minutes, options.think)
+    soak = Soak(directory, seed, options.minutes * 60, options.think, Tempo())
     asyncio.run(soak.run())
-    print(soak.summary())
+    print(summary(soak))
     problems = soak.verdict.problems
     if problems:
-        print("\n".join(problems[:20]))
+        print("\n".join(f"PROBLEM: {each}" for each in problems[:20]))
         sys.exit(f"{len(problems)} problems; what is left stands in {directory}")
     shutil.rmtree(directory)
 

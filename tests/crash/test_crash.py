@@ -46,7 +46,7 @@ async def test_what_was_acknowledged_survives_losses_of_power(tmp_path: Path) ->
     seed = random.randrange(10**6)
     skip_without()
     disk = PowerDisk(tmp_path, seed, Manners(full_every=FULL_EVERY))
-    crasher = Crasher(tmp_path, seed, disk=disk, stage=Stage(preload=str(library())))
+    crasher = Crasher(tmp_path, seed, disk=disk, stages=[Stage(preload=str(library()))])
     report = await crasher.run(LOSSES)
     assert_sound(report)
     assert report.loss_count == 2

@@ -106,6 +106,25 @@ def test_what_the_service_did_not_say_excuses_a_repeat() -> None:
     assert len(repeat_of(single).problems) == 1
 
 
+def test_an_orderly_end_excuses_only_what_was_in_flight() -> None:
+    for answered_s, problem_count in ((KILL_S - 0.1, 1), (math.inf, 0)):
+        verdict, earlier = Verdict(), call_of(KILL_S - 1, answered_s)
+        later = call_of(KILL_S + 5, KILL_S + 5.1)
+        kills = [Kill("stopped", KILL_S, window_s=0.0)]
+        judge_repeats(verdict, [(7, earlier, later)], [earlier, later], kills)
+        assert len(verdict.problems) == problem_count
+
+
+def test_a_halt_does_not_hide_the_kill_that_follows() -> None:
+    earlier = call_of(KILL_S - 1.3, KILL_S - 1.2)
+    halt = Kill("halted", KILL_S - 0.5, is_end=False, window_s=0.1)
+    later = call_of(KILL_S + 5, KILL_S + 5.1)
+    for kills, problem_count in (([halt, Kill("random", KILL_S)], 0), ([halt], 1)):
+        verdict = Verdict()
+        judge_repeats(verdict, [(7, earlier, later)], [earlier, later], kills)
+        assert len(verdict.problems) == problem_count
+
+
 def test_the_words_of_damage_are_the_daemons() -> None:
     """Nobody would hear of a defect that is told in other words."""
     code = "".join(path.read_text() for path in (ROOT / "kdaemon" / "spool").glob("*.py"))

@@ -76,7 +76,7 @@ async def _run(
     directory.mkdir()
     seed = random.randrange(10**6)
     disk = PowerDisk(directory, seed, fault.manners)
-    crasher = Crasher(directory, seed, disk=disk, stage=stage, patience_s=PATIENCE_S)
+    crasher = Crasher(directory, seed, disk=disk, stages=[stage], patience_s=PATIENCE_S)
     try:
         report = await crasher.run(steps)
     except AssertionError as error:  # it did not start, say

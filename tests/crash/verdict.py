@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.lag import Lag
-from tests.crash.oracle import Call
+from tests.crash.oracle import Call, Oracle
 from tests.crash.records import is_poison, shown
 
 SETTLE_WINDOW_S = 1.5
@@ -33,14 +33,16 @@ SHOWN_MAX = 10
 
 @dataclass(slots=True)
 class Kill:
-    """One SIGKILL. `at_s`: when it was known, in `time.monotonic`'s seconds. `is_loss`: the power
-    went with it.
+    """One SIGKILL, or another end, or a halt. `at_s`: when it was known, in `time.monotonic`'s
+    seconds. `is_loss`: the power went with it.
     """
 
     point: str
     at_s: float
     is_loss: bool = False
-    slack_s: float = 0.0  # beside SETTLE_WINDOW_S
+    is_end: bool = True  # else it stood still for a while, or went on
+    window_s: float = SETTLE_WINDOW_S  # 0: what was answered was written down first
+    slack_s: float = 0.0  # beside the window
     exposed_count: int = 0  # records in calls without an answer, or with one within the window
     ages_s: list[float] = field(default_factory=list)
     """Of those that were taken again: from the answer to the kill; below 0: there was none yet."""
@@ -121,8 +123,9 @@ def _kill_over(
     index = bisect_left(times, call.written_at - AFTERMATH_S - slack_most_s)
     for kill in kills[index:]:
         if kill.at_s >= call.written_at - AFTERMATH_S - kill.slack_s:
-            is_hidden = call.answered_at > kill.at_s - SETTLE_WINDOW_S - kill.slack_s
-            return kill if is_hidden else None
+            is_hidden = call.answered_at > kill.at_s - kill.window_s - kill.slack_s
+            if is_hidden or kill.is_end:
+                return kill if is_hidden else None
     return None
 
 
@@ -147,6 +150,16 @@ def judge_promises(
     good = [shown(each) for each in dead if not is_poison(each)]
     _tell(verdict, "dead, and nothing is wrong with it", good)
     _tell(verdict, "dead and taken", map(shown, dead & found))
+
+
+def judge_service(verdict: Verdict, oracle: Oracle) -> None:
+    """What it took is what was sent, and of an ordered stream each key in its order."""
+    if oracle.turned_count:
+        texts = "; ".join(oracle.turned)
+        verdict.problems.append(f"out of the order of its key: {oracle.turned_count}: {texts}")
+    if oracle.stranger_count:
+        texts = "; ".join(oracle.strangers)
+        verdict.problems.append(f"never sent, or not so: {oracle.stranger_count}: {texts}")
 
 
 def _tell(verdict: Verdict, what: str, which: Iterable[str]) -> None:

@@ -4,30 +4,24 @@
 read after the daemon's death, and the directory is made what a disk may hold of it. A mere kill
 forgets nothing: the kernel still has what was written, until a later loss takes it away.
 
-Needs Linux and a C compiler: `why_not` says what is missing. Nothing here needs any privilege.
+Needs what `preload.py` needs: `why_not` says what is missing.
 Invariant: what the model says stands in a file that nobody is writing is what does stand there;
 `check` compares all of it, so an operation that `power.c` does not know is found out.
 """
 
-import atexit
-import functools
 import random
 import shutil
 import struct
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.kit import preload
 from tests.kit.unsynced import Directory, File, Node
 
 SOURCE = Path(__file__).with_name("power.c")
-COMPILER = "cc"
-COMPILE_S = 60.0
 INDEX = "-shm"  # SQLite's shared memory: no file that anybody syncs
 INDEX_GONE = 0.5  # of losses: those after which nothing stands in its place
 NAMING = "mrud"  # operations that change a name
@@ -44,18 +38,9 @@ class Manners:
     full_every: int = 0
 
 
-@functools.cache
 def why_not() -> str | None:
     """Why there are no power losses on this machine; None: there are."""
-    if sys.platform != "linux":
-        return "power losses are made with LD_PRELOAD, which only Linux has"
-    if shutil.which(COMPILER) is None:
-        return f"power losses need a C compiler, and there is no {COMPILER}"
-    try:
-        library()
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"power losses need a C compiler, and {COMPILER} fails: {error}"
-    return None
+    return preload.why_not(SOURCE)
 
 
 def skip_without() -> None:
@@ -65,17 +50,9 @@ def skip_without() -> None:
         pytest.skip(obstacle)
 
 
-@functools.cache
 def library() -> Path:
     """`power.c`, compiled for this test run."""
-    directory = Path(tempfile.mkdtemp(prefix="kdaemon-power-"))
-    atexit.register(shutil.rmtree, directory)
-    path = directory / "power.so"
-    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o", str(path)]
-    subprocess.run(
-        [COMPILER, *flags, str(SOURCE), "-ldl", "-lpthread"], check=True, timeout=COMPILE_S
-    )
-    return path
+    return preload.compiled(SOURCE)
 
 
 class PowerDisk:

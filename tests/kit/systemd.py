@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -23,16 +24,33 @@ os.execv(sys.executable, [sys.executable, "-m", "kdaemon", *sys.argv[2 + count :
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """How a process is started that finds sockets where systemd puts them: `program` is what Python
+    runs before the arguments of `kdaemon`, `variables` is told, `descriptors` are inherited.
+    """
+
+    program: tuple[str, ...]
+    variables: dict[str, str]
+    descriptors: tuple[int, ...]
+
+
+def passing(socks: Mapping[str, socket.socket]) -> Passing:
+    """Of these sockets, by what systemd calls them."""
+    descriptors = tuple(each.fileno() for each in socks.values())
+    given = [str(len(descriptors)), *map(str, descriptors)]
+    variables = {"LISTEN_FDS": str(len(socks)), "LISTEN_FDNAMES": ":".join(socks)}
+    return Passing(("-c", _STARTER, *given), variables, descriptors)
+
+
 class Activated:
     """A `kdaemon run` behind sockets, by what systemd calls them."""
 
     def __init__(self, config: Path, socks: Mapping[str, socket.socket], **more: str) -> None:
         """`more`: of its environment."""
-        self._socks = socks
+        self._passing = passing(socks)
         self._arguments = ["run", "--config", str(config)]
-        names = ":".join(socks)
-        told = {"LISTEN_FDS": str(len(socks)), "LISTEN_FDNAMES": names}
-        self._environment = environment(**told, **more)
+        self._environment = environment(**self._passing.variables, **more)
 
     def without(self, *names: str) -> None:
         """Takes these variables out of its environment."""
@@ -40,10 +58,8 @@ class Activated:
             del self._environment[name]
 
     def start(self) -> Daemon:
-        descriptors = [each.fileno() for each in self._socks.values()]
-        given = [str(len(descriptors)), *map(str, descriptors)]
-        program = ("-c", _STARTER, *given)
-        return Daemon(self._arguments, self._environment, program, passed=descriptors)
+        how = self._passing
+        return Daemon(self._arguments, self._environment, how.program, passed=how.descriptors)
 
     @contextmanager
     def started(self) -> Iterator[Daemon]:

@@ -1,9 +1,12 @@
 """The file of principals: what it may say, what is told of a wrong one, how it is read again."""
 
 import asyncio
+import errno
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -265,6 +268,49 @@ async def test_a_file_that_changes_twice_within_a_tick_is_read_twice(file: Path)
     await look(principals)
     principals.look()
     assert principals._reading is None, "nothing has changed for long"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+async def test_a_file_that_could_not_be_read_is_tried_again_though_it_does_not_change(
+    file: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who was struck off while no descriptor was left does not stay for ever."""
+    principals = opened(file, lambda: file.stat().st_ctime_ns / 1e9 + 60)
+    write(file, file.read_text().replace("AKIASHOP", "AKIASHOQ"))
+
+    def failing(*_: object) -> int:
+        raise OSError(number, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        for _ in range(3):
+            await look(principals)
+    assert list(principals.keys) == ["AKIASHOP"]
+    assert "cannot be read" in str(principals.problem)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+    await look(principals)
+    assert list(principals.keys) == ["AKIASHOQ"]
+    assert principals.problem is None
+
+
+async def test_a_name_that_nobody_knew_for_a_moment_is_looked_for_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user is made after the file is written, or no descriptor was left to look him up."""
+    users = {"root": 0}
+
+    def found(name: str) -> SimpleNamespace:
+        return SimpleNamespace(pw_uid=users[name])
+
+    monkeypatch.setattr(pwd, "getpwnam", found)
+    principals = opened(file, lambda: file.stat().st_ctime_ns / 1e9 + 60)
+    write(file, file.read_text() + '[late]\nstreams = ["s"]\nusers = ["eve"]\n')
+    await look(principals)
+    assert "'eve'" in str(principals.problem)
+    users["eve"] = 77
+    await look(principals)
+    assert principals.problem is None
+    assert principals.peer(77, 99).name == "late"
 
 
 async def test_one_file_is_read_at_a_time(file: Path) -> None:

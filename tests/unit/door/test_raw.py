@@ -1,5 +1,6 @@
 """Raw lines at every way in: how they are asked for, what becomes of them, and what is told."""
 
+import gzip
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -163,6 +164,14 @@ async def test_a_header_that_is_no_text_is_refused(place: Place) -> None:
     request.headers = {b"x-kdaemon-partition-key-field": b"\xff"}
     place.ndjson.handle(request)
     assert read_answer(request).body["message"] == "The path of a field must be UTF-8."
+
+
+async def test_of_a_compressed_body_no_byte_is_a_line(place: Place) -> None:
+    body = gzip.compress(b"a\nb\n" * 1_000)
+    request = make_request("/v1/streams/app/records", {"Content-Encoding": "gzip"}, body)
+    place.ndjson.handle(request)
+    assert read_answer(request).status == 415
+    assert place.sent("app") == []
 
 
 async def test_the_first_line_of_a_connection_may_ask_for_them(place: Place) -> None:

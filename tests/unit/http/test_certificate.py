@@ -4,6 +4,7 @@ ones.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import ssl
@@ -242,6 +243,34 @@ def test_half_a_pair_is_not_taken_and_is_told_once(
     rig.look()
     assert rig.certificates.context() is not before
     assert rig.certificates.reloads == 1
+    assert rig.certificates.trouble is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_pair_that_could_not_be_read_is_tried_again_though_it_does_not_change(
+    rig: Rig,
+    authority: Authority,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that was changed while no descriptor was left would be served until it ends."""
+    before = rig.certificates.context()
+    authority.issue(ends=700)
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        for _ in range(3):
+            rig.look()
+    assert rig.certificates.context() is before
+    assert "cannot be read" in str(rig.certificates.trouble)
+    assert rig.certificates.failures == 1
+    assert caplog.text.count("the old one is kept") == 1
+    rig.look()
+    assert rig.certificates.context() is not before
     assert rig.certificates.trouble is None
 
 

@@ -1,6 +1,7 @@
 """Sockets from one daemon to the next: who may have them, in which order, and what fails."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -206,3 +207,24 @@ def test_a_directory_is_one_place_by_whatever_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     assert takeover.place_of(str(tmp_path)) == takeover.place_of(str(tmp_path / "link")) != ""
     assert takeover.place_of("") == takeover.place_of(str(tmp_path / "gone")) == ""
+
+
+async def test_without_a_descriptor_the_loop_does_not_spin_and_who_asks_waits(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_count = 0
+
+    def none_left(_: socket.socket) -> tuple[socket.socket, str]:
+        nonlocal failed_count
+        failed_count += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "accept", none_left)
+        asking = asyncio.create_task(ask(running.path))
+        while not failed_count:
+            await asyncio.sleep(0)
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert failed_count == 1
+    close_all(await asking)
