@@ -102,10 +102,12 @@ _TURN = """\
 """
 _CALL = """\
         self.counters.calls[verdict] += 1
+        self._settlement.failures.call(error.code, error.message, batch.record_count, now_ns)
         if verdict is Verdict.POISON:
 """
 _CALL_TAKEN = """\
         self.counters.calls[verdict] += 1
+        self._settlement.failures.call(error.code, error.message, batch.record_count, now_ns)
         if verdict is Verdict.AMBIGUOUS:
             from kdaemon.base.record import RecordResult
             taken = RecordResult(sequence_number="1", shard_id="shardId-000000000000")
