@@ -14,6 +14,7 @@ FIELD_EXPECTED = (
     r" user.id (a dot within a name is \.; no quotes, other backslashes or control characters)"
 )
 
+_SURROGATES = range(0xD800, 0xE000)  # halves of UTF-16's pairs, which are no characters
 _DOT = "\0"  # stands for one within a name meanwhile
 
 
@@ -30,4 +31,4 @@ def parse_field_path(text: str) -> tuple[str, ...]:
 
 def _is_odd(character: str) -> bool:
     """Not to be said; a lone surrogate is in no JSON that is UTF-8."""
-    return character in {'"', "\\"} or character < " " or "\ud800" <= character <= "\udfff"
+    return character in {'"', "\\"} or character < " " or ord(character) in _SURROGATES

@@ -90,16 +90,16 @@ class RestBudget(ByteBudget):
     a quarter, two a seventh.
     """
 
-    __slots__ = ("_times",)
-    whole: ByteBudget
+    __slots__ = ("_times", "rest_of")
 
     def __init__(self, whole: ByteBudget, times: int) -> None:
         super().__init__(whole.bytes_max, whole)
+        self.rest_of = whole
         self._times = times
 
     def free_bytes(self) -> int:
         times = self._times
-        return max(0, times * self.whole.free_bytes() - self.bytes_taken) // (times + 1)
+        return max(0, times * self.rest_of.free_bytes() - self.bytes_taken) // (times + 1)
 
     def has_room(self, byte_count: int) -> bool:
         return byte_count <= self.free_bytes()

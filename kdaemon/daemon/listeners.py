@@ -18,7 +18,8 @@ from kdaemon.base.endpoint import host_port
 from kdaemon.config.listeners import Wanted
 from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
-from kdaemon.http.hub import HttpCounters, HttpHub
+from kdaemon.http.counters import HttpCounters
+from kdaemon.http.hub import HttpHub
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp, why_not_bound
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler

@@ -19,7 +19,7 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.admission import CLIENT_GONE, WAITED_FOR
 from kdaemon.door.block import Block
 from kdaemon.door.departed import LeftBehind, Waker
-from kdaemon.door.door import Door
+from kdaemon.door.line_door import LineDoor
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.door.voice import Voice
 from kdaemon.http.turns import Turn
@@ -46,7 +46,7 @@ class Handover:
 
     def __init__(
         self,
-        door: Door,
+        door: LineDoor,
         voice: Voice,
         rounds: Rounds,
         client: int,

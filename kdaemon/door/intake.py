@@ -13,8 +13,8 @@ Where it sits: session.py feeds it, has it read in its turn, and weighs what it 
 from kdaemon.base.steps import Steps
 from kdaemon.door.admission import GAVE_WAY
 from kdaemon.door.block import Block
-from kdaemon.door.door import Door
 from kdaemon.door.handover import Handover
+from kdaemon.door.line_door import LineDoor
 from kdaemon.door.rounds import Round, Rounds
 from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
 from kdaemon.door.voice import Voice
@@ -40,7 +40,7 @@ class Intake:
     )
 
     def __init__(
-        self, door: Door, voice: Voice, rounds: Rounds, handover: Handover, own: Terms | None
+        self, door: LineDoor, voice: Voice, rounds: Rounds, handover: Handover, own: Terms | None
     ) -> None:
         """`own`: the terms, where no line sets them."""
         self._door = door

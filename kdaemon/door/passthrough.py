@@ -20,7 +20,8 @@ from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
-from kdaemon.http.request import CBOR_ALONE, Headers, HttpRequest
+from kdaemon.http.answer import Headers
+from kdaemon.http.request import CBOR_ALONE, HttpRequest
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed

@@ -22,9 +22,9 @@ from typing import Any
 
 from kdaemon.base.limits import KIB
 from kdaemon.door.departed import Waker
-from kdaemon.door.door import Door
 from kdaemon.door.handover import Handover
 from kdaemon.door.intake import Intake
+from kdaemon.door.line_door import LineDoor
 from kdaemon.door.rounds import Rounds
 from kdaemon.door.terms import Terms
 from kdaemon.door.voice import Voice
@@ -63,7 +63,7 @@ class NdjsonSession(asyncio.Protocol):
 
     def __init__(
         self,
-        door: Door,
+        door: LineDoor,
         hub: HttpHub,
         line_bytes_max: int = LINE_BYTES_MAX,
         own: Terms | None = None,

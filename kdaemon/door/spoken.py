@@ -8,8 +8,8 @@ from functools import partial
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
-from kdaemon.door.door import Door
 from kdaemon.door.guard import DENIED
+from kdaemon.door.line_door import LineDoor
 from kdaemon.door.line_forms import NOTHING_ASKED
 from kdaemon.door.session import NdjsonSession
 from kdaemon.door.terms import Terms
@@ -19,7 +19,7 @@ from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION, Rejected, encode_rejected
 
 
-def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
+def lines_to(door: LineDoor, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
     """Lines whose records go to `door`."""
 
     def refuse(number: int, text: str) -> bytes:
@@ -34,7 +34,7 @@ def lines_to(door: Door, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
     return Lines(speak, refuse, refuse_stranger)
 
 
-def raw_lines_to(door: Door, stream: str) -> Lines:
+def raw_lines_to(door: LineDoor, stream: str) -> Lines:
     """Raw lines for one stream, on a socket of its own, where whatever comes is a line, and nothing
     is answered.
     """
@@ -49,6 +49,6 @@ def raw_lines_to(door: Door, stream: str) -> Lines:
     return Lines(speak, lambda _number, _text: b"", refuse_stranger, is_only=True)
 
 
-def _count_stranger(door: Door, text: str, lines: bytes) -> None:
+def _count_stranger(door: LineDoor, text: str, lines: bytes) -> None:
     refused = Refused(RejectReason.UNAUTHENTICATED, DENIED, text, is_permanent=True)
     door.refuse(None, refused, count_lines(lines), len(lines))

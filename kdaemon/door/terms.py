@@ -13,7 +13,7 @@ from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
-from kdaemon.door.door import Door
+from kdaemon.door.line_door import LineDoor
 from kdaemon.door.line_forms import Asked
 from kdaemon.wire.line_form import ENVELOPE, LineForm
 from kdaemon.wire.lines import VALIDATION, parse_setup
@@ -40,7 +40,7 @@ class BadTerms:
     forbidden: Refused | None = None
 
 
-def read_terms(door: Door, line: bytes, principal: Principal) -> Terms | BadTerms | None:
+def read_terms(door: LineDoor, line: bytes, principal: Principal) -> Terms | BadTerms | None:
     """What a first line says; None: it is a line like the others."""
     try:
         setup = parse_setup(line)

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from kdaemon.base.principal import NOBODY
+from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed, lose_pieces, tell_gone
 from kdaemon.http.hub import HttpHub, HttpLimits
@@ -26,7 +27,7 @@ from kdaemon.http.pieces import Pieces
 from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE, render, render_head
-from kdaemon.http.request import Answer, HttpHandler, HttpRequest
+from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.transports import (
     PROBE_S,
     Presence,

@@ -7,7 +7,7 @@ Where it sits: connection.py and http2_streams.py call here around the handler t
 
 import asyncio
 
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kdaemon.base.principal import Principal
 from kdaemon.http import refusals
+from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import Gathered
 from kdaemon.http.heads import Heads
@@ -20,7 +21,7 @@ from kdaemon.http.http2_head import read_fields
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
-from kdaemon.http.request import Answer, HttpRequest
+from kdaemon.http.request import HttpRequest
 
 # Its stream is reset: a client that cannot count gets no answer to what it did not mean.
 LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
 from kdaemon.base.principal import Principal
+from kdaemon.http.answer import Answer
 from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
 from kdaemon.http.heads import HeadBounds, Heads
 from kdaemon.http.http2_core import Http2Core
@@ -31,7 +32,7 @@ from kdaemon.http.http2_stream import LENGTH_IS_WRONG, TRAILERS, Http2Stream, St
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE_FIELDS, fields_of
-from kdaemon.http.request import Answer, HttpHandler, HttpRequest
+from kdaemon.http.request import HttpHandler, HttpRequest
 
 
 class Connection(Protocol):

@@ -9,21 +9,20 @@ Where it sits: beside connection.py, http2.py and opening.py, whose connections 
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
-
-import msgspec
 
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.counters import HttpCounters
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.origin import Gate
-from kdaemon.http.refusals import REFUSALS, Refusal
+from kdaemon.http.refusals import Refusal
 from kdaemon.http.turns import Turns
 
 VISITED_A_TURN = 250
@@ -44,7 +43,6 @@ def anybody(_: Any) -> Principal:
     return ANYBODY
 
 
-TIME_OUTS = ("head", "body", "idle", "write", "handshake")
 TOLD_EVERY_NS = 60_000_000_000  # the same line of the log, which clients bring about: a minute
 
 
@@ -69,52 +67,6 @@ class HttpLimits:
     connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20
     bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
     sweep_interval_s: float = 1.0
-
-
-class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """`HttpCounters` at one time."""
-
-    opened: int
-    open: int
-    handshakes: int
-    rebound: int
-    handler_failures: int
-    refused: Mapping[str, int]
-    timed_out: Mapping[str, int]
-
-
-class HttpCounters:
-    """Plain numbers since the start; whoever exposes them reads them."""
-
-    __slots__ = (
-        "handler_failures",
-        "handshakes",
-        "open",
-        "opened",
-        "rebound",
-        "refused",
-        "timed_out",
-    )
-
-    def __init__(self) -> None:
-        self.opened = 0  # connections ever
-        self.open = 0  # connections now
-        self.handshakes = 0  # of TLS, done
-        self.rebound = 0  # the socket file was gone, and was made again
-        self.handler_failures = 0  # exceptions out of the handler: defects of ours
-        self.refused = dict.fromkeys(REFUSALS, 0)
-        self.timed_out = dict.fromkeys(TIME_OUTS, 0)
-
-    def snapshot(self) -> HttpCounts:
-        return HttpCounts(
-            opened=self.opened,
-            open=self.open,
-            handshakes=self.handshakes,
-            rebound=self.rebound,
-            handler_failures=self.handler_failures,
-            refused=dict(self.refused),
-            timed_out=dict(self.timed_out),
-        )
 
 
 class Connection(Protocol):

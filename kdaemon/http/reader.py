@@ -114,7 +114,9 @@ class RequestReader:
         # body.
         self.on_header = self._raw_headers.__setitem__
         self.on_body = self._pieces.append
-        self._ordinary: bytes | None = None  # a read that is taken for one whole request
+        # A read (bytes) that is taken for one whole request. Any: the parser's calls change it
+        # while `feed` goes on.
+        self._ordinary: Any = None
         self._head = bytearray()  # of a head that is not whole
         self._head_count = 0  # ends that the parser saw in it
         self._headers = _NO_HEADERS
@@ -148,7 +150,7 @@ class RequestReader:
                 self._refuse_malformed(error, data)
             return len(data)
         if self._ordinary is None:  # on_message_complete has handed it over
-            return len(data)  # type: ignore[unreachable]
+            return len(data)
         self._ordinary = None
         if self.phase is _BODY:
             self._go_on_with_body()
@@ -187,7 +189,7 @@ class RequestReader:
     # --- the parser's calls (on_header and on_body are bound in __init__)
 
     def on_headers_complete(self) -> None:
-        data = self._ordinary
+        data: bytes | None = self._ordinary
         if data is None:
             self._head_count += 1
             return  # `_feed_with_care` goes on when the parser returns

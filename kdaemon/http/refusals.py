@@ -11,14 +11,8 @@ Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py a
 import re
 from dataclasses import dataclass, replace
 
-from kdaemon.http.request import (
-    CBOR,
-    Answer,
-    Headers,
-    error_body,
-    error_body_cbor,
-    speaks_cbor,
-)
+from kdaemon.http.answer import CBOR, Answer, Headers
+from kdaemon.http.request import error_body, error_body_cbor, speaks_cbor
 
 REFUSALS = (
     "connections",  # over connections_max
@@ -38,7 +32,7 @@ REFUSALS = (
     "tls_failed",  # a handshake that failed, or a record that cannot be read
 )
 
-TIMED_OUT = "timed_out"  # of clients that are too slow: they are counted by part (hub.TIME_OUTS)
+TIMED_OUT = "timed_out"  # of clients that are too slow: they are counted by part (counters.py)
 
 _CONTENT_TYPE = re.compile(rb"\r\ncontent-type:([^\r\n]*)", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"

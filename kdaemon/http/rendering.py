@@ -4,11 +4,12 @@ Pure. Knows the form of an answer on the wire; not who asked, and not what an an
 Where it sits: connection.py and http2_streams.py render here what their requests were answered.
 """
 
-from kdaemon.http.request import Answer
+from kdaemon.http.answer import Answer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = (b"Connection", b"close")
 _KEEP = (b"Connection", b"keep-alive")
+_NO_PARTS: tuple[bytes, ...] = ()
 
 REASONS = {
     200: b"OK",
@@ -58,7 +59,7 @@ def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> b
         headers += (_KEEP,)
     key = answer.status, answer.content_type, len(headers)
     form = _forms.get(key) or _form(*key)
-    return form % (len(body), *sum(headers, ()), body if has_body else b"")
+    return form % (len(body), *sum(headers, _NO_PARTS), body if has_body else b"")
 
 
 CHUNKED = b"Transfer-Encoding", b"chunked"
@@ -71,7 +72,7 @@ def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
         headers += (_CLOSE,)
     reason = REASONS.get(answer.status, b"Status")
     head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (answer.status, reason, answer.content_type)
-    return head + b"%b: %b\r\n" * len(headers) % sum(headers, ()) + b"\r\n"
+    return head + b"%b: %b\r\n" * len(headers) % sum(headers, _NO_PARTS) + b"\r\n"
 
 
 # Names come from code, never from a client, so the table stays small.

@@ -1,4 +1,4 @@
-"""One HTTP request as a handler sees it, and its answer as a value.
+"""One HTTP request as a handler sees it, and how it is answered.
 
 Knows what an answer says, nothing of sockets and nothing of how a protocol writes an answer down:
 the connection that made the request renders the answer when its turn comes.
@@ -11,33 +11,14 @@ Where it sits: a connection makes requests, handlers answer them.
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from kdaemon.base.principal import Principal
+from kdaemon.http.answer import CBOR, JSON, Answer, Headers
 from kdaemon.http.pieces import Pieces, PieceSource
-
-JSON = b"application/x-amz-json-1.1"
-CBOR = b"application/x-amz-cbor-1.1"
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 CBOR_ALONE = {b"content-type": CBOR}
 """What is left of the headers of a request in CBOR while its answer is waited for. Nobody writes to
 it.
 """
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a client is told. `headers` come beside those that the framing needs. `pieces`: the body
-    is made while it is sent, and `body` is empty.
-    """
-
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: Headers = ()
-    closes: bool = False  # the connection ends with this answer; in HTTP/2 its stream does anyway
-    pieces: Pieces | None = None
 
 
 def _json_text(text: str) -> bytes:

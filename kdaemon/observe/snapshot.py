@@ -31,7 +31,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
-from kdaemon.http.hub import HttpCounters, HttpCounts
+from kdaemon.http.counters import HttpCounters, HttpCounts
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.readiness import Readiness, ReadyState, is_memory_full

@@ -24,7 +24,7 @@ from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
-from kdaemon.http.hub import HttpCounts
+from kdaemon.http.counters import HttpCounts
 from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.page import (
     BacklogStatus,

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from kdaemon.base.counters import OperationCounts, StreamCounts
 from kdaemon.base.histogram import Buckets
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
-from kdaemon.http.hub import HttpCounts
+from kdaemon.http.counters import HttpCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     LogSnapshot,

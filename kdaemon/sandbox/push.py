@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Callable
 
 from kdaemon.base.ports import Clock
+from kdaemon.http.answer import Headers
 from kdaemon.http.pieces import Pieces
-from kdaemon.http.request import Headers, HttpRequest
+from kdaemon.http.request import HttpRequest
 from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.feed import Feed
 

@@ -443,7 +443,7 @@ class Streams:
                 budgets = self._budgets(config) if has_other else each.budgets
                 for budget in budgets:
                     if isinstance(budget, RestBudget):
-                        budget.bytes_max = budget.whole.bytes_max
+                        budget.bytes_max = budget.rest_of.bytes_max
                 upstream = config.upstream(each.name)
                 may_assume = config.accept_unlisted
                 each.take_config(upstream, identities, budgets, may_assume=may_assume)

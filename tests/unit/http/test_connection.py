@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import TIME_OUTS, HttpHub, HttpLimits
+from kdaemon.http.counters import TIME_OUTS
+from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import CBOR_ALONE, HttpRequest, speaks_cbor
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns

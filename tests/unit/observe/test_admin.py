@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin

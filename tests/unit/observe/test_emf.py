@@ -8,7 +8,7 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, _quantile, _tell
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.snapshot import Snapshot

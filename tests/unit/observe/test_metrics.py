@@ -29,7 +29,7 @@ from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
 from kdaemon.engine.snapshot import EngineSnapshot
-from kdaemon.http.hub import TIME_OUTS, HttpCounters
+from kdaemon.http.counters import TIME_OUTS, HttpCounters
 from kdaemon.http.refusals import REFUSALS
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics

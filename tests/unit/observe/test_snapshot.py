@@ -15,7 +15,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import LANES_A_STEP
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.slices import Page
 from kdaemon.observe.snapshot import Snapshot

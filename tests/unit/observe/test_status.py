@@ -14,7 +14,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.status import Status

@@ -1,0 +1,64 @@
+"""The door as a connection of lines sees it: what it asks of `door.py`, and nothing else of it.
+
+A seam, because connections of lines are tried at a door that does as it is told
+(tests/kit/doors.py), in the compiled build too, where a parameter takes its declared class alone.
+What each method says stands in door.py. Pure.
+Where it sits: session.py and its parts ask, `door.py` answers.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from kdaemon.base.frame import Acknowledge
+from kdaemon.base.principal import Principal
+from kdaemon.base.refused import Refused
+from kdaemon.door.admission import Admission, OnSettled, Put
+from kdaemon.door.line_forms import Asked
+from kdaemon.wire.line_form import LineForm
+from kdaemon.wire.lines import Parsed
+from kdaemon.wire.put import PutLimits
+
+
+class LineDoor(Protocol):
+    def admit(
+        self,
+        spelling: str,
+        put: Put,
+        asked: Acknowledge | None,
+        on_settled: OnSettled,
+        client: int,
+        principal: Principal,
+        *,
+        is_patient: bool = False,
+    ) -> Admission | Refused | None: ...
+
+    def when_room(self, spelling: str, callback: Callable[[], None]) -> None: ...
+
+    def limits_of(
+        self, spelling: str, asked: Acknowledge | None, principal: Principal
+    ) -> PutLimits | Refused: ...
+
+    def line_form(self, spelling: str, asked: Asked) -> LineForm | Refused: ...
+
+    def is_waited_for(
+        self, spelling: str, asked: Acknowledge | None, principal: Principal
+    ) -> bool: ...
+
+    def untold_promise(self, spelling: str) -> Acknowledge: ...
+
+    def has_synonyms(self, spellings: Iterable[str | None]) -> bool: ...
+
+    def refuse(
+        self, spelling: str | None, refused: Refused, record_count: int, byte_count: int
+    ) -> None: ...
+
+    def refuse_unread(
+        self,
+        spelling: str | None,
+        record_count: int,
+        byte_count: int = 0,
+        *,
+        principal: Principal,
+    ) -> None: ...
+
+    def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None: ...
