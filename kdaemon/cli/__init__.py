@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from kdaemon import __version__, build
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
@@ -88,7 +89,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="kdaemon", message="kdaemon %(version)s")
+@click.version_option(__version__, message=f"kdaemon %(version)s ({build()})")
 def cli() -> None:
     """Delivers records to Kinesis Data Streams and Yandex Data Streams."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from kdaemon import build
 from kdaemon import cli as cli_module
 from kdaemon.cli import cli
 from tests.kit.certificates import Authority, Files
@@ -36,8 +37,9 @@ def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
 # Configuration
 
 
-def test_version_says_name_and_version() -> None:
-    assert re.fullmatch(r"kdaemon \d+\.\d+\.\d+\n", invoke("--version").stdout)
+def test_version_says_name_version_and_build() -> None:
+    said = invoke("--version").stdout
+    assert re.fullmatch(rf"kdaemon \d+\.\d+\.\d+ \({build()}\)\n", said)
 
 
 def test_check_says_ok_and_how_many_streams(tmp_path: Path) -> None:

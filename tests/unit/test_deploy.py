@@ -228,11 +228,14 @@ def test_everything_installed_in_the_image_is_checked_by_hash() -> None:
     assert any("pip wheel --no-deps --no-build-isolation" in command for command in commands)
 
 
-def test_the_image_s_build_backend_is_the_project_s() -> None:
-    (backend,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    lock = (DEPLOY / "docker" / "build-requirements.lock").read_text()
-    assert re.findall(r"(?m)^[a-z].*?(?= \\$)", lock) == [backend]
-    assert "--hash=sha256:" in lock
+def test_the_image_has_the_compiled_build_or_none() -> None:
+    """What it is built with, and by which hashes: tests/unit/test_build.py."""
+    build = read_dockerfile()[0]
+    assert ("ARG", "KDAEMON_BUILD=compiled") in build
+    (sources,) = (a for i, a in build if i == "COPY" and "setup.py" in a)
+    assert "build_backend.py" in sources.split()
+    (command,) = (a for i, a in build if i == "RUN" and "pip wheel" in a)
+    assert command.endswith("/opt/kdaemon/bin/kdaemon --version")
 
 
 def test_the_final_image_cannot_build_and_does_not_run_as_root() -> None:

@@ -307,6 +307,7 @@ async def test_a_line_beyond_all_bounds_is_skipped_to_its_end(place: Place) -> N
     session.connection_lost(None)
 
 
+@pytest.mark.pure("counts the calls of a method")
 async def test_the_shortest_lines_are_taken_in_blocks_that_memory_bounds(place: Place) -> None:
     admitted: list[int] = []
     admit = place.door.admit

@@ -237,6 +237,7 @@ SHORT = '{"data":"","partition_key":"k"}'
 
 
 @pytest.mark.parametrize("text", [SHORT, f'{{"data":"{"a" * 180}"}}', f'{{"data":"{DATA}"}}'])
+@pytest.mark.pure("counts the calls of a method")
 async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -401,6 +401,7 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
         hub.detach(silent)
 
 
+@pytest.mark.pure("derives a class from one of kdaemon's")
 async def test_very_many_connections_are_swept_in_turns(harness: Make) -> None:
     """10,000 that time out together held the loop for 0.2 s."""
     waiting: list[Callable[[], None]] = []

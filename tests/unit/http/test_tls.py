@@ -705,6 +705,7 @@ async def test_a_read_of_many_records_takes_several_turns(certificate: Files) ->
     assert received == b"".join(b"%d " % i for i in range(10_000))
 
 
+@pytest.mark.pure("makes an object without its __init__")
 def test_a_state_that_cannot_be_is_a_defect(certificate: Files) -> None:
     transport = TlsTransport.__new__(TlsTransport)
     from kdaemon.http.tls import State

@@ -210,6 +210,7 @@ class Place:
 
 
 @pytest.mark.parametrize("per_shard", [False, True])
+@pytest.mark.pure("counts the calls of a method")
 def test_a_stream_is_read_in_a_step(monkeypatch: pytest.MonkeyPatch, per_shard: bool) -> None:
     """Of 64 hot shards: a step is 0.4 ms (2026-11-28)."""
     place = Place(monkeypatch)
@@ -222,6 +223,7 @@ def test_a_stream_is_read_in_a_step(monkeypatch: pytest.MonkeyPatch, per_shard: 
     assert place.read["shards"] >= 2 * STREAMS * SHARDS
 
 
+@pytest.mark.pure("counts the calls of a method")
 def test_a_stream_of_many_shards_is_read_in_several_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

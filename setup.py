@@ -1,0 +1,122 @@
+"""Builds kdaemon: pure, or with the code that every record passes compiled by mypyc.
+
+This is the one place that says which modules are compiled, and why the others of their rooms are
+not. KDAEMON_BUILD is `compiled` (the build fails where that cannot be), `pure` (a wheel for any
+machine), or not set: compiled where there is a C compiler. An editable install is always pure: its
+modules are the files of the tree. setuptools runs this file; build_backend.py says what it needs.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = ROOT / "kdaemon"
+
+ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "http", "door")
+"""Compiled whole, but for what PURE names."""
+
+OTHERS = ("send/driver.py",)
+"""Compiled, of rooms that are not."""
+
+# Why not.
+STRUCTS = "has classes that msgspec makes, with keywords that mypyc does not pass on"
+CAUSES = (
+    "raises errors `from` others, whose cause mypyc forgets; works at a start or a change of files"
+)
+LIBRARY = "its classes are a library's with other defaults, which mypyc cannot set"
+DERIVED = "send/, which is not compiled, derives a class from one of these"
+SELDOM = "works for few requests"
+
+PURE = {
+    "base/counters.py": STRUCTS,
+    "base/errors.py": DERIVED,
+    "base/histogram.py": STRUCTS,
+    "base/record.py": STRUCTS,
+    "engine/failures.py": STRUCTS,
+    "engine/snapshot.py": STRUCTS,
+    "http/answer.py": STRUCTS,
+    "http/counters.py": STRUCTS,
+    "http/certificate.py": CAUSES,
+    "http/http2_core.py": LIBRARY,
+    "http/http2_frames.py": STRUCTS,
+    "http/http2_intake.py": STRUCTS,
+    "http/listener.py": CAUSES,
+    "http/passed.py": CAUSES,
+    "http/renewal.py": CAUSES,
+    "http/server.py": CAUSES,
+    "http/takeover.py": CAUSES,
+    "door/admission.py": STRUCTS,
+    "door/passthrough.py": SELDOM,
+    "door/principals.py": CAUSES,
+}
+
+
+def compiled_modules() -> list[str]:
+    """Their files, from the top of the project."""
+    some = os.environ.get("KDAEMON_ROOMS", "").split()  # a test has no time for all
+    paths = [path for room in some or ROOMS for path in (PACKAGE / room).glob("*.py")]
+    names = [path.relative_to(PACKAGE).as_posix() for path in paths] + ([] if some else [*OTHERS])
+    chosen = [name for name in names if name not in PURE]
+    return sorted(f"kdaemon/{name}" for name in chosen if not name.endswith("__init__.py"))
+
+
+def can_compile() -> bool:
+    """Whether there is a C compiler, with Python's headers."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return shutil.which(compiler[0]) is not None and headers.exists()
+
+
+def is_to_be_compiled() -> bool:
+    asked = os.environ.get("KDAEMON_BUILD", "")
+    if asked not in {"", "compiled", "pure"}:
+        sys.exit(f"KDAEMON_BUILD is {asked!r}: expected compiled, pure or nothing")
+    if asked == "compiled" and not can_compile():
+        sys.exit("KDAEMON_BUILD is compiled, and there is no C compiler here, or no Python.h")
+    return asked == "compiled" or (not asked and can_compile())
+
+
+class BuildOnAllCores(build_ext):  # type: ignore[misc]
+    """A compiler for each core: setuptools would compile the files of an extension in turn."""
+
+    def build_extensions(self) -> None:
+        compile_in_turn = self.compiler.compile
+
+        def compile_at_once(sources: list[str], **how: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda source: compile_in_turn([source], **how), sources)
+                return [path for paths in made for path in paths]
+
+        self.compiler.compile = compile_at_once
+        super().build_extensions()
+
+
+def extensions() -> list[Extension]:
+    # Imported here: whoever builds a pure wheel has no mypy.
+    from mypyc.build import mypycify  # noqa: PLC0415
+
+    # No configuration of mypy's: types are checked in `make test`, with all libraries at hand.
+    options = ["--config-file=", "--ignore-missing-imports", *compiled_modules()]
+    level = os.environ.get("KDAEMON_OPTIMISE", "3")  # as gcc counts; a test has no time for that
+    made: list[Extension] = mypycify(
+        options, opt_level=level, debug_level="0", multi_file=True, group_name="kdaemon"
+    )
+    return made
+
+
+if __name__ == "__main__":
+    # Only a wheel has them: for all else (the metadata, an editable install) they are not made.
+    compiles = "bdist_wheel" in sys.argv and is_to_be_compiled()
+    setup(
+        ext_modules=extensions() if compiles else [],
+        cmdclass={"build_ext": BuildOnAllCores},
+    )

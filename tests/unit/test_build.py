@@ -1,0 +1,136 @@
+"""Which modules are compiled (setup.py), what they may not contain, and what a build needs."""
+
+import ast
+import importlib.util
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKED = re.compile(r"(?m)^([a-z][\w.-]*==[\w.]+)[^\n\\]*\\\n((?: +--hash=sha256:\w+(?: \\)?\n)+)")
+
+
+def loaded(name: str) -> ModuleType:
+    """A file of the project that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    pytest.importorskip("setuptools")
+    return loaded("setup")
+
+
+def parsed(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def nodes(setup: ModuleType, kind: type[ast.AST]) -> Iterator[tuple[str, Any]]:
+    for path in setup.compiled_modules():
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, kind):
+                yield path, node
+
+
+def test_who_is_left_out_is_there_and_would_else_be_compiled(setup: ModuleType) -> None:
+    for name in setup.PURE:
+        assert (ROOT / "kdaemon" / name).exists(), name
+        assert name.split("/")[0] in setup.ROOMS or name in setup.OTHERS, name
+    compiled = setup.compiled_modules()
+    assert all((ROOT / path).exists() for path in compiled)
+    assert "kdaemon/engine/engine.py" in compiled
+    assert "kdaemon/send/driver.py" in compiled
+    assert "kdaemon/base/limits.py" in compiled, "kdaemon.build() asks this one"
+
+
+def test_no_error_has_a_cause_which_would_be_forgotten(setup: ModuleType) -> None:
+    """mypyc compiles `raise ... from error` as `raise ...`."""
+    for path, node in nodes(setup, ast.Raise):
+        is_none = isinstance(node.cause, ast.Constant) and node.cause.value is None
+        assert node.cause is None or is_none, f"{path}:{node.lineno}"
+
+
+def test_no_class_is_one_of_msgspec_s(setup: ModuleType) -> None:
+    """mypyc does not pass on the keywords of a class, such as `frozen`."""
+    for path, node in nodes(setup, ast.ClassDef):
+        assert not [key.arg for key in node.keywords if key.arg != "metaclass"], path
+        assert not any("Struct" in ast.unparse(base) for base in node.bases), path
+
+
+def test_no_class_that_is_not_compiled_is_made_of_one_that_is(setup: ModuleType) -> None:
+    """Such a class cannot be made, or, of an exception, cannot be raised."""
+    compiled = {node.name: path for path, node in nodes(setup, ast.ClassDef)}
+    modules = {path.removesuffix(".py").replace("/", ".") for path in setup.compiled_modules()}
+    for path in ROOT.glob("kdaemon/**/*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if name in setup.compiled_modules():
+            continue
+        tree = parsed(name)
+        taken = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module in modules
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base) for base in node.bases} & taken & compiled.keys()
+                protocols = {base for base in bases if is_protocol(compiled[base], base)}
+                assert bases == protocols, f"{name}: {node.name} is made of {bases - protocols}"
+
+
+def is_protocol(path: str, name: str) -> bool:
+    (found,) = (n for n in parsed(path).body if isinstance(n, ast.ClassDef) and n.name == name)
+    return any(ast.unparse(base) == "Protocol" for base in found.bases)
+
+
+def test_no_type_is_known_better_than_mypy_knows_it(setup: ModuleType) -> None:
+    """What a checker is told to overlook is believed by the compiler."""
+    told = [
+        (path, line)
+        for path in setup.compiled_modules()
+        for line in (ROOT / path).read_text().splitlines()
+        if "type: ignore[unreachable]" in line
+    ]
+    assert told == []
+
+
+def test_what_a_build_needs_is_what_the_tests_are_run_with(
+    monkeypatch: pytest.MonkeyPatch, setup: ModuleType
+) -> None:
+    monkeypatch.setitem(sys.modules, "setup", setup)
+    backend = loaded("build_backend")
+    (needed,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    developed = dict(LOCKED.findall((ROOT / "requirements-dev.lock").read_text()))
+    image = dict(LOCKED.findall((ROOT / "deploy/docker/build-requirements.lock").read_text()))
+    assert sorted(image) == sorted([needed, *backend.COMPILER])
+    for package in backend.COMPILER:
+        assert image[package].split() == developed[package].split(), package
+
+
+@pytest.mark.parametrize("asked", ["compiled", "pure", ""])
+def test_what_is_built_is_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, setup: ModuleType, asked: str
+) -> None:
+    for can in (True, False):
+        monkeypatch.setenv("KDAEMON_BUILD", asked)
+        monkeypatch.setattr(setup, "can_compile", lambda can=can: can)
+        if asked == "compiled" and not can:
+            with pytest.raises(SystemExit, match="no C compiler here"):
+                setup.is_to_be_compiled()
+        else:
+            assert setup.is_to_be_compiled() is (can and asked != "pure")
+    monkeypatch.setenv("KDAEMON_BUILD", "fast")
+    with pytest.raises(SystemExit, match="expected compiled, pure or nothing"):
+        setup.is_to_be_compiled()
