@@ -21,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "kdaemon"
 
-ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "http", "door")
+ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "wire", "http", "door")
 """Compiled whole, but for what PURE names."""
 
 OTHERS = ("send/driver.py",)
@@ -43,6 +43,17 @@ PURE = {
     "base/record.py": STRUCTS,
     "engine/failures.py": STRUCTS,
     "engine/snapshot.py": STRUCTS,
+    "wire/explain.py": STRUCTS,
+    "wire/json_field.py": "its types are values: msgspec makes a class for a field's name",
+    "wire/limits.py": STRUCTS,
+    "wire/line_shapes.py": STRUCTS,
+    "wire/lines_read.py": STRUCTS,
+    "wire/members.py": "its bytes are msgspec.Raw, which is no subclass of bytes",
+    "wire/passed_on.py": SELDOM,
+    "wire/passed_on_cbor.py": SELDOM,
+    "wire/put_cbor.py": "takes errors of several classes by one name",
+    "wire/rejections.py": STRUCTS,
+    "wire/shapes.py": STRUCTS,
     "http/answer.py": STRUCTS,
     "http/counters.py": STRUCTS,
     "http/certificate.py": CAUSES,

@@ -5,16 +5,17 @@ so that the resident size follows `memory_bytes_max`; tests/process/test_memory.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 
-RECORD_HELD_BYTES = 480
+RECORD_HELD_BYTES: Final = 480
 """Bytes beside data and key: Record 40, bytes and str heads 82, four list slots and a size 60, one
 result with its two texts 270, the rest allocator rounding (CPython 3.11, 64 bit, 2026-11-21).
 Growth of VmRSS while the service hangs, 500 to a frame: 223-350 a record, and no result yet."""
 
-FRAME_HELD_BYTES = 1_500
+FRAME_HELD_BYTES: Final = 1_500
 """Bytes: the frame, its lists' heads, its runs, the request that waits (same source). Growth of
 VmRSS, one record to a frame, both constants together: 1,970-2,150 while the client waits for
 delivery (800-900 when it was told `accepted`)."""

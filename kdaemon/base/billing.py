@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from kdaemon.base.limits import KIB
 
-PUT_PAYLOAD_KIB = 25
+PUT_PAYLOAD_KIB: Final = 25
 """KiB of a PUT payload unit, AWS provisioned: a record of 5 KB is one unit, of 45 KB two.
 Source: aws.amazon.com/kinesis/data-streams/pricing, 2026-11-28. The page calls it 25 KB, and 1 MB
 40 units; it says of on-demand streams that 1 KB is 1,024 bytes, and so it is read here."""
 
-ON_DEMAND_KIB = 1
+ON_DEMAND_KIB: Final = 1
 """KiB that each record is rounded up to, AWS on-demand: "rounded up to the nearest 1 KB (1,024
 bytes)". Same source and date."""
 
-YANDEX_PUT_KIB = 40
+YANDEX_PUT_KIB: Final = 40
 """KiB of a put unit, Yandex: data, partition keys and explicit hash keys of all records that one
 call brings to one shard, rounded up. Source: `PUT_UNIT_SIZE` and `put_records_actor.h` in
 ydb-platform/ydb, 2026-11-28."""
@@ -48,7 +49,7 @@ class UnitSizes:
     yandex_put_kib: int = YANDEX_PUT_KIB
 
 
-UNIT_SIZES = UnitSizes()
+UNIT_SIZES: Final = UnitSizes()
 
 
 class SentSizes:

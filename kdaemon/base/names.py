@@ -16,7 +16,7 @@ partition to its region (botocore's partitions.json).
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 STREAM_NAME_CHARACTERS_MAX = 128  # at AWS
 ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling: a path at Yandex too
@@ -24,7 +24,7 @@ NAME_PATTERN = "[a-zA-Z0-9_.-]+"  # as the service writes it in its refusals
 ARN_PATTERN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"  # the same
 
 # Clients name the same streams in each request. Ours, 2026-11-28: 1,024 names of 128 characters.
-_is_name = lru_cache(1024)(re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch)
+_is_name: Final = lru_cache(1024)(re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch)
 _is_partition = re.compile(r"aws[a-z0-9-]{0,32}").fullmatch
 _is_region = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 _is_account = re.compile(r"[0-9]{12}").fullmatch

@@ -10,6 +10,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
 from kdaemon.base.counters import RejectReason, StreamCounters
@@ -61,7 +62,7 @@ from kdaemon.settle.verdict import (
 )
 
 # An attribute of an Enum costs four times a global, and this is read for every request.
-_OPEN = FlowState.OPEN
+_OPEN: Final[FlowState] = FlowState.OPEN
 
 UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: is a stream that we may not write to as it was?
 

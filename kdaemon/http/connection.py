@@ -15,7 +15,7 @@ Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler 
 import asyncio
 from collections import deque
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from kdaemon.base.principal import NOBODY
 from kdaemon.http.answer import Answer
@@ -40,7 +40,7 @@ from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Answers gathered during one read are written when they reach this, so that the transport's own
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
-GATHERED_BYTES_MAX = 64 * 1024
+GATHERED_BYTES_MAX: Final = 64 * 1024
 
 
 ANSWER_START = b"HTTP/1.1 "  # of every answer that rendering.py makes
@@ -57,7 +57,8 @@ class State(Enum):
 
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
-_OPEN, _ENDED = State.OPEN, Phase.ENDED
+_OPEN: Final[State] = State.OPEN
+_ENDED: Final[Phase] = Phase.ENDED
 _MOVES = {
     State.OPEN: {State.LINGERING, State.CLOSED},
     State.LINGERING: {State.CLOSED},

@@ -12,7 +12,7 @@ Where it sits: connection.py feeds it; head.py and origin.py decide, body.py fra
 
 import re
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 
@@ -32,9 +32,9 @@ CHUNKED_BYTES_AT_ONCE = 16 * 1024
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
 HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
 HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
-HEAD_END = b"\r\n\r\n"
+HEAD_END: Final = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request they are skipped (RFC 9112, 2.2)
-_strip = bytes.strip
+_strip: Final = bytes.strip
 
 
 class Phase(Enum):
@@ -49,8 +49,11 @@ class Phase(Enum):
 
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
-_IDLE, _HEAD, _BODY, _ENDED = Phase.IDLE, Phase.HEAD, Phase.BODY, Phase.ENDED
-_NO_HEADERS: dict[bytes, bytes] = {}  # nobody writes to it
+_IDLE: Final[Phase] = Phase.IDLE
+_HEAD: Final[Phase] = Phase.HEAD
+_BODY: Final[Phase] = Phase.BODY
+_ENDED: Final[Phase] = Phase.ENDED
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # nobody writes to it
 
 
 class _NotOrdinaryError(Exception):

@@ -4,12 +4,14 @@ Pure. Knows the form of an answer on the wire; not who asked, and not what an an
 Where it sits: connection.py and http2_streams.py render here what their requests were answered.
 """
 
+from typing import Final
+
 from kdaemon.http.answer import Answer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CLOSE = (b"Connection", b"close")
-_KEEP = (b"Connection", b"keep-alive")
-_NO_PARTS: tuple[bytes, ...] = ()
+_CLOSE: Final = (b"Connection", b"close")
+_KEEP: Final = (b"Connection", b"keep-alive")
+_NO_PARTS: Final[tuple[bytes, ...]] = ()
 
 REASONS = {
     200: b"OK",
@@ -36,7 +38,7 @@ REASONS = {
 
 # (status, content type, number of headers) -> an answer with places for its length, those headers
 # and its body. All three come from code, never from a client, so the table stays small.
-_forms: dict[tuple[int, bytes, int], bytes] = {}
+_forms: Final[dict[tuple[int, bytes, int], bytes]] = {}
 
 
 def _form(status: int, content_type: bytes, header_count: int) -> bytes:

@@ -8,9 +8,11 @@ Invariant: over any window of t nanoseconds at one rate, the tokens taken are at
 capacity + rate x t, plus one cost that is larger than the capacity (the debt).
 """
 
-NS = 1_000_000_000  # nanoseconds in a second
+from typing import Final
 
-BURST_NS = 900_000_000
+NS: Final = 1_000_000_000  # nanoseconds in a second
+
+BURST_NS: Final = 900_000_000
 """How long a bucket saves up while idle: 0.9 s of its rate. The service's own limiter saves one
 second (quotas are per second: services.md A, checked 2026-11-21); the tenth that we do not spend
 is the room for calls that arrive closer together than they were sent."""

@@ -5,22 +5,26 @@ The quota bounds both; under it, each has an adaptive share that follows the sha
 partition key, as the service counts them. Sits between the lanes and the two buckets.
 """
 
+from typing import Final
+
 from kdaemon.pace.adaptive import ALONE_TAKEN, FIRST_SHARE, AdaptiveShare
 from kdaemon.pace.bucket import NS, TokenBucket
 
-GROWTH_STEP_NS = 20_000_000  # 20 ms: how often a share that grows moves its bucket's rate
-INTERVAL_NS = 900_000_000
+GROWTH_STEP_NS: Final = 20_000_000  # 20 ms: how often a share that grows moves its bucket's rate
+INTERVAL_NS: Final = 900_000_000
 """0.9 s: what one daemon sees of a shard is counted over about the second that quotas are counted
 in. Found by simulation, as the constants of `adaptive.py`."""
 
-HELD_SPAN_NS = 300_000_000  # 0.3 s: over less than that the growth of a queue is noise
-HELD_WHOLE_NS = 5_000_000_000  # 5 s: in which a queue that does not grow is to go
-QUIET_NS = 300_000_000  # 0.3 s without a throttle: a share that was levelled need wait no longer
-IDLE_NS = 5_000_000_000
+HELD_SPAN_NS: Final = 300_000_000  # 0.3 s: over less than that the growth of a queue is noise
+HELD_WHOLE_NS: Final = 5_000_000_000  # 5 s: in which a queue that does not grow is to go
+QUIET_NS: Final = (
+    300_000_000  # 0.3 s without a throttle: a share that was levelled need wait no longer
+)
+IDLE_NS: Final = 5_000_000_000
 """5 s without a call: no backoff of a shard is longer (`backoff.SHARD_BACKOFF`), so that nobody
 wanted to send. A rate over such a time says nothing of what the shard takes."""
 
-BURST_S = 0.5  # what was sent in less than half a second says nothing of a rate
+BURST_S: Final = 0.5  # what was sent in less than half a second says nothing of a rate
 
 
 class Interval:

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from itertools import islice
+from typing import Final
 
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns, is_large
 from kdaemon.pack.run import Run, affordable
 
-SEVERAL = -1  # in place of a client: what is queued is of several, and is short
+SEVERAL: Final = -1  # in place of a client: what is queued is of several, and is short
 
 SHORT_RECORDS = 256
 SHORT_BYTES = 256 * 1024
@@ -45,7 +46,7 @@ class LaneMove(Enum):
     __hash__ = object.__hash__  # as LaneState's
 
 
-_WAITING = LaneState.WAITING  # an attribute of an Enum costs four times a global
+_WAITING: Final[LaneState] = LaneState.WAITING  # an attribute of an Enum costs four times a global
 
 _NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {
     (LaneState.IDLE, LaneMove.FILLED): LaneState.READY,

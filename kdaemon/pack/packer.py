@@ -10,6 +10,7 @@ the sums over the ring; a record is in exactly one lane or one batch.
 
 from collections import deque
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from kdaemon.base.frame import Frame
 from kdaemon.pack.aggregate import Aggregator
@@ -21,7 +22,8 @@ from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
-_IDLE, _READY = LaneState.IDLE, LaneState.READY
+_IDLE: Final[LaneState] = LaneState.IDLE
+_READY: Final[LaneState] = LaneState.READY
 
 HELD_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
 

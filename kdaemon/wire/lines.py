@@ -15,25 +15,23 @@ Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejection
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import sub
-from typing import Annotated, Literal
+from typing import Final
 
 import msgspec
 
 from kdaemon.base.admission import frame_held_bytes
 from kdaemon.base.errors import RejectedRecord
-from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     KIB,
     MIB,
-    PARTITION_KEY_CHARACTERS_MAX,
     RECORD_BYTES_MAX_AWS,
     SPREAD_KEY_BYTES,
 )
-from kdaemon.base.names import ARN_CHARACTERS_MAX
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
+from kdaemon.wire.line_shapes import Glance, Line, Parsed, Setup
 from kdaemon.wire.lines_read import VALIDATION, Lines, in_runs, joined, refuse_oversized
 from kdaemon.wire.members import LONG_LINE_REST_MAX, repeated_in_line, repeated_in_long_line
 from kdaemon.wire.refusals import echo
@@ -91,7 +89,7 @@ every 13th character is escaped are below it, and so are 1.7 MiB in which each o
 
 FIELD_QUOTES_MAX = 4 * 5  # that no escape stands before: of five fields, all texts
 
-LINE_BYTES_MIN = len(b'{"data":""}')  # nothing shorter is a record
+LINE_BYTES_MIN: Final = len(b'{"data":""}')  # nothing shorter is a record
 
 FIELDS = (
     "A record line has `data` (a text) or `data_base64`, and may have `partition_key`, "
@@ -104,58 +102,17 @@ SETUP_FIELDS = (
 )
 
 
-class Parsed(msgspec.Struct):
-    """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
-    `rejected_count`: refused lines; `rejected`: those of them that are told. Of raw lines,
-    `without_key` and `without_stream`: lines in which the field that was to tell it told none.
-    """
-
-    by_stream: dict[str | None, Lines]
-    rejected: list[Rejected]
-    rejected_count: int
-    line_count: int
-    without_key: int = 0
-    without_stream: int = 0
-
-
-class Setup(msgspec.Struct, forbid_unknown_fields=True):
-    """What a first line may set. What is None is as the stream's settings have it."""
-
-    stream: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    acknowledge: Acknowledge | None = None
-    lines: Literal["envelope", "raw"] | None = None
-    partition_key_field: str | None = None
-    stream_field: str | None = None
-
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    data: str | None = None
-    data_base64: bytes | None = None
-    partition_key: (
-        Annotated[str, msgspec.Meta(min_length=1, max_length=PARTITION_KEY_CHARACTERS_MAX)] | None
-    ) = None
-    explicit_hash_key: str | None = None
-    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=ARN_CHARACTERS_MAX)] | None = None
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line: Final = msgspec.json.Decoder(Line).decode
 _decode_setup = msgspec.json.Decoder(Setup).decode
 
 
-class _Glance(msgspec.Struct):
-    """Whether a line holds data, and nothing else of it."""
-
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_glance = msgspec.json.Decoder(_Glance).decode
+_glance = msgspec.json.Decoder(Glance).decode
 
 # Bytes of a line beside its values, written as short as JSON allows.
-_WITH_DATA = LINE_BYTES_MIN
-_WITH_DATA_BASE64 = len(b'{"data_base64":""}')
-_WITH_KEY = len(b',"partition_key":""')
-_SPARE_MIN = len(b',"data":""')  # what a field that is there twice takes at least
+_WITH_DATA: Final = LINE_BYTES_MIN
+_WITH_DATA_BASE64: Final = len(b'{"data_base64":""}')
+_WITH_KEY: Final = len(b',"partition_key":""')
+_SPARE_MIN: Final = len(b',"data":""')  # what a field that is there twice takes at least
 
 
 def parse_lines(
@@ -289,7 +246,7 @@ def held_bytes_bound(byte_count: int, line_count: int) -> int:
     return frame_held_bytes(record_count, byte_count)
 
 
-def _ordinary(raw: list[bytes], lines: list[_Line], first_line: int) -> Lines | None:
+def _ordinary(raw: list[bytes], lines: list[Line], first_line: int) -> Lines | None:
     """The records of lines that each have a text as data and nothing else but a key, or none of
     them any key; at least one. None: one of them may have more, or is wrong.
 
@@ -324,7 +281,7 @@ def _ordinary(raw: list[bytes], lines: list[_Line], first_line: int) -> Lines | 
 
 
 def _collect(
-    numbered: Iterator[tuple[int, bytes, _Line]],
+    numbered: Iterator[tuple[int, bytes, Line]],
     stream: str | None,
     by_stream: dict[str | None, Lines],
     problems: Problems,
@@ -378,7 +335,7 @@ def _collect(
         lines.numbers.append(number)
 
 
-def _is_sound_block(block: bytes, lines: list[_Line]) -> bool:
+def _is_sound_block(block: bytes, lines: list[Line]) -> bool:
     """Whether it is certain that no line of a block has a field twice, however long the lines are:
     blanks and escapes take room too. What is not certain is looked at line by line.
 
@@ -414,7 +371,7 @@ def _is_hash_key(text: str) -> bool:
 
 def _read_each(
     raw: list[bytes], first_line: int, problems: Problems
-) -> Iterator[tuple[int, bytes, _Line]]:
+) -> Iterator[tuple[int, bytes, Line]]:
     for number, text in enumerate(raw, first_line):
         if not text or text.isspace():
             continue

@@ -25,6 +25,7 @@ from kdaemon.wire.explain import explain_value, reason_of
 from kdaemon.wire.limits import PutLimits, PutRequest, check, error_of
 from kdaemon.wire.refusals import ApiError, Encoding, api_error, echo
 from kdaemon.wire.shapes import (
+    Head,
     OpenPutRecord,
     OpenPutRecords,
     request_of,
@@ -89,15 +90,6 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
 
 
 # --- as SDKs write it
-
-
-class _Head(msgspec.Struct):
-    """The members beside `Records`."""
-
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
 
 
 class _Layout(NamedTuple):
@@ -178,7 +170,7 @@ def _read_ordinary(body: bytes) -> tuple[PutRequest, list[str | None]] | None:
         reader.end()
         if rows is None:
             return None
-        head = msgspec.convert(members, _Head)
+        head = msgspec.convert(members, Head)
     except (UnicodeDecodeError, IndexError, msgspec.ValidationError):
         return None
     except cbor.CborError as error:

@@ -6,6 +6,7 @@ Where it sits: engine -> door -> here -> the connection.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -17,7 +18,7 @@ from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, worst_fir
 # to take for a real sequence number or shard.
 ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 _PLAIN = b'{"EncryptionType":"NONE"'  # how most answers begin
 

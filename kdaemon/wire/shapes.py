@@ -67,6 +67,15 @@ class OpenPutRecord(msgspec.Struct):
     SequenceNumberForOrdering: str | None = None
 
 
+class Head(msgspec.Struct):
+    """The members of PutRecords beside `Records`."""
+
+    StreamName: str | None = None
+    StreamARN: str | None = None
+    StreamId: str | None = None
+    DryRun: bool | None = None
+
+
 def with_empty_keys(wire: OpenPutRecords) -> PutRecords:
     """Keys that are missing are empty."""
     records = [

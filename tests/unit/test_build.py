@@ -95,6 +95,14 @@ def is_protocol(path: str, name: str) -> bool:
     return any(ast.unparse(base) == "Protocol" for base in found.bases)
 
 
+def test_nobody_asks_for_a_weak_reference() -> None:
+    """To an object of a compiled class that derives from a Python class it ends the process, when
+    the object goes or the collector runs (mypyc 2.4.1 visits and clears it as its own).
+    """
+    for path in ROOT.glob("kdaemon/**/*.py"):
+        assert "weakref" not in path.read_text(), path
+
+
 def test_no_type_is_known_better_than_mypy_knows_it(setup: ModuleType) -> None:
     """What a checker is told to overlook is believed by the compiler."""
     told = [

@@ -1,0 +1,58 @@
+"""Lines as they are read, and what comes of a block of them. Pure.
+
+Apart from lines.py, because msgspec makes these classes, and mypyc compiles that file.
+Where it sits: `lines.py` and `raw_lines.py` fill these.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from kdaemon.base.frame import Acknowledge
+from kdaemon.base.limits import PARTITION_KEY_CHARACTERS_MAX
+from kdaemon.base.names import ARN_CHARACTERS_MAX
+from kdaemon.wire.lines_read import Lines
+from kdaemon.wire.rejections import Rejected
+
+
+class Parsed(msgspec.Struct):
+    """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
+    `rejected_count`: refused lines; `rejected`: those of them that are told. Of raw lines,
+    `without_key` and `without_stream`: lines in which the field that was to tell it told none.
+    """
+
+    by_stream: dict[str | None, Lines]
+    rejected: list[Rejected]
+    rejected_count: int
+    line_count: int
+    without_key: int = 0
+    without_stream: int = 0
+
+
+class Setup(msgspec.Struct, forbid_unknown_fields=True):
+    """What a first line may set. What is None is as the stream's settings have it."""
+
+    stream: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    acknowledge: Acknowledge | None = None
+    lines: Literal["envelope", "raw"] | None = None
+    partition_key_field: str | None = None
+    stream_field: str | None = None
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One line: a record, if it has data."""
+
+    data: str | None = None
+    data_base64: bytes | None = None
+    partition_key: (
+        Annotated[str, msgspec.Meta(min_length=1, max_length=PARTITION_KEY_CHARACTERS_MAX)] | None
+    ) = None
+    explicit_hash_key: str | None = None
+    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=ARN_CHARACTERS_MAX)] | None = None
+
+
+class Glance(msgspec.Struct):
+    """Whether a line holds data, and nothing else of it."""
+
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
