@@ -10,9 +10,12 @@ whose handshake is under way meanwhile.
 """
 
 import asyncio
+import logging
 import random
 import ssl
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -237,6 +240,22 @@ async def attacked(reads: list[bytes], good_steps: int, change: bytes = b"") -> 
 
 def one_input(data: bytes) -> None:
     """Cut or whole: see `cuts.cut`."""
+    with _quiet():
+        _one_input(data)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Else there is a line of the log for each input."""
+    log = logging.getLogger("kdaemon.http")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was_disabled
+
+
+def _one_input(data: bytes) -> None:
     sent, reads = cut(data)
     whole = [sent] if sent else []
     heard = asyncio.run(attacked(reads, 0))

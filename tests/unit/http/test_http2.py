@@ -746,6 +746,7 @@ async def test_a_connection_that_is_lost_leaves_nothing_for_the_collector(http2:
         gc.enable()
 
 
+@pytest.mark.pure("puts a defect in the place of a method")
 async def test_a_defect_of_ours_while_a_frame_is_used_ends_its_connection(
     raw: MakeRaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
