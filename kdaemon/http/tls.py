@@ -486,4 +486,5 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 def reason_of(error: ssl.SSLError) -> str:
     """What OpenSSL says, in lower-case words."""
-    return (error.reason or str(error)).replace("_", " ").lower()
+    reason: str | None = getattr(error, "reason", None)  # typeshed knows of no None
+    return (reason or str(error)).replace("_", " ").lower()

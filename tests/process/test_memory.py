@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
+import kdaemon
 from tests.kit.daemon import (
     MIB,
     READY,
@@ -37,6 +38,9 @@ FAULTS = ("reset", "status", "unparsable_body", "throttle")
 IDLE_BYTES = {"alone": 58 * MIB, "stored": 62 * MIB}
 """Without a spool and with one. 56.8 and 60.2 were seen, 56.4 and 59.6 before there were several
 upstreams, with modules that are compiled at each start, as here: 1 MiB (2026-11-28)."""
+
+COMPILED_BYTES = 6 * MIB if kdaemon.build() == "compiled" else 0
+"""More, of code that is compiled: 4.1 were seen (2026-11-29)."""
 
 FLAT_BYTES = 12 * MIB  # of growth, where all that is held is given back; 2 to 6 MiB were seen
 
@@ -156,6 +160,7 @@ def test_an_idle_daemon_is_small(tmp_path: Path, kind: str) -> None:
     """Once it has found its credentials, and has asked for the shards of its stream."""
     (tmp_path / "spool").mkdir()
     settings = {"spool.directory": str(tmp_path / "spool")} if kind == "stored" else {}
+    bytes_max = IDLE_BYTES[kind] + COMPILED_BYTES
     with (
         sandbox("demo", SHARD_COUNT) as service,
         from_scratch(),
@@ -163,8 +168,8 @@ def test_an_idle_daemon_is_small(tmp_path: Path, kind: str) -> None:
     ):
         wait_for(lambda: daemon.counted("kdaemon_shards") or None, "the shards")
         wait_for(
-            lambda: daemon.rss_bytes() <= IDLE_BYTES[kind] or None,
-            f"{daemon.rss_bytes() / MIB:.1f} MiB to become {IDLE_BYTES[kind] / MIB:.0f}",
+            lambda: daemon.rss_bytes() <= bytes_max or None,
+            f"{daemon.rss_bytes() / MIB:.1f} MiB to become {bytes_max / MIB:.0f}",
         )
         print(f"{daemon.rss_bytes() / MIB:.1f} MiB")
         assert "libstdc++" not in Path(f"/proc/{daemon.pid}/maps").read_text()
