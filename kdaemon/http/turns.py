@@ -37,7 +37,9 @@ class Turns:
         """`time_ns_max`: of one turn of the loop, for all of them together."""
         self.now_ns = now_ns
         self._time_ns_max = time_ns_max
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = (
+            deque()
+        )  # object: a callback may return a handle
         self._handle: asyncio.Handle | None = None  # of the next turn
         self._until_ns = 0  # of this one
 
@@ -81,7 +83,7 @@ class Turn:
     __slots__ = ("_bytes", "_go_on", "_pieces", "_turns", "_until_ns", "is_over")
 
     def __init__(self, go_on: Callable[[], None], turns: Turns) -> None:
-        self._go_on: Callable[[], None] | None = go_on
+        self._go_on: Callable[[], object] | None = go_on
         self._turns = turns
         self.is_over = False  # the rest is done in a later turn
         self._pieces = 0
