@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ import pytest
 
 from kdaemon.system import start_of
 from tests.kit.certificates import Authority
-from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
+from tests.kit.daemon import Daemon, command, environment, sandbox, send, write_config
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
@@ -262,16 +261,8 @@ def test_what_an_operator_wants_to_change_at_night_holds_at_once(
     assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (200, 403)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kdaemon", "reload", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+def reload(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return command("reload", *arguments)
 
 
 def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
@@ -280,18 +271,18 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
     path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
     where = ("--config", str(path), "--admin", admin)
 
-    done = command(*where)
+    done = reload(*where)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): streams.late\n")
-    done = command(*where)
+    done = reload(*where)
     assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
 
     write_config(tmp_path, settings(tmp_path, log__format="json"))
-    done = command(*where)
+    done = reload(*where)
     assert done.returncode == 1
     assert done.stderr == "needs a restart, and nothing of it was taken: log.format\n"
 
     path.write_text("accept_unlisted = 3\n[listen]\nhttp = 'x'\n")
-    done = command(*where)
+    done = reload(*where)
     assert done.returncode == 78
     assert "accept_unlisted" in done.stderr
     assert "listen.http" in done.stderr
@@ -301,11 +292,11 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
 def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound, and not listening: nobody answers
         taken.bind(("127.0.0.1", 0))
-        done = command("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
+        done = reload("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 1
     assert "no daemon answers at 127.0.0.1" in done.stderr
-    assert command("--set", "listen.admin=").returncode == 1
-    assert command("--admin", "nonsense").returncode == 2
+    assert reload("--set", "listen.admin=").returncode == 1
+    assert reload("--admin", "nonsense").returncode == 2
 
 
 def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> None:
@@ -314,7 +305,7 @@ def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> 
     daemon = run(given)
     path = write_config(tmp_path, {**given, "log.level": "debug"})
     at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
-    done = command("--config", str(path), "--admin", at)
+    done = reload("--config", str(path), "--admin", at)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
 
 
@@ -343,7 +334,7 @@ def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.Comp
         server.server_activate()
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        done = command("--admin", f"127.0.0.1:{server.server_port}")
+        done = reload("--admin", f"127.0.0.1:{server.server_port}")
         server.shutdown()
         serving.join()
     return done

@@ -13,7 +13,8 @@ import pytest
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import wait_for
-from tests.process.test_takeover import accept, read_all, settings_of, start, store, took_over
+from tests.kit.restarts import settings_of
+from tests.process.test_takeover import accept, read_all, start, store, took_over
 
 # Fails behind its doors, once it is told to: a record was taken by then.
 FAILS_LATE = """
