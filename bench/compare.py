@@ -88,31 +88,39 @@ _QUICK_SHARE = 10  # --quick carries a tenth, once
 
 
 class Sink:
-    """The sink's process, seen from the harness."""
+    """The sink's process, seen from the harness. `port`: of the service that it stands in for."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, count_port: int) -> None:
         self._process = process
         self.port = port
+        self._count_port = count_port
 
     def counts(self) -> tuple[int, int]:
         """Records and calls it has taken."""
-        _, text = get(self.port, "/count")
+        _, text = get(self._count_port, "/count")
         counts: dict[str, int] = json.loads(text)
         return counts["records"], counts["calls"]
 
 
 @contextmanager
-def started_sink(cores: frozenset[int], map_mode: str = "static", port: int = 0) -> Iterator[Sink]:
-    """A sink until the block is left; `port` 0: one that is free."""
+def started_sink(
+    cores: frozenset[int],
+    map_mode: str = "static",
+    port: int = 0,
+    tls: tuple[Path, Path] | None = None,
+) -> Iterator[Sink]:
+    """A sink until the block is left; `port` 0: one that is free. `tls`: certificate and key."""
+    files = () if tls is None else ("--tls", *map(str, tls))
     with pinned(cores):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port)],
+            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port), *files],
             stdout=subprocess.PIPE,
             text=True,
         )
     assert process.stdout is not None
     try:
-        yield Sink(process, int(process.stdout.readline().split()[1]))
+        ports = [int(each) for each in process.stdout.readline().split()[1:]]
+        yield Sink(process, ports[0], ports[-1])
     finally:
         process.terminate()
         process.wait()
