@@ -108,12 +108,16 @@ def started_sink(
     map_mode: str = "static",
     port: int = 0,
     tls: tuple[Path, Path] | None = None,
+    latency_ms: float = 0.0,
 ) -> Iterator[Sink]:
-    """A sink until the block is left; `port` 0: one that is free. `tls`: certificate and key."""
-    files = () if tls is None else ("--tls", *map(str, tls))
+    """A sink until the block is left; `port` 0: one that is free. `tls`: certificate and key.
+    `latency_ms`: of each answer.
+    """
+    more = ["--map", map_mode, "--port", str(port), "--latency-ms", str(latency_ms)]
+    more += [] if tls is None else ["--tls", *map(str, tls)]
     with pinned(cores):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port), *files],
+            [sys.executable, "-m", "bench.sink", *more],
             stdout=subprocess.PIPE,
             text=True,
         )
