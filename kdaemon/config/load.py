@@ -17,7 +17,7 @@ import msgspec
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
-from kdaemon.base.redact import masked_url
+from kdaemon.base.redact import masked_text
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.clash import Path
 from kdaemon.config.rules import find_clashes
@@ -544,5 +544,5 @@ def _show(value: object) -> str:
         return "a table"
     text = repr(value)
     if isinstance(value, str):
-        text = f'"{masked_url(text[1:-1])}"'
+        text = f'"{masked_text(text[1:-1])}"'
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."

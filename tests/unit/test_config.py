@@ -691,6 +691,8 @@ def test_whatever_comes_in_gives_a_config_or_a_config_error(
         ("http://sekrit@host", '"http://***@host"'),
         ("socks5://user:sekrit@host", '"socks5://***@host"'),
         (f"http://user:{'sekrit' * 20}@host", '"http://***@host"'),
+        ("user:sekrit@host:4566", '"***@host:4566"'),
+        ("http:/user:sekrit@host:4566", '"***@host:4566"'),
     ],
 )
 @pytest.mark.parametrize("given", ["file", "variable", "flag"])
