@@ -65,7 +65,8 @@ class LiveHold(msgspec.Struct, frozen=True):
 
 class LiveShard(msgspec.Struct, frozen=True):
     """`id`: None where shards are not predicted. `behind_s`: what the shard needs for all that
-    waits for it. `taken`, `throttled`: records of ours since it is known. `quota_*`: a second;
+    waits for it. `taken`, `throttled`: records of ours since it is known. `quota_*`: a second; 0:
+    it is not what bounds (of records, where many go out as one).
     `share`: our part of it, 0..1. `load`: None: the shard is calm, or not hot for long enough.
     """
 
@@ -172,12 +173,13 @@ class LiveSpool(msgspec.Struct, frozen=True):
 
 
 class LiveEvent(msgspec.Struct, frozen=True):
-    """`streams`: at most STREAMS_MAX of `stream_count`. `units`: billed, of all open streams.
-    `reloads`: how often the configuration was read again; whether that of the last time is in force
-    is `is_reload_good`.
+    """`began`: of this process; another one has another. `streams`: at most STREAMS_MAX of
+    `stream_count`. `units`: billed, of all open streams. `reloads`: how often the configuration was
+    read again; whether that of the last time is in force is `is_reload_good`.
     """
 
     version: str
+    began: str
     uptime_s: float
     state: str
     not_ready_because: str | None
@@ -212,6 +214,7 @@ def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[by
     reloads = snapshot.reloads
     event = LiveEvent(
         version=snapshot.version,
+        began=str(snapshot.began_ns),  # JavaScript would round the number
         uptime_s=seconds_of(snapshot.uptime_ns),
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
@@ -353,7 +356,7 @@ def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) ->
         waiting=shard.backlog_records,
         taken=shard.taken,
         throttled=shard.throttled,
-        quota_records=_quota(shard.records_rate, shard.records_share),
+        quota_records=0 if engine.is_joined else _quota(shard.records_rate, shard.records_share),
         quota_bytes=_quota(shard.bytes_rate, shard.bytes_share),
         share=round(shard.share, 3),
         load=None if load is None else _heavy(load_status(load, engine, shows_keys=shows_keys)),

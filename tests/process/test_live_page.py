@@ -232,10 +232,16 @@ async def look_at_numbers(browser: Browser) -> None:
     for wanted, count in {f"{row}, {row}": 2, row: 1, f"{row}, {row}, {row}": 3, "": 0}.items():
         await browser.value(f"rows(byId('key-rows'), [{wanted}])")
         assert await browser.value("byId('key-rows').children.length") == count
-    # After a restart counters begin at 0: there is no rate below 0.
-    younger = "{...seen[seen.length - 1], uptime_s: 0.5}"
-    await browser.value(f"show({younger})")
-    assert await browser.value("seen.length") == 1
+    # A stream that was closed and opened again counts from 0: there is no rate below 0.
+    assert await browser.value("rate(3, 1000, 4)") is None
+    # After a restart all counters begin at 0, and the configuration may be another one, however
+    # long the page had no connection.
+    for uptime_s in ("0.5", "9e6"):
+        await browser.value("configOf = 0")
+        another = f"{{...seen[seen.length - 1], began: '{uptime_s}', uptime_s: {uptime_s}}}"
+        await browser.value(f"show({another})")
+        assert await browser.value("seen.length") == 1
+        assert await browser.value("configOf") == -1
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")

@@ -212,6 +212,27 @@ def test_of_a_stream_its_hottest_shards_are_told_and_how_many_there_are() -> Non
     assert shards[1]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
 
 
+def test_where_records_go_out_in_aggregates_their_number_is_no_part_of_the_quota() -> None:
+    """A shard takes 1,000 aggregates a second: the bytes in them are what bounds."""
+    engine = Engine(
+        replace(ROOMY, aggregate_bytes_max=51_200), ByteBudget(1 << 30), SystemDice(1), 1
+    )
+    engine.freshness.ask(1)
+    engine.handle_description(describe(even_shards(1)), 1)
+    seen = Observing(ByteBudget(1 << 30), {"a": engine})
+    (stream,) = one(at_once(event_steps(reader_of(seen, SystemClock()))))["streams"]
+    assert stream["shards"][0]["quota_records"] == 0
+    assert stream["shards"][0]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
+
+
+def test_an_event_tells_of_which_process_it_is() -> None:
+    """The page forgets what another one said."""
+    seen, clock = loaded("a"), SystemClock()
+    first, other = reader_of(seen, clock), reader_of(seen, clock)
+    began = [one(at_once(event_steps(reader)))["began"] for reader in (first, first, other)]
+    assert began[0] == began[1] != began[2]
+
+
 @pytest.mark.parametrize(("streams", "shown"), [(1, 16), (20, 12), (100, 2), (300, 0)])
 def test_shards_are_told_of_fewer_a_stream_where_there_are_more_streams(
     streams: int, shown: int
