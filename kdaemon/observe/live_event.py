@@ -15,6 +15,7 @@ Flow: snapshot.py -> here -> live.py. Loaded when the first one watches.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from heapq import nsmallest
 
 import msgspec
@@ -25,6 +26,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
+from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
 from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
 from kdaemon.observe.recent import SaidSnapshot
@@ -209,7 +211,8 @@ def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[by
     shown = nsmallest(STREAMS_MAX, snapshot.streams, key=urgency)
     yield
     errors = yield from _errors(snapshot)
-    said = yield from _said(() if snapshot.log is None else snapshot.log.recent)
+    recent = () if snapshot.log is None else snapshot.log.recent
+    said = yield from _said(recent, shows_keys=shows_keys)
     memory, bounds = snapshot.memory, snapshot.door.delivery_ns.bounds
     reloads = snapshot.reloads
     event = LiveEvent(
@@ -305,10 +308,14 @@ def _error(name: str, failure: FailureSnapshot, age_ns: int) -> LiveError:
     )
 
 
-def _said(recent: Iterable[SaidSnapshot]) -> Steps[list[LiveSaid]]:
+def _said(recent: Iterable[SaidSnapshot], *, shows_keys: bool) -> Steps[list[LiveSaid]]:
+    """A line may be older than a reload that took the right to show keys away."""
     said = []
     for each in recent:
-        words = words_of(each.line)
+        line, fields = each.line, each.line.fields
+        if not shows_keys and KEY_FIELD in fields:
+            line = replace(line, fields={key: fields[key] for key in fields if key != KEY_FIELD})
+        words = words_of(line)
         words = words if len(words) <= WORDS_CHARACTERS_MAX else words[:WORDS_CHARACTERS_MAX] + "…"
         said.append(LiveSaid(each.line.level, words, each.count, seconds_of(each.age_ns)))
         yield

@@ -18,6 +18,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import live, live_event
+from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.live import VIEWERS_MAX, Live, LivePage
 from kdaemon.observe.live_event import (
     ERRORS_MAX,
@@ -269,6 +270,26 @@ def test_what_the_log_said_is_told() -> None:
     assert (said["level"], said["count"]) == ("warning", 3)
     assert said["words"].startswith("slow stream=a text=yyy")
     assert len(said["words"]) == WORDS_CHARACTERS_MAX + 1
+
+
+@pytest.mark.parametrize("shows_keys", [True, False])
+def test_a_key_that_the_log_named_is_told_while_keys_are_shown(shows_keys: bool) -> None:
+    """It was said under another configuration, perhaps: a reload took that right away."""
+    recent = Recent()
+    fields: dict[str, str | float] = {"stream": "a", KEY_FIELD: "Ada Lovelace", "share": 1.0}
+    recent.note(("hot.py", 1), Line(0.0, "warning", "kdaemon", "a shard is hot", fields), 0)
+    queue = LogQueue(lambda _: None, lambda _: b"")
+    reader = reader_of(observing("a"), SystemClock(), log_queue=queue, recent=recent)
+    event = at_once(event_steps(reader, shows_keys=shows_keys))
+    queue.close(PATIENCE_S)
+    assert (b"Ada" in event) == shows_keys
+    (said,) = one(event)["log"]
+    assert said["words"].startswith("a shard is hot stream=a ")
+    assert said["words"].endswith("share=1.0")
+
+
+def test_the_page_names_no_size_of_a_unit_that_can_be_set() -> None:
+    assert not re.search(r"\d+ KiB", SCRIPT)
 
 
 def test_what_is_billed_is_told_of_each_stream_and_of_all() -> None:
