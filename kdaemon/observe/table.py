@@ -302,7 +302,7 @@ CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
            lambda r: r.failures),
     Metric("kdaemon_config_last_reload_successful", _G,
            "1: what was read last is in force; 0: it was refused.",
-           lambda r: r.is_last_successful),
+           lambda r: int(r.is_last_successful)),
     Metric("kdaemon_config_last_reload_success_timestamp_seconds", _G,
            "When the configuration was read that is in force, since 1970.",
            lambda r: r.last_success_s),
