@@ -77,7 +77,7 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `share_min`: the smallest share of a shard that said something of it: of those that never
     throttled and that nothing waits for, nothing is known, and they count as whole.
     `keyless_records`: wait for any shard; they are in no shard's backlog. `oldest_ns`: since when
-    the oldest record at the head of a queue is accepted; None: nothing is queued.
+    the oldest queued record is accepted; None: nothing is queued.
     """
 
     shards: tuple[ShardSnapshot, ...]
