@@ -150,6 +150,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
     dead: dict[str, int]
     attempts: int
+    throttled: int
     throttled_share: float  # of attempts: records that were throttled
     possible_duplicates: int
     retries: dict[str, int]
