@@ -18,6 +18,7 @@ from kdaemon.config.load import (
     ENVIRONMENT,
     FLAGS,
     KEYS,
+    SECRET_KEYS,
     STREAM_KEYS,
     UPSTREAM_KEYS,
     Loaded,
@@ -30,7 +31,6 @@ DEFAULT = "default"
 FILE = "file"
 FLAG = "flag"
 _SIZES = frozenset({"batch_bytes_max", "request_bytes_max", "record_bytes_max"})
-_SECRETS = frozenset({"role_external_id"})  # what others could call themselves us by
 _NOTE_COLUMN = 44  # where the notes begin, if the value leaves room; ours
 
 
@@ -50,7 +50,7 @@ class Effective:
     @property
     def shown(self) -> Any:
         """The value without secrets; a list in the place of a tuple."""
-        if self.path[-1] in _SECRETS:
+        if self.path[-1] in SECRET_KEYS:
             return HIDDEN if self.value else self.value
         return _shown(self.value, is_url=self.path[-1].endswith("_url"))
 

@@ -712,6 +712,24 @@ def test_a_password_in_a_url_is_never_shown(url: str, shown: str, given: str, ke
     assert f"is {shown}; expected" in told
 
 
+@pytest.mark.parametrize("value", ["the sekrit!", "sekrit\n", "s" * 2000])
+@pytest.mark.parametrize("key", ["role_external_id", "upstreams.eu.role_external_id"])
+def test_an_external_id_that_is_wrong_is_not_shown_either(key: str, value: str) -> None:
+    """A reload that is refused tells its problems on /configz, to whoever reaches that."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags=[("upstreams.eu.region", "eu-west-1"), (key, value)])
+    assert "role_external_id: is ***; expected 2-1224 letters" in str(raised.value)
+    assert "sekrit" not in str(raised.value)
+    assert "sss" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["endpoint_url", "iam_token_url"])
+def test_a_user_in_a_url_without_a_scheme_is_not_shown(key: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags=[(key, "sekrit@host:4566")])
+    assert f'{key}: is "***@host:4566"; expected' in str(raised.value)
+
+
 def test_names_and_values_in_a_problem_are_printable() -> None:
     with pytest.raises(ConfigError) as raised:
         load_config(text='"reg\\u001bion" = "x"\nservice = "\\u202eaws"', source="a\x1b]0;b\x07")
