@@ -248,6 +248,21 @@ async def look_at_numbers(browser: Browser) -> None:
         assert await browser.value("configOf") == -1
 
 
+async def leaves_its_place_while_nobody_looks(browser: Browser) -> None:
+    """There are eight, and pages are forgotten in tabs."""
+    seen = "document.dispatchEvent(new Event('visibilitychange'))"
+    hide = "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}})"
+    await browser.value("later = setTimeout; setTimeout = (then) => (then(), 0)")  # an hour
+    await browser.value(hide.format("true"))
+    await browser.value(seen)
+    assert await browser.value("source") is None
+    assert "not watched" in await browser.value("document.title")
+    await browser.value(hide.format("false"))
+    await browser.value(seen)
+    await browser.until("!document.title.includes('not watched')")
+    await browser.value("delete document.hidden; setTimeout = later")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
 async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
     tmp_path: Path,
@@ -284,6 +299,7 @@ async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
                 colours.add(await browser.value("getComputedStyle(document.body).backgroundColor"))
             assert len(colours) == 2
             await look_at_numbers(browser)
+            await leaves_its_place_while_nobody_looks(browser)
             assert browser.complaints == []
             daemon.close()
             await browser.until("document.getElementById('state').innerText.includes('is old')")
