@@ -69,6 +69,16 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     assert "KDAEMON_LISTEN_HTTP" in log
 
 
+def test_the_embedded_service_has_the_streams_that_are_listed(run: Run) -> None:
+    """Who tries a configuration of his own finds its streams; a name that is in none is missing."""
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/clicks"
+    names = {"streams.orders.share": 0.5, "streams.web.arn": arn, "account_id": "123456789012"}
+    daemon = run(names)
+    for name, status in {"demo": 200, "orders": 200, "web": 200, "x": 404}.items():
+        url = f"{daemon.url}/v1/streams/{name}/records"
+        assert send("POST", url, '{"data": "a", "partition_key": "k"}\n')[0] == status, name
+
+
 def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_path: Path) -> None:
     with from_scratch():
         daemon = run({"listen.unix": str(tmp_path / "k.sock")})
