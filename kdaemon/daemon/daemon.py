@@ -127,7 +127,9 @@ class Daemon:
             self.ended.set_result(failure)
 
     async def start(self, *, with_sandbox: bool) -> None:
-        """Binds everything and is ready. Raises ListenerError, OSError; `close` is owed anyway."""
+        """Binds everything and is ready. Raises ListenerError, LoadError, OSError; `close` is owed
+        anyway.
+        """
         config, clock, memory = self._config, self.clock, self._memory.all
         tell_memory(config.memory_bytes_max, memory_limit_bytes())
         self._open_principals()
@@ -164,8 +166,8 @@ class Daemon:
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
-        if self._takeover.has_to_wait:  # meanwhile the shards are asked for
-            libraries.load()
+        if self._taken is not None:  # who runs goes on, unless this one can send
+            await libraries.load_all()
         await self._takeover.keep_order()
         # Before the doors: what comes in goes behind what is there.
         await self._spool_opening.recover(streams)

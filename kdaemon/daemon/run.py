@@ -19,6 +19,7 @@ from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
 from kdaemon.observe.logs import LogHandler
+from kdaemon.send.late import LoadError
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ log = logging.getLogger("kdaemon")
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
 nothing that was promised depends on it. Ours, 2026-11-28."""
+
+_NOT_STARTED = (ConfigError, ListenerError, LoadError, SpoolError, TlsError, OSError)
 
 
 async def serve(
@@ -58,7 +61,7 @@ async def serve(
             if not await _started(daemon, first, with_sandbox=with_sandbox):
                 log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
                 return 0
-        except (ConfigError, ListenerError, SpoolError, TlsError, OSError) as error:
+        except _NOT_STARTED as error:
             failure = f"cannot start: {error}"
             _tell_others(failure, others())
             if not daemon.takes_records:
