@@ -156,7 +156,7 @@ class Daemon:
         hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
         change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
-        change.rooms += [hubs, self._observers]
+        change.rooms += [hubs, self._observers, self._takeover]
         reader = self._observers.reader
         self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
         if self._taken is None:  # else probes would hear of a daemon that is not ready
@@ -170,7 +170,7 @@ class Daemon:
             await libraries.load_all()
         await self._takeover.keep_order()
         # Before the doors: what comes in goes behind what is there.
-        await self._spool_opening.recover(streams)
+        await self._spool_opening.recover(streams, is_at_once=self._takeover.has_to_wait)
         self.takes_records = True
         calm_collector()
         doors = Doors(config, self.listeners, hubs, door, handler_behind, self._guards())
