@@ -82,7 +82,9 @@ class Libraries:
             raise LoadError(self.problem)
 
     async def aclose(self) -> None:
-        """Waits for the end of what was begun: a thread cannot be stopped."""
+        """Waits for nothing: nobody calls any more, and the thread ends with the process."""
+        if self._loading is not None:
+            self._loading.cancel()
         await self._over()
 
     async def _over(self) -> None:

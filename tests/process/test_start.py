@@ -115,6 +115,30 @@ def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path
         daemon.close()
 
 
+@pytest.mark.parametrize("is_owed", [False, True], ids=["idle", "records"])
+def test_an_end_waits_for_no_library_that_nobody_needs_any_more(
+    tmp_path: Path, *, is_owed: bool
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    config = write_config(tmp_path, {"default.acknowledge": "accepted"})
+    arguments = ["run", "--sandbox", "--config", str(config)]
+    daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
+    try:
+        daemon.wait_log(READY)
+        if is_owed:
+            assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
+        daemon.signal()
+        if is_owed:
+            daemon.wait_log("draining")
+            daemon.signal()
+        code, log = ended(daemon)
+    finally:
+        daemon.close()
+    assert code == is_owed
+    assert "not all could be closed" not in log
+
+
 def test_libraries_that_cannot_be_loaded_end_the_daemon_and_are_named(tmp_path: Path) -> None:
     broken = "import sys; sys.modules['botocore'] = None; from kdaemon.__main__ import main; main()"
     config = write_config(tmp_path, {"drain.lame_duck_ms": 0})
