@@ -64,6 +64,11 @@ class Libraries:
             self._loading = asyncio.get_running_loop().create_task(self._load())
             self._is_begun.set()
 
+    @property
+    def is_loaded(self) -> bool:
+        """Calls can be made, or never."""
+        return self._is_loaded.is_set()
+
     async def begun(self) -> None:
         """Until `load` was called."""
         await self._is_begun.wait()
@@ -141,6 +146,10 @@ class LateClient:
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.aclose()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._libraries.is_loaded
 
     @property
     def credentials_end_s(self) -> float | None:

@@ -46,9 +46,11 @@ async def test_a_call_waits_until_the_libraries_are_loaded_and_is_made_then(
     assert not call.done()
     assert not service.received
     assert client.credentials_end_s is None
+    was_ready = client.is_ready
     libraries.load()
     libraries.load()  # twice is nothing
     await call
+    assert (was_ready, client.is_ready) == (False, True)
     await client.aclose()
     await libraries.aclose()
     assert told == [None]
