@@ -28,7 +28,7 @@ from kdaemon.daemon.drain import Drain
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.memory import Memory, tell_memory
-from kdaemon.daemon.observers import Observers, load_pages
+from kdaemon.daemon.observers import Observers, load_pages, needed_by_pages
 from kdaemon.daemon.reach import Upstreams
 from kdaemon.daemon.reload import Reload
 from kdaemon.daemon.sandboxed import start_sandbox
@@ -141,6 +141,7 @@ class Daemon:
         libraries = self._libraries = Libraries(
             self._loaded, partial(load_pages, config.listen), is_anonymous=with_sandbox
         )
+        libraries.look(needed_by_pages(config.listen))  # before there is anything to lose
         self._stack.push_async_callback(libraries.aclose)
         upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=with_sandbox)
         self._stack.push_async_callback(upstreams.aclose)
@@ -315,7 +316,8 @@ class Daemon:
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
-        if not self._is_ready:  # nobody was told to come
+        is_broken = self._libraries.problem is not None  # who is promised something now loses it
+        if is_broken or not self._is_ready:  # or nobody was told to come
             times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
         self._libraries.load()  # for what came in by a door though another could not be opened

@@ -11,8 +11,9 @@ Where it sits: daemon/reach.py makes both; driver, control and relay call here -
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.description import Caller, StreamTarget
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from kdaemon.send.answers import HasRoom
     from kdaemon.send.client import PutAnswer, ServiceClient
     from kdaemon.send.relayed import Relayed
+
+
+_NEEDED = ("aiohttp", "botocore")  # by `client.py` and what that imports
+_NEEDED_WITH_KEYS = ("aiobotocore",)  # see `credentials.import_libraries`
 
 
 class LoadError(Exception):
@@ -57,6 +62,15 @@ class Libraries:
         self._refusal: str | None = None  # why no call can be made
         self.problem: str | None = None  # why something cannot be loaded
         self._loading: asyncio.Task[None] | None = None
+
+    def look(self, also: Iterable[str] = ()) -> None:
+        """Whether the packages stand there that are loaded later; 1 ms. `also`: those that `also`
+        needs. Raises `LoadError`.
+        """
+        names = (*_NEEDED, *(() if self._is_anonymous else _NEEDED_WITH_KEYS), *also)
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise LoadError(_cannot_load(f"there is no {' and no '.join(missing)}"))
 
     def load(self) -> None:
         """Begins, in a thread: the loop turns on. Twice is nothing."""
@@ -110,11 +124,14 @@ async def _problem_of(load: Callable[[], object]) -> str | None:
     try:
         await asyncio.to_thread(load)
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
-        return (
-            f"a part of kdaemon cannot be loaded ({type(error).__name__}: {error}):"
-            " install kdaemon anew, with its dependencies"
-        )
+        return _cannot_load(f"{type(error).__name__}: {error}")
     return None
+
+
+def _cannot_load(why: str) -> str:
+    return (
+        f"a part of kdaemon cannot be loaded ({why}): install kdaemon anew, with its dependencies"
+    )
 
 
 def _import(*, is_anonymous: bool) -> None:

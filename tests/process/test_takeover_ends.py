@@ -210,16 +210,21 @@ def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alo
 
 
 @pytest.mark.parametrize("ordering", ["none", "partition_key"])
-@pytest.mark.parametrize("missing", ["aiohttp", "botocore", "prometheus_client"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["missing", "broken"])
+@pytest.mark.parametrize("name", ["botocore", "prometheus_client"])
 def test_one_whose_libraries_cannot_be_loaded_leaves_the_other_one_alone(
-    tmp_path: Path, service: str, stack: ExitStack, missing: str, ordering: str
+    tmp_path: Path, service: str, stack: ExitStack, name: str, ordering: str, *, is_there: bool
 ) -> None:
     """A new version that was installed in part: the one that runs can send."""
     more = {"default.ordering": ordering, "spool.directory": ""}
     config = write_config(tmp_path, settings_of(tmp_path, service, **more))
     old = run(config, stack, service)
-    lacks = f"import sys; sys.modules[{missing!r}] = None"
-    program = f"{lacks}; from kdaemon.__main__ import main; main()"
+    package = tmp_path / "packages" / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half of it')")
+    broken = f"sys.path.insert(0, {str(package.parent)!r})"
+    lacks = broken if is_there else f"sys.modules[{name!r}] = None"
+    program = f"import sys; {lacks}; from kdaemon.__main__ import main; main()"
     arguments = ["run", "--takeover", "--config", str(config)]
     new = Daemon(arguments, environment(), program=("-c", program))
     stack.callback(new.close)
