@@ -73,6 +73,11 @@ async def serve(
             await _tell_failure(failure, partial(others, spool))
             if not daemon.takes_records:
                 return 1
+        except Exception:
+            if not daemon.takes_records:
+                raise
+            failure = "the start broke: this is a defect of kdaemon"
+            log.exception(failure)
         else:
             either: set[asyncio.Future[Any]] = {first, daemon.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

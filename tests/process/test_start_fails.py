@@ -46,6 +46,18 @@ kdaemon.cli.read_and_look = broken
     + MAIN
 )
 
+BREAKS = (
+    """
+from kdaemon.observe.readiness import Readiness
+
+def broken(self):
+    raise RuntimeError("unforeseen")
+
+Readiness.started = broken
+"""
+    + MAIN
+)
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -128,4 +140,17 @@ def test_a_configuration_that_is_read_once_holds_up_no_end(
     writer.start()
     log = ended(run(pipe, stack))
     writer.join()
+    assert '"stopped"' in log
+
+
+def test_a_start_that_breaks_behind_its_doors_drains_all_the_same(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    """By a defect of ours, which nobody foresaw: what was taken is owed to its clients."""
+    settings = settings_of(tmp_path, stack) | {"listen.http": "127.0.0.1:0"}
+    daemon = run(write_config(tmp_path, settings), stack, BREAKS)
+    assert daemon.wait() == 1
+    log = "\n".join(daemon.lines)
+    assert "unforeseen" in log
+    assert "this is a defect of kdaemon" in log
     assert '"stopped"' in log
