@@ -2,8 +2,9 @@
 
 The libraries that calls need (aiohttp, botocore, aiobotocore, and the files here that stand on
 them) are half of what a start would load, and no door needs one of them: what clients bring
-meanwhile is queued or stored. Here is what a start needs of a client: its settings, and a place for
-calls to wait. Knows `client.py` by name; must not import it before it is asked to.
+meanwhile is queued or stored. Who takes over from a daemon that runs loads them before. Here is
+what a start needs of a client: its settings, and a place for calls to wait. Knows `client.py` by
+name; must not import it before it is asked to.
 Invariants: a call waits until `Libraries.load` was called, and from then on until loading is over,
 no longer than for a connection; it is made by the one client that there is then. Else it fails as
 not sent.
