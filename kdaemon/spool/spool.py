@@ -118,6 +118,8 @@ class Spool:
         self._quiet.set()
         if self._may_write:
             self._commit()
+        elif self.trouble is not None:  # found while nothing could be tried
+            self._probe_later()
 
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
@@ -334,11 +336,11 @@ class Spool:
 
     def _commit(self) -> None:
         """Hands all that gathered to the thread, unless it is still at the last commit."""
-        if self._is_committing:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._is_committing:
+            return
         batch = self._pending.take()
         for pending in batch:
             pending.frame_id = self._next_id

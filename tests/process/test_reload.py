@@ -103,6 +103,19 @@ def client_of() -> Iterator[Connect]:
         yield connected
 
 
+def test_an_upstream_beside_embedded_services_needs_a_restart_and_no_patience(
+    run: Run, tmp_path: Path
+) -> None:
+    daemon = run(settings(tmp_path))
+    eu = {"upstreams__eu__region": "eu-west-1", "upstreams__eu__account_id": "111111111111"}
+    write_config(tmp_path, settings(tmp_path, **eu))
+    hang_up(daemon)
+    log = "\n".join(daemon.lines)
+    assert "needs a restart: nothing of it was taken" in log
+    assert "upstreams.eu" in log
+    assert "records are under way" not in log
+
+
 def test_a_stream_comes_and_goes_and_a_connection_stays(
     run: Run, tmp_path: Path, client_of: Connect
 ) -> None:
