@@ -9,7 +9,8 @@ import pytest
 
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
 from tests.kit.patience import wait_for
-from tests.process.test_takeover import accept, read_all, settings_of, start, store, took_over
+from tests.kit.restarts import settings_of
+from tests.process.test_takeover import accept, read_all, start, store, took_over
 
 # Reads its spool back when it is told to.
 RECOVERS_LATE = """
