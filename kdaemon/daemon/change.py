@@ -74,6 +74,9 @@ class Change:
             room.take_config(new)
         for _ in steps:
             await asyncio.sleep(0)
+        if self._spool is not None:
+            for _ in self._spool.take_up(self._streams.find_stored, self._streams.is_listed):
+                await asyncio.sleep(0)
         return ()
 
     def look_for_left(self) -> None:
