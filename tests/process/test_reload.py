@@ -340,13 +340,13 @@ def test_the_command_shows_a_certificate_where_the_pages_ask_for_one(
     daemon = run(given)
     path = write_config(tmp_path, {**given, "log.level": "debug"})
     at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
-    done = command("--config", str(path), "--admin", at)
+    done = reload("--config", str(path), "--admin", at)
     assert done.returncode == 1
     assert "asks for a certificate (listen.tls_client_ca): give --client-certificate" in done.stderr
     shown = ("--client-certificate", str(own.certificate), "--client-key", str(own.key))
-    done = command("--config", str(path), "--admin", at, *shown)
+    done = reload("--config", str(path), "--admin", at, *shown)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
-    done = command("--config", str(path), "--admin", at, "--client-certificate", str(path))
+    done = reload("--config", str(path), "--admin", at, "--client-certificate", str(path))
     assert (done.returncode, "cannot be used" in done.stderr) == (1, True)
 
 
