@@ -150,13 +150,14 @@ def accept(directory: Path, names: list[str]) -> None:
             assert json.loads(list(answers)[-1]) == {"acknowledged": len(names)}
 
 
-def store(directory: Path, data: str) -> dict[str, object]:
+def store(directory: Path, data: str, key: str | None = None) -> dict[str, object]:
     """What is answered to one line that is to be stored."""
+    line = {"data": data} | ({} if key is None else {"partition_key": key})
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE_S)
         client.connect(str(directory / "k.sock"))
         setup = {"stream": "demo", "acknowledge": "stored"}
-        client.sendall(f"{json.dumps(setup)}\n{json.dumps({'data': data})}\n".encode())
+        client.sendall(f"{json.dumps(setup)}\n{json.dumps(line)}\n".encode())
         with client.makefile("rb") as answers:
             said: dict[str, object] = json.loads(answers.readline())
             return said
