@@ -191,6 +191,8 @@ def carry(name: str, shape: Shape, rounds: int) -> None:
 
 
 async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) -> None:
+    from kdaemon.system import calm_collector
+
     opened = _open_door(make_records(_BODIES * BATCH_RECORDS), shape)
     for _ in range(_SETTLING_TURNS):  # the shards are told, in steps
         await asyncio.sleep(0)
@@ -199,6 +201,7 @@ async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) 
     for sock in sockets:
         sock.protocol = opened()
         sock.protocol.connection_made(_Transport(sock))
+    calm_collector()  # as the daemon does
     for _ in range(rounds):
         waiting = iter(payloads)
         owed = len(payloads) * work.payload_records

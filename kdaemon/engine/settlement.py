@@ -240,12 +240,11 @@ class Settlement:
     ) -> list[Failed]:
         """Writes what was delivered into the frames; returns what was not, by run."""
         failed: list[Failed] = []
-        offset = 0
+        delivered: dict[Frame, int] = {}
+        byte_count = offset = 0
+        answers = iter(results)
         for run in runs:
             indices = run.indices
-            count = len(indices)
-            answers = results[offset : offset + count]
-            offset += count
             frame = run.frame
             # An abandoned frame's client was told already; its answer may still be on its way out.
             slots = frame.results if not frame.is_abandoned else list(frame.results)
@@ -253,16 +252,19 @@ class Settlement:
             shard_id = lane.shard_id
             is_elsewhere = False
             failed_indices: list[int] = []
-            for index, result in zip(indices, answers, strict=True):
+            for index, result in zip(indices, answers, strict=False):  # the next run's follow
                 if result.sequence_number and not result.error_code:
                     slots[index] = result
                     if result.shard_id != shard_id:
                         is_elsewhere = True
                 else:
                     failed_indices.append(index)
-            byte_count = run.byte_count
+            count = len(indices)
+            start, offset = offset, offset + count
+            byte_count += run.byte_count
             if failed_indices:
-                failed.append((run, failed_indices, [r for r in answers if not r.is_delivered]))
+                those = [each for each in results[start:offset] if not each.is_delivered]
+                failed.append((run, failed_indices, those))
                 sizes = frame.sizes
                 count -= len(failed_indices)
                 byte_count -= sum([sizes[index] for index in failed_indices])
@@ -270,13 +272,14 @@ class Settlement:
                 lane.failure_count = 0
             if count:
                 lane.taken += count
-                self._ledger.deliver(frame, count, byte_count, now_ns)
+                delivered[frame] = delivered.get(frame, 0) + count
                 if self._order is not None:
                     gone = set(failed_indices)
                     done = [index for index in indices if index not in gone] if gone else indices
                     self._leave(run, done)
             if is_elsewhere:
-                self._learn(lane, answers, sent_ns, now_ns)
+                self._learn(lane, results[start:offset], sent_ns, now_ns)
+        self._ledger.deliver(delivered, byte_count, now_ns)
         return failed
 
     # Failed

@@ -97,10 +97,12 @@ class Batch:
             self.records = records
             self.record_count = sum([len(run.indices) for run in runs])
         else:
-            self.records = []
-            for run in runs:
-                of_frame = run.frame.records
-                self.records += [of_frame[index] for index in run.indices]
+            self.records = [
+                of_frame[index]
+                for run in runs
+                for of_frame in (run.frame.records,)  # once a run
+                for index in run.indices
+            ]
             self.record_count = len(self.records)
         self.is_probe = False
         self.has_left = True

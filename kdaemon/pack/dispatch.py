@@ -145,11 +145,18 @@ class Dispatcher:
             shard, group = groups.popitem()
             runs = [self._run(frame, group, byte_count, shard, 0)]
         else:
-            sizes = frame.sizes
+            lanes, sizes = self._packer.lanes, frame.sizes
+            keyless = groups.pop(ANY_SHARD, None)
+            # A run of one record, as almost all are on many shards, is to cost what a record costs.
             runs = [
-                self._run(frame, group, sum([sizes[index] for index in group]), shard, 0)
+                Run(frame, group, sizes[group[0]], lanes[shard])
+                if len(group) == 1
+                else Run(frame, group, sum([sizes[index] for index in group]), lanes[shard])
                 for shard, group in groups.items()
             ]
+            if keyless is not None:
+                keyless_bytes = sum([sizes[index] for index in keyless])
+                runs.append(self._run(frame, keyless, keyless_bytes, ANY_SHARD, 0))
         return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
@@ -173,13 +180,11 @@ class Dispatcher:
 
     def queue(self, runs: list[Run], now_ns: int) -> None:
         """Queues runs where they are to go, but for records whose turn it is not."""
-        push = self._packer.push
         if self._order is not None:
             keyed = [run for run in runs if not run.is_keyless]
             keyless = [run for run in runs if run.is_keyless]
             runs = keyless + self._order.enter(keyed) if keyed else keyless
-        for run in runs:
-            push(run, now_ns)
+        self._packer.push_all(runs, now_ns)
 
     @property
     def has_orphans(self) -> bool:
@@ -207,8 +212,7 @@ class Dispatcher:
 
     def queue_again(self, run: Run, now_ns: int) -> None:
         """Queues a run whose lane may be retired, by the map as it is now."""
-        for again in self._route_again(run):
-            self._packer.push(again, now_ns)
+        self._packer.push_all(self._route_again(run), now_ns)
 
     def _route_again(self, run: Run) -> list[Run]:
         frame = run.frame

@@ -9,6 +9,7 @@ the sums over the ring; a record is in exactly one lane or one batch.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
 from kdaemon.base.frame import Frame
@@ -113,14 +114,22 @@ class Packer:
 
     def push(self, run: Run, now_ns: int) -> None:
         """Queues a run on its lane."""
-        lane = run.lane
-        if lane.state is _READY:
-            self.ready_records += len(run.indices)
-            self.ready_bytes += run.byte_count
-            lane.push(run, is_pressed=self.is_pressed)
-        else:
-            lane.push(run, is_pressed=self.is_pressed)
-            self._pushed(lane, run.frame, now_ns)
+        self.push_all((run,), now_ns)
+
+    def push_all(self, runs: Iterable[Run], now_ns: int) -> None:
+        """The same of many, in their order."""
+        is_pressed = self.is_pressed
+        records = byte_count = 0  # on lanes that are ready
+        for run in runs:
+            lane = run.lane
+            lane.push(run, is_pressed=is_pressed)
+            if lane.state is _READY:
+                records += len(run.indices)
+                byte_count += run.byte_count
+            else:
+                self._pushed(lane, run.frame, now_ns)
+        self.ready_records += records
+        self.ready_bytes += byte_count
 
     def push_front(self, run: Run, now_ns: int) -> None:
         """Queues what failed before everything else on its lane."""
