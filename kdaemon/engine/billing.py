@@ -69,7 +69,7 @@ def bill_records(
     if batch.byte_count <= KIB:
         sent.classes[1] += batch.record_count
         return
-    if max(map(_largest, {run.frame for run in batch.runs})) <= KIB:
+    if max(map(_largest, batch.frames)) <= KIB:
         sent.classes[1] += batch.record_count
         return
     small_count = offset = 0

@@ -20,6 +20,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.seen import SeenShards
 from kdaemon.route.shard_map import ANY_SHARD, ShardMap
 
@@ -158,6 +159,19 @@ class Dispatcher:
                 keyless_bytes = sum([sizes[index] for index in keyless])
                 runs.append(self._run(frame, keyless, keyless_bytes, ANY_SHARD, 0))
         return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
+
+    def route_whole(self, frame: Frame) -> WholeFrame | None:
+        """The frame as one that goes whole; None: it is to be queued by shard. Nothing is queued
+        yet.
+        """
+        shard_map, packer = self.shard_map, self._packer
+        if shard_map is None or self._order is not None or not packer.may_go_whole(frame):
+            return None
+        groups = shard_map.group(frame.records)
+        if ANY_SHARD in groups or shard_map.has_unnamed:
+            return None
+        lanes = packer.lanes
+        return WholeFrame(frame, [(lanes[shard], group) for shard, group in groups.items()])
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
         """All to the one lane; records without any key as a run of their own."""
@@ -343,6 +357,7 @@ class Dispatcher:
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:
         self.map_since_ns = now_ns
         self.map_count += 1
+        self._packer.part_frames(now_ns)
         self._orphans += self._packer.replace_lanes(lanes)
         if self.shard_map is None:
             self._orphans.append(self._packer.take_keyless())

@@ -180,6 +180,13 @@ _NONE_FAILED = """\
 _BESIDE = """\
             beside = indices[1:] + indices[:1]
 """
+_EACH_WHOLE = """\
+            for index in indices:
+                result = next(answers)
+"""
+_SHARD_WHOLE = """\
+            shard_id = lane.shard_id
+"""
 _OPEN_LOG = """\
         found = self._place.look()
         log = self._mended_log()
@@ -394,6 +401,8 @@ FAULTS = (
         (
             Change("engine/settlement.py", _EACH, _EACH.replace("indices,", "beside,")),
             Change("engine/settlement.py", _NONE_FAILED, _NONE_FAILED + _BESIDE),
+            Change("pack/whole.py", _EACH_WHOLE, _EACH_WHOLE.replace("indices", "beside")),
+            Change("pack/whole.py", _SHARD_WHOLE, _SHARD_WHOLE + _BESIDE),
         ),
         (LOST,),
     ),
