@@ -28,13 +28,14 @@ from typing import Any
 from bench import records as bench_records
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
-from bench.records import BATCH_RECORDS, STREAM, BenchRecord, make_records
+from bench.records import BATCH_RECORDS, KEY_COUNT, STREAM, BenchRecord, make_records
 
 _BODIES = 16  # distinct ones of 500 records
 _SINGLES = 1_280  # distinct requests of one record
 _READ_BYTES = 256 * 1024
 _SETTLING_TURNS = 200
 _TURNS = 3  # of the loop, which a call takes: others come meanwhile
+_COUNTS = ("shards", "streams", "connections", "keys")  # of a Shape, and options
 _ROUNDS = (2, 4)
 _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
 
@@ -42,12 +43,13 @@ _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What stands around a work: `shards` of each stream, `streams` that requests go to in turn,
-    `connections` (0: as many as the work has), and whether order per key is kept.
+    `connections` (0: as many as the work has), `keys` of records, and whether their order is kept.
     """
 
     shards: int = 16
     streams: int = 1
     connections: int = 0
+    keys: int = KEY_COUNT
     is_ordered: bool = False
 
     def names(self) -> list[str]:
@@ -56,7 +58,7 @@ class Shape:
 
     def flags(self) -> list[str]:
         """As the command line says it."""
-        counts = {name: getattr(self, name) for name in ("shards", "streams", "connections")}
+        counts = {name: getattr(self, name) for name in _COUNTS}
         said = [part for name, number in counts.items() for part in (f"--{name}", str(number))]
         return [*said, "--ordered"] if self.is_ordered else said
 
@@ -131,7 +133,7 @@ def _batches(encoding: str, shape: Shape) -> list[bytes]:
     encode = (
         bench_records.put_records_cbor if encoding == "cbor" else bench_records.put_records_body
     )
-    made = list(make_records(_BODIES * BATCH_RECORDS))
+    made = list(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys))
     parts = [made[at : at + BATCH_RECORDS] for at in range(0, len(made), BATCH_RECORDS)]
     names = shape.names()
     bodies = [
@@ -144,7 +146,7 @@ def _batches(encoding: str, shape: Shape) -> list[bytes]:
 
 def _singles(shape: Shape) -> list[bytes]:
     names = shape.names()
-    made = make_records(max(_SINGLES, len(names), shape.connections))
+    made = make_records(max(_SINGLES, len(names), shape.connections), key_count=shape.keys)
     bodies = [
         bench_records.put_record_body(record, names[number % len(names)])
         for number, record in enumerate(made)
@@ -152,9 +154,10 @@ def _singles(shape: Shape) -> list[bytes]:
     return [bench_records.request_head("PutRecord", len(body)) + body for body in bodies]
 
 
-def _lines(form: str) -> list[bytes]:
+def _lines(form: str, shape: Shape) -> list[bytes]:
     write, _ = bench_records.FORMS[form]
-    made = [write(record) for record in make_records(_BODIES * BATCH_RECORDS)]
+    records = make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys)
+    made = [write(record) for record in records]
     return [b"".join(made[at : at + 100]) for at in range(0, len(made), 100)]
 
 
@@ -170,8 +173,8 @@ def _session(form: str) -> Callable[[Any], Any]:
 WORKS = {
     "put_records": _Work(partial(_batches, "json"), BATCH_RECORDS, 8, HttpConnection),
     "put_record": _Work(_singles, 1, 64, HttpConnection),
-    "lines": _Work(lambda _: _lines("envelope"), 100, 4, _session("envelope")),
-    "raw_lines": _Work(lambda _: _lines("raw_key"), 100, 4, _session("raw_key")),
+    "lines": _Work(partial(_lines, "envelope"), 100, 4, _session("envelope")),
+    "raw_lines": _Work(partial(_lines, "raw_key"), 100, 4, _session("raw_key")),
     "cbor": _Work(partial(_batches, "cbor"), BATCH_RECORDS, 8, HttpConnection),
     "http2": _Work(partial(_batches, "json"), BATCH_RECORDS, 8, _http2(1)),
     "http2_single": _Work(_singles, 1, 64, _http2(1)),
@@ -193,7 +196,7 @@ def carry(name: str, shape: Shape, rounds: int) -> None:
 async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) -> None:
     from kdaemon.system import calm_collector
 
-    opened = _open_door(make_records(_BODIES * BATCH_RECORDS), shape)
+    opened = _open_door(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys), shape)
     for _ in range(_SETTLING_TURNS):  # the shards are told, in steps
         await asyncio.sleep(0)
     sockets = [_Socket() for _ in range(shape.connections or work.connections)]
@@ -353,11 +356,13 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=_USUAL.shards, help="of each stream")
     parser.add_argument("--streams", type=int, default=_USUAL.streams)
     parser.add_argument("--connections", type=int, default=0, help="0: as the work has them")
+    parser.add_argument("--keys", type=int, default=KEY_COUNT, help="distinct ones")
     parser.add_argument("--ordered", action="store_true", help="order per key is kept")
     parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
     options = parser.parse_args()
     works = options.works or list(WORKS)
-    shape = Shape(options.shards, options.streams, options.connections, options.ordered)
+    counts = {name: getattr(options, name) for name in _COUNTS}
+    shape = Shape(**counts, is_ordered=options.ordered)
     if not WORKS.keys() >= set(works):
         parser.error(f"a WORK is one of {', '.join(WORKS)}")
     if options.carry is not None:

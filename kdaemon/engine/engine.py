@@ -247,7 +247,9 @@ class Engine:
 
     def _whole(self, frame: Frame) -> WholeFrame | None:
         """The frame as one that goes whole, unless the keys of a shard are watched."""
-        return None if self._hot_keys.is_on else self._dispatcher.route_whole(frame)
+        if len(frame.records) == 1 or self._hot_keys.is_on:
+            return None
+        return self._dispatcher.route_whole(frame)
 
     @property
     def health(self) -> Health:

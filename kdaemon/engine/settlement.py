@@ -303,7 +303,7 @@ class Settlement:
                 lane.taken += count
                 delivered[frame] = delivered.get(frame, 0) + count
                 if self._order is not None:
-                    gone = set(failed_indices)
+                    gone = set(failed_indices) if failed_indices else ()
                     done = [index for index in indices if index not in gone] if gone else indices
                     self._leave(run, done)
             if is_elsewhere:
