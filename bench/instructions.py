@@ -273,7 +273,7 @@ def count(name: str, tree: Path) -> float:
     """Instructions of a record of this work, or of a call, by the kdaemon of `tree`."""
     counts = [_run(name, tree, rounds) for rounds in _ROUNDS]
     if name in calls.CALLS:
-        pieces = calls.CALLS_A_ROUND
+        pieces = calls.CALLS_A_ROUND[name]
     else:
         work = WORKS[name]
         pieces = len(work.payloads()) * work.payload_records

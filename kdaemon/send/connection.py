@@ -62,6 +62,15 @@ class Connection(asyncio.Protocol):
             and not self._transport.is_closing()
         )
 
+    @property
+    def is_due(self) -> bool:
+        return self.due_s <= self._loop.time()
+
+    def watch(self, limit_s: float) -> None:
+        """It is due then, unless something happens to it."""
+        self.due_s = due_s = self._loop.time() + limit_s
+        self._pool.watch(due_s)
+
     def send(
         self, head: bytes, body: bytes, held: Held, room: Room, read_timeout_s: float
     ) -> asyncio.Future[Outcome]:
@@ -121,7 +130,7 @@ class Connection(asyncio.Protocol):
             return
         outcome = self._reader.feed(data)
         if outcome is None:
-            self._watch()
+            self.watch(self._read_timeout_s)
         else:
             self._end(outcome, is_kept=self._reader.is_kept)
 
@@ -144,17 +153,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(piece)
         if not self._is_paused:
             self._forget_body()
-            self._watch()
+            self.watch(self._read_timeout_s)
 
     def _forget_body(self) -> None:
         self._rest = None
         held, self._held = self._held, None
         if held is not None:
             held.give()
-
-    def _watch(self) -> None:
-        self.due_s = self._loop.time() + self._read_timeout_s
-        self._pool.watch(self.due_s)
 
     def _end(self, outcome: Outcome, *, is_kept: bool) -> None:
         """The request has its outcome."""

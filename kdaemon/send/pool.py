@@ -50,12 +50,9 @@ class Pool:
     def take(self, peer: Peer) -> Connection | None:
         """A connection that is there already: the one that was used last."""
         idle = self._idle.get(peer)
-        now_s = None
         while idle:
             connection, _ = idle.popitem()
-            if now_s is None:
-                now_s = asyncio.get_running_loop().time()
-            if connection.is_usable and now_s < connection.due_s:
+            if connection.is_usable and not connection.is_due:
                 return connection
             connection.abort()
         return None
@@ -81,9 +78,8 @@ class Pool:
         if self._is_closed:
             connection.abort()
             return
-        connection.due_s = asyncio.get_running_loop().time() + KEEPALIVE_S
         self._idle.setdefault(connection.peer, {})[connection] = None
-        self.watch(connection.due_s)
+        connection.watch(KEEPALIVE_S)
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
@@ -118,8 +114,7 @@ class Pool:
     def _ring(self) -> None:
         self._timer = None
         self._timer_s = NEVER_S
-        now_s = asyncio.get_running_loop().time()
         for connection in list(self._open):
-            if connection.due_s <= now_s:
+            if connection.is_due:
                 connection.expire()
         self.watch(min((each.due_s for each in self._open), default=NEVER_S))

@@ -123,8 +123,8 @@ class SignedRoute(Route):
     """
 
     __slots__ = (
-        *("_authorization", "_day", "_head", "_key", "_region", "_scope", "_service"),
-        *("_signed_names", "_tail"),
+        *("_authorization", "_day", "_head", "_key", "_region", "_scope", "_second", "_service"),
+        *("_signed_names", "_stamp", "_tail"),
     )
 
     def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
@@ -133,7 +133,9 @@ class SignedRoute(Route):
         self._signed_names = canonical.signed_names
         self._region = region
         self._service = canonical.service
-        self._day = ""  # of what follows; no day yet
+        self._second: datetime | None = None  # whose stamp is below
+        self._stamp = ""
+        self._day = "no day yet"  # of what follows
         self._scope = ""
         self._key = b""
         self._authorization = ""
@@ -150,8 +152,11 @@ class SignedRoute(Route):
 
     def _signed(self, body: bytes) -> tuple[str, str]:
         """The values of X-Amz-Date and Authorization."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        if stamp[:8] != self._day:
+        second = datetime.now(UTC).replace(microsecond=0)
+        if second != self._second:
+            self._second, self._stamp = second, second.strftime("%Y%m%dT%H%M%SZ")
+        stamp = self._stamp
+        if not stamp.startswith(self._day):
             self._begin_day(stamp[:8])
         canonical = f"{self._head}{stamp}{self._tail}{sha256(body).hexdigest()}"
         digest = sha256(canonical.encode()).hexdigest()
