@@ -57,7 +57,7 @@ class AnswerReader:
     """
 
     __slots__ = (
-        *("_body", "_interim_count", "_is_interim", "_outcome", "_pairs"),
+        *("_body", "_field_count", "_interim_count", "_is_interim", "_outcome", "_pairs"),
         *("_parser", "_received", "_received_max", "_room", "_status"),
         *("is_head_read", "is_kept"),
     )
@@ -70,6 +70,7 @@ class AnswerReader:
             lenient_spaces_after_chunk_size=True,
         )
         self._pairs: list[tuple[bytes, bytes]] = []
+        self._field_count = 0
         self._is_interim = False
         self._status = 0
         self.begin(Room(0))
@@ -107,9 +108,9 @@ class AnswerReader:
         """
         if not self.is_head_read:
             return None
-        lower = [(name.lower(), value) for name, value in self._pairs]
+        lower = [(name.rstrip().lower(), value) for name, value in self._pairs]  # as llhttp does
         codings = b",".join(value for name, value in lower if name == b"transfer-encoding")
-        is_chunked = codings.lower().rpartition(b",")[2].strip() == b"chunked"
+        is_chunked = codings.lower().rpartition(b",")[2].strip(b" ") == b"chunked"
         if is_chunked or any(name == b"content-length" for name, _ in lower):
             return None
         return self._answer()
@@ -123,21 +124,25 @@ class AnswerReader:
         if self._outcome is not None:
             self.is_kept = False  # nobody asked for a second answer
         self._pairs = []
+        self._field_count = 0
         self.is_head_read = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.is_head_read:
-            return  # behind a body in chunks
-        pairs = self._pairs
-        pairs.append((name, value))
-        if len(name) + len(value) > FIELD_BYTES_MAX or len(pairs) > FIELDS_MAX or b"\0" in value:
+        """One of the head, or one behind a body in chunks, which nobody asks for."""
+        self._field_count += 1
+        size = len(name) + len(value)
+        if size > FIELD_BYTES_MAX or self._field_count > FIELDS_MAX or b"\0" in value:
             raise _Refused
+        if not self.is_head_read:
+            self._pairs.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         self._is_interim = 100 <= status < 200 and status != 101
         if self._outcome is not None:
             return
+        if status < 100:
+            raise _Refused
         if self._is_interim:
             self._interim_count += 1
             if self._interim_count > INTERIM_ANSWERS_MAX:

@@ -65,11 +65,16 @@ ANSWERS = {
     "nothing": b"",
     "no HTTP": b"220 mail.example ESMTP\r\n\r\n",
     "a status that is none": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "a status of nobody": b"HTTP/1.1 000 No\r\n" + LENGTH + b"\r\n" + BODY,
+    "a coding, and a blank of its own": OK + b"Transfer-Encoding: chunked\t\r\n\r\n" + CHUNKS,
     "no reason": b"HTTP/1.1 200\r\n" + LENGTH + b"\r\n" + BODY,
     "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 14\n\n" + BODY,
     "a folded header": OK + b"X: a\r\n b\r\n" + LENGTH + b"\r\n" + BODY,
     "a header without a name": OK + b": a\r\n" + LENGTH + b"\r\n" + BODY,
     "a blank before a colon": OK + b"X : a\r\n" + LENGTH + b"\r\n" + BODY,
+    "a blank before a length's colon": OK + b"Content-Length : 70\r\n\r\n" + BODY,
+    "a blank before a coding's colon": OK + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS,
+    "a coding that is nearly one": OK + b"Transfer-Encoding: chunked\x0b\r\n\r\n" + CHUNKS,
     "a NUL in a header": OK + b"X: a\0b\r\n" + LENGTH + b"\r\n" + BODY,
     "a control in a header": OK + b"X: a\1b\r\n" + LENGTH + b"\r\n" + BODY,
     "letters of others": OK + b"Retry-After: \xff\xc3\xa4\r\n" + LENGTH + b"\r\n" + BODY,
@@ -77,6 +82,7 @@ ANSWERS = {
     "a header as large as may be": OK + b"X: " + b"a" * (FIELD_BYTES_MAX - 1) + b"\r\n" + LENGTH
     + b"\r\n" + BODY,
     "as many headers as may be": OK + b"X: a\r\n" * 127 + LENGTH + b"\r\n" + BODY,
+    "too many headers behind": OK + CHUNKED + b"\r\n" + CHUNKS + b"X: a\r\n" * 200 + b"\r\n",
     "too many headers": OK + b"X: a\r\n" * 128 + LENGTH + b"\r\n" + BODY,
 }  # fmt: skip
 ROOM = Room(65_000)
@@ -99,6 +105,8 @@ OUT_OF_STEP = {
     "closes, and goes on",
     "chunks, a size that is none",
     "chunks, a size beyond all",
+    "too many headers behind",
+    "a status of nobody",
 }
 """What aiohttp makes of these depends on the reads: not HTTP if the head comes in the same one, and
 else the answer as far as it came. Ours is never a success, and always in the same words.
