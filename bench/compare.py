@@ -100,11 +100,14 @@ class Sink:
 
 
 @contextmanager
-def started_sink(cores: frozenset[int], map_mode: str = "static", port: int = 0) -> Iterator[Sink]:
+def started_sink(
+    cores: frozenset[int], map_mode: str = "static", port: int = 0, latency_ms: float = 0.0
+) -> Iterator[Sink]:
     """A sink until the block is left; `port` 0: one that is free."""
+    how = ("--map", map_mode, "--port", str(port), "--latency-ms", str(latency_ms))
     with pinned(cores):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port)],
+            [sys.executable, "-m", "bench.sink", *how],
             stdout=subprocess.PIPE,
             text=True,
         )
