@@ -155,7 +155,7 @@ class Exchanges:
         if waiter is not None:
             connection.drop(waiter)
         elif connection.is_usable:
-            self.pool.keep(connection)
+            self.pool.keep(connection, is_used=False)
         else:
             connection.abort()
 

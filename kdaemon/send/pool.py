@@ -73,13 +73,14 @@ class Pool:
             connection.abort()
         self._open.add(connection)
 
-    def keep(self, connection: Connection) -> None:
-        """It is idle now."""
+    def keep(self, connection: Connection, *, is_used: bool = True) -> None:
+        """It is idle now; or still, where nothing was asked on it."""
         if self._is_closed:
             connection.abort()
             return
         self._idle.setdefault(connection.peer, {})[connection] = None
-        connection.watch(KEEPALIVE_S)
+        if is_used or connection.due_s == NEVER_S:
+            connection.watch(KEEPALIVE_S)
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""

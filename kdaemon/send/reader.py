@@ -92,7 +92,11 @@ class AnswerReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.is_kept = False
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+                error.__context__, _Refused
+            ):
+                raise  # a defect of ours
             self.is_kept = False
             return UNREADABLE  # also of what came behind a whole answer: something is out of step
         if self._outcome is None:

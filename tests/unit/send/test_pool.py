@@ -196,6 +196,20 @@ async def test_a_call_that_is_recalled_leaves_its_connection_to_the_next() -> No
     assert peers.asked == [2]
 
 
+async def test_what_was_not_asked_does_not_keep_a_connection_alive() -> None:
+    peers = Peers(answer_and_keep)
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        await client.put_records(ORDERS, RECORDS)
+        for _ in range(2):
+            jump(KEEPALIVE_S * 2 / 3)
+            await failure(client.put_records(ORDERS, RECORDS, lambda: False))
+        await client.put_records(ORDERS, RECORDS)
+    assert [each for each in peers.asked if each] == [1, 1]
+
+
 async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connection() -> None:
     is_first = True
 
