@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None:
             self._end(self._reader.end() or self._lost(exc), is_kept=False)
         self._forget_body()
+        self._reader.close()
         self._pool.forget(self)
 
     def _lost(self, exc: Exception | None) -> Failed:

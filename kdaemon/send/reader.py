@@ -8,7 +8,7 @@ none ends with the connection; nothing that arrives behind an answer changes it.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -63,7 +63,7 @@ class AnswerReader:
     )
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(  # as aiohttp 3.14 reads answers
             lenient_headers=True,
             lenient_optional_cr_before_lf=True,
@@ -118,6 +118,10 @@ class AnswerReader:
         if is_chunked or any(name == b"content-length" for name, _ in lower):
             return None
         return self._answer()
+
+    def close(self) -> None:
+        """Breaks the cycle with the parser, so that no collector is needed."""
+        self._parser = None
 
     def _answer(self) -> Answer:
         return Answer(self._status, self._body.read(), Fields(self._pairs))

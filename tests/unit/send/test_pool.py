@@ -1,6 +1,7 @@
 """Connections that carry records: kept, used again, and ended when nobody can believe them."""
 
 import asyncio
+import gc
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -15,9 +16,11 @@ from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection
 from kdaemon.send.places import Places
 from kdaemon.send.pool import KEEPALIVE_S, Peer
+from kdaemon.send.reader import AnswerReader
 from tests.kit.clock import jump
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S
+from tests.unit.http.sources import no_collector
 from tests.unit.send.scripted import (
     ORDERS,
     RECORDS,
@@ -382,6 +385,19 @@ async def test_what_nobody_asked_for_ends_it(late: bytes) -> None:
     connection.data_received(late)
     assert transport.is_closed
     assert not connection.is_usable
+
+
+async def test_a_connection_that_is_lost_needs_no_collector() -> None:
+    connection, _, _ = connected()
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0)
+    connection.data_received(ANSWER)
+    await waiter
+    with no_collector():
+        before = sum(isinstance(each, AnswerReader) for each in gc.get_objects())
+        connection.connection_lost(None)
+        del connection, waiter
+        after = sum(isinstance(each, AnswerReader) for each in gc.get_objects())
+    assert after == before - 1
 
 
 async def test_no_outcome_is_an_exception_that_was_raised() -> None:
