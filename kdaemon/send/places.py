@@ -37,9 +37,9 @@ class Places:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.cancelled():
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            else:  # it was given one, and has not heard of it
+            elif not waiter.cancelled():  # it was given one, and has not heard of it
                 self.give()
             raise
 
@@ -55,12 +55,7 @@ class Places:
 
     def _wake(self) -> None:
         while self._waiters and self._taken < self.limit:
-            waiter = self._waiters[0]
-            if waiter.done():  # it is cancelled, and takes itself out
-                self._waiters.rotate(-1)
-                if all(each.done() for each in self._waiters):
-                    return
-                continue
-            self._waiters.popleft()
-            self._taken += 1
-            waiter.set_result(None)
+            waiter = self._waiters.popleft()
+            if not waiter.done():  # else it is cancelled, and has not heard of it
+                self._taken += 1
+                waiter.set_result(None)
