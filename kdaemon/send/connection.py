@@ -9,7 +9,8 @@ answer that was made up, or that is late, is taken for another call's.
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final, cast
+import ssl
+from typing import Final, NamedTuple, Protocol, cast
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB
@@ -18,9 +19,6 @@ from kdaemon.send.bodies import Held
 from kdaemon.send.failures import LOST, READ_TIMEOUT, Failed
 from kdaemon.send.reader import AnswerReader
 
-if TYPE_CHECKING:
-    from kdaemon.send.pool import Peer, Pool
-
 PIECE_BYTES: Final = 512 * KIB  # of a body in one write; eight take 0.2 ms more. Ours, 2026-11-28
 NEVER_S: Final = math.inf
 
@@ -28,6 +26,30 @@ Outcome = Answer | ServiceError | Failed
 """Of a request. An error is for whoever asked to raise: nothing is raised here, where frames know
 the request.
 """
+
+
+class Peer(NamedTuple):
+    """Where a connection leads. `trust`: whom, over TLS; None: not over TLS."""
+
+    host: str
+    port: int
+    trust: ssl.SSLContext | bool | None
+
+
+class Owner(Protocol):
+    """Who keeps connections (`pool.py`)."""
+
+    def note(self, connection: "Connection") -> None:
+        """It is open."""
+
+    def keep(self, connection: "Connection") -> None:
+        """It may carry another request."""
+
+    def forget(self, connection: "Connection") -> None:
+        """It is closed."""
+
+    def watch(self, due_s: float) -> None:
+        """It is due then."""
 
 
 class Connection(asyncio.Protocol):
@@ -40,7 +62,7 @@ class Connection(asyncio.Protocol):
         *("_transport", "_waiter", "due_s", "peer"),
     )
 
-    def __init__(self, pool: "Pool", peer: "Peer", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: Owner, peer: Peer, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = peer
         self.due_s = NEVER_S
         self._pool = pool

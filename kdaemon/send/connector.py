@@ -23,9 +23,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import _SSL_CONTEXT_UNVERIFIED, _SSL_CONTEXT_VERIFIED
 from aiohttp.http_exceptions import HttpProcessingError
 
-from kdaemon.send.connection import Connection
+from kdaemon.send.connection import Connection, Peer
 from kdaemon.send.failures import CONNECT, DNS, TLS, DialError
-from kdaemon.send.pool import Peer
 from kdaemon.send.reader import INTERIM_ANSWERS_MAX
 
 T = TypeVar("T")

@@ -7,22 +7,13 @@ connection is due; it may ring too early, and moves on then.
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Final
 
-from kdaemon.send.connection import NEVER_S, Connection
+from kdaemon.send.connection import NEVER_S, Connection, Peer
 from kdaemon.send.failures import CONNECT, DialError
 
 KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
-
-
-class Peer(NamedTuple):
-    """Where a connection leads. `trust`: whom, over TLS; None: not over TLS."""
-
-    host: str
-    port: int
-    trust: ssl.SSLContext | bool | None
 
 
 Dial = Callable[[Peer, Callable[[], Connection]], Awaitable[Connection]]

@@ -18,8 +18,7 @@ import aiohttp
 import yarl
 
 from kdaemon.send.bodies import Held
-from kdaemon.send.connection import PIECE_BYTES
-from kdaemon.send.pool import Peer
+from kdaemon.send.connection import PIECE_BYTES, Peer
 from kdaemon.send.proxy import Proxy
 
 SENT_ALWAYS: Final = {"User-Agent": "kdaemon", "Accept-Encoding": "identity"}

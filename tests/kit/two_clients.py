@@ -16,10 +16,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from kdaemon.base.errors import ServiceError
 from kdaemon.send.answers import Answer, Room, read_bounded
 from kdaemon.send.bodies import Bodies
-from kdaemon.send.connection import Connection
+from kdaemon.send.connection import Connection, Peer
 from kdaemon.send.connector import OneAnswer
 from kdaemon.send.failures import Failed, failure_below_http
-from kdaemon.send.pool import Peer
 
 End = Literal["stands", "ends", "reset"]
 NAMES = ("Content-Type", "x-amzn-ErrorType", "Retry-After", "Location", "x-amzn-RequestId")
@@ -82,7 +81,7 @@ class _Pool:
 async def by_ours(reads: Sequence[bytes], end: End, room: Room) -> Seen:
     pool, transport = _Pool(), _Transport()
     loop = asyncio.get_running_loop()
-    connection = Connection(cast("Any", pool), Peer("host", 1, None), loop)
+    connection = Connection(pool, Peer("host", 1, None), loop)
     connection.connection_made(transport)
     held = Bodies().add("s", 1)
     waiter = connection.send(b"POST / HTTP/1.1\r\n\r\n", b"{", held, room, 1.0)

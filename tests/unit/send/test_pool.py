@@ -13,9 +13,9 @@ from kdaemon.base.record import Record
 from kdaemon.send.answers import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection
+from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
 from kdaemon.send.places import Places
-from kdaemon.send.pool import KEEPALIVE_S, Peer
+from kdaemon.send.pool import KEEPALIVE_S
 from kdaemon.send.reader import AnswerReader
 from tests.kit.clock import jump
 from tests.kit.doors import FakeTransport
@@ -318,7 +318,7 @@ class Transport(FakeTransport):
 def connected() -> tuple[Connection, Transport, Kept]:
     pool, transport = Kept(), Transport()
     peer = Peer("host", 1, None)
-    connection = Connection(cast("Any", pool), peer, asyncio.get_running_loop())
+    connection = Connection(pool, peer, asyncio.get_running_loop())
     connection.connection_made(transport)
     return connection, transport, pool
 
