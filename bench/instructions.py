@@ -3,8 +3,9 @@
 The same fixed work in one process under valgrind, so that the figure hardly moves with what else
 the machine does: from the bytes of connections through doors and an engine to the answers' bytes,
 and the clients, who cost about a tenth. The service is a table of results: neither its client nor
-any socket is in the figure. Each work is run for two and for four rounds; the difference is what
-two rounds cost, without the start.
+any socket is in the figure. What its client costs is counted apart, by the call (`bench/calls.py`).
+Each work is run for two and for four rounds; the difference is what two rounds cost, without the
+start.
 Instructions are not time: memory and system calls are not in them. Read it for what a change does
 to the code's own cost, and measure with `bench.compare`. `--before`: another tree of the project,
 to compare with. Without valgrind it says that it counts nothing, and exits with 0.
@@ -25,6 +26,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from bench import calls
 from bench import records as bench_records
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
@@ -182,6 +184,9 @@ WORKS = {
 }
 
 
+_NAMES = (*WORKS, *calls.CALLS)
+
+
 # --- the work itself, in a process of its own
 
 
@@ -189,6 +194,9 @@ def carry(name: str, shape: Shape, rounds: int) -> None:
     """Does so many rounds of one work."""
     import uvloop
 
+    if name in calls.CALLS:
+        uvloop.run(calls.carry(name, rounds))
+        return
     work = WORKS[name]
     uvloop.run(_carry(work, shape, work.payloads(shape), rounds))
 
@@ -321,11 +329,14 @@ def _hash(key: str) -> int:
 
 
 def count(name: str, tree: Path, shape: Shape = _USUAL) -> float:
-    """Instructions of a record of this work, by the kdaemon of `tree`."""
+    """Instructions of a record of this work, or of a call, by the kdaemon of `tree`."""
     counts = [_run(name, tree, shape, rounds) for rounds in _ROUNDS]
-    work = WORKS[name]
-    records = len(work.payloads(shape)) * work.payload_records
-    return (counts[1] - counts[0]) / (records * (_ROUNDS[1] - _ROUNDS[0]))
+    if name in calls.CALLS:
+        pieces = calls.CALLS_A_ROUND[name]
+    else:
+        work = WORKS[name]
+        pieces = len(work.payloads(shape)) * work.payload_records
+    return (counts[1] - counts[0]) / (pieces * (_ROUNDS[1] - _ROUNDS[0]))
 
 
 def _run(name: str, tree: Path, shape: Shape, rounds: int) -> int:
@@ -352,7 +363,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.instructions", description="Instructions of a record, counted."
     )
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}")
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(_NAMES)}")
     parser.add_argument("--before", type=Path, help="another tree, to compare with")
     parser.add_argument("--shards", type=int, default=_USUAL.shards, help="of each stream")
     parser.add_argument("--streams", type=int, default=_USUAL.streams)
@@ -361,11 +372,11 @@ def main() -> int:
     parser.add_argument("--ordered", action="store_true", help="order per key is kept")
     parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
     options = parser.parse_args()
-    works = options.works or list(WORKS)
+    works = options.works or list(_NAMES)
     counts = {name: getattr(options, name) for name in _COUNTS}
     shape = Shape(**counts, is_ordered=options.ordered)
-    if not WORKS.keys() >= set(works):
-        parser.error(f"a WORK is one of {', '.join(WORKS)}")
+    if not set(_NAMES) >= set(works):
+        parser.error(f"a WORK is one of {', '.join(_NAMES)}")
     if options.carry is not None:
         sys.path.insert(0, str(options.before))
         carry(works[0], shape, options.carry)
