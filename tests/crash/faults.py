@@ -202,7 +202,9 @@ _LEFT_OUT = """\
             self._leave(run, indices[:1])
             indices, count = indices[1:], count - 1
 """
-_PUT = '        return await self._call("PutRecords", arn, request, bytes_max, leave)\n'
+_PUT = """\
+        return await self._call("PutRecords", arn, request, bytes_max, leave, is_put=not is_dry)
+"""
 
 FAULTS = (
     Fault(
