@@ -46,11 +46,14 @@ class Change:
         self._sandboxed = sandboxed
         self.rooms: list[Room] = []
 
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        if self._sandboxed is None:
+            return ()
+        return tuple(f"upstreams.{name}" for name in _come(old, new))  # opened by a start alone
+
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
-        come = [name for name in new.upstreams if name not in old.upstreams]
+        come = _come(old, new)
         if self._sandboxed is not None:
-            if come:  # an embedded service is opened by a start alone
-                return tuple(f"upstreams.{name}" for name in come)
             new = beside_sandbox(new, self._sandboxed)
         reached = self._upstreams.open(new, come)
         conflicts = self._streams.conflicts(new)
@@ -71,9 +74,17 @@ class Change:
             room.take_config(new)
         for _ in steps:
             await asyncio.sleep(0)
+        if self._spool is not None:
+            for _ in self._spool.take_up(self._streams.find_stored, self._streams.is_listed):
+                await asyncio.sleep(0)
         return ()
 
     def look_for_left(self) -> None:
         """Closes what a reload left behind, once it has delivered what it had."""
         self._streams.look()
         self._upstreams.close_left(self._streams.left_upstreams)
+
+
+def _come(old: Config, new: Config) -> list[str]:
+    """Upstreams that the old configuration has not."""
+    return [name for name in new.upstreams if name not in old.upstreams]

@@ -1,8 +1,10 @@
 """How the process starts, and how it says why it does not."""
 
+import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,16 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     assert "KDAEMON_LISTEN_HTTP" in log
 
 
+def test_the_embedded_service_has_the_streams_that_are_listed(run: Run) -> None:
+    """Who tries a configuration of his own finds its streams; a name that is in none is missing."""
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/clicks"
+    names = {"streams.orders.share": 0.5, "streams.web.arn": arn, "account_id": "123456789012"}
+    daemon = run(names)
+    for name, status in {"demo": 200, "orders": 200, "web": 200, "x": 404}.items():
+        url = f"{daemon.url}/v1/streams/{name}/records"
+        assert send("POST", url, '{"data": "a", "partition_key": "k"}\n')[0] == status, name
+
+
 def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_path: Path) -> None:
     with from_scratch():
         daemon = run({"listen.unix": str(tmp_path / "k.sock")})
@@ -95,14 +107,27 @@ main()
 """
 
 
-def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+# Of one that is not listed nothing is promised before the service was asked.
+LISTED = {"streams.demo.acknowledge": "accepted"}
+
+
+@contextlib.contextmanager
+def gated(directory: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon whose libraries are loaded when somebody opens the other end of the gate."""
+    gate = directory / "gate"
     os.mkfifo(gate)
-    config = write_config(tmp_path, {"default.acknowledge": "accepted"})
+    config = write_config(directory, LISTED)
     arguments = ["run", "--sandbox", "--config", str(config)]
     daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
     try:
         daemon.wait_log(READY)
+        yield daemon, gate
+    finally:
+        daemon.close()
+
+
+def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
+    with gated(tmp_path) as (daemon, gate):
         assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
         metrics = daemon.metrics()
         waiting = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
@@ -111,22 +136,62 @@ def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path
         with gate.open("w"):
             daemon.wait_settled()
         assert daemon.counted("kdaemon_records_delivered_total") == 1
-    finally:
-        daemon.close()
 
 
-def test_libraries_that_cannot_be_loaded_end_the_daemon_and_are_named(tmp_path: Path) -> None:
-    broken = "import sys; sys.modules['botocore'] = None; from kdaemon.__main__ import main; main()"
-    config = write_config(tmp_path, {"drain.lame_duck_ms": 0})
-    arguments = ["run", "--sandbox", "--config", str(config)]
-    daemon = Daemon(arguments, environment(), program=("-c", broken))
-    try:
+@pytest.mark.parametrize("is_owed", [False, True], ids=["idle", "records"])
+def test_an_end_waits_for_no_library_that_nobody_needs_any_more(
+    tmp_path: Path, *, is_owed: bool
+) -> None:
+    with gated(tmp_path) as (daemon, _):
+        if is_owed:
+            assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
+        daemon.signal()
+        if is_owed:
+            daemon.wait_log("draining")
+            daemon.signal()
         code, log = ended(daemon)
-    finally:
-        daemon.close()
+    assert code == is_owed
+    assert "not all could be closed" not in log
+
+
+def ended_by(config: Path, program: str) -> tuple[int, str]:
+    """The exit code and the log of a daemon that this program starts."""
+    with contextlib.closing(
+        Daemon(["run", "--config", str(config)], environment(), program=("-c", program))
+    ) as daemon:
+        return ended(daemon)
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "botocore", "aiobotocore", "prometheus_client"])
+def test_a_library_that_is_not_there_is_found_before_a_record_is_taken(
+    tmp_path: Path, name: str
+) -> None:
+    """A supervisor starts it again and again, and each time records would be taken and lost."""
+    lacks = f"import sys; sys.modules[{name!r}] = None; from kdaemon.__main__ import main; main()"
+    config = write_config(tmp_path, {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"})
+    code, log = ended_by(config, lacks)
     assert code == 1
-    assert "a part of kdaemon cannot be loaded" in log
-    assert "botocore" in log
+    assert "cannot start: a part of kdaemon cannot be loaded" in log
+    assert name in log
+    assert '"listener":"http"' not in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("name", ["botocore", "prometheus_client"])
+def test_a_library_that_is_broken_ends_the_daemon_at_once_and_is_named(
+    tmp_path: Path, name: str
+) -> None:
+    """Behind open doors: nobody is served for a lame duck's time who is only promised something."""
+    package = tmp_path / "packages" / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half of it')")
+    program = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "
+    program += "from kdaemon.__main__ import main; main()"
+    settings = {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"}
+    config = write_config(tmp_path, {**settings, "drain.lame_duck_ms": 300_000})
+    code, log = ended_by(config, program)
+    assert code == 1
+    assert "a part of kdaemon cannot be loaded (ImportError: half of it)" in log
     assert "Traceback" not in log
 
 

@@ -124,7 +124,7 @@ BOUNDS = [
     ("256 blocks, 8 MiB", rounds.ROUNDS_MAX, 256),
     ("256 blocks, 8 MiB", rounds.UNSETTLED_BYTES_MAX, 8 * MIB),
     ("the memory budget; 2 s", stream.WORD_WAIT_S, 2.0),
-    ("the memory budget; 2 s, once in a run", owner.ASK_WAIT_S, 2.0),
+    ("the memory budget; 2 s as above, once in a run", owner.ASK_WAIT_S, 2.0),
     ("10,000 spellings", registry.SPELLINGS_MAX, 10_000),
     ("half of it for unlisted streams", registry.UNLISTED_PART, 2),
     ("for unlisted streams 64", control.UNLISTED_WAITING_MAX, 64),
