@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -34,6 +35,7 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.logged import run_logged
 from kdaemon.cli.looks import look_at_principals, read_and_look, read_checked
 from kdaemon.cli.sockets import find_sockets
 
@@ -63,6 +65,7 @@ _ELSEWHERE = {
     "status": "kdaemon.cli.watch:status",
     "tap": "kdaemon.cli.tap:tap",
     "top": "kdaemon.cli.watch:top",
+    "worker": "kdaemon.cli.worker:worker",
 }
 """Commands that have a file of their own, and where they are."""
 
@@ -123,6 +126,8 @@ def run(
     end_by_signal()
     from kdaemon.daemon.run import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
+    is_supervisor = needs_supervisor(config)
+
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
             loaded,
@@ -132,9 +137,21 @@ def run(
             others=partial(_problems, config_path, flags),
             inherited=inherited,
             taken=taken,
+            is_supervisor=is_supervisor,
         )
 
-    _run_logged(config, start)
+    run_logged(config, start)
+
+
+def needs_supervisor(config: "Config") -> bool:
+    """Several workers are wanted, or one that is no more has left records on disk."""
+    if config.worker_count > 1 or not config.spool.directory:
+        return config.worker_count > 1
+    if not any(Path(config.spool.directory).glob("worker-*")):
+        return False
+    from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who had workers once
+
+    return bool(left_spools(config.spool.directory, {config.spool.directory}))
 
 
 def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
@@ -192,7 +209,7 @@ def sandbox(
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
     tell = say if is_ephemeral else None
-    _run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
+    run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
 
 
 @cli.command()
@@ -269,37 +286,6 @@ def put(
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
     _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile)
-
-
-def _run_logged(
-    config: "Config", start: "Callable[[LogHandler], Coroutine[Any, Any, int]]"
-) -> NoReturn:
-    """Run until it ends by itself, with logs on standard error; exit with what it returns.
-
-    It ends there and then: a thread that still waits for a resolver or a slow disk, of which
-    nothing is expected any more, would hold up Python's own end.
-    """
-    import uvloop  # noqa: PLC0415 - see run
-
-    from kdaemon.observe.stderr import process_logs  # noqa: PLC0415 - see run
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
-
-    async def attached(logs: "LogHandler") -> NoReturn:
-        logs.attach(asyncio.get_running_loop())
-        try:
-            exit_code = await start(logs)
-        except Exception:
-            log.exception("kdaemon failed: this is a defect of kdaemon")
-            exit_code = 1
-        logs.close()
-        os._exit(exit_code)
-
-    with process_logs(config.log, SystemClock()) as logs:
-        try:
-            uvloop.run(attached(logs))
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
-    raise AssertionError("a run that ended without its exit code")
 
 
 def _find_daemon(config: "Config") -> tuple[str | None, str | None]:

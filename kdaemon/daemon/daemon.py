@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from kdaemon import __version__
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.daemon.change import Change
 from kdaemon.daemon.doors import Doors, Guards
 from kdaemon.daemon.drain import Drain
@@ -40,6 +41,7 @@ from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.routes import make_handler
+from kdaemon.door.spoken import lines_behind
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpLimits
@@ -50,7 +52,7 @@ from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Sources
+from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
 from kdaemon.observe.tap import Taps
 from kdaemon.send.late import Libraries
 from kdaemon.streams import Streams
@@ -65,6 +67,7 @@ from kdaemon.system import (
 )
 
 if TYPE_CHECKING:
+    from kdaemon.daemon.part import Before, Part, Turn
     from kdaemon.door.principals import Principals
     from kdaemon.http.passed import Inherited
     from kdaemon.http.renewal import Certificates
@@ -84,11 +87,12 @@ class Daemon:
         read: Callable[[Config], Loaded] | None = None,
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
+        part: "Part | None" = None,
     ) -> None:
         """`loaded`: the configuration, and who gave it. `logs`: what was said, for who looks.
         `read`: the configuration as its sources have it now; see `Reload`. None: it is not read
         again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
-        taken over from.
+        taken over from. `part`: of one of several workers, in the place of these three.
         """
         config = self._config = loaded.config
         self._logs = logs
@@ -97,10 +101,13 @@ class Daemon:
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.takes_records = False  # a door may be open: the end is a drain
         self._is_ready = False  # the start is over
+        self.ready = asyncio.Event()  # the same, for who waits for it
+        self._times = config.drain
         self.clock = SystemClock()
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
-        self._notifier = Notifier(os.environ)
+        self._part = part
+        self._notifier = Notifier(os.environ) if part is None else part.notifier
         self._memory = Memory(config)
         self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
         self._turns = Turns(self.clock.now_ns)  # of all that clients bring
@@ -108,9 +115,16 @@ class Daemon:
         self._reloads.loaded = loaded
         self._reload: Reload | None = None
         self._is_reload_asked = False  # before the start was over
-        self.listeners = Listeners(config.listen, inherited)
-        self._takeover = Takeover(config, self.listeners, taken, self._end)
-        self._spool_opening = SpoolOpening(config, self._notifier, taken, self._end)
+        self.listeners: Listeners
+        self._takeover: Turn
+        before: Before | None = taken
+        if part is None:
+            self.listeners = Listeners(config.listen, inherited)
+            self._takeover = Takeover(config, self.listeners, taken, self._end)
+        else:
+            self.listeners, self._takeover, before = part.listeners, part.turn, part.before
+        self._spool_opening = SpoolOpening(config, self._notifier, before, self._end)
+        self.left: Snapshot | None = None  # at the end of the drain
         self._principals: Principals | None = None
         self._certificates: Certificates | None = None
         self._strangers = Strangers(self.clock.wall_seconds)
@@ -118,6 +132,7 @@ class Daemon:
         self.streams: Streams
         self._readiness: Readiness
         self._observers: Observers
+        self.change: Change
         self._drain: Drain
         self._libraries: Libraries
 
@@ -129,18 +144,22 @@ class Daemon:
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and is ready. Raises ListenerError, OSError; `close` is owed anyway."""
         config, clock, memory = self._config, self.clock, self._memory.all
-        tell_memory(config.memory_bytes_max, memory_limit_bytes())
+        if self._part is None:
+            tell_memory(config.memory_bytes_max, memory_limit_bytes(), MEMORY_BESIDE_BYTES)
         self._open_principals()
         sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
+        if self._part is not None:
+            sandboxed = self._part.sandboxed
+        is_anonymous = sandboxed is not None
         config = sandboxed or config
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
         libraries = self._libraries = Libraries(
-            self._loaded, partial(load_pages, config.listen), is_anonymous=with_sandbox
+            self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
         )
         self._stack.push_async_callback(libraries.aclose)
-        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=with_sandbox)
+        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=is_anonymous)
         self._stack.push_async_callback(upstreams.aclose)
         reached = upstreams.open(config, config.upstream_names)
         upstreams.adopt(reached)
@@ -152,7 +171,7 @@ class Daemon:
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
-        change = Change(streams, upstreams, self._memory, spool, sandboxed)
+        change = self.change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
         change.rooms += [hubs, self._observers]
         reader = self._observers.reader
@@ -171,7 +190,8 @@ class Daemon:
         await self._spool_opening.recover(streams)
         self.takes_records = True
         calm_collector()
-        doors = Doors(config, self.listeners, hubs, door, handler_behind, self._guards())
+        lines_of = partial(lines_behind, door)
+        doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, self._guards())
         await doors.open()
         libraries.load()  # which calls wait for; not before, or the doors would wait for it
         if self._taken is not None:
@@ -179,8 +199,11 @@ class Daemon:
         self._readiness.started()
         await self._takeover.take_turns()
         self._is_ready = True
+        self.ready.set()
         self._notifier.ready("takes records")
-        log.info("ready", extra={"fields": {"version": __version__}})
+        # A worker is ready for the supervisor alone, which says so for all.
+        text = "ready" if self._part is None else "takes records"
+        log.info(text, extra={"fields": {"version": __version__}})
         self._allow_reload(change)
 
     def _handler_behind(
@@ -252,6 +275,8 @@ class Daemon:
         """The heart beats, and what is to be looked at every second is looked at."""
         freed = FreedMemory(lambda: self._memory.all.bytes_taken)
         looks: list[Callable[[], object]] = [freed.look, change.look_for_left]
+        if self._part is not None:
+            looks.append(self._part.look)
         if self._principals is not None:
             looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
@@ -301,7 +326,32 @@ class Daemon:
         if self._is_reload_asked:
             self._reload.ask()
 
+    def take_times(self, new: Config) -> None:
+        """How long the drain is to take, by the configuration that is in force now."""
+        self._times = new.drain
+
     # The end
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why clients should stay away now; None: they may come."""
+        return self._readiness.why_not()
+
+    @property
+    def reader(self) -> SnapshotReader:
+        """Of all that may be told."""
+        return self._observers.reader
+
+    @property
+    def taps(self) -> Taps:
+        return self._taps
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is in memory or on disk, to be delivered."""
+        spool = self.spool
+        is_stored = spool is not None and (spool.waits_for is not None or spool.frame_count > 0)
+        return not is_stored and self.streams.unsettled == 0
 
     @property
     def spool(self) -> "Spool | None":
@@ -309,18 +359,18 @@ class Daemon:
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
-        times = self._config.drain
+        times = self._times
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
-        if not self._is_ready:  # nobody was told to come
+        if not self._is_ready or self._part is not None:  # nobody was told to come, or it is over
             times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
         self._libraries.load()  # for what came in by a door though another could not be opened
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
-        left = await self._drain.run(times)
+        left = self.left = await self._drain.run(times)
         await self._observers.last(left)
         totals = {"delivered": left.delivered, "undelivered": left.undelivered}
         if left.spool is not None:

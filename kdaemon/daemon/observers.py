@@ -12,10 +12,9 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kdaemon.base.endpoint import http_url
 from kdaemon.config import Config, ListenConfig
 from kdaemon.daemon.hubs import Hubs
-from kdaemon.daemon.listeners import Listeners, log_listening
+from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.reloads import Reloads
@@ -90,8 +89,6 @@ class Observers:
         self._stack.callback(pages.close)
         server = await listeners.listen("admin", address, pages.handle, hubs.admin(address))
         self._stack.push_async_callback(server.aclose)
-        is_tls = hubs.has_admin_tls
-        log_listening("admin", http_url(address.host, server.port, is_tls=is_tls))
 
     def _make_admin(self, reloads: Reloads, taps: Taps) -> "Admin":
         from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages

@@ -29,7 +29,7 @@ KEYS_SHOWN_MAX = 20  # in a line of the log
 class Live(Protocol):
     """What takes another configuration."""
 
-    async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+    async def change(self, old: Config, new: Config, /) -> tuple[str, ...]:
         """Takes the new one, whole; or nothing of it: the tables that what is under way stands
         against.
         """

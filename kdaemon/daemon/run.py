@@ -10,9 +10,9 @@ Where it sits: the command `run` -> here -> daemon.py.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
+from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError, WorkerError
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded
 from kdaemon.config.twins import find_twins
@@ -22,6 +22,7 @@ from kdaemon.observe.logs import LogHandler
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
+    from kdaemon.daemon.supervisor import Supervisor
     from kdaemon.http.passed import Inherited
     from kdaemon.http.takeover import Taken
 
@@ -30,6 +31,28 @@ log = logging.getLogger("kdaemon")
 CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
 nothing that was promised depends on it. Ours, 2026-11-28."""
+
+
+def _supervisor() -> "type[Supervisor]":
+    from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of who has no workers
+
+    return Supervisor
+
+
+STARTS_FAIL_BY = (ConfigError, ListenerError, SpoolError, TlsError, WorkerError, OSError)
+
+
+class Runs(Protocol):
+    """What is run: a daemon, or the supervisor of several."""
+
+    ended: asyncio.Future[str | None]
+    takes_records: bool
+
+    async def start(self, *, with_sandbox: bool) -> None: ...
+
+    async def drain(self) -> int: ...
+
+    async def close(self) -> None: ...
 
 
 async def serve(
@@ -41,16 +64,31 @@ async def serve(
     others: Callable[[], Sequence[ConfigProblem]] = tuple,
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
+    is_supervisor: bool = False,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
     as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
+    `is_supervisor`: workers do the work.
     """
     for name, text in find_twins(loaded.config):
         log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    daemon = Daemon(loaded, logs, read, inherited, taken)
+    make = Daemon if not is_supervisor else _supervisor()
+    daemon = make(loaded, logs, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
+    return await run_daemon(daemon, signals, others, with_sandbox=with_sandbox)
+
+
+async def run_daemon(
+    daemon: Runs,
+    signals: asyncio.Queue[int],
+    others: Callable[[], Sequence[ConfigProblem]] = tuple,
+    *,
+    with_sandbox: bool,
+) -> int:
+    """From its start to its end. `signals`: each asks for the end; the second, at once."""
+    loop = asyncio.get_running_loop()
     first = loop.create_task(signals.get())
     failure: str | None = None
     try:
@@ -58,7 +96,7 @@ async def serve(
             if not await _started(daemon, first, with_sandbox=with_sandbox):
                 log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
                 return 0
-        except (ConfigError, ListenerError, SpoolError, TlsError, OSError) as error:
+        except STARTS_FAIL_BY as error:
             failure = f"cannot start: {error}"
             _tell_others(failure, others())
             if not daemon.takes_records:
@@ -84,7 +122,7 @@ def _tell_others(failure: str, problems: Sequence[ConfigProblem]) -> None:
             log.error("to be mended, too: %s", problem, extra={"is_always_shown": True})
 
 
-async def _drained(daemon: Daemon, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
+async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
     """Drains until a second signal comes; the exit code. Where the drain began by itself (another
     process took over, the start failed) the first signal asks for what goes on already.
     """
@@ -102,7 +140,7 @@ async def _drained(daemon: Daemon, first: asyncio.Task[int], signals: asyncio.Qu
     return 1
 
 
-async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
+async def _close(daemon: Runs, signals: asyncio.Queue[int]) -> None:
     """Closes the daemon; after CLOSE_TIMEOUT_S, or at another signal, what hangs is left to die
     with the process.
     """
@@ -120,7 +158,7 @@ async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
     log.warning(text, extra={"is_last": True})
 
 
-async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
+async def _started(daemon: Runs, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
     """Starts the daemon, as far as it comes before it is told to stop. False: nothing was taken."""
     starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)

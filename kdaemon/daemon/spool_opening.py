@@ -22,7 +22,7 @@ from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
     from kdaemon.base.memory import ByteBudget
-    from kdaemon.http.takeover import Taken
+    from kdaemon.daemon.part import Before
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -37,15 +37,15 @@ class SpoolOpening:
         self,
         config: Config,
         notifier: Notifier,
-        taken: "Taken | None",
+        before: "Before | None",
         end: Callable[[str], None],
     ) -> None:
-        """`taken`: by the daemon before, which may hold the directory still. `end`: is told why the
+        """`before`: the daemon before, which may hold the directory still. `end`: is told why the
         spool cannot be used, when the doors are open already.
         """
         self._config = config
         self._notifier = notifier
-        self._taken = taken
+        self._before = before
         self._end = end
         self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
         self.spool: Spool | None = None
@@ -73,8 +73,8 @@ class SpoolOpening:
             has_upstreams=bool(self._config.upstreams),
         )
         if not await self._is_opened(spool):
-            assert self._taken is not None
-            spool.wait_for(f"process {self._taken.pid}")
+            assert self._before is not None
+            spool.wait_for(f"process {self._before.pid}")
         self.spool = spool
         return spool
 
@@ -105,8 +105,8 @@ class SpoolOpening:
         return None if self.spool.trouble is None else f"spool: {self.spool.trouble}"
 
     async def _wait_for(self, spool: "Spool", streams: Streams) -> None:
-        assert self._taken is not None
-        await self._taken.released()
+        assert self._before is not None
+        await self._before.released()
         # A process that dies closes one file after another.
         while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(LOOK_S)
@@ -119,7 +119,7 @@ class SpoolOpening:
         try:
             await spool.open()
         except SpoolError as error:
-            if self._taken is None or error.kind != "busy":
+            if self._before is None or error.kind != "busy":
                 raise
             return False
         finally:

@@ -31,8 +31,8 @@ from kdaemon.observe.recent import SaidSnapshot
 from kdaemon.observe.remedies import remedy
 from kdaemon.observe.snapshot import (
     HOT_SHARDS_MAX,
+    Reader,
     Snapshot,
-    SnapshotReader,
     SpoolSnapshot,
     StreamSnapshot,
 )
@@ -196,9 +196,14 @@ class LiveEvent(msgspec.Struct, frozen=True):
     streams: list[LiveStream]
 
 
-def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[bytes]:
+def shards_told(stream_count: int) -> int:
+    """Of each stream, beside HOT_SHARDS_MAX."""
+    return min(SHARDS_MAX, SHARDS_TOLD // max(1, stream_count))
+
+
+def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     """One event as the wire has it: a field `data` of one line, since JSON breaks none."""
-    shards_max = min(SHARDS_MAX, SHARDS_TOLD // max(1, len(reader.streams())))
+    shards_max = shards_told(reader.stream_count)
     snapshot = yield from reader.read(max(HOT_SHARDS_MAX, shards_max), shards_max)
     records, counts, units = yield from _sums(snapshot)
     upstreams = upstreams_of(snapshot)
