@@ -65,9 +65,10 @@ _ELSEWHERE = {
     "status": "kdaemon.cli.watch:status",
     "tap": "kdaemon.cli.tap:tap",
     "top": "kdaemon.cli.watch:top",
-    "worker": "kdaemon.cli.worker:worker",
 }
 """Commands that have a file of their own, and where they are."""
+
+_UNLISTED = {"worker": "kdaemon.cli.worker:worker"}  # the same, of those that nobody types
 
 
 class _Commands(click.Group):
@@ -79,7 +80,7 @@ class _Commands(click.Group):
         return sorted([*super().list_commands(context), *_ELSEWHERE])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        place = _ELSEWHERE.get(name)
+        place = _ELSEWHERE.get(name) or _UNLISTED.get(name)
         if place is None:
             return super().get_command(context, name)
         module, _, command = place.partition(":")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdaemon.observe.logs import LogHandler
 
 
-@click.command(hidden=True)
+@click.command()
 @click.argument("told", type=int)
 @click.argument("asked", type=int)
 @click.argument("board", type=int)

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -318,3 +320,20 @@ def test_sockets_of_systemd_are_served_through_a_restart(tmp_path: Path, service
             load.wait_progress(20)
         assert daemon.stop() == 0
         load.check(read_all(service))
+
+
+def test_the_commands_for_a_spool_find_those_of_all_workers(tmp_path: Path) -> None:
+    store_in_outage(tmp_path, [f"stored-{number}" for number in range(6)])
+    config = str(write_config(tmp_path, settings_of(tmp_path)))
+
+    def spool(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "kdaemon", "spool", *arguments, "--config", config]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    lines = spool("status", "--json").stdout.splitlines()
+    assert [json.loads(line)["streams"][0]["records"] for line in lines] == [3, 3]
+    found = spool("verify")
+    assert found.returncode == 78
+    assert "name one of them with --directory" in found.stderr
+    one = spool("verify", "--directory", str(tmp_path / "spool" / "worker-2"))
+    assert "3 sound records" in one.stdout
