@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -26,13 +26,14 @@ from bench.worker import Worker
 @dataclass(frozen=True, slots=True)
 class Round:
     """Of one daemon. CPU in microseconds a record: of all its processes, of the busiest, of the
-    supervisor.
+    supervisor. `batch`: records a call to the service.
     """
 
     records_per_second: float
     all_us: float
     busiest_us: float
     supervisor_us: float
+    batch: float
 
 
 def processes_of(pid: int) -> list[int]:
@@ -50,17 +51,19 @@ def measure(scenario: Scenario, records: int, workers: int, sink: Sink) -> Round
     ):
         load.run(records // 10)
         pids = processes_of(daemon.pid)
-        before, taken = [cpu_seconds(pid) for pid in pids], sink.counts()[0]
+        before, (taken, calls) = [cpu_seconds(pid) for pid in pids], sink.counts()
         measured = load.run(records)
         used = [cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
-        if sink.counts()[0] - taken != records:
-            raise RuntimeError(f"{sink.counts()[0] - taken} of {records} records arrived")
+        taken_after, calls_after = sink.counts()
+        if taken_after - taken != records:
+            raise RuntimeError(f"{taken_after - taken} of {records} records arrived")
         a_record = [each / records * 1e6 for each in used]
         return Round(
             records / measured.result["seconds"],
             sum(a_record),
             max(a_record),
             a_record[0] if workers > 1 else 0.0,
+            records / (calls_after - calls),
         )
 
 
@@ -81,7 +84,18 @@ def pairs(scenario: Scenario, workers: int, rounds: int, share: int) -> str:
     cost = ratio([b.all_us / a.all_us for a, b in found])
     reach = ratio([a.busiest_us / b.busiest_us for a, b in found])
     handing = median([b.supervisor_us for _, b in found])
-    return f"| {scenario.name} | {wall} | {cost} | {reach} | {handing:.2f} |"
+    batches = [
+        f"{median(each):.0f}" for each in zip(*((a.batch, b.batch) for a, b in found), strict=True)
+    ]
+    return (
+        f"| {scenario.name} | {wall} | {cost} | {reach} | {handing:.2f} | {' -> '.join(batches)} |"
+    )
+
+
+def _with_connections(scenario: Scenario, count: str) -> Scenario:
+    at = scenario.arguments.index("--connections") + 1
+    arguments = (*scenario.arguments[:at], count, *scenario.arguments[at + 1 :])
+    return replace(scenario, arguments=arguments)
 
 
 def main() -> int:
@@ -90,13 +104,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a tenth of the records, once")
     parser.add_argument("--only", choices=("a", "b", "c"))
+    parser.add_argument("--connections", type=int, help="of clients")
     options = parser.parse_args()
     rounds, share = (1, 10) if options.quick else (options.rounds, 1)
     chosen = [each for each in SCENARIOS if each.is_daemon and options.only in {None, each.name}]
+    if options.connections:
+        chosen = [_with_connections(each, str(options.connections)) for each in chosen]
     rows = [pairs(each, options.workers, rounds, share) for each in chosen]
     print(f"{options.workers} workers beside one: median of {rounds} pairs (least to most)\n")
-    print("| | records/s | CPU a record, all processes | times one core's work | supervisor, us |")
-    print("|---|--:|--:|--:|--:|")
+    print(
+        "| | records/s | CPU a record, all processes | times one core's work | supervisor, us"
+        " | records a call |"
+    )
+    print("|---|--:|--:|--:|--:|--:|")
     print("\n".join(rows))
     return 0
 

@@ -127,7 +127,7 @@ def run(
     end_by_signal()
     from kdaemon.daemon.run import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
-    is_supervisor = needs_supervisor(config)
+    is_supervisor = needs_supervisor(config, is_takeover=taken is not None)
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
@@ -144,14 +144,21 @@ def run(
     run_logged(config, start)
 
 
-def needs_supervisor(config: "Config") -> bool:
-    """Several workers are wanted, or one that is no more has left records on disk."""
+def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
+    """Several workers are wanted, or one that is no more has left records on disk: or may leave
+    some, where workers run still (`is_takeover`).
+    """
     if config.worker_count > 1 or not config.spool.directory:
         return config.worker_count > 1
     if not any(Path(config.spool.directory).glob("worker-*")):
         return False
-    from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who had workers once
+    from kdaemon.spool.shared import (  # noqa: PLC0415 - of those who had workers once
+        left_spools,
+        worker_spools,
+    )
 
+    if is_takeover and worker_spools(config.spool.directory):
+        return True
     return bool(left_spools(config.spool.directory, {config.spool.directory}))
 
 

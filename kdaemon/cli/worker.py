@@ -53,6 +53,7 @@ def worker(told: int, asked: int, board: int) -> NoReturn:
         exit_config(error.problems)
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
+        logs.queue.shared_by = board
         logs.fields = {"worker": assignment.number}
         shared = Board(board, assignment.slots)
         return Worker(assignment, loaded, logs, told_sock, asked_sock, shared).run()

@@ -300,7 +300,13 @@ class Daemon:
             certificates=self._certificates,
             reloads=self._reloads,
         )
-        self._observers = Observers(self._config, self.clock, sources, self._stack)
+        self._observers = Observers(
+            self._config,
+            self.clock,
+            sources,
+            self._stack,
+            None if self._part is None else self._part.number,
+        )
         looks.append(self._observers.hot_look())
         heartbeat.start()
         self._stack.callback(heartbeat.stop)

@@ -32,9 +32,15 @@ class Observers:
     """Of one daemon."""
 
     def __init__(
-        self, config: Config, clock: SystemClock, sources: Sources, stack: AsyncExitStack
+        self,
+        config: Config,
+        clock: SystemClock,
+        sources: Sources,
+        stack: AsyncExitStack,
+        worker: int | None,
     ) -> None:
-        """`stack`: ends them."""
+        """`stack`: ends them. `worker`: which of several this is."""
+        self._worker = worker
         self._config = config
         self._clock = clock
         self._sources = sources
@@ -72,7 +78,7 @@ class Observers:
         from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
         from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
 
-        emf = Emf(namespace, os.uname().nodename)
+        emf = Emf(namespace, os.uname().nodename, self._worker)
         self._emf_log = EmfLog(self.reader, emf, log_queue, self._clock.wall_seconds)
         self._emf_log.start()
         self._stack.push_async_callback(self._emf_log.aclose)

@@ -53,6 +53,7 @@ class Part:
     leads to the supervisor's embedded services, if there are some.
     """
 
+    number: int
     listeners: Listeners
     turn: Turn
     notifier: Notifier

@@ -129,6 +129,7 @@ class Supervisor:
         places = None if sandboxed is None else places_of(sandboxed)
         crew = self._crew = Crew(config, sources, places, self.listeners.resume)
         self._stack.push_async_callback(crew.stop)
+        self._logs.queue.shared_by = crew.board.descriptor
         hubs = self._hubs()
         self._observe(crew)
         if self._taken is None:  # else probes would hear of a daemon that is not ready

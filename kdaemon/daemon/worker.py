@@ -105,6 +105,7 @@ class Worker:
         places = assignment.places
         sandboxed = None if places is None else at_places(self._config, places)
         part = Part(
+            assignment.number,
             self._listeners,
             self._turn,
             ToSupervisor(self._channel),
