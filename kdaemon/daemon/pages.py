@@ -26,7 +26,6 @@ from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.member import Member, State
 from kdaemon.daemon.taps import WorkersTaps
-from kdaemon.http.hub import HttpCounters
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import Heartbeat
@@ -132,14 +131,13 @@ class Pages:
         self._config = config
         self._crew = crew
         self._listeners = listeners
-        self._counters: dict[str, HttpCounters] = {}  # of its own listener
         self._asking: set[asyncio.Task[None]] = set()
         sources = Sources(
             _NoStreams(loop_lag),
             readiness,
             heartbeat,
             __version__,
-            listeners=self._counters,
+            listeners=listeners.counters,
             log_queue=logs.queue,
             recent=logs.recent,
             reloads=reloads,
@@ -171,8 +169,7 @@ class Pages:
         address = self._config.listen.admin_address
         if address is not None:
             hub = hubs.admin(address)
-            server = await self._listeners.listen("admin", address, self._handle, hub)
-            self._counters["admin"] = server.counters
+            await self._listeners.listen("admin", address, self._handle, hub)
 
     def close(self) -> None:
         self._admin.close()

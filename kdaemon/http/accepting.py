@@ -3,19 +3,19 @@
 About: a listening socket whose connections are served elsewhere: `take` is given each one, and
 closes it or hands it on. Knows sockets and the loop; must not know who serves.
 Invariants: a connection that nobody can take now is kept, and no other one is accepted, until
-`resume`: the others wait in the kernel's queue, which refuses nobody before it is full; where no
-file descriptor is left the loop does not turn for that alone.
+`resume`, or a short while later: the others wait in the kernel's queue, which refuses nobody before
+it is full; where no file descriptor is left the loop does not turn for that alone.
 Where it sits: server.py -> here -> daemon/handing.py; the part of asyncio's server, for one socket.
 """
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Callable
 
 ACCEPTED_A_TURN = 64  # connections of one turn of the loop: 2 ms; ours, 2026-11-28
 RETRY_S = 1.0  # until a file descriptor may be free again; ours, 2026-11-28
+TAKE_RETRY_S = 0.05  # until somebody may take a connection who was only busy; ours, 2026-11-28
 OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2), 2026-11-28
 
 
@@ -45,7 +45,7 @@ class Acceptor:
             return
         kept, self._kept = self._kept, None
         if kept is not None and not self._take(kept):
-            self._kept = kept
+            self._keep(kept)
             return
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
@@ -72,15 +72,17 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in OUT_OF:
-                    self._pause()
-                    self._timer = self._loop.call_later(RETRY_S, self.resume)
+                    self._pause(RETRY_S)
                 return  # else: it was gone before we came
             connection.setblocking(False)
             if not self._take(connection):
-                self._kept = connection
-                self._pause()
+                self._keep(connection)
                 return
 
-    def _pause(self) -> None:
-        with contextlib.suppress(ValueError):
-            self._loop.remove_reader(self._sock.fileno())
+    def _keep(self, connection: socket.socket) -> None:
+        self._kept = connection
+        self._pause(TAKE_RETRY_S)
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._timer = self._loop.call_later(seconds, self.resume)
