@@ -11,8 +11,8 @@ Where it sits: handing.py, crew.py and worker.py -> here -> the socket.
 
 import asyncio
 import json
-import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 PACKET_BYTES_MAX = 64 * 1024  # a packet of what is told has some hundred; ours, 2026-11-28
 PACKETS_A_TURN = 64  # of one channel and turn of the loop; ours, 2026-11-28
 _CONNECTION, _TOLD = b"c", b"t"
+_DESCRIPTOR = struct.Struct("i")
+_ROOM = socket.CMSG_SPACE(_DESCRIPTOR.size)  # for the one that comes with a connection
 
 
 class Channel:
@@ -57,7 +59,8 @@ class Channel:
         if self._is_closed or self._untold:
             return False
         try:
-            socket.send_fds(self._sock, [_CONNECTION + name.encode()], [connection.fileno()])
+            packet = b"%b%d %b" % (_CONNECTION, connection.family, name.encode())
+            socket.send_fds(self._sock, [packet], [connection.fileno()])
         except OSError:
             return False
         connection.close()
@@ -96,27 +99,32 @@ class Channel:
             if self._is_closed:
                 return False
             try:
-                packet, descriptors, _, _ = socket.recv_fds(self._sock, PACKET_BYTES_MAX, 1)
+                packet, extra, _, _ = self._sock.recvmsg(
+                    PACKET_BYTES_MAX, _ROOM, socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 return False
             except OSError:
-                packet, descriptors = b"", []
+                packet, extra = b"", []
             if not packet:
                 self.close()
                 self._on_end()
                 return False
-            self._heard(packet, descriptors)
+            self._heard(packet, extra)
         return True
 
-    def _heard(self, packet: bytes, descriptors: list[int]) -> None:
+    def _heard(self, packet: bytes, extra: list[tuple[int, int, bytes]]) -> None:
         kind, rest = packet[:1], packet[1:]
         if kind == _TOLD:
             self._on_told(json.loads(rest))
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)  # Python 3.11 passes no MSG_CMSG_CLOEXEC on
-            connection = socket.socket(fileno=descriptor)
-            if kind == _CONNECTION and self._on_connection is not None:
-                connection.setblocking(False)
-                self._on_connection(rest.decode(), connection)
-            else:
+            return
+        family, _, name = rest.partition(b" ")
+        for _, _, data in extra:
+            (descriptor,) = _DESCRIPTOR.unpack(data)
+            # What it is was said: the kernel need not be asked.
+            connection = socket.socket(int(family), socket.SOCK_STREAM, 0, descriptor)
+            connection.setblocking(False)
+            if self._on_connection is None:
                 connection.close()
+            else:
+                self._on_connection(name.decode(), connection)

@@ -18,7 +18,7 @@ from kdaemon.config import Config
 from kdaemon.config.load import Sources
 from kdaemon.daemon.board import Board
 from kdaemon.daemon.member import Member, Move, State
-from kdaemon.daemon.questions import NoAnswerError
+from kdaemon.daemon.questions import ANSWER_TIMEOUT_S, NoAnswerError
 from kdaemon.daemon.worker import Assignment
 
 log = logging.getLogger("kdaemon")
@@ -53,9 +53,11 @@ class Crew:
         self._next_slot = self._count
         self.before: int | None = None  # the process that may have the spools still
         self.board = Board.make(SLOTS)
+        # 0: whose spool is where a lone daemon has it.
+        numbers = range(1, self._count + 1) if self._count > 1 else range(1)
         self.members = [
-            Member(number, number - 1, self.board, self._assign, self._on_change)
-            for number in range(1, self._count + 1)
+            Member(number, slot, self.board, self._assign, self._on_change)
+            for slot, number in enumerate(numbers)
         ]
         self.heirs: list[Member] = []
 
@@ -100,7 +102,7 @@ class Crew:
             return
         from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who store something
 
-        kept = [self.directory_of(number) for number in range(1, self._count + 1)]
+        kept = [self.directory_of(each.number) for each in self.members]
         for number in left_spools(self._root, kept):
             if any(each.number == number for each in self.heirs) or self._next_slot >= SLOTS:
                 continue
@@ -109,15 +111,15 @@ class Crew:
             )
             self._next_slot += 1
             self.heirs.append(heir)
-            fields = {"directory": self.directory_of(number, is_heir=True)}
+            fields = {"directory": self.directory_of(number)}
             text = "a spool that no worker has holds records: a process of its own delivers them"
             log.info(text, extra={"fields": fields})
             if self._is_started:
                 heir.begin()
 
-    def directory_of(self, number: int, *, is_heir: bool = False) -> str:
-        """Of the spool; "": there is none. One worker has it where a lone daemon has it."""
-        if not self._root or (number == 0 or (self._count == 1 and not is_heir)):
+    def directory_of(self, number: int) -> str:
+        """Of the spool; "": there is none."""
+        if not self._root or number == 0:
             return self._root
         from kdaemon.spool.shared import worker_directory  # noqa: PLC0415 - as above
 
@@ -130,7 +132,7 @@ class Crew:
             slot=member.slot,
             slots=SLOTS,
             worker_count=self._count,
-            directory=self.directory_of(member.number, is_heir=member.is_heir),
+            directory=self.directory_of(member.number),
             is_heir=member.is_heir,
             sources=self._sources,
             places=self._places,
@@ -182,7 +184,11 @@ class Crew:
             member.tell(fields)
 
     async def ask(
-        self, name: str, *given: Any, whom: Iterable[Member] | None = None
+        self,
+        name: str,
+        *given: Any,
+        whom: Iterable[Member] | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> dict[Member, list[Any] | None]:
         """The answer of each that runs; None: it gave none."""
         asked = [
@@ -193,7 +199,7 @@ class Crew:
 
         async def one(member: Member) -> list[Any] | None:
             try:
-                return await member.ask(name, *given)
+                return await member.ask(name, *given, timeout_s=timeout_s)
             except NoAnswerError:
                 return None
 

@@ -4,8 +4,8 @@ About: the supervisor's listeners, which give each connection to the worker that
 and a worker's, which bind nothing and serve what they are given.
 Why not one socket for all: where several processes wait on one socket, the one that is woken first
 has most connections, and they stay for hours. Why not a socket a worker (SO_REUSEPORT): the kernel
-chooses by a hash, so 8 connections fall 6 to 2 as often as 4 to 4, and those that wait at a worker
-that dies are reset; systemd passes one socket, and a Unix socket has no such thing.
+chooses by a hash, so 8 connections fall 4 to 4 in 27 cases of 100 only, and those that wait at a
+worker that dies are reset; systemd passes one socket, and a Unix socket has no such thing.
 Invariants: no connection is given to a worker that is not ready while another one is; one that
 nobody can take waits, and with it all behind it in the kernel's queue.
 Where it sits: supervisor.py and worker.py -> here -> listeners.py, http/accepting.py.

@@ -207,14 +207,14 @@ class Member:
         self._is_renewed = True
         self.tell({"drain": False})
 
-    async def ask(self, name: str, *given: Any) -> list[Any]:
+    async def ask(self, name: str, *given: Any, timeout_s: float) -> list[Any]:
         """Raises NoAnswerError."""
         if self._asker is None or self._starting is None:
             raise NoAnswerError("it does not run")
         await asyncio.wait({self._starting})
         if self._asker is None:
             raise NoAnswerError("it is gone")
-        return await self._asker.ask(name, *given)
+        return await self._asker.ask(name, *given, timeout_s=timeout_s)
 
     def _on_told(self, fields: dict[str, Any]) -> None:
         match fields:

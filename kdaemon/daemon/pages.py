@@ -49,6 +49,10 @@ from kdaemon.system import SystemClock
 
 log = logging.getLogger("kdaemon")
 
+PAGE_TIMEOUT_S = 3.0
+"""For a worker's answer: a scraper waits 10 s by default, and is to hear of the others. Ours,
+2026-11-28."""
+
 
 class _NoStreams:
     """A supervisor has none. As `snapshot.Observed`."""
@@ -205,7 +209,9 @@ class Pages:
         """Asks the workers, and goes on when all have answered that do."""
 
         async def ask() -> None:
-            answers = await self._crew.ask("snapshot", shards_max, calm_max)
+            answers = await self._crew.ask(
+                "snapshot", shards_max, calm_max, timeout_s=PAGE_TIMEOUT_S
+            )
             gathered.parts = [(member, _whole(parts)) for member, parts in answers.items() if parts]
             then()
 

@@ -41,9 +41,10 @@ EMPTY_LOOK_S = 0.5  # how often an heir looks whether its spool is empty; ours, 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Of one worker. `number`: from 1; what it is called by. `slot`: on the board. `directory`: of
-    its spool; "": none. `is_heir`: nothing comes in, and it ends when its spool is empty.
-    `places`: of the supervisor's embedded services. `before`: the process that may hold the spool.
+    """Of one worker. `number`: what it is called by; 0: its spool is where a lone daemon has it.
+    `slot`: on the board. `directory`: of its spool; "": none. `is_heir`: nothing comes in, and it
+    ends when its spool is empty. `places`: of the supervisor's embedded services. `before`: the
+    process that may hold the spool.
     """
 
     number: int

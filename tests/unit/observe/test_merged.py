@@ -13,6 +13,7 @@ from kdaemon.base.counters import RejectReason, StreamCounts
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
+from kdaemon.daemon.questions import pickled
 from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.merged import merged
@@ -196,7 +197,7 @@ def test_each_part_of_a_snapshot_can_be_sent() -> None:
     fleet.worlds[0].run_until(SECOND)
     fleet.gather()
     (part,) = fleet.parts
-    sent = pickle.loads(pickle.dumps(part, pickle.HIGHEST_PROTOCOL))
+    sent = pickle.loads(pickled(part))
     assert sent.streams[0].engine.counters == part.streams[0].engine.counters
     assert sent.streams[0].engine.shards == part.streams[0].engine.shards
     assert type(sent.streams[0].engine.health) is type(part.streams[0].engine.health)
