@@ -86,7 +86,8 @@ class Connections:
     @staticmethod
     def put(connection: http.client.HTTPConnection, data: str = "x") -> int:
         body = json.dumps({"data": data})
-        connection.request("POST", "/v1/streams/demo/records", body)
+        headers = {"X-Kdaemon-Acknowledge": "accepted"}
+        connection.request("POST", "/v1/streams/demo/records", body, headers)
         answer = connection.getresponse()
         answer.read()
         return answer.status
