@@ -218,6 +218,7 @@ def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
 
     class Service:
         account_id = "000000000000"
+        is_ready = True
         on_new_keys = None
 
         async def caller(self) -> Caller:

@@ -168,10 +168,23 @@ def harmless_line(text: str) -> str:
 
 
 def masked_url(url: str) -> str:
-    """`url` without who calls: `http://***@host:80/`. Also where no URL parser would take it."""
+    """`url` without who calls: `http://***@host:80/`. Also where no URL parser would take it, and
+    without `//`, as in `user:password@proxy:3128`.
+    """
     before, slashes, rest = url.partition("//")
+    if not slashes:
+        before, rest = "", url
     _, at, host = rest.rpartition("@")
     return f"{before}{slashes}{HIDDEN}@{host}" if at else url
+
+
+def masked_text(text: str) -> str:
+    """The same of a text that may be a URL, or something else with an `@`: a path, a profile, a
+    role. It is taken for a URL without `//` where a user with a password stands before the `@`.
+    """
+    user, colon, _ = text.rpartition("@")[0].partition(":")
+    is_url = "//" in text or (colon and user != "arn" and not user.startswith(("/", ".")))
+    return masked_url(text) if is_url else text
 
 
 def _ways_of_writing(secrets: tuple[str, ...]) -> tuple[str, ...]:

@@ -176,9 +176,11 @@ def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
     return loaded
 
 
-def _problems(config_path: str | None, flags: list[tuple[str, str]]) -> list[ConfigProblem]:
-    """All that `check` finds wrong."""
-    return read_and_look(config_path, flags)[1].problems
+def _problems(
+    config_path: str | None, flags: list[tuple[str, str]], spool: str = ""
+) -> list[ConfigProblem]:
+    """All that `check` finds wrong. `spool`: the directory that this process has open."""
+    return read_and_look(config_path, flags, spool=spool)[1].problems
 
 
 @cli.command()

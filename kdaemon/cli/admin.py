@@ -99,6 +99,17 @@ class Asked:
         return context
 
 
+def client_certificate_options(command: F) -> F:
+    """The options `certificate` and `key`."""
+    command = click.option("--client-key", "key", metavar="PATH", help="Its key. PEM.")(command)
+    return click.option(
+        "--client-certificate",
+        "certificate",
+        metavar="PATH",
+        help="To show where listen.tls_client_ca asks for one. PEM.",
+    )(command)
+
+
 def admin_options(command: F) -> F:
     """The options that make an `Asked`."""
     for option in reversed(
@@ -114,13 +125,7 @@ def admin_options(command: F) -> F:
             click.option(
                 "--ca-file", metavar="PATH", help="Certificates to trust, for https. PEM."
             ),
-            click.option(
-                "--client-certificate",
-                "certificate",
-                metavar="PATH",
-                help="To show where listen.tls_client_ca asks for one. PEM.",
-            ),
-            click.option("--client-key", "key", metavar="PATH", help="Its key. PEM."),
+            client_certificate_options,
         )
     ):
         command = option(command)

@@ -108,7 +108,7 @@ def _lines(wanted: Wanted) -> Iterator[str]:
         "# Records are taken for the streams below. true: for any stream that a client names.",
         "accept_unlisted = false",
         "",
-        "# Memory that clients' data may hold; the process itself takes 60 MiB beside it.",
+        "# Memory that clients' data may hold; the process itself takes 90 MiB at most beside it.",
         "# memory_bytes_max = 268435456",
         "",
         "[listen]",

@@ -4,7 +4,8 @@ principals, the place of the spool.
 For `check`, which tells everything, and for a start and a reload that will not do: nobody mends one
 thing to hear of the next. Each finding stands where its setting was given. Looks only; nothing is
 made, locked or asked of a network. A daemon that runs (`old`: by which configuration) does not look
-at what it has in use: it has read that, and its spool must be left alone (`spool/outlook.py`).
+at what it has in use: it has read that. Invariant: a spool that this process has open (`spool`: its
+directory) is left alone, also where the start of its daemon fails (`spool/outlook.py`).
 """
 
 import os
@@ -40,14 +41,14 @@ def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Loade
     around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
     same, and its environment cannot be mended without a restart. Raises ConfigError.
     """
-    loaded, looks = read_and_look(config_path, flags, old)
+    loaded, looks = read_and_look(config_path, flags, old, spool=old.spool.directory)
     if loaded is None or looks.problems:
         raise ConfigError(looks.problems)
     return loaded
 
 
 def read_and_look(
-    config_path: str | None, flags: Flags, old: "Config | None" = None
+    config_path: str | None, flags: Flags, old: "Config | None" = None, *, spool: str = ""
 ) -> "tuple[Loaded | None, Looks]":
     """None: settings are wrong; then what is found around those that are right is told, too."""
     from kdaemon.config.load import good_values  # noqa: PLC0415 - see cli/__init__.py
@@ -58,18 +59,20 @@ def read_and_look(
     except ConfigError as error:
         wrong = error.problems
     else:
-        return loaded, look_around(where, loaded, old)
+        return loaded, look_around(where, loaded, old, spool=spool)
     try:
         text = read_text(config_path)
     except ConfigError:
         return None, Looks(wrong)
     known = {each.key for each in wrong}
     good = good_values(text=text, source=where, environ=os.environ, flags=flags)
-    around = look_around(where, good, old)
+    around = look_around(where, good, old, spool=spool)
     return None, Looks([*wrong, *(each for each in around.problems if each.key not in known)])
 
 
-def look_around(where: str, loaded: "Loaded", old: "Config | None" = None) -> Looks:
+def look_around(
+    where: str, loaded: "Loaded", old: "Config | None" = None, *, spool: str = ""
+) -> Looks:
     """What is found around a configuration. `where`: it comes from."""
     from kdaemon.config.twins import find_twins  # noqa: PLC0415 - see cli/__init__.py
 
@@ -80,7 +83,7 @@ def look_around(where: str, loaded: "Loaded", old: "Config | None" = None) -> Lo
     looks.problems.extend(principals.problems)
     looks.odd.extend(principals.odd)
     directory = config.spool.directory
-    if directory and not (old is not None and _is_same(directory, old.spool.directory)):
+    if directory and not _is_same(directory, spool):
         from kdaemon.spool.outlook import look_over  # noqa: PLC0415 - see cli/__init__.py
 
         looks.add(where, "spool.directory", *look_over(directory))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from kdaemon.base.errors import ConfigError
+from kdaemon.cli.admin import client_certificate_options
 from kdaemon.cli.common import (
     EXIT_CONFIG,
     config_option,
@@ -31,6 +32,8 @@ from kdaemon.cli.common import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     from kdaemon.config import Address, Config
 
 LOOK_INTERVAL_S = 0.05  # between two looks at what became of it; ours, 2026-11-28
@@ -43,6 +46,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find
 @config_option
 @set_option
 @click.option("--admin", metavar="HOST:PORT", help="The daemon's admin listener.")
+@client_certificate_options
 @click.option(
     "--timeout",
     "timeout_s",
@@ -52,7 +56,12 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find
     help="Seconds to wait for what becomes of it.",
 )
 def reload(
-    config_path: str | None, settings: tuple[str, ...], admin: str | None, timeout_s: float
+    config_path: str | None,
+    settings: tuple[str, ...],
+    admin: str | None,
+    certificate: str | None,
+    key: str | None,
+    timeout_s: float,
 ) -> None:
     """Have the daemon read its configuration again (as SIGHUP does), and say what became of it.
 
@@ -64,10 +73,11 @@ def reload(
     address = config.listen.admin_address
     if address is None:
         _fail("listen.admin is off, and names no daemon: send SIGHUP to it, and look at its log")
-    before = _ask(address, is_tls=config.listen.admin_tls)
+    tls = _tls(certificate, key) if config.listen.admin_tls else None
+    before = _ask(address, tls)
     _signal(before, address)
     aim = before["reloads"] + 1 + before["is_reloading"]
-    _say_outcome(_wait(address, aim, timeout_s, is_tls=config.listen.admin_tls))
+    _say_outcome(_wait(address, aim, timeout_s, tls))
 
 
 def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None) -> "Config":
@@ -97,14 +107,14 @@ def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None)
     return replace(config, listen=replace(config.listen, admin=found.admin))
 
 
-def _ask(address: "Address", *, is_tls: bool) -> dict[str, Any]:
+def _ask(address: "Address", tls: "ssl.SSLContext | None") -> dict[str, Any]:
     """What the daemon there says of its configuration."""
     import http.client  # noqa: PLC0415 - memory and time of the other commands
 
     host = EVERYWHERE.get(address.host, address.host)
     where = f"{host}:{address.port}"
     try:
-        connection = _connection(host, address.port, is_tls=is_tls)
+        connection = _connection(host, address.port, tls)
         try:
             connection.request("GET", "/configz")
             answer = connection.getresponse()
@@ -114,8 +124,12 @@ def _ask(address: "Address", *, is_tls: bool) -> dict[str, Any]:
         page = json.loads(body) if answer.status == 200 else None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        asks = "CERTIFICATE_REQUIRED" in reason.upper().replace(" ", "_")
         _fail(
-            f"no daemon answers at {where}: {reason}. Is it running? If its listen.admin was"
+            f"the daemon at {where} asks for a certificate (listen.tls_client_ca): give"
+            " --client-certificate and --client-key"
+            if asks
+            else f"no daemon answers at {where}: {reason}. Is it running? If its listen.admin was"
             " changed, name where it still listens: --admin HOST:PORT"
         )
     if not isinstance(page, dict) or not {"pid", "reloads", "is_reloading"} <= page.keys():
@@ -125,17 +139,27 @@ def _ask(address: "Address", *, is_tls: bool) -> dict[str, Any]:
     return page
 
 
-def _connection(host: str, port: int, *, is_tls: bool) -> Any:
+def _connection(host: str, port: int, tls: "ssl.SSLContext | None") -> Any:
     import http.client  # noqa: PLC0415 - see _ask
 
-    if not is_tls:
+    if tls is None:
         return http.client.HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
+    return http.client.HTTPSConnection(host, port, timeout=ANSWER_TIMEOUT_S, context=tls)
+
+
+def _tls(certificate: str | None, key: str | None) -> "ssl.SSLContext":
     import ssl  # noqa: PLC0415 - see _ask
 
     # Nothing secret is sent, and the process that is named is compared with the one that is there.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection(host, port, timeout=ANSWER_TIMEOUT_S, context=context)
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            named = ", ".join(filter(None, (certificate, key)))
+            _fail(f"{named}: cannot be used: {error.strerror or error}")
+    return context
 
 
 def _signal(page: dict[str, Any], address: "Address") -> None:
@@ -158,13 +182,15 @@ def _signal(page: dict[str, Any], address: "Address") -> None:
         _fail(f"process {pid} cannot be signalled: {error.strerror}. Be its user, or root")
 
 
-def _wait(address: "Address", aim: int, timeout_s: float, *, is_tls: bool) -> dict[str, Any]:
+def _wait(
+    address: "Address", aim: int, timeout_s: float, tls: "ssl.SSLContext | None"
+) -> dict[str, Any]:
     from kdaemon.system import SystemClock  # noqa: PLC0415 - see load
 
     until_ns = SystemClock.now_ns() + int(timeout_s * 1e9)
     pause = threading.Event()
     while True:
-        page = _ask(address, is_tls=is_tls)
+        page = _ask(address, tls)
         if page["reloads"] >= aim:
             return page
         if SystemClock.now_ns() >= until_ns:

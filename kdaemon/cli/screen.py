@@ -18,6 +18,7 @@ STREAM_COLUMNS = (
     ("STREAM", "name"),
     ("IN/S", "right"),
     ("OUT/S", "right"),
+    ("REFUSED/S", "right"),
     ("BUFFERED", "right"),
     ("SPOOLED", "right"),
     ("IN FLIGHT", "right"),
@@ -43,7 +44,7 @@ KEY_COLUMNS = (
 )
 LEAVE_FIRST = (
     *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "SPOOLED", "OLDEST"),
-    *("BUFFERED", "BACKLOG", "THROTTLED"),
+    *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
 )
 """Columns that are left out of a table that is too wide, in this order, until it fits. A number is
 never cut: half of one is another number."""
@@ -79,7 +80,8 @@ def screen(page: Page, before: Page | None = None) -> Screen:
         before = None
     earlier = {_qualified(each): each for each in _list(before or {}, "streams")}
     streams = _list(page, "streams")
-    rows = [_stream_row(each, earlier.get(_qualified(each)), elapsed_s) for each in streams]
+    over_s = elapsed_s if before else _number(page, "uptime_s")
+    rows = [_stream_row(each, earlier.get(_qualified(each)), over_s) for each in streams]
     shards = [(shard, each) for each in streams for shard in _list(each, "hottest_shards")]
     shards.sort(key=lambda hot: -_number(_part(hot[0], "backlog"), "seconds"))
     loads = [_hot_load(shard, each) for shard, each in shards if _part(shard, "load")]
@@ -190,20 +192,23 @@ def _holds(page: Page) -> list[str]:
     return lines
 
 
-def _stream_row(stream: Page, before: Page | None, elapsed_s: float) -> tuple[str, ...]:
+def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:
+    """`over_s`: between the two pages; without one before, since the start."""
     per_second = _part(stream, "per_second")
 
     def rate(key: str) -> str:
         if before is None:
             return f"{_number(per_second, key):,.0f}"
-        return f"{max(0.0, _number(stream, key) - _number(before, key)) / elapsed_s:,.0f}"
+        return f"{max(0.0, _number(stream, key) - _number(before, key)) / over_s:,.0f}"
 
+    refused = max(0.0, _refused(stream) - _refused(before or {})) / over_s if over_s > 0 else 0.0
     oldest, delivery = stream.get("oldest_queued_s"), stream.get("delivery_mean_s")
     state = "hold" if stream.get("hold") else "off" if stream.get("unavailable") else "ok"
     return (
         _qualified(stream),
         rate("received"),
         rate("delivered"),
+        f"{refused:,.1f}" if 0 < refused < 10 else f"{refused:,.0f}",
         f"{_number(stream, 'buffered'):,.0f}",
         f"{_number(stream, 'spooled'):,.0f}",
         f"{_number(stream, 'in_flight'):,.0f}",
@@ -214,14 +219,20 @@ def _stream_row(stream: Page, before: Page | None, elapsed_s: float) -> tuple[st
     )
 
 
+def _refused(stream: Page) -> float:
+    """Records, whatever for, but those that only asked."""
+    reasons = _part(stream, "rejected")
+    return sum(_number(reasons, reason) for reason in reasons if reason != "dry_run")
+
+
 def _throttled(stream: Page, before: Page | None) -> str:
     """Of the records that were tried: those that were throttled. Between two pages or in all."""
-    attempts = _number(stream, "attempts")
-    throttled = _number(stream, "throttled_share") * attempts
+    if "throttled" not in stream:
+        return NONE
+    attempts, throttled = _number(stream, "attempts"), _number(stream, "throttled")
     if before is not None:
-        earlier = _number(before, "attempts")
-        throttled -= _number(before, "throttled_share") * earlier
-        attempts -= earlier
+        throttled -= _number(before, "throttled")
+        attempts -= _number(before, "attempts")
     return f"{max(0.0, throttled) / attempts:.1%}" if attempts > 0 else NONE
 
 

@@ -17,7 +17,7 @@ TIMEOUT_S = 10.0  # for one look, which takes half a second; ours, 2026-11-28
 @click.command()
 @admin_options
 @click.option(
-    "--stream", required=True, metavar="NAME", help="As clients call it, or by its table."
+    "--stream", required=True, metavar="NAME", help="As kdaemon status has it, or by its table."
 )
 @click.option("--data", "with_data", is_flag=True, help="Show data and keys, not only sizes.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
@@ -42,7 +42,9 @@ def tap(
         place = Asked(**options).place()
         while count is None or looks < count:
             looks += 1
-            _show(_sample(place, path, timeout_s))
+            if not _show(_sample(place, path, timeout_s)) and looks == 1:
+                text = f"nothing of {stream} is taken now. `kdaemon status` names the streams"
+                click.echo(printable(f"{text}, as --stream has them"), err=True)
     except AdminError as error:
         say(str(error), err=True)
         sys.exit(1)
@@ -60,7 +62,8 @@ def _sample(place: AdminPlace, path: str, timeout_s: float) -> bytes:
     raise AdminError(f"{place.url}/tap: {text or f'HTTP {status}'}")
 
 
-def _show(body: bytes) -> None:
+def _show(body: bytes) -> int:
+    """How many records there were, shown or not."""
     try:
         head, *lines = body.decode().splitlines()
         told = json.loads(head)
@@ -71,3 +74,4 @@ def _show(body: bytes) -> None:
         click.echo(printable_json(line))
     if seen > shown:
         click.echo(printable(f"{shown} of {seen:,} records are shown"), err=True)
+    return seen

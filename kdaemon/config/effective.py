@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdaemon.base.redact import HIDDEN, SECRETS, masked_url
+from kdaemon.base.redact import HIDDEN, SECRETS, masked_text, masked_url
 from kdaemon.base.text import printable
 from kdaemon.config.clash import Path
 from kdaemon.config.load import (
     ENVIRONMENT,
     FLAGS,
     KEYS,
+    SECRET_KEYS,
     STREAM_KEYS,
     UPSTREAM_KEYS,
     Loaded,
@@ -30,7 +31,6 @@ DEFAULT = "default"
 FILE = "file"
 FLAG = "flag"
 _SIZES = frozenset({"batch_bytes_max", "request_bytes_max", "record_bytes_max"})
-_SECRETS = frozenset({"role_external_id"})  # what others could call themselves us by
 _NOTE_COLUMN = 44  # where the notes begin, if the value leaves room; ours
 
 
@@ -50,9 +50,9 @@ class Effective:
     @property
     def shown(self) -> Any:
         """The value without secrets; a list in the place of a tuple."""
-        if self.path[-1] in _SECRETS:
+        if self.path[-1] in SECRET_KEYS:
             return HIDDEN if self.value else self.value
-        return _shown(self.value)
+        return _shown(self.value, is_url=self.path[-1].endswith("_url"))
 
     @property
     def follows_the_service(self) -> bool:
@@ -153,11 +153,13 @@ def as_tree(values: Iterable[Effective]) -> dict[str, Any]:
     return tree
 
 
-def _shown(value: Any) -> Any:
-    """Without secrets. A proxy's URL may have a password."""
+def _shown(value: Any, *, is_url: bool) -> Any:
+    """Without secrets. A proxy's URL may have a password, and need have no scheme."""
     if isinstance(value, tuple):
-        return [_shown(part) for part in value]
-    return SECRETS.clean(masked_url(value)) if isinstance(value, str) else value
+        return [_shown(part, is_url=is_url) for part in value]
+    if not isinstance(value, str):
+        return value
+    return SECRETS.clean(masked_url(value) if is_url else masked_text(value))
 
 
 def _toml(value: Any) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
-from kdaemon.base.redact import masked_url
+from kdaemon.base.redact import HIDDEN, masked_text, masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.clash import Path
 from kdaemon.config.parts import memory_needed
@@ -37,6 +37,7 @@ ENVIRONMENT = "environment"
 FLAGS = "flags"
 PREFIX = "KDAEMON_"
 NOT_A_KEY = frozenset({"KDAEMON_CONFIG"})  # names the file; read by the command line
+SECRET_KEYS = frozenset({"role_external_id"})  # never shown: others could call themselves us by it
 SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
 
 # Kubernetes puts these into every pod beside a Service whose name starts with `kdaemon`
@@ -249,7 +250,7 @@ class _Loader:
                 self.givers[setting.path] = setting
             except ValueError as wrong:
                 self.broken.add(setting.path)
-                shown = _show(setting.value)
+                shown = HIDDEN if path[-1] in SECRET_KEYS else _show(setting.value, path[-1])
                 problem = f"is {shown}; expected {wrong}{without_unit(setting.value, str(wrong))}"
                 self.note(setting.source, setting.shown_key, problem)
 
@@ -582,9 +583,9 @@ def dotted(path: Path) -> str:
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in path)
 
 
-def _show(value: object) -> str:
+def _show(value: object, key: str = "") -> str:
     """A wrong value in a problem: short, on one line, as TOML writes it; a URL without its user and
-    password. Masked before it is cut: half a password is one, too.
+    password. Masked before it is cut: half a password is one, too. `key`: that it was given for.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -592,5 +593,6 @@ def _show(value: object) -> str:
         return "a table"
     text = repr(value)
     if isinstance(value, str):
-        text = f'"{masked_url(text[1:-1])}"'
+        masked = masked_url if key.endswith("_url") else masked_text
+        text = f'"{masked(text[1:-1])}"'
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."

@@ -56,6 +56,9 @@ class Change:
         self._sandboxed = sandboxed
         self.rooms: list[Room] = []
 
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        return () if self._sandboxed is None else come_beside_sandbox(old, new)
+
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         prepared = await self.prepare(old, new)
         return await self.commit(prepared) if isinstance(prepared, Prepared) else prepared
@@ -64,10 +67,8 @@ class Change:
         """Builds what is new and changes nothing: `commit` or `drop` is next. Or the tables that
         what is under way stands against.
         """
-        come = [name for name in new.upstreams if name not in old.upstreams]
+        come = _come(old, new)
         if self._sandboxed is not None:
-            if come:  # an embedded service is opened by a start alone
-                return tuple(f"upstreams.{name}" for name in come)
             new = beside_sandbox(new, self._sandboxed)
         conflicts = self._streams.conflicts(new)
         return conflicts or Prepared(old, new, self._upstreams.open(new, come))
@@ -97,9 +98,22 @@ class Change:
             room.take_config(new)
         for _ in steps:
             await asyncio.sleep(0)
+        if self._spool is not None:
+            for _ in self._spool.take_up(self._streams.find_stored, self._streams.is_listed):
+                await asyncio.sleep(0)
         return ()
 
     def look_for_left(self) -> None:
         """Closes what a reload left behind, once it has delivered what it had."""
         self._streams.look()
         self._upstreams.close_left(self._streams.left_upstreams)
+
+
+def come_beside_sandbox(old: Config, new: Config) -> tuple[str, ...]:
+    """Tables that need a restart where services are embedded: a start alone opens one."""
+    return tuple(f"upstreams.{name}" for name in _come(old, new))
+
+
+def _come(old: Config, new: Config) -> list[str]:
+    """Upstreams that the old configuration has not."""
+    return [name for name in new.upstreams if name not in old.upstreams]

@@ -18,6 +18,7 @@ from kdaemon.config import Config
 from kdaemon.config.load import Sources
 from kdaemon.daemon.board import Board
 from kdaemon.daemon.member import Member, Move, State
+from kdaemon.daemon.part import Former
 from kdaemon.daemon.questions import ANSWER_TIMEOUT_S, NoAnswerError
 from kdaemon.daemon.worker import Assignment
 
@@ -51,7 +52,8 @@ class Crew:
         self._is_ending = False
         self._leaves_spool = False
         self._next_slot = self._count
-        self.before: int | None = None  # the process that may have the spools still
+        self._is_held = False  # who is started takes no records yet
+        self.former: Former | None = None  # who is taken over from, until that has ended
         self.board = Board.make(SLOTS)
         # 0: whose spool is where a lone daemon has it.
         numbers = range(1, self._count + 1) if self._count > 1 else range(1)
@@ -80,10 +82,30 @@ class Crew:
         """Connections."""
         return sum(each.open_count for each in self.members)
 
+    @property
+    def has_sandbox(self) -> bool:
+        """Services are embedded in the supervisor."""
+        return self._places is not None
+
     # The start
 
+    async def prepare(self) -> None:
+        """Until all could take records, and take none: while another daemon serves. Raises
+        WorkerError; `stop` is owed anyway.
+        """
+        self._is_held = True
+        await self._begun(State.ABLE)
+
     async def start(self) -> None:
-        """Until all take records. Raises WorkerError; `kill` is owed anyway."""
+        """Until all take records. As `prepare`."""
+        self._is_held = False
+        self._failed = None  # one that ended since was started again: the other daemon has ended
+        self.tell({"go_on": True})
+        await self._begun(State.SERVING)
+        self._is_started = True
+
+    async def _begun(self, state: State) -> None:
+        """Begins all that have not begun, and waits until all have come so far."""
         self.inherit()
         try:
             for member in self.all:
@@ -91,14 +113,13 @@ class Crew:
                     member.begin()
         except OSError as error:
             raise WorkerError(f"no process can be had: {error.strerror}") from error
-        await self._until(lambda: all(each.state is State.SERVING for each in self.members))
+        await self._until(lambda: all(each.state is state for each in self.members))
         if self._failed is not None:
             raise WorkerError(f"worker {self._failed.number} ended: its lines above say why")
-        self._is_started = True
 
     def inherit(self) -> None:
         """Spools with records that no worker has get an heir each; one that has one is left out."""
-        if not self._root or self.before is not None:
+        if not self._root or self.former is not None:
             return
         from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who store something
 
@@ -136,7 +157,8 @@ class Crew:
             is_heir=member.is_heir,
             sources=self._sources,
             places=self._places,
-            before=self.before,
+            former=self.former,
+            is_held=self._is_held,
         )
 
     def take_sources(self, sources: Sources) -> None:
@@ -144,8 +166,8 @@ class Crew:
         self._sources = sources
 
     def released(self) -> None:
-        """The process before has closed its spools."""
-        self.before = None
+        """The daemon before has closed its spools."""
+        self.former = None
         self.tell({"released": True})
         try:
             self.inherit()

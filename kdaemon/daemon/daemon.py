@@ -29,7 +29,7 @@ from kdaemon.daemon.drain import Drain
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.memory import Memory, tell_memory
-from kdaemon.daemon.observers import Observers, load_pages
+from kdaemon.daemon.observers import Observers, load_pages, needed_by_pages
 from kdaemon.daemon.reach import Upstreams
 from kdaemon.daemon.reload import Reload
 from kdaemon.daemon.sandboxed import start_sandbox
@@ -142,7 +142,9 @@ class Daemon:
             self.ended.set_result(failure)
 
     async def start(self, *, with_sandbox: bool) -> None:
-        """Binds everything and is ready. Raises ListenerError, OSError; `close` is owed anyway."""
+        """Binds everything and is ready. Raises ListenerError, LoadError, OSError; `close` is owed
+        anyway.
+        """
         config, clock, memory = self._config, self.clock, self._memory.all
         if self._part is None:
             tell_memory(config.memory_bytes_max, memory_limit_bytes(), MEMORY_BESIDE_BYTES)
@@ -158,6 +160,7 @@ class Daemon:
         libraries = self._libraries = Libraries(
             self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
         )
+        libraries.look(needed_by_pages(config.listen))  # before there is anything to lose
         self._stack.push_async_callback(libraries.aclose)
         upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=is_anonymous)
         self._stack.push_async_callback(upstreams.aclose)
@@ -173,7 +176,7 @@ class Daemon:
         hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
         change = self.change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
-        change.rooms += [hubs, self._observers]
+        change.rooms += [hubs, self._observers, self._takeover]
         reader = self._observers.reader
         self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
         if self._taken is None:  # else probes would hear of a daemon that is not ready
@@ -183,11 +186,12 @@ class Daemon:
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
-        if self._takeover.has_to_wait:  # meanwhile the shards are asked for
-            libraries.load()
+        # Who runs goes on, unless this one can send; and a worker that cannot is started again.
+        if self._taken is not None or self._part is not None:
+            await libraries.load_all()
         await self._takeover.keep_order()
         # Before the doors: what comes in goes behind what is there.
-        await self._spool_opening.recover(streams)
+        await self._spool_opening.recover(streams, is_at_once=self._takeover.has_to_wait)
         self.takes_records = True
         calm_collector()
         lines_of = partial(lines_behind, door)
@@ -360,6 +364,11 @@ class Daemon:
         return not is_stored and self.streams.unsettled == 0
 
     @property
+    def held_spool(self) -> str:
+        """As `run.Runs` has it."""
+        return "" if self.spool is None else self._config.spool.directory
+
+    @property
     def spool(self) -> "Spool | None":
         return self._spool_opening.spool
 
@@ -369,7 +378,8 @@ class Daemon:
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
-        if not self._is_ready or self._part is not None:  # nobody was told to come, or it is over
+        is_broken = self._libraries.problem is not None  # who is promised something now loses it
+        if is_broken or not self._is_ready or self._part is not None:  # or nobody was told to come
             times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
         self._libraries.load()  # for what came in by a door though another could not be opened

@@ -35,6 +35,7 @@ stood still as a whole ends nobody. Ours, 2026-11-28."""
 
 class State(Enum):
     STARTING = "starting"  # its process runs, and takes nothing yet
+    ABLE = "waiting for its turn"  # the same; it could, and waits for the daemon before
     SERVING = "serving"
     LEAVING = "leaving"  # it was told to end
     WAITING = "waiting"  # it ended, and is started again in a while
@@ -43,18 +44,24 @@ class State(Enum):
 
 class Move(Enum):
     STARTED = "started"
+    ABLE = "able"
     READY = "ready"
     TOLD = "told to end"
     ENDED = "ended"
 
 
 _NEXT: dict[tuple[State, Move], State] = {
+    (State.STARTING, Move.ABLE): State.ABLE,
     (State.STARTING, Move.READY): State.SERVING,
     (State.STARTING, Move.TOLD): State.LEAVING,
     (State.STARTING, Move.ENDED): State.WAITING,
+    (State.ABLE, Move.READY): State.SERVING,
+    (State.ABLE, Move.TOLD): State.LEAVING,
+    (State.ABLE, Move.ENDED): State.WAITING,
     (State.SERVING, Move.TOLD): State.LEAVING,
     (State.SERVING, Move.ENDED): State.WAITING,
-    (State.LEAVING, Move.READY): State.LEAVING,  # it was on its way
+    (State.LEAVING, Move.ABLE): State.LEAVING,  # it was on its way
+    (State.LEAVING, Move.READY): State.LEAVING,  # the same
     (State.LEAVING, Move.TOLD): State.LEAVING,
     (State.LEAVING, Move.ENDED): State.GONE,
     (State.WAITING, Move.STARTED): State.STARTING,
@@ -218,6 +225,8 @@ class Member:
 
     def _on_told(self, fields: dict[str, Any]) -> None:
         match fields:
+            case {"able": True}:
+                self._move(Move.ABLE)
             case {"ready": True}:
                 self._move(Move.READY)
             case {"not_ready": why}:

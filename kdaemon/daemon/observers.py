@@ -139,6 +139,11 @@ class _LateAdmin:
             self._made.close()
 
 
+def needed_by_pages(listen: ListenConfig) -> tuple[str, ...]:
+    """The packages that `load_pages` loads."""
+    return () if listen.admin_address is None else ("prometheus_client",)
+
+
 def load_pages(listen: ListenConfig) -> None:
     """Loads what the admin pages need, if there are some; in any thread."""
     if listen.admin_address is not None:

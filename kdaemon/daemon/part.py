@@ -24,6 +24,10 @@ class Before(Protocol):
     @property
     def pid(self) -> int: ...
 
+    def has_spool(self, directory: str) -> bool:
+        """Whether that one has, or waits for, this one."""
+        ...
+
     async def released(self) -> None:
         """Until that one has closed it, or is gone."""
         ...
@@ -37,6 +41,8 @@ class Turn(Protocol):
 
     @property
     def leaves_spool(self) -> bool: ...
+
+    def take_config(self, new: Config) -> None: ...
 
     async def keep_order(self) -> None: ...
 
@@ -62,12 +68,28 @@ class Part:
     sandboxed: Config | None
 
 
-class BeforeUs:
-    """The daemon before the supervisor: it says when that one let go of the spool."""
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a worker has to know of the daemon that the supervisor takes over from. `has_spool`: it
+    has, or waits for, the directory above the workers' spools. `has_to_wait`: as `Turn`'s.
+    """
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    pid: int
+    has_spool: bool
+    has_to_wait: bool
+
+
+class BeforeUs:
+    """The daemon before the supervisor, which says when that one let go of the spool."""
+
+    def __init__(self, former: Former) -> None:
+        self.pid = former.pid
+        self._has_spool = former.has_spool
         self._is_released = asyncio.Event()
+
+    def has_spool(self, _directory: str) -> bool:
+        """The supervisor has looked at the one above."""
+        return self._has_spool
 
     def let_go(self) -> None:
         self._is_released.set()
@@ -79,11 +101,26 @@ class BeforeUs:
 class WorkersTurn:
     """The supervisor's turn is that of its workers. `leaves_spool`: it has told so."""
 
-    has_to_wait = False  # the supervisor has waited
-    leaves_spool = False
+    def __init__(self, tell_able: Callable[[], None], *, has_to_wait: bool, is_held: bool) -> None:
+        """`tell_able`: this worker could take records. `is_held`: not before `go_on`, which comes
+        when the daemon before has ended, or may go on to end while this one serves.
+        """
+        self._tell_able = tell_able
+        self._may_go_on = asyncio.Event()
+        self._is_held = is_held
+        self.has_to_wait = has_to_wait
+        self.leaves_spool = False
+
+    def take_config(self, new: Config) -> None:
+        pass
 
     async def keep_order(self) -> None:
-        pass
+        if self._is_held:
+            self._tell_able()
+            await self._may_go_on.wait()
+
+    def go_on(self) -> None:
+        self._may_go_on.set()
 
     async def take_turns(self) -> None:
         pass

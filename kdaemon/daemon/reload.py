@@ -29,6 +29,10 @@ KEYS_SHOWN_MAX = 20  # in a line of the log
 class Live(Protocol):
     """What takes another configuration."""
 
+    def needs_restart(self, old: Config, new: Config, /) -> tuple[str, ...]:
+        """Live settings that this daemon cannot take as it was started."""
+        ...
+
     async def change(self, old: Config, new: Config, /) -> tuple[str, ...]:
         """Takes the new one, whole; or nothing of it: the tables that what is under way stands
         against.
@@ -98,8 +102,9 @@ class Reload:
             return Report(Outcome.FAILED, problems=("kdaemon broke while it read: see the log",))
         new = loaded.config
         changes = find_changes(self.config, new)
-        if changes.restart:
-            return Report(Outcome.RESTART, changes.restart)
+        restart = (*changes.restart, *self._live.needs_restart(self.config, new))
+        if restart:
+            return Report(Outcome.RESTART, restart)
         if not changes:
             self._reloads.loaded = loaded  # by others, perhaps
             return Report(Outcome.UNCHANGED)

@@ -10,6 +10,7 @@ Where it sits: the command `run` -> here -> daemon.py.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError, WorkerError
@@ -19,6 +20,7 @@ from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
 from kdaemon.observe.logs import LogHandler
+from kdaemon.send.late import LoadError
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
@@ -32,6 +34,14 @@ CLOSE_TIMEOUT_S = 10.0
 """For what is closed after the drain: what takes longer waits for a disk that does not answer, and
 nothing that was promised depends on it. Ours, 2026-11-28."""
 
+OTHERS_TIMEOUT_S = 3.0
+"""For a look at what else is wrong, which reads files: half a second of imports and 10 ms. Ours,
+2026-11-28."""
+
+_NOT_STARTED = (
+    *(ConfigError, ListenerError, LoadError, OSError, SpoolError, TlsError, WorkerError),
+)
+
 
 def _supervisor() -> "type[Supervisor]":
     from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of who has no workers
@@ -39,14 +49,16 @@ def _supervisor() -> "type[Supervisor]":
     return Supervisor
 
 
-STARTS_FAIL_BY = (ConfigError, ListenerError, SpoolError, TlsError, WorkerError, OSError)
-
-
 class Runs(Protocol):
     """What is run: a daemon, or the supervisor of several."""
 
     ended: asyncio.Future[str | None]
     takes_records: bool
+
+    @property
+    def held_spool(self) -> str:
+        """The directory of what it has open on disk, which nobody is to look at; "": nothing."""
+        ...
 
     async def start(self, *, with_sandbox: bool) -> None: ...
 
@@ -61,13 +73,14 @@ async def serve(
     *,
     with_sandbox: bool,
     read: Callable[[Config], Loaded] | None = None,
-    others: Callable[[], Sequence[ConfigProblem]] = tuple,
+    others: Callable[[str], Sequence[ConfigProblem]] = lambda _: (),
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
     is_supervisor: bool = False,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
-    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails.
+    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails; runs
+    in a thread, and is given the directory of a spool that must be left alone ("": none).
     `is_supervisor`: workers do the work.
     """
     for name, text in find_twins(loaded.config):
@@ -83,7 +96,7 @@ async def serve(
 async def run_daemon(
     daemon: Runs,
     signals: asyncio.Queue[int],
-    others: Callable[[], Sequence[ConfigProblem]] = tuple,
+    others: Callable[[str], Sequence[ConfigProblem]] = lambda _: (),
     *,
     with_sandbox: bool,
 ) -> int:
@@ -96,11 +109,16 @@ async def run_daemon(
             if not await _started(daemon, first, with_sandbox=with_sandbox):
                 log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
                 return 0
-        except STARTS_FAIL_BY as error:
+        except _NOT_STARTED as error:
             failure = f"cannot start: {error}"
-            _tell_others(failure, others())
+            await _tell_failure(failure, partial(others, daemon.held_spool))
             if not daemon.takes_records:
                 return 1
+        except Exception:
+            if not daemon.takes_records:
+                raise
+            failure = "the start broke: this is a defect of kdaemon"
+            log.exception(failure)
         else:
             either: set[asyncio.Future[Any]] = {first, daemon.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -114,9 +132,19 @@ async def run_daemon(
         await _close(daemon, signals)
 
 
-def _tell_others(failure: str, problems: Sequence[ConfigProblem]) -> None:
-    """Why the start failed, and what would stop the next one."""
+async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]]) -> None:
+    """Why the start failed; and what would stop the next one, as far as it is found in time: doors
+    may be open, and the configuration may be a pipe, which is read once.
+    """
     log.error(failure)
+    try:
+        async with asyncio.timeout(OTHERS_TIMEOUT_S):
+            problems = await asyncio.to_thread(find)
+    except TimeoutError:
+        return
+    except Exception:
+        log.exception("what else is wrong cannot be told: this is a defect of kdaemon")
+        return
     for problem in problems:
         if problem.problem not in failure:
             log.error("to be mended, too: %s", problem, extra={"is_always_shown": True})

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
-from kdaemon.base.names import DEFAULT_UPSTREAM, full_path
+from kdaemon.base.names import DEFAULT_UPSTREAM, full_path, parse_arn
 from kdaemon.base.service import SERVICES
 from kdaemon.config import Config, ReachConfig, SandboxConfig
 from kdaemon.daemon.listeners import cannot_listen, log_listening
@@ -32,16 +32,16 @@ Places = dict[str, tuple[str, str, str]]
 
 async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
     """A sandbox for each upstream, and the configuration that leads to them. That of the
-    default one is at `sandbox.listen`, the others at free ports of the same address, where the
-    streams that are listed for them are made, too. `stack`: closes them. Raises ListenerError.
+    default one is at `sandbox.listen`, the others at free ports of the same address. The streams
+    that are listed for them are made, too. `stack`: closes them. Raises ListenerError.
     """
     sandbox, hosts = config.sandbox, config.listen.hosts
-    endpoint = await _open(sandbox, "sandbox", config, hosts, stack)
+    listed = replace(sandbox, streams=_streams(config, DEFAULT_UPSTREAM))
+    endpoint = await _open(listed, "sandbox", config, hosts, stack)
     upstreams = {}
     for name, upstream in config.upstreams.items():
         database = urlsplit(upstream.endpoint_url).path  # of Yandex
-        listed = [each.upstream_name or each.name for each in config.listed_of(name).values()]
-        streams = (*sandbox.streams, *listed)
+        streams = _streams(config, name)
         if not upstream.traits.has_arns:
             streams = tuple(full_path(each, database) for each in streams)
         own = replace(
@@ -61,6 +61,17 @@ async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
         upstreams=upstreams,
         **BESIDE_SANDBOX,
     )
+
+
+def _streams(config: Config, upstream: str) -> tuple[str, ...]:
+    """Those that are made: of `sandbox.streams`, and those that are listed."""
+    listed = config.listed_of(upstream).values()
+    arns = [parse_arn(each.arn) for each in listed]
+    names = [
+        each.upstream_name or each.name if arn is None else arn.name
+        for each, arn in zip(listed, arns, strict=True)
+    ]
+    return (*config.sandbox.streams, *names)
 
 
 async def _open(

@@ -78,13 +78,18 @@ class SpoolOpening:
         self.spool = spool
         return spool
 
-    async def recover(self, streams: Streams) -> None:
-        """Begins to read back what stands on disk, now or when the daemon before lets go of it."""
+    async def recover(self, streams: Streams, *, is_at_once: bool) -> None:
+        """Begins to read back what stands on disk, now or when the daemon before lets go of it;
+        `is_at_once`: returns only then. Raises SpoolError.
+        """
         spool = self.spool
         if spool is None:
             return
         if spool.waits_for is None:
             await spool.recover(streams.find_stored, streams.is_listed)
+            return
+        if is_at_once:
+            await self._wait_for(spool, streams)
             return
         log.info("the spool is still held: what is to be stored waits for it")
         waiting = self._wait_for(spool, streams)
@@ -119,13 +124,27 @@ class SpoolOpening:
         try:
             await spool.open()
         except SpoolError as error:
-            if self._before is None or error.kind != "busy":
+            if error.kind != "busy" or not self._is_left_to_us():
                 raise
             return False
         finally:
             telling.cancel()
         log.info("spool", extra={"fields": {"directory": self._config.spool.directory}})
         return True
+
+    def _is_left_to_us(self) -> bool:
+        """Whether who has the directory is the daemon that we take over from, or one that it waits
+        for itself; nobody else would ever give it up.
+        """
+        if self._before is None:
+            return False
+        from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - see open
+
+        directory = self._config.spool.directory
+        return self._before.has_spool(directory) or holder_pid(directory) in {
+            None,
+            self._before.pid,
+        }
 
     def _waited(self, waiting: asyncio.Task[None]) -> None:
         error = None if waiting.cancelled() else waiting.exception()

@@ -30,7 +30,7 @@ from kdaemon.daemon.handing import Handing, SharedListeners
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.memory import Memory, tell_memory
 from kdaemon.daemon.pages import Pages
-from kdaemon.daemon.part import in_words
+from kdaemon.daemon.part import Former, in_words
 from kdaemon.daemon.reload import Reload
 from kdaemon.daemon.sandboxed import places_of, start_sandbox
 from kdaemon.daemon.takeover import Takeover
@@ -135,9 +135,8 @@ class Supervisor:
         if self._taken is None:  # else probes would hear of a daemon that is not ready
             await self._pages.open(hubs)
         self._telling = asyncio.get_running_loop().create_task(self._tell_on(crew))
-        await self._takeover.keep_order()
-        if self._taken is not None and config.spool.directory and not self._takeover.has_to_wait:
-            crew.before = self._taken.pid
+        if self._taken is not None:
+            await self._come_after(crew, self._taken)
         await crew.start()
         self.takes_records = True
         await Doors(config, self.listeners, hubs, _no_lines, _no_handler, Guards()).open()
@@ -145,7 +144,7 @@ class Supervisor:
             await self._pages.open(hubs)
         self._readiness.started()
         await self._takeover.take_turns()
-        if crew.before is not None:
+        if crew.former is not None:
             self._releasing = asyncio.get_running_loop().create_task(self._release(crew))
         self._is_ready = True
         self._notifier.ready("takes records")
@@ -157,13 +156,25 @@ class Supervisor:
         root = self._config.spool.directory
         if not root:
             return
-        from kdaemon.spool.shared import prepare_root, refuse_held  # noqa: PLC0415 - as daemon.py
+        from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - as daemon.py
+        from kdaemon.spool.shared import prepare_root, refuse_held  # noqa: PLC0415 - the same
 
         warning = prepare_root(root)
         if warning is not None:
             log.warning("the directory of the spools, %s: %s", root, warning)
-        if self._taken is None:
+        taken = self._taken
+        is_left = taken is not None and (taken.has_spool(root) or taken.pid == holder_pid(root))
+        if not is_left:
             refuse_held(root)
+
+    async def _come_after(self, crew: Crew, taken: "Taken") -> None:
+        """Who runs goes on, unless each worker can send; and is waited for, if order needs that."""
+        root, has_to_wait = self._config.spool.directory, self._takeover.has_to_wait
+        crew.former = Former(taken.pid, taken.has_spool(root), has_to_wait)
+        await crew.prepare()
+        await self._takeover.keep_order()
+        if has_to_wait:
+            crew.released()
 
     async def _release(self, crew: Crew) -> None:
         assert self._taken is not None
@@ -223,6 +234,11 @@ class Supervisor:
                     self._notifier.extend_timeout(member.extend_s)
                     member.extend_s = 0.0
 
+    @property
+    def held_spool(self) -> str:
+        """As `run.Runs` has it: what the workers have."""
+        return "" if self._crew is None else self._config.spool.directory
+
     # Another configuration
 
     def reload(self) -> None:
@@ -235,7 +251,7 @@ class Supervisor:
     def _allow_reload(self, crew: Crew, hubs: Hubs) -> None:
         if self._read is None:
             return
-        change = WorkersChange(crew, [hubs, self._pages])
+        change = WorkersChange(crew, [hubs, self._pages, self._takeover])
         self._reload = Reload(
             self._config,
             change.reading(self._read),

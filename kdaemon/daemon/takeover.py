@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdaemon.config import Config
+from kdaemon.config import Config, StreamConfig
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.listener import ListenerError
 
 if TYPE_CHECKING:
-    from kdaemon.http.takeover import Giver, Taken
+    from kdaemon.http.takeover import About, Giver, Taken
 
 log = logging.getLogger("kdaemon")
 
@@ -38,10 +38,19 @@ class Takeover:
         self._end = end
         self._giver: Giver | None = None
 
+    def take_config(self, new: Config) -> None:
+        """What the next one is told follows it."""
+        self._config = new
+
     @property
     def has_to_wait(self) -> bool:
-        """Whether records of one key could pass those that the daemon before has in memory."""
-        return self._taken is not None and _keeps_order_in_memory(self._config)
+        """Whether records of one key could pass those that the daemon before has in memory, or
+        leaves on disk.
+        """
+        if self._taken is None:
+            return False
+        keeps_order = self._taken.about.keeps_order and _keeps_order(self._config)
+        return keeps_order or _keeps_order_in_memory(self._config)
 
     async def keep_order(self) -> None:
         """Until the daemon before has delivered what it has in memory, if that is needed."""
@@ -100,13 +109,19 @@ class Takeover:
         refusal = None
         if self._listeners.is_of_systemd or os.environ.get("NOTIFY_SOCKET"):
             refusal = "the daemon that runs belongs to a service manager: systemctl restart kdaemon"
-        giver = Giver(self._listeners.offer, self._was_taken, refusal)
+        giver = Giver(self._listeners.offer, self._was_taken, refusal, self._about)
         try:
             giver.start(path, self._listeners.inherit(TAKEOVER))
         except (ListenerError, OSError) as error:
             log.info("no other process can take over: %s", error)
             return
         self._giver = giver
+
+    def _about(self) -> "About":
+        from kdaemon.http.takeover import About, place_of  # noqa: PLC0415 - see _offer
+
+        spool = place_of(self._config.spool.directory)
+        return About(spool, _keeps_order_in_memory(self._config))
 
     def _was_taken(self, names: frozenset[str]) -> None:
         """Another process accepts on these sockets."""
@@ -115,8 +130,16 @@ class Takeover:
         self._end(None)
 
 
+def _keeps_order(config: Config) -> bool:
+    return any(each.ordering == "partition_key" for each in _streams_of(config))
+
+
 def _keeps_order_in_memory(config: Config) -> bool:
-    streams = (config.default, *config.defaults.values(), *config.streams.values())
     return any(
-        each.ordering == "partition_key" and each.acknowledge != "stored" for each in streams
+        each.ordering == "partition_key" and each.acknowledge != "stored"
+        for each in _streams_of(config)
     )
+
+
+def _streams_of(config: Config) -> tuple[StreamConfig, ...]:
+    return (config.default, *config.defaults.values(), *config.streams.values())

@@ -27,7 +27,7 @@ from kdaemon.daemon.change import Prepared
 from kdaemon.daemon.channel import Channel
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.daemon.handing import HandedListeners
-from kdaemon.daemon.part import BeforeUs, Part, ToSupervisor, WorkersTurn
+from kdaemon.daemon.part import BeforeUs, Former, Part, ToSupervisor, WorkersTurn
 from kdaemon.daemon.questions import Answer, answer_all, stepped
 from kdaemon.daemon.run import run_daemon
 from kdaemon.daemon.sandboxed import at_places
@@ -43,8 +43,8 @@ EMPTY_LOOK_S = 0.5  # how often an heir looks whether its spool is empty; ours, 
 class Assignment:
     """Of one worker. `number`: what it is called by; 0: its spool is where a lone daemon has it.
     `slot`: on the board. `directory`: of its spool; "": none. `is_heir`: nothing comes in, and it
-    ends when its spool is empty. `places`: of the supervisor's embedded services. `before`: the
-    process that may hold the spool.
+    ends when its spool is empty. `places`: of the supervisor's embedded services. `former`: the
+    daemon that is taken over from. `is_held`: no records are taken before the order to go on.
     """
 
     number: int
@@ -55,7 +55,8 @@ class Assignment:
     is_heir: bool
     sources: Sources
     places: dict[str, tuple[str, str, str]] | None = None
-    before: int | None = None
+    former: Former | None = None
+    is_held: bool = False
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -68,7 +69,9 @@ class Assignment:
         places = told.pop("places")
         if places is not None:
             places = {name: tuple(place) for name, place in places.items()}
-        return cls(sources=sources, places=places, **told)
+        former = told.pop("former")
+        former = None if former is None else Former(**former)
+        return cls(sources=sources, places=places, former=former, **told)
 
     def load(self, sources: Sources) -> Loaded:
         """Its part of the configuration that these make. Raises ConfigError."""
@@ -97,11 +100,16 @@ class Worker:
         self._board = board
         self._orders: asyncio.Queue[int] = asyncio.Queue()
         self._channel = Channel(told, self._on_told, self._on_end, self._on_connection)
-        self._turn = WorkersTurn()
+        former = assignment.former
+        self._turn = WorkersTurn(
+            lambda: self._channel.tell({"able": True}),
+            has_to_wait=former is not None and former.has_to_wait,
+            is_held=assignment.is_held,
+        )
         self._why_not_ready: str | None = "starting"
         self._prepared: Prepared | None = None
         self._prepared_loaded: Loaded | None = None
-        self._before = None if assignment.before is None else BeforeUs(assignment.before)
+        self._before = None if former is None else BeforeUs(former)
         self._listeners = HandedListeners(self._config.listen, None)
         places = assignment.places
         sandboxed = None if places is None else at_places(self._config, places)
@@ -149,6 +157,8 @@ class Worker:
                 self._orders.put_nowait(0)
             case {"released": True} if self._before is not None:
                 self._before.let_go()
+            case {"go_on": True}:
+                self._turn.go_on()
 
     def _on_end(self) -> None:
         log.error("the supervisor is gone: this worker delivers what it has, and ends")

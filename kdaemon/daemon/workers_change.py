@@ -16,7 +16,7 @@ from dataclasses import replace
 from kdaemon.base.errors import WorkerError
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded, Sources
-from kdaemon.daemon.change import Room
+from kdaemon.daemon.change import Room, come_beside_sandbox
 from kdaemon.daemon.crew import Crew
 from kdaemon.observe.logs import set_level
 
@@ -46,6 +46,9 @@ class WorkersChange:
             return loaded
 
         return kept
+
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        return come_beside_sandbox(old, new) if self._crew.has_sandbox else ()
 
     async def change(self, _old: Config, new: Config) -> tuple[str, ...]:
         sources, crew = self._read, self._crew

@@ -132,7 +132,7 @@ class Engine:
         self._gathering_since_ns: int | None = None
         self._has_credit = True  # a call returned (or none is out): a batch may go, full or not
         self._is_draining = False
-        self._hot_keys = HotKeys()
+        self._hot_keys = HotKeys(is_joined=settings.aggregate_bytes_max > 0)
 
     # In
 
@@ -530,7 +530,10 @@ class Engine:
             calm_max,
         )
         loads = yield from self._hot_keys.loads(
-            self._dispatcher.shard_records_per_second, self.shard_bytes_per_second, now_ns
+            self._dispatcher.shard_records_per_second,
+            self.shard_bytes_per_second,
+            settings.aggregate_bytes_max,
+            now_ns,
         )
         return EngineSnapshot(
             read_ns=now_ns,
@@ -551,6 +554,7 @@ class Engine:
             asks_in_ns=asks_in_ns,
             shards=shards,
             splits_shards=settings.service.splits_shards,
+            is_joined=settings.aggregate_bytes_max > 0,
             loads=loads,
         )
 

@@ -80,9 +80,11 @@ class _Watched:
 class HotKeys:
     """Of one stream. `is_on`: a shard is watched, so that what comes is to be shown to `see`."""
 
-    __slots__ = ("_watched", "is_on")
+    __slots__ = ("_is_joined", "_watched", "is_on")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_joined: bool = False) -> None:
+        """`is_joined`: records go out in aggregates, of which each is one record to the shard."""
+        self._is_joined = is_joined
         self._watched: dict[Lane, _Watched] = {}
         self.is_on = False
 
@@ -110,15 +112,16 @@ class HotKeys:
                 if not calm:
                     break
                 del self._watched[calm.pop()]
-            self._watched[lane] = _Watched(KeySketch(shard), now_ns)
+            self._watched[lane] = _Watched(KeySketch(shard, is_joined=self._is_joined), now_ns)
         self.is_on = bool(self._watched)
         return len(self._watched)
 
     def loads(
-        self, records_per_second: int, bytes_per_second: int, now_ns: int
+        self, records_per_second: int, bytes_per_second: int, aggregate_bytes_max: int, now_ns: int
     ) -> Steps[dict[str, ShardLoad]]:
         """By shard, of those that are watched for long enough, a shard a step. Rates: what kdaemon
-        may use of one shard.
+        may use of one shard. `aggregate_bytes_max`: as the packer's: what comes is told as it came,
+        and its part of the quota as it goes out.
         """
         loads: dict[str, ShardLoad] = {}
         for lane, watched in [*self._watched.items()]:
@@ -128,7 +131,8 @@ class HotKeys:
             if lane.shard_id is None or elapsed_ns < LOOKED_NS_MIN or not records:
                 continue
             byte_count = sketch.byte_count * NS / elapsed_ns
-            of_records, of_bytes = records / records_per_second, byte_count / bytes_per_second
+            sent = min(records, byte_count / aggregate_bytes_max) if self._is_joined else records
+            of_records, of_bytes = sent / records_per_second, byte_count / bytes_per_second
             loads[lane.shard_id] = ShardLoad(
                 records,
                 byte_count,

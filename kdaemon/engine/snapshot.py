@@ -77,7 +77,7 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `share_min`: the smallest share of a shard that said something of it: of those that never
     throttled and that nothing waits for, nothing is known, and they count as whole.
     `keyless_records`: wait for any shard; they are in no shard's backlog. `oldest_ns`: since when
-    the oldest record at the head of a queue is accepted; None: nothing is queued.
+    the oldest queued record is accepted; None: nothing is queued.
     """
 
     shards: tuple[ShardSnapshot, ...]
@@ -91,10 +91,10 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One stream. `read_ns`: when. `hold`: why nothing can be sent until somebody acts;
     `unavailable`: why nothing is even taken. `shard_count`: 0: nothing is known. `is_asking`: the
-    service is asked for the shards; `asks_in_ns`: otherwise, when it will be; below 0 is due.
-    What the service tells of the stream is as far as it told: see `Engine`. `splits_shards`: one
-    can be split where one likes. `loads`: what comes for hot shards, and by which keys, by shard.
-    `failures`: of late, the last first.
+    service is asked for the shards; `asks_in_ns`: otherwise, when it will be; below 0 is due. What
+    the service tells of the stream is as far as it told: see `Engine`. `splits_shards`: one can be
+    split where one likes. `is_joined`: records go out in aggregates. `loads`: what comes for hot
+    shards, and by which keys, by shard. `failures`: of late, the last first.
     """
 
     read_ns: int
@@ -115,6 +115,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     asks_in_ns: int
     shards: ShardsSnapshot
     splits_shards: bool
+    is_joined: bool
     loads: Mapping[str, ShardLoad]
 
     @property

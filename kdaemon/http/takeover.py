@@ -2,9 +2,10 @@
 
 `Giver` is the side of the daemon that runs, `take_over` and `Taken` are that of the new one. What
 is said are JSON objects, one a packet; descriptors go along (SCM_RIGHTS). The order: the new one
-asks (`takeover`); the old one passes its sockets, by name; the new one accepts and says which it
-took (`listening`), and which spool it is to have; the old one stops accepting (`yielded`), drains,
-closes its spool (`released`), and ends.
+asks (`takeover`); the old one passes its sockets, by name, and says which spool it has, and whether
+it keeps order in memory; the new one accepts and says which it took (`listening`), and which spool
+it is to have; the old one stops accepting (`yielded`), drains, closes its spool (`released`), and
+ends. What an older version does not say is None here.
 Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
 that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
 that no connection is refused; one process at a time has the sockets, and until that is gone, who
@@ -21,6 +22,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2),
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the daemon that takes over has to know of the one before. `spool`: which one that has
+    (`place_of`), or waits for; None: it did not say. `keeps_order`: of records in its memory.
+    """
+
+    spool: str | None = None
+    keeps_order: bool = False
+
+
 class Giver:
     """Lets another process take the listening sockets over. One at a time: who asks first counts,
     for as long as it is there.
@@ -48,13 +60,16 @@ class Giver:
         offer: Callable[[], list[Passed]],
         on_taken: Callable[[frozenset[str]], None],
         refusal: str | None = None,
+        about: Callable[[], About] = About,
     ) -> None:
         """`offer`: the sockets now. `on_taken`: the process at the other end accepts on those of
         these names; this one is to stop that and drain. `refusal`: why nobody may take over.
+        `about`: what that process has to know of this one.
         """
         self._offer = offer
         self._on_taken = on_taken
         self._refusal = refusal
+        self._about = about
         self._file: SocketFile | None = None
         self._sock: socket.socket | None = None
         self._conn: socket.socket | None = None
@@ -184,11 +199,13 @@ class Giver:
         socks = self._offer()
         if self._sock is not None:
             socks.append(Passed(TAKEOVER, self._sock))
+        about = self._about()
+        said = {"pid": os.getpid(), "spool": about.spool, "order": about.keeps_order}
         for start in range(0, len(socks), SOCKETS_A_PACKET):
             part = socks[start : start + SOCKETS_A_PACKET]
             names = [each.name for each in part]
             has_more = start + SOCKETS_A_PACKET < len(socks)
-            fields = {"sockets": names, "more": has_more, "pid": os.getpid()}
+            fields = {"sockets": names, "more": has_more, **said}
             self._say(fields, [each.sock.fileno() for each in part])
         if self._conn is not None:
             self._pid = peer_of(self._conn)[0]
@@ -224,9 +241,12 @@ class Taken:
     for the loop.
     """
 
-    def __init__(self, passed: list[Passed], pid: int, conn: socket.socket) -> None:
+    def __init__(
+        self, passed: list[Passed], pid: int, conn: socket.socket, about: About | None = None
+    ) -> None:
         self.passed = passed
         self.pid = pid  # of the daemon that runs
+        self.about = about or About()
         self._conn = conn
         self._is_told = False
         self._has_yielded = asyncio.Event()
@@ -240,6 +260,10 @@ class Taken:
             self._hearing.cancel()
         else:
             self._conn.close()
+
+    def has_spool(self, directory: str) -> bool:
+        """Whether the daemon that runs has, or waits for, this one; so if it did not say."""
+        return self.about.spool is None or self.about.spool == place_of(directory)
 
     async def listening(self, names: Collection[str], spool: str = "") -> None:
         """We accept on the sockets of these names: the other one stops that; it has when this
@@ -298,7 +322,7 @@ def take_over(path: str) -> Taken | None:
             why = f"a process of another user listens at {path}"
             raise ListenerError(f"cannot take over: {why}")  # noqa: TRY301 - closed below
         conn.send(json.dumps({"takeover": 1}).encode())
-        passed, pid = _passed(conn)
+        passed, said = _passed(conn)
     except OSError as error:
         conn.close()
         why = error.strerror or str(error)
@@ -306,10 +330,13 @@ def take_over(path: str) -> Taken | None:
     except BaseException:
         conn.close()
         raise
-    return Taken(passed, pid, conn)
+    spool = said.get("spool")
+    about = About(spool if isinstance(spool, str) else None, said.get("order") is True)
+    return Taken(passed, int(said.get("pid", 0)), conn, about)
 
 
-def _passed(conn: socket.socket) -> tuple[list[Passed], int]:
+def _passed(conn: socket.socket) -> tuple[list[Passed], dict[str, Any]]:
+    """The sockets, and what else was said with the last of them."""
     passed: list[Passed] = []
     while True:
         data, descriptors, _, _ = socket.recv_fds(conn, PACKET_BYTES_MAX, SOCKETS_A_PACKET)
@@ -322,7 +349,7 @@ def _passed(conn: socket.socket) -> tuple[list[Passed], int]:
             raise ListenerError("cannot take over: the daemon that runs ended, or passed no socket")
         passed += [Passed(str(name), sock) for name, sock in zip(names, socks, strict=True)]
         if not said.get("more"):
-            return passed, int(said.get("pid", 0))
+            return passed, said
 
 
 def _own(descriptor: int) -> socket.socket:

@@ -28,6 +28,7 @@ from kdaemon.observe.snapshot import Snapshot, StreamSnapshot
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
+    CONFIG,
     CREDENTIALS,
     DELIVERY,
     LISTENER,
@@ -158,6 +159,7 @@ def _of_daemon(snapshot: Snapshot) -> list[_Subject]:
         (SPOOL, snapshot.spool),
         (LOG, snapshot.log),
         (AUTH, snapshot.principals),
+        (CONFIG, snapshot.reloads),
     )
     read += [(section, subject) for section, subject in maybe if subject is not None]
     listeners = list(snapshot.listeners.values())

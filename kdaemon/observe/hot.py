@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, EngineSnapshot, ShardSnapshot
-from kdaemon.observe.keys import advice, key_name
+from kdaemon.observe.keys import KEY_FIELD, advice, key_name
 from kdaemon.observe.slices import SLICE_NS
 from kdaemon.observe.snapshot import SnapshotReader, StreamReading
 from kdaemon.observe.table import NS
@@ -144,7 +144,7 @@ def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot, *, shows_ke
     }
     load = engine.loads.get(shard.shard_id or "")
     if load is not None and load.keys:
-        fields["heaviest_key"] = key_name(load.keys[0].key, shows_keys=shows_keys)
+        fields[KEY_FIELD] = key_name(load.keys[0].key, shows_keys=shows_keys)
     if behind == count and count > 1:
         text = "a stream is behind: more comes than its shards take; give it more shards"
     elif load is not None:

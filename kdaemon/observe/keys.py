@@ -18,6 +18,8 @@ from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot
 from kdaemon.route.sketch import Key
 
+KEY_FIELD = "heaviest_key"  # of a line of the log: as text if keys were shown when it was said
+
 HASH_DIGITS = 12  # of a key that is not shown: 48 bits, no two keys of a page alike; 2026-11-28
 
 WHOLE = 1.0  # of a shard's quota

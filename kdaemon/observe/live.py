@@ -25,7 +25,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.live_event import event_steps
-from kdaemon.observe.slices import NO_STORE, SLICE_NS, TEXT
+from kdaemon.observe.slices import NO_SNIFF, NO_STORE, SLICE_NS, TEXT
 from kdaemon.observe.snapshot import Reader
 
 INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: what an eye follows
@@ -34,7 +34,6 @@ VIEWERS_MAX = 8  # at one time: a wall, and some who look; of the listener's 64 
 PAGE = Path(__file__).with_name("live_page.html")
 EVENT_STREAM = b"text/event-stream"
 HTML = b"text/html; charset=utf-8"
-NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")
 
 _MANY = b"%d watch already: close one of the pages.\n" % VIEWERS_MAX
 _RETRY = (b"Retry-After", b"5")

@@ -15,6 +15,7 @@ Flow: snapshot.py -> here -> live.py. Loaded when the first one watches.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from heapq import nsmallest
 
 import msgspec
@@ -25,6 +26,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
+from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
 from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
 from kdaemon.observe.recent import SaidSnapshot
@@ -65,7 +67,8 @@ class LiveHold(msgspec.Struct, frozen=True):
 
 class LiveShard(msgspec.Struct, frozen=True):
     """`id`: None where shards are not predicted. `behind_s`: what the shard needs for all that
-    waits for it. `taken`, `throttled`: records of ours since it is known. `quota_*`: a second;
+    waits for it. `taken`, `throttled`: records of ours since it is known. `quota_*`: a second; 0:
+    it is not what bounds (of records, where many go out as one).
     `share`: our part of it, 0..1. `load`: None: the shard is calm, or not hot for long enough.
     """
 
@@ -172,12 +175,13 @@ class LiveSpool(msgspec.Struct, frozen=True):
 
 
 class LiveEvent(msgspec.Struct, frozen=True):
-    """`streams`: at most STREAMS_MAX of `stream_count`. `units`: billed, of all open streams.
-    `reloads`: how often the configuration was read again; whether that of the last time is in force
-    is `is_reload_good`.
+    """`began`: of this process; another one has another. `streams`: at most STREAMS_MAX of
+    `stream_count`. `units`: billed, of all open streams. `reloads`: how often the configuration was
+    read again; whether that of the last time is in force is `is_reload_good`.
     """
 
     version: str
+    began: str
     uptime_s: float
     state: str
     not_ready_because: str | None
@@ -212,11 +216,13 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     shown = nsmallest(STREAMS_MAX, snapshot.streams, key=urgency)
     yield
     errors = yield from _errors(snapshot)
-    said = yield from _said(() if snapshot.log is None else snapshot.log.recent)
+    recent = () if snapshot.log is None else snapshot.log.recent
+    said = yield from _said(recent, shows_keys=shows_keys)
     memory, bounds = snapshot.memory, snapshot.door.delivery_ns.bounds
     reloads = snapshot.reloads
     event = LiveEvent(
         version=snapshot.version,
+        began=str(snapshot.began_ns),  # JavaScript would round the number
         uptime_s=seconds_of(snapshot.uptime_ns),
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
@@ -307,10 +313,14 @@ def _error(name: str, failure: FailureSnapshot, age_ns: int) -> LiveError:
     )
 
 
-def _said(recent: Iterable[SaidSnapshot]) -> Steps[list[LiveSaid]]:
+def _said(recent: Iterable[SaidSnapshot], *, shows_keys: bool) -> Steps[list[LiveSaid]]:
+    """A line may be older than a reload that took the right to show keys away."""
     said = []
     for each in recent:
-        words = words_of(each.line)
+        line, fields = each.line, each.line.fields
+        if not shows_keys and KEY_FIELD in fields:
+            line = replace(line, fields={key: fields[key] for key in fields if key != KEY_FIELD})
+        words = words_of(line)
         words = words if len(words) <= WORDS_CHARACTERS_MAX else words[:WORDS_CHARACTERS_MAX] + "…"
         said.append(LiveSaid(each.line.level, words, each.count, seconds_of(each.age_ns)))
         yield
@@ -358,7 +368,7 @@ def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) ->
         waiting=shard.backlog_records,
         taken=shard.taken,
         throttled=shard.throttled,
-        quota_records=_quota(shard.records_rate, shard.records_share),
+        quota_records=0 if engine.is_joined else _quota(shard.records_rate, shard.records_share),
         quota_bytes=_quota(shard.bytes_rate, shard.bytes_share),
         share=round(shard.share, 3),
         load=None if load is None else _heavy(load_status(load, engine, shows_keys=shows_keys)),

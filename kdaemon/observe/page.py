@@ -128,7 +128,7 @@ class CapacityStatus(msgspec.Struct, frozen=True):
 class StreamStatus(msgspec.Struct, frozen=True):
     """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even taken.
     `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
-    acceptance of a record at the head of a queue. `capacity`: None: the service told none.
+    acceptance of the oldest record that is queued. `capacity`: None: the service told none.
     `record_bytes_max`: as configured, until the service tells. `is_auto`: the service ignores keys.
     `has_record_readers`: queues or channels read the stream. `shard_bytes_per_second`: what kdaemon
     sends to a shard at most: as configured, or what the service tells, if that is less.
@@ -150,6 +150,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
     dead: dict[str, int]
     attempts: int
+    throttled: int
     throttled_share: float  # of attempts: records that were throttled
     possible_duplicates: int
     retries: dict[str, int]

@@ -26,6 +26,7 @@ PAUSE_NS_MAX = 1_000_000_000  # 1 s at most; ours, 2026-11-28
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
 NO_STORE = (b"Cache-Control", b"no-store")  # each page is of this moment
+NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")  # names and records in it are others' texts
 
 log = logging.getLogger("kdaemon.observe")
 
@@ -38,7 +39,8 @@ class Page:
 
     def give(self, request: HttpRequest) -> None:
         """Nothing happens if who asked is gone."""
-        request.respond(self.status, self.body, content_type=self.content_type, headers=(NO_STORE,))
+        headers = (NO_STORE, NO_SNIFF)
+        request.respond(self.status, self.body, content_type=self.content_type, headers=headers)
 
 
 FAILED = Page(500, b"This page could not be made: a defect of kdaemon, and its log says more.\n")

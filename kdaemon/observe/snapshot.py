@@ -259,12 +259,14 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon. `state`, `why_not_ready`: whether clients should come. `uptime_ns`: since the
-    reader was made. `door`: records that were refused before their stream was known. `workers`: of
+    """The daemon. `state`, `why_not_ready`: whether clients should come. `began_ns`: when the
+    reader was made, by the machine's clock that never goes back; `uptime_ns`: since then. `door`:
+    records that were refused before their stream was known. `workers`: of
     a supervisor.
     """
 
     version: str
+    began_ns: int
     uptime_ns: int
     state: ReadyState
     why_not_ready: str | None
@@ -379,6 +381,7 @@ class SnapshotReader:
         readings, memory, readiness = self.streams(), observed.memory, sources.readiness
         snapshot = Snapshot(
             version=sources.version,
+            began_ns=self._began_ns,
             uptime_ns=now_ns - self._began_ns,
             state=readiness.state,
             why_not_ready=readiness.why_not(),

@@ -242,6 +242,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         rejected=happened(counters.rejected),
         dead=happened(counters.dead),
         attempts=counters.attempts,
+        throttled=counters.throttled,
         throttled_share=round(counters.throttled / max(1, counters.attempts), 4),
         possible_duplicates=counters.possible_duplicates,
         retries=happened(counters.retries),

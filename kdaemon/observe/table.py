@@ -176,8 +176,8 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
     Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
            lambda s: s.held_bytes),
     Metric("kdaemon_stream_oldest_queued_seconds", _G,
-           "How long ago the oldest record was taken that is at the head of a shard's queue; 0:"
-           " nothing is queued. A record from the spool counts from when it was stored.",
+           "How long ago the oldest record was taken that is queued; 0: nothing is. A record from"
+           " the spool counts from when it was stored.",
            _oldest_queued_ns, per=NS),
     Metric("kdaemon_stream_on_hold", _G,
            "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
@@ -303,7 +303,7 @@ CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
            lambda r: r.failures),
     Metric("kdaemon_config_last_reload_successful", _G,
            "1: what was read last is in force; 0: it was refused.",
-           lambda r: r.is_last_successful),
+           lambda r: int(r.is_last_successful)),
     Metric("kdaemon_config_last_reload_success_timestamp_seconds", _G,
            "When the configuration was read that is in force, since 1970.",
            lambda r: r.last_success_s),

@@ -159,6 +159,10 @@ class ClientTurns:
         for waiting in self._clients.values():
             yield from waiting.runs
 
+    def oldest_ns(self) -> int:
+        """Since when the oldest of the clients' first records is accepted. Only while one waits."""
+        return min([each.runs[0].frame.accepted_ns for each in self._clients.values()])
+
     @property
     def clients(self) -> AbstractSet[int]:
         """Those that wait."""

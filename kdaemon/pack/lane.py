@@ -221,6 +221,15 @@ class Lane:
         if self.turns is not None:
             yield from self.turns.runs()
 
+    def oldest_ns(self) -> int:
+        """Since when the oldest queued record is accepted: who has his turn next is seldom it. Only
+        while something is queued.
+        """
+        if self.turns is None:
+            return self.queue[0].frame.accepted_ns
+        oldest_ns = min([run.frame.accepted_ns for run in self.queue])
+        return min(oldest_ns, self.turns.oldest_ns()) if self.turns.client_count else oldest_ns
+
     @property
     def first_size(self) -> int:
         """Data + partition key of the record that is next. Only while something is queued."""

@@ -31,7 +31,7 @@ SLICES = 256  # of a shard's range, in which weight is counted, to split it by; 
 
 RECORD_BYTES = 1_048
 """What a record weighs beside its bytes: its part of a shard's 1,000 records a second is that of so
-many bytes of its 1 MiB a second. Ours, 2026-11-28."""
+many bytes of its 1 MiB a second. In aggregates it weighs its bytes alone. Ours, 2026-11-28."""
 
 Key = str | int  # a partition key; an explicit hash key
 
@@ -69,11 +69,14 @@ class KeySketch:
         "_gone_bytes",
         "_gone_records",
         "_places",
+        "_record_bytes",
         "_tallies",
         "_width",
     )
 
-    def __init__(self, shard: OpenShard) -> None:
+    def __init__(self, shard: OpenShard, *, is_joined: bool = False) -> None:
+        """`is_joined`: records go out in aggregates."""
+        self._record_bytes = 0 if is_joined else RECORD_BYTES
         self._first = shard.first_hash_key
         self._width = shard.last_hash_key - shard.first_hash_key + 1
         self._tallies: dict[Key, _Tally] = {}
@@ -113,7 +116,7 @@ class KeySketch:
 
     def heaviest(self, count: int) -> list[KeyPart]:
         """At most `count` keys, the heaviest first."""
-        found = nlargest(count, self._tallies.items(), key=lambda item: _weight(item[1]))
+        found = nlargest(count, self._tallies.items(), key=lambda item: self._weight(item[1]))
         records, byte_count = max(1.0, self.records), max(1.0, self.byte_count)
         return [KeyPart(key, tally[0] / records, tally[1] / byte_count) for key, tally in found]
 
@@ -122,10 +125,10 @@ class KeySketch:
         key. Takes 0.5 ms: the place of each key is worked out.
         """
         seen = sum(self._places)
-        gone = self._gone_bytes + RECORD_BYTES * self._gone_records
+        gone = self._gone_bytes + self._record_bytes * self._gone_records
         places = [weight * gone / seen for weight in self._places] if seen else [0.0] * SLICES
         for key, tally in self._tallies.items():
-            places[self._place(key)] += _weight(tally)
+            places[self._place(key)] += self._weight(tally)
         total = sum(places)
         below = 0.0
         best: Split | None = None
@@ -150,9 +153,9 @@ class KeySketch:
 
     def _make_room(self) -> None:
         """At least half of the keys are forgotten: those with no more than the median."""
-        tallies = self._tallies
+        tallies, record_bytes = self._tallies, self._record_bytes
         raised = [
-            records * RECORD_BYTES + size + floor for records, size, floor in tallies.values()
+            records * record_bytes + size + floor for records, size, floor in tallies.values()
         ]
         floor = self._floor = sorted(raised)[len(raised) // 2]
         gone = [item for item, each in zip(tallies.items(), raised, strict=True) if each <= floor]
@@ -161,16 +164,15 @@ class KeySketch:
             self._gone_records += tally[0]
             self._gone_bytes += tally[1]
         for key, tally in gone[::PLACED]:
-            self._places[self._place(key)] += _weight(tally)
+            self._places[self._place(key)] += self._weight(tally)
+
+    def _weight(self, tally: _Tally) -> float:
+        return tally[1] + self._record_bytes * tally[0]
 
     def _place(self, key: Key) -> int:
         """The slice of the range."""
         hash_key = key if isinstance(key, int) else _hash_of(key)
         return min(max(0, (hash_key - self._first) * SLICES // self._width), SLICES - 1)
-
-
-def _weight(tally: _Tally) -> float:
-    return tally[1] + RECORD_BYTES * tally[0]
 
 
 def _hash_of(partition_key: str) -> int:

@@ -106,6 +106,7 @@ class ServiceClient:
         *("_access_key", "_decode", "_exchanges", "_routes", "_search", "_settings"),
         "on_new_keys",
     )
+    is_ready: Final = True
 
     def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         """Use `open`."""

@@ -81,6 +81,7 @@ class ControlCalls:
         self._dice = dice
         self._sleep = sleep
         self._now_s = now_s or asyncio.get_running_loop().time
+        self._calls_per_second = 0.0
         self.take_rate(settings.calls_per_second)
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()
@@ -92,7 +93,12 @@ class ControlCalls:
         )
 
     def take_rate(self, calls_per_second: float) -> None:
-        """Another rate, from the next turn on; the one that is waited for comes at the old one."""
+        """Another rate, from the next turn on; the one that is waited for comes at the old one. The
+        same one changes nothing: what of the quota was used is used.
+        """
+        if calls_per_second == self._calls_per_second:
+            return
+        self._calls_per_second = calls_per_second
         burst = max(1, int(calls_per_second))
         self._throttler = Throttler(burst, period=burst / calls_per_second)
 

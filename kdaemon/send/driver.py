@@ -62,6 +62,11 @@ class Client(Protocol):
     """Hears whose keys the calls are signed with from now on, as far as they tell."""
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a call would be made at once, and waits for nothing that is loaded yet."""
+        ...
+
+    @property
     def credentials_end_s(self) -> float | None: ...
 
     async def caller(self) -> Caller: ...
@@ -210,6 +215,11 @@ class StreamDriver:
     def is_asking(self) -> bool:
         """A client waits for the answer to its dry run."""
         return bool(self._dry_runs)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the service can be asked for the stream now."""
+        return self._client.is_ready
 
     def doubt_limits(self) -> None:
         """A record broke a limit as we know it: it may have been raised."""

@@ -2,15 +2,19 @@
 
 The libraries that calls need (aiohttp, botocore, aiobotocore, and the files here that stand on
 them) are half of what a start would load, and no door needs one of them: what clients bring
-meanwhile is queued or stored. Here is what a start needs of a client: its settings, and a place for
-calls to wait. Knows `client.py` by name; must not import it before it is asked to.
-Invariants: a call waits until `Libraries.load` was called and loading is over, and no longer than
-for a connection; it is made by the one client that there is then. Else it fails as not sent.
+meanwhile is queued or stored. Who takes over from a daemon that runs loads them before. Here is
+what a start needs of a client: its settings, and a place for calls to wait. Knows `client.py` by
+name; must not import it before it is asked to.
+Invariants: a call waits until `Libraries.load` was called, and from then on until loading is over,
+no longer than for a connection; it is made by the one client that there is then. Else it fails as
+not sent.
 Where it sits: daemon/reach.py makes both; driver, control and relay call here -> client.py.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.description import Caller, StreamTarget
@@ -24,10 +28,21 @@ if TYPE_CHECKING:
     from kdaemon.send.relayed import Relayed
 
 
+_NEEDED = ("aiohttp", "botocore")  # by `client.py` and what that imports
+_NEEDED_WITH_KEYS = ("aiobotocore",)  # see `credentials.import_libraries`
+
+
+class LoadError(Exception):
+    """The operator must act: a part of the installation cannot be loaded."""
+
+
 class Libraries:
     """Those of a process."""
 
-    __slots__ = ("_after", "_also", "_is_anonymous", "_is_loaded", "_loading", "_problem")
+    __slots__ = (
+        *("_after", "_also", "_is_anonymous", "_is_begun", "_is_loaded", "_loading", "_refusal"),
+        "problem",
+    )
 
     def __init__(
         self,
@@ -43,38 +58,81 @@ class Libraries:
         self._after = after
         self._also = also
         self._is_anonymous = is_anonymous
+        self._is_begun = asyncio.Event()
         self._is_loaded = asyncio.Event()
-        self._problem: str | None = None
+        self._refusal: str | None = None  # why no call can be made
+        self.problem: str | None = None  # why something cannot be loaded
         self._loading: asyncio.Task[None] | None = None
+
+    def look(self, also: Iterable[str] = ()) -> None:
+        """Whether the packages stand there that are loaded later; 1 ms. `also`: those that `also`
+        needs. Raises `LoadError`.
+        """
+        names = (*_NEEDED, *(() if self._is_anonymous else _NEEDED_WITH_KEYS), *also)
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise LoadError(_cannot_load(f"there is no {' and no '.join(missing)}"))
 
     def load(self) -> None:
         """Begins, in a thread: the loop turns on. Twice is nothing."""
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load())
+            self._is_begun.set()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Calls can be made, or never."""
+        return self._is_loaded.is_set()
+
+    async def begun(self) -> None:
+        """Until `load` was called."""
+        await self._is_begun.wait()
 
     async def wait(self) -> None:
         """Until calls can be made. Raises `ServiceError`, not sent."""
         await self._is_loaded.wait()
-        if self._problem is not None:
-            raise ServiceError(Trouble.UNPREPARED, self._problem, was_sent=False)
+        if self._refusal is not None:
+            raise ServiceError(Trouble.UNPREPARED, self._refusal, was_sent=False)
+
+    async def load_all(self) -> None:
+        """Loads all, and returns when that is over. Raises `LoadError`."""
+        self.load()
+        await self._over()
+        if self.problem is not None:
+            raise LoadError(self.problem)
 
     async def aclose(self) -> None:
-        """Waits for the end of what was begun: a thread cannot be stopped."""
+        """Waits for nothing: nobody calls any more, and the thread ends with the process."""
         if self._loading is not None:
-            await self._loading
+            self._loading.cancel()
+        await self._over()
+
+    async def _over(self) -> None:
+        if self._loading is not None:  # whoever is cancelled while he waits leaves it alone
+            await asyncio.wait({self._loading})
 
     async def _load(self) -> None:
-        try:
-            await asyncio.to_thread(_import, is_anonymous=self._is_anonymous)
-            self._is_loaded.set()
-            await asyncio.to_thread(self._also)
-        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
-            self._problem = (
-                f"a part of kdaemon cannot be loaded ({type(error).__name__}: {error}):"
-                " install kdaemon anew, with its dependencies"
-            )
-            self._is_loaded.set()
-        self._after(self._problem)
+        import_libraries = partial(_import, is_anonymous=self._is_anonymous)
+        self.problem = self._refusal = await _problem_of(import_libraries)
+        self._is_loaded.set()
+        if self.problem is None:
+            self.problem = await _problem_of(self._also)
+        self._after(self.problem)
+
+
+async def _problem_of(load: Callable[[], object]) -> str | None:
+    """Calls it in a thread. Why it cannot be, for people."""
+    try:
+        await asyncio.to_thread(load)
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
+        return _cannot_load(f"{type(error).__name__}: {error}")
+    return None
+
+
+def _cannot_load(why: str) -> str:
+    return (
+        f"a part of kdaemon cannot be loaded ({why}): install kdaemon anew, with its dependencies"
+    )
 
 
 def _import(*, is_anonymous: bool) -> None:
@@ -106,6 +164,10 @@ class LateClient:
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.aclose()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._libraries.is_loaded
 
     @property
     def credentials_end_s(self) -> float | None:
@@ -147,9 +209,11 @@ class LateClient:
         return self._client
 
     async def _wait(self) -> None:
-        """For the libraries; no longer than for a connection: a call that may leave at any moment
-        cannot be withdrawn.
+        """For the libraries; no longer than for a connection once they are being loaded: a call
+        that may leave at any moment cannot be withdrawn. Before that no client is there, and the
+        start may take its time.
         """
+        await self._libraries.begun()
         limit_s = self._settings.connect_timeout_s
         try:
             async with asyncio.timeout(limit_s):

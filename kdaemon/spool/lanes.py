@@ -1,7 +1,9 @@
 """The lanes of all streams of which something is in the spool, and how much of the disk each has.
 
-A lane is made when a frame of its stream is stored or found, and forgotten when nothing of it is on
-disk or in hand. Knows counts and sizes; no disk, no engine's state, and nothing of what goes next.
+A lane is made when a frame of its stream is stored, or when the stream of what was found is taken,
+and forgotten when nothing of it is on disk or in hand. What was found of a stream that is not taken
+stands there until it is: then it goes before all that comes. Knows counts and sizes; no disk, no
+engine's state, and nothing of what goes next.
 Invariants: a stream has one lane; `unlisted_bytes` is the sum of what streams have that are not
 listed, and of what stands on disk of those that are not taken; `upstream_bytes` of all streams of
 an upstream, that may be one of those that the configuration has no more.
@@ -13,8 +15,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.held import frames_bytes
 from kdaemon.spool.lane import Lane, Target, upstream_of
 from kdaemon.spool.room import Room, Share
+from kdaemon.spool.values import Backlog as StoredBacklog
 
 
 class Lanes:
@@ -23,13 +28,14 @@ class Lanes:
     """
 
     __slots__ = (
-        *("_lanes", "corrupt_count", "frame_count", "room"),
+        *("_found", "_lanes", "corrupt_count", "frame_count", "room"),
         *("unlisted_bytes", "upstream_bytes"),
     )
 
     def __init__(self, memory: ByteBudget) -> None:
         self.room = Room(memory)
         self._lanes: dict[str, Lane] = {}
+        self._found: dict[str, StoredBacklog] = {}  # at the start, of streams that are not taken
         self.frame_count = 0
         self.unlisted_bytes = 0
         self.upstream_bytes: defaultdict[str, int] = defaultdict(int)
@@ -50,12 +56,37 @@ class Lanes:
         if lane.share.is_listed is not is_listed:
             self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
             self.room.move(lane.share, is_listed=is_listed)
+        if self._found:
+            self._take_up(lane)
         return lane
 
-    def left_alone(self, stream: str, byte_count: int) -> None:
-        """So much stands on disk of a stream that is not taken any more."""
+    def found(self, stored: StoredBacklog) -> None:
+        """What stands on disk at the start of one stream, which is not taken, yet or any more."""
+        byte_count = _row_bytes(stored)
+        self._found[stored.stream] = stored
         self.unlisted_bytes += byte_count
-        self.upstream_bytes[upstream_of(stream)] += byte_count
+        self.upstream_bytes[upstream_of(stored.stream)] += byte_count
+
+    @property
+    def not_taken(self) -> list[StoredBacklog]:
+        """What was found of streams that are not taken."""
+        return list(self._found.values())
+
+    def _take_up(self, lane: Lane) -> None:
+        """What was found of the lane's stream, which is taken now, before anything of it is
+        committed.
+        """
+        stored = self._found.pop(lane.target.name, None)
+        if stored is None:
+            return
+        byte_count = _row_bytes(stored)
+        lane.target.counters.recovered += stored.record_count
+        lane.target.counters.spooled += stored.record_count
+        lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
+        lane.stored_bytes += byte_count
+        self.frame_count += stored.frame_count
+        if lane.share.is_listed:
+            self.unlisted_bytes -= byte_count
 
     def find(self, target: Target) -> Lane | None:
         """The stream's lane; None if nothing of it stands here. Makes none."""
@@ -104,3 +135,7 @@ class Lanes:
         for lane in self:
             if lane.timer is not None:
                 lane.timer.cancel()
+
+
+def _row_bytes(stored: StoredBacklog) -> int:
+    return frames_bytes(stored.frame_count, stored.byte_count)

@@ -23,6 +23,7 @@ from kdaemon.base.errors import RejectedRecord, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
+from kdaemon.base.steps import Steps
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.alarms import Alarms
@@ -36,7 +37,7 @@ from kdaemon.spool.lane import Lane, Target, WallClock, unix_ms, upstream_of
 from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
-from kdaemon.spool.recovery import LANES_A_TURN, find_lanes
+from kdaemon.spool.recovery import LANES_A_TURN, find_lanes, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
@@ -118,6 +119,8 @@ class Spool:
         self._quiet.set()
         if self._may_write:
             self._commit()
+        elif self.trouble is not None:  # found while nothing could be tried
+            self._probe_later()
 
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
@@ -148,12 +151,33 @@ class Spool:
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
         stored = await self._in_thread(self._store.backlogs)
         now_ms = unix_ms(self._clock)
-        found = await find_lanes(self._lanes, stored, now_ms, find, is_listed)
+        found: list[Lane] = []
+        for number, lane in enumerate(find_lanes(self._lanes, stored, now_ms, find, is_listed), 1):
+            found += [] if lane is None else [lane]
+            if not number % LANES_A_TURN:
+                await asyncio.sleep(0)
         for number, lane in enumerate(found, 1):
             self._delivery.read_on(lane)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
+
+    def take_up(
+        self, find: Callable[[str], Target], is_listed: Callable[[str], bool]
+    ) -> Steps[None]:
+        """Another configuration may take streams that were not taken: begins to read back what was
+        found of these. As `recover`; nothing while the directory is another process's still, for
+        `recover` comes later.
+        """
+        if not self._is_open or self.waits_for is not None:
+            return
+        for number, lane in enumerate(
+            take_up(self._lanes, unix_ms(self._clock), find, is_listed), 1
+        ):
+            if lane is not None:
+                self._delivery.read_on(lane)
+            if not number % LANES_A_TURN:
+                yield
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
@@ -334,11 +358,11 @@ class Spool:
 
     def _commit(self) -> None:
         """Hands all that gathered to the thread, unless it is still at the last commit."""
-        if self._is_committing:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._is_committing:
+            return
         batch = self._pending.take()
         for pending in batch:
             pending.frame_id = self._next_id

@@ -23,7 +23,7 @@ log = logging.getLogger("kdaemon.streams")
 
 ASK_WAIT_S = 2.0
 """Seconds that requests by ARN wait for the account. Ours, 2026-11-28: as long as for the first
-word of a stream; credentials and STS take a tenth of a second."""
+word of a stream, and from the same moment on; credentials and STS take a tenth of a second."""
 
 ASK_AGAIN_FIRST_S = 1.0  # ours, 2026-11-28: seconds to the second question; doubles each time
 ASK_AGAIN_MAX_S = 60.0  # ours: an STS that becomes reachable is found within a minute
@@ -62,6 +62,7 @@ class Owner:
     """`find`: asks credentials and STS; raises `ServiceError` where asking again may help. `tell`:
     hears what they say, "" for what they do not know. `ended`: requests need not wait any more.
     `assume`: nobody told, and nobody will; takes an account for ours and tells it, or says False.
+    `can_ask`: whether calls can be made already.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Owner:
         tell: Callable[[Caller], None],
         ended: Callable[[], None],
         assume: Callable[[], bool],
+        can_ask: Callable[[], bool],
     ) -> None:
         self._find = find
         self._tell = tell
         self._ended = ended
         self._assume = assume
+        self._can_ask = can_ask
         self._may_assume = False
         self._state = Knowledge.UNASKED
         self._task: asyncio.Task[None] | None = None
@@ -91,9 +94,19 @@ class Owner:
         """Whether requests by ARN wait for an answer; the first one asks."""
         if self._state is Knowledge.UNASKED:
             self._move(Event.ASKED)
-            self._timer = asyncio.get_running_loop().call_later(ASK_WAIT_S, self.give_up)
+            self._wait()
             self._start()
         return self.is_asking
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(ASK_WAIT_S, self._waited, self._can_ask())
+
+    def _waited(self, could_ask: bool) -> None:
+        if could_ask:
+            self.give_up()
+        else:
+            self._wait()
 
     def doubt(self) -> bool:
         """The keys are new ones, perhaps another account's. True: what is known is forgotten, since

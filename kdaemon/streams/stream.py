@@ -46,7 +46,8 @@ just made is found within that time, and a client that repeats a wrong name cost
 WORD_WAIT_S = 2.0
 """Seconds that a client which does not wait for delivery is held for the first word on an unlisted
 stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage none comes, and then the
-stream is taken at its name."""
+stream is taken at its name. The time begins when the service can be asked at all: just after a
+start what calls need is being loaded still."""
 
 GO_ON_A_TURN = 64
 GO_ON_NS_MAX = 1_000_000  # 1 ms
@@ -331,7 +332,14 @@ class Stream:
     def _expect_word(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(WORD_WAIT_S, self.hear, Word.NO_ANSWER)
+            self._timer = loop.call_later(WORD_WAIT_S, self._no_word, self._driver.can_ask)
+
+    def _no_word(self, could_ask: bool) -> None:
+        self._timer = None
+        if could_ask:
+            self.hear(Word.NO_ANSWER)
+        else:
+            self._expect_word()
 
     def refusal(self) -> ServiceError | None:
         """Why a client that waits should hear no at once (the stream is missing, say)."""

@@ -64,7 +64,13 @@ class Upstream:
         self.closed = StreamCounters()
         self._forget = forget
         self._may_assume = may_assume
-        self._owner = Owner(self.client.caller, self._caller_told, self._end_lines, self._assume)
+        self._owner = Owner(
+            self.client.caller,
+            self._caller_told,
+            self._end_lines,
+            self._assume,
+            lambda: self.client.is_ready,
+        )
         self._lines: dict[Stream, None] = {}  # those that have begun one
         self._first_arn: Arn | None = None  # by which a client called what may be ours
         self._keys_account = ""  # of the keys in use, as far as they tell

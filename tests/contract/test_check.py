@@ -1,23 +1,18 @@
 """`kdaemon check --service` against what stands in for AWS: nothing is ever written."""
 
 import json
-import os
 
 import pytest
 from click.testing import CliRunner
 
 from kdaemon.cli import cli
-from tests.kit.daemon import environment
+from tests.kit.daemon import clean_environment
 from tests.kit.endpoints import Endpoint
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = environment()
-    for name in set(os.environ) - set(kept):
-        monkeypatch.delenv(name)
-    for name, value in kept.items():
-        monkeypatch.setenv(name, value)
+    clean_environment(monkeypatch)
 
 
 def test_a_check_of_the_service_writes_nothing(endpoint: Endpoint, stream: str) -> None:

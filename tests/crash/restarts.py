@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
 from tests.kit.endpoints import Endpoint, data_of
-from tests.kit.restarts import Load
+from tests.kit.restarts import Load, settings_of
 from tests.kit.systemd import Activated
 
 RECORDS_BETWEEN = 200  # of each client, between two restarts
@@ -28,18 +28,6 @@ def load_on(daemon: Daemon) -> Iterator[Load]:
         yield load
     for kind, count in load.progressed().items():
         sys.stdout.write(f"{kind:12} {count:8,} acknowledged\n")
-
-
-def settings_of(directory: Path, service: str, **more: object) -> dict[str, object]:
-    return {
-        "endpoint_url": service,
-        "region": "us-east-1",
-        "listen.unix": str(directory / "k.sock"),
-        "spool.directory": str(directory / "spool"),
-        "drain.lame_duck_ms": 1_000,
-        "default.first_share": 1.0,
-        **more,
-    }
 
 
 def check(load: Load, service: str) -> None:

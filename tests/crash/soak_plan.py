@@ -135,7 +135,7 @@ _WRONG: tuple[tuple[str, object], ...] = (
     ("streams.plain.share", 7.0),
     ("streams.plain.upstream", "nowhere"),
     ("spool.directory", "/nowhere/spool"),
-    ("metrics.per_shard", True),
+    ("metrics.emf_namespace", "Soak"),
     ("default.ordering", "partition_key"),
 )
 

@@ -35,6 +35,10 @@ def _rss(seen: Seen) -> Trend | None:
     return trend_of(seen.floor(WARM_S, lambda each: each.rss / MIB))
 
 
+def _above(seen: Seen) -> Trend | None:
+    return trend_of(seen.floor(WARM_S, lambda each: (each.rss - each.held) / MIB))
+
+
 def _files(seen: Seen) -> Trend | None:
     return trend_of(seen.floor(WARM_S, lambda each: float(each.files)))
 
@@ -46,12 +50,16 @@ def trends(seen: Seen, lives: Sequence[Seen]) -> dict[str, str]:
     first, last = (
         f"{statistics.median(part):.0f}" if part else "-" for part in (young[:half], young[half:])
     )
-    rss, files = _rss(seen), _files(seen)
+    kinds = {
+        "RSS of the long life": (_rss(seen), "MiB"),
+        "the same above what was held": (_above(seen), "MiB"),
+        "files of the long life, no sockets": (_files(seen), "files"),
+    }
     return {
-        "RSS of the long life": "too short to tell" if rss is None else rss.text("MiB"),
-        "files of the long life, no sockets": (
-            "too short to tell" if files is None else files.text("files")
-        ),
+        **{
+            name: "too short to tell" if trend is None else trend.text(unit)
+            for name, (trend, unit) in kinds.items()
+        },
         "lines of its log a minute": f"{seen.log_lines / max(1.0, seen.samples[-1].at_s) * 60:.0f}",
         f"RSS of lives {YOUNG_S:g} s old": (
             f"{len(young)} lives: median of the first half {first} MiB, of the second {last} MiB"

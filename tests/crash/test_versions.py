@@ -6,8 +6,6 @@ and what an old one does with what a newer one left.
 
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,10 +21,10 @@ from tests.crash.plan import STOPPED, Step
 from tests.crash.process import Life
 from tests.crash.test_crash import assert_sound
 from tests.kit import older
-from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
+from tests.kit.daemon import READY, Daemon, command, environment, sandbox, write_config
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S, wait_for
-from tests.kit.template import ROOT, STAGE, Stage
+from tests.kit.patience import wait_for
+from tests.kit.template import STAGE, Stage
 
 # Of the older one and of this one in turn; the last one, which delivers what is left, is this one.
 STEPS = tuple(map(Step, (STOPPED, STOPPED, "random", "random")))
@@ -151,14 +149,5 @@ async def until(condition: Callable[[], bool], life: Life) -> None:
 def replay(tmp_path: Path, daemon: Daemon) -> None:
     """All dead letters, to where they belong."""
     directory = str(tmp_path / "spool")
-    command = ["dead-letters", "replay", "--directory", directory, "--endpoint", daemon.url]
-    done = subprocess.run(
-        [sys.executable, "-m", "kdaemon", *command],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = command("dead-letters", "replay", "--directory", directory, "--endpoint", daemon.url)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,9 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """`per_hour`: the floor's slope; `error`: its standard error, too; `fit`: r squared."""
+    """`per_hour`: the floor's slope; `error`: its standard error, too; `fit`: r squared. `floors`:
+    of each block.
+    """
 
     per_hour: float
     error: float
@@ -27,6 +29,7 @@ class Trend:
     first: float
     most: float
     last: float
+    floors: tuple[float, ...]
 
     @property
     def growth(self) -> float:
@@ -37,7 +40,7 @@ class Trend:
         return (
             f"{self.per_hour:+.1f} ± {self.error:.1f} {unit}/h (r² {self.fit:.2f}) over"
             f" {self.span_s / 60:.0f} min: first {self.first:.0f}, most {self.most:.0f},"
-            f" last {self.last:.0f}"
+            f" last {self.last:.0f}; floors {' '.join(f'{each:.0f}' for each in self.floors)}"
         )
 
 
@@ -66,6 +69,7 @@ def trend_of(samples: Sequence[tuple[float, float]]) -> Trend | None:
         first=seen[0],
         most=max(seen),
         last=seen[-1],
+        floors=tuple(values),
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.patience import PATIENCE_S, wait_for
@@ -296,6 +297,28 @@ def environment(**more: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         **more,
     }
+
+
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has this process live in `environment()`."""
+    kept = environment()
+    for name in set(os.environ) - set(kept):
+        monkeypatch.delenv(name)
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of kdaemon's, to its end."""
+    return subprocess.run(
+        [sys.executable, *KDAEMON, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
 
 
 def write_config(directory: Path, settings: Mapping[str, object]) -> Path:

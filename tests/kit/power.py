@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.kit import preload
 from tests.kit.unsynced import Directory, File, Node
 
@@ -45,9 +43,7 @@ def why_not() -> str | None:
 
 def skip_without() -> None:
     """For a test that needs them: skips it, and says why."""
-    obstacle = why_not()
-    if obstacle is not None:
-        pytest.skip(obstacle)
+    preload.skip_without(SOURCE)
 
 
 def library() -> Path:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import boto3
@@ -24,6 +25,20 @@ from tests.kit.patience import PATIENCE_S, wait_for
 
 LINES_OUT = 20  # that a connection of lines writes before it reads their answer
 RECORDS_A_CALL = 5
+LAME_DUCK_MS = 600  # longer than a client takes between two requests
+
+
+def settings_of(directory: Path, service: str, **more: object) -> dict[str, object]:
+    """Of a daemon that comes and goes, with its socket and its spool in this directory."""
+    return {
+        "endpoint_url": service,
+        "region": "us-east-1",
+        "listen.unix": str(directory / "k.sock"),
+        "spool.directory": str(directory / "spool"),
+        "drain.lame_duck_ms": LAME_DUCK_MS,
+        "default.first_share": 1.0,
+        **more,
+    }
 
 
 @dataclass

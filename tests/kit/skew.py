@@ -7,8 +7,6 @@ itself, stay as they are. Needs what `tests/kit/preload.py` needs.
 import struct
 from pathlib import Path
 
-import pytest
-
 from tests.kit import preload
 
 SOURCE = Path(__file__).with_name("skew.c")
@@ -22,9 +20,7 @@ def why_not() -> str | None:
 
 def skip_without() -> None:
     """For a test that needs them: skips it, and says why."""
-    obstacle = why_not()
-    if obstacle is not None:
-        pytest.skip(obstacle)
+    preload.skip_without(SOURCE)
 
 
 class WallClock:

@@ -11,7 +11,7 @@ import pytest
 from tests.kit.daemon import get, sandbox, write_config
 from tests.kit.endpoints import Endpoint, data_of
 from tests.kit.patience import PATIENCE_S, wait_for
-from tests.kit.restarts import Load
+from tests.kit.restarts import Load, settings_of
 from tests.kit.systemd import Activated, Manager
 
 
@@ -22,18 +22,7 @@ def service() -> Iterator[str]:
 
 
 def config_of(directory: Path, service: str, **more: object) -> Path:
-    return write_config(
-        directory,
-        {
-            "endpoint_url": service,
-            "region": "us-east-1",
-            "listen.unix": str(directory / "k.sock"),
-            "spool.directory": str(directory / "spool"),
-            "drain.lame_duck_ms": 600,
-            "default.first_share": 1.0,
-            **more,
-        },
-    )
+    return write_config(directory, settings_of(directory, service, **more))
 
 
 def bound(path: Path) -> socket.socket:

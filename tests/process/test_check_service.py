@@ -1,7 +1,6 @@
 """`kdaemon check --service` against services that say yes, no, or nothing."""
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from kdaemon.cli import cli, service_check
 from kdaemon.config.load import load_config
-from tests.kit.daemon import environment, sandbox, send
+from tests.kit.daemon import clean_environment, sandbox, send
 from tests.kit.sts import sts_stand_in
 
 CONFIG = """
@@ -32,11 +31,7 @@ control_calls_per_second = 100
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = environment()
-    for name in set(os.environ) - set(kept):
-        monkeypatch.delenv(name)
-    for name, value in kept.items():
-        monkeypatch.setenv(name, value)
+    clean_environment(monkeypatch)
 
 
 @pytest.fixture(scope="module")

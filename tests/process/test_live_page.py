@@ -232,10 +232,35 @@ async def look_at_numbers(browser: Browser) -> None:
     for wanted, count in {f"{row}, {row}": 2, row: 1, f"{row}, {row}, {row}": 3, "": 0}.items():
         await browser.value(f"rows(byId('key-rows'), [{wanted}])")
         assert await browser.value("byId('key-rows').children.length") == count
-    # After a restart counters begin at 0: there is no rate below 0.
-    younger = "{...seen[seen.length - 1], uptime_s: 0.5}"
-    await browser.value(f"show({younger})")
-    assert await browser.value("seen.length") == 1
+    # A stream that was closed and opened again counts from 0: there is no rate below 0.
+    assert await browser.value("rate(3, 1000, 4)") is None
+    # Memory is full before its last byte is held: what comes is refused from then on.
+    memory = "{held_bytes: 95, bytes_max: 100, is_full: true}"
+    await browser.value(f"showRoom({{...shown[0], memory: {memory}}}, shown[1], shown[2])")
+    assert "full" in await browser.value("byId('room-rows').children[0].children[3].textContent")
+    # After a restart all counters begin at 0, and the configuration may be another one, however
+    # long the page had no connection.
+    for uptime_s in ("0.5", "9e6"):
+        await browser.value("configOf = 0")
+        another = f"{{...seen[seen.length - 1], began: '{uptime_s}', uptime_s: {uptime_s}}}"
+        await browser.value(f"show({another})")
+        assert await browser.value("seen.length") == 1
+        assert await browser.value("configOf") == -1
+
+
+async def leaves_its_place_while_nobody_looks(browser: Browser) -> None:
+    """There are eight, and pages are forgotten in tabs."""
+    seen = "document.dispatchEvent(new Event('visibilitychange'))"
+    hide = "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}})"
+    await browser.value("later = setTimeout; setTimeout = (then) => (then(), 0)")  # an hour
+    await browser.value(hide.format("true"))
+    await browser.value(seen)
+    assert await browser.value("source") is None
+    assert "not watched" in await browser.value("document.title")
+    await browser.value(hide.format("false"))
+    await browser.value(seen)
+    await browser.until("!document.title.includes('not watched')")
+    await browser.value("delete document.hidden; setTimeout = later")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
@@ -274,6 +299,7 @@ async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
                 colours.add(await browser.value("getComputedStyle(document.body).backgroundColor"))
             assert len(colours) == 2
             await look_at_numbers(browser)
+            await leaves_its_place_while_nobody_looks(browser)
             assert browser.complaints == []
             daemon.close()
             await browser.until("document.getElementById('state').innerText.includes('is old')")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import ROOT, environment, get, write_config
+from tests.kit.daemon import ROOT, environment, get, sandbox, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 
@@ -41,37 +41,40 @@ class Stalled:
 def stalled(
     directory: Path, log_format: str, *, is_blocking: bool, drain_ms: int = 200
 ) -> Iterator[Stalled]:
-    settings = {
-        "log.format": log_format,
-        "drain.deadline_ms": drain_ms,
-        "send.control_calls_per_second": 100,  # 95 streams are looked for
-        "streams.listed.acknowledge": "accepted",  # which the service does not know
-    }
-    config = write_config(directory, settings)
     reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdaemon", "run", "--sandbox", "--config", str(config)],
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stderr=writer,
-    )
-    try:
-        read = b""
-        while b"ready" not in read:
-            read += os.read(reader, 65_536)
-        os.set_blocking(writer, False)
+    with sandbox() as service:
+        settings = {
+            "endpoint_url": service,
+            "region": "us-east-1",
+            "log.format": log_format,
+            "drain.deadline_ms": drain_ms,
+            "send.control_calls_per_second": 100,  # 95 streams are looked for
+            "streams.listed.acknowledge": "accepted",  # which the service does not know
+        }
+        config = write_config(directory, settings)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdaemon", "run", "--config", str(config)],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=writer,
+        )
         try:
-            while True:  # not a byte more goes in
-                os.write(writer, b"." * 4096)
-        except BlockingIOError:
-            os.set_blocking(writer, is_blocking)
-        yield Stalled(process, dict(LISTENING.findall(read.decode())))
-    finally:
-        process.kill()
-        process.wait()
-        os.close(reader)
-        os.close(writer)
+            read = b""
+            while b"ready" not in read:
+                read += os.read(reader, 65_536)
+            os.set_blocking(writer, False)
+            try:
+                while True:  # not a byte more goes in
+                    os.write(writer, b"." * 4096)
+            except BlockingIOError:
+                os.set_blocking(writer, is_blocking)
+            yield Stalled(process, dict(LISTENING.findall(read.decode())))
+        finally:
+            process.kill()
+            process.wait()
+            os.close(reader)
+            os.close(writer)
 
 
 @pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "non-blocking"])

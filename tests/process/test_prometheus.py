@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import Daemon, running
+from tests.kit.daemon import Daemon, running, sandbox
 from tests.kit.patience import wait_for
 from tests.kit.prometheus import Prometheus, scraping
 from tests.unit.test_alerts import RULES, dashboard_queries, rules
@@ -29,7 +29,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         "spool.directory": str(directory / "spool"),
         "streams.missing.acknowledge": "accepted",
     }
-    with running(directory, settings) as daemon:
+    with sandbox() as service, running(directory, settings, service=service) as daemon:
         yield daemon
 
 

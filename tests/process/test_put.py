@@ -3,27 +3,16 @@
 import gzip
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.kit.daemon import ROOT, Daemon, environment
+from tests.kit.daemon import Daemon, command
 from tests.kit.endpoints import Endpoint, data_of
-from tests.kit.patience import PATIENCE_S
 from tests.process.conftest import Run
 
 
 def put(daemon: Daemon, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kdaemon", "put", "--endpoint", daemon.url, *arguments]
-    return subprocess.run(
-        [*command, str(file)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    return command("put", "--endpoint", daemon.url, *arguments, str(file))
 
 
 def stored(daemon: Daemon, stream: str = "demo") -> Counter[str]:

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,7 +22,15 @@ import pytest
 
 from kdaemon.system import start_of
 from tests.kit.certificates import Authority
-from tests.kit.daemon import ROOT, Daemon, environment, sandbox, send, write_config
+from tests.kit.daemon import (
+    Daemon,
+    command,
+    environment,
+    running,
+    sandbox,
+    send,
+    write_config,
+)
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
@@ -102,6 +109,19 @@ def client_of() -> Iterator[Connect]:
             return client
 
         yield connected
+
+
+def test_an_upstream_beside_embedded_services_needs_a_restart_and_no_patience(
+    run: Run, tmp_path: Path
+) -> None:
+    daemon = run(settings(tmp_path))
+    eu = {"upstreams__eu__region": "eu-west-1", "upstreams__eu__account_id": "111111111111"}
+    write_config(tmp_path, settings(tmp_path, **eu))
+    hang_up(daemon)
+    log = "\n".join(daemon.lines)
+    assert "needs a restart: nothing of it was taken" in log
+    assert "upstreams.eu" in log
+    assert "records are under way" not in log
 
 
 def test_a_stream_comes_and_goes_and_a_connection_stays(
@@ -262,16 +282,8 @@ def test_what_an_operator_wants_to_change_at_night_holds_at_once(
     assert (describe(daemon), describe(daemon, "kdaemon.internal")) == (200, 403)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kdaemon", "reload", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+def reload(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return command("reload", *arguments)
 
 
 def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
@@ -280,18 +292,18 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
     path = write_config(tmp_path, settings(tmp_path, streams__late__linger_ms=5))
     where = ("--config", str(path), "--admin", admin)
 
-    done = command(*where)
+    done = reload(*where)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): streams.late\n")
-    done = command(*where)
+    done = reload(*where)
     assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
 
     write_config(tmp_path, settings(tmp_path, log__format="json"))
-    done = command(*where)
+    done = reload(*where)
     assert done.returncode == 1
     assert done.stderr == "needs a restart, and nothing of it was taken: log.format\n"
 
     path.write_text("accept_unlisted = 3\n[listen]\nhttp = 'x'\n")
-    done = command(*where)
+    done = reload(*where)
     assert done.returncode == 78
     assert "accept_unlisted" in done.stderr
     assert "listen.http" in done.stderr
@@ -301,11 +313,11 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
 def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound, and not listening: nobody answers
         taken.bind(("127.0.0.1", 0))
-        done = command("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
+        done = reload("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 1
     assert "no daemon answers at 127.0.0.1" in done.stderr
-    assert command("--set", "listen.admin=").returncode == 1
-    assert command("--admin", "nonsense").returncode == 2
+    assert reload("--set", "listen.admin=").returncode == 1
+    assert reload("--admin", "nonsense").returncode == 2
 
 
 def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> None:
@@ -314,8 +326,28 @@ def test_the_command_speaks_tls_where_the_pages_do(run: Run, tmp_path: Path) -> 
     daemon = run(given)
     path = write_config(tmp_path, {**given, "log.level": "debug"})
     at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
-    done = command("--config", str(path), "--admin", at)
+    done = reload("--config", str(path), "--admin", at)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
+
+
+def test_the_command_shows_a_certificate_where_the_pages_ask_for_one(
+    run: Run, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    files, own = authority.issue(), authority.issue("own", is_for_clients=True)
+    client = {"listen.tls_client_ca": str(files.authority), "listen.admin_tls": True}
+    given = {**settings(tmp_path), **files.settings, **client}
+    daemon = run(given)
+    path = write_config(tmp_path, {**given, "log.level": "debug"})
+    at = daemon.address("admin").removeprefix("https://").replace("localhost", "127.0.0.1")
+    done = reload("--config", str(path), "--admin", at)
+    assert done.returncode == 1
+    assert "asks for a certificate (listen.tls_client_ca): give --client-certificate" in done.stderr
+    shown = ("--client-certificate", str(own.certificate), "--client-key", str(own.key))
+    done = reload("--config", str(path), "--admin", at, *shown)
+    assert (done.returncode, done.stdout) == (0, "in force (generation 2): log.level\n"), done
+    done = reload("--config", str(path), "--admin", at, "--client-certificate", str(path))
+    assert (done.returncode, "cannot be used" in done.stderr) == (1, True)
 
 
 def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -343,7 +375,7 @@ def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.Comp
         server.server_activate()
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        done = command("--admin", f"127.0.0.1:{server.server_port}")
+        done = reload("--admin", f"127.0.0.1:{server.server_port}")
         server.shutdown()
         serving.join()
     return done
@@ -417,8 +449,12 @@ def texts(name: str, count: int) -> list[bytes]:
     return [f"{name}-{number}".encode() for number in range(count)]
 
 
-def put(daemon: Daemon, stream: str, data: list[bytes], acknowledge: str) -> int:
-    body = {"StreamName": stream, "Records": [entry(each, f"k{each!r}") for each in data]}
+def put(
+    daemon: Daemon, stream: str, data: list[bytes], acknowledge: str, key: str | None = None
+) -> int:
+    """`key`: of each; None: each has its own."""
+    records = [entry(each, key or f"k{each!r}") for each in data]
+    body = {"StreamName": stream, "Records": records}
     front = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
     raw = json.dumps(body).encode()
     status: int = front.put_raw("PutRecords", raw, x_kdaemon_acknowledge=acknowledge).status
@@ -477,6 +513,53 @@ def test_an_upstream_comes_and_one_that_goes_delivers_what_is_on_disk(
         assert daemon.stop() == 0
         assert read(default) == Counter(texts("a", 20) + texts("e", 20))
         assert read(eu) == Counter(texts("b", 20) + texts("c", 200) + texts("f", 20))
+
+
+@pytest.mark.parametrize("is_upstream", [False, True], ids=["stream", "upstream"])
+def test_what_a_start_without_a_stream_left_on_disk_goes_first_when_a_reload_brings_it(
+    run: Run, tmp_path: Path, *, is_upstream: bool
+) -> None:
+    """In an outage, so that all of it stands there."""
+    with sandbox("orders", 1) as default, sandbox("orders", 1) as eu:
+        alone: dict[str, object] = {
+            "account_id": "000000000000",
+            "accept_unlisted": False,
+            "streams.other.share": 1.0,
+            DIRECTORY: str(tmp_path / "spool"),
+            "drain.deadline_ms": 200,
+            "default.linger_ms": 5,
+        }
+        ordered = {
+            **alone,
+            "streams.orders.ordering": "partition_key",
+            "streams.orders.acknowledge": "stored",
+        }
+        if is_upstream:
+            ordered |= {
+                "upstreams.eu.region": "eu-central-1",
+                "upstreams.eu.account_id": "111111111111",
+                "upstreams.eu.endpoint_url": eu,
+                "streams.orders.upstream": "eu",
+            }
+        service = eu if is_upstream else default
+        faults = service + "/sandbox/faults"
+        fault = json.dumps([{"kind": "status", "status": 503, "calls": None}])
+        with running(tmp_path, ordered, service=default) as first:
+            assert send("POST", faults, fault)[0] == 200
+            for text in ("a", "b"):
+                assert put(first, "orders", [text.encode()], "stored", "key") == 200
+            assert first.stop() == 0
+        daemon = run(alone, service=default)
+        assert put(daemon, "orders", [b"no"], "stored") == 400
+        write_config(tmp_path, {"endpoint_url": default, "region": "us-east-1", **ordered})
+        assert hang_up(daemon)["last_reload"]["outcome"] == "applied"
+        assert put(daemon, "orders", [b"c"], "stored", "key") == 200
+        assert send("DELETE", faults)[0] == 200
+        metrics = daemon.wait_settled()
+        assert metrics.total("kdaemon_records_unaccounted") == 0
+        assert daemon.stop() == 0
+        found = Endpoint("service", url=service, put_url=service).read_stream("orders")
+        assert [data_of(each) for each in found] == [b"a", b"b", b"c"]
 
 
 def test_an_upstream_that_comes_back_at_once_is_another_one(run: Run, tmp_path: Path) -> None:

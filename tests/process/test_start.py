@@ -69,6 +69,16 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     assert "KDAEMON_LISTEN_HTTP" in log
 
 
+def test_the_embedded_service_has_the_streams_that_are_listed(run: Run) -> None:
+    """Who tries a configuration of his own finds its streams; a name that is in none is missing."""
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/clicks"
+    names = {"streams.orders.share": 0.5, "streams.web.arn": arn, "account_id": "123456789012"}
+    daemon = run(names)
+    for name, status in {"demo": 200, "orders": 200, "web": 200, "x": 404}.items():
+        url = f"{daemon.url}/v1/streams/{name}/records"
+        assert send("POST", url, '{"data": "a", "partition_key": "k"}\n')[0] == status, name
+
+
 def test_a_log_on_a_pipe_is_json_lines_that_tell_the_listeners(run: Run, tmp_path: Path) -> None:
     with from_scratch():
         daemon = run({"listen.unix": str(tmp_path / "k.sock")})
@@ -95,10 +105,14 @@ main()
 """
 
 
+# Of one that is not listed nothing is promised before the service was asked.
+LISTED = {"streams.demo.acknowledge": "accepted"}
+
+
 def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    config = write_config(tmp_path, {"default.acknowledge": "accepted"})
+    config = write_config(tmp_path, LISTED)
     arguments = ["run", "--sandbox", "--config", str(config)]
     daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
     try:
@@ -115,18 +129,68 @@ def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path
         daemon.close()
 
 
-def test_libraries_that_cannot_be_loaded_end_the_daemon_and_are_named(tmp_path: Path) -> None:
-    broken = "import sys; sys.modules['botocore'] = None; from kdaemon.__main__ import main; main()"
-    config = write_config(tmp_path, {"drain.lame_duck_ms": 0})
+@pytest.mark.parametrize("is_owed", [False, True], ids=["idle", "records"])
+def test_an_end_waits_for_no_library_that_nobody_needs_any_more(
+    tmp_path: Path, *, is_owed: bool
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    config = write_config(tmp_path, LISTED)
     arguments = ["run", "--sandbox", "--config", str(config)]
-    daemon = Daemon(arguments, environment(), program=("-c", broken))
+    daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
+    try:
+        daemon.wait_log(READY)
+        if is_owed:
+            assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
+        daemon.signal()
+        if is_owed:
+            daemon.wait_log("draining")
+            daemon.signal()
+        code, log = ended(daemon)
+    finally:
+        daemon.close()
+    assert code == is_owed
+    assert "not all could be closed" not in log
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "botocore", "aiobotocore", "prometheus_client"])
+def test_a_library_that_is_not_there_is_found_before_a_record_is_taken(
+    tmp_path: Path, name: str
+) -> None:
+    """A supervisor starts it again and again, and each time records would be taken and lost."""
+    lacks = f"import sys; sys.modules[{name!r}] = None; from kdaemon.__main__ import main; main()"
+    config = write_config(tmp_path, {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"})
+    daemon = Daemon(["run", "--config", str(config)], environment(), program=("-c", lacks))
     try:
         code, log = ended(daemon)
     finally:
         daemon.close()
     assert code == 1
-    assert "a part of kdaemon cannot be loaded" in log
-    assert "botocore" in log
+    assert "cannot start: a part of kdaemon cannot be loaded" in log
+    assert name in log
+    assert '"listener":"http"' not in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("name", ["botocore", "prometheus_client"])
+def test_a_library_that_is_broken_ends_the_daemon_at_once_and_is_named(
+    tmp_path: Path, name: str
+) -> None:
+    """Behind open doors: nobody is served for a lame duck's time who is only promised something."""
+    package = tmp_path / "packages" / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half of it')")
+    program = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "
+    program += "from kdaemon.__main__ import main; main()"
+    settings = {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"}
+    config = write_config(tmp_path, {**settings, "drain.lame_duck_ms": 300_000})
+    daemon = Daemon(["run", "--config", str(config)], environment(), program=("-c", program))
+    try:
+        code, log = ended(daemon)
+    finally:
+        daemon.close()
+    assert code == 1
+    assert "a part of kdaemon cannot be loaded (ImportError: half of it)" in log
     assert "Traceback" not in log
 
 

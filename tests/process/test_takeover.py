@@ -12,27 +12,13 @@ import pytest
 from tests.kit.daemon import READY, Daemon, environment, get, sandbox, started, write_config
 from tests.kit.endpoints import Endpoint, data_of
 from tests.kit.patience import PATIENCE_S, wait_for
-from tests.kit.restarts import Load
-
-LAME_DUCK_MS = 600  # longer than a client of the load takes between two requests
+from tests.kit.restarts import Load, settings_of
 
 
 @pytest.fixture
 def service() -> Iterator[str]:
     with sandbox("demo", 8) as url:
         yield url
-
-
-def settings_of(directory: Path, service: str, **more: object) -> dict[str, object]:
-    return {
-        "endpoint_url": service,
-        "region": "us-east-1",
-        "listen.unix": str(directory / "k.sock"),
-        "spool.directory": str(directory / "spool"),
-        "drain.lame_duck_ms": LAME_DUCK_MS,
-        "default.first_share": 1.0,
-        **more,
-    }
 
 
 def start(config: Path, *flags: str) -> Daemon:
@@ -164,13 +150,14 @@ def accept(directory: Path, names: list[str]) -> None:
             assert json.loads(list(answers)[-1]) == {"acknowledged": len(names)}
 
 
-def store(directory: Path, data: str) -> dict[str, object]:
+def store(directory: Path, data: str, key: str | None = None) -> dict[str, object]:
     """What is answered to one line that is to be stored."""
+    line = {"data": data} | ({} if key is None else {"partition_key": key})
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE_S)
         client.connect(str(directory / "k.sock"))
         setup = {"stream": "demo", "acknowledge": "stored"}
-        client.sendall(f"{json.dumps(setup)}\n{json.dumps({'data': data})}\n".encode())
+        client.sendall(f"{json.dumps(setup)}\n{json.dumps(line)}\n".encode())
         with client.makefile("rb") as answers:
             said: dict[str, object] = json.loads(answers.readline())
             return said

@@ -13,7 +13,8 @@ import pytest
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import wait_for
-from tests.process.test_takeover import accept, read_all, settings_of, start, store, took_over
+from tests.kit.restarts import settings_of
+from tests.process.test_takeover import accept, read_all, start, store, took_over
 
 # Fails behind its doors, once it is told to: a record was taken by then.
 FAILS_LATE = """
@@ -207,6 +208,36 @@ def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alo
     old.wait_settled()
     assert old.stop() == 0
     assert read_all(service) == [b"one"]
+
+
+@pytest.mark.parametrize("ordering", ["none", "partition_key"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["missing", "broken"])
+@pytest.mark.parametrize("name", ["botocore", "prometheus_client"])
+def test_one_whose_libraries_cannot_be_loaded_leaves_the_other_one_alone(
+    tmp_path: Path, service: str, stack: ExitStack, name: str, ordering: str, *, is_there: bool
+) -> None:
+    """A new version that was installed in part: the one that runs can send."""
+    more = {"default.ordering": ordering, "spool.directory": ""}
+    config = write_config(tmp_path, settings_of(tmp_path, service, **more))
+    old = run(config, stack, service)
+    package = tmp_path / "packages" / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half of it')")
+    broken = f"sys.path.insert(0, {str(package.parent)!r})"
+    lacks = broken if is_there else f"sys.modules[{name!r}] = None"
+    program = f"import sys; {lacks}; from kdaemon.__main__ import main; main()"
+    arguments = ["run", "--takeover", "--config", str(config)]
+    new = Daemon(arguments, environment(), program=("-c", program))
+    stack.callback(new.close)
+    assert new.wait() == 1
+    assert any("cannot start: a part of kdaemon" in line["text"] for line in new.log)
+    assert not any(line["text"] == READY for line in new.log)
+    assert old.page("/readyz")[0] == 200
+    put_accepted(old.url, b"one")
+    accept(tmp_path, ["two"])
+    old.wait_settled()
+    assert old.stop() == 0
+    assert sorted(read_all(service)) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["listens", "ends"])

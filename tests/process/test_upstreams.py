@@ -4,8 +4,6 @@ what the disk, the metrics, the status page and the dead letters have says whose
 
 import base64
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.kit.daemon import ROOT, Daemon, environment, get, sandbox, send
+from tests.kit.daemon import Daemon, command, get, sandbox, send
 from tests.kit.endpoints import AUTHORIZATION, Endpoint, entry
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
 from tests.process.conftest import Run
 
 NAMES = ("default", "eu", "ya")
@@ -165,24 +163,16 @@ def test_a_dead_letter_says_whose_it_is_and_is_replayed_there(
     daemon.wait_settled()
     directory = str(tmp_path / "spool")
 
-    def command(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "kdaemon", "dead-letters", *arguments, "--directory", directory],
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+    def letters(*arguments: str) -> str:
+        done = command("dead-letters", *arguments, "--directory", directory)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    (letter,) = [json.loads(line) for line in command("list", "--json").splitlines()]
+    (letter,) = [json.loads(line) for line in letters("list", "--json").splitlines()]
     assert (letter["upstream"], letter["stream"]) == (upstream, stored_as)
-    assert stored_as in command("list")
+    assert stored_as in letters("list")
     mend(services[upstream])
-    command("replay", "--endpoint", daemon.url)
+    letters("replay", "--endpoint", daemon.url)
     assert read(services[upstream]) == Counter([b"late"])
     assert not any(read(services[each]) for each in others)
-    assert command("list", "--json") == ""
+    assert letters("list", "--json") == ""

@@ -81,6 +81,9 @@ def test_a_tap_shows_records_that_pass_through_only_where_it_may(tmp_path: Path)
         result = wait_for(tapped, "a record in a look")
         assert result.exit_code == 0
         assert {json.loads(line)["data"] for line in result.stdout.splitlines()} == {"a"}
+        nothing = ask(daemon, "tap", "--stream", "dem0", "--count", "1")
+        assert (nothing.exit_code, nothing.stdout) == (0, "")
+        assert "nothing of dem0 is taken now. `kdaemon status` names the streams" in nothing.stderr
         assert put(daemon) == 200
 
 

@@ -120,6 +120,9 @@ class Play:
     def read(self, _old: Config) -> Loaded:
         return load_with_givers(text=self.text)
 
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        return ()
+
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         """As the daemon's."""
         conflicts = self.streams.conflicts(new)

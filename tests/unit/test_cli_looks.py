@@ -3,8 +3,6 @@ what to do; and it is no start, and no reload.
 """
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from kdaemon.cli import cli
 from kdaemon.cli.looks import read_checked
 from kdaemon.config.load import load_config
 from tests.kit.certificates import Authority
-from tests.kit.daemon import ROOT, environment
-from tests.kit.patience import PATIENCE_S
+from tests.kit.daemon import command
 
 
 @pytest.fixture(autouse=True)
@@ -131,15 +128,7 @@ def test_a_start_that_fails_tells_the_rest_too(wrong: Wrong) -> None:
     lines = [each for each in wrong.text.splitlines() if "sigv4" not in each and each != "[auth]"]
     text = "\n".join(each for each in lines if not each.startswith("principals"))
     wrong.path.write_text(text.replace("[listen]", "[listen]\nhttp = '127.0.0.1:0'"))
-    done = subprocess.run(
-        [sys.executable, "-m", "kdaemon", "run", "--config", str(wrong.path)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = command("run", "--config", str(wrong.path))
     assert done.returncode == 1
     assert "cannot start: " in done.stderr
     for told in wrong.told:

@@ -34,7 +34,9 @@ STREAM: dict[str, Any] = {
     "spooled": 0,
     "in_flight": 20,
     "oldest_queued_s": 61.5,
+    "rejected": {"full": 30, "invalid": 20, "dry_run": 70},
     "attempts": 1000,
+    "throttled": 250,
     "throttled_share": 0.25,
     "delivery_mean_s": 0.042,
     "per_second": {"received": 10.0, "delivered": 8.0, "delivered_bytes": 1.0},
@@ -72,7 +74,7 @@ def page(uptime_s: float = 100.0, **stream: Any) -> dict[str, Any]:
 def test_one_page_shows_the_rates_of_the_whole_life() -> None:
     found = screen(PAGE)
     assert found.streams == [
-        ("orders", "10", "8", "200", "0", "20", "1 min 1 s", "25.0%", "42 ms", "ok")
+        ("orders", "10", "8", "0.5", "200", "0", "20", "1 min 1 s", "25.0%", "42 ms", "ok")
     ]
     assert found.shards[0][:5] == ("shardId-000000000001", "orders", "150", "4.0 KiB", "12 s")
     assert found.shards[0][5:] == ("25.0%", "backing off, 0.4 s")
@@ -82,12 +84,22 @@ def test_one_page_shows_the_rates_of_the_whole_life() -> None:
 
 
 def test_two_pages_show_the_rates_between_them() -> None:
-    later = page(102.0, received=1500, delivered=1400, attempts=2000, throttled_share=0.125)
+    rejected = {"full": 30, "invalid": 60, "dry_run": 99}
+    later = page(102.0, received=1500, delivered=1400, attempts=2000, rejected=rejected)
     later["spool"] = {**PAGE["spool"], "live_bytes": 3000}
     found = screen(later, PAGE)
     assert found.streams[0][1:3] == ("250", "300")
-    assert found.streams[0][7] == "0.0%", "nothing was throttled between them"
+    assert found.streams[0][3] == "20", "(60 - 20) in 2 s; who only asked was refused nothing"
+    assert found.streams[0][8] == "0.0%", "nothing was throttled between them"
     assert any("full in 7 s" in line for line in found.head), "7,000 bytes at 1,000 a second"
+
+
+def test_what_was_throttled_between_two_pages_is_told_after_years_too() -> None:
+    """The share of all attempts is rounded: of a billion that is more than a second's."""
+    old = page(1e7, attempts=10**9, throttled=123_456_789, throttled_share=0.1235)
+    new = page(1e7 + 1, attempts=10**9 + 1000, throttled=123_456_989, throttled_share=0.1235)
+    assert screen(new, old).streams[0][8] == "20.0%"
+    assert screen(old).streams[0][8] == "12.3%"
 
 
 def test_a_daemon_that_was_started_anew_has_no_rates_before() -> None:

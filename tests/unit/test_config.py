@@ -694,6 +694,8 @@ def test_whatever_comes_in_gives_a_config_or_a_config_error(
         ("http://sekrit@host", '"http://***@host"'),
         ("socks5://user:sekrit@host", '"socks5://***@host"'),
         (f"http://user:{'sekrit' * 20}@host", '"http://***@host"'),
+        ("user:sekrit@host:4566", '"***@host:4566"'),
+        ("http:/user:sekrit@host:4566", '"***@host:4566"'),
     ],
 )
 @pytest.mark.parametrize("given", ["file", "variable", "flag"])
@@ -711,6 +713,24 @@ def test_a_password_in_a_url_is_never_shown(url: str, shown: str, given: str, ke
     told = str(raised.value)
     assert "sekrit" not in told
     assert f"is {shown}; expected" in told
+
+
+@pytest.mark.parametrize("value", ["the sekrit!", "sekrit\n", "s" * 2000])
+@pytest.mark.parametrize("key", ["role_external_id", "upstreams.eu.role_external_id"])
+def test_an_external_id_that_is_wrong_is_not_shown_either(key: str, value: str) -> None:
+    """A reload that is refused tells its problems on /configz, to whoever reaches that."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags=[("upstreams.eu.region", "eu-west-1"), (key, value)])
+    assert "role_external_id: is ***; expected 2-1224 letters" in str(raised.value)
+    assert "sekrit" not in str(raised.value)
+    assert "sss" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["endpoint_url", "iam_token_url"])
+def test_a_user_in_a_url_without_a_scheme_is_not_shown(key: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags=[(key, "sekrit@host:4566")])
+    assert f'{key}: is "***@host:4566"; expected' in str(raised.value)
 
 
 def test_names_and_values_in_a_problem_are_printable() -> None:

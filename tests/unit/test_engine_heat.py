@@ -8,7 +8,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine, EngineSettings
-from kdaemon.engine.heat import LANES_A_STEP
+from kdaemon.engine.heat import CLIENTS_A_LANE, LANES_A_STEP
 from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardsSnapshot, hottest
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import (
@@ -37,11 +37,15 @@ class Place:
         if may_list:
             self.engine.handle_description(describe(SHARDS), T)
 
-    def put(self, shard: int, count: int, *, size: int = 10, key: str = "k") -> None:
+    def put(
+        self, shard: int, count: int, *, size: int = 10, key: str = "k", client: int = 0
+    ) -> None:
         """Records of `size` bytes each, the key included."""
         hash_key = str(SHARDS[shard].first_hash_key)
         records = [Record(bytes(size - 1), key, hash_key) for _ in range(count)]
-        assert self.engine.handle_frame(make_frame(records), self.now_ns)
+        frame = make_frame(records)
+        frame.client, frame.accepted_ns = client, self.now_ns
+        assert self.engine.handle_frame(frame, self.now_ns)
 
     def look(self, shards_max: int | None = None, calm_max: int = 0) -> ShardsSnapshot:
         return at_once(self.engine.snapshot(self.now_ns, shards_max, calm_max)).shards
@@ -210,6 +214,35 @@ def test_the_smallest_share_is_that_of_a_shard_of_which_something_is_known() -> 
     assert place.look().share_min == 1.0, "nothing waits, and nothing was throttled"
     place.engine.lanes[1].throttled = 1
     assert place.look().share_min == 0.25, "it did throttle once"
+
+
+def test_the_oldest_record_is_found_whosever_turn_it_is() -> None:
+    """Who comes anew goes before who has much queued: the head of the queue is young."""
+    place = Place()
+    place.put(0, 5_000, client=1)
+    for client in range(2, 20):
+        place.now_ns += SECOND
+        place.put(0, 20, client=client)
+    lane = place.engine.lanes[0]
+    while lane.queue[0].frame.client == 1:
+        lane.take(1)
+    assert lane.turns is not None
+    assert place.look().oldest_ns == T
+
+
+def test_many_clients_of_a_shard_are_looked_at_in_steps() -> None:
+    place = Place()
+    place.put(0, 500, client=1)
+    place.put(1, 500, client=1)
+    for client in range(2, LANES_A_STEP * CLIENTS_A_LANE + 2):
+        place.put(0, 1, client=client)
+    lane = place.engine.lanes[0]
+    assert lane.turns is not None
+    assert lane.turns.client_count >= LANES_A_STEP * CLIENTS_A_LANE
+    steps = place.engine.snapshot(place.now_ns)
+    next(steps)
+    with pytest.raises(StopIteration):
+        next(steps)
 
 
 def test_looking_refills_nothing() -> None:

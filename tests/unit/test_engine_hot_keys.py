@@ -48,6 +48,16 @@ def test_what_comes_is_told_by_key_with_its_rate_and_its_part_of_the_quota(
     assert load.part_of(load.keys[0]) == 0.75
 
 
+def test_of_what_goes_out_in_aggregates_the_bytes_count() -> None:
+    """2,000 small records a second are few records to the shard, and a fifth of its bytes."""
+    rig = rig_of(replace(SETTINGS, aggregate_bytes_max=51_200))
+    put(rig, *[Record(bytes(99), "a")] * 1900, *[Record(bytes(9_999), "b")] * 100)
+    load = loads(rig)["shard-0"]
+    assert (load.records_per_second, load.is_of_bytes) == (2000, True)
+    assert load.quota_part == pytest.approx(load.bytes_per_second / SETTINGS.shard_bytes_per_second)
+    assert load.keys[0].key == "b", "100 x 10,000 outweigh 1,900 x 100"
+
+
 def test_nothing_is_counted_or_told_of_shards_that_are_not_watched() -> None:
     rig = Rig(shard_count=2)
     put(rig, Record(b"x", "k", "0"))

@@ -9,6 +9,7 @@ from kdaemon.base.redact import (
     HIDDEN,
     ROTATING_MAX,
     Redactor,
+    masked_text,
     masked_url,
 )
 
@@ -163,11 +164,35 @@ def test_a_text_of_any_length_is_bounded() -> None:
         ("http://u:p/a@s@host", "http://***@host"),
         ("http://token@[::1]:1", "http://***@[::1]:1"),
         ("http://host/x", "http://host/x"),
+        ("user:secret@host:80", "***@host:80"),
+        ("user:se/cr@et@host", "***@host"),
+        ("token@host:80", "***@host:80"),
+        ("http:/user:secret@host", "***@host"),
+        ("http:user:secret@host", "***@host"),
+        ("host:80", "host:80"),
         ("no url", "no url"),
     ],
 )
 def test_a_url_is_shown_without_who_calls(url: str, shown: str) -> None:
     assert masked_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:secret@host:80/x", "http://***@host:80/x"),
+        ("http://token@host", "http://***@host"),
+        ("user:secret@host:80", "***@host:80"),
+        ("http:/user:secret@host", "***@host"),
+        ("me@company", "me@company"),  # a profile
+        ("/run/a:b@c.sock", "/run/a:b@c.sock"),
+        ("arn:aws:iam::123456789012:role/me@company", "arn:aws:iam::123456789012:role/me@company"),
+        ("@abstract:1", "@abstract:1"),
+        ("127.0.0.1:8990", "127.0.0.1:8990"),
+    ],
+)
+def test_a_text_that_may_be_a_url_is_shown_without_who_calls(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
 
 
 def test_what_an_owner_calls_with_is_hidden_however_many_come_and_go(redactor: Redactor) -> None:

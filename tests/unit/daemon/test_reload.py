@@ -22,6 +22,7 @@ class Place:
         self.texts = list(texts)
         self.changes: list[tuple[Config, Config]] = []
         self.conflicts: tuple[str, ...] = ()
+        self.fixed: tuple[str, ...] = ()
         self.error: Exception | None = None
         self.may_read = Event()
         self.may_read.set()
@@ -40,6 +41,9 @@ class Place:
         if text == "broken":
             raise RuntimeError("a defect")
         return load_with_givers(text=text)
+
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        return self.fixed
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
         if self.error is not None:
@@ -103,6 +107,15 @@ async def test_what_is_under_way_or_breaks_leaves_the_old_one() -> None:
     assert place.reload.config is before
     place.error, place.conflicts = None, ()
     assert await place.outcome() is Outcome.APPLIED
+
+
+async def test_what_this_daemon_cannot_take_needs_a_restart_and_no_patience() -> None:
+    place = Place("streams_max = 3")
+    place.fixed = ("upstreams.eu",)
+    assert await place.outcome() is Outcome.RESTART
+    assert place.reloads.last is not None
+    assert (place.reloads.last.keys, place.reloads.last.problems) == (("upstreams.eu",), ())
+    assert not place.changes
 
 
 async def test_whoever_asks_meanwhile_is_answered_by_one_more() -> None:

@@ -26,6 +26,7 @@ from tests.kit.accounts import (
     http_bytes,
     is_success,
 )
+from tests.kit.patience import PATIENCE_S
 from tests.kit.streams import DENIED, FakeService, make_streams, turn
 
 FAST = "[default]\nlinger_ms = 0\n"
@@ -157,6 +158,29 @@ async def test_a_silent_sts_holds_nobody_for_ever(
     assert is_success(client)
     assert one.written() == {OTHERS: [b"a"]}
     assert "own account (nobody told it in time)" in caplog.text
+
+
+async def test_while_nobody_can_be_asked_yet_the_time_for_the_account_has_not_begun(
+    place: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Just after a start: an ARN would be sent apart from the stream that it means."""
+    monkeypatch.setattr(owner, "ASK_WAIT_S", 0)
+    one = place(FAST + "[streams.s]", account=OURS)
+    one.service.is_ready = False
+    one.service.sts.clear()
+    one.service.word.clear()
+    client = one.put("PutRecord", arn(OURS), b"a")
+    await turn(60)
+    assert not is_success(client)
+    monkeypatch.setattr(owner, "ASK_WAIT_S", PATIENCE_S)
+    await turn()  # the last short one is over
+    one.service.is_ready = True
+    one.service.sts.set()
+    one.service.word.set()
+    await turn(60)
+    assert is_success(client)
+    assert one.written() == {OURS: [b"a"]}
+    assert "own account" not in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -30,10 +30,12 @@ from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
+from kdaemon.streams import stream as stream_module
 from kdaemon.streams.stream import MISSING_NS, Word
 from tests.kit import cbor
 from tests.kit.doors import open_session
 from tests.kit.endpoints import CONTENT_TYPES
+from tests.kit.patience import PATIENCE_S
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, api_request, make_request, read_answer
 
@@ -555,6 +557,28 @@ async def test_before_the_service_spoke_the_memory_of_what_waits_is_taken(daemon
     assert request.answer is None
     assert place.streams.memory.bytes_taken > 0
     place.service.is_silent = False
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_while_nobody_can_be_asked_yet_the_time_for_word_has_not_begun(
+    daemon: Make, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Just after a start: to take a record for a stream that is missing would lose it."""
+    monkeypatch.setattr(stream_module, "WORD_WAIT_S", 0)
+    service = FakeService()
+    service.is_ready, service.missing = False, {"bogus"}
+    service.word.clear()
+    place = daemon(service)
+    request = ask(place, way, "bogus", "accepted")
+    await turn()
+    assert request.answer is None
+    monkeypatch.setattr(stream_module, "WORD_WAIT_S", PATIENCE_S)
+    await turn()  # the last short one is over
+    service.is_ready = True
+    service.word.set()
+    answer = await answered(request)
+    assert answer.body["__type"] == "ResourceNotFoundException"
+    assert place.streams.memory.bytes_taken == 0
 
 
 async def test_where_nobody_may_ask_an_unlisted_stream_is_taken_at_its_name(daemon: Make) -> None:

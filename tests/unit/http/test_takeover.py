@@ -16,18 +16,21 @@ from kdaemon.config.listeners import TAKEOVER
 from kdaemon.http import takeover
 from kdaemon.http.listener import ListenerError
 from kdaemon.http.passed import Passed
-from kdaemon.http.takeover import SOCKETS_A_PACKET, Giver, Taken, take_over
+from kdaemon.http.takeover import SOCKETS_A_PACKET, About, Giver, Taken, take_over
 from tests.kit.patience import PATIENCE_S
 
 
 class Running:
     """The daemon that runs, as far as the one who takes over can see."""
 
-    def __init__(self, path: Path, count: int = 1, refusal: str | None = None) -> None:
+    def __init__(
+        self, path: Path, count: int = 1, refusal: str | None = None, about: About | None = None
+    ) -> None:
         self.path = str(path)
         self.socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
         self.taken: list[frozenset[str]] = []
-        self.giver = Giver(self._offer, self.taken.append, refusal)
+        told = about or About()
+        self.giver = Giver(self._offer, self.taken.append, refusal, lambda: told)
         self.giver.start(self.path)
 
     def _offer(self) -> list[Passed]:
@@ -72,6 +75,16 @@ async def test_sockets_come_with_their_names_and_are_not_inherited(running: Runn
     running.giver.released()
     await waiting
     close_all(taken)
+
+
+@pytest.mark.parametrize("about", [About(), About("1:2", keeps_order=True), About("")], ids=str)
+async def test_what_is_to_be_known_of_the_one_before_comes_with_them(
+    tmp_path: Path, about: About
+) -> None:
+    with closing(Running(tmp_path / "takeover", SOCKETS_A_PACKET, about=about)) as running:
+        taken = await ask(running.path)
+        assert taken.about == about
+        close_all(taken)
 
 
 async def test_more_sockets_than_one_packet_has_come_in_several(tmp_path: Path) -> None:

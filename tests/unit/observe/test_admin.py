@@ -171,6 +171,16 @@ async def test_the_index_names_every_page_and_each_of_them_is_there(place: Place
         assert (await place.ask("GET", path)).status == 200
 
 
+async def test_a_browser_takes_no_page_for_what_its_type_does_not_say(place: Place) -> None:
+    """Names, errors and sampled records are written by others; and no page is kept."""
+    index = (await place.ask("GET", "/")).body.decode()
+    paths = [line.split()[0] for line in index.splitlines() if line.startswith("/")]
+    for path in {*paths, "/"} - {"/events"}:  # which does not end
+        headers = (await place.ask("GET", path)).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["cache-control"] == "no-store", path
+
+
 def test_what_only_people_look_at_is_not_loaded_before_somebody_looks() -> None:
     names = ("live", "live_event", "status", "page", "config_page")
     late = {*(f"kdaemon.observe.{name}" for name in names), "kdaemon.config.effective"}

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from kdaemon.config.effective import effective
 from kdaemon.config.load import dotted, load_with_givers
 from kdaemon.observe import config_page
@@ -52,6 +54,12 @@ def test_each_value_is_told_with_who_gave_it_and_without_secrets() -> None:
     )
     assert rows["listen.admin"]["origin"] == "default"
     assert not rows["listen.admin"]["is_given"]
+
+
+@pytest.mark.parametrize("url", ["u:wonderful-word@proxy:3128", "wonderful-word@proxy:3128"])
+def test_a_proxy_without_a_scheme_is_told_without_who_calls(url: str) -> None:
+    rows = {row["key"]: row["value"] for row in told(f'proxy_url = "{url}"\n')["settings"]}
+    assert rows["proxy_url"] == "***@proxy:3128"
 
 
 def test_it_has_the_rows_of_the_command() -> None:

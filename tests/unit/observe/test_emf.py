@@ -11,6 +11,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.http.hub import HttpCounters
 from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, _quantile, _tell
 from kdaemon.observe.metrics import CLOSED
+from kdaemon.observe.reloads import Outcome, Reloads, Report
 from kdaemon.observe.snapshot import Snapshot
 from kdaemon.observe.table import ACCOUNTS, DELIVERY, STREAM, TABLE, Kind, Metric
 from tests.kit.emf import EmfLine, read_line, summed
@@ -171,6 +172,21 @@ def test_the_door_has_a_line_when_it_refused_something() -> None:
     assert line.values["kdaemon_records_rejected_total"] == 3
     assert line.members["kdaemon_records_rejected_total_by_reason"] == {"unlisted": 3}
     assert DOOR not in {line.stream for line in told.tell()}
+
+
+def test_the_daemon_s_line_tells_of_reloads() -> None:
+    """Where there is no Prometheus nothing else could wake somebody."""
+    told = Told()
+    reloads = Reloads(lambda: 1_800_000_000.0, 1, 1)
+    reloads.note(Report(Outcome.WRONG))
+    reader = reader_of(told.observing, At(told.world), reloads=reloads)
+    line = next(Emf("kdaemon", "host-1").lines(at_once(reader.read()), 1_800_000_000_000))
+    assert line is not None
+    values = read_line(line).values
+    assert values["kdaemon_config_last_reload_successful"] == 0
+    assert values["kdaemon_config_reload_failures_total"] == 1
+    assert b"true" not in line
+    assert b"false" not in line
 
 
 def test_every_counter_that_there_can_be_fits_into_a_line() -> None:

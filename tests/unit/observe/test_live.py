@@ -18,6 +18,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.observe import live, live_event
+from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.live import VIEWERS_MAX, Live, LivePage
 from kdaemon.observe.live_event import (
     ERRORS_MAX,
@@ -212,6 +213,27 @@ def test_of_a_stream_its_hottest_shards_are_told_and_how_many_there_are() -> Non
     assert shards[1]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
 
 
+def test_where_records_go_out_in_aggregates_their_number_is_no_part_of_the_quota() -> None:
+    """A shard takes 1,000 aggregates a second: the bytes in them are what bounds."""
+    engine = Engine(
+        replace(ROOMY, aggregate_bytes_max=51_200), ByteBudget(1 << 30), SystemDice(1), 1
+    )
+    engine.freshness.ask(1)
+    engine.handle_description(describe(even_shards(1)), 1)
+    seen = Observing(ByteBudget(1 << 30), {"a": engine})
+    (stream,) = one(at_once(event_steps(reader_of(seen, SystemClock()))))["streams"]
+    assert stream["shards"][0]["quota_records"] == 0
+    assert stream["shards"][0]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
+
+
+def test_an_event_tells_of_which_process_it_is() -> None:
+    """The page forgets what another one said."""
+    seen, clock = loaded("a"), SystemClock()
+    first, other = reader_of(seen, clock), reader_of(seen, clock)
+    began = [one(at_once(event_steps(reader)))["began"] for reader in (first, first, other)]
+    assert began[0] == began[1] != began[2]
+
+
 @pytest.mark.parametrize(("streams", "shown"), [(1, 16), (20, 12), (100, 2), (300, 0)])
 def test_shards_are_told_of_fewer_a_stream_where_there_are_more_streams(
     streams: int, shown: int
@@ -248,6 +270,26 @@ def test_what_the_log_said_is_told() -> None:
     assert (said["level"], said["count"]) == ("warning", 3)
     assert said["words"].startswith("slow stream=a text=yyy")
     assert len(said["words"]) == WORDS_CHARACTERS_MAX + 1
+
+
+@pytest.mark.parametrize("shows_keys", [True, False])
+def test_a_key_that_the_log_named_is_told_while_keys_are_shown(shows_keys: bool) -> None:
+    """It was said under another configuration, perhaps: a reload took that right away."""
+    recent = Recent()
+    fields: dict[str, str | float] = {"stream": "a", KEY_FIELD: "Ada Lovelace", "share": 1.0}
+    recent.note(("hot.py", 1), Line(0.0, "warning", "kdaemon", "a shard is hot", fields), 0)
+    queue = LogQueue(lambda _: None, lambda _: b"")
+    reader = reader_of(observing("a"), SystemClock(), log_queue=queue, recent=recent)
+    event = at_once(event_steps(reader, shows_keys=shows_keys))
+    queue.close(PATIENCE_S)
+    assert (b"Ada" in event) == shows_keys
+    (said,) = one(event)["log"]
+    assert said["words"].startswith("a shard is hot stream=a ")
+    assert said["words"].endswith("share=1.0")
+
+
+def test_the_page_names_no_size_of_a_unit_that_can_be_set() -> None:
+    assert not re.search(r"\d+ KiB", SCRIPT)
 
 
 def test_what_is_billed_is_told_of_each_stream_and_of_all() -> None:

@@ -144,6 +144,7 @@ def test_a_throttled_stream_shows_its_hottest_shards_and_how_far_they_are_behind
         place.put("orders", *(Record(b"x", f"key-{i}") for i in range(500)))
         place.run(100 * MS)
     (stream,) = place.page()["streams"]
+    assert stream["throttled_share"] == round(stream["throttled"] / stream["attempts"], 4)
     assert 0 < stream["throttled_share"] < 1
     assert stream["retries"]["throttled"] > 0
     assert stream["failures"]["ProvisionedThroughputExceededException"] > 0

@@ -40,6 +40,25 @@ def taken(lane: Lane, record_count: int) -> list[int]:
     return clients
 
 
+def test_the_oldest_record_is_known_until_it_goes_whosever_turn_it_is() -> None:
+    """Also that of a large record, which others pass while the shard saves up for it."""
+    dice = random.Random(7)
+    lane = lane_of()
+    left: list[Run] = []
+    for number in range(300):
+        size = SLICE_BYTES + 1 if dice.random() < 0.1 else 100
+        run = run_of(dice.randrange(12), 1 if size > SLICE_BYTES else 40, size, lane)
+        run.frame.accepted_ns = number
+        lane.push(run)
+        left.append(run)
+        gone = [lane.take(min(10, len(lane.queue[0].indices))) for _ in range(2) if lane.queue]
+        counts = Counter({id(each.frame): len(each.indices) for each in lane.runs()})
+        assert gone
+        left = [each for each in left if id(each.frame) in counts]
+        if lane.queue:
+            assert lane.oldest_ns() == min(each.frame.accepted_ns for each in left)
+
+
 def test_a_client_that_is_alone_keeps_its_runs_as_they_are() -> None:
     lane = lane_of()
     runs = [run_of(1, 500, lane=lane) for _ in range(20)]

@@ -11,7 +11,7 @@ import pytest
 from kdaemon.base.description import OpenShard
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch, _weight
+from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch
 
 WHOLE = OpenShard("shard-0", 0, HASH_KEY_MAX)
 FRAME = 200  # records
@@ -135,10 +135,10 @@ def test_what_is_heavier_than_the_bound_is_always_there(seed: int) -> None:
     bound = weights.total() * 2 / KEYS_MAX
     for key_of, weight in weights.items():
         tally = sketch._tallies.get(key_of)
-        assert (0 if tally is None else _weight(tally)) <= weight
+        assert (0 if tally is None else sketch._weight(tally)) <= weight
         if weight > bound:
             assert tally is not None
-            assert _weight(tally) >= weight - bound
+            assert sketch._weight(tally) >= weight - bound
 
 
 def test_an_explicit_hash_key_is_a_key_of_its_own_and_a_text_of_its_digits_another() -> None:

@@ -127,6 +127,18 @@ async def test_another_rate_holds_from_the_next_turn_on() -> None:
 
 
 @pytest.mark.usefixtures("gated")
+@pytest.mark.usefixtures("gated")
+async def test_the_same_rate_brings_no_turns_again() -> None:
+    """A reload takes the whole configuration, whatever was changed in it."""
+    calls = Service().control(calls_per_second=5)
+    gate = gate_of(calls)
+    calls.take_rate(5)
+    assert gate_of(calls) is gate
+    calls.take_rate(4)
+    assert gate_of(calls) is not gate
+
+
+@pytest.mark.usefixtures("gated")
 async def test_a_caller_that_left_uses_up_no_turn() -> None:
     service = Service()
     calls = service.control()

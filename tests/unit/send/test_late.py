@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import Trouble
 from kdaemon.base.record import Record
-from kdaemon.send.late import LateClient, Libraries
+from kdaemon.send import late
+from kdaemon.send.late import LateClient, Libraries, LoadError
 from kdaemon.send.settings import ClientSettings
 from tests.unit.send.scripted import ScriptedService, answering_json, failure
 
@@ -44,9 +46,11 @@ async def test_a_call_waits_until_the_libraries_are_loaded_and_is_made_then(
     assert not call.done()
     assert not service.received
     assert client.credentials_end_s is None
+    was_ready = client.is_ready
     libraries.load()
     libraries.load()  # twice is nothing
     await call
+    assert (was_ready, client.is_ready) == (False, True)
     await client.aclose()
     await libraries.aclose()
     assert told == [None]
@@ -95,9 +99,69 @@ async def test_what_cannot_be_loaded_is_told_and_calls_fail_as_not_sent(
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_waits_no_longer_than_for_a_connection(
-    service: ScriptedService, settings: ClientSettings, name: str
+    service: ScriptedService, settings: ClientSettings, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    client = LateClient(replace(settings, connect_timeout_s=0.01), Libraries(lambda _: None))
+    libraries, go_on = held_up(monkeypatch)
+    client = LateClient(replace(settings, connect_timeout_s=0.01), libraries)
+    libraries.load()
     error = await failure(CALLS[name](client))
     assert (error.trouble, error.was_sent) == (Trouble.CONNECT_TIMEOUT, False)
     assert not service.received
+    go_on.set()
+    await libraries.aclose()
+
+
+async def test_before_loading_begins_a_call_waits_for_a_start_that_takes_long(
+    service: ScriptedService, settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries, go_on = held_up(monkeypatch)
+    client = LateClient(replace(settings, connect_timeout_s=0.01), libraries)
+    call = asyncio.ensure_future(CALLS["call"](client))
+    await asyncio.wait({call}, timeout=0.1)
+    assert not call.done(), "nobody was told to load anything yet"
+    libraries.load()
+    error = await failure(call)
+    assert "is the disk slow?" in error.message
+    go_on.set()
+    await libraries.aclose()
+
+
+async def test_calls_are_made_though_what_else_can_wait_cannot_be_loaded(
+    service: ScriptedService, settings: ClientSettings
+) -> None:
+    """The daemon ends for that, and delivers what it took first."""
+
+    def broken() -> None:
+        raise ImportError("no pages")
+
+    told: list[str | None] = []
+    libraries = Libraries(told.append, broken)
+    client = LateClient(settings, libraries)
+    with pytest.raises(LoadError, match="no pages"):
+        await libraries.load_all()
+    assert told == [libraries.problem]
+    service.script.append(answering_json({}))
+    await client.call("ListShards", {}, TARGET)
+    await client.aclose()
+    await libraries.aclose()
+
+
+async def test_who_is_cancelled_while_he_waits_for_the_libraries_stops_no_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    libraries, go_on = held_up(monkeypatch)
+    waiting = asyncio.ensure_future(libraries.load_all())
+    await asyncio.wait({waiting}, timeout=0.01)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    go_on.set()
+    await libraries.load_all()
+    await libraries.aclose()
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch) -> tuple[Libraries, threading.Event]:
+    """Libraries that are not loaded before the event is set."""
+    go_on = threading.Event()
+    monkeypatch.setattr(late, "_import", lambda **_: go_on.wait())
+    return Libraries(lambda _: None), go_on

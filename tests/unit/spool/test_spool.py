@@ -296,6 +296,51 @@ async def test_records_of_a_stream_that_is_not_taken_any_more_stay(tmp_path: Pat
     assert rows(tmp_path / "spool") == 1
 
 
+@pytest.mark.parametrize("comes", ["a record", "another configuration", "both"])
+async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
+    tmp_path: Path, comes: str
+) -> None:
+    """A reload lists it again, or a place for it becomes free."""
+    directory, target = tmp_path / "spool", FakeTarget("back", room=0)
+    async with a_spool(directory, target) as spool:
+        for data in (b"1", b"2", b"3"):
+            await stored(spool, target, data)
+    target, new = FakeTarget("back"), []
+    async with a_spool(directory) as spool:
+        lanes = spool._lanes
+        unlisted_bytes = lanes.unlisted_bytes
+        assert unlisted_bytes > 0
+        if comes != "a record":
+            for _ in spool.take_up(lambda _: target, lambda _: True):
+                await asyncio.sleep(0)
+        if comes != "another configuration":
+            new = [b"new"]
+            await stored(spool, target, b"new")
+        await until(lambda: target.data == [b"1", b"2", b"3", *new])
+        assert target.counters.recovered == 3
+        assert target.counters.unaccounted() == 0
+        assert lanes.unlisted_bytes == 0
+        for frame in target.frames:
+            target.settle(frame)
+        await until(lambda: lanes.frame_count == 0)
+        assert not any(lanes.upstream_bytes.values())
+    assert rows(directory) == 0
+
+
+async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_path: Path) -> None:
+    directory, target = tmp_path / "spool", FakeTarget("gone", room=0)
+    async with a_spool(directory, target) as spool:
+        await stored(spool, target, b"a")
+
+    def find(_: str) -> FakeTarget:
+        raise RejectedRecord("ResourceNotFoundException", "not listed")
+
+    async with a_spool(directory) as spool:
+        assert not list(spool.take_up(find, lambda _: False))
+        assert [each.stream for each in spool._lanes.not_taken] == ["gone"]
+    assert rows(directory) == 1
+
+
 # Many names, and streams that nobody listed
 
 

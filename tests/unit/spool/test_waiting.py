@@ -7,7 +7,9 @@ import pytest
 
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
+from kdaemon.spool import spool as spool_module
 from kdaemon.spool.pending import STORED
+from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S
@@ -68,3 +70,24 @@ async def test_an_end_before_it_is_ours_refuses_what_waits(tmp_path: Path, steps
     assert target.counters.spooled == 0
     async with a_spool(directory, target) as again:
         assert again.frame_count == 0
+
+
+async def test_a_full_disk_that_was_found_meanwhile_is_looked_at_until_it_has_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody stores anything: as long as it is in trouble, probes keep clients away."""
+    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0)
+    spool, _ = a_waiting_spool(tmp_path / "spool")
+    with monkeypatch.context() as full:
+        full.setattr(Reserve, "take", lambda _reserve: False)
+        await spool.open()
+        found = spool.trouble
+        assert found is not None
+        for _ in range(5):  # reading back takes longer than until the next probe
+            await asyncio.sleep(0)
+        await spool.recover(lambda _: FakeTarget())
+        spool.go_on()
+    async with asyncio.timeout(PATIENCE_S):
+        while spool.trouble is not None:
+            await asyncio.sleep(0.001)
+    await spool.aclose()

@@ -24,6 +24,8 @@ class FakeEngine:
 
 
 class FakeDriver:
+    can_ask = True
+
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.target = StreamTarget("s", is_listed=True)
