@@ -20,7 +20,7 @@ from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
 from kdaemon.observe.logs import LogHandler
-from kdaemon.send.late import LoadError
+from kdaemon.send.late import LoadError, cannot_load
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ _NOT_STARTED = (
 
 
 def _supervisor() -> "type[Supervisor]":
-    from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of who has no workers
-
+    """Raises LoadError: the admin pages of workers need what a lone daemon loads later."""
+    try:
+        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of a lone daemon
+    except Exception as error:
+        raise LoadError(cannot_load(f"{type(error).__name__}: {error}")) from error
     return Supervisor
 
 
@@ -87,7 +90,11 @@ async def serve(
         log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    make = Daemon if not is_supervisor else _supervisor()
+    try:
+        make = Daemon if not is_supervisor else _supervisor()
+    except LoadError as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400 - for people
+        return 1
     daemon = make(loaded, logs, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
     return await run_daemon(daemon, signals, others, with_sandbox=with_sandbox)
