@@ -358,9 +358,9 @@ class Daemon:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is in memory or on disk, to be delivered."""
+        """Nothing is in memory or on disk, to be delivered now or by another configuration."""
         spool = self.spool
-        is_stored = spool is not None and (spool.waits_for is not None or spool.frame_count > 0)
+        is_stored = spool is not None and not (spool.waits_for is None and spool.is_empty)
         return not is_stored and self.streams.unsettled == 0
 
     @property

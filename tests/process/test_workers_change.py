@@ -23,7 +23,13 @@ from tests.kit.daemon import (
 )
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
-from tests.process.test_workers import put_lines, read_all, settings_of, workers_of
+from tests.process.test_workers import (
+    put_lines,
+    read_all,
+    settings_of,
+    store_in_outage,
+    workers_of,
+)
 
 LAME_DUCK_MS = 600  # longer than a client of the load takes between two requests
 
@@ -63,6 +69,28 @@ def test_all_workers_take_another_configuration_or_none_does(tmp_path: Path, ser
         for _ in range(4):
             assert put_to(daemon, "orders", "x" * 100) == 400
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (3, 2)])
+def test_each_worker_delivers_what_was_stored_of_a_stream_that_is_taken_again(
+    tmp_path: Path, service: str, before: int, after: int
+) -> None:
+    """And so does who has the spool of a worker that is no more."""
+    names = [f"stored-{number}" for number in range(12)]
+    store_in_outage(tmp_path, names, workers=before)
+    given = {"endpoint_url": service, **settings_of(tmp_path, workers=after)}
+    listed = {**given, "accept_unlisted": False, "streams.orders.record_bytes_max": 1_000}
+    with running(tmp_path, listed, service=service) as daemon:
+        told = "records of a stream that is not taken any more stay in the spool"
+        wait_for(lambda: [each["text"] for each in daemon.log].count(told) == before or None, told)
+        assert read_all(service) == []
+        assert len(workers_of(daemon)) == before
+        write_config(tmp_path, {**listed, "streams.demo.record_bytes_max": 1_000})
+        assert reload(daemon)[0] == 0
+        wait_for(lambda: len(read_all(service)) == len(names) or None, "all of it")
+        wait_for(lambda: len(workers_of(daemon)) == after or None, "the end of who is not needed")
+        assert daemon.stop() == 0
+    assert sorted(read_all(service)) == sorted(name.encode() for name in names)
 
 
 def put_to(daemon: Daemon, stream: str, data: str) -> int:

@@ -23,9 +23,21 @@ def test_who_was_told_to_end_is_not_started_again() -> None:
 
 
 def test_who_was_not_is() -> None:
-    for state in (State.STARTING, State.SERVING):
+    for state in (State.STARTING, State.ABLE, State.SERVING):
         assert _NEXT[state, Move.ENDED] is State.WAITING
     assert _NEXT[State.WAITING, Move.STARTED] is State.STARTING
+
+
+def test_who_waits_for_its_turn_gets_no_connection() -> None:
+    member = Member(1, 1, Board.make(2), cast("Any", None), lambda *_: None)
+    member._move(Move.STARTED)
+    member._on_told({"able": True})
+    assert (member.state, member.can_take) == (State.ABLE, False)
+    member._on_told({"ready": True})
+    assert (member.state, member.can_take) == (State.SERVING, True)
+    with pytest.raises(KeyError):
+        member._on_told({"able": True})
+    assert member.state is State.SERVING
 
 
 @pytest.mark.parametrize("has_pidfd", [True, False])

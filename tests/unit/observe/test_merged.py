@@ -90,6 +90,21 @@ class Fleet:
         return Workers(at_once(self.own.read()), parts)
 
 
+def test_counts_of_another_worker_are_no_part_of_the_same_chart() -> None:
+    """They begin at 0, and so a sum falls; without a worker that does not answer it falls, too."""
+    fleet = Fleet([("a",), ("a",)])
+    fleet.gather()
+
+    def began(**other: Any) -> str:
+        fleet.workers = (worker(1, pid=7), worker(2, **{"pid": 8, **other}))
+        event = at_once(event_steps(fleet)).partition(b"data: ")[2]
+        told: str = json.loads(event)["began"]
+        return told
+
+    assert began() == began(restarts=5)
+    assert len({began(), began(pid=9), began(is_serving=False)}) == 3
+
+
 def counts_of(snapshot: Snapshot) -> list[StreamCounts]:
     return [stream.engine.counters for stream in snapshot.streams]
 
