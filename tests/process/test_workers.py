@@ -75,18 +75,24 @@ class Connections:
     """Kept ones, each of which has put a record."""
 
     def __init__(self, daemon: Daemon, count: int, stack: ExitStack) -> None:
-        host, _, port = daemon.url.removeprefix("http://").partition(":")
-        self.all = []
+        self._daemon, self._stack = daemon, stack
+        self.all: list[http.client.HTTPConnection] = []
         for _ in range(count):
-            connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
-            stack.callback(connection.close)
-            self.all.append(connection)
-            self.put(connection)
+            self.put(self.open())
+
+    def open(self) -> http.client.HTTPConnection:
+        host, _, port = self._daemon.url.removeprefix("http://").partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
+        self._stack.callback(connection.close)
+        self.all.append(connection)
+        return connection
 
     @staticmethod
-    def put(connection: http.client.HTTPConnection, data: str = "x") -> int:
+    def put(
+        connection: http.client.HTTPConnection, data: str = "x", acknowledge: str = "accepted"
+    ) -> int:
         body = json.dumps({"data": data})
-        headers = {"X-Kdaemon-Acknowledge": "accepted"}
+        headers = {"X-Kdaemon-Acknowledge": acknowledge}
         connection.request("POST", "/v1/streams/demo/records", body, headers)
         answer = connection.getresponse()
         answer.read()
@@ -167,11 +173,13 @@ def test_a_worker_that_is_killed_is_started_again_and_its_spool_is_delivered(
 
 
 def store_in_outage(directory: Path, names: list[str], **more: object) -> None:
-    """By a daemon that ends with all of them on disk."""
+    """By a daemon that ends with all of them on disk, each of its workers with as many."""
     config = settings_of(directory, **{"drain.deadline_ms": 200, **more})
     with running(directory, config, service=DEAD_PORT) as daemon:
-        for name in names:
-            put_lines(daemon, [name])
+        with ExitStack() as stack:
+            connections = Connections(daemon, 0, stack)
+            for name in names:  # each over its own: workers get as many as their connections are
+                assert connections.put(connections.open(), name, "stored") == 200
         assert daemon.stop() == 0
         assert daemon.log[-1]["fields"]["spooled"] == len(names)
 
