@@ -266,6 +266,23 @@ def test_a_start_that_cannot_be_says_so_and_leaves_nobody(tmp_path: Path, servic
         assert any("worker 2 ended: its lines above say why" in text for text in said)
 
 
+def test_a_start_that_fails_behind_open_spools_leaves_them_alone(
+    tmp_path: Path, service: str
+) -> None:
+    """And says what else is wrong, but not that a worker of its own has a spool."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        more = {"endpoint_url": service, "listen.http": at, "ca_file": str(tmp_path / "none.pem")}
+        config = write_config(tmp_path, settings_of(tmp_path, **more))
+        with started(["run", "--config", str(config)]) as process:
+            assert process.wait() == 1
+            log = "\n".join(process.lines)
+    assert "cannot start: listen.http" in log
+    assert log.count("to be mended, too: ") == 1
+    assert "ca_file" in log
+    assert '"stopped"' in log
+
+
 def test_a_lone_daemon_on_the_same_spool_is_told_of(tmp_path: Path, service: str) -> None:
     with running(tmp_path, settings_of(tmp_path, workers=1), service=service) as lone:
         other = tmp_path / "other"
