@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report
-from bench.daemon import UNLIMITED, DaemonProcess, environment, get
+from bench.daemon import UNLIMITED, DaemonProcess, Tree, environment, get
 from bench.host import Cores, choose_cores, cpu_seconds, memory_bytes, pinned, settled_rss_bytes
+from bench.pairs import Pairs
 from bench.report import Outcome
 from bench.worker import Measured, Worker
 
@@ -80,37 +81,50 @@ SCENARIOS = (
         is_daemon=False,
     ),
 )
+THIS = Tree("now")
 _WARM_SHARE = 10  # the warm-up carries a tenth of the measured records
 _LONE_REQUESTS = 2_000  # requests of the lone synchronous client
 _QUICK_SHARE = 10  # --quick carries a tenth, once
 
 
 class Sink:
-    """The sink's process, seen from the harness."""
+    """The sink's process, seen from the harness. `port`: of the service that it stands in for."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, count_port: int) -> None:
         self._process = process
         self.port = port
+        self._count_port = count_port
 
     def counts(self) -> tuple[int, int]:
         """Records and calls it has taken."""
-        _, text = get(self.port, "/count")
+        _, text = get(self._count_port, "/count")
         counts: dict[str, int] = json.loads(text)
         return counts["records"], counts["calls"]
 
 
 @contextmanager
-def started_sink(cores: frozenset[int], map_mode: str = "static", port: int = 0) -> Iterator[Sink]:
-    """A sink until the block is left; `port` 0: one that is free."""
+def started_sink(
+    cores: frozenset[int],
+    map_mode: str = "static",
+    port: int = 0,
+    tls: tuple[Path, Path] | None = None,
+    latency_ms: float = 0.0,
+) -> Iterator[Sink]:
+    """A sink until the block is left; `port` 0: one that is free. `tls`: certificate and key.
+    `latency_ms`: of each answer.
+    """
+    more = ["--map", map_mode, "--port", str(port), "--latency-ms", str(latency_ms)]
+    more += [] if tls is None else ["--tls", *map(str, tls)]
     with pinned(cores):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink", "--map", map_mode, "--port", str(port)],
+            [sys.executable, "-m", "bench.sink", *more],
             stdout=subprocess.PIPE,
             text=True,
         )
     assert process.stdout is not None
     try:
-        yield Sink(process, int(process.stdout.readline().split()[1]))
+        ports = [int(each) for each in process.stdout.readline().split()[1:]]
+        yield Sink(process, ports[0], ports[-1])
     finally:
         process.terminate()
         process.wait()
@@ -136,7 +150,12 @@ def load_arguments(scenario: Scenario, daemon: DaemonProcess) -> list[str]:
 
 
 def measure_daemon(
-    scenario: Scenario, records: int, sink: Sink, cores: Cores, more_config: str = ""
+    scenario: Scenario,
+    records: int,
+    sink: Sink,
+    cores: Cores,
+    more_config: str = "",
+    tree: Tree = THIS,
 ) -> Outcome:
     """One round of a daemon scenario, in a daemon of its own. `more_config`: as of
     `daemon_config`.
@@ -144,7 +163,7 @@ def measure_daemon(
     config = daemon_config(sink.port, more_config)
     with (
         tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), config, cores=cores.under_test) as daemon,
+        DaemonProcess(Path(directory), config, cores=cores.under_test, tree=tree) as daemon,
     ):
         idle_rss_bytes = settled_rss_bytes(daemon.pid)
         with Worker(load_arguments(scenario, daemon), cores.load, environment()) as load:
@@ -215,7 +234,9 @@ def _outcome(
     )
 
 
-def measure_lone_client(requests: int, sink: Sink, cores: Cores) -> report.LoneClient:
+def measure_lone_client(
+    requests: int, sink: Sink, cores: Cores, tree: Tree = THIS
+) -> report.LoneClient:
     """One synchronous PutRecord client: straight to the sink, and through the daemon."""
 
     def request_ms(tcp_port: int) -> tuple[float, float]:
@@ -230,7 +251,9 @@ def measure_lone_client(requests: int, sink: Sink, cores: Cores) -> report.LoneC
 
     with (
         tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), daemon_config(sink.port), cores=cores.under_test) as daemon,
+        DaemonProcess(
+            Path(directory), daemon_config(sink.port), cores=cores.under_test, tree=tree
+        ) as daemon,
     ):
         return report.LoneClient(request_ms(sink.port), request_ms(daemon.http_port))
 
@@ -261,6 +284,30 @@ def run_all(chosen: list[Scenario], rounds: int, share: int, map_mode: str) -> r
     return report.Report(titles, outcomes, lone, cores, rounds, map_mode, load_before)
 
 
+def run_pairs(old: Path, chosen: list[Scenario], rounds: int, share: int) -> Pairs:
+    """Each scenario by the version in `old` and by this one, in turn, `rounds` times; prints each
+    pair's ratio as it comes.
+    """
+    cores, load_before = choose_cores(os.sched_getaffinity(0)), os.getloadavg()[0]
+    trees = (Tree("old", old), Tree("new"))
+    pairs = Pairs({each.name: each.title for each in chosen}, load_before)
+    with pinned(cores.load), started_sink(cores.sink) as sink:
+        for _ in range(rounds):
+            for each in chosen:
+                records = each.records // share
+                before, now = (
+                    measure_daemon(each, records, sink, cores, tree=tree) for tree in trees
+                )
+                pairs.add(each.name, before.records_per_cpu_s, now.records_per_cpu_s)
+                print(pairs.last(each.name), flush=True)
+            before_ms, now_ms = (
+                measure_lone_client(_LONE_REQUESTS // share, sink, cores, tree).added_ms_p50
+                for tree in trees
+            )
+            pairs.lone_ms.append((before_ms, now_ms))
+    return pairs
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.compare", description="The daemon beside its peers, in one run."
@@ -275,6 +322,13 @@ def main() -> int:
         choices=[scenario.name for scenario in SCENARIOS],
         help="this scenario alone; may be given again",
     )
+    parser.add_argument(
+        "--pair",
+        type=Path,
+        metavar="OLD",
+        help="a checkout of another version (or the Python of an environment that has one): both in"
+        " turn, old, new, old, new, and the median of the pairs' ratios",
+    )
     options = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
         print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
@@ -285,6 +339,14 @@ def main() -> int:
     chosen = [one for one in SCENARIOS if not options.only or one.name in options.only]
     rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
     try:
+        if options.pair is not None:
+            daemons = [one for one in chosen if one.is_daemon]
+            pairs = run_pairs(options.pair.absolute(), daemons, rounds, share)
+            print(pairs.text())
+            if options.write:
+                report.write_section(pairs.markdown())
+                print(f"written: {report.RESULTS_PATH.name}")
+            return 0
         measured = run_all(chosen, rounds, share, options.map_mode)
     except RuntimeError as error:
         print(f"bench: {error}", file=sys.stderr)

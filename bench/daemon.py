@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,11 +64,30 @@ def parse_metrics(text: str) -> Metrics:
     return metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Which version runs. `path`: a checkout, or the Python of an environment that has kdaemon
+    installed; None: this checkout.
+    """
+
+    title: str
+    path: Path | None = None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        if self.path is None:
+            return (sys.executable, "-m", "kdaemon")
+        if self.path.is_file():
+            return (str(self.path), "-P", "-m", "kdaemon")
+        begin = f"import sys; sys.path.insert(0, {str(self.path)!r}); "
+        return (sys.executable, "-c", begin + "from kdaemon.__main__ import main; main()")
+
+
 class DaemonProcess:
     """One `kdaemon run`, from spawn to SIGTERM. Its log goes to `directory/daemon.log`.
 
     `extra_toml` is added to a configuration that names free ports and a socket in `directory`.
-    `launcher` replaces `-m kdaemon` (bench.profile puts its own in front).
+    `launcher` replaces `-m kdaemon` (bench.profile puts its own in front); `tree` does, too.
     """
 
     def __init__(
@@ -77,14 +97,16 @@ class DaemonProcess:
         *,
         flags: tuple[str, ...] = (),
         cores: frozenset[int] | None = None,
-        launcher: tuple[str, ...] = ("-m", "kdaemon"),
+        launcher: tuple[str, ...] | None = None,
+        tree: Tree = Tree("now"),
     ) -> None:
         self.http_port, self.admin_port = free_port(), free_port()
         self.socket_path = str(directory / "kdaemon.sock")
         self._log_path = directory / "daemon.log"
         config_path = directory / "config.toml"
         config_path.write_text(self._config(extra_toml))
-        command = [sys.executable, *launcher, "run", "--config", str(config_path), *flags]
+        program = tree.command if launcher is None else (sys.executable, *launcher)
+        command = [*program, "run", "--config", str(config_path), *flags]
         with self._log_path.open("wb") as log, pinned(cores or frozenset(os.sched_getaffinity(0))):
             started = time.monotonic()
             self._process = subprocess.Popen(

@@ -56,6 +56,15 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def with_descendants(pid: int) -> list[int]:
+    """A live process, its children, theirs, and so on."""
+    found = [pid]
+    for each in found:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            found += [int(child) for child in children.read_text().split()]
+    return found
+
+
 def memory_bytes(pid: int, field: str) -> int:
     """`VmRSS` (resident now) or `VmHWM` (its peak) of a live process, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

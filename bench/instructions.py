@@ -3,8 +3,9 @@
 The same fixed work in one process under valgrind, so that the figure hardly moves with what else
 the machine does: from the bytes of connections through doors and an engine to the answers' bytes,
 and the clients, who cost about a tenth. The service is a table of results: neither its client nor
-any socket is in the figure. Each work is run for two and for four rounds; the difference is what
-two rounds cost, without the start.
+any socket is in the figure. What its client costs is counted apart, by the call (`bench/calls.py`).
+Each work is run for two and for four rounds; the difference is what two rounds cost, without the
+start.
 Instructions are not time: memory and system calls are not in them. Read it for what a change does
 to the code's own cost, and measure with `bench.compare`. `--before`: another tree of the project,
 to compare with. Without valgrind it says that it counts nothing, and exits with 0.
@@ -17,22 +18,54 @@ import re
 import shutil
 import subprocess
 import sys
+from bisect import bisect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from bench import calls
 from bench import records as bench_records
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
-from bench.records import BATCH_RECORDS, STREAM, BenchRecord, make_records
+from bench.records import BATCH_RECORDS, KEY_COUNT, STREAM, BenchRecord, make_records
 
-_SHARDS = 16
 _BODIES = 16  # distinct ones of 500 records
+_SINGLES = 1_280  # distinct requests of one record
 _READ_BYTES = 256 * 1024
+_SETTLING_TURNS = 200
 _TURNS = 3  # of the loop, which a call takes: others come meanwhile
+_COUNTS = ("shards", "streams", "connections", "keys")  # of a Shape, and options
 _ROUNDS = (2, 4)
 _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What stands around a work: `shards` of each stream, `streams` that requests go to in turn,
+    `connections` (0: as many as the work has), `keys` of records, and whether their order is kept.
+    """
+
+    shards: int = 16
+    streams: int = 1
+    connections: int = 0
+    keys: int = KEY_COUNT
+    is_ordered: bool = False
+
+    def names(self) -> list[str]:
+        """Of its streams."""
+        return [STREAM, *(f"{STREAM}-{number}" for number in range(1, self.streams))]
+
+    def flags(self) -> list[str]:
+        """As the command line says it."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        said = [part for name, number in counts.items() for part in (f"--{name}", str(number))]
+        return [*said, "--ordered"] if self.is_ordered else said
+
+
+_USUAL = Shape()
 
 
 class _Socket:
@@ -87,7 +120,7 @@ class _Work:
 
     def __init__(
         self,
-        payloads: Callable[[], list[bytes]],
+        payloads: Callable[[Shape], list[bytes]],
         payload_records: int,
         connections: int,
         connect: Callable[[Any], Any],
@@ -98,25 +131,35 @@ class _Work:
         self.connect = connect
 
 
-def _batches(encoding: str) -> list[bytes]:
+def _batches(encoding: str, shape: Shape) -> list[bytes]:
     encode = (
         bench_records.put_records_cbor if encoding == "cbor" else bench_records.put_records_body
     )
-    made = list(make_records(_BODIES * BATCH_RECORDS))
-    parts = (made[at : at + BATCH_RECORDS] for at in range(0, len(made), BATCH_RECORDS))
-    bodies = [encode(part) for part in parts]
+    made = list(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys))
+    parts = [made[at : at + BATCH_RECORDS] for at in range(0, len(made), BATCH_RECORDS)]
+    names = shape.names()
+    bodies = [
+        encode(parts[number % _BODIES], names[number % len(names)])
+        for number in range(max(_BODIES, len(names)))
+    ]
     head = bench_records.request_head
     return [head("PutRecords", len(body), encoding=encoding) + body for body in bodies]
 
 
-def _singles() -> list[bytes]:
-    bodies = [bench_records.put_record_body(record) for record in make_records(1_280)]
+def _singles(shape: Shape) -> list[bytes]:
+    names = shape.names()
+    made = make_records(max(_SINGLES, len(names), shape.connections), key_count=shape.keys)
+    bodies = [
+        bench_records.put_record_body(record, names[number % len(names)])
+        for number, record in enumerate(made)
+    ]
     return [bench_records.request_head("PutRecord", len(body)) + body for body in bodies]
 
 
-def _lines(form: str) -> list[bytes]:
+def _lines(form: str, shape: Shape) -> list[bytes]:
     write, _ = bench_records.FORMS[form]
-    made = [write(record) for record in make_records(_BODIES * BATCH_RECORDS)]
+    records = make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys)
+    made = [write(record) for record in records]
     return [b"".join(made[at : at + 100]) for at in range(0, len(made), 100)]
 
 
@@ -130,36 +173,46 @@ def _session(form: str) -> Callable[[Any], Any]:
 
 
 WORKS = {
-    "put_records": _Work(lambda: _batches("json"), BATCH_RECORDS, 8, HttpConnection),
+    "put_records": _Work(partial(_batches, "json"), BATCH_RECORDS, 8, HttpConnection),
     "put_record": _Work(_singles, 1, 64, HttpConnection),
-    "lines": _Work(lambda: _lines("envelope"), 100, 4, _session("envelope")),
-    "raw_lines": _Work(lambda: _lines("raw_key"), 100, 4, _session("raw_key")),
-    "cbor": _Work(lambda: _batches("cbor"), BATCH_RECORDS, 8, HttpConnection),
-    "http2": _Work(lambda: _batches("json"), BATCH_RECORDS, 8, _http2(1)),
+    "lines": _Work(partial(_lines, "envelope"), 100, 4, _session("envelope")),
+    "raw_lines": _Work(partial(_lines, "raw_key"), 100, 4, _session("raw_key")),
+    "cbor": _Work(partial(_batches, "cbor"), BATCH_RECORDS, 8, HttpConnection),
+    "http2": _Work(partial(_batches, "json"), BATCH_RECORDS, 8, _http2(1)),
     "http2_single": _Work(_singles, 1, 64, _http2(1)),
     "http2_streams": _Work(_singles, 1, 1, _http2(64)),
 }
 
 
+_NAMES = (*WORKS, *calls.CALLS)
+
+
 # --- the work itself, in a process of its own
 
 
-def carry(name: str, rounds: int) -> None:
+def carry(name: str, shape: Shape, rounds: int) -> None:
     """Does so many rounds of one work."""
     import uvloop
 
+    if name in calls.CALLS:
+        uvloop.run(calls.carry(name, rounds))
+        return
     work = WORKS[name]
-    uvloop.run(_carry(work, work.payloads(), rounds))
+    uvloop.run(_carry(work, shape, work.payloads(shape), rounds))
 
 
-async def _carry(work: _Work, payloads: list[bytes], rounds: int) -> None:
-    opened = _open_door(make_records(_BODIES * BATCH_RECORDS))
-    await asyncio.sleep(0)
-    sockets = [_Socket() for _ in range(work.connections)]
+async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) -> None:
+    from kdaemon.system import calm_collector
+
+    opened = _open_door(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys), shape)
+    for _ in range(_SETTLING_TURNS):  # the shards are told, in steps
+        await asyncio.sleep(0)
+    sockets = [_Socket() for _ in range(shape.connections or work.connections)]
     connections = [work.connect(sock) for sock in sockets]
     for sock in sockets:
         sock.protocol = opened()
         sock.protocol.connection_made(_Transport(sock))
+    calm_collector()  # as the daemon does
     for _ in range(rounds):
         waiting = iter(payloads)
         owed = len(payloads) * work.payload_records
@@ -181,12 +234,8 @@ async def _carry(work: _Work, payloads: list[bytes], rounds: int) -> None:
         raise RuntimeError("not every record was delivered")
 
 
-def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
+def _open_door(records: Iterator[BenchRecord], shape: Shape) -> Callable[[], Any]:
     """What makes the protocols of new connections, in front of a service that is a table."""
-    from kdaemon.base.description import Caller, OpenShard, StreamDescription
-    from kdaemon.base.memory import ByteBudget
-    from kdaemon.base.record import RecordResult
-    from kdaemon.config.load import load_config
     from kdaemon.door.door import Door
     from kdaemon.door.kinesis import KinesisDoor, widest_limits
     from kdaemon.door.ndjson import NdjsonDoor
@@ -194,18 +243,37 @@ def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
     from kdaemon.door.spoken import lines_to
     from kdaemon.http.hub import HttpHub, HttpLimits
     from kdaemon.http.opening import Opening
+
+    streams, config, clock = open_streams(records, shape)
+    door = Door(streams, clock)
+    handler = make_handler(KinesisDoor(door, widest_limits([config.traits]), 1), NdjsonDoor(door))
+    hub, lines = HttpHub(HttpLimits(), now_ns=clock.now_ns), lines_to(door)
+    return lambda: Opening(handler, hub, lines)
+
+
+def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any, Any]:
+    """The streams, in front of a service that is a table for these records; their configuration,
+    and their clock.
+    """
+    from kdaemon.base.description import Caller, OpenShard, StreamDescription
+    from kdaemon.base.memory import ByteBudget
+    from kdaemon.base.record import RecordResult
+    from kdaemon.config.load import load_config
     from kdaemon.send.client import PutAnswer
     from kdaemon.streams import Streams
     from kdaemon.streams.upstream import Reach
     from kdaemon.system import SystemClock, SystemDice
 
+    count = shape.shards
+    starts = [2**128 * number // count for number in range(count + 1)]
     shards = [
-        OpenShard(f"shardId-{number:012d}", number * _WIDTH, (number + 1) * _WIDTH - 1)
-        for number in range(_SHARDS)
+        OpenShard(f"shardId-{number:012d}", starts[number], starts[number + 1] - 1)
+        for number in range(count)
     ]
     results = {
         record.key: RecordResult(
-            sequence_number="4965" + "0" * 52, shard_id=shards[_hash(record.key) // _WIDTH].shard_id
+            sequence_number="4965" + "0" * 52,
+            shard_id=shards[bisect(starts, _hash(record.key)) - 1].shard_id,
         )
         for record in records
     }
@@ -220,6 +288,7 @@ def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
         account_id = "000000000000"
         is_ready = True
         on_new_keys = None
+        credentials_end_s = None
 
         async def caller(self) -> Caller:
             return Caller("000000000000", "us-east-1")
@@ -239,20 +308,17 @@ def _open_door(records: Iterator[BenchRecord]) -> Callable[[], Any]:
     text = (
         f"shard_records_per_second = {quota}\nshard_bytes_per_second = {quota}\nfirst_share = 1.0"
     )
-    config = load_config(text=f"[streams.{STREAM}]\n{text}\n")
+    if shape.is_ordered:
+        text += '\nordering = "partition_key"'
+    listed = "".join(f"[streams.{name}]\n" for name in shape.names())
+    config = load_config(text=f"[default]\n{text}\n{listed}")
     clock, service = Clock(), Service()
     memory = ByteBudget(config.memory_bytes_max)
     called = {"default": Reach(service, service)}  # type: ignore[arg-type]
     streams: Any = Streams(config, called, clock, SystemDice(), memory)
     for _ in streams.open_listed() or ():
         pass
-    door = Door(streams, clock)
-    handler = make_handler(KinesisDoor(door, widest_limits([config.traits]), 1), NdjsonDoor(door))
-    hub, lines = HttpHub(HttpLimits(), now_ns=clock.now_ns), lines_to(door)
-    return lambda: Opening(handler, hub, lines)
-
-
-_WIDTH = 2**128 // _SHARDS
+    return streams, config, clock
 
 
 def _hash(key: str) -> int:
@@ -262,16 +328,20 @@ def _hash(key: str) -> int:
 # --- counting it
 
 
-def count(name: str, tree: Path) -> float:
-    """Instructions of a record of this work, by the kdaemon of `tree`."""
-    counts = [_run(name, tree, rounds) for rounds in _ROUNDS]
-    work = WORKS[name]
-    records = len(work.payloads()) * work.payload_records
-    return (counts[1] - counts[0]) / (records * (_ROUNDS[1] - _ROUNDS[0]))
+def count(name: str, tree: Path, shape: Shape = _USUAL) -> float:
+    """Instructions of a record of this work, or of a call, by the kdaemon of `tree`."""
+    counts = [_run(name, tree, shape, rounds) for rounds in _ROUNDS]
+    if name in calls.CALLS:
+        pieces = calls.CALLS_A_ROUND[name]
+    else:
+        work = WORKS[name]
+        pieces = len(work.payloads(shape)) * work.payload_records
+    return (counts[1] - counts[0]) / (pieces * (_ROUNDS[1] - _ROUNDS[0]))
 
 
-def _run(name: str, tree: Path, rounds: int) -> int:
+def _run(name: str, tree: Path, shape: Shape, rounds: int) -> int:
     child = [sys.executable, "-m", "bench.instructions", name, "--carry", str(rounds)]
+    child += shape.flags()
     valgrind = [
         "valgrind",
         "--tool=cachegrind",
@@ -293,16 +363,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.instructions", description="Instructions of a record, counted."
     )
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}")
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(_NAMES)}")
     parser.add_argument("--before", type=Path, help="another tree, to compare with")
+    parser.add_argument("--shards", type=int, default=_USUAL.shards, help="of each stream")
+    parser.add_argument("--streams", type=int, default=_USUAL.streams)
+    parser.add_argument("--connections", type=int, default=0, help="0: as the work has them")
+    parser.add_argument("--keys", type=int, default=KEY_COUNT, help="distinct ones")
+    parser.add_argument("--ordered", action="store_true", help="order per key is kept")
     parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
     options = parser.parse_args()
-    works = options.works or list(WORKS)
-    if not WORKS.keys() >= set(works):
-        parser.error(f"a WORK is one of {', '.join(WORKS)}")
+    works = options.works or list(_NAMES)
+    counts = {name: getattr(options, name) for name in _COUNTS}
+    shape = Shape(**counts, is_ordered=options.ordered)
+    if not set(_NAMES) >= set(works):
+        parser.error(f"a WORK is one of {', '.join(_NAMES)}")
     if options.carry is not None:
         sys.path.insert(0, str(options.before))
-        carry(works[0], options.carry)
+        carry(works[0], shape, options.carry)
         return 0
     if shutil.which("valgrind") is None:
         print("bench: skipped, there is no valgrind here, which counts instructions")
@@ -310,11 +387,11 @@ def main() -> int:
     ours = Path.cwd()
     print("| work | before | now | now of before |\n|---|--:|--:|--:|")
     for name in works:
-        now = count(name, ours)
+        now = count(name, ours, shape)
         before = None
         if options.before is not None:
             try:
-                before = count(name, options.before.resolve())
+                before = count(name, options.before.resolve(), shape)
             except RuntimeError as error:  # it may have no such door
                 print(f"before: {str(error).splitlines()[0]}", file=sys.stderr)
         shown = "- | " if before is None else f"{before:,.0f} | "

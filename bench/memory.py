@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench import report
 from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess, environment
+from bench.daemon import DaemonProcess, Tree, environment
 from bench.host import Cores, choose_cores, free_port, memory_bytes, pinned, settled_rss_bytes
 from bench.spool import wait_for_records
 from bench.worker import Worker
@@ -110,21 +110,6 @@ class Watch:
             self.seen.above = max(self.seen.above, resident - held)
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Whose daemon it is; `path` None: this tree's."""
-
-    title: str
-    path: Path | None
-
-    @property
-    def launcher(self) -> tuple[str, ...]:
-        if self.path is None:
-            return ("-m", "kdaemon")
-        begin = f"import sys; sys.path.insert(0, {str(self.path)!r}); "
-        return ("-c", begin + "from kdaemon.__main__ import main; main()")
-
-
 def config(sink_port: int, spool: Path, streams: int) -> str:
     listed = "".join(f"[streams.{name}]\n" for name in names(streams))
     table = f'[spool]\ndirectory = "{spool}"\nbytes_max = {SPOOL_BYTES_MAX}\n'
@@ -146,7 +131,7 @@ def measure(tree: Tree, load: Load, cores: Cores, place: Path, share: int) -> Se
         @contextmanager
         def daemon(*flags: str) -> Iterator[DaemonProcess]:
             with DaemonProcess(
-                directory, toml, flags=flags, cores=cores.under_test, launcher=tree.launcher
+                directory, toml, flags=flags, cores=cores.under_test, tree=tree
             ) as running:
                 yield running
 
@@ -214,7 +199,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write it into bench/RESULTS.md")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args()
-    trees = [Tree("now", None)]
+    trees = [Tree("now")]
     if options.before is not None:
         trees.insert(0, Tree("before", options.before.resolve()))
     cores = choose_cores(os.sched_getaffinity(0))

@@ -7,7 +7,7 @@ figure came about.
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -238,6 +238,19 @@ class Report:
         for what, target, seen, is_met in self.targets():
             lines.append(f"| {what} | {target} | {seen} | {'reached' if is_met else 'missed'} |")
         return "\n".join(lines) + "\n"
+
+
+def growth(title: str, counts: Sequence[int], rows: Mapping[str, Sequence[float]]) -> str:
+    """A table of figures for growing counts; the last column: how flat they are."""
+    lines = [
+        f"| {title} | {' | '.join(f'{count:,}' for count in counts)} | largest / smallest |",
+        f"|---|{'--:|' * (len(counts) + 1)}",
+    ]
+    for name, figures in rows.items():
+        shown = " | ".join(f"{each:,.0f}" if each >= 100 else f"{each:.2f}" for each in figures)
+        ratio = f"{max(figures) / min(figures):.2f}" if min(figures) else "-"
+        lines.append(f"| {name} | {shown} | {ratio} |")
+    return "\n".join(lines)
 
 
 def with_opening(page: str, opening: str) -> str:

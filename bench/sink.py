@@ -1,7 +1,8 @@
 """The cheapest stand-in for the service: takes PutRecords, answers at once, and counts.
 
-Run as its own process: `python -m bench.sink [--port 0] [--unix PATH] [--map static|none]`; the
-first line of its output is `ready PORT`. It checks nothing and throttles nothing (that is the
+Run as its own process: `python -m bench.sink [--port 0] [--unix PATH] [--map static|none] [--tls
+CERTIFICATE KEY]`; the first line of its output is `ready PORT`. With --tls that port speaks TLS,
+and the second one that it names does not. It checks nothing and throttles nothing (that is the
 sandbox's work): it exists so that what a bench measures is the process under test.
 
 `--map none` refuses ListShards and Describe* (AccessDeniedException), so a producer predicts
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
@@ -231,14 +233,24 @@ def _summary() -> dict[str, object]:
     }
 
 
-async def serve(port: int, unix_path: str | None, answers: Answers, latency_s: float) -> None:
+async def serve(
+    port: int,
+    unix_path: str | None,
+    answers: Answers,
+    latency_s: float,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Listens until it is cancelled."""
     loop = asyncio.get_running_loop()
     make = partial(SinkProtocol, answers, latency_s)
-    server = await loop.create_server(make, "127.0.0.1", port, backlog=256)
+    server = await loop.create_server(make, "127.0.0.1", port, backlog=256, ssl=tls)
+    servers = [server]
     if unix_path is not None:
         await loop.create_unix_server(make, unix_path)
-    print(f"ready {server.sockets[0].getsockname()[1]}", flush=True)
+    if tls is not None:
+        servers.append(await loop.create_server(make, "127.0.0.1", 0))
+    ports = (str(each.sockets[0].getsockname()[1]) for each in servers)
+    print(f"ready {' '.join(ports)}", flush=True)
     await server.serve_forever()
 
 
@@ -248,9 +260,14 @@ def main() -> None:
     parser.add_argument("--unix", help="also listen on this Unix socket")
     parser.add_argument("--map", choices=("static", "none"), default="static")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to every answer")
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="PEM files")
     options = parser.parse_args()
+    context = None
+    if options.tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*options.tls)
     answers = Answers(has_map=options.map == "static")
-    uvloop.run(serve(options.port, options.unix, answers, options.latency_ms / 1000))
+    uvloop.run(serve(options.port, options.unix, answers, options.latency_ms / 1000, context))
 
 
 if __name__ == "__main__":

@@ -40,10 +40,17 @@ class Measured:
 class Worker:
     """The harness's side: start it, `run(N)`, close it. Its standard error is the harness's own."""
 
-    def __init__(self, arguments: list[str], cores: frozenset[int], env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        cores: frozenset[int],
+        env: dict[str, str],
+        program: tuple[str, ...] = (sys.executable, "-m"),
+    ) -> None:
+        """`program`: what the arguments are for, if not this Python's modules."""
         with pinned(cores):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*program, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

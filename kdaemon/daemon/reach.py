@@ -133,6 +133,7 @@ def _pool_size(config: Config, upstream: UpstreamConfig) -> int:
 def client_settings(
     config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
 ) -> ClientSettings:
+    """How the service of an upstream is called; times in seconds."""
     is_on = {"auto": None, "on": True, "off": False}
     return ClientSettings(
         connections_max=_pool_size(config, upstream),

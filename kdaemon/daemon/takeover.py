@@ -71,19 +71,22 @@ class Takeover:
         self._offer()
 
     async def _tell_listening(self, taken: "Taken") -> None:
-        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - it was, by who asked
-
-        await taken.listening(self._listeners.names_taken, place_of(self._config.spool.directory))
+        await taken.listening(self._listeners.names_taken, self._spool_place)
 
     @property
     def leaves_spool(self) -> bool:
         """Another process took over, and is to have this very spool."""
         if self._giver is None or not self._giver.has_given:
             return False
+        own = self._spool_place
+        return bool(own) and own == self._giver.taken_spool
+
+    @property
+    def _spool_place(self) -> str:
+        """Which spool is ours; "": none."""
         from kdaemon.http.takeover import place_of  # noqa: PLC0415 - see _offer
 
-        own = place_of(self._config.spool.directory)
-        return bool(own) and own == self._giver.taken_spool
+        return place_of(self._config.spool.directory)
 
     def close(self) -> None:
         """Nobody may take over any more; but who has the sockets by now has their files, too."""
@@ -118,10 +121,9 @@ class Takeover:
         self._giver = giver
 
     def _about(self) -> "About":
-        from kdaemon.http.takeover import About, place_of  # noqa: PLC0415 - see _offer
+        from kdaemon.http.takeover import About  # noqa: PLC0415 - see _offer
 
-        spool = place_of(self._config.spool.directory)
-        return About(spool, _keeps_order_in_memory(self._config))
+        return About(self._spool_place, _keeps_order_in_memory(self._config))
 
     def _was_taken(self, names: frozenset[str]) -> None:
         """Another process accepts on these sockets."""

@@ -69,6 +69,9 @@ def bill_records(
     if batch.byte_count <= KIB:
         sent.classes[1] += batch.record_count
         return
+    if max(map(_largest, batch.frames)) <= KIB:
+        sent.classes[1] += batch.record_count
+        return
     small_count = offset = 0
     for run in batch.runs:
         count = len(run.indices)

@@ -48,6 +48,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import (
@@ -186,9 +187,15 @@ class Engine:
         if is_patient and not self.ledger.has_room(frame.held_bytes):
             return False
         byte_count = frame.byte_count
-        runs = self._dispatcher.route(frame, byte_count)
         ledger = self.ledger
         is_calm = ledger.is_calm(frame.held_bytes, CROWDED_PARTS)
+        whole = self._whole(frame) if is_calm else None
+        if whole is not None:
+            if not ledger.admit(frame, byte_count, now_ns):
+                return False
+            self._packer.push_whole(whole)
+            return True
+        runs = self._dispatcher.route(frame, byte_count)
         if is_calm and (ledger.held_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
             if not ledger.admit(frame, byte_count, now_ns):
                 return False
@@ -228,11 +235,21 @@ class Engine:
         """Takes in a frame that stands in the spool, counted there; False if there is no room."""
         if not self.ledger.admit_spooled(frame):
             return False
+        whole = self._whole(frame)
+        if whole is not None:
+            self._packer.push_whole(whole)
+            return True
         runs = self._dispatcher.route(frame, frame.byte_count)
         if self._hot_keys.is_on:
             self._hot_keys.see(runs)
         self._dispatcher.queue(runs, now_ns)
         return True
+
+    def _whole(self, frame: Frame) -> WholeFrame | None:
+        """The frame as one that goes whole, unless the keys of a shard are watched."""
+        if len(frame.records) == 1 or self._hot_keys.is_on:
+            return None
+        return self._dispatcher.route_whole(frame)
 
     @property
     def health(self) -> Health:
@@ -439,6 +456,7 @@ class Engine:
             self._gathering_since_ns = now_ns
         if not self._may_call(now_ns):
             packer.is_pressed = packer.has_ready
+            packer.part_frames(now_ns)
             return None
         packer.is_pressed = False
         batch = self._settlement.next_bisected()
@@ -446,6 +464,7 @@ class Engine:
             batch = packer.draw(now_ns)
             self._gathering_since_ns = now_ns  # for what is left in the ring, if anything
         if batch is None:
+            packer.part_frames(now_ns)
             return None
         self._has_credit = False
         batch.sent_ns = now_ns

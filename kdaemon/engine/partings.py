@@ -140,7 +140,7 @@ class Partings:
             if pieces >= PIECES_A_SLICE and self._round_pieces < PIECES_A_ROUND:
                 return
             if self.is_sweep_due:
-                self._settlement.begin_sweep()
+                self._settlement.begin_sweep(now_ns)
                 self._is_sweeping = True
         if self._is_sweeping:
             if self._settlement.sweep(now_ns):

@@ -85,12 +85,14 @@ class Settlement:
 
     def settle(self, batch: Batch, results: list[RecordResult], now_ns: int) -> bool:
         """An answered call: one result for each record sent, in order. False if records failed."""
-        if batch.widths is None:
-            runs = batch.runs
-        else:
+        if batch.widths is not None:
             self._bill(batch, results, is_whole=False)
-            runs, results = self._without_strays(batch, results, now_ns)
-        failed = self._settle_delivered(runs, results, batch.sent_ns, now_ns)
+            runs, by_run = self._without_strays(batch, results, now_ns)
+        elif batch.wholes:
+            runs, by_run = self._settle_wholes(batch, results, now_ns)
+        else:
+            runs, by_run = batch.runs, results
+        failed = self._settle_delivered(runs, by_run, batch.sent_ns, now_ns)
         if batch.widths is None:
             self._bill(batch, results, is_whole=not failed)
         throttled = self._settle_failed(runs, failed, now_ns) if failed else {}
@@ -161,8 +163,9 @@ class Settlement:
         """
         return chain(self.halves.frames(), queued_frames(self._packer, self._order))
 
-    def begin_sweep(self) -> None:
+    def begin_sweep(self, now_ns: int) -> None:
         """What is queued of abandoned frames is to be forgotten, by `sweep`."""
+        self._packer.part_frames(now_ns)
         self._sweep = abandoned_runs(self._packer, self._order)
 
     def sweep(self, now_ns: int) -> bool:
@@ -235,17 +238,42 @@ class Settlement:
             is_named = self._packer.names.is_used
             bill_records(sent, batch, results, is_whole=is_whole, is_named=is_named)
 
+    def _settle_wholes(
+        self, batch: Batch, results: list[RecordResult], now_ns: int
+    ) -> tuple[list[Run], list[RecordResult]]:
+        """Settles the whole frames of which all was taken as predicted; of the others, their runs
+        and the results of these.
+        """
+        runs: list[Run] = []
+        by_run: list[RecordResult] = []
+        delivered: dict[Frame, int] = {}
+        byte_count = offset = 0
+        for whole in batch.wholes:
+            frame = whole.frame
+            start, offset = offset, offset + len(frame.records)
+            answers = results[start:offset]
+            if not whole.settle(answers):
+                runs += whole.runs()
+                by_run += answers
+                continue
+            delivered[frame] = len(answers)
+            byte_count += frame.byte_count
+            for lane, indices in whole.groups:
+                lane.taken += len(indices)
+                lane.failure_count = 0
+        self._ledger.deliver(delivered, byte_count, now_ns)
+        return runs, by_run
+
     def _settle_delivered(
         self, runs: list[Run], results: list[RecordResult], sent_ns: int, now_ns: int
     ) -> list[Failed]:
         """Writes what was delivered into the frames; returns what was not, by run."""
         failed: list[Failed] = []
-        offset = 0
+        delivered: dict[Frame, int] = {}
+        byte_count = offset = 0
+        answers = iter(results)
         for run in runs:
             indices = run.indices
-            count = len(indices)
-            answers = results[offset : offset + count]
-            offset += count
             frame = run.frame
             # An abandoned frame's client was told already; its answer may still be on its way out.
             slots = frame.results if not frame.is_abandoned else list(frame.results)
@@ -253,16 +281,19 @@ class Settlement:
             shard_id = lane.shard_id
             is_elsewhere = False
             failed_indices: list[int] = []
-            for index, result in zip(indices, answers, strict=True):
+            for index, result in zip(indices, answers, strict=False):  # the next run's follow
                 if result.sequence_number and not result.error_code:
                     slots[index] = result
                     if result.shard_id != shard_id:
                         is_elsewhere = True
                 else:
                     failed_indices.append(index)
-            byte_count = run.byte_count
+            count = len(indices)
+            start, offset = offset, offset + count
+            byte_count += run.byte_count
             if failed_indices:
-                failed.append((run, failed_indices, [r for r in answers if not r.is_delivered]))
+                those = [each for each in results[start:offset] if not each.is_delivered]
+                failed.append((run, failed_indices, those))
                 sizes = frame.sizes
                 count -= len(failed_indices)
                 byte_count -= sum([sizes[index] for index in failed_indices])
@@ -270,13 +301,14 @@ class Settlement:
                 lane.failure_count = 0
             if count:
                 lane.taken += count
-                self._ledger.deliver(frame, count, byte_count, now_ns)
+                delivered[frame] = delivered.get(frame, 0) + count
                 if self._order is not None:
-                    gone = set(failed_indices)
+                    gone = set(failed_indices) if failed_indices else ()
                     done = [index for index in indices if index not in gone] if gone else indices
                     self._leave(run, done)
             if is_elsewhere:
-                self._learn(lane, answers, sent_ns, now_ns)
+                self._learn(lane, results[start:offset], sent_ns, now_ns)
+        self._ledger.deliver(delivered, byte_count, now_ns)
         return failed
 
     # Failed
@@ -361,10 +393,15 @@ class Settlement:
             self._packer.held_after_ns = self._latency.held_after_ns
             if held_ns:
                 busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
+        sent_ns = batch.sent_ns
+        if not throttled and not held_ns:  # as almost always
+            for lane, (records, byte_count) in batch.paid.items():
+                lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)
+            return
         for lane, (records, byte_count) in batch.paid.items():
             refused = records * throttled.get(lane, 0.0)
             lane_held_ns = held_ns if lane is busiest else 0
-            lane.budget.hear(records, byte_count, refused, batch.sent_ns, now_ns, lane_held_ns)
+            lane.budget.hear(records, byte_count, refused, sent_ns, now_ns, lane_held_ns)
 
     def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
         """A shard that took some records and throttled the rest is paced by its budget alone."""

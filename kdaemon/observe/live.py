@@ -104,8 +104,7 @@ class _Viewer:
 
     def drain(self) -> None:
         self._is_over = True
-        if self.pieces is not None:
-            self.pieces.wake()
+        self.wake()
 
     def gone(self) -> None:
         self._live.leave(self)

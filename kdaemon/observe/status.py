@@ -283,6 +283,7 @@ def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
 
 
 def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> ShardStatus:
+    """A shard's row. `shows_keys`: of a hot one, as text; otherwise hashed."""
     load = engine.loads.get(shard.shard_id or "")
     return ShardStatus(
         shard_id=None if shard.shard_id is None else printable(shard.shard_id),
@@ -305,6 +306,7 @@ def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) 
 
 
 def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
+    """What comes for a hot shard, its heaviest keys, and what helps."""
     keys = [
         HotKeyStatus(
             key=key_name(each.key, shows_keys=shows_keys),

@@ -77,6 +77,18 @@ class TokenBucket:
         cost_ns = cost * NS
         return self._level >= cost_ns or (cost_ns > self._capacity <= self._level)
 
+    def take(self, cost: int, now_ns: int) -> bool:
+        """Refills, and takes `cost` tokens if there are so many; else none."""
+        elapsed_ns = now_ns - self._updated_ns
+        if elapsed_ns > 0:
+            self._level = min(self._level + self._rate * elapsed_ns, self._capacity)
+            self._updated_ns = now_ns
+        level = self._level - cost * NS
+        if level < 0:
+            return False
+        self._level = level
+        return True
+
     def pay(self, cost: int) -> None:
         """Takes `cost` tokens. Only after `can_pay(cost)`."""
         self._level -= cost * NS

@@ -112,9 +112,8 @@ class ShardBudget:
         self._records = Quota(records_per_second, first_share, now_ns)
         self._bytes = Quota(bytes_per_second, first_share, now_ns)
         self._interval = Interval(now_ns)
-        self._may_grow = (
-            True  # False when all of both quotas is ours: most refills have no more to do
-        )
+        # False when all of both quotas is ours: most refills have no more to do.
+        self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
         self.records = self._records.bucket
         self.bytes = self._bytes.bucket
 
@@ -180,17 +179,18 @@ class ShardBudget:
         interval = self._interval
         if sent_ns < interval.since_ns:
             return  # of the time before the last decision
-        if sent_ns - interval.last_sent_ns > IDLE_NS:
-            self._end_before_idleness(now_ns)
+        if sent_ns > interval.last_sent_ns:
+            if sent_ns - interval.last_sent_ns > IDLE_NS:
+                self._end_before_idleness(now_ns)
+            interval.last_sent_ns = sent_ns
         if not interval.records:
             interval.since_ns = interval.quiet_since_ns = sent_ns  # the shard may have been idle
-        interval.last_sent_ns = max(interval.last_sent_ns, sent_ns)
         interval.calls += 1
         interval.records += records
         interval.bytes += byte_count
-        if held_ns:
-            interval.hold(sent_ns, held_ns)
         if throttled or held_ns:
+            if held_ns:
+                interval.hold(sent_ns, held_ns)
             interval.throttled += throttled
             interval.throttled_calls += 1
             self._may_grow = True
@@ -203,7 +203,7 @@ class ShardBudget:
                 return  # what was sent before is still waiting there: that is no news
         if now_ns - interval.since_ns >= INTERVAL_NS:
             self._end_interval(interval.part(), now_ns)
-        elif now_ns - interval.quiet_since_ns >= QUIET_NS and self._is_waiting:
+        elif self._may_grow and now_ns - interval.quiet_since_ns >= QUIET_NS and self._is_waiting:
             self._end_interval(0.0, now_ns)  # it was the end of a second, and that is over
 
     @property
@@ -287,6 +287,23 @@ class ShardBudget:
     def pay(self, record_count: int, byte_count: int) -> None:
         self.records.pay(record_count)
         self.bytes.pay(byte_count)
+
+    def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
+        """Refills, and pays for so much if it is there; False: nothing was paid. What is above a
+        bucket's capacity is never there: it is paid into debt, by `pay`.
+        """
+        if self._may_grow:
+            self.refill(now_ns)
+        if not self.records.take(record_count, now_ns):
+            return False
+        if self.bytes.take(byte_count, now_ns):
+            return True
+        self.records.pay(-record_count)
+        return False
+
+    def give_back(self, record_count: int, byte_count: int) -> None:
+        """What was just taken and is not used."""
+        self.pay(-record_count, -byte_count)
 
     def ready_at_ns(self, record_count: int, byte_count: int) -> int:
         return max(self.records.ready_at_ns(record_count), self.bytes.ready_at_ns(byte_count))

@@ -6,13 +6,13 @@ with one, and for aggregates: there, `widths` says how many records of the runs 
 carries. Knows nothing of queues or rates.
 """
 
+from collections.abc import Sequence
+
+from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
-
-Paid = dict[Lane, tuple[int, int]]
-"""(records, bytes) that each lane paid for, as they were sent."""
-
+from kdaemon.pack.whole import Paid, WholeFrame
 
 CARRIED_MAX = 2_000
 """Records of clients that a call with aggregates carries, about: no further aggregate is begun when
@@ -67,6 +67,7 @@ class Batch:
     """
 
     __slots__ = (
+        "_runs",
         "byte_count",
         "has_left",
         "is_probe",
@@ -74,8 +75,8 @@ class Batch:
         "paid",
         "record_count",
         "records",
-        "runs",
         "sent_ns",
+        "wholes",
         "widths",
     )
 
@@ -87,25 +88,44 @@ class Batch:
         paid: Paid,
         records: list[Record] | None = None,
         widths: list[int] | None = None,
+        wholes: Sequence[WholeFrame] = (),
     ) -> None:
-        """`records`, `widths`: what is sent, where it is not the runs' records one for one."""
-        self.runs = runs
+        """`records`, `widths`: what is sent, where it is not the runs' records one for one.
+        `wholes`: frames that go whole; then there are no runs.
+        """
+        self._runs = runs
+        self.wholes = wholes
         self.byte_count = byte_count
         self.paid = paid
         self.widths = widths or None
-        if records:
+        if wholes:
+            self.records = [record for whole in wholes for record in whole.records()]
+            self.record_count = len(self.records)
+        elif records:
             self.records = records
             self.record_count = sum([len(run.indices) for run in runs])
         else:
-            self.records = []
-            for run in runs:
-                of_frame = run.frame.records
-                self.records += [of_frame[index] for index in run.indices]
+            self.records = [
+                of_frame[index]
+                for run in runs
+                for of_frame in (run.frame.records,)  # once a run
+                for index in run.indices
+            ]
             self.record_count = len(self.records)
         self.is_probe = False
         self.has_left = True
         self.is_recalled = False
         self.sent_ns = 0
+
+    @property
+    def runs(self) -> list[Run]:
+        """All that the call carries, by shard."""
+        return self._runs or [run for whole in self.wholes for run in whole.runs()]
+
+    @property
+    def frames(self) -> set[Frame]:
+        """Whose records it carries."""
+        return {whole.frame for whole in self.wholes} or {run.frame for run in self._runs}
 
     def leave(self) -> bool:
         """The first byte is about to be written. False: it must not be any more."""

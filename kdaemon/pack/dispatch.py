@@ -20,6 +20,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.seen import SeenShards
 from kdaemon.route.shard_map import ANY_SHARD, ShardMap
 
@@ -145,12 +146,32 @@ class Dispatcher:
             shard, group = groups.popitem()
             runs = [self._run(frame, group, byte_count, shard, 0)]
         else:
-            sizes = frame.sizes
+            lanes, sizes = self._packer.lanes, frame.sizes
+            keyless = groups.pop(ANY_SHARD, None)
+            # A run of one record, as almost all are on many shards, is to cost what a record costs.
             runs = [
-                self._run(frame, group, sum([sizes[index] for index in group]), shard, 0)
+                Run(frame, group, sizes[group[0]], lanes[shard])
+                if len(group) == 1
+                else Run(frame, group, sum([sizes[index] for index in group]), lanes[shard])
                 for shard, group in groups.items()
             ]
+            if keyless is not None:
+                keyless_bytes = sum([sizes[index] for index in keyless])
+                runs.append(self._run(frame, keyless, keyless_bytes, ANY_SHARD, 0))
         return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
+
+    def route_whole(self, frame: Frame) -> WholeFrame | None:
+        """The frame as one that goes whole; None: it is to be queued by shard. Nothing is queued
+        yet.
+        """
+        shard_map, packer = self.shard_map, self._packer
+        if shard_map is None or self._order is not None or not packer.may_go_whole(frame):
+            return None
+        groups = shard_map.group(frame.records)
+        if ANY_SHARD in groups or shard_map.has_unnamed:
+            return None
+        lanes = packer.lanes
+        return WholeFrame(frame, [(lanes[shard], group) for shard, group in groups.items()])
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
         """All to the one lane; records without any key as a run of their own."""
@@ -173,13 +194,11 @@ class Dispatcher:
 
     def queue(self, runs: list[Run], now_ns: int) -> None:
         """Queues runs where they are to go, but for records whose turn it is not."""
-        push = self._packer.push
         if self._order is not None:
             keyed = [run for run in runs if not run.is_keyless]
             keyless = [run for run in runs if run.is_keyless]
             runs = keyless + self._order.enter(keyed) if keyed else keyless
-        for run in runs:
-            push(run, now_ns)
+        self._packer.push_all(runs, now_ns)
 
     @property
     def has_orphans(self) -> bool:
@@ -207,8 +226,7 @@ class Dispatcher:
 
     def queue_again(self, run: Run, now_ns: int) -> None:
         """Queues a run whose lane may be retired, by the map as it is now."""
-        for again in self._route_again(run):
-            self._packer.push(again, now_ns)
+        self._packer.push_all(self._route_again(run), now_ns)
 
     def _route_again(self, run: Run) -> list[Run]:
         frame = run.frame
@@ -339,6 +357,7 @@ class Dispatcher:
     def _replace_lanes(self, lanes: list[Lane], now_ns: int) -> None:
         self.map_since_ns = now_ns
         self.map_count += 1
+        self._packer.part_frames(now_ns)
         self._orphans += self._packer.replace_lanes(lanes)
         if self.shard_map is None:
             self._orphans.append(self._packer.take_keyless())

@@ -59,33 +59,43 @@ class KeyOrder:
         frame's order all the same.
         """
         turns = self._turns
-        frame = runs[0].frame
-        records = frame.records
+        records = runs[0].frame.records
         parts: list[tuple[Run, list[int]]] = [(run, run.indices) for run in runs]
-        if len(runs) > 1 and any(each.explicit_hash_key is not None for each in records):
+        explicit = [each.explicit_hash_key for each in records]
+        if len(runs) > 1 and explicit.count(None) < len(explicit):
             parts = [(run, [index]) for run, indices in parts for index in indices]
             parts.sort(key=_first_index)
-        late: list[tuple[int, Run]] = []  # records that are not the first of their keys
+        firsts: dict[Run, list[int]] = {run: [] for run in runs}
         for run, indices in parts:
+            first = firsts[run]
+            late: list[int] = []
             for index in indices:
                 key = records[index].partition_key
                 if key in turns:
-                    late.append((index, run))
-                elif key:
+                    late.append(index)
+                    continue
+                first.append(index)
+                if key:
                     turns[key] = None
-        if not late:
-            return runs
-        sizes = frame.sizes
-        waiting: dict[Run, set[int]] = {}
-        for index, run in late:
-            behind = self._turn(records[index].partition_key).behind
-            behind.append(Waiting(frame, index, run.lane, run.attempt_count))
-            run.lane.wait(frame.client, 1, sizes[index])
-            run.byte_count -= sizes[index]
-            waiting.setdefault(run, set()).add(index)
-        for run, kept_back in waiting.items():
-            run.indices = [index for index in run.indices if index not in kept_back]
+            if late:
+                self._keep_back(run, late)
+        for run, first in firsts.items():
+            run.indices = first
         return [run for run in runs if run.indices]
+
+    def _keep_back(self, run: Run, late: list[int]) -> None:
+        """These records of a new run are not the first of their keys."""
+        turns, frame, lane = self._turns, run.frame, run.lane
+        records, sizes = frame.records, frame.sizes
+        for index in late:
+            key = records[index].partition_key
+            turn = turns[key]
+            if turn is None:
+                turn = turns[key] = _Turn()
+            turn.behind.append(Waiting(frame, index, lane, run.attempt_count))
+        byte_count = sum([sizes[index] for index in late])
+        lane.wait(frame.client, len(late), byte_count)
+        run.byte_count -= byte_count
 
     def keys(self) -> list[str]:
         """Those that have a turn."""
@@ -130,12 +140,12 @@ class KeyOrder:
             key = records[index].partition_key
             if not key:
                 continue
-            turn = turns[key]
+            turn = turns.pop(key)
             if turn is None:
-                del turns[key]
                 continue
             if turn.out > 1:
                 turn.out -= 1
+                turns[key] = turn
                 continue
             behind = turn.behind
             while behind and behind[0].frame.is_abandoned:
@@ -144,8 +154,7 @@ class KeyOrder:
                 first = behind.popleft()
                 self._leave(first)
                 released.append(first)
-            else:
-                del turns[key]
+                turns[key] = turn
         return released
 
     def back(self, run: Run) -> bool:
@@ -189,13 +198,6 @@ class KeyOrder:
                 self._leave(each)
         behind.rotate(start)
         return len(gone)
-
-    def _turn(self, key: str) -> _Turn:
-        """To put something behind it."""
-        turn = self._turns[key]
-        if turn is None:
-            turn = self._turns[key] = _Turn()
-        return turn
 
     def _leave(self, waiting: Waiting) -> None:
         frame = waiting.frame

@@ -128,23 +128,26 @@ class Lane:
 
     def push(self, run: Run, *, is_pressed: bool = False) -> None:
         """Queues a run behind what its client has here. `is_pressed`: no call is to be had."""
-        records = self.queued_records = self.queued_records + len(run.indices)
-        byte_count = self.queued_bytes = self.queued_bytes + run.byte_count
-        client = run.frame.client
+        self.queued_records += len(run.indices)
+        self.queued_bytes += run.byte_count
         if self.turns is not None:
             self._push_in_turn(run, self.turns)
             return
+        client = run.frame.client
         if not self.queue:
             self.owner = client
         elif client != self.owner:
-            waits = is_pressed or self.state is _WAITING
-            if records > (SLICE_RECORDS if waits else SHORT_RECORDS) or byte_count > (
-                SLICE_BYTES if waits else SHORT_BYTES
-            ):
+            if self._is_long(is_pressed=is_pressed):
                 self._push_in_turn(run, self._begin_turns())
                 return
             self.owner = SEVERAL
         self.queue.append(run)
+
+    def _is_long(self, *, is_pressed: bool) -> bool:
+        """Whether clients are to take turns in what is queued."""
+        if is_pressed or self.state is _WAITING:
+            return self.queued_records > SLICE_RECORDS or self.queued_bytes > SLICE_BYTES
+        return self.queued_records > SHORT_RECORDS or self.queued_bytes > SHORT_BYTES
 
     def _push_in_turn(self, run: Run, turns: ClientTurns) -> None:
         """Behind what goes next, unless that is a large record, which the shard saves up for."""
@@ -260,6 +263,12 @@ class Lane:
             self.prefer_large(bytes_max, is_first=not out)
         records_left = min(records_max, budget.records.available)
         bytes_left = min(bytes_max, budget.bytes.available)
+        record_count, byte_count = self.queued_records, self.queued_bytes
+        if self.turns is None and record_count <= records_left and byte_count <= bytes_left:
+            out += self.queue
+            self.queue.clear()
+            self.queued_records = self.queued_bytes = 0
+            return record_count, byte_count
         record_count = byte_count = 0
         while self.queue and records_left > 0:
             run = self.queue[0]

@@ -9,6 +9,7 @@ the sums over the ring; a record is in exactly one lane or one batch.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
 from kdaemon.base.frame import Frame
@@ -19,6 +20,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
+from kdaemon.pack.whole import Paid, WholeFrame, WholeFrames, is_much
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE, _READY = LaneState.IDLE, LaneState.READY
@@ -65,6 +67,7 @@ class Packer:
             Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
         )
         self._keyless = Keyless(self.names, is_joined=self._aggregator is not None, now_ns=now_ns)
+        self._wholes = WholeFrames()
         self._ring: deque[Lane] = deque()
         self._waits: list[tuple[int, int, Lane]] = []
         self._wait_count = 0  # breaks ties in the heap
@@ -87,7 +90,34 @@ class Packer:
 
     @property
     def has_ready(self) -> bool:
-        return bool(self._ring)
+        return bool(self._ring) or bool(self._wholes)
+
+    def may_go_whole(self, frame: Frame) -> bool:
+        """Whether the frame need not be queued by shard: nothing is, and it is much of a call."""
+        if not is_much(frame, self._records_max, self._bytes_max):
+            return False
+        if self._ring or self._holds or self._aggregator is not None or self.names.is_used:
+            return False
+        return self._wholes.has_room(frame) and self.next_due_ns() is None
+
+    def push_whole(self, whole: WholeFrame) -> None:
+        """Behind those that wait. Only if it `may_go_whole`."""
+        self._wholes.add(whole)
+        self.ready_records += len(whole.frame.records)
+        self.ready_bytes += whole.frame.byte_count
+
+    def part_frames(self, now_ns: int) -> None:
+        """What waits as whole frames is queued by shard."""
+        if self._wholes:
+            self.ready_records -= self._wholes.record_count
+            self.ready_bytes -= self._wholes.byte_count
+            for whole in self._wholes.take_all():
+                self.push_all(whole.runs(), now_ns)
+
+    @property
+    def whole_frames(self) -> list[Frame]:
+        """Those that wait and are not queued by shard."""
+        return self._wholes.frames()
 
     @property
     def keyless_lane(self) -> Lane:
@@ -113,17 +143,27 @@ class Packer:
 
     def push(self, run: Run, now_ns: int) -> None:
         """Queues a run on its lane."""
-        lane = run.lane
-        if lane.state is _READY:
-            self.ready_records += len(run.indices)
-            self.ready_bytes += run.byte_count
-            lane.push(run, is_pressed=self.is_pressed)
-        else:
-            lane.push(run, is_pressed=self.is_pressed)
-            self._pushed(lane, run.frame, now_ns)
+        self.push_all((run,), now_ns)
+
+    def push_all(self, runs: Iterable[Run], now_ns: int) -> None:
+        """The same of many, in their order."""
+        self.part_frames(now_ns)
+        is_pressed = self.is_pressed
+        records = byte_count = 0  # on lanes that are ready
+        for run in runs:
+            lane = run.lane
+            lane.push(run, is_pressed=is_pressed)
+            if lane.state is _READY:
+                records += len(run.indices)
+                byte_count += run.byte_count
+            else:
+                self._pushed(lane, run.frame, now_ns)
+        self.ready_records += records
+        self.ready_bytes += byte_count
 
     def push_front(self, run: Run, now_ns: int) -> None:
         """Queues what failed before everything else on its lane."""
+        self.part_frames(now_ns)
         lane = run.lane
         lane.push_front(run)
         if lane.state is _READY:
@@ -162,6 +202,10 @@ class Packer:
 
     def draw(self, now_ns: int) -> Batch | None:
         """One batch of what can be paid for now; None if nothing can."""
+        if self._wholes:
+            batch = self._draw_whole(now_ns)
+            if batch is not None:
+                return batch
         draft = Draft(self._records_max, self._bytes_max)
         ring = self._ring
         keyless = self._keyless.lane
@@ -202,6 +246,25 @@ class Packer:
             records=sent,
             widths=draft.widths,
         )
+
+    def _draw_whole(self, now_ns: int) -> Batch | None:
+        """One of whole frames; None: they are queued by shard now, for a shard cannot pay, or they
+        would not fill a call.
+        """
+        wholes = self._wholes.next_call(self._records_max, self._bytes_max)
+        paid: Paid = {}
+        payable = [whole for whole in wholes if whole.pay(paid, now_ns)]
+        if not payable or len(payable) < len(wholes):
+            for whole in payable:
+                whole.take_back(paid)
+            self.part_frames(now_ns)
+            return None
+        byte_count = sum([whole.frame.byte_count for whole in wholes])
+        self._wholes.take(len(wholes))
+        batch = Batch([], byte_count, paid=paid, wholes=wholes)
+        self.ready_records -= batch.record_count
+        self.ready_bytes -= byte_count
+        return batch
 
     def _draw_parts(self, draft: Draft, now_ns: int) -> None:
         """Where more is ready than a batch takes, and clients wait for each other: each lane has

@@ -63,6 +63,7 @@ def queued_frames(packer: Packer, order: KeyOrder | None) -> Iterator[Frame]:
     """The frames of all records that are queued now; one may come more than once, and may have
     ended since.
     """
+    yield from packer.whole_frames
     for lane in packer.all_lanes:
         runs = deque(lane.runs())
         while runs:  # let go of one by one: what ended meanwhile is freed

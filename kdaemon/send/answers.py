@@ -83,26 +83,60 @@ class Room(NamedTuple):
     take: HasRoom = _always
 
 
-async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
-    """The answer's body. Of an error only its beginning; of a success all of it, or `TooLargeError`
-    where there is no room. What stays unread closes the connection.
-    """
-    is_error = response.status != 200
-    limit = ERROR_BYTES_MAX if is_error else room.bytes_max
-    blocks: list[bytes] = []
-    size = 0
-    while block := await response.content.readany():
-        size += len(block)
-        blocks.append(block)
-        if size > limit:
-            if is_error:
-                return b"".join(blocks)[:limit]
-            problem = f"an answer of more than {limit} bytes"
-            raise TooLargeError(problem, response.status, has_room=True)
-        if not (is_error or room.take(len(block))):
+class Answer(NamedTuple):
+    """What came back over HTTP."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+class BodySoFar:
+    """The body of an answer, while it comes. Of an error only its beginning; of a success all."""
+
+    __slots__ = ("_blocks", "_is_error", "_room", "_size", "_status", "bytes_max")
+
+    def __init__(self, status: int, room: Room) -> None:
+        self._status = status
+        self._is_error = status != 200
+        self._room = room
+        self._size = 0
+        self._blocks: list[bytes] = []
+        self.bytes_max = ERROR_BYTES_MAX if self._is_error else room.bytes_max
+
+    def add(self, block: bytes) -> TooLargeError | None:
+        """Why it cannot be read to its end; None: `is_enough` says whether more is wanted."""
+        self._size += len(block)
+        self._blocks.append(block)
+        if self._is_error:
+            return None
+        if self._size > self.bytes_max:
+            problem = f"an answer of more than {self.bytes_max} bytes"
+            return TooLargeError(problem, self._status, has_room=True)
+        if not self._room.take(len(block)):
             problem = "an answer that there is no memory for now"
-            raise TooLargeError(problem, response.status, has_room=False)
-    return b"".join(blocks)
+            return TooLargeError(problem, self._status, has_room=False)
+        return None
+
+    @property
+    def is_enough(self) -> bool:
+        """What follows is not read, and closes the connection."""
+        return self._size > self.bytes_max
+
+    def read(self) -> bytes:
+        if len(self._blocks) == 1 and not self._is_error:
+            return self._blocks[0]
+        return b"".join(self._blocks)[: self.bytes_max]
+
+
+async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
+    """The answer's body, or `TooLargeError`. What stays unread closes the connection."""
+    body = BodySoFar(response.status, room)
+    while not body.is_enough and (block := await response.content.readany()):
+        problem = body.add(block)
+        if problem is not None:
+            raise problem
+    return body.read()
 
 
 def error_answer(

@@ -25,7 +25,7 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.credentials import Who, import_libraries, keys_of
-from kdaemon.send.exchange import Answer, Exchanges, always, http_session, unforeseen
+from kdaemon.send.exchange import Exchanges, always, http_session, unforeseen
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
 from kdaemon.send.request import Keys, Route
@@ -111,7 +111,7 @@ class ServiceClient:
     def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         """Use `open`."""
         self._settings = settings
-        self._exchanges = Exchanges(http)
+        self._exchanges = Exchanges(settings, http)
         self._search = Search(settings, self._exchanges)
         self._decode = msgspec.json.Decoder(PutAnswer).decode
         self._routes: dict[tuple[str, str | None], Route] = {}
@@ -150,7 +150,7 @@ class ServiceClient:
     async def aclose(self) -> None:
         """Closes all connections. Wait for the calls before: those still out fail as lost."""
         await self._search.aclose()
-        await self._exchanges.http.close()
+        await self._exchanges.aclose()
 
     @property
     def bodies(self) -> Bodies:
@@ -309,7 +309,7 @@ class ServiceClient:
             else _PutByArn(arn, records, is_dry)
         )
         bytes_max = ANSWER_BYTES_MIN + RESULT_BYTES_MAX * len(records)
-        return await self._call("PutRecords", arn, request, bytes_max, leave)
+        return await self._call("PutRecords", arn, request, bytes_max, leave, is_put=not is_dry)
 
     async def _call(
         self,
@@ -318,10 +318,12 @@ class ServiceClient:
         request: object,
         bytes_max: int,
         leave: Callable[[], bool] = always,
+        *,
+        is_put: bool = False,
     ) -> tuple[bytes, answers.Headers]:
         """Returns the 200's body and head; any other answer is raised. As `_answer`."""
         room = answers.Room(bytes_max)
-        answer, error = await self._answer(operation, arn, request, room, leave)
+        answer, error = await self._answer(operation, arn, request, room, leave, is_put=is_put)
         if error is not None:
             raise error
         return answer.body, answer.headers
@@ -333,14 +335,17 @@ class ServiceClient:
         request: object,
         room: answers.Room,
         leave: Callable[[], bool] = always,
-    ) -> tuple[Answer, ServiceError | None]:
+        *,
+        is_put: bool = False,
+    ) -> tuple[answers.Answer, ServiceError | None]:
         """One call, and one more if its credentials were stale. Returns what answered it, and what
         that stands for if it is no success.
 
         `request`: what its body encodes, or the body. The bytes are made for each exchange, when
         there is room for them, and gone once they are written: calls that wait for a slow service
-        hold no copy of their records.
+        hold no copy of their records. `is_put`: over connections of our own.
         """
+        exchange = self._exchanges.put if is_put else self._exchanges.post
         was_sent = False
         waits_for = "in search of credentials"
         stream = _stream_of(request)
@@ -364,9 +369,7 @@ class ServiceClient:
                         waits_for = "while the service did not read earlier calls"
                         await bodies.room(stream)
                     was_sent = True
-                    answer = await self._exchanges.post(
-                        route, request, stream, who.trust, room, leave
-                    )
+                    answer = await exchange(route, request, stream, who.trust, room, leave)
                     if answer.status == 200:
                         return answer, None
                     through = route.proxy.shown if route.proxy else None

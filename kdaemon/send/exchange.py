@@ -1,14 +1,16 @@
-"""One request over HTTP and its answer: the pool, the body's memory, and what a failure means.
+"""One request over HTTP and its answer: its connection, its body's memory, what a failure means.
 
-Knows aiohttp and the way through a proxy. Must not know credentials, streams, or whether a call is
-made again: `client.py` decides that.
+Records go over connections of our own (`pool.py`), which cost a fifth of aiohttp's; all else, and
+whatever goes through a proxy, over aiohttp's. Must not know credentials, streams, or whether a call
+is made again: `client.py` decides that.
 Invariant: whatever breaks before the first byte of a body is written is `was_sent=False`; no secret
 and no data in an error, nor in what an error keeps alive.
 """
 
+import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -17,23 +19,18 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import MIB
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
+from kdaemon.send.connection import Connection, Outcome, Peer
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import CONTENT_TYPE
-from kdaemon.send.failures import failure_below_http
-from kdaemon.send.request import Body, Route
+from kdaemon.send.failures import CONNECT_TIMEOUT, RECALLED, DialError, failure_below_http
+from kdaemon.send.places import Places
+from kdaemon.send.pool import KEEPALIVE_S, Pool
+from kdaemon.send.request import SENT_ALWAYS, Body, Route
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE
 
-KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
+LEAST_S: Final = 0.001  # of what is left to connect: to aiohttp, 0 is no limit
 ANSWER_BUFFER_BYTES: Final = MIB  # ours: reading is not paused within an ordinary answer
-
-
-class Answer(NamedTuple):
-    """What came back over HTTP."""
-
-    status: int
-    body: bytes
-    headers: answers.Headers
 
 
 def always() -> bool:
@@ -46,10 +43,10 @@ def http_session(
 ) -> aiohttp.ClientSession:
     """The pool of one client."""
     return aiohttp.ClientSession(
-        connector=Connector(limit=settings.connections_max, keepalive_timeout=KEEPALIVE_S),
-        timeout=_timeout(settings),
+        connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S),  # `Places` bounds them
+        timeout=_timeout(settings, settings.connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "kdaemon", "Accept-Encoding": "identity"},
+        headers=SENT_ALWAYS,
         skip_auto_headers=("Accept",),
         auto_decompress=False,
         read_bufsize=ANSWER_BUFFER_BYTES,
@@ -58,32 +55,114 @@ def http_session(
     )
 
 
-def _timeout(settings: ClientSettings) -> aiohttp.ClientTimeout:
+def _timeout(settings: ClientSettings, connect_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None,  # whoever calls bounds the whole
-        connect=settings.connect_timeout_s,
-        sock_connect=settings.connect_timeout_s,
+        connect=connect_s,
+        sock_connect=connect_s,
         sock_read=settings.read_timeout_s,
     )
 
 
 class Exchanges:
-    """The requests of one client. `bodies`: the memory of those that are not yet written."""
+    """The requests of one client. `bodies`: the memory of those that are not yet written.
+    `places`: the connections that are in use, of both kinds.
+    """
 
-    __slots__ = ("_encode", "_timeout", "bodies", "http")
+    __slots__ = ("_encode", "_settings", "bodies", "http", "places", "pool")
 
-    def __init__(self, http: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         self.http = http
-        self._timeout = http.timeout
+        self._settings = settings
         self.bodies = Bodies()
+        self.places = Places(settings.connections_max)
+        self.pool = Pool(self._dial)
         self._encode = msgspec.json.Encoder().encode
 
     def take_limits(self, settings: ClientSettings) -> None:
         """Times and connections from the next request on; those under way go on by theirs."""
-        self._timeout = _timeout(settings)
+        self._settings = settings
+        self.places.set_limit(settings.connections_max)
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self.pool.aclose()
+        await self.http.close()
+
+    async def put(
+        self,
+        route: Route,
+        request: object,
+        stream: str,
+        trust: ssl.SSLContext | bool,
+        room: answers.Room,
+        leave: Callable[[], bool] = always,
+    ) -> answers.Answer:
+        """What answers one POST of records, on a connection of our own; as `post`, which makes it
+        where the way leads through a proxy.
+        """
+        peer = route.peer(trust)
+        if peer is None:
+            return await self.post(route, request, stream, trust, room, leave)
+        body = self._bytes_of(request)
+        held = self.bodies.add(stream, len(body))
+        connection: Connection | None = None
+        waiter: asyncio.Future[Outcome] | None = None
+        is_placed = has_left = False
+        try:
+            is_placed = self.places.take()
+            connection = self.pool.take(peer) if is_placed else None
+            if connection is None:
+                async with asyncio.timeout(self._settings.connect_timeout_s):
+                    if not is_placed:
+                        await self.places.wait()
+                        is_placed = True
+                    connection = self.pool.take(peer) or await self.pool.open(peer)
+            head = route.head(body)
+            has_left = leave()
+            if has_left:
+                waiter = connection.send(head, body, held, room, self._settings.read_timeout_s)
+                del body, head  # the connection has what is not yet written
+                outcome = await waiter
+            else:
+                outcome = RECALLED
+        except TimeoutError:
+            outcome = CONNECT_TIMEOUT
+        except DialError as error:
+            outcome = error.failed
+            _empty(error)
+        except aiohttp.ClientError as error:
+            outcome = failure_below_http(error, route.host, is_unwritten=True)
+            _empty(error)
+        except Exception as error:
+            if has_left:
+                raise  # nobody knows what became of it
+            what = f"the request to {route.host}"
+            outcome = unforeseen(error, what, "endpoint_url or the credentials")
+        finally:
+            held.give()
+            if is_placed:
+                self.places.give()
+            if connection is not None:
+                self._done(connection, waiter)
+        if isinstance(outcome, answers.Answer):
+            return outcome
+        # Here, so that no context carries the request along.
+        raise outcome if isinstance(outcome, ServiceError) else outcome.at(route.host)
+
+    def _done(self, connection: Connection, waiter: asyncio.Future[Outcome] | None) -> None:
+        """Nobody waits for this answer any more; None: nothing was asked."""
+        if waiter is not None:
+            connection.drop(waiter)
+        elif connection.is_usable:
+            self.pool.keep(connection, is_used=False)
+        else:
+            connection.abort()
+
+    async def _dial(self, peer: Peer, factory: Callable[[], Connection]) -> Connection:
         connector = self.http.connector
         assert isinstance(connector, Connector), "http_session made it"
-        connector.set_limit(settings.connections_max)
+        return await connector.dial(peer, factory)
 
     async def post(
         self,
@@ -93,13 +172,20 @@ class Exchanges:
         trust: ssl.SSLContext | bool,
         room: answers.Room,
         leave: Callable[[], bool] = always,
-    ) -> Answer:
+    ) -> answers.Answer:
         """What answers one POST. `request`: what its body encodes, or the body of a question to
         STS. `stream`: whose memory the body takes; "": it is small. Raises `ServiceError`.
         """
         body = self._body_of(request, stream, leave)
         proxy = route.proxy
+        where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
+        is_placed = False
         try:
+            connect_s = self._settings.connect_timeout_s
+            is_placed = self.places.take()
+            if not is_placed:
+                connect_s = await self._placed(connect_s)
+                is_placed = True
             async with self.http.request(
                 "POST",
                 route.url,
@@ -109,19 +195,17 @@ class Exchanges:
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,
                 ssl=trust,
-                timeout=self._timeout,
+                timeout=_timeout(self._settings, connect_s),
             ) as response:
                 read = await answers.read_bounded(response, room)
-                return Answer(response.status, read, response.headers)
+                return answers.Answer(response.status, read, response.headers)
         except ServiceError:
             raise
         except (aiohttp.ClientError, OSError) as error:
             is_unwritten = bool(body.unwritten)
-            where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
             failure = failure_below_http(error, where, is_unwritten=is_unwritten)
             if body.is_recalled:
-                text = f"{where}: nothing was sent while the client waited"
-                failure = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
+                failure = RECALLED.at(where)
             _empty(error)
         except Exception as error:
             if not body.unwritten:
@@ -130,14 +214,33 @@ class Exchanges:
             failure = unforeseen(error, f"the request to {route.host}", setting)
         finally:
             body.drop()
+            if is_placed:
+                self.places.give()
         raise failure  # here, so that no context carries the request's headers along
 
-    def _body_of(self, request: object, stream: str, leave: Callable[[], bool]) -> Body:
-        if isinstance(request, bytes):
-            return Body(request, STS_CONTENT_TYPE, leave, self.bodies.add(stream, len(request)))
+    async def _placed(self, limit_s: float) -> float:
+        """Waits for a place, for so long at most. Returns how long one may take to connect then."""
+        now_s = asyncio.get_running_loop().time
+        began_s = now_s()
         try:
-            body = self._encode(request)
-            return Body(body, CONTENT_TYPE, leave, self.bodies.add(stream, len(body)))
+            async with asyncio.timeout(limit_s):
+                await self.places.wait()
+        except TimeoutError:
+            pass
+        else:
+            return max(limit_s - (now_s() - began_s), LEAST_S)
+        raise aiohttp.ConnectionTimeoutError
+
+    def _body_of(self, request: object, stream: str, leave: Callable[[], bool]) -> Body:
+        content_type = STS_CONTENT_TYPE if isinstance(request, bytes) else CONTENT_TYPE
+        body = self._bytes_of(request)
+        return Body(body, content_type, leave, self.bodies.add(stream, len(body)))
+
+    def _bytes_of(self, request: object) -> bytes:
+        if isinstance(request, bytes):
+            return request
+        try:
+            return self._encode(request)
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             pass  # raised below, so that no context carries the data along
         raise ServiceError(

@@ -7,6 +7,7 @@ changes none of them.
 """
 
 import hmac
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,11 +17,12 @@ from typing import Final
 import aiohttp
 import yarl
 
-from kdaemon.base.limits import KIB
 from kdaemon.send.bodies import Held
+from kdaemon.send.connection import PIECE_BYTES, Peer
 from kdaemon.send.proxy import Proxy
 
-PIECE_BYTES: Final = 512 * KIB  # of a body in one write; eight take 0.2 ms more. Ours, 2026-11-28
+SENT_ALWAYS: Final = {"User-Agent": "kdaemon", "Accept-Encoding": "identity"}
+UNPRINTABLE: Final = "a header with a line break"  # would end there, and perhaps say more
 STAMP: Final = "00000000T000000Z"  # stands for the date in a canonical form that is to be filled
 
 
@@ -53,10 +55,10 @@ class Canonical:
 
 class Route:
     """One operation at one URL with one set of keys: `sign` gives a call's headers, which are the
-    same for each call. `SignedRoute` signs them.
+    same for each call, `head` the same as bytes. `SignedRoute` signs them.
     """
 
-    __slots__ = ("_headers", "host", "keys", "proxy", "url")
+    __slots__ = ("_head_text", "_headers", "host", "keys", "proxy", "url")
 
     def __init__(self, url: str, keys: Keys, headers: dict[str, str]) -> None:
         self.url = yarl.URL(url, encoded=True)
@@ -64,6 +66,7 @@ class Route:
         self.keys = keys
         self.proxy: Proxy | None = None
         self._headers = headers
+        self._head_text: str | None = None  # what is the same for each call; made when it is used
 
     def go_through(self, proxy: Proxy | None) -> None:
         """Every request goes through this proxy."""
@@ -71,9 +74,46 @@ class Route:
         if proxy and proxy.headers and self.url.scheme == "http":  # no tunnel: it reads these
             self._headers = self._headers | proxy.headers
 
+    def peer(self, trust: ssl.SSLContext | bool) -> Peer | None:
+        """Where a connection of our own leads; None: there is none to such a URL, or on this way.
+        `trust`: whom, over TLS.
+        """
+        host, port = self.url.raw_host, self.url.port
+        if self.proxy is not None or not host or not port:
+            return None
+        if host.endswith(".."):
+            host = host.rstrip(".") + "."
+        match self.url.scheme:
+            case "http":
+                return Peer(host, port, None)
+            case "https":
+                return Peer(host, port, trust)
+            case _:
+                return None
+
     def sign(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - for those who sign it
         """All headers of a request with this body that leaves now."""
         return self._headers.copy()
+
+    def head(self, body: bytes) -> bytes:
+        """A POST's head, for this body, that leaves now."""
+        text = self._head_text or self._prepared_head()
+        return f"{text}{self._signature(body)}Content-Length: {len(body)}\r\n\r\n".encode()
+
+    def _signature(self, body: bytes) -> str:  # noqa: ARG002 - as `sign`
+        """The lines of a head that differ from call to call."""
+        return ""
+
+    def _prepared_head(self) -> str:
+        headers = {"Host": self.host, **SENT_ALWAYS, **self._headers}
+        lines = [
+            f"POST {self.url.raw_path_qs} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in headers.items() if name != "X-Amz-Date"),
+        ]
+        if any(not line.isprintable() for line in lines):
+            raise ValueError(UNPRINTABLE)
+        self._head_text = "\r\n".join((*lines, ""))
+        return self._head_text
 
 
 class SignedRoute(Route):
@@ -82,8 +122,8 @@ class SignedRoute(Route):
     """
 
     __slots__ = (
-        *("_authorization", "_day", "_head", "_key", "_region", "_scope", "_service"),
-        *("_signed_names", "_tail"),
+        *("_authorization", "_day", "_head", "_key", "_region", "_scope", "_second", "_service"),
+        *("_signed_names", "_stamp", "_tail"),
     )
 
     def __init__(self, url: str, region: str, keys: Keys, canonical: Canonical) -> None:
@@ -92,24 +132,36 @@ class SignedRoute(Route):
         self._signed_names = canonical.signed_names
         self._region = region
         self._service = canonical.service
-        self._day = ""  # of what follows; no day yet
+        self._second: datetime | None = None  # whose stamp is below
+        self._stamp = ""
+        self._day = "no day yet"  # of what follows
         self._scope = ""
         self._key = b""
         self._authorization = ""
 
     def sign(self, body: bytes) -> dict[str, str]:
         """All headers of a request with this body that leaves now."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        if stamp[:8] != self._day:
+        headers = self._headers.copy()
+        headers["X-Amz-Date"], headers["Authorization"] = self._signed(body)
+        return headers
+
+    def _signature(self, body: bytes) -> str:
+        stamp, authorization = self._signed(body)
+        return f"X-Amz-Date: {stamp}\r\nAuthorization: {authorization}\r\n"
+
+    def _signed(self, body: bytes) -> tuple[str, str]:
+        """The values of X-Amz-Date and Authorization."""
+        second = datetime.now(UTC).replace(microsecond=0)
+        if second != self._second:
+            self._second, self._stamp = second, second.strftime("%Y%m%dT%H%M%SZ")
+        stamp = self._stamp
+        if not stamp.startswith(self._day):
             self._begin_day(stamp[:8])
         canonical = f"{self._head}{stamp}{self._tail}{sha256(body).hexdigest()}"
         digest = sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{self._scope}\n{digest}"
         signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
-        headers = self._headers.copy()
-        headers["X-Amz-Date"] = stamp
-        headers["Authorization"] = self._authorization + signature
-        return headers
+        return stamp, self._authorization + signature
 
     def _begin_day(self, day: str) -> None:
         """Derives the key of a UTC day, given as 20261121."""
@@ -122,6 +174,8 @@ class SignedRoute(Route):
             f"AWS4-HMAC-SHA256 Credential={self.keys.access_key}/{self._scope}, "
             f"SignedHeaders={self._signed_names}, Signature="
         )
+        if not self._authorization.isprintable():
+            raise ValueError(UNPRINTABLE)
         self._day = day
 
 

@@ -213,13 +213,16 @@ class FrameLedger:
         if self._max_age_ns is not None:
             self._ages.add(frame, frame.accepted_ns + self._max_age_ns)
 
-    def deliver(self, frame: Frame, count: int, byte_count: int, now_ns: int) -> None:
-        """`count` records of the frame are delivered, their results written."""
+    def deliver(self, counts: Mapping[Frame, int], byte_count: int, now_ns: int) -> None:
+        """So many records of each of these frames are delivered, their results written.
+        `byte_count`: data + partition keys of all of them.
+        """
         counters = self._counters
-        counters.delivered += count
         counters.delivered_bytes += byte_count
-        counters.delivery_ns.observe(now_ns - frame.accepted_ns, count)
-        self._count_down(frame, count)
+        for frame, count in counts.items():
+            counters.delivered += count
+            counters.delivery_ns.observe(now_ns - frame.accepted_ns, count)
+            self._count_down(frame, count)
 
     def bury(self, frame: Frame, index: int, result: RecordResult, attempt_count: int) -> None:
         """The service refuses this record for itself: it is dead."""

@@ -153,7 +153,8 @@ class Spool:
         now_ms = unix_ms(self._clock)
         found: list[Lane] = []
         for number, lane in enumerate(find_lanes(self._lanes, stored, now_ms, find, is_listed), 1):
-            found += [] if lane is None else [lane]
+            if lane is not None:
+                found.append(lane)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
         for number, lane in enumerate(found, 1):

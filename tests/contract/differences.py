@@ -146,7 +146,7 @@ _BY_SERVICE: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_refused_request_leaves_nothing_behind",
         ),
         "leaves out the last consumer of a list in pages": ("test_consumers_are_listed",),
-        "deletes a stream that has consumers": (ENFORCED,),
+        "refuses to delete a stream that has consumers, and deletes it": (ENFORCED,),
         "answers HTTP 500": (
             f"{BAD}:hash key no number",
             f"{BAD}:data not base64",

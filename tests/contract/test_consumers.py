@@ -94,4 +94,7 @@ def test_a_stream_with_consumers_is_not_deleted_by_mistake(endpoint: Endpoint, s
     wait_active(endpoint, StreamARN=arn, ConsumerName="mine")
     refused = endpoint.call("DeleteStream", StreamName=stream)
     assert refused.refusal == (400, "ResourceInUseException")
+    endpoint.make_stream(f"{stream}-later", 1)  # what a service does late is done before this is
+    described = endpoint.answer("DescribeStreamSummary", StreamName=stream)
+    assert described["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
     endpoint.answer_empty("DeregisterStreamConsumer", StreamARN=arn, ConsumerName="mine")

@@ -171,7 +171,7 @@ _IS_DONE = """\
         if not self.parts and not self.left_count:
 """
 _EACH = """\
-            for index, result in zip(indices, answers, strict=True):
+            for index, result in zip(indices, answers, strict=False):  # the next run's follow
                 if result.sequence_number
 """[:-1]
 _NONE_FAILED = """\
@@ -179,6 +179,13 @@ _NONE_FAILED = """\
 """
 _BESIDE = """\
             beside = indices[1:] + indices[:1]
+"""
+_EACH_WHOLE = """\
+            for index in indices:
+                result = next(answers)
+"""
+_SHARD_WHOLE = """\
+            shard_id = lane.shard_id
 """
 _OPEN_LOG = """\
         found = self._place.look()
@@ -191,11 +198,13 @@ _TRIED = """\
 _LEFT_OUT = """\
         if count > 1:
             frame.results[indices[0]] = RecordResult(sequence_number="1", shard_id="1")
-            self._ledger.deliver(frame, 1, frame.sizes[indices[0]], now_ns)
+            self._ledger.deliver({frame: 1}, frame.sizes[indices[0]], now_ns)
             self._leave(run, indices[:1])
             indices, count = indices[1:], count - 1
 """
-_PUT = '        return await self._call("PutRecords", arn, request, bytes_max, leave)\n'
+_PUT = """\
+        return await self._call("PutRecords", arn, request, bytes_max, leave, is_put=not is_dry)
+"""
 
 FAULTS = (
     Fault(
@@ -394,6 +403,8 @@ FAULTS = (
         (
             Change("engine/settlement.py", _EACH, _EACH.replace("indices,", "beside,")),
             Change("engine/settlement.py", _NONE_FAILED, _NONE_FAILED + _BESIDE),
+            Change("pack/whole.py", _EACH_WHOLE, _EACH_WHOLE.replace("indices", "beside")),
+            Change("pack/whole.py", _SHARD_WHOLE, _SHARD_WHOLE + _BESIDE),
         ),
         (LOST,),
     ),
@@ -454,7 +465,7 @@ FAULTS = (
     ),
     Fault(
         "a delivery is not counted",
-        (Change("settle/ledger.py", "        counters.delivered += count\n", ""),),
+        (Change("settle/ledger.py", "            counters.delivered += count\n", ""),),
         (UNCOUNTED,),
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import Daemon, running
+from tests.kit.daemon import Daemon, running, sandbox
 
 Run = Callable[..., Daemon]
 
@@ -22,3 +22,17 @@ def run(tmp_path: Path) -> Iterator[Run]:
             return stack.enter_context(running(tmp_path, settings, **more))
 
         yield start
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Ends what a test enters or calls back, at its end."""
+    with ExitStack() as found:
+        yield found
+
+
+@pytest.fixture
+def one_shard() -> Iterator[str]:
+    """A service of its own, with the stream `demo` of one shard; its URL."""
+    with sandbox("demo", 1) as url:
+        yield url

@@ -4,8 +4,6 @@ and promises are kept for each user record.
 
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +13,10 @@ import boto3
 
 from kdaemon.base.record import Record
 from tests.kit.aggregates import python_reads
-from tests.kit.daemon import MIB, ROOT, environment, sandbox, send
+from tests.kit.daemon import MIB, command, sandbox, send
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.kcl import Read
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
 from tests.process.conftest import Run
 
 KEYS = {
@@ -28,7 +26,6 @@ KEYS = {
 }
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/demo"
 DATA_BYTES = 200
-COMMAND = (sys.executable, "-m", "kdaemon", "dead-letters", "list")
 
 Place = tuple[str, str]  # shard id and sequence number
 
@@ -126,15 +123,8 @@ def test_stored_and_dead_letters_are_per_user_record(run: Run, tmp_path: Path) -
         found = [data for inner in read_back(endpoint).values() for _, data in inner]
         assert Counter(found) == Counter([b"first", *given])
         assert daemon.stop() == 0
-    listed = subprocess.run(
-        [*COMMAND, "--directory", directory, "--json"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
+    listed = command("dead-letters", "list", "--directory", directory, "--json")
+    assert listed.returncode == 0, listed.stderr
     letters: list[dict[str, Any]] = [json.loads(line) for line in listed.stdout.splitlines()]
     assert [letter["partition_key"] for letter in letters] == ["large"]
 

@@ -1,8 +1,10 @@
 """How the process starts, and how it says why it does not."""
 
+import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,14 +111,23 @@ main()
 LISTED = {"streams.demo.acknowledge": "accepted"}
 
 
-def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+@contextlib.contextmanager
+def gated(directory: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon whose libraries are loaded when somebody opens the other end of the gate."""
+    gate = directory / "gate"
     os.mkfifo(gate)
-    config = write_config(tmp_path, LISTED)
+    config = write_config(directory, LISTED)
     arguments = ["run", "--sandbox", "--config", str(config)]
     daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
     try:
         daemon.wait_log(READY)
+        yield daemon, gate
+    finally:
+        daemon.close()
+
+
+def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path: Path) -> None:
+    with gated(tmp_path) as (daemon, gate):
         assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
         metrics = daemon.metrics()
         waiting = ("kdaemon_records_buffered", "kdaemon_records_in_flight")
@@ -125,21 +136,13 @@ def test_records_are_taken_while_the_libraries_for_calls_are_not_loaded(tmp_path
         with gate.open("w"):
             daemon.wait_settled()
         assert daemon.counted("kdaemon_records_delivered_total") == 1
-    finally:
-        daemon.close()
 
 
 @pytest.mark.parametrize("is_owed", [False, True], ids=["idle", "records"])
 def test_an_end_waits_for_no_library_that_nobody_needs_any_more(
     tmp_path: Path, *, is_owed: bool
 ) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    config = write_config(tmp_path, LISTED)
-    arguments = ["run", "--sandbox", "--config", str(config)]
-    daemon = Daemon(arguments, environment(GATE=str(gate)), program=("-c", GATED))
-    try:
-        daemon.wait_log(READY)
+    with gated(tmp_path) as (daemon, _):
         if is_owed:
             assert send("POST", f"{daemon.url}/v1/streams/demo/records", '{"data": "a"}')[0] == 200
         daemon.signal()
@@ -147,10 +150,16 @@ def test_an_end_waits_for_no_library_that_nobody_needs_any_more(
             daemon.wait_log("draining")
             daemon.signal()
         code, log = ended(daemon)
-    finally:
-        daemon.close()
     assert code == is_owed
     assert "not all could be closed" not in log
+
+
+def ended_by(config: Path, program: str) -> tuple[int, str]:
+    """The exit code and the log of a daemon that this program starts."""
+    with contextlib.closing(
+        Daemon(["run", "--config", str(config)], environment(), program=("-c", program))
+    ) as daemon:
+        return ended(daemon)
 
 
 @pytest.mark.parametrize("name", ["aiohttp", "botocore", "aiobotocore", "prometheus_client"])
@@ -160,11 +169,7 @@ def test_a_library_that_is_not_there_is_found_before_a_record_is_taken(
     """A supervisor starts it again and again, and each time records would be taken and lost."""
     lacks = f"import sys; sys.modules[{name!r}] = None; from kdaemon.__main__ import main; main()"
     config = write_config(tmp_path, {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"})
-    daemon = Daemon(["run", "--config", str(config)], environment(), program=("-c", lacks))
-    try:
-        code, log = ended(daemon)
-    finally:
-        daemon.close()
+    code, log = ended_by(config, lacks)
     assert code == 1
     assert "cannot start: a part of kdaemon cannot be loaded" in log
     assert name in log
@@ -184,11 +189,7 @@ def test_a_library_that_is_broken_ends_the_daemon_at_once_and_is_named(
     program += "from kdaemon.__main__ import main; main()"
     settings = {"endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"}
     config = write_config(tmp_path, {**settings, "drain.lame_duck_ms": 300_000})
-    daemon = Daemon(["run", "--config", str(config)], environment(), program=("-c", program))
-    try:
-        code, log = ended(daemon)
-    finally:
-        daemon.close()
+    code, log = ended_by(config, program)
     assert code == 1
     assert "a part of kdaemon cannot be loaded (ImportError: half of it)" in log
     assert "Traceback" not in log

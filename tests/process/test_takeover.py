@@ -25,6 +25,15 @@ def start(config: Path, *flags: str) -> Daemon:
     return Daemon(["run", *flags, "--config", str(config)], environment())
 
 
+def run(config: Path, stack: ExitStack, service: str) -> Daemon:
+    """One that is ready, in front of a service that is told what to do."""
+    daemon = start(config)
+    stack.callback(daemon.close)
+    daemon.wait_log(READY)
+    daemon.sandbox_url = service
+    return daemon
+
+
 def took_over(config: Path, stack: ExitStack) -> Daemon:
     daemon = start(config, "--takeover")
     stack.callback(daemon.close)

@@ -1,16 +1,16 @@
 """A takeover by another configuration: order holds; who cannot have its spool begins nothing."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
+from tests.kit.daemon import READY, Daemon, environment, write_config
 from tests.kit.patience import wait_for
 from tests.kit.restarts import settings_of
-from tests.process.test_takeover import accept, read_all, start, store, took_over
+from tests.process.test_takeover import accept, read_all, run, start, store, took_over
 
 # Reads its spool back when it is told to.
 RECOVERS_LATE = """
@@ -31,38 +31,18 @@ main()
 """
 
 
-@pytest.fixture
-def service() -> Iterator[str]:
-    with sandbox("demo", 1) as url:
-        yield url
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as found:
-        yield found
-
-
-def run(config: Path, stack: ExitStack, service: str) -> Daemon:
-    daemon = start(config)
-    stack.callback(daemon.close)
-    daemon.wait_log(READY)
-    daemon.sandbox_url = service
-    return daemon
-
-
 def config_of(directory: Path, settings: Mapping[str, object]) -> Path:
     directory.mkdir(exist_ok=True)
     return write_config(directory, settings)
 
 
 def test_what_was_ordered_in_memory_goes_before_what_is_stored_now(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
     """The new one has a disk of its own, for which it need not wait."""
     ordered = {"default.ordering": "partition_key", "spool.directory": ""}
-    settings = settings_of(tmp_path, service, **ordered)
-    old = run(config_of(tmp_path / "a", settings), stack, service)
+    settings = settings_of(tmp_path, one_shard, **ordered)
+    old = run(config_of(tmp_path / "a", settings), stack, one_shard)
     old.inject({"kind": "throttle", "calls": 1, "latency_ms": 3_000})
     accept(tmp_path, ["one", "two"])
     wait_for(lambda: old.counted("kdaemon_records_in_flight") or None, "the first call")
@@ -75,16 +55,16 @@ def test_what_was_ordered_in_memory_goes_before_what_is_stored_now(
     new.wait_log(READY)
     new.wait_settled()
     assert new.stop() == 0
-    assert read_all(service) == [b"one", b"two", b"three"]
+    assert read_all(one_shard) == [b"one", b"two", b"three"]
 
 
 def test_what_was_stored_in_order_goes_before_what_is_in_memory_now(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
     """The old one leaves it on disk, and the new one opens its doors when it has found it."""
     stored = {"default.ordering": "partition_key", "default.acknowledge": "stored"}
-    settings = settings_of(tmp_path, service, **stored)
-    old = run(config_of(tmp_path / "a", settings), stack, service)
+    settings = settings_of(tmp_path, one_shard, **stored)
+    old = run(config_of(tmp_path / "a", settings), stack, one_shard)
     old.inject({"kind": "throttle", "calls": None})
     assert store(tmp_path, "one", key="k") == {"acknowledged": 1}
     told = tmp_path / "recover"
@@ -96,7 +76,7 @@ def test_what_was_stored_in_order_goes_before_what_is_in_memory_now(
     assert old.wait() == 0
     assert old.log[-1]["fields"]["spooled"] == 1
     new.wait_log("asked to recover")
-    new.sandbox_url = service
+    new.sandbox_url = one_shard
     new.clear_faults()
     later = threading.Thread(target=accept, args=(tmp_path, ["two"]))
     later.start()
@@ -106,20 +86,20 @@ def test_what_was_stored_in_order_goes_before_what_is_in_memory_now(
     new.wait_log(READY)
     new.wait_settled()
     assert new.stop() == 0
-    assert read_all(service) == [b"one", b"two"]
+    assert read_all(one_shard) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("has_spool", [True, False], ids=["another", "none"])
 def test_a_spool_that_a_third_process_has_is_not_waited_for(
-    tmp_path: Path, service: str, stack: ExitStack, *, has_spool: bool
+    tmp_path: Path, one_shard: str, stack: ExitStack, *, has_spool: bool
 ) -> None:
     """Nobody would ever give it up: the one that runs goes on."""
     own = {} if has_spool else {"spool.directory": ""}
-    settings = settings_of(tmp_path, service)
-    old = run(config_of(tmp_path / "a", settings | own), stack, service)
+    settings = settings_of(tmp_path, one_shard)
+    old = run(config_of(tmp_path / "a", settings | own), stack, one_shard)
     (tmp_path / "third").mkdir()
     third = run(
-        config_of(tmp_path / "third", settings_of(tmp_path / "third", service)), stack, service
+        config_of(tmp_path / "third", settings_of(tmp_path / "third", one_shard)), stack, one_shard
     )
     other = {"spool.directory": str(tmp_path / "third" / "spool")}
     new = start(config_of(tmp_path / "b", settings | other), "--takeover")
@@ -135,12 +115,12 @@ def test_a_spool_that_a_third_process_has_is_not_waited_for(
 
 
 def test_one_that_waits_for_the_spool_itself_is_taken_over_by_the_next(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
     """The next waits for the spool of the one before the one before."""
-    settings = settings_of(tmp_path, service, **{"send.call_timeout_ms": 40_000})
+    settings = settings_of(tmp_path, one_shard, **{"send.call_timeout_ms": 40_000})
     config = config_of(tmp_path / "a", settings)
-    first = run(config, stack, service)
+    first = run(config, stack, one_shard)
     first.inject({"kind": "throttle", "calls": None})
     accept(tmp_path, ["one"])
     second = took_over(config, stack)
@@ -153,4 +133,4 @@ def test_one_that_waits_for_the_spool_itself_is_taken_over_by_the_next(
     assert store(tmp_path, "two") == {"acknowledged": 1}
     third.wait_settled()
     assert third.stop() == 0
-    assert read_all(service) == [b"one", b"two"]
+    assert read_all(one_shard) == [b"one", b"two"]

@@ -4,17 +4,16 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
+from tests.kit.daemon import READY, Daemon, environment, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import wait_for
 from tests.kit.restarts import settings_of
-from tests.process.test_takeover import accept, read_all, start, store, took_over
+from tests.process.test_takeover import accept, read_all, run, start, store, took_over
 
 # Fails behind its doors, once it is told to: a record was taken by then.
 FAILS_LATE = """
@@ -50,26 +49,6 @@ main()
 """
 
 
-@pytest.fixture
-def service() -> Iterator[str]:
-    with sandbox("demo", 1) as url:
-        yield url
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as found:
-        yield found
-
-
-def run(config: Path, stack: ExitStack, service: str) -> Daemon:
-    daemon = start(config)
-    stack.callback(daemon.close)
-    daemon.wait_log(READY)
-    daemon.sandbox_url = service
-    return daemon
-
-
 def hold_up(daemon: Daemon) -> None:
     daemon.inject({"kind": "throttle", "calls": None})
 
@@ -84,10 +63,10 @@ def put_accepted(url: str, data: bytes) -> None:
 
 
 def test_the_first_signal_asks_for_the_drain_that_goes_on_already(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
-    config = write_config(tmp_path, settings_of(tmp_path, service))
-    old = run(config, stack, service)
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard))
+    old = run(config, stack, one_shard)
     hold_up(old)
     accept(tmp_path, ["one", "two"])
     new = took_over(config, stack)
@@ -98,12 +77,14 @@ def test_the_first_signal_asks_for_the_drain_that_goes_on_already(
     assert old.wait() == 0
     assert old.log[-1]["fields"]["undelivered"] == 0
     assert new.stop() == 0
-    assert sorted(set(read_all(service))) == [b"one", b"two"]
+    assert sorted(set(read_all(one_shard))) == [b"one", b"two"]
 
 
-def test_the_second_signal_ends_it_at_once(tmp_path: Path, service: str, stack: ExitStack) -> None:
-    config = write_config(tmp_path, settings_of(tmp_path, service))
-    old = run(config, stack, service)
+def test_the_second_signal_ends_it_at_once(
+    tmp_path: Path, one_shard: str, stack: ExitStack
+) -> None:
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard))
+    old = run(config, stack, one_shard)
     hold_up(old)
     accept(tmp_path, ["one"])
     new = took_over(config, stack)
@@ -117,10 +98,10 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path, service: str, stack: 
 
 
 def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
-    config = write_config(tmp_path, settings_of(tmp_path, service))
-    old = run(config, stack, service)
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard))
+    old = run(config, stack, one_shard)
     url = old.url
     told = tmp_path / "fail"
     new = broken(config, stack, FAILS_LATE.format(path=str(told)))
@@ -137,16 +118,16 @@ def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
     put_accepted(url, b"two")
     accept(tmp_path, ["three"])  # the file of the socket is the old one's still
     assert old.stop() == 0
-    assert sorted(set(read_all(service))) == [b"one", b"three", b"two"]
+    assert sorted(set(read_all(one_shard))) == [b"one", b"three", b"two"]
 
 
 def test_a_daemon_in_its_lame_duck_is_taken_over_still(
-    tmp_path: Path, service: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack
 ) -> None:
     """It was told to end a moment before another one starts: nobody is refused."""
     more = {"drain.lame_duck_ms": 300_000}
-    config = write_config(tmp_path, settings_of(tmp_path, service, **more))
-    old = run(config, stack, service)
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard, **more))
+    old = run(config, stack, one_shard)
     old.signal()
     old.wait_log("draining")
     new = took_over(config, stack)
@@ -160,10 +141,10 @@ def test_a_daemon_in_its_lame_duck_is_taken_over_still(
 
 @pytest.mark.parametrize("other", ["", "elsewhere"], ids=["none", "another"])
 def test_what_stands_in_a_spool_that_the_new_one_has_not_is_delivered_first(
-    tmp_path: Path, service: str, stack: ExitStack, other: str
+    tmp_path: Path, one_shard: str, stack: ExitStack, other: str
 ) -> None:
-    settings = settings_of(tmp_path, service)
-    old = run(write_config(tmp_path, settings), stack, service)
+    settings = settings_of(tmp_path, one_shard)
+    old = run(write_config(tmp_path, settings), stack, one_shard)
     hold_up(old)
     assert store(tmp_path, "one") == {"acknowledged": 1}
     (tmp_path / "other").mkdir()
@@ -177,17 +158,17 @@ def test_what_stands_in_a_spool_that_the_new_one_has_not_is_delivered_first(
     assert old.wait() == 0
     assert old.log[-1]["fields"]["spooled"] == 0
     assert new.stop() == 0
-    assert read_all(service) == [b"one"]
+    assert read_all(one_shard) == [b"one"]
 
 
 @pytest.mark.parametrize("kind", ["http", "admin", "own"])
 def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alone(
-    tmp_path: Path, service: str, stack: ExitStack, kind: str
+    tmp_path: Path, one_shard: str, stack: ExitStack, kind: str
 ) -> None:
     """It waits for the other one's end before it opens its doors."""
     ordered = {"default.ordering": "partition_key", "spool.directory": ""}
-    settings = settings_of(tmp_path, service, **ordered)
-    old = run(write_config(tmp_path, settings), stack, service)
+    settings = settings_of(tmp_path, one_shard, **ordered)
+    old = run(write_config(tmp_path, settings), stack, one_shard)
     taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     at = f"127.0.0.1:{taken.getsockname()[1]}"
     place = str(tmp_path / "file")
@@ -207,19 +188,19 @@ def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alo
     accept(tmp_path, ["one"])
     old.wait_settled()
     assert old.stop() == 0
-    assert read_all(service) == [b"one"]
+    assert read_all(one_shard) == [b"one"]
 
 
 @pytest.mark.parametrize("ordering", ["none", "partition_key"])
 @pytest.mark.parametrize("is_there", [False, True], ids=["missing", "broken"])
 @pytest.mark.parametrize("name", ["botocore", "prometheus_client"])
 def test_one_whose_libraries_cannot_be_loaded_leaves_the_other_one_alone(
-    tmp_path: Path, service: str, stack: ExitStack, name: str, ordering: str, *, is_there: bool
+    tmp_path: Path, one_shard: str, stack: ExitStack, name: str, ordering: str, *, is_there: bool
 ) -> None:
     """A new version that was installed in part: the one that runs can send."""
     more = {"default.ordering": ordering, "spool.directory": ""}
-    config = write_config(tmp_path, settings_of(tmp_path, service, **more))
-    old = run(config, stack, service)
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard, **more))
+    old = run(config, stack, one_shard)
     package = tmp_path / "packages" / name
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('half of it')")
@@ -237,15 +218,15 @@ def test_one_whose_libraries_cannot_be_loaded_leaves_the_other_one_alone(
     accept(tmp_path, ["two"])
     old.wait_settled()
     assert old.stop() == 0
-    assert sorted(read_all(service)) == [b"one", b"two"]
+    assert sorted(read_all(one_shard)) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["listens", "ends"])
 def test_a_daemon_that_is_told_to_end_while_another_starts_leaves_it_the_sockets(
-    tmp_path: Path, service: str, stack: ExitStack, *, is_told: bool
+    tmp_path: Path, one_shard: str, stack: ExitStack, *, is_told: bool
 ) -> None:
-    config = write_config(tmp_path, settings_of(tmp_path, service, **{"drain.lame_duck_ms": 0}))
-    old = run(config, stack, service)
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard, **{"drain.lame_duck_ms": 0}))
+    old = run(config, stack, one_shard)
     told = tmp_path / "listen"
     new = broken(config, stack, LISTENS_LATE.format(path=str(told)))
     assert old.stop() == 0
@@ -261,7 +242,7 @@ def test_a_daemon_that_is_told_to_end_while_another_starts_leaves_it_the_sockets
         new = newer
     assert new.stop() == 0
     assert not (tmp_path / "k.sock").exists() or not is_told
-    assert sorted(read_all(service)) == sorted([b"one", b"two", *[b"three"] * is_told])
+    assert sorted(read_all(one_shard)) == sorted([b"one", b"two", *[b"three"] * is_told])
 
 
 def broken(config: Path, stack: ExitStack, program: str) -> Daemon:

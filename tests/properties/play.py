@@ -305,6 +305,7 @@ class Play:
         lanes = [*engine.lanes, engine._packer.keyless_lane]
         queued = [run for lane in lanes for run in lane.queue]
         halves = [run for half in engine._settlement.halves.parts for run in half]
+        assert not engine._packer.whole_frames, "what did not go at once is queued by shard"
         return queued + [run for run in halves if not run.frame.is_abandoned]
 
     def _out_runs(self) -> list[Run]:

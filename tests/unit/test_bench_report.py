@@ -7,7 +7,7 @@ import pytest
 from bench.compare import SCENARIOS, daemon_config
 from bench.daemon import environment, parse_metrics
 from bench.host import choose_cores
-from bench.report import HEADING, LoneClient, Outcome, Report, median_of, row
+from bench.report import HEADING, LoneClient, Outcome, Report, growth, median_of, row
 from kdaemon.config import StreamConfig
 from kdaemon.config.load import load_config
 
@@ -106,3 +106,16 @@ def test_the_configuration_of_the_bench_is_one_the_daemon_takes() -> None:
     assert replace(config.default, shard_records_per_second=1000, shard_bytes_per_second=2**20) == (
         StreamConfig()
     )
+
+
+def test_growth_says_how_flat_it_is() -> None:
+    table = growth("instructions a record, by shards", (1, 1_000), {"PutRecords": (16_000, 20_000)})
+    assert table.splitlines() == [
+        "| instructions a record, by shards | 1 | 1,000 | largest / smallest |",
+        "|---|--:|--:|--:|",
+        "| PutRecords | 16,000 | 20,000 | 1.25 |",
+    ]
+
+
+def test_growth_from_nothing_has_no_ratio() -> None:
+    assert growth("idle", (0, 1), {"daemon": (0.0, 0.5)}).endswith("| daemon | 0.00 | 0.50 | - |")

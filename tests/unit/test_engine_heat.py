@@ -82,6 +82,7 @@ def test_what_time_gives_is_counted_though_nobody_drew_meanwhile() -> None:
     place.put(0, 900)
     assert place.engine.poll_batch(place.now_ns) is not None
     place.put(0, 900)
+    assert place.engine.poll_batch(place.now_ns) is None
     assert place.seconds()[0] == 0.9
     place.now_ns += 400 * MS
     assert place.seconds()[0] == 0.5

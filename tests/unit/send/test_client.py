@@ -283,8 +283,7 @@ async def until_received(service: ScriptedService) -> None:
 
 
 def waits_for_a_connection(client: ServiceClient) -> bool:
-    connector = client._exchanges.http.connector
-    return connector is not None and bool(connector._waiters)
+    return bool(client._exchanges.places.waiting_count)
 
 
 async def test_no_answer_in_time_may_have_written(service: ScriptedService) -> None:
@@ -340,9 +339,7 @@ async def test_other_times_hold_from_the_next_call_on(service: ScriptedService) 
         assert not before.done()
         jump(8 * PATIENCE_S)
         assert (await before).code == "ReadTimeout"
-        connector = client._exchanges.http.connector
-        assert connector is not None
-        assert connector.limit == 3
+        assert client._exchanges.places.limit == 3
 
 
 async def test_waiting_for_a_free_connection_ends_as_not_sent(service: ScriptedService) -> None:

@@ -364,8 +364,7 @@ async def test_what_arrives_on_an_idle_connection_answers_nothing(
             assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
             connections[0].write(late)
             await connections[0].drain()
-            pools = client._exchanges.http.connector._conns.values()  # type: ignore[union-attr]
-            while any(each.is_connected() for pool in pools for each, _ in pool):
+            while client._exchanges.pool.open_count:
                 await asyncio.sleep(0)
         for _ in range(3):
             (outcome,) = await asyncio.gather(

@@ -69,13 +69,12 @@ async def test_all_who_wait_have_one_client_and_what_was_set_before(
     asked = [client.call("ListShards", {}, TARGET) for _ in range(3)]
     libraries.load()
     await asyncio.gather(*asked)
-    connector = client._client._exchanges.http.connector  # type: ignore[union-attr]
-    assert connector is not None
-    assert connector.limit == 1
+    places = client._client._exchanges.places  # type: ignore[union-attr]
+    assert places.limit == 1
     assert len(service.received) == 3, "where is called stays as it was"
     assert len(callers) == 1
     client.take_limits(replace(settings, connections_max=7))
-    assert connector.limit == 7
+    assert places.limit == 7
     await client.aclose()
     await libraries.aclose()
 

@@ -45,7 +45,7 @@ def land(
     if not frame.is_abandoned:
         for index in indices:
             frame.results[index] = delivered()
-    ledger.deliver(frame, len(indices), 4 * len(indices), now_ns)
+    ledger.deliver({frame: len(indices)}, 4 * len(indices), now_ns)
 
 
 def test_an_admitted_frame_takes_its_memory_and_is_counted() -> None:

@@ -1,0 +1,205 @@
+"""What more shards, streams and connections cost: `python -m bench.growth [--quick] [--only PART]`.
+
+`shards`, `streams`, `connections`: instructions of a record, as bench.instructions counts them, of
+the same work with more and more of each. `idle`: CPU of a daemon that has so many streams or kept
+connections, and nothing to do, against a local sink. `scrape`: how long the loop is held at a time,
+at most, while /metrics tells of 100 streams of 64 shards: CPU of the thread between two turns.
+Invariant: only one of the three counts changes within a table; every record was delivered.
+Where it sits: beside bench.instructions, whose works and shapes it has; Linux only. Without
+valgrind the first three parts are left out, and that is said.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+from bench import report
+from bench.compare import Sink, daemon_config, started_sink
+from bench.daemon import DaemonProcess
+from bench.host import Cores, choose_cores, cpu_seconds, pinned
+from bench.instructions import Shape, count, open_streams
+from bench.records import make_records, put_record_body, request_head
+from kdaemon.base.steps import at_once
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.metrics import Metrics
+from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.slices import SLICE_NS
+from kdaemon.observe.snapshot import SnapshotReader, Sources
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNTED = {
+    "shards": (
+        ("put_records", "put_record"),
+        [Shape(shards=number) for number in (1, 16, 1_000, 10_000)],
+    ),
+    "streams": (("put_records",), [Shape(streams=number) for number in (1, 100, 1_000)]),
+    "connections": (("put_record",), [Shape(connections=number) for number in (1, 64, 5_000)]),
+}
+TITLES = {"put_records": "PutRecords of 500", "put_record": "PutRecord"}
+IDLE = {"streams": (1, 100, 1_000), "connections": (0, 64, 5_000)}
+QUICK_IDLE = {"streams": (1, 8), "connections": (0, 64)}
+TOLD_WITHIN_S = 900.0  # 1,000 streams are asked for at the quota of control calls: 400 s
+SETTLED_S = 5.0  # from then on: what a start leaves to do is done
+IDLE_S = 20.0
+QUICK_IDLE_S = 1.0
+SCRAPED_STREAMS, SCRAPED_SHARDS = 100, 64
+HEADING = "## Growth: more shards, streams and connections"
+PARTS = (*COUNTED, "idle", "scrape")
+
+
+def counted(part: str, *, is_quick: bool) -> str:
+    """The table of one part. `is_quick`: the smallest and the next only."""
+    works, shapes = COUNTED[part]
+    shapes = shapes[:2] if is_quick else shapes
+    rows = {TITLES[work]: [count(work, ROOT, shape) for shape in shapes] for work in works}
+    counts = [getattr(shape, part) for shape in shapes]
+    return report.growth(f"instructions a record, by {part}", counts, rows)
+
+
+def measure_idle(what: str, number: int, seconds: float, sink: Sink, cores: Cores) -> float:
+    """The part of a core that an idle daemon takes with so many streams or connections, 0..1."""
+    names = [f"bench-{each}" for each in range(number if what == "streams" else 1)]
+    config = daemon_config(sink.port) + "".join(f"[streams.{name}]\n" for name in names)
+    connections = number if what == "connections" else 0
+    with (
+        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
+        DaemonProcess(
+            Path(directory), f"streams_max = {max(100, number)}\n{config}", cores=cores.under_test
+        ) as daemon,
+        kept_connections(daemon.http_port, connections),
+    ):
+        wait_until_told(daemon, len(names))
+        time.sleep(min(SETTLED_S, seconds))
+        before_s, began_s = cpu_seconds(daemon.pid), time.monotonic()
+        time.sleep(seconds)
+        return (cpu_seconds(daemon.pid) - before_s) / (time.monotonic() - began_s)
+
+
+def wait_until_told(daemon: DaemonProcess, streams: int) -> None:
+    """Until the service has told of all of them: RuntimeError if it does not."""
+    deadline_s = time.monotonic() + TOLD_WITHIN_S
+    while sum(daemon.metrics()["kdaemon_shard_map_refreshes_total"].values()) < streams:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError("the service did not tell of all streams")
+        time.sleep(1.0)
+
+
+@contextmanager
+def kept_connections(port: int, number: int) -> Iterator[None]:
+    """So many clients that have sent one record each, and stay."""
+    (record,) = make_records(1)
+    body = put_record_body(record, "bench-0")
+    request = request_head("PutRecord", len(body)) + body
+    with ExitStack() as stack:
+        for _ in range(number):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(request)
+            if b" 200 " not in client.recv(4096):
+                raise RuntimeError("a record was not delivered")
+        yield
+
+
+def idle(*, is_quick: bool) -> str:
+    """The table of the idle daemon, in percent of a core."""
+    seconds, rounds = (QUICK_IDLE_S, 1) if is_quick else (IDLE_S, 2)
+    cores = choose_cores(os.sched_getaffinity(0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    tables = []
+    with pinned(cores.load), started_sink(cores.sink) as sink:
+        for what, shown in (QUICK_IDLE if is_quick else IDLE).items():
+            parts = [
+                100 * median(measure_idle(what, each, seconds, sink, cores) for _ in range(rounds))
+                for each in shown
+            ]
+            tables.append(report.growth(f"idle, % of a core, by {what}", shown, {"daemon": parts}))
+    return "\n\n".join(tables)
+
+
+def scrape(*, is_quick: bool) -> str:
+    """The longest hold of the loop for a page of metrics, and what all of it takes."""
+    streams = SCRAPED_STREAMS // 10 if is_quick else SCRAPED_STREAMS
+    held_ns = asyncio.run(_held(Shape(shards=SCRAPED_SHARDS, streams=streams)))
+    return (
+        f"/metrics of {streams} streams x {SCRAPED_SHARDS} shards holds the loop for"
+        f" {max(held_ns) / 1e6:.2f} ms at a time at most, {sum(held_ns) / 1e6:.1f} ms in all."
+    )
+
+
+async def _held(shape: Shape) -> list[int]:
+    """What each slice of the page takes of this thread, in nanoseconds; the page is made once
+    before, so that what a process does once is not in it.
+    """
+    observed, _, clock = open_streams(make_records(1), shape)
+    for _ in range(shape.streams):  # the shards are told, in steps
+        await asyncio.sleep(0)
+    sources = Sources(observed, Readiness(lambda: False), Heartbeat(clock), "bench")
+    metrics = Metrics(SnapshotReader(sources, clock), per_shard=True)
+    at_once(metrics.plain())
+    held_ns: list[int] = []
+    steps = metrics.plain()
+    is_whole = False
+    while not is_whole:
+        began_ns = time.thread_time_ns()
+        until_ns = began_ns + SLICE_NS
+        while not is_whole and time.thread_time_ns() < until_ns:
+            is_whole = next(steps, steps) is steps
+        held_ns.append(time.thread_time_ns() - began_ns)
+    return held_ns
+
+
+def run(parts: list[str], *, is_quick: bool) -> Iterator[str]:
+    """The tables of these parts, each as it is measured."""
+    has_valgrind = shutil.which("valgrind") is not None
+    for part in parts:
+        if part == "idle":
+            yield idle(is_quick=is_quick)
+        elif part == "scrape":
+            yield scrape(is_quick=is_quick)
+        elif has_valgrind:
+            yield counted(part, is_quick=is_quick)
+        else:
+            yield f"{part}: left out, there is no valgrind here, which counts instructions"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.growth", description="What more of everything costs."
+    )
+    parser.add_argument("--quick", action="store_true", help="little of each: does it run at all")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part alone")
+    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
+    options = parser.parse_args()
+    if not hasattr(os, "sched_setaffinity"):
+        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
+        return 2
+    if options.write and (options.quick or options.only):
+        print("--write needs a whole run: not with --quick or --only", file=sys.stderr)
+        return 2
+    tables = []
+    try:
+        for table in run(options.only or list(PARTS), is_quick=options.quick):
+            print(table, end="\n\n", flush=True)
+            tables.append(table)
+    except RuntimeError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.write:
+        report.write_section("\n\n".join([HEADING, *tables]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

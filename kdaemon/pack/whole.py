@@ -1,0 +1,172 @@
+"""Frames that go whole: a frame that is about a call by itself goes out as it came.
+
+A frame of 500 falls on hundreds of shards; queued by shard, each of its records would be a run that
+enters a queue and leaves it in the same turn of the loop. While nothing is queued on any shard,
+such a frame waits here instead, and goes if a call is to be had at once and all its shards can pay
+for it. Otherwise it is taken apart, and each shard's records queue on their lane: what really waits
+is seen, and takes turns, by shard.
+
+Knows frames, lanes and their budgets; nothing of records without a key, of order or of aggregates:
+streams and frames with those are queued by shard. Pure. Invariant: while a frame waits here, no
+lane has anything queued, so that nothing can overtake it and it overtakes nothing.
+Bound: WAITING_RECORDS_MAX; what comes beyond that is queued by shard, where clients take turns.
+Where it sits: the dispatcher makes them, the packer has their queue, batches carry them, and
+settlement takes them apart where not all was delivered as predicted.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from kdaemon.base.frame import Frame
+from kdaemon.base.record import Record, RecordResult
+from kdaemon.pack.lane import Lane
+from kdaemon.pack.run import Run
+
+WHOLE_PART = 4
+"""A frame goes whole if it is one of so many parts of a call at least, of records or of bytes: less
+is better joined with others. Ours, 2026-11-28."""
+
+FULL_PARTS = 3  # of those parts; with that a call is full enough not to take a frame apart for more
+
+WAITING_RECORDS_MAX = 4_000
+"""What 8 clients with a call's worth each have, as `lane.SHORT_RECORDS`. Ours, 2026-11-28."""
+
+Paid = dict[Lane, tuple[int, int]]
+"""(records, bytes) that each lane paid for, as they were sent."""
+
+
+class WholeFrame:
+    """`groups`: each shard's lane with the indices of its records, ascending."""
+
+    __slots__ = ("frame", "groups")
+
+    def __init__(self, frame: Frame, groups: list[tuple[Lane, list[int]]]) -> None:
+        self.frame = frame
+        self.groups = groups
+
+    def pay(self, paid: Paid, now_ns: int) -> bool:
+        """Pays for all records, and notes it in `paid`; False: a shard cannot pay, and none has."""
+        sizes = self.frame.sizes
+        for lane, indices in self.groups:
+            count = len(indices)
+            size = sizes[indices[0]] if count == 1 else sum([sizes[index] for index in indices])
+            if lane.blocked_until_ns > now_ns or not lane.budget.take(count, size, now_ns):
+                self.take_back(paid, lane)
+                return False
+            if lane in paid:
+                records, byte_count = paid[lane]
+                paid[lane] = records + count, byte_count + size
+            else:
+                paid[lane] = count, size
+        return True
+
+    def take_back(self, paid: Paid, short: Lane | None = None) -> None:
+        """What was just paid is not used. `short`: the lane that could not pay; None: all did."""
+        sizes = self.frame.sizes
+        for lane, indices in self.groups:
+            if lane is short:
+                return
+            count, size = len(indices), sum([sizes[index] for index in indices])
+            lane.budget.give_back(count, size)
+            records, byte_count = paid.pop(lane)
+            if records > count:
+                paid[lane] = records - count, byte_count - size
+
+    def records(self) -> list[Record]:
+        """In the order of `runs`."""
+        records = self.frame.records
+        return [records[index] for _, indices in self.groups for index in indices]
+
+    def settle(self, results: Sequence[RecordResult]) -> bool:
+        """Writes results, in the order of `records`; False, and some are written, where not all was
+        delivered as predicted.
+        """
+        frame = self.frame
+        # An abandoned frame's client was told already; its answer may still be on its way out.
+        slots = frame.results if not frame.is_abandoned else list(frame.results)
+        answers = iter(results)
+        for lane, indices in self.groups:
+            shard_id = lane.shard_id
+            for index in indices:
+                result = next(answers)
+                if result.shard_id != shard_id or result.error_code or not result.sequence_number:
+                    return False
+                slots[index] = result
+        return True
+
+    def runs(self) -> list[Run]:
+        """The same by shard."""
+        frame, sizes = self.frame, self.frame.sizes
+        return [
+            Run(frame, indices, sum([sizes[index] for index in indices]), lane)
+            for lane, indices in self.groups
+        ]
+
+
+class WholeFrames:
+    """Those that wait, first come first."""
+
+    __slots__ = ("_queue", "byte_count", "record_count")
+
+    def __init__(self) -> None:
+        self._queue: deque[WholeFrame] = deque()
+        self.record_count = 0
+        self.byte_count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def has_room(self, frame: Frame) -> bool:
+        return self.record_count + len(frame.records) <= WAITING_RECORDS_MAX
+
+    def add(self, whole: WholeFrame) -> None:
+        self._queue.append(whole)
+        self._count(whole, 1)
+
+    def next_call(self, records_max: int, bytes_max: int) -> list[WholeFrame]:
+        """Those that go in one call; none, if it would be far from full though there is more."""
+        chosen: list[WholeFrame] = []
+        records = byte_count = 0
+        for whole in self._queue:
+            frame = whole.frame
+            if records + len(frame.records) > records_max:
+                break
+            if byte_count + frame.byte_count > bytes_max:
+                break
+            chosen.append(whole)
+            records += len(frame.records)
+            byte_count += frame.byte_count
+        is_full = _is_part(FULL_PARTS, records, records_max) or _is_part(
+            FULL_PARTS, byte_count, bytes_max
+        )
+        return chosen if is_full or len(chosen) == len(self._queue) else []
+
+    def take(self, count: int) -> list[WholeFrame]:
+        """The first ones leave."""
+        taken = [self._queue.popleft() for _ in range(count)]
+        for whole in taken:
+            self._count(whole, -1)
+        return taken
+
+    def take_all(self) -> list[WholeFrame]:
+        return self.take(len(self._queue))
+
+    def frames(self) -> list[Frame]:
+        return [whole.frame for whole in self._queue]
+
+    def _count(self, whole: WholeFrame, sign: int) -> None:
+        self.record_count += sign * len(whole.frame.records)
+        self.byte_count += sign * whole.frame.byte_count
+
+
+def is_much(frame: Frame, records_max: int, bytes_max: int) -> bool:
+    """Whether the frame is at least one WHOLE_PART of a call, and not more than one call."""
+    records, byte_count = len(frame.records), frame.byte_count
+    if records > records_max or byte_count > bytes_max:
+        return False
+    return _is_part(1, records, records_max) or _is_part(1, byte_count, bytes_max)
+
+
+def _is_part(parts: int, amount: int, of: int) -> bool:
+    """Whether it is so many WHOLE_PARTs of a call at least."""
+    return WHOLE_PART * amount >= parts * of

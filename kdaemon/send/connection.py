@@ -1,0 +1,195 @@
+"""One connection to the service: a request out, its answer in, one at a time.
+
+Knows a transport and the loop's clock; the answer's bytes are `reader.py`'s. Must not know calls,
+where the connection leads, or who else uses it: `pool.py` keeps those that may carry another.
+Invariants: a request is written in one turn, or what is not written of it stays here and nowhere
+else; each request has one outcome; bytes that nobody asked for end the connection, so that no
+answer that was made up, or that is late, is taken for another call's.
+"""
+
+import asyncio
+import math
+import ssl
+from typing import Final, NamedTuple, Protocol, cast
+
+from kdaemon.base.errors import ServiceError
+from kdaemon.base.limits import KIB
+from kdaemon.send.answers import Answer, Room
+from kdaemon.send.bodies import Held
+from kdaemon.send.failures import LOST, READ_TIMEOUT, Failed
+from kdaemon.send.reader import AnswerReader
+
+PIECE_BYTES: Final = 512 * KIB  # of a body in one write; eight take 0.2 ms more. Ours, 2026-11-28
+NEVER_S: Final = math.inf
+
+Outcome = Answer | ServiceError | Failed
+"""Of a request. An error is for whoever asked to raise: nothing is raised here, where frames know
+the request.
+"""
+
+
+class Peer(NamedTuple):
+    """Where a connection leads. `trust`: whom, over TLS; None: not over TLS."""
+
+    host: str
+    port: int
+    trust: ssl.SSLContext | bool | None
+
+
+class Owner(Protocol):
+    """Who keeps connections (`pool.py`)."""
+
+    def note(self, connection: "Connection") -> None:
+        """It is open."""
+
+    def keep(self, connection: "Connection") -> None:
+        """It may carry another request."""
+
+    def forget(self, connection: "Connection") -> None:
+        """It is closed."""
+
+    def watch(self, due_s: float) -> None:
+        """It is due then."""
+
+
+class Connection(asyncio.Protocol):
+    """`due_s`: by the loop's clock, when the pool ends it: idle for too long, or without an answer
+    for too long.
+    """
+
+    __slots__ = (
+        *("_held", "_is_paused", "_loop", "_pool", "_read_timeout_s", "_reader", "_rest"),
+        *("_transport", "_waiter", "due_s", "peer"),
+    )
+
+    def __init__(self, pool: Owner, peer: Peer, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer = peer
+        self.due_s = NEVER_S
+        self._pool = pool
+        self._loop = loop
+        self._reader = AnswerReader()
+        self._transport: asyncio.Transport | None = None  # None: there is none any more
+        self._waiter: asyncio.Future[Outcome] | None = None  # for the answer; None: none is due
+        self._held: Held | None = None  # the memory of the body, until it is written
+        self._rest: memoryview | None = None  # of a large body: what is not yet written
+        self._is_paused = False
+        self._read_timeout_s = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may carry a request now."""
+        return (
+            self._waiter is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_s <= self._loop.time()
+
+    def watch(self, limit_s: float) -> None:
+        """It is due then, unless something happens to it."""
+        self.due_s = due_s = self._loop.time() + limit_s
+        self._pool.watch(due_s)
+
+    def send(
+        self, head: bytes, body: bytes, held: Held, room: Room, read_timeout_s: float
+    ) -> asyncio.Future[Outcome]:
+        """Writes a request. `held`: the memory of its body, given back when it is written or
+        dropped. `read_timeout_s`: of silence, from when it is written.
+        """
+        transport = self._transport
+        assert transport is not None, "the pool gives usable ones"
+        self._waiter = waiter = self._loop.create_future()
+        self._reader.begin(room)
+        self._held = held
+        self._read_timeout_s = read_timeout_s
+        self.due_s = NEVER_S
+        if len(body) <= PIECE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            self._rest = memoryview(body)
+        self._write_rest()
+        return waiter
+
+    def drop(self, waiter: asyncio.Future[Outcome]) -> None:
+        """Whoever waited has gone: nobody knows what becomes of the request."""
+        if self._waiter is waiter:
+            self._waiter = None
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes it at once; what is not written is not sent."""
+        transport, self._transport = self._transport, None
+        self._forget_body()
+        self.due_s = NEVER_S
+        if transport is not None:
+            transport.abort()
+
+    def expire(self) -> None:
+        """It is due."""
+        self._end(READ_TIMEOUT, is_kept=False)
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but no subclass
+        self._pool.note(self)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._held is not None:
+            self._write_rest()
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()
+            return
+        outcome = self._reader.feed(data)
+        if outcome is None:
+            self.watch(self._read_timeout_s)
+        else:
+            self._end(outcome, is_kept=self._reader.is_kept)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._waiter is not None:
+            self._end(self._reader.end() or self._lost(exc), is_kept=False)
+        self._forget_body()
+        self._reader.close()
+        self._pool.forget(self)
+
+    def _lost(self, exc: Exception | None) -> Failed:
+        return LOST if exc is None or self._reader.is_head_read else LOST.because_of(exc)
+
+    def _write_rest(self) -> None:
+        """What is left of the body, as far as the transport takes it; then the wait begins."""
+        while self._rest is not None and not self._is_paused:
+            assert self._transport is not None
+            piece, rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
+            self._rest = rest or None
+            self._transport.write(piece)
+        if not self._is_paused:
+            self._forget_body()
+            self.watch(self._read_timeout_s)
+
+    def _forget_body(self) -> None:
+        self._rest = None
+        held, self._held = self._held, None
+        if held is not None:
+            held.give()
+
+    def _end(self, outcome: Outcome, *, is_kept: bool) -> None:
+        """The request has its outcome."""
+        waiter, self._waiter = self._waiter, None
+        if is_kept and self._held is None and self.is_usable:
+            self._pool.keep(self)
+        else:  # also where it is answered before all of it is written
+            self.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(outcome)

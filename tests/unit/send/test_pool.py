@@ -1,0 +1,410 @@
+"""Connections that carry records: kept, used again, and ended when nobody can believe them."""
+
+import asyncio
+import gc
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.base.record import Record
+from kdaemon.send.answers import Answer, Room
+from kdaemon.send.bodies import Bodies
+from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
+from kdaemon.send.places import Places
+from kdaemon.send.pool import KEEPALIVE_S
+from kdaemon.send.reader import AnswerReader
+from tests.kit.clock import jump
+from tests.kit.doors import FakeTransport
+from tests.kit.patience import PATIENCE_S
+from tests.unit.http.sources import no_collector
+from tests.unit.send.scripted import (
+    ORDERS,
+    RECORDS,
+    ScriptedService,
+    answering_json,
+    failure,
+    hang,
+    opened,
+    raw_server,
+)
+from tests.unit.send.test_client_answers import OK, TAKEN, ended, read_request
+
+ANSWER = OK % (len(TAKEN), TAKEN)
+
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peers:
+    """Counts the connections of a conversation, and what was asked on each."""
+
+    def __init__(self, answer: Callable[[asyncio.StreamWriter, int], Awaitable[bool]]) -> None:
+        self.asked: list[int] = []
+        self._answer = answer
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        at = len(self.asked)
+        self.asked.append(0)
+        is_kept = True
+        while is_kept:
+            await read_request(reader)
+            self.asked[at] += 1
+            is_kept = await self._answer(writer, self.asked[at])
+
+
+async def put_times(peers: Peers, times: int, between: Callable[[], None] = lambda: None) -> None:
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        for _ in range(times):
+            assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
+            between()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+
+pytestmark = pytest.mark.usefixtures("aws_environment")
+
+
+async def answer_and_keep(writer: asyncio.StreamWriter, _: int) -> bool:
+    writer.write(ANSWER)
+    await writer.drain()
+    return True
+
+
+async def test_one_connection_carries_one_call_after_another() -> None:
+    peers = Peers(answer_and_keep)
+    await put_times(peers, 4)
+    assert peers.asked == [4]
+
+
+async def test_one_that_was_idle_for_too_long_carries_none() -> None:
+    peers = Peers(answer_and_keep)
+    await put_times(peers, 3, lambda: jump(KEEPALIVE_S + 1))
+    assert peers.asked == [1, 1, 1]
+
+
+@pytest.mark.parametrize("says", [True, False])
+async def test_one_that_the_service_closes_carries_none(says: bool) -> None:
+    """It says so, or just does."""
+
+    async def answer(writer: asyncio.StreamWriter, _: int) -> bool:
+        close = b"\r\nConnection: close\r\nContent"
+        writer.write(ANSWER.replace(b"\r\nContent", close) if says else ANSWER)
+        await writer.drain()
+        return False
+
+    peers = Peers(answer)
+    await put_times(peers, 3)
+    assert peers.asked == [1, 1, 1]
+
+
+async def test_a_kept_one_that_fails_may_have_written_and_the_call_is_not_made_again() -> None:
+    async def answer(writer: asyncio.StreamWriter, count: int) -> bool:
+        return count == 1 and await answer_and_keep(writer, count)
+
+    peers = Peers(answer)
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        await client.put_records(ORDERS, RECORDS)
+        error = await failure(client.put_records(ORDERS, RECORDS))
+        assert (error.trouble, error.was_sent) == (Trouble.CONNECTION_LOST, True)
+        assert peers.asked == [2]
+        await client.put_records(ORDERS, RECORDS)
+    assert peers.asked == [2, 1]
+
+
+async def test_calls_at_the_same_time_have_a_connection_each_and_no_more() -> None:
+    peers = Peers(answer_and_keep)
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url, connections_max=3)) as client,
+    ):
+        await asyncio.gather(*(client.put_records(ORDERS, RECORDS) for _ in range(20)))
+        assert client._exchanges.pool.open_count == len(peers.asked) == 3
+        assert client._exchanges.places.take()
+    assert sum(peers.asked) == 20
+
+
+async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedService) -> None:
+    service.script.append(hang)
+    settings = ClientSettings(
+        endpoint_url=service.url,
+        connections_max=1,
+        connect_timeout_s=PATIENCE_S,
+        read_timeout_s=5 * PATIENCE_S,
+        call_timeout_s=5 * PATIENCE_S,
+    )
+    async with opened(settings) as client:
+        held = asyncio.create_task(client.put_records(ORDERS, RECORDS))
+        while not service.received:
+            await asyncio.sleep(0)
+        for is_put in (False, True):
+            call: Awaitable[object] = (
+                client.put_records(ORDERS, RECORDS)
+                if is_put
+                else client.call("ListShards", {}, ORDERS)
+            )
+            asked = asyncio.create_task(failure(call))
+            while not client._exchanges.places.waiting_count:
+                await asyncio.sleep(0)
+            jump(PATIENCE_S)
+            error = await asked
+            assert (error.trouble, error.was_sent) == (Trouble.CONNECT_TIMEOUT, False)
+            assert error.message.endswith(": no connection in time")
+        service.script.append(answering_json({}))
+        later = asyncio.create_task(client.call("ListShards", {}, ORDERS))
+        while not client._exchanges.places.waiting_count:
+            await asyncio.sleep(0)
+        held.cancel()
+        assert await later == {}
+
+
+async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lost(
+    service: ScriptedService,
+) -> None:
+    service.script.append(hang)
+    client = await ServiceClient.open(ClientSettings(endpoint_url=service.url))
+    call = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+    while not service.received:
+        await asyncio.sleep(0)
+    await client.aclose()
+    error = await call
+    assert (error.trouble, error.was_sent) == (Trouble.CONNECTION_LOST, True)
+    assert not client._exchanges.pool.open_count
+    error = await failure(client.put_records(ORDERS, RECORDS))
+    assert (error.trouble, error.was_sent) == (Trouble.UNPREPARED, False)
+
+
+async def test_a_call_that_is_recalled_leaves_its_connection_to_the_next() -> None:
+    peers = Peers(answer_and_keep)
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        for is_wanted in (False, True, False, True):
+            call = client.put_records(ORDERS, RECORDS, iter([is_wanted]).__next__)
+            if is_wanted:
+                await call
+            else:
+                error = await failure(call)
+                assert (error.trouble, error.was_sent) == (Trouble.CONNECT_TIMEOUT, False)
+        assert not client.bodies.byte_count
+    assert peers.asked == [2]
+
+
+async def test_what_was_not_asked_does_not_keep_a_connection_alive() -> None:
+    peers = Peers(answer_and_keep)
+    async with (
+        raw_server(ended(peers.converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        await client.put_records(ORDERS, RECORDS)
+        for _ in range(2):
+            jump(KEEPALIVE_S * 2 / 3)
+            await failure(client.put_records(ORDERS, RECORDS, lambda: False))
+        await client.put_records(ORDERS, RECORDS)
+    assert [each for each in peers.asked if each] == [1, 1]
+
+
+async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connection() -> None:
+    is_first = True
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal is_first
+        if not is_first:
+            await answer_and_keep(writer, 1)
+        is_first = False
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 413 No\r\nContent-Length: 22\r\n\r\n{"__type":"TooLarge!"}')
+        await writer.drain()
+        cast("Any", reader)._transport.pause_reading()
+        await asyncio.Event().wait()
+
+    async with (
+        raw_server(ended(converse)) as url,
+        opened(ClientSettings(endpoint_url=url)) as client,
+    ):
+        large = [Record(b"x" * 2**20, "k") for _ in range(8)]
+        error = await failure(client.put_records(ORDERS, large))
+        assert (error.code, error.status) == ("Http413", 413)
+        assert not client.bodies.byte_count
+        while client._exchanges.pool.open_count:
+            await asyncio.sleep(0)
+
+
+async def test_a_limit_of_places_that_is_lowered_takes_none_away_and_raised_lets_go_on() -> None:
+    places = Places(2)
+    assert places.take()
+    assert places.take()
+    places.set_limit(1)
+    waiting = [asyncio.create_task(places.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    places.give()
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    places.set_limit(3)
+    await asyncio.sleep(0)
+    assert [each.done() for each in waiting] == [True, True, False]
+    places.give()
+    await waiting[2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_places_are_never_more_than_the_limit_and_none_is_lost(seed: int) -> None:
+    dice, places = random.Random(seed), Places(3)
+    used = 0
+
+    async def use(go: asyncio.Event) -> None:
+        nonlocal used
+        if not places.take():
+            await places.wait()
+        used += 1
+        assert used <= 3
+        try:
+            await go.wait()
+        finally:
+            used -= 1
+            places.give()
+
+    calls: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+    for _ in range(300):
+        at = dice.randrange(3)
+        if at == 0 or not calls:
+            go = asyncio.Event()
+            calls.append((asyncio.create_task(use(go)), go))
+        elif at == 1:
+            dice.choice(calls)[1].set()
+        else:
+            dice.choice(calls)[0].cancel()
+        if dice.randrange(2):
+            await asyncio.sleep(0)
+    for _, go in calls:
+        go.set()
+    await asyncio.gather(*(task for task, _ in calls), return_exceptions=True)
+    assert [places.take() for _ in range(4)] == [True, True, True, False]
+
+
+# One connection.
+
+
+class Kept:
+    """In a pool's place."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.due: list[float] = []
+
+    def note(self, _: Connection) -> None: ...
+    def forget(self, _: Connection) -> None: ...
+    def keep(self, _: Connection) -> None:
+        self.kept += 1
+
+    def watch(self, due_s: float) -> None:
+        self.due.append(due_s)
+
+
+class Transport(FakeTransport):
+    def abort(self) -> None:
+        self.is_closed = True
+
+
+def connected() -> tuple[Connection, Transport, Kept]:
+    pool, transport = Kept(), Transport()
+    peer = Peer("host", 1, None)
+    connection = Connection(pool, peer, asyncio.get_running_loop())
+    connection.connection_made(transport)
+    return connection, transport, pool
+
+
+async def test_silence_counts_from_when_all_is_written() -> None:
+    connection, transport, pool = connected()
+    bodies = Bodies()
+    connection.pause_writing()
+    connection.send(b"head", b"body", bodies.add("s", 4), Room(10), 5.0)
+    assert (connection.due_s, pool.due, bodies.byte_count) == (NEVER_S, [], 4)
+    connection.resume_writing()
+    assert len(pool.due) == 1
+    assert connection.due_s == pool.due[0]
+    assert not bodies.byte_count
+    assert transport.take() == b"headbody"
+
+
+async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice() -> None:
+    connection, transport, _ = connected()
+    bodies = Bodies()
+    body = random.Random(1).randbytes(3 * PIECE_BYTES + 17)
+    transport.protocol = connection
+    transport.pauses_when_written = 10
+    connection.send(b"head", body, bodies.add("s", len(body)), Room(10), 5.0)
+    while bodies.byte_count:
+        assert connection.due_s == NEVER_S
+        transport.pauses_when_written = len(transport.written) + 10
+        connection.resume_writing()
+    assert transport.written == b"head" + body
+
+
+async def test_who_has_gone_does_not_end_another_s_request() -> None:
+    connection, transport, pool = connected()
+    bodies = Bodies()
+    gone = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0)
+    gone.cancel()
+    connection.data_received(ANSWER)  # before whoever waited runs
+    assert pool.kept == 1
+    waiter = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0)
+    connection.drop(gone)
+    assert not transport.is_closed
+    connection.data_received(ANSWER)
+    outcome = await waiter
+    assert isinstance(outcome, Answer)
+    connection.drop(waiter)
+    assert not transport.is_closed
+
+
+async def test_who_goes_while_the_answer_is_due_ends_the_connection() -> None:
+    connection, transport, pool = connected()
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0)
+    connection.data_received(ANSWER[:20])
+    connection.drop(waiter)
+    assert transport.is_closed
+    connection.data_received(ANSWER[20:])  # read before it was closed
+    connection.connection_lost(None)
+    assert not pool.kept
+    assert not waiter.done()
+
+
+@pytest.mark.parametrize("late", [ANSWER, b"x", b"\r\n"])
+async def test_what_nobody_asked_for_ends_it(late: bytes) -> None:
+    connection, transport, _ = connected()
+    connection.data_received(late)
+    assert transport.is_closed
+    assert not connection.is_usable
+
+
+async def test_a_connection_that_is_lost_needs_no_collector() -> None:
+    connection, _, _ = connected()
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0)
+    connection.data_received(ANSWER)
+    await waiter
+    with no_collector():
+        before = sum(isinstance(each, AnswerReader) for each in gc.get_objects())
+        connection.connection_lost(None)
+        del connection, waiter
+        after = sum(isinstance(each, AnswerReader) for each in gc.get_objects())
+    assert after == before - 1
+
+
+async def test_no_outcome_is_an_exception_that_was_raised() -> None:
+    """Its frames would know the request, and whatever keeps it would keep the records."""
+    connection, _, _ = connected()
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10), 5.0)
+    connection.data_received(OK % (1000, b"x" * 1000))
+    outcome = await waiter
+    assert isinstance(outcome, ServiceError)
+    assert outcome.__traceback__ is None
