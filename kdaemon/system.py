@@ -237,6 +237,14 @@ def end_by_signal() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def leave_signals() -> None:
+    """For a process whose parent hears signals for it: none of ENDING and IGNORED ends it. Programs
+    that it starts are ended by them as ever.
+    """
+    for number in (*ENDING, *IGNORED):
+        signal.signal(number, lambda *_given: None)
+
+
 def on_signals(
     loop: asyncio.AbstractEventLoop,
     on_end: Callable[[int], object],
@@ -325,6 +333,44 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
                 break
     found = min(limits, default=MEMORY_UNLIMITED_BYTES)
     return found if found < MEMORY_UNLIMITED_BYTES else None
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: by its affinity, and as whole ones by the CPU quota of its
+    cgroup and of those above it (version 2, or version 1); 1 at least.
+    """
+    cores = float(len(os.sched_getaffinity(0)))
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            top = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for place in (own, *own.parents):  # in a container the path may be that of its host
+            cores = min(cores, _quota_cores(place))
+            if place == top:
+                break
+    return max(1, int(cores))
+
+
+def _quota_cores(place: Path) -> float:
+    """Of one cgroup: CPU time a period, over the period; infinite where there is no quota."""
+    with contextlib.suppress(OSError, ValueError):  # "max", or not there
+        quota, period = (place / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota_us = int((place / "cpu.cfs_quota_us").read_text())
+        period_us = int((place / "cpu.cfs_period_us").read_text())
+        if quota_us > 0:  # -1: none
+            return quota_us / period_us
+    return float("inf")
 
 
 def raise_open_files_limit() -> int:

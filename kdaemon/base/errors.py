@@ -125,6 +125,10 @@ SpoolErrorKind = Literal[
 ]
 
 
+class WorkerError(Exception):
+    """A worker could not be started, and its own lines of the log say why."""
+
+
 class SpoolError(Exception):
     """The disk, or who looks after it, must act. The message names the path and the remedy.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -35,6 +36,7 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.logged import run_logged
 from kdaemon.cli.looks import look_at_principals, read_and_look, read_checked
 from kdaemon.cli.sockets import find_sockets
 
@@ -67,6 +69,8 @@ _ELSEWHERE = {
 }
 """Commands that have a file of their own, and where they are."""
 
+_UNLISTED = {"worker": "kdaemon.cli.worker:worker"}  # the same, of those that nobody types
+
 
 class _Commands(click.Group):
     """Brings the commands that have files of their own when they are asked for: a daemon never
@@ -77,7 +81,7 @@ class _Commands(click.Group):
         return sorted([*super().list_commands(context), *_ELSEWHERE])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        place = _ELSEWHERE.get(name)
+        place = _ELSEWHERE.get(name) or _UNLISTED.get(name)
         if place is None:
             return super().get_command(context, name)
         module, _, command = place.partition(":")
@@ -124,6 +128,8 @@ def run(
     end_by_signal()
     from kdaemon.daemon.run import serve  # noqa: PLC0415 - takes a moment, in which a signal may come
 
+    is_supervisor = needs_supervisor(config, is_takeover=taken is not None)
+
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         return serve(
             loaded,
@@ -133,9 +139,28 @@ def run(
             others=partial(_problems, config_path, flags),
             inherited=inherited,
             taken=taken,
+            is_supervisor=is_supervisor,
         )
 
-    _run_logged(config, start)
+    run_logged(config, start)
+
+
+def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
+    """Several workers are wanted, or one that is no more has left records on disk: or may leave
+    some, where workers run still (`is_takeover`).
+    """
+    if config.worker_count > 1 or not config.spool.directory:
+        return config.worker_count > 1
+    if not any(Path(config.spool.directory).glob("worker-*")):
+        return False
+    from kdaemon.spool.shared import (  # noqa: PLC0415 - of those who had workers once
+        left_spools,
+        worker_spools,
+    )
+
+    if is_takeover and worker_spools(config.spool.directory):
+        return True
+    return bool(left_spools(config.spool.directory, {config.spool.directory}))
 
 
 def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
@@ -195,7 +220,7 @@ def sandbox(
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
     tell = say if is_ephemeral else None
-    _run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
+    run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
 
 
 @cli.command()
@@ -272,37 +297,6 @@ def put(
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
     _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile)
-
-
-def _run_logged(
-    config: "Config", start: "Callable[[LogHandler], Coroutine[Any, Any, int]]"
-) -> NoReturn:
-    """Run until it ends by itself, with logs on standard error; exit with what it returns.
-
-    It ends there and then: a thread that still waits for a resolver or a slow disk, of which
-    nothing is expected any more, would hold up Python's own end.
-    """
-    import uvloop  # noqa: PLC0415 - see run
-
-    from kdaemon.observe.stderr import process_logs  # noqa: PLC0415 - see run
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see run
-
-    async def attached(logs: "LogHandler") -> NoReturn:
-        logs.attach(asyncio.get_running_loop())
-        try:
-            exit_code = await start(logs)
-        except Exception:
-            log.exception("kdaemon failed: this is a defect of kdaemon")
-            exit_code = 1
-        logs.close()
-        os._exit(exit_code)
-
-    with process_logs(config.log, SystemClock()) as logs:
-        try:
-            uvloop.run(attached(logs))
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
-    raise AssertionError("a run that ended without its exit code")
 
 
 def _find_daemon(config: "Config") -> tuple[str | None, str | None]:

@@ -72,7 +72,7 @@ def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
 def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
     """As file, environment and flags have it now. Raises ConfigError."""
     from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
-    from kdaemon.system import memory_limit_bytes  # noqa: PLC0415 - the same
+    from kdaemon.system import memory_limit_bytes, usable_cores  # noqa: PLC0415 - the same
 
     problems: list[ConfigProblem] = []
     text: str | None = None
@@ -80,14 +80,11 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
         text = read_text(config_path)
     except ConfigError as error:
         problems += error.problems
+    sources = loading.Sources(
+        text, config_path or "", tuple(flags), memory_limit_bytes(), usable_cores()
+    )
     try:
-        loaded = loading.load_with_givers(
-            text=text,
-            source=config_path or "",
-            environ=os.environ,
-            flags=flags,
-            memory_limit_bytes=memory_limit_bytes(),
-        )
+        loaded = loading.load_sources(sources, os.environ)
     except ConfigError as error:
         problems += error.problems
     if problems:

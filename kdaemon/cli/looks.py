@@ -87,6 +87,8 @@ def look_around(
         from kdaemon.spool.outlook import look_over  # noqa: PLC0415 - see cli/__init__.py
 
         looks.add(where, "spool.directory", *look_over(directory))
+        for place in _of_workers(config):
+            looks.add(where, "spool.directory", *look_over(place))
     _look_at_tls(where, looks, config, old)
     for name, text in find_twins(config):
         looks.odd.append(ConfigProblem(where, f"upstreams.{name}", text))
@@ -94,6 +96,17 @@ def look_around(
         [_placed(each, where, loaded) for each in found] for found in (looks.problems, looks.odd)
     )
     return Looks(problems, odd)
+
+
+def _of_workers(config: "Config") -> list[str]:
+    """The places of the workers' spools that are there; others are made."""
+    if config.worker_count == 1:
+        return []
+    from kdaemon.spool.shared import worker_directory  # noqa: PLC0415 - see cli/__init__.py
+
+    root, numbers = config.spool.directory, range(1, config.worker_count + 1)
+    places = [worker_directory(root, number) for number in numbers]
+    return [place for place in places if os.path.lexists(place)]
 
 
 def _is_same(directory: str, other: str) -> bool:

@@ -37,8 +37,35 @@ output_option = click.option(
 )
 
 
+def spool_directories(directory: str | None, config_path: str | None) -> list[str]:
+    """The directories that are meant: of several workers, those of all of them that stand there.
+    Exit 78 if none is.
+    """
+    meant = _meant_directory(directory, config_path)
+    if directory is not None:
+        return [meant]
+    from kdaemon.spool.place import database_path  # noqa: PLC0415 - the same
+    from kdaemon.spool.shared import worker_spools  # noqa: PLC0415 - brings SQLite
+
+    of_workers = list(worker_spools(meant).values())
+    if of_workers and not os.path.lexists(database_path(meant)):
+        return of_workers
+    return [meant, *of_workers]
+
+
 def spool_directory(directory: str | None, config_path: str | None) -> str:
-    """The directory that is meant; exit 78 if none is."""
+    """The directory that is meant; exit 78 if none is, or one has to be chosen."""
+    meant = spool_directories(directory, config_path)
+    if len(meant) > 1:
+        say(
+            f"several workers have spools: name one of them with --directory: {', '.join(meant)}",
+            err=True,
+        )
+        sys.exit(EXIT_CONFIG)
+    return meant[0]
+
+
+def _meant_directory(directory: str | None, config_path: str | None) -> str:
     if directory is None:
         directory = load(config_path, []).spool.directory
     if not directory:

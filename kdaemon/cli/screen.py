@@ -86,7 +86,12 @@ def screen(page: Page, before: Page | None = None) -> Screen:
     shards.sort(key=lambda hot: -_number(_part(hot[0], "backlog"), "seconds"))
     loads = [_hot_load(shard, each) for shard, each in shards if _part(shard, "load")]
     return Screen(
-        head=[*_head(page), *_spool_line(page, before, elapsed_s), *_upstream_lines(page)],
+        head=[
+            *_head(page),
+            *_worker_line(page),
+            *_spool_line(page, before, elapsed_s),
+            *_upstream_lines(page),
+        ],
         streams=rows,
         shards=[_shard_row(shard, each) for shard, each in shards],
         holds=_holds(page),
@@ -112,6 +117,26 @@ def _head(page: Page) -> list[str]:
         ]
         lines.append(f"connections: {', '.join(open_ones)}")
     return lines
+
+
+def _worker_line(page: Page) -> list[str]:
+    """Of several workers: how many serve, and what is to be said of the others."""
+    workers = _list(page, "workers")
+    if not workers:
+        return []
+    own = [each for each in workers if not each.get("is_heir")]
+    serving = sum(each.get("state") == "serving" for each in own)
+    texts = [f"{serving} of {len(own)} serve"]
+    texts += [
+        f"{each.get('worker')}: {each.get('not_ready_because')}"
+        for each in own
+        if each.get("not_ready_because")
+    ]
+    restarts = sum(_number(each, "restarts") for each in own)
+    texts += [f"{restarts:,.0f} restarts"] if restarts else []
+    heirs = len(workers) - len(own)
+    texts += [f"{heirs} deliver what workers left that are no more"] if heirs else []
+    return [f"workers: {', '.join(texts)}"]
 
 
 def _spool_line(page: Page, before: Page | None, elapsed_s: float) -> list[str]:

@@ -14,6 +14,7 @@ from kdaemon.cli.places import (
     held,
     opened,
     output_option,
+    spool_directories,
     spool_directory,
     written,
 )
@@ -33,11 +34,18 @@ def spool() -> None:
 @directory_option
 @click.option("--json", "is_json", is_flag=True, help="One JSON object.")
 def status(config_path: str | None, directory: str | None, *, is_json: bool) -> None:
-    """What is stored, stream by stream, and whether a daemon runs on it."""
+    """What is stored, stream by stream, and whether a daemon runs on it.
+
+    Of several workers each has a spool, and all of them are told of (--json: a line for each).
+    """
+    for each in spool_directories(directory, config_path):
+        _tell_spool(each, is_json=is_json)
+
+
+def _tell_spool(directory: str, *, is_json: bool) -> None:
     from kdaemon.cli.census import set_aside_files, take_census  # noqa: PLC0415 - brings SQLite
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
-    directory = spool_directory(directory, config_path)
     with opened(directory) as view:
         backlogs = {backlog.stream: backlog for backlog in view.backlogs()}
         census = take_census(view)

@@ -91,6 +91,7 @@ OF_STREAMS: Mapping[str, Mark] = MappingProxyType(
 TOP: Mapping[str, Mark] = MappingProxyType(
     {
         **REACH,
+        "workers": _RESTART,  # each has its spool, and its part of all that is bounded
         "accept_unlisted": _LIVE,
         "streams_max": _LIVE,
         "memory_bytes_max": Mark.GROWS,  # what is held was promised room

@@ -20,6 +20,7 @@ from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.redact import HIDDEN, masked_text, masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.clash import Path
+from kdaemon.config.parts import memory_needed
 from kdaemon.config.rules import find_clashes
 from kdaemon.config.settings import (
     BATCH_BYTES_MAX,
@@ -30,7 +31,7 @@ from kdaemon.config.settings import (
     memory_within,
     upstream_of_arn,
 )
-from kdaemon.config.values import Check, without_unit
+from kdaemon.config.values import WORKERS_MAX, Check, without_unit
 
 ENVIRONMENT = "environment"
 FLAGS = "flags"
@@ -111,16 +112,43 @@ VARIABLES: Mapping[str, Path] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """What a Config was made of, but for the environment: another process that has the same one
+    makes the same of it (`load_sources`).
+    """
+
+    text: str | None
+    source: str
+    flags: tuple[tuple[str, str], ...]
+    memory_limit_bytes: int | None
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A Config, and who gave its values. `givers`: by path; a path that is missing was given by
     nobody. `listed`: the path of each listed stream's table, by the stream's name. `problems`: of
-    `good_values`, what is wrong with the others.
+    `good_values`, what is wrong with the others. `sources`: None: nobody kept them.
     """
 
     config: Config
     givers: Mapping[Path, Setting]
     listed: Mapping[str, Path]
     problems: tuple[ConfigProblem, ...] = ()
+    sources: Sources | None = None
+
+
+def load_sources(sources: Sources, environ: Mapping[str, str]) -> Loaded:
+    """Raises ConfigError with every problem there is."""
+    loaded = load_with_givers(
+        text=sources.text,
+        source=sources.source,
+        environ=environ,
+        flags=sources.flags,
+        memory_limit_bytes=sources.memory_limit_bytes,
+        cores=sources.cores,
+    )
+    return replace(loaded, sources=sources)
 
 
 def load_config(
@@ -130,13 +158,14 @@ def load_config(
     environ: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[tuple[str, str]] = (),
     memory_limit_bytes: int | None = None,
+    cores: int = 1,
 ) -> Config:
     """The Config that these sources make together.
 
     `text`: the TOML file's, `source`: its name in problems; `environ`: all variables, of which only
     KDAEMON_* are looked at; `flags`: pairs of dotted key and text; `memory_limit_bytes`: of the
-    container, for who sets no memory_bytes_max. Raises ConfigError with every
-    problem there is.
+    container, for who sets no memory_bytes_max; `cores`: which this process may use, for
+    `workers = "auto"`. Raises ConfigError with every problem there is.
     """
     loaded = load_with_givers(
         text=text,
@@ -144,6 +173,7 @@ def load_config(
         environ=environ,
         flags=flags,
         memory_limit_bytes=memory_limit_bytes,
+        cores=cores,
     )
     return loaded.config
 
@@ -155,9 +185,10 @@ def load_with_givers(
     environ: Mapping[str, str] = MappingProxyType({}),
     flags: Sequence[tuple[str, str]] = (),
     memory_limit_bytes: int | None = None,
+    cores: int = 1,
 ) -> Loaded:
     """As `load_config`, and who gave what."""
-    loader = _Loader(memory_within(memory_limit_bytes))
+    loader = _Loader(memory_limit_bytes, cores)
     loader.read(text, source, environ, flags)
     config = loader.build()
     loader.apply_rules(config)
@@ -176,7 +207,7 @@ def good_values(
     """As `load_with_givers`, but a key that is broken has its default, and no rule holds: to look
     around a file that cannot be used, and to find a daemon by one. Not to run by.
     """
-    loader = _Loader(memory_within(None))
+    loader = _Loader(None, 1)
     loader.read(text, source, environ, flags)
     return loader.loaded(loader.build())
 
@@ -184,8 +215,9 @@ def good_values(
 class _Loader:
     """Collects values and problems. A later setting of the same path wins."""
 
-    def __init__(self, memory_bytes: int) -> None:
-        self._memory_bytes = memory_bytes  # where nobody says
+    def __init__(self, memory_limit_bytes: int | None, cores: int) -> None:
+        self._memory_limit_bytes = memory_limit_bytes
+        self._cores = cores
         self.problems: list[ConfigProblem] = []
         self.values: dict[Path, object] = {}
         self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys
@@ -260,7 +292,19 @@ class _Loader:
             for name in config.upstream_names
             if name != config.default.upstream
         }
-        return replace(config, streams=MappingProxyType(streams), defaults=MappingProxyType(others))
+        config = replace(
+            config, streams=MappingProxyType(streams), defaults=MappingProxyType(others)
+        )
+        return replace(config, worker_count=self._worker_count(config))
+
+    def _worker_count(self, config: Config) -> int:
+        """`auto`: no more than memory has room for, or a machine with many cores could not start
+        by the defaults.
+        """
+        if config.workers != "auto":
+            return config.workers
+        room = config.memory_bytes_max // memory_needed(config)
+        return max(1, min(self._cores, room, WORKERS_MAX))
 
     def loaded(self, config: Config) -> Loaded:
         givers, listed = MappingProxyType(self.givers), MappingProxyType(self.listed)
@@ -297,15 +341,19 @@ class _Loader:
     def _with_following_defaults(self) -> dict[Path, object]:
         """Defaults that follow another setting, where nobody gave the key itself."""
         service = SERVICES[str(self.values.get(("service",), AWS.name))]
+        workers = self.values.get(("workers",), 1)
+        memory_default = memory_within(
+            self._memory_limit_bytes, workers if isinstance(workers, int) else self._cores
+        )
         defaults: dict[Path, object] = {
             ("send", "read_timeout_ms"): service.read_timeout_ms,
             ("send", "call_timeout_ms"): service.call_timeout_ms,
             ("sandbox", "flavour"): service.name,
-            ("memory_bytes_max",): self._memory_bytes,
+            ("memory_bytes_max",): memory_default,
         }
         upstream = self.values.get(("default", "upstream"), DEFAULT_UPSTREAM)
         default = _default_stream(self._service_of(upstream))
-        memory_bytes = self.values.get(("memory_bytes_max",), self._memory_bytes)
+        memory_bytes = self.values.get(("memory_bytes_max",), memory_default)
         if isinstance(memory_bytes, int):
             default = replace(default, buffer_bytes_max=min(default.buffer_bytes_max, memory_bytes))
         given = {p[1]: v for p, v in self.values.items() if len(p) == 2 and p[0] == "default"}

@@ -16,6 +16,7 @@ from kdaemon.base.names import (
 )
 from kdaemon.base.operations import may_be_passed_on, operation_problem
 from kdaemon.config.clash import Clash, Path
+from kdaemon.config.parts import SPOOL_PART_BYTES_MIN, memory_needed
 from kdaemon.config.settings import Config, StreamConfig
 from kdaemon.config.upstream_rules import find_upstream_clashes
 from kdaemon.config.values import Address, parse_address
@@ -39,6 +40,7 @@ def find_clashes(
         *_passed_on(config),
         *_too_many(config, listed),
         *_spool(config),
+        *_workers(config),
         *_upstream_of(config, ("default",), config.default),
         *_stream(config, ("default",), config.default),
     ]
@@ -213,6 +215,28 @@ def _spool(config: Config) -> Iterator[Clash]:
             (("spool", "letters_bytes_max"), ("spool", "bytes_max")),
             f"letters_bytes_max ({spool.letters_bytes_max}) must be below spool.bytes_max "
             f"({spool.bytes_max}), or dead letters would leave no room for records",
+        )
+
+
+def _workers(config: Config) -> Iterator[Clash]:
+    """Each has room for a request of the largest kind while another one is being delivered."""
+    count, needed = config.worker_count, memory_needed(config)
+    if config.workers == "auto" or count == 1:
+        return
+    each = config.memory_bytes_max // count
+    if each < needed:
+        yield Clash(
+            (("workers",), ("memory_bytes_max",)),
+            f"{count} workers have {each} bytes of memory_bytes_max ({config.memory_bytes_max})"
+            f" each, and one needs {needed}, twice request_bytes_max: raise memory_bytes_max to"
+            f" {count * needed}, or set fewer workers",
+        )
+    if config.spool.directory and config.spool.bytes_max < count * SPOOL_PART_BYTES_MIN:
+        yield Clash(
+            (("workers",), ("spool", "bytes_max")),
+            f"{count} workers share spool.bytes_max ({config.spool.bytes_max}), and a spool needs"
+            f" {SPOOL_PART_BYTES_MIN}: raise spool.bytes_max to {count * SPOOL_PART_BYTES_MIN}, or"
+            " set fewer workers",
         )
 
 

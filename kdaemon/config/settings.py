@@ -70,6 +70,7 @@ from kdaemon.config.values import (
     UpstreamName,
     Url,
     WhenFull,
+    Workers,
     account_of_role,
     parse_address,
     whole,
@@ -84,6 +85,10 @@ MEMORY_BYTES_LEAST = 16 * limits.MIB  # where a container's limit leaves less: o
 MEMORY_BESIDE_BYTES = 96 * limits.MIB
 """What the process takes beside the records of clients: 90 MiB at most, measured 2026-11-28, and
 some for the files of the system that it reads."""
+WORKER_BYTES_DEFAULT = 128 * limits.MIB
+"""`memory_bytes_max` of each worker where nobody set it and there are several: twice the buffer of
+a stream. Ours, 2026-11-28."""
+SUPERVISOR_BYTES = 64 * limits.MIB  # what the supervisor of workers takes; measured 2026-11-28
 AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
 
 
@@ -418,12 +423,17 @@ class Config(ReachConfig):
     those of [upstreams.NAME].
     """
 
+    # Processes that take and deliver records, each with its part of memory_bytes_max and of
+    # spool.bytes_max; one more supervises them where there are several. "auto": as many as there
+    # are cores that this process may use, as far as memory_bytes_max has room for them.
+    workers: Workers = 1
     # Take records for streams that have no [streams.NAME].
     accept_unlisted: Flag = True
     # Streams in use at one time, listed or not; records for one more are refused.
     streams_max: Annotated[int, whole(1, 100_000)] = 100
-    # Memory that the records of all streams together may hold. Not set: 256 MiB, or what the
-    # container's limit leaves beside MEMORY_BESIDE_BYTES, if that is lower.
+    # Memory that the records of all streams together may hold. Not set: 256 MiB, or with several
+    # workers 128 MiB for each; or what the container's limit leaves beside MEMORY_BESIDE_BYTES for
+    # each process, if that is lower.
     memory_bytes_max: MemoryBytes = MEMORY_BYTES_DEFAULT
     listen: ListenConfig = field(default_factory=ListenConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
@@ -440,6 +450,8 @@ class Config(ReachConfig):
     defaults: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: MappingProxyType({}))
+    # What `workers` comes to on this machine.
+    worker_count: int = 1
 
     @property
     def upstream_names(self) -> tuple[str, ...]:
@@ -464,12 +476,14 @@ class Config(ReachConfig):
         return {name: each for name, each in self.streams.items() if each.upstream == upstream}
 
 
-def memory_within(limit_bytes: int | None) -> int:
+def memory_within(limit_bytes: int | None, worker_count: int = 1) -> int:
     """`memory_bytes_max` where nobody set it. `limit_bytes`: of the container, if it has one."""
+    several = worker_count > 1
+    wanted = worker_count * WORKER_BYTES_DEFAULT if several else MEMORY_BYTES_DEFAULT
     if limit_bytes is None:
-        return MEMORY_BYTES_DEFAULT
-    left = limit_bytes - MEMORY_BESIDE_BYTES
-    return max(MEMORY_BYTES_LEAST, min(MEMORY_BYTES_DEFAULT, left))
+        return wanted
+    left = limit_bytes - worker_count * MEMORY_BESIDE_BYTES - several * SUPERVISOR_BYTES
+    return max(MEMORY_BYTES_LEAST, min(wanted, left))
 
 
 def upstream_of_arn(arn: StreamArn, upstreams: Iterable[UpstreamConfig]) -> str | None:

@@ -194,6 +194,11 @@ CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
 RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
 AggregateBytes = Annotated[int, whole(limits.KIB, limits.MIB, "of bytes ")]
 UnitKib = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS // limits.KIB, "of KiB ")]
+WORKERS_MAX = 256  # ours, 2026-11-28: far beyond the cores of a machine that runs one daemon
+Workers = Annotated[
+    Annotated[int, Meta(ge=1, le=WORKERS_MAX)] | Literal["auto"],
+    Meta(description=f'a whole number from 1 to {WORKERS_MAX}, or "auto"'),
+]
 MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
 ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
 ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]

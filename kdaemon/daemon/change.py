@@ -8,11 +8,12 @@ Where it sits: reload.py -> here -> streams/, reach.py, memory.py, spool/.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.config import Config
 from kdaemon.daemon.memory import Memory
-from kdaemon.daemon.reach import Upstreams
+from kdaemon.daemon.reach import Reached, Upstreams
 from kdaemon.daemon.sandboxed import beside_sandbox
 from kdaemon.observe.logs import set_level
 from kdaemon.streams import Streams
@@ -25,6 +26,15 @@ class Room(Protocol):
     """What else takes another configuration, at once."""
 
     def take_config(self, new: Config) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that could be taken, and how its new upstreams are called."""
+
+    old: Config
+    new: Config
+    reached: dict[str, Reached]
 
 
 class Change:
@@ -47,18 +57,32 @@ class Change:
         self.rooms: list[Room] = []
 
     def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
-        if self._sandboxed is None:
-            return ()
-        return tuple(f"upstreams.{name}" for name in _come(old, new))  # opened by a start alone
+        return () if self._sandboxed is None else come_beside_sandbox(old, new)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+        prepared = await self.prepare(old, new)
+        return await self.commit(prepared) if isinstance(prepared, Prepared) else prepared
+
+    async def prepare(self, old: Config, new: Config) -> "Prepared | tuple[str, ...]":
+        """Builds what is new and changes nothing: `commit` or `drop` is next. Or the tables that
+        what is under way stands against.
+        """
         come = _come(old, new)
         if self._sandboxed is not None:
             new = beside_sandbox(new, self._sandboxed)
-        reached = self._upstreams.open(new, come)
+        conflicts = self._streams.conflicts(new)
+        return conflicts or Prepared(old, new, self._upstreams.open(new, come))
+
+    async def drop(self, prepared: "Prepared") -> None:
+        """Nothing of it is taken."""
+        await asyncio.gather(*(each.aclose() for each in prepared.reached.values()))
+
+    async def commit(self, prepared: "Prepared") -> tuple[str, ...]:
+        """Takes it, whole; or nothing of it, and says what is under way against it."""
+        old, new, reached = prepared.old, prepared.new, prepared.reached
         conflicts = self._streams.conflicts(new)
         if conflicts:
-            await asyncio.gather(*(each.aclose() for each in reached.values()))
+            await self.drop(prepared)
             return conflicts
         self._memory.take_config(new)
         reaches = {name: each.reach for name, each in reached.items()}
@@ -83,6 +107,11 @@ class Change:
         """Closes what a reload left behind, once it has delivered what it had."""
         self._streams.look()
         self._upstreams.close_left(self._streams.left_upstreams)
+
+
+def come_beside_sandbox(old: Config, new: Config) -> tuple[str, ...]:
+    """Tables that need a restart where services are embedded: a start alone opens one."""
+    return tuple(f"upstreams.{name}" for name in _come(old, new))
 
 
 def _come(old: Config, new: Config) -> list[str]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from kdaemon import __version__
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.daemon.change import Change
 from kdaemon.daemon.doors import Doors, Guards
 from kdaemon.daemon.drain import Drain
@@ -40,6 +41,7 @@ from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.routes import make_handler
+from kdaemon.door.spoken import lines_behind
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import HttpLimits
@@ -50,7 +52,7 @@ from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Sources
+from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
 from kdaemon.observe.tap import Taps
 from kdaemon.send.late import Libraries
 from kdaemon.streams import Streams
@@ -65,6 +67,7 @@ from kdaemon.system import (
 )
 
 if TYPE_CHECKING:
+    from kdaemon.daemon.part import Before, Part, Turn
     from kdaemon.door.principals import Principals
     from kdaemon.http.passed import Inherited
     from kdaemon.http.renewal import Certificates
@@ -84,11 +87,12 @@ class Daemon:
         read: Callable[[Config], Loaded] | None = None,
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
+        part: "Part | None" = None,
     ) -> None:
         """`loaded`: the configuration, and who gave it. `logs`: what was said, for who looks.
         `read`: the configuration as its sources have it now; see `Reload`. None: it is not read
         again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
-        taken over from.
+        taken over from. `part`: of one of several workers, in the place of these three.
         """
         config = self._config = loaded.config
         self._logs = logs
@@ -97,10 +101,13 @@ class Daemon:
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.takes_records = False  # a door may be open: the end is a drain
         self._is_ready = False  # the start is over
+        self.ready = asyncio.Event()  # the same, for who waits for it
+        self._times = config.drain
         self.clock = SystemClock()
         self._dice = SystemDice()
         self._stack = AsyncExitStack()
-        self._notifier = Notifier(os.environ)
+        self._part = part
+        self._notifier = Notifier(os.environ) if part is None else part.notifier
         self._memory = Memory(config)
         self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
         self._turns = Turns(self.clock.now_ns)  # of all that clients bring
@@ -108,9 +115,16 @@ class Daemon:
         self._reloads.loaded = loaded
         self._reload: Reload | None = None
         self._is_reload_asked = False  # before the start was over
-        self.listeners = Listeners(config.listen, inherited)
-        self._takeover = Takeover(config, self.listeners, taken, self._end)
-        self._spool_opening = SpoolOpening(config, self._notifier, taken, self._end)
+        self.listeners: Listeners
+        self._takeover: Turn
+        before: Before | None = taken
+        if part is None:
+            self.listeners = Listeners(config.listen, inherited)
+            self._takeover = Takeover(config, self.listeners, taken, self._end)
+        else:
+            self.listeners, self._takeover, before = part.listeners, part.turn, part.before
+        self._spool_opening = SpoolOpening(config, self._notifier, before, self._end)
+        self.left: Snapshot | None = None  # at the end of the drain
         self._principals: Principals | None = None
         self._certificates: Certificates | None = None
         self._strangers = Strangers(self.clock.wall_seconds)
@@ -118,6 +132,7 @@ class Daemon:
         self.streams: Streams
         self._readiness: Readiness
         self._observers: Observers
+        self.change: Change
         self._drain: Drain
         self._libraries: Libraries
 
@@ -131,19 +146,23 @@ class Daemon:
         anyway.
         """
         config, clock, memory = self._config, self.clock, self._memory.all
-        tell_memory(config.memory_bytes_max, memory_limit_bytes())
+        if self._part is None:
+            tell_memory(config.memory_bytes_max, memory_limit_bytes(), MEMORY_BESIDE_BYTES)
         self._open_principals()
         sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
+        if self._part is not None:
+            sandboxed = self._part.sandboxed
+        is_anonymous = sandboxed is not None
         config = sandboxed or config
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
         libraries = self._libraries = Libraries(
-            self._loaded, partial(load_pages, config.listen), is_anonymous=with_sandbox
+            self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
         )
         libraries.look(needed_by_pages(config.listen))  # before there is anything to lose
         self._stack.push_async_callback(libraries.aclose)
-        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=with_sandbox)
+        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=is_anonymous)
         self._stack.push_async_callback(upstreams.aclose)
         reached = upstreams.open(config, config.upstream_names)
         upstreams.adopt(reached)
@@ -155,7 +174,7 @@ class Daemon:
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
-        change = Change(streams, upstreams, self._memory, spool, sandboxed)
+        change = self.change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
         change.rooms += [hubs, self._observers, self._takeover]
         reader = self._observers.reader
@@ -167,14 +186,16 @@ class Daemon:
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
-        if self._taken is not None:  # who runs goes on, unless this one can send
+        # Who runs goes on, unless this one can send; and a worker that cannot is started again.
+        if self._taken is not None or self._part is not None:
             await libraries.load_all()
         await self._takeover.keep_order()
         # Before the doors: what comes in goes behind what is there.
         await self._spool_opening.recover(streams, is_at_once=self._takeover.has_to_wait)
         self.takes_records = True
         calm_collector()
-        doors = Doors(config, self.listeners, hubs, door, handler_behind, self._guards())
+        lines_of = partial(lines_behind, door)
+        doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, self._guards())
         await doors.open()
         libraries.load()  # which calls wait for; not before, or the doors would wait for it
         if self._taken is not None:
@@ -182,8 +203,11 @@ class Daemon:
         self._readiness.started()
         await self._takeover.take_turns()
         self._is_ready = True
+        self.ready.set()
         self._notifier.ready("takes records")
-        log.info("ready", extra={"fields": {"version": __version__}})
+        # A worker is ready for the supervisor alone, which says so for all.
+        text = "ready" if self._part is None else "takes records"
+        log.info(text, extra={"fields": {"version": __version__}})
         self._allow_reload(change)
 
     def _handler_behind(
@@ -255,6 +279,8 @@ class Daemon:
         """The heart beats, and what is to be looked at every second is looked at."""
         freed = FreedMemory(lambda: self._memory.all.bytes_taken)
         looks: list[Callable[[], object]] = [freed.look, change.look_for_left]
+        if self._part is not None:
+            looks.append(self._part.look)
         if self._principals is not None:
             looks += [self._principals.look, self._strangers.look]
         heartbeat = Heartbeat(
@@ -278,7 +304,13 @@ class Daemon:
             certificates=self._certificates,
             reloads=self._reloads,
         )
-        self._observers = Observers(self._config, self.clock, sources, self._stack)
+        self._observers = Observers(
+            self._config,
+            self.clock,
+            sources,
+            self._stack,
+            None if self._part is None else self._part.number,
+        )
         looks.append(self._observers.hot_look())
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
@@ -304,7 +336,37 @@ class Daemon:
         if self._is_reload_asked:
             self._reload.ask()
 
+    def take_times(self, new: Config) -> None:
+        """How long the drain is to take, by the configuration that is in force now."""
+        self._times = new.drain
+
     # The end
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why clients should stay away now; None: they may come."""
+        return self._readiness.why_not()
+
+    @property
+    def reader(self) -> SnapshotReader:
+        """Of all that may be told."""
+        return self._observers.reader
+
+    @property
+    def taps(self) -> Taps:
+        return self._taps
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is in memory or on disk, to be delivered now or by another configuration."""
+        spool = self.spool
+        is_stored = spool is not None and not (spool.waits_for is None and spool.is_empty)
+        return not is_stored and self.streams.unsettled == 0
+
+    @property
+    def held_spool(self) -> str:
+        """As `run.Runs` has it."""
+        return "" if self.spool is None else self._config.spool.directory
 
     @property
     def spool(self) -> "Spool | None":
@@ -312,19 +374,19 @@ class Daemon:
 
     async def drain(self) -> int:
         """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
-        times = self._config.drain
+        times = self._times
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
         is_broken = self._libraries.problem is not None  # who is promised something now loses it
-        if is_broken or not self._is_ready:  # or nobody was told to come
+        if is_broken or not self._is_ready or self._part is not None:  # or nobody was told to come
             times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
         self._libraries.load()  # for what came in by a door though another could not be opened
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
-        left = await self._drain.run(times)
+        left = self.left = await self._drain.run(times)
         await self._observers.last(left)
         totals = {"delivered": left.delivered, "undelivered": left.undelivered}
         if left.spool is not None:

@@ -13,14 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kdaemon.base.endpoint import http_url
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.daemon.hubs import Hubs
-from kdaemon.daemon.listeners import Listeners, log_listening, make_directory
-from kdaemon.door.door import Door
+from kdaemon.daemon.listeners import Listeners, make_directory
 from kdaemon.door.guard import Guard
-from kdaemon.door.spoken import lines_to, raw_lines_to
 from kdaemon.http.listener import ListenerError, SocketInUseError
+from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
 
 log = logging.getLogger("kdaemon")
@@ -41,16 +39,19 @@ class Doors:
         config: Config,
         listeners: Listeners,
         hubs: Hubs,
-        door: Door,
+        lines_of: Callable[[str | None], Lines],
         handler_behind: Callable[[Guard | None], HttpHandler],
         guards: Guards,
     ) -> None:
-        """`handler_behind`: what answers the requests that a guard lets in."""
+        """`lines_of`: what is spoken by clients that do not begin as HTTP does: on the socket of a
+        stream, or on one of all streams (None). `handler_behind`: what answers the requests that a
+        guard lets in.
+        """
         self._config = config
         self._listeners = listeners
         self._hubs = hubs
-        self._door = door
-        self._lines = lines_to(door)
+        self._lines_of = lines_of
+        self._lines = lines_of(None)
         self._handler_behind = handler_behind
         self._guards = guards
 
@@ -67,8 +68,6 @@ class Doors:
         hub, handler = self._hubs.tcp(address, guard), self._handler_behind(guard)
         server = await self._listeners.listen("http", address, handler, hub, self._lines)
         self._listeners.doors.append(server)
-        is_tls = self._hubs.has_tls
-        log_listening("http", http_url(address.host, server.port, is_tls=is_tls))
 
     async def _open_sockets_of_streams(self) -> None:
         """A listener for each stream that has a socket of its own: raw lines, and nothing else."""
@@ -77,7 +76,7 @@ class Doors:
                 continue
             key = f"streams.{name}"
             make_directory(Path(stream.socket).parent, with_parents=True, key=f"{key}.socket")
-            lines = raw_lines_to(self._door, stream.arn or name)
+            lines = self._lines_of(stream.arn or name)
             hub, handler = self._hubs.unix(self._guards.unix), self._unix_handler()
             await self._listeners.listen_unix(key, stream.socket, handler, hub, lines)
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from kdaemon.base.steps import at_once
 from kdaemon.config import DrainConfig
 from kdaemon.daemon.listeners import Listeners
-from kdaemon.daemon.takeover import Takeover
 from kdaemon.daemon.telling import tell_on
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.snapshot import Snapshot, SnapshotReader
 from kdaemon.streams import Streams
 
 if TYPE_CHECKING:
+    from kdaemon.daemon.part import Turn
     from kdaemon.spool.spool import Spool
 
 LOOK_S = 0.02  # how often it is looked whether all clients have left, and all is settled. Ours
@@ -38,7 +38,7 @@ class Drain:
         listeners: Listeners,
         streams: Streams,
         spool: "Spool | None",
-        takeover: Takeover,
+        takeover: "Turn",
         reader: SnapshotReader,
         notifier: Notifier,
     ) -> None:

@@ -54,7 +54,6 @@ class Hubs:
     ) -> None:
         """`tls`: where the configuration names a certificate. `now_ns`: of the monotonic clock."""
         listen = config.listen
-        self.has_tls = tls is not None
         self.has_admin_tls = tls is not None and listen.admin_tls
         self._listen = listen
         self._arrivals = arrivals

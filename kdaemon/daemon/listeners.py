@@ -10,11 +10,11 @@ closes them.
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdaemon.base.endpoint import host_port
+from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.config.listeners import Wanted
 from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
@@ -59,11 +59,13 @@ class Listeners:
             socks = self.inherit(name)
             if not (socks and self.is_of_systemd):
                 socks = [*socks, *bind_tcp(address.host, address.port, socks)]
-            server = await serve(socks, handler, hub, lines=lines)
+            server = await self._serve(name, socks, handler, hub, lines)
         except OSError as error:
             raise cannot_listen(f"listen.{name}", address, error) from error
         self._servers[name] = server
         self.counters[name] = server.counters
+        is_tls = bool(self._listen.tls_certificate) and (name != "admin" or self._listen.admin_tls)
+        log_listening(name, http_url(address.host, server.port, is_tls=is_tls))
         return server
 
     async def listen_unix(
@@ -77,11 +79,23 @@ class Listeners:
         if name not in self._kept:
             file = SocketFile(path, self._listen.unix_mode_bits)
             socks = [file.adopt(socks[0]) if socks else file.bind()]
-        server = await serve(socks, handler, hub, lines=lines, file=file)
+        server = await self._serve(name, socks, handler, hub, lines, file)
         self.doors.append(server)
         self._servers[name] = server
         self.counters[name] = server.counters
         log_listening(name, path)
+
+    async def _serve(
+        self,
+        _name: str,
+        socks: Sequence[socket.socket],
+        handler: HttpHandler,
+        hub: HttpHub,
+        lines: Lines | None,
+        file: SocketFile | None = None,
+    ) -> HttpServer:
+        """What is done with the sockets of a listener, which the server owns from then on."""
+        return await serve(socks, handler, hub, lines=lines, file=file)
 
     def bind_ahead(self, wanted: Iterable[Wanted]) -> None:
         """What the daemon before has not is bound before that one is told to end: a place that
@@ -136,6 +150,11 @@ class Listeners:
     def keep(self, names: Iterable[str]) -> None:
         """Another process accepts on the sockets of these names: they outlive this process."""
         self._kept |= names & self._servers.keys()
+
+    @property
+    def leaves_kept(self) -> bool:
+        """Another process accepts, or will, where this one did."""
+        return bool(self._kept)
 
     def yield_kept(self) -> None:
         """Accepts no more on the sockets that outlive this process."""

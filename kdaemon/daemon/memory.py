@@ -9,7 +9,6 @@ import logging
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config
-from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.http.hub import HttpLimits
 
 log = logging.getLogger("kdaemon")
@@ -29,19 +28,21 @@ class Memory:
         self.bodies.bytes_max = _bodies_bytes_max(new)
 
 
-def tell_memory(bytes_max: int, limit_bytes: int | None) -> None:
-    """`limit_bytes`: what the container may have; None: there is no limit."""
+def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> None:
+    """`limit_bytes`: what the container may have; None: there is no limit. `beside_bytes`: what all
+    processes take beside the records of clients.
+    """
     fields = {"memory_bytes_max": bytes_max}
     if limit_bytes is not None:
         fields["container_bytes"] = limit_bytes
-    if limit_bytes is None or bytes_max + MEMORY_BESIDE_BYTES <= limit_bytes:
+    if limit_bytes is None or bytes_max + beside_bytes <= limit_bytes:
         log.info("memory for the records of clients", extra={"fields": fields})
         return
     text = (
         "the container's memory limit is too low for memory_bytes_max and the %d MiB beside it:"
         " raise the limit, or lower the setting"
     )
-    log.warning(text, MEMORY_BESIDE_BYTES // MIB, extra={"fields": fields})
+    log.warning(text, beside_bytes // MIB, extra={"fields": fields})
 
 
 def _bodies_bytes_max(config: Config) -> int:

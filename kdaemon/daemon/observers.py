@@ -12,10 +12,9 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kdaemon.base.endpoint import http_url
 from kdaemon.config import Config, ListenConfig
 from kdaemon.daemon.hubs import Hubs
-from kdaemon.daemon.listeners import Listeners, log_listening
+from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.hot import HotWatch
 from kdaemon.observe.reloads import Reloads
@@ -33,9 +32,15 @@ class Observers:
     """Of one daemon."""
 
     def __init__(
-        self, config: Config, clock: SystemClock, sources: Sources, stack: AsyncExitStack
+        self,
+        config: Config,
+        clock: SystemClock,
+        sources: Sources,
+        stack: AsyncExitStack,
+        worker: int | None,
     ) -> None:
-        """`stack`: ends them."""
+        """`stack`: ends them. `worker`: which of several this is."""
+        self._worker = worker
         self._config = config
         self._clock = clock
         self._sources = sources
@@ -73,7 +78,7 @@ class Observers:
         from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
         from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
 
-        emf = Emf(namespace, os.uname().nodename)
+        emf = Emf(namespace, os.uname().nodename, self._worker)
         self._emf_log = EmfLog(self.reader, emf, log_queue, self._clock.wall_seconds)
         self._emf_log.start()
         self._stack.push_async_callback(self._emf_log.aclose)
@@ -90,8 +95,6 @@ class Observers:
         self._stack.callback(pages.close)
         server = await listeners.listen("admin", address, pages.handle, hubs.admin(address))
         self._stack.push_async_callback(server.aclose)
-        is_tls = hubs.has_admin_tls
-        log_listening("admin", http_url(address.host, server.port, is_tls=is_tls))
 
     def _make_admin(self, reloads: Reloads, taps: Taps) -> "Admin":
         from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages

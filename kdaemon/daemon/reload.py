@@ -29,11 +29,11 @@ KEYS_SHOWN_MAX = 20  # in a line of the log
 class Live(Protocol):
     """What takes another configuration."""
 
-    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+    def needs_restart(self, old: Config, new: Config, /) -> tuple[str, ...]:
         """Live settings that this daemon cannot take as it was started."""
         ...
 
-    async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+    async def change(self, old: Config, new: Config, /) -> tuple[str, ...]:
         """Takes the new one, whole; or nothing of it: the tables that what is under way stands
         against.
         """

@@ -11,19 +11,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError
+from kdaemon.base.errors import ConfigError, ConfigProblem, SpoolError, TlsError, WorkerError
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded
 from kdaemon.config.twins import find_twins
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.http.listener import ListenerError
 from kdaemon.observe.logs import LogHandler
-from kdaemon.send.late import LoadError
+from kdaemon.send.late import LoadError, cannot_load
 from kdaemon.system import on_signals
 
 if TYPE_CHECKING:
+    from kdaemon.daemon.supervisor import Supervisor
     from kdaemon.http.passed import Inherited
     from kdaemon.http.takeover import Taken
 
@@ -37,7 +38,36 @@ OTHERS_TIMEOUT_S = 3.0
 """For a look at what else is wrong, which reads files: half a second of imports and 10 ms. Ours,
 2026-11-28."""
 
-_NOT_STARTED = (ConfigError, ListenerError, LoadError, SpoolError, TlsError, OSError)
+_NOT_STARTED = (
+    *(ConfigError, ListenerError, LoadError, OSError, SpoolError, TlsError, WorkerError),
+)
+
+
+def _supervisor() -> "type[Supervisor]":
+    """Raises LoadError: the admin pages of workers need what a lone daemon loads later."""
+    try:
+        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of a lone daemon
+    except Exception as error:
+        raise LoadError(cannot_load(f"{type(error).__name__}: {error}")) from error
+    return Supervisor
+
+
+class Runs(Protocol):
+    """What is run: a daemon, or the supervisor of several."""
+
+    ended: asyncio.Future[str | None]
+    takes_records: bool
+
+    @property
+    def held_spool(self) -> str:
+        """The directory of what it has open on disk, which nobody is to look at; "": nothing."""
+        ...
+
+    async def start(self, *, with_sandbox: bool) -> None: ...
+
+    async def drain(self) -> int: ...
+
+    async def close(self) -> None: ...
 
 
 async def serve(
@@ -49,17 +79,36 @@ async def serve(
     others: Callable[[str], Sequence[ConfigProblem]] = lambda _: (),
     inherited: "Inherited | None" = None,
     taken: "Taken | None" = None,
+    is_supervisor: bool = False,
 ) -> int:
     """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
     as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails; runs
     in a thread, and is given the directory of a spool that must be left alone ("": none).
+    `is_supervisor`: workers do the work.
     """
     for name, text in find_twins(loaded.config):
         log.warning("the upstream %s %s", name, text)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    daemon = Daemon(loaded, logs, read, inherited, taken)
+    try:
+        make = Daemon if not is_supervisor else _supervisor()
+    except LoadError as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400 - for people
+        return 1
+    daemon = make(loaded, logs, read, inherited, taken)
     on_signals(loop, signals.put_nowait, None if read is None else daemon.reload)
+    return await run_daemon(daemon, signals, others, with_sandbox=with_sandbox)
+
+
+async def run_daemon(
+    daemon: Runs,
+    signals: asyncio.Queue[int],
+    others: Callable[[str], Sequence[ConfigProblem]] = lambda _: (),
+    *,
+    with_sandbox: bool,
+) -> int:
+    """From its start to its end. `signals`: each asks for the end; the second, at once."""
+    loop = asyncio.get_running_loop()
     first = loop.create_task(signals.get())
     failure: str | None = None
     try:
@@ -69,8 +118,7 @@ async def serve(
                 return 0
         except _NOT_STARTED as error:
             failure = f"cannot start: {error}"
-            spool = loaded.config.spool.directory if daemon.spool is not None else ""
-            await _tell_failure(failure, partial(others, spool))
+            await _tell_failure(failure, partial(others, daemon.held_spool))
             if not daemon.takes_records:
                 return 1
         except Exception:
@@ -109,7 +157,7 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
             log.error("to be mended, too: %s", problem, extra={"is_always_shown": True})
 
 
-async def _drained(daemon: Daemon, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
+async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
     """Drains until a second signal comes; the exit code. Where the drain began by itself (another
     process took over, the start failed) the first signal asks for what goes on already.
     """
@@ -127,7 +175,7 @@ async def _drained(daemon: Daemon, first: asyncio.Task[int], signals: asyncio.Qu
     return 1
 
 
-async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
+async def _close(daemon: Runs, signals: asyncio.Queue[int]) -> None:
     """Closes the daemon; after CLOSE_TIMEOUT_S, or at another signal, what hangs is left to die
     with the process.
     """
@@ -145,7 +193,7 @@ async def _close(daemon: Daemon, signals: asyncio.Queue[int]) -> None:
     log.warning(text, extra={"is_last": True})
 
 
-async def _started(daemon: Daemon, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
+async def _started(daemon: Runs, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
     """Starts the daemon, as far as it comes before it is told to stop. False: nothing was taken."""
     starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)

@@ -26,6 +26,10 @@ BESIDE_SANDBOX: dict[str, Any] = {
 """Settings that lead to a service, where an embedded one stands in its place."""
 
 
+Places = dict[str, tuple[str, str, str]]
+"""Endpoint, name of the service and region of each embedded service, by upstream."""
+
+
 async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
     """A sandbox for each upstream, and the configuration that leads to them. That of the
     default one is at `sandbox.listen`, the others at free ports of the same address. The streams
@@ -92,22 +96,30 @@ async def _open(
     return endpoint
 
 
-def beside_sandbox(config: Config, sandboxed: Config) -> Config:
-    """A configuration that was read again, with the embedded services that are there."""
+def places_of(sandboxed: Config) -> Places:
+    """Where the embedded services are, by upstream: endpoint, service and region."""
+    upstreams = map(sandboxed.upstream, sandboxed.upstream_names)
+    return {each.name: (each.endpoint_url, each.service, each.region) for each in upstreams}
+
+
+def at_places(config: Config, places: Places) -> Config:
+    """A configuration that leads to embedded services of another process."""
     upstreams = {
-        name: replace(
-            upstream,
-            endpoint_url=sandboxed.upstreams[name].endpoint_url,
-            region=sandboxed.upstreams[name].region,
-            **BESIDE_SANDBOX,
-        )
-        for name, upstream in config.upstreams.items()
+        name: replace(each, endpoint_url=places[name][0], region=places[name][2], **BESIDE_SANDBOX)
+        for name, each in config.upstreams.items()
     }
+    endpoint_url, name, region = places[DEFAULT_UPSTREAM]
+    service: Any = name  # of a configuration that was checked
     return replace(
         config,
-        endpoint_url=sandboxed.endpoint_url,
-        service=sandboxed.service,
-        region=sandboxed.region,
+        endpoint_url=endpoint_url,
+        service=service,
+        region=region,
         upstreams=upstreams,
         **BESIDE_SANDBOX,
     )
+
+
+def beside_sandbox(config: Config, sandboxed: Config) -> Config:
+    """A configuration that was read again, with the embedded services that are there."""
+    return at_places(config, places_of(sandboxed))

@@ -22,7 +22,7 @@ from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
     from kdaemon.base.memory import ByteBudget
-    from kdaemon.http.takeover import Taken
+    from kdaemon.daemon.part import Before
     from kdaemon.spool.spool import Spool
 
 log = logging.getLogger("kdaemon")
@@ -37,15 +37,15 @@ class SpoolOpening:
         self,
         config: Config,
         notifier: Notifier,
-        taken: "Taken | None",
+        before: "Before | None",
         end: Callable[[str], None],
     ) -> None:
-        """`taken`: by the daemon before, which may hold the directory still. `end`: is told why the
+        """`before`: the daemon before, which may hold the directory still. `end`: is told why the
         spool cannot be used, when the doors are open already.
         """
         self._config = config
         self._notifier = notifier
-        self._taken = taken
+        self._before = before
         self._end = end
         self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
         self.spool: Spool | None = None
@@ -73,8 +73,8 @@ class SpoolOpening:
             has_upstreams=bool(self._config.upstreams),
         )
         if not await self._is_opened(spool):
-            assert self._taken is not None
-            spool.wait_for(f"process {self._taken.pid}")
+            assert self._before is not None
+            spool.wait_for(f"process {self._before.pid}")
         self.spool = spool
         return spool
 
@@ -110,8 +110,8 @@ class SpoolOpening:
         return None if self.spool.trouble is None else f"spool: {self.spool.trouble}"
 
     async def _wait_for(self, spool: "Spool", streams: Streams) -> None:
-        assert self._taken is not None
-        await self._taken.released()
+        assert self._before is not None
+        await self._before.released()
         # A process that dies closes one file after another.
         while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(LOOK_S)
@@ -136,14 +136,15 @@ class SpoolOpening:
         """Whether who has the directory is the daemon that we take over from, or one that it waits
         for itself; nobody else would ever give it up.
         """
-        if self._taken is None:
+        if self._before is None:
             return False
-        from kdaemon.http.takeover import place_of  # noqa: PLC0415 - it was, by who asked
         from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - see open
 
-        directory, its_place = self._config.spool.directory, self._taken.about.spool
-        is_its = its_place is None or its_place == place_of(directory)
-        return is_its or holder_pid(directory) in {None, self._taken.pid}
+        directory = self._config.spool.directory
+        return self._before.has_spool(directory) or holder_pid(directory) in {
+            None,
+            self._before.pid,
+        }
 
     def _waited(self, waiting: asyncio.Task[None]) -> None:
         error = None if waiting.cancelled() else waiting.exception()

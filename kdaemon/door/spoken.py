@@ -34,6 +34,11 @@ def lines_to(door: LineDoor, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
     return Lines(speak, refuse, refuse_stranger)
 
 
+def lines_behind(door: LineDoor, stream: str | None) -> Lines:
+    """On the socket of this stream, or on one of all streams (None)."""
+    return lines_to(door) if stream is None else raw_lines_to(door, stream)
+
+
 def raw_lines_to(door: LineDoor, stream: str) -> Lines:
     """Raw lines for one stream, on a socket of its own, where whatever comes is a line, and nothing
     is answered.

@@ -11,10 +11,11 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ticks import next_tick_s
+from kdaemon.http.accepting import Acceptor
 from kdaemon.http.hub import HttpHub, HttpLimits
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.opening import Lines, Opening
@@ -32,7 +33,11 @@ UNIX_GATE = Gate(checks_browsers=False, checks_host=False)
 
 
 class HttpServer:
-    """Listening sockets and their connections. `host`, `port`: of the first one, if it is TCP."""
+    """Listening sockets and their connections. `host`, `port`: of the first one, if it is TCP.
+
+    Of processes that share a listener, one has the sockets and hands each connection on (`take`);
+    the others have none, and are given connections (`serve_connection`).
+    """
 
     def __init__(
         self,
@@ -41,18 +46,22 @@ class HttpServer:
         hub: HttpHub,
         lines: Lines | None = None,
         file: SocketFile | None = None,
+        take: Callable[[socket.socket], bool] | None = None,
     ) -> None:
+        """`take`: as `Acceptor` has it; None: connections are served here."""
         self.hub = hub
         self.counters = hub.counters
         self.trouble: str | None = None  # why nobody can reach this listener now
         self.host, self.port = "", 0
-        if socks[0].family != socket.AF_UNIX:
+        if socks and socks[0].family != socket.AF_UNIX:
             self.host, self.port = socks[0].getsockname()[:2]
         self._handler = handler
         self._lines = lines
         self._file = file
         self._socks = list(socks)
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Acceptor] = []
+        self._take = take
+        self._beginning: set[asyncio.Task[object]] = set()  # connections that are handed to us
         self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -61,6 +70,9 @@ class HttpServer:
     async def start(self, socks: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         for sock in socks:
+            if self._take is not None:
+                self._servers.append(Acceptor(sock, LISTEN_BACKLOG, self._take))
+                continue
             make = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             self._servers.append(await make(self._protocol, sock=sock, backlog=LISTEN_BACKLOG))
         if self._file is not None and self._timer is None:
@@ -68,6 +80,30 @@ class HttpServer:
 
     def _protocol(self) -> asyncio.Protocol:
         return Opening(self._handler, self.hub, self._lines)
+
+    def resume(self) -> None:
+        """Somebody may take connections again."""
+        for server in self._servers:
+            if isinstance(server, Acceptor):
+                server.resume()
+
+    def serve_connection(self, sock: socket.socket) -> None:
+        """One that another process has accepted. It is ours now."""
+        loop = asyncio.get_running_loop()
+        beginning: asyncio.Task[object]
+        beginning = loop.create_task(loop.connect_accepted_socket(self._protocol, sock))
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._begun)
+
+    @property
+    def open_count(self) -> int:
+        """Connections, those included that begin to be served."""
+        return self.counters.open + len(self._beginning)
+
+    def _begun(self, beginning: asyncio.Task[object]) -> None:
+        self._beginning.discard(beginning)
+        if not beginning.cancelled() and beginning.exception() is not None:
+            log.debug("a connection was gone before it was served")  # its socket is closed
 
     def close_listener(self) -> None:
         """Takes no new connections and removes the socket file if it is still ours; connections
@@ -184,12 +220,14 @@ async def serve(
     *,
     lines: Lines | None = None,
     file: SocketFile | None = None,
+    take: Callable[[socket.socket], bool] | None = None,
 ) -> HttpServer:
     """Listens on bound sockets, which it owns from here on. `lines`: what is spoken by clients that
-    do not begin as HTTP does. `file`: the socket's file, to be looked after.
+    do not begin as HTTP does. `file`: the socket's file, to be looked after. `take`:
+    hands connections on.
     """
     try:
-        server = HttpServer(socks, handler, hub, lines, file)
+        server = HttpServer(socks, handler, hub, lines, file, take)
         await server.start(socks)
     except BaseException:
         for sock in socks:

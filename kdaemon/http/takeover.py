@@ -261,6 +261,10 @@ class Taken:
         else:
             self._conn.close()
 
+    def has_spool(self, directory: str) -> bool:
+        """Whether the daemon that runs has, or waits for, this one; so if it did not say."""
+        return self.about.spool is None or self.about.spool == place_of(directory)
+
     async def listening(self, names: Collection[str], spool: str = "") -> None:
         """We accept on the sockets of these names: the other one stops that; it has when this
         returns, or it is gone, or it does not answer: then it stops when it goes on. Twice is

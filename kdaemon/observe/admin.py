@@ -10,7 +10,7 @@ Flow: http/connection.py -> here -> back, in one call for the small pages.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
@@ -19,11 +19,10 @@ from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages, Steps
-from kdaemon.observe.snapshot import SnapshotReader
-from kdaemon.observe.tap import Taps
+from kdaemon.observe.snapshot import Reader
 
 if TYPE_CHECKING:  # see above
-    from kdaemon.observe.live import Live
+    from kdaemon.observe.live import Ahead, Live
 
 INDEX = b"""kdaemon
 
@@ -42,24 +41,34 @@ _TAP = b"/tap       a sample of the records that a stream takes: ?stream=NAME (l
 _ALLOW = (b"Allow", b"GET, HEAD")
 
 
+class Looks(Protocol):
+    """Looks at records, as `tap.py` has them."""
+
+    def ask(self, request: HttpRequest) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Admin:
     """An `HttpHandler`: pass its `handle` to `serve_http`."""
 
     def __init__(
         self,
         metrics: Metrics,
-        reader: SnapshotReader,
+        reader: Reader,
         readiness: Readiness,
         heartbeat: Heartbeat,
         clock: Clock,
         reloads: Reloads,
-        taps: Taps | None = None,
+        taps: Looks | None = None,
         *,
         shows_keys: bool = False,
+        ahead: "Ahead | None" = None,
     ) -> None:
         """`taps`: None: there is no such page. `shows_keys`: of hot shards, as text; otherwise
-        hashed.
+        hashed. `ahead`: see `Live`.
         """
+        self._ahead = ahead
         self._reader = reader
         self._reloads = reloads
         self._shows_keys = shows_keys
@@ -140,7 +149,9 @@ class Admin:
         if self._opened is None:
             from kdaemon.observe.live import Live  # noqa: PLC0415 - see above
 
-            self._opened = Live(self._reader, self._clock, shows_keys=self._shows_keys)
+            self._opened = Live(
+                self._reader, self._clock, shows_keys=self._shows_keys, ahead=self._ahead
+            )
         return self._opened
 
     def _statusz(self) -> Steps:

@@ -66,11 +66,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Emf:
-    """Makes the lines. `host`: a member of each line, and no dimension."""
+    """Makes the lines. `host`, and `worker` of one of several: members of each line, and no
+    dimensions.
+    """
 
-    def __init__(self, namespace: str, host: str) -> None:
+    def __init__(self, namespace: str, host: str, worker: int | None = None) -> None:
         self._namespace = namespace
-        self._host = host
+        self._of: dict[str, Any] = {"host": host}
+        if worker is not None:
+            self._of["worker"] = worker
         self._told: dict[_Labels, _Told] = {}  # by upstream and stream
 
     def lines(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes | None]:
@@ -140,7 +144,7 @@ class Emf:
         }
         assert len(values) <= METRICS_MAX, "the table has grown: leave metrics out"
         aws = {"Timestamp": unix_ms, "CloudWatchMetrics": [directive]}
-        return _encode({"_aws": aws, "host": self._host, **labels, **values, **apart}) + b"\n"
+        return _encode({"_aws": aws, **self._of, **labels, **values, **apart}) + b"\n"
 
 
 def _labels(stream: StreamSnapshot) -> _Labels:

@@ -16,7 +16,9 @@ import base64
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
@@ -24,7 +26,7 @@ from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.slices import NO_SNIFF, NO_STORE, SLICE_NS, TEXT
-from kdaemon.observe.snapshot import SnapshotReader
+from kdaemon.observe.snapshot import Reader
 
 INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: what an eye follows
 VIEWERS_MAX = 8  # at one time: a wall, and some who look; of the listener's 64 places; ours
@@ -37,6 +39,16 @@ _MANY = b"%d watch already: close one of the pages.\n" % VIEWERS_MAX
 _RETRY = (b"Retry-After", b"5")
 
 log = logging.getLogger("kdaemon.observe")
+
+
+class Cancelled(Protocol):
+    """What goes on, and may be ended."""
+
+    def cancel(self) -> object: ...
+
+
+Ahead = Callable[[Callable[[], None]], Cancelled]
+"""Does something, and calls back when that is done, unless it was ended."""
 
 
 class LivePage:
@@ -105,8 +117,18 @@ class _Viewer:
 class Live:
     """All who watch one daemon. In the loop's thread only."""
 
-    def __init__(self, reader: SnapshotReader, clock: Clock, *, shows_keys: bool = False) -> None:
-        """`shows_keys`: of hot shards, as text; otherwise hashed."""
+    def __init__(
+        self,
+        reader: Reader,
+        clock: Clock,
+        *,
+        shows_keys: bool = False,
+        ahead: Ahead | None = None,
+    ) -> None:
+        """`shows_keys`: of hot shards, as text; otherwise hashed. `ahead`: what is to be done
+        before an event is read.
+        """
+        self._ahead = ahead
         self._reader = reader
         self._clock = clock
         self.shows_keys = shows_keys
@@ -115,7 +137,7 @@ class Live:
         self.newest = (0, b"")  # number and bytes of an event; 0: there is none yet
         self._number = 0
         self._steps: Steps[bytes] | None = None
-        self._next: asyncio.Handle | None = None  # the next slice, or the next event
+        self._next: Cancelled | None = None  # the next slice, or the next event
 
     @property
     def viewer_count(self) -> int:
@@ -158,6 +180,12 @@ class Live:
         self.newest = (0, b"")  # the next who comes is told nothing old
 
     def _begin(self) -> None:
+        if self._ahead is None:
+            self._read()
+        else:
+            self._next = self._ahead(self._read)
+
+    def _read(self) -> None:
         self._steps = event_steps(self._reader, shows_keys=self.shows_keys)
         self._slice()
 

@@ -33,8 +33,8 @@ from kdaemon.observe.recent import SaidSnapshot
 from kdaemon.observe.remedies import remedy
 from kdaemon.observe.snapshot import (
     HOT_SHARDS_MAX,
+    Reader,
     Snapshot,
-    SnapshotReader,
     SpoolSnapshot,
     StreamSnapshot,
 )
@@ -175,9 +175,9 @@ class LiveSpool(msgspec.Struct, frozen=True):
 
 
 class LiveEvent(msgspec.Struct, frozen=True):
-    """`began`: of this process; another one has another. `streams`: at most STREAMS_MAX of
-    `stream_count`. `units`: billed, of all open streams. `reloads`: how often the configuration was
-    read again; whether that of the last time is in force is `is_reload_good`.
+    """`began`: of the processes that counted; others have another. `streams`: at most STREAMS_MAX
+    of `stream_count`. `units`: billed, of all open streams. `reloads`: how often the configuration
+    was read again; whether that of the last time is in force is `is_reload_good`.
     """
 
     version: str
@@ -200,9 +200,14 @@ class LiveEvent(msgspec.Struct, frozen=True):
     streams: list[LiveStream]
 
 
-def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[bytes]:
+def shards_told(stream_count: int) -> int:
+    """Of each stream, beside HOT_SHARDS_MAX."""
+    return min(SHARDS_MAX, SHARDS_TOLD // max(1, stream_count))
+
+
+def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     """One event as the wire has it: a field `data` of one line, since JSON breaks none."""
-    shards_max = min(SHARDS_MAX, SHARDS_TOLD // max(1, len(reader.streams())))
+    shards_max = shards_told(reader.stream_count)
     snapshot = yield from reader.read(max(HOT_SHARDS_MAX, shards_max), shards_max)
     records, counts, units = yield from _sums(snapshot)
     upstreams = upstreams_of(snapshot)
@@ -217,7 +222,7 @@ def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[by
     reloads = snapshot.reloads
     event = LiveEvent(
         version=snapshot.version,
-        began=str(snapshot.began_ns),  # JavaScript would round the number
+        began=_began(snapshot),
         uptime_s=seconds_of(snapshot.uptime_ns),
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
@@ -245,6 +250,14 @@ def event_steps(reader: SnapshotReader, *, shows_keys: bool = False) -> Steps[by
         event.streams.append(_stream(stream, shards_max, shows_keys=shows_keys))
         yield
     return b"retry: %d\ndata: %b\n\n" % (RETRY_MS, msgspec.json.encode(event))
+
+
+def _began(snapshot: Snapshot) -> str:
+    """The counts of another process, or without one of several workers, are others. A text:
+    JavaScript would round the number.
+    """
+    told = (f"-{each.number}.{each.pid}" for each in snapshot.workers if each.is_serving)
+    return f"{snapshot.began_ns}{''.join(told)}"
 
 
 def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int], dict[str, int]]]:

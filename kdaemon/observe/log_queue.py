@@ -11,11 +11,12 @@ Flow: logs.py -> here -> standard error.
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 LINES_MAX = 5_000  # ours, 2026-11-28: of 200 bytes they are about BYTES_MAX
@@ -39,6 +40,7 @@ class LogQueue:
         self._is_closed = False
         self._untold = 0
         self.lines_dropped = 0  # ever
+        self.shared_by = -1  # descriptor of a file: who writes to the same place locks it meanwhile
         self._changed = threading.Condition()  # whose lock is never held while writing
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -81,6 +83,20 @@ class LogQueue:
         self.lines_dropped += count
         self._untold += count
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Of this process to write: a line of several processes' log that is longer than what a
+        pipe takes at once would be mixed with others. Who dies lets go.
+        """
+        if self.shared_by < 0:
+            yield
+            return
+        fcntl.lockf(self.shared_by, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.shared_by, fcntl.LOCK_UN)
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -94,11 +110,12 @@ class LogQueue:
                 untold = self._untold
                 self._is_writing = True
             try:
-                if untold:
-                    self._write(self._tell_dropped(untold))
-                    with self._changed:
-                        self._untold -= untold
-                self._write(line)
+                with self._turn():
+                    if untold:
+                        self._write(self._tell_dropped(untold))
+                        with self._changed:
+                            self._untold -= untold
+                    self._write(line)
             except (OSError, ValueError):  # its reader is gone, the disk is full, it was closed
                 with self._changed:
                     self._count_dropped(1)

@@ -138,6 +138,7 @@ class LogHandler(logging.Handler):
         self._is_over = False  # the last words were said
         self._guard = threading.RLock()  # the windows: lines come from any thread, timers from one
         self.recent = Recent()
+        self.fields: Mapping[str, Value] = {}  # of each line: which process of several speaks
         self.queue = LogQueue(write_to(stream), self._dropped_line)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -198,6 +199,8 @@ class LogHandler(logging.Handler):
         super().close()
 
     def _put(self, line: Line) -> None:
+        if self.fields:
+            line = replace(line, fields={**self.fields, **line.fields})
         self.queue.put(self._format_line(line).encode(errors="backslashreplace") + b"\n")
 
     def _dropped_line(self, count: int) -> bytes:

@@ -7,10 +7,10 @@ Cost (one core, 2026-11-28): see STEP_SAMPLES. A sample is 8 us as text or 12 as
 Flow: snapshot.py -> here -> slices.py -> Prometheus.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from itertools import accumulate
 from typing import Any
@@ -30,7 +30,7 @@ from kdaemon.base.histogram import Buckets
 from kdaemon.base.text import printable
 from kdaemon.engine.snapshot import ShardSnapshot
 from kdaemon.observe.slices import Page, Steps
-from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SnapshotReader
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Reader, Snapshot
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,
@@ -47,6 +47,7 @@ from kdaemon.observe.table import (
     SPOOL,
     STREAM,
     TLS,
+    WORKERS,
     Kind,
     Metric,
     Reading,
@@ -70,8 +71,16 @@ _Subject = tuple[_Labels, Any]
 class Metrics:
     """Exposes the table, and what prometheus_client tells of the process and of Python."""
 
-    def __init__(self, reader: SnapshotReader, *, per_shard: bool = False) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        per_shard: bool = False,
+        workers: "Callable[[], Workers] | None" = None,
+    ) -> None:
+        """`workers`: of a supervisor, when its reader has read: each worker's own snapshot."""
         self._reader = reader
+        self._workers = workers
         self.per_shard = per_shard
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -92,8 +101,12 @@ class Metrics:
         info = InfoMetricFamily("kdaemon_build", "This program.", {"version": snapshot.version})
         page.write(form.family(info))
         page.write(form.family(_upstreams(snapshot)))
-        sections = yield from _sections(snapshot, per_shard=per_shard)
+        if self._workers is None:
+            sections = yield from _sections(snapshot, per_shard=per_shard)
+        else:
+            sections = yield from _of_workers(snapshot, self._workers(), per_shard=per_shard)
         sections.reverse()
+        pids = [(str(each.number), each.pid) for each in snapshot.workers if each.pid]
         del snapshot  # its parts go as they are written: to free all at once takes long
         while sections:
             section = sections.pop()
@@ -105,9 +118,18 @@ class Metrics:
                     text = form.family(_family(metric, section.label_names, rows))
                     page.write(_without_head(text) if index else text)
                     yield
-        page.write(form.registry(self._process))
+        for family in _processes(self._process, pids):
+            page.write(form.family(family))
         page.write(form.end)
         return Page(200, page.getvalue(), form.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """`own`: of the supervisor. `parts`: of each worker that answered, by what it is called."""
+
+    own: Snapshot
+    parts: list[tuple[str, Snapshot]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -188,6 +210,51 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
     )
     sections += [_Section(rows, (), [((), of)]) for rows, of in of_one if of is not None]
     return sections
+
+
+def _of_workers(
+    merged: Snapshot, workers: Workers, *, per_shard: bool
+) -> Generator[None, None, list[_Section]]:
+    """A row for each worker, which a label names; "": the supervisor's own, which is no label at
+    all. A sum of workers would fall when one of them ends, and a rate over it would take what is
+    left for new.
+    """
+    found: dict[int, _Section] = {}
+    own = yield from _sections(workers.own, per_shard=False)
+    of_each = [("", [each for each in own if each.metrics in _OF_SUPERVISOR])]
+    for word, snapshot in workers.parts:
+        theirs = yield from _sections(snapshot, per_shard=per_shard)
+        of_each.append((word, [each for each in theirs if each.metrics is not CONFIG]))
+    for word, sections in of_each:
+        for each in sections:
+            names = ("worker", *each.label_names)
+            into = found.setdefault(id(each.metrics), _Section(each.metrics, names, []))
+            into.subjects.extend(((word, *labels), subject) for labels, subject in each.subjects)
+            yield
+    sections = list(found.values())
+    rows: list[_Subject] = [((str(each.number),), each) for each in merged.workers]
+    sections.append(_Section(WORKERS, ("worker",), rows))
+    if merged.reloads is not None:
+        sections.append(_Section(CONFIG, (), [((), merged.reloads)]))
+    return sections
+
+
+_OF_SUPERVISOR = (LISTENER, LOOP, LOG, TLS)
+
+
+def _processes(own: CollectorRegistry, pids: Iterable[tuple[str, int]]) -> Iterable[Family]:
+    """What the system and Python tell of this process, and of those of workers, by a label."""
+    families = {family.name: family for family in own.collect()}
+    for word, pid in pids:
+        collector = ProcessCollector(pid=partial(str, pid), registry=None)
+        for family in collector.collect():
+            into = families.get(family.name)
+            if into is not None:
+                into.samples += [
+                    sample._replace(labels={"worker": word, **sample.labels})
+                    for sample in family.samples
+                ]
+    return families.values()
 
 
 def _credential_ends(snapshot: Snapshot) -> list[_Subject]:

@@ -267,8 +267,27 @@ class PrincipalsStatus(msgspec.Struct, frozen=True):
     problem: str | None
 
 
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One of several workers. `is_heir`: it takes nothing in, and delivers what stands in the spool
+    of a worker that is no more. `restarts`: times that it ended without being told to.
+    """
+
+    worker: int
+    is_heir: bool
+    pid: int
+    state: str
+    not_ready_because: str | None
+    uptime_s: float
+    restarts: int
+    connections: int
+    held_bytes: int
+    delivered: int
+
+
 class StatusPage(msgspec.Struct, frozen=True):
-    """The whole. Streams that need somebody come first, then those with the most queued."""
+    """The whole. Streams that need somebody come first, then those with the most queued.
+    `workers`: left out where there is one process.
+    """
 
     version: str
     uptime_s: float
@@ -283,4 +302,5 @@ class StatusPage(msgspec.Struct, frozen=True):
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     upstreams: list[UpstreamStatus]
+    workers: list[WorkerStatus] | msgspec.UnsetType
     streams: list[StreamStatus]

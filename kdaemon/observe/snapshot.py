@@ -238,10 +238,31 @@ class CertificatesSnapshot(msgspec.Struct, frozen=True):
     trouble: str | None
 
 
+class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several workers, as its supervisor has it. `number`: 0, or that of a worker that is no
+    more: an heir, which delivers what stands in a spool. `uptime_ns`: of its process; `restarts`:
+    since the supervisor began. `why_not_ready`: None: clients come to it.
+    """
+
+    number: int
+    is_heir: bool
+    pid: int
+    state: str
+    is_serving: bool
+    why_not_ready: str | None
+    uptime_ns: int
+    restarts: int
+    connections: int
+    handed: int
+    held_bytes: int
+    delivered: int
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon. `state`, `why_not_ready`: whether clients should come. `began_ns`: when the
     reader was made, by the machine's clock that never goes back; `uptime_ns`: since then. `door`:
-    records that were refused before their stream was known.
+    records that were refused before their stream was known. `workers`: of
+    a supervisor.
     """
 
     version: str
@@ -261,6 +282,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     certificates: CertificatesSnapshot | None
     reloads: ReloadsSnapshot | None
     streams: tuple[StreamSnapshot, ...]
+    workers: tuple[WorkerSnapshot, ...] = ()
 
     @property
     def delivered(self) -> int:
@@ -319,6 +341,19 @@ class StreamReading:
         return StreamSnapshot(self.name, parse_qualified(self.name), read)
 
 
+class Reader(Protocol):
+    """Who reads, and tells all that may be told."""
+
+    def read(
+        self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0
+    ) -> Steps[Snapshot]: ...
+
+    @property
+    def stream_count(self) -> int:
+        """Those that are in use now."""
+        ...
+
+
 class SnapshotReader:
     """In the loop's thread only. Several may read at a time."""
 
@@ -326,6 +361,10 @@ class SnapshotReader:
         self._sources = sources
         self._clock = clock
         self._began_ns = clock.now_ns()
+
+    @property
+    def stream_count(self) -> int:
+        return len(self.streams())
 
     def streams(self) -> list[StreamReading]:
         """Those that are in use now."""

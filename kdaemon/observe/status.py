@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from kdaemon.base.billing import Bill
 from kdaemon.base.counters import NotPassedOn, StreamCounts
@@ -49,17 +50,19 @@ from kdaemon.observe.page import (
     StreamStatus,
     TlsStatus,
     UpstreamStatus,
+    WorkerStatus,
 )
 from kdaemon.observe.slices import JSON, Page, Steps
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     PrincipalsSnapshot,
+    Reader,
     RelaySnapshot,
     Snapshot,
-    SnapshotReader,
     SpoolSnapshot,
     StreamSnapshot,
     UpstreamSnapshot,
+    WorkerSnapshot,
 )
 
 NS = 1_000_000_000  # nanoseconds in a second
@@ -68,7 +71,7 @@ NS = 1_000_000_000  # nanoseconds in a second
 class Status:
     """Makes the page."""
 
-    def __init__(self, reader: SnapshotReader, *, shows_keys: bool = False) -> None:
+    def __init__(self, reader: Reader, *, shows_keys: bool = False) -> None:
         """`shows_keys`: of hot shards, as text; otherwise hashed."""
         self._reader = reader
         self.shows_keys = shows_keys
@@ -109,7 +112,24 @@ def _page(snapshot: Snapshot) -> StatusPage:
         listeners={name: _listener(counts) for name, counts in snapshot.listeners.items()},
         door=DoorStatus(door.received, happened(door.rejected)),
         upstreams=upstreams_of(snapshot),
+        workers=[_worker(each) for each in snapshot.workers] or UNSET,
         streams=[],
+    )
+
+
+def _worker(worker: WorkerSnapshot) -> WorkerStatus:
+    why = worker.why_not_ready
+    return WorkerStatus(
+        worker=worker.number,
+        is_heir=worker.is_heir,
+        pid=worker.pid,
+        state=worker.state,
+        not_ready_because=None if why is None else harmless_line(why),
+        uptime_s=seconds_of(worker.uptime_ns),
+        restarts=worker.restarts,
+        connections=worker.connections,
+        held_bytes=worker.held_bytes,
+        delivered=worker.delivered,
     )
 
 

@@ -23,6 +23,7 @@ from kdaemon.observe.snapshot import (
     PrincipalsSnapshot,
     ReloadsSnapshot,
     SpoolSnapshot,
+    WorkerSnapshot,
 )
 
 NS = 1_000_000_000  # nanoseconds in a second
@@ -377,7 +378,19 @@ AUTH: tuple[Metric[PrincipalsSnapshot], ...] = (
            lambda p: int(p.problem is not None)),
 )  # fmt: skip
 
+# {worker}, only where there are several
+WORKERS: tuple[Metric[WorkerSnapshot], ...] = (
+    Metric("kdaemon_worker_up", _G, "1: the worker takes records.", lambda w: int(w.is_serving)),
+    Metric("kdaemon_worker_restarts_total", _C,
+           "Times that the worker ended without being told to, and was started again.",
+           lambda w: w.restarts),
+    Metric("kdaemon_worker_connections", _G, "Client connections that the worker has.",
+           lambda w: w.connections),
+    Metric("kdaemon_worker_connections_handed_total", _C,
+           "Client connections that the supervisor gave to the worker.", lambda w: w.handed),
+)  # fmt: skip
+
 TABLE: tuple[Metric[Any], ...] = (
     *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
-    *CONFIG, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH,
+    *CONFIG, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH, *WORKERS,
 )  # fmt: skip

@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -35,19 +35,19 @@ TAPS_MAX = 4  # at one time; ours
 KEY_DIGITS = 12  # of a key's SHA-256, in hex: tells keys apart, and not which they are; ours
 NDJSON = b"application/x-ndjson"
 
-_OFF = b"Records are not shown here: set listen.admin_tap = true, and start kdaemon again.\n"
+OFF = b"Records are not shown here: set listen.admin_tap = true, and start kdaemon again.\n"
 _MANY = b"%d looks go on already: try again in a second.\n" % TAPS_MAX
-_ENDED = b"The look ended early.\n"
-_NO_STREAM = b"Expected /tap?stream=NAME, and perhaps &data=1.\n"
+ENDED = b"The look ended early.\n"
+NO_STREAM = b"Expected /tap?stream=NAME, and perhaps &data=1.\n"
 
 
 class _Look:
     """One that goes on."""
 
-    __slots__ = ("ending", "kept", "offered", "request", "seen", "stream", "with_data")
+    __slots__ = ("ending", "give", "kept", "offered", "seen", "stream", "with_data")
 
-    def __init__(self, request: HttpRequest, stream: str, *, with_data: bool) -> None:
-        self.request = request
+    def __init__(self, give: Callable[[Page], None], stream: str, *, with_data: bool) -> None:
+        self.give = give
         self.stream = stream
         self.with_data = with_data
         self.seen = 0  # records
@@ -80,23 +80,35 @@ class Taps:
         wanted = parse_qs(request.query)
         streams = wanted.get("stream", [])
         if not self._is_on:
-            Page(403, _OFF).give(request)
+            Page(403, OFF).give(request)
         elif len(streams) != 1:
-            Page(400, _NO_STREAM).give(request)
-        elif self._door is None or len(self._looks) >= TAPS_MAX:
-            Page(503, _MANY if self._looks else b"kdaemon is starting.\n").give(request)
+            Page(400, NO_STREAM).give(request)
         else:
-            look = _Look(request, streams[0], with_data=wanted.get("data") == ["1"])
-            look.ending = asyncio.get_running_loop().call_later(WINDOW_S, self._end, look)
-            request.on_gone = lambda: self._forget(look)
-            self._looks.append(look)
-            self._door.on_taken = self._taken
+            with_data = wanted.get("data") == ["1"]
+            forget = self.look(lambda page: page.give(request), streams[0], with_data=with_data)
+            if forget is not None:
+                request.on_gone = forget
+
+    def look(
+        self, give: Callable[[Page], None], stream: str, *, with_data: bool
+    ) -> Callable[[], None] | None:
+        """Gives a page at the end of the window; what ends the look before, without one. None: it
+        gave a page at once, which says why there is no look now.
+        """
+        if self._door is None or len(self._looks) >= TAPS_MAX:
+            give(Page(503, _MANY if self._looks else b"kdaemon is starting.\n"))
+            return None
+        look = _Look(give, stream, with_data=with_data)
+        look.ending = asyncio.get_running_loop().call_later(WINDOW_S, self._end, look)
+        self._looks.append(look)
+        self._door.on_taken = self._taken
+        return lambda: self._forget(look)
 
     def close(self) -> None:
         """No look goes on any more; who waits for one hears so."""
         for look in list(self._looks):
             self._forget(look)
-            Page(503, _ENDED).give(look.request)
+            look.give(Page(503, ENDED))
 
     def _taken(self, stream: Stream, records: Sequence[Record]) -> None:
         """The records are taken whatever becomes of the look."""
@@ -129,7 +141,7 @@ class Taps:
         lines: list[dict[str, Any]] = [{"seen": look.seen, "shown": len(look.kept)}]
         lines += [_shown(record, with_data=look.with_data) for record in look.kept]
         body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        Page(200, body, NDJSON).give(look.request)
+        look.give(Page(200, body, NDJSON))
 
     def _forget(self, look: _Look) -> None:
         look.ending.cancel()

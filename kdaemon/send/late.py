@@ -71,7 +71,7 @@ class Libraries:
         names = (*_NEEDED, *(() if self._is_anonymous else _NEEDED_WITH_KEYS), *also)
         missing = [name for name in names if find_spec(name) is None]
         if missing:
-            raise LoadError(_cannot_load(f"there is no {' and no '.join(missing)}"))
+            raise LoadError(cannot_load(f"there is no {' and no '.join(missing)}"))
 
     def load(self) -> None:
         """Begins, in a thread: the loop turns on. Twice is nothing."""
@@ -125,11 +125,12 @@ async def _problem_of(load: Callable[[], object]) -> str | None:
     try:
         await asyncio.to_thread(load)
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
-        return _cannot_load(f"{type(error).__name__}: {error}")
+        return cannot_load(f"{type(error).__name__}: {error}")
     return None
 
 
-def _cannot_load(why: str) -> str:
+def cannot_load(why: str) -> str:
+    """For people."""
     return (
         f"a part of kdaemon cannot be loaded ({why}): install kdaemon anew, with its dependencies"
     )

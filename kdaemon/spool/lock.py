@@ -39,7 +39,7 @@ class Lock:
         `directory`, `foreign`, `busy`, `full`, `io`, `read_only`.
         """
         try:
-            _make_directory(directory)
+            make_directory(directory)
             refusal, warning = strangers(directory)
             if refusal is not None:
                 raise SpoolError("directory", directory, refusal)
@@ -107,7 +107,8 @@ def holder_pid(directory: str) -> int | None:
     return None
 
 
-def _make_directory(directory: str) -> None:
+def make_directory(directory: str) -> None:
+    """0700, and on disk when this returns; its parent must be there. Raises OSError."""
     try:
         Path(directory).mkdir(0o700)
     except FileExistsError:

@@ -287,6 +287,11 @@ class Spool:
         return self._lanes.frame_count
 
     @property
+    def is_empty(self) -> bool:
+        """No frame is on disk, not even of a stream that is not taken."""
+        return not (self.frame_count or self._lanes.not_taken)
+
+    @property
     def oldest_ms(self) -> int:
         """When the oldest frame in hand was accepted, since 1970; 0 if there is none."""
         return self._delivery.oldest_ms if self._is_open else 0

@@ -35,6 +35,7 @@ from kdaemon.observe.table import (
     SPOOL,
     STREAM,
     TLS,
+    WORKERS,
     Kind,
     Metric,
 )
@@ -55,6 +56,7 @@ SECTIONS: tuple[tuple[tuple[Metric[Any], ...], tuple[str, ...]], ...] = (
     (PASSED_ON, ("upstream", "operation")),
     (CREDENTIALS, ("upstream",)),
     (TLS, ()),
+    (WORKERS, ("worker",)),
     (CONFIG, ()),
     (MEMORY, ()),
     (LOOP, ()),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.daemon import hubs, memory
+from kdaemon.daemon import channel, hubs, memory
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
@@ -136,6 +136,8 @@ BOUNDS = [
     ("256, 4 MiB, a second", kept.KEPT_BYTES_MAX, 4 * MIB),
     ("256, 4 MiB, a second", kept.KEPT_S, 1.0),
     ("8,192 tokens", trails.TRAILS_MAX, 8_192),
+    ("a packet of 64 KiB; orders", channel.PACKET_BYTES_MAX, 64 * 1024),
+    ("the loop, 64 packets a turn", channel.PACKETS_A_TURN, 64),
     ("5,000 lines, 1 MiB", log_queue.LINES_MAX, 5_000),
     ("5,000 lines, 1 MiB", log_queue.BYTES_MAX, MIB),
     ("the admin listener's 64 connections", hubs.ADMIN_LIMITS.connections_max, 64),

@@ -312,3 +312,26 @@ def test_top_ends_after_its_looks_and_shows_rates() -> None:
         result = invoke("top", "--admin", url, "--count", "2", "--every", "0.1")
     assert result.exit_code == 0
     assert result.stdout.count("kdaemon 0.1.0: ready") == 2
+
+
+def test_workers_are_told_of_where_there_are_several() -> None:
+    def worker(number: int, **more: object) -> dict[str, object]:
+        return {"worker": number, "state": "serving", "not_ready_because": None, **more}
+
+    assert not any(line.startswith("workers") for line in screen({}).head)
+    (line,) = [
+        line
+        for line in screen({"workers": [worker(1), worker(2)]}).head
+        if line.startswith("workers")
+    ]
+    assert line == "workers: 2 of 2 serve"
+    some = [
+        worker(1, restarts=3),
+        worker(2, state="waiting", not_ready_because="starting again"),
+        worker(3, is_heir=True),
+    ]
+    (line,) = [each for each in screen({"workers": some}).head if each.startswith("workers")]
+    assert line == (
+        "workers: 1 of 2 serve, 2: starting again, 3 restarts,"
+        " 1 deliver what workers left that are no more"
+    )

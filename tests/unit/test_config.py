@@ -74,7 +74,10 @@ def test_every_field_of_the_shape_is_a_key() -> None:
         else:
             names.add((field.name,))
     of_one_stream = {("default", name) for name in ("name", "arn", "socket", "upstream_name")}
-    assert names - set(KEYS) == {("streams",), ("upstreams",), ("defaults",)} | of_one_stream
+    assert names - set(KEYS) == {
+        *(("streams",), ("upstreams",), ("defaults",), ("worker_count",)),
+        *of_one_stream,
+    }
 
 
 # Precedence

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.system import listener_users, memory_limit_bytes, user_of
+from kdaemon.system import listener_users, memory_limit_bytes, usable_cores, user_of
 from tests.kit.patience import PATIENCE_S
 
 
@@ -327,3 +327,29 @@ def test_the_memory_limit_is_the_lowest_of_the_groups(
 
 def test_without_cgroups_there_is_no_memory_limit(tmp_path: Path) -> None:
     assert memory_limit_bytes(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        ({}, None),
+        ({"pod/a/cpu.max": "max 100000\n"}, None),
+        ({"pod/a/cpu.max": "100000 100000\n"}, 1),
+        ({"pod/a/cpu.max": "50000 100000\n"}, 1),  # less than one is one
+        ({"pod/a/cpu.max": "max 100000\n", "pod/cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu/pod/a/cpu.cfs_quota_us": "100000\n", "cpu/pod/a/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"pod/a/cpu.max": "nonsense\n"}, None),
+    ],
+)
+def test_cores_are_those_of_the_affinity_and_of_the_quota(
+    tmp_path: Path, limits: dict[str, str], found: int | None
+) -> None:
+    for path, text in {"proc/self/cgroup": GROUPS}.items() | {
+        (f"sys/fs/cgroup/{path}", text) for path, text in limits.items()
+    }:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    own = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == (own if found is None else min(own, found))

@@ -43,6 +43,7 @@ from kdaemon.observe.table import (
     SPOOL,
     TABLE,
     TLS,
+    WORKERS,
     Kind,
 )
 from kdaemon.sandbox.settings import Quota
@@ -298,6 +299,7 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
             *PASSED_ON,
             *AUTH,
             *TLS,
+            *WORKERS,
         ):  # not asked for here
             assert [number for (name, _), number in found.items() if name == metric.name]
             assert total(found, metric.name) == 0
@@ -592,7 +594,9 @@ def test_the_accept_header_chooses_between_two_forms(accept: str, content_type: 
     assert page.content_type.decode() == content_type
     assert page.body.endswith(b"# EOF\n") is is_openmetrics
     parse: Any = parse_openmetrics if is_openmetrics else parse_plain
-    assert len(list(parse(page.body.decode()))) > len(TABLE) - len((*SPOOL, *AUTH, *TLS)) - 5
+    assert (
+        len(list(parse(page.body.decode()))) > len(TABLE) - len((*SPOOL, *AUTH, *TLS, *WORKERS)) - 5
+    )
 
 
 def test_both_forms_tell_the_same() -> None:

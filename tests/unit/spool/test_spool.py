@@ -324,6 +324,7 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
             target.settle(frame)
         await until(lambda: lanes.frame_count == 0)
         assert not any(lanes.upstream_bytes.values())
+        assert spool.is_empty
     assert rows(directory) == 0
 
 
@@ -338,6 +339,7 @@ async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_pat
     async with a_spool(directory) as spool:
         assert not list(spool.take_up(find, lambda _: False))
         assert [each.stream for each in spool._lanes.not_taken] == ["gone"]
+        assert not spool.is_empty  # who delivers for a worker that is no more stays for it
     assert rows(directory) == 1
 
 

@@ -1,0 +1,47 @@
+"""Runs what the command line started, with logs on standard error, and ends the process with it."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kdaemon.cli.common import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
+    from kdaemon.observe.logs import LogHandler
+
+log = logging.getLogger("kdaemon")
+
+
+def run_logged(
+    config: "Config", start: "Callable[[LogHandler], Coroutine[Any, Any, int]]"
+) -> NoReturn:
+    """Run until it ends by itself, with logs on standard error; exit with what it returns.
+
+    It ends there and then: a thread that still waits for a resolver or a slow disk, of which
+    nothing is expected any more, would hold up Python's own end.
+    """
+    import uvloop  # noqa: PLC0415 - see cli/__init__.py
+
+    from kdaemon.observe.stderr import process_logs  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - see cli/__init__.py
+
+    async def attached(logs: "LogHandler") -> NoReturn:
+        logs.attach(asyncio.get_running_loop())
+        try:
+            exit_code = await start(logs)
+        except Exception:
+            log.exception("kdaemon failed: this is a defect of kdaemon")
+            exit_code = 1
+        logs.close()
+        os._exit(exit_code)
+
+    with process_logs(config.log, SystemClock()) as logs:
+        try:
+            uvloop.run(attached(logs))
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+    raise AssertionError("a run that ended without its exit code")

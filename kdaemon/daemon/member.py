@@ -1,0 +1,285 @@
+"""One worker, as the supervisor has it: its process, which may end and be started again.
+
+About: what state it is in, what it is told and asked, how busy it is. Knows the process and both
+channels; must not know other workers, nor what a drain or a reload is.
+Invariants: a state is left by the table alone; a worker that ended and was not told to is started
+again, after what restarts.py says, unless the supervisor ends.
+Where it sits: crew.py -> here -> spawning.py, channel.py, questions.py.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from enum import Enum
+from typing import Any
+
+from kdaemon.config.load import Sources
+from kdaemon.daemon.board import Board, Field
+from kdaemon.daemon.channel import Channel
+from kdaemon.daemon.questions import Asker, NoAnswerError
+from kdaemon.daemon.restarts import Restarts
+from kdaemon.daemon.spawning import Process
+from kdaemon.daemon.worker import Assignment
+from kdaemon.system import SystemClock, start_of
+
+log = logging.getLogger("kdaemon")
+
+STILL_LOOKS_MAX = 30
+"""Looks, one a second, at which a worker's loop had not turned since the one before: then it is
+ended, as the watchdog of our systemd unit does after 30 s. Looks and not a clock: a machine that
+stood still as a whole ends nobody. Ours, 2026-11-28."""
+
+
+class State(Enum):
+    STARTING = "starting"  # its process runs, and takes nothing yet
+    ABLE = "waiting for its turn"  # the same; it could, and waits for the daemon before
+    SERVING = "serving"
+    LEAVING = "leaving"  # it was told to end
+    WAITING = "waiting"  # it ended, and is started again in a while
+    GONE = "gone"  # it ended, for good
+
+
+class Move(Enum):
+    STARTED = "started"
+    ABLE = "able"
+    READY = "ready"
+    TOLD = "told to end"
+    ENDED = "ended"
+
+
+_NEXT: dict[tuple[State, Move], State] = {
+    (State.STARTING, Move.ABLE): State.ABLE,
+    (State.STARTING, Move.READY): State.SERVING,
+    (State.STARTING, Move.TOLD): State.LEAVING,
+    (State.STARTING, Move.ENDED): State.WAITING,
+    (State.ABLE, Move.READY): State.SERVING,
+    (State.ABLE, Move.TOLD): State.LEAVING,
+    (State.ABLE, Move.ENDED): State.WAITING,
+    (State.SERVING, Move.TOLD): State.LEAVING,
+    (State.SERVING, Move.ENDED): State.WAITING,
+    (State.LEAVING, Move.ABLE): State.LEAVING,  # it was on its way
+    (State.LEAVING, Move.READY): State.LEAVING,  # the same
+    (State.LEAVING, Move.TOLD): State.LEAVING,
+    (State.LEAVING, Move.ENDED): State.GONE,
+    (State.WAITING, Move.STARTED): State.STARTING,
+    (State.WAITING, Move.TOLD): State.GONE,
+    (State.GONE, Move.TOLD): State.GONE,
+}
+
+
+class Member:
+    """As `handing.Taker`. `on_change`: is told of each move. `told_status`: what it says of a long
+    start or of its drain.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        slot: int,
+        board: Board,
+        assign: Callable[["Member"], Assignment],
+        on_change: Callable[["Member", Move], None],
+        *,
+        is_heir: bool = False,
+    ) -> None:
+        self.number, self.slot, self.is_heir = number, slot, is_heir
+        self.state = State.WAITING
+        self.restarts = Restarts()
+        self.why_not_ready: str | None = "starting"
+        self.status = ""
+        self.extend_s = 0.0  # it asked the service manager for so much more time
+        self.totals: dict[str, int] = {}  # at its end
+        self.exit_code = 0
+        self.sources: Sources | None = None  # of the configuration that its process began with
+        self.pid = 0
+        self.start: int | None = None  # with the pid, which process that is
+        self.began_ns = 0
+        self.handed = 0  # connections, to the process of now
+        self.handed_ever = 0
+        self._is_renewed = False  # it is to end, and to be started again
+        self._board = board
+        self._assign = assign
+        self._on_change = on_change
+        self._process: Process | None = None
+        self._channel: Channel | None = None
+        self._asker: Asker | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._beats = 0  # at the last look
+        self._still_looks = 0
+
+    # Its process
+
+    def begin(self) -> None:
+        """Starts it. OSError: no process can be had now."""
+        assignment = self._assign(self)
+        self._board.clear(self.slot)
+        with ExitStack() as theirs:
+            told, their_told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.enter_context(their_told)
+            asked, their_asked = socket.socketpair()
+            theirs.enter_context(their_asked)
+            descriptors = (their_told.fileno(), their_asked.fileno(), self._board.descriptor)
+            arguments = ["worker", *map(str, descriptors)]
+            try:
+                self._process = Process(arguments, descriptors, self._ended)
+            except OSError:
+                told.close()
+                asked.close()
+                raise
+        self.pid, self.start = self._process.pid, start_of(self._process.pid)
+        self.began_ns = SystemClock.now_ns()
+        self.restarts.began(self.began_ns)
+        self.handed, self._beats, self._still_looks = 0, 0, 0
+        self.why_not_ready = "starting"
+        self._channel = Channel(told, self._on_told, lambda: None)
+        self._channel.start()
+        self._asker = Asker(asked, assignment.encode())
+        self._starting = asyncio.get_running_loop().create_task(self._asker.start())
+        self._move(Move.STARTED)
+
+    def _ended(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        assert self._channel is not None, "it was started"
+        self._channel.drain()  # its last words
+        self._leave_process()
+        self.why_not_ready = "starting again"
+        self._move(Move.ENDED)
+        if self.state is State.WAITING:
+            self._begin_again()
+
+    def _leave_process(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._asker is not None:
+            self._asker.close()
+        self._process = self._channel = self._asker = self._starting = None
+        self._board.clear(self.slot)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def _begin_again(self) -> None:
+        if self._is_renewed:
+            self._is_renewed = False
+            self._try_again()
+            return
+        wait_s = self.restarts.ended(SystemClock.now_ns())
+        how = f"exit code {self.exit_code}"
+        if self.exit_code < 0:
+            how = f"signal {signal.Signals(-self.exit_code).name}"
+        fields = {"process": self.pid, "how": how, "again_in_s": wait_s}
+        text = "worker %d ended: it is started again; what it had on disk is delivered"
+        log.error(text, self.number, extra={"fields": fields, "is_always_shown": True})
+        self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
+
+    def _try_again(self) -> None:
+        if self.state is not State.WAITING:
+            return
+        try:
+            self.begin()
+        except OSError as error:
+            log.warning("worker %d cannot be started: %s", self.number, error.strerror)
+            wait_s = max(1.0, self.restarts.ended(SystemClock.now_ns()))
+            self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    # What it is told and asked
+
+    def tell(self, fields: dict[str, Any]) -> None:
+        if self._channel is not None:
+            self._channel.tell(fields)
+
+    def leave(self, *, leaves_spool: bool) -> None:
+        """It is to drain, and to end. `leaves_spool`: another process is to have its spool."""
+        if self._again is not None:
+            self._again.cancel()
+        self.tell({"drain": leaves_spool})
+        if self.state is not State.GONE:
+            self._move(Move.TOLD)
+
+    def renew(self) -> None:
+        """It drains and ends, and is started again: with the configuration that is in force."""
+        text = "worker %d is started again, with the configuration that is in force"
+        log.warning(text, self.number, extra={"is_always_shown": True})
+        self._is_renewed = True
+        self.tell({"drain": False})
+
+    async def ask(self, name: str, *given: Any, timeout_s: float) -> list[Any]:
+        """Raises NoAnswerError."""
+        if self._asker is None or self._starting is None:
+            raise NoAnswerError("it does not run")
+        await asyncio.wait({self._starting})
+        if self._asker is None:
+            raise NoAnswerError("it is gone")
+        return await self._asker.ask(name, *given, timeout_s=timeout_s)
+
+    def _on_told(self, fields: dict[str, Any]) -> None:
+        match fields:
+            case {"able": True}:
+                self._move(Move.ABLE)
+            case {"ready": True}:
+                self._move(Move.READY)
+            case {"not_ready": why}:
+                self.why_not_ready = why
+            case {"status": text}:
+                self.status = text
+            case {"extend_s": seconds}:
+                self.extend_s = max(self.extend_s, seconds)
+            case {"ended": totals}:
+                self.totals = totals
+            case {"empty": True}:
+                self._move(Move.TOLD)
+
+    def _move(self, move: Move) -> None:
+        self.state = _NEXT[self.state, move]
+        if move is Move.READY and self.why_not_ready == "starting":
+            self.why_not_ready = None
+        self._on_change(self, move)
+
+    # Connections
+
+    @property
+    def can_take(self) -> bool:
+        return self.state is State.SERVING and not (self.is_heir or self._is_renewed)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._board.read(self.slot, Field.IS_READY) == 1
+
+    @property
+    def open_count(self) -> int:
+        return self._board.read(self.slot, Field.OPEN)
+
+    @property
+    def load(self) -> int:
+        return self.open_count + self.handed - self._board.read(self.slot, Field.TAKEN)
+
+    def hand(self, name: str, connection: socket.socket) -> bool:
+        if self._channel is None or not self._channel.hand(name, connection):
+            return False
+        self.handed += 1
+        self.handed_ever += 1
+        return True
+
+    # Whether it lives
+
+    def look(self) -> None:
+        """Once a second."""
+        beats = self._board.read(self.slot, Field.BEATS)
+        is_still = self._process is not None and beats == self._beats and beats > 0
+        self._still_looks = self._still_looks + 1 if is_still else 0
+        self._beats = beats
+        if self._still_looks > STILL_LOOKS_MAX:
+            text = "the loop of worker %d stood still for %d s: its process is ended"
+            log.error(text, self.number, STILL_LOOKS_MAX, extra={"is_always_shown": True})
+            self.kill()

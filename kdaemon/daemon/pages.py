@@ -1,0 +1,251 @@
+"""The admin pages of a supervisor: what its workers tell, as one daemon.
+
+About: asking the workers before a page is made, and one listener for all. The pages are those of a
+lone daemon (observe/admin.py), made of one snapshot that is merged from theirs (observe/merged.py);
+in `/metrics` each worker has its own series. Probes are answered at once, by what is known.
+Invariant: a page tells of no time before it was asked for; a worker that does not answer is left
+out, and is told of as one that does not serve.
+Where it sits: supervisor.py -> here -> crew.py, observe/.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from kdaemon import __version__
+from kdaemon.base.counters import StreamCounters
+from kdaemon.base.histogram import Histogram
+from kdaemon.base.memory import ByteBudget
+from kdaemon.base.steps import Steps
+from kdaemon.config import Config
+from kdaemon.daemon.crew import Crew
+from kdaemon.daemon.hubs import Hubs
+from kdaemon.daemon.listeners import Listeners
+from kdaemon.daemon.member import Member, State
+from kdaemon.daemon.taps import WorkersTaps
+from kdaemon.http.request import HttpRequest
+from kdaemon.observe.admin import Admin
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.live_event import SHARDS_MAX
+from kdaemon.observe.logs import LogHandler
+from kdaemon.observe.merged import merged
+from kdaemon.observe.metrics import Metrics, Workers
+from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.reloads import Reloads
+from kdaemon.observe.snapshot import (
+    HOT_SHARDS_MAX,
+    SeenEngine,
+    SeenUpstream,
+    Snapshot,
+    SnapshotReader,
+    Sources,
+    StreamSnapshot,
+    WorkerSnapshot,
+)
+from kdaemon.system import SystemClock
+
+log = logging.getLogger("kdaemon")
+
+PAGE_TIMEOUT_S = 3.0
+"""For a worker's answer: a scraper waits 10 s by default, and is to hear of the others. Ours,
+2026-11-28."""
+
+
+class _NoStreams:
+    """A supervisor has none. As `snapshot.Observed`."""
+
+    def __init__(self, loop_lag: Histogram) -> None:
+        self.memory = ByteBudget(0)
+        self.loop_lag = loop_lag
+        self.door = StreamCounters()
+        self.upstreams: tuple[SeenUpstream, ...] = ()
+
+    def engines(self) -> tuple[tuple[str, SeenEngine], ...]:
+        return ()
+
+
+class _Gathered:
+    """What the workers told last, for pages of one kind. As `snapshot.Reader`."""
+
+    def __init__(self, own: SnapshotReader, workers: Callable[[], Sequence[Member]]) -> None:
+        self._own = own
+        self._workers = workers
+        self.parts: list[tuple[Member, Snapshot]] = []
+
+    def read(self, _shards_max: int | None = HOT_SHARDS_MAX, _calm_max: int = 0) -> Steps[Snapshot]:
+        """So many shards as were asked for."""
+        own = yield from self._own.read()
+        told = dict(self.parts)
+        workers = tuple(_worker(each, told.get(each)) for each in self._workers())
+        return (yield from merged(own, list(told.values()), workers))
+
+    @property
+    def stream_count(self) -> int:
+        return len({stream.name for _, part in self.parts for stream in part.streams})
+
+    def by_worker(self) -> Workers:
+        own = self._own.read()
+        while True:
+            try:
+                next(own)
+            except StopIteration as end:
+                parts = [(str(member.number), part) for member, part in self.parts]
+                return Workers(end.value, parts)
+
+
+def _connections(told: Snapshot) -> int:
+    return sum(each.open for each in told.listeners.values())
+
+
+def _worker(member: Member, told: Snapshot | None) -> WorkerSnapshot:
+    return WorkerSnapshot(
+        number=member.number,
+        is_heir=member.is_heir,
+        pid=member.pid if member.is_running else 0,
+        state=member.state.value,
+        is_serving=member.state is State.SERVING and told is not None,
+        why_not_ready=member.why_not_ready,
+        uptime_ns=SystemClock.now_ns() - member.began_ns if member.is_running else 0,
+        restarts=member.restarts.count,
+        connections=member.open_count if told is None else _connections(told),
+        handed=member.handed_ever,
+        held_bytes=0 if told is None else told.memory.held_bytes,
+        delivered=0 if told is None else told.delivered,
+    )
+
+
+class Pages:
+    """Of one supervisor."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: SystemClock,
+        crew: Crew,
+        listeners: Listeners,
+        readiness: Readiness,
+        heartbeat: Heartbeat,
+        reloads: Reloads,
+        logs: LogHandler,
+        loop_lag: Histogram,
+    ) -> None:
+        self._config = config
+        self._crew = crew
+        self._listeners = listeners
+        self._asking: set[asyncio.Task[None]] = set()
+        sources = Sources(
+            _NoStreams(loop_lag),
+            readiness,
+            heartbeat,
+            __version__,
+            listeners=listeners.counters,
+            log_queue=logs.queue,
+            recent=logs.recent,
+            reloads=reloads,
+        )
+        own = SnapshotReader(sources, clock)
+        self._metrics_of, self._status_of, self._events_of = (
+            _Gathered(own, lambda: crew.all) for _ in range(3)
+        )
+        self._metrics = Metrics(
+            self._metrics_of,
+            per_shard=config.metrics.per_shard,
+            workers=self._metrics_of.by_worker,
+        )
+        self._taps = WorkersTaps(crew, is_on=config.listen.admin_tap)
+        self._admin = Admin(
+            self._metrics,
+            _ByPage(self._status_of, self._events_of),
+            readiness,
+            heartbeat,
+            clock,
+            reloads,
+            self._taps,
+            shows_keys=config.observe.show_keys,
+            ahead=self._before_event,
+        )
+
+    async def open(self, hubs: Hubs) -> None:
+        """Raises ListenerError."""
+        address = self._config.listen.admin_address
+        if address is not None:
+            hub = hubs.admin(address)
+            await self._listeners.listen("admin", address, self._handle, hub)
+
+    def close(self) -> None:
+        self._admin.close()
+        for asking in self._asking:
+            asking.cancel()
+
+    def take_config(self, new: Config) -> None:
+        """What is shown, and to whom."""
+        self._config = new
+        self._metrics.per_shard = new.metrics.per_shard
+        self._admin.show_keys(is_on=new.observe.show_keys)
+        self._taps.allow(is_on=new.listen.admin_tap)
+
+    def _handle(self, request: HttpRequest) -> None:
+        if request.path == "/metrics":
+            shards_max = None if self._metrics.per_shard else HOT_SHARDS_MAX
+            self._ahead(self._metrics_of, shards_max, 0, lambda: self._admin.handle(request))
+        elif request.path == "/statusz":
+            self._ahead(self._status_of, HOT_SHARDS_MAX, 0, lambda: self._admin.handle(request))
+        else:
+            self._admin.handle(request)
+
+    def _before_event(self, then: Callable[[], None]) -> asyncio.Task[None]:
+        return self._ahead(self._events_of, SHARDS_MAX, SHARDS_MAX, then)
+
+    def _ahead(
+        self,
+        gathered: _Gathered,
+        shards_max: int | None,
+        calm_max: int,
+        then: Callable[[], None],
+    ) -> asyncio.Task[None]:
+        """Asks the workers, and goes on when all have answered that do."""
+
+        async def ask() -> None:
+            answers = await self._crew.ask(
+                "snapshot", shards_max, calm_max, timeout_s=PAGE_TIMEOUT_S
+            )
+            gathered.parts = [(member, _whole(parts)) for member, parts in answers.items() if parts]
+            then()
+
+        asking = asyncio.get_running_loop().create_task(ask())
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        return asking
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        self._asking.discard(asking)
+        error = None if asking.cancelled() else asking.exception()
+        if error is not None:
+            log.error("a page could not be made: a defect of kdaemon", exc_info=error)
+
+
+class _ByPage:
+    """The status page and the live page ask for different shards. As `snapshot.Reader`: events ask
+    for calm ones, too.
+    """
+
+    def __init__(self, status: _Gathered, events: _Gathered) -> None:
+        self._status, self._events = status, events
+
+    def read(self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0) -> Steps[Snapshot]:
+        gathered = self._events if calm_max else self._status
+        return gathered.read(shards_max, calm_max)
+
+    @property
+    def stream_count(self) -> int:
+        return self._events.stream_count
+
+
+def _whole(parts: list[Any]) -> Snapshot:
+    """The first part is all but the streams."""
+    head: Snapshot = parts[0]
+    streams: list[StreamSnapshot] = parts[1:]
+    return msgspec.structs.replace(head, streams=tuple(streams), reloads=None)

@@ -1,0 +1,158 @@
+"""What a daemon that is one of several workers has in the place of what a lone one has.
+
+About: its listeners, whose turn it is to listen, the service manager, and who had its spool before.
+Between each of these and the machine stands the supervisor.
+Invariant: a worker binds nothing, passes nothing on and tells the service manager nothing by
+itself.
+Where it sits: worker.py makes it; daemon.py takes it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kdaemon.config import Config
+from kdaemon.daemon.channel import Channel
+from kdaemon.daemon.listeners import Listeners
+from kdaemon.observe.notify import Notifier
+
+
+class Before(Protocol):
+    """Who may hold the spool still."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def has_spool(self, directory: str) -> bool:
+        """Whether that one has, or waits for, this one."""
+        ...
+
+    async def released(self) -> None:
+        """Until that one has closed it, or is gone."""
+        ...
+
+
+class Turn(Protocol):
+    """Whose turn it is to listen, as `Takeover` has it."""
+
+    @property
+    def has_to_wait(self) -> bool: ...
+
+    @property
+    def leaves_spool(self) -> bool: ...
+
+    def take_config(self, new: Config) -> None: ...
+
+    async def keep_order(self) -> None: ...
+
+    async def take_turns(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def released(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`before`: None: nobody. `look`: at each beat of the loop. `sandboxed`: the configuration that
+    leads to the supervisor's embedded services, if there are some.
+    """
+
+    number: int
+    listeners: Listeners
+    turn: Turn
+    notifier: Notifier
+    before: Before | None
+    look: Callable[[], object]
+    sandboxed: Config | None
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a worker has to know of the daemon that the supervisor takes over from. `has_spool`: it
+    has, or waits for, the directory above the workers' spools. `has_to_wait`: as `Turn`'s.
+    """
+
+    pid: int
+    has_spool: bool
+    has_to_wait: bool
+
+
+class BeforeUs:
+    """The daemon before the supervisor, which says when that one let go of the spool."""
+
+    def __init__(self, former: Former) -> None:
+        self.pid = former.pid
+        self._has_spool = former.has_spool
+        self._is_released = asyncio.Event()
+
+    def has_spool(self, _directory: str) -> bool:
+        """The supervisor has looked at the one above."""
+        return self._has_spool
+
+    def let_go(self) -> None:
+        self._is_released.set()
+
+    async def released(self) -> None:
+        await self._is_released.wait()
+
+
+class WorkersTurn:
+    """The supervisor's turn is that of its workers. `leaves_spool`: it has told so."""
+
+    def __init__(self, tell_able: Callable[[], None], *, has_to_wait: bool, is_held: bool) -> None:
+        """`tell_able`: this worker could take records. `is_held`: not before `go_on`, which comes
+        when the daemon before has ended, or may go on to end while this one serves.
+        """
+        self._tell_able = tell_able
+        self._may_go_on = asyncio.Event()
+        self._is_held = is_held
+        self.has_to_wait = has_to_wait
+        self.leaves_spool = False
+
+    def take_config(self, new: Config) -> None:
+        pass
+
+    async def keep_order(self) -> None:
+        if self._is_held:
+            self._tell_able()
+            await self._may_go_on.wait()
+
+    def go_on(self) -> None:
+        self._may_go_on.set()
+
+    async def take_turns(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def released(self) -> None:
+        pass
+
+
+class ToSupervisor(Notifier):
+    """What is for the service manager goes to the supervisor, which speaks for all."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__({})
+        self._channel = channel
+
+    def status(self, text: str) -> bool:
+        self._channel.tell({"status": text})
+        return True
+
+    def extend_timeout(self, timeout_s: float) -> bool:
+        self._channel.tell({"extend_s": timeout_s})
+        return True
+
+
+def in_words(reasons: Sequence[tuple[int, str]]) -> str:
+    """What workers say, by number: once where all say the same."""
+    texts = list(dict.fromkeys(text for _, text in reasons))
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(f"worker {number}: {text}" for number, text in reasons)

@@ -1,0 +1,190 @@
+"""What a supervisor asks a worker, and is answered: how it stands, a look at records, a reload.
+
+Each question and each answer is a pickled value behind its length: both ends are of one program,
+one version and one user, over a pair of sockets that nobody else has. A large answer is sent in
+parts, each made in one step of the worker's loop.
+Knows questions by their names; must not know what they are about.
+Invariants: an answer goes to the question that it is of, however late; who is gone, or does not
+answer, fails the question.
+Where it sits: crew.py asks, worker.py answers.
+"""
+
+import asyncio
+import logging
+import pickle
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, is_dataclass
+from io import BytesIO
+from itertools import count
+from typing import Any
+
+from kdaemon.base.steps import Steps
+
+ANSWER_TIMEOUT_S = 10.0  # as `STILL_NS_MAX` of heartbeat.py has it of a loop; ours, 2026-11-28
+_LENGTH = struct.Struct("!I")
+
+log = logging.getLogger("kdaemon")
+
+Answer = Callable[..., AsyncIterator[Any]]
+
+
+class NoAnswerError(Exception):
+    """The worker is gone, or does not answer, or broke over the question."""
+
+
+class Asker:
+    """The supervisor's end."""
+
+    def __init__(self, sock: socket.socket, first: bytes) -> None:
+        """`first`: what the worker is told before it is asked anything; see `read_first`."""
+        self._sock = sock
+        self._first = first
+        self._numbers = count(1)
+        self._parts: dict[int, list[Any]] = {}
+        self._waiting: dict[int, asyncio.Future[list[Any]]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._hearing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
+        self._writer.write(_LENGTH.pack(len(self._first)) + self._first)
+        self._hearing = asyncio.get_running_loop().create_task(self._hear(reader))
+
+    async def ask(self, name: str, *given: Any, timeout_s: float = ANSWER_TIMEOUT_S) -> list[Any]:
+        """The parts of the answer. Raises NoAnswerError."""
+        if self._writer is None or self._hearing is None or self._hearing.done():
+            raise NoAnswerError("it is gone")
+        number = next(self._numbers)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._parts[number] = []
+        try:
+            self._writer.write(_framed((number, name, given)))
+            async with asyncio.timeout(timeout_s):
+                answer: list[Any] = await waiting
+                return answer
+        except TimeoutError:
+            raise NoAnswerError(f"no answer within {timeout_s:g} s") from None
+        finally:
+            del self._waiting[number], self._parts[number]
+
+    def close(self) -> None:
+        if self._hearing is not None:
+            self._hearing.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._sock.close()
+        self._fail()
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                number, kind, value = await _read(reader)
+                waiting = self._waiting.get(number)
+                if waiting is None or waiting.done():
+                    continue  # nobody waits for it any more
+                if kind == "part":
+                    self._parts[number].append(value)
+                elif kind == "end":
+                    waiting.set_result(self._parts[number])
+                else:
+                    waiting.set_exception(NoAnswerError(value))
+        except (OSError, EOFError):
+            self._fail()
+
+    def _fail(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(NoAnswerError("it is gone"))
+
+
+def read_first(sock: socket.socket) -> bytes:
+    """What the supervisor tells before it asks anything; waits for it. EOFError: it is gone."""
+    sock.setblocking(True)
+    (length,) = _LENGTH.unpack(_read_exactly(sock, _LENGTH.size))
+    first = _read_exactly(sock, length)
+    sock.setblocking(False)
+    return first
+
+
+def _read_exactly(sock: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        part = sock.recv(length - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+async def answer_all(sock: socket.socket, answers: dict[str, Answer]) -> None:
+    """The worker's end: answers until the supervisor is gone. One question after the other."""
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
+    try:
+        while True:
+            number, name, given = await _read(reader)
+            try:
+                async for part in answers[name](*given):
+                    writer.write(_framed((number, "part", part)))
+                    await writer.drain()
+                writer.write(_framed((number, "end", None)))
+            except (OSError, EOFError):
+                raise
+            except Exception as error:
+                log.exception("a question of the supervisor could not be answered")
+                writer.write(_framed((number, "error", f"{type(error).__name__}: see its log")))
+    except (OSError, EOFError):
+        pass
+    finally:
+        writer.close()
+
+
+async def stepped(steps: Steps[Any], now_ns: Callable[[], int], slice_ns: int) -> Any:
+    """What comes of work in steps, in slices of the loop."""
+    until_ns = now_ns() + slice_ns
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        if now_ns() >= until_ns:
+            await asyncio.sleep(0)
+            until_ns = now_ns() + slice_ns
+
+
+async def _read(reader: asyncio.StreamReader) -> tuple[int, str, Any]:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    told: tuple[int, str, Any] = pickle.loads(await reader.readexactly(length))  # noqa: S301 - see above
+    return told
+
+
+def _framed(value: object) -> bytes:
+    data = pickled(value)
+    return _LENGTH.pack(len(data)) + data
+
+
+def pickled(value: object) -> bytes:
+    """What `pickle.loads` makes the same of."""
+    into = BytesIO()
+    _Pickler(into, pickle.HIGHEST_PROTOCOL).dump(value)
+    return into.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Dataclasses are made anew by their constructors: one that is compiled (mypyc) takes values in
+    no other way.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if not is_dataclass(value) or isinstance(value, type):
+            return NotImplemented
+        return _made, (
+            type(value),
+            {each.name: getattr(value, each.name) for each in fields(value)},
+        )
+
+
+def _made(kind: type, values: dict[str, Any]) -> Any:
+    return kind(**values)

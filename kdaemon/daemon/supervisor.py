@@ -1,0 +1,335 @@
+"""Several workers as one daemon: listens for them, starts them, speaks for them, ends them.
+
+About: the order of a start and of an end, as daemon.py has it for one process. It takes no record:
+connections are handed to the workers (handing.py), each of which is a daemon with its part of the
+memory, its own engines and its own spool. Signals, reloads, a takeover, the admin pages and the
+service manager are the supervisor's; it asks the workers and tells them (crew.py).
+Invariants: no door is open before all workers take records, and none is after they were told to
+end; what was listened on is passed on, or closed, before a worker drains; a worker that is killed
+takes its connections and what it had in memory along, and nothing of what another one has.
+Where it sits: run.py -> here -> crew.py, handing.py, doors.py, pages.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from kdaemon import __version__
+from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
+from kdaemon.config import Config
+from kdaemon.config.load import Loaded
+from kdaemon.config.settings import MEMORY_BESIDE_BYTES, SUPERVISOR_BYTES
+from kdaemon.daemon.crew import Crew
+from kdaemon.daemon.doors import Doors, Guards
+from kdaemon.daemon.drain import CLOSE_GRACE_S, LOOK_S
+from kdaemon.daemon.handing import Handing, SharedListeners
+from kdaemon.daemon.hubs import Hubs
+from kdaemon.daemon.memory import Memory, tell_memory
+from kdaemon.daemon.pages import Pages
+from kdaemon.daemon.part import Former, in_words
+from kdaemon.daemon.reload import Reload
+from kdaemon.daemon.sandboxed import places_of, start_sandbox
+from kdaemon.daemon.takeover import Takeover
+from kdaemon.daemon.workers_change import WorkersChange
+from kdaemon.http.arrivals import Arrivals
+from kdaemon.http.handshakes import Handshakes
+from kdaemon.http.hub import HttpLimits
+from kdaemon.http.opening import Lines
+from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.turns import Turns
+from kdaemon.observe.heartbeat import Heartbeat
+from kdaemon.observe.logs import LogHandler
+from kdaemon.observe.notify import Notifier, watchdog_interval_s
+from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.reloads import Reloads
+from kdaemon.system import SystemClock, memory_limit_bytes, start_of
+
+if TYPE_CHECKING:
+    from kdaemon.http.passed import Inherited
+    from kdaemon.http.takeover import Taken
+
+log = logging.getLogger("kdaemon")
+
+EXTEND_LOOK_S = 1.0  # how often the service manager hears how a long start or a drain goes on; ours
+
+
+class Supervisor:
+    """Everything that runs in its process, from `start` to `close`. As `run.Runs`."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        logs: LogHandler,
+        read: Callable[[Config], Loaded] | None = None,
+        inherited: "Inherited | None" = None,
+        taken: "Taken | None" = None,
+    ) -> None:
+        """As those of `Daemon`."""
+        config = self._config = loaded.config
+        self._loaded = loaded
+        self._logs = logs
+        self._read = read
+        self._taken = taken
+        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.takes_records = False
+        self._is_ready = False
+        self.clock = SystemClock()
+        self._stack = AsyncExitStack()
+        self._notifier = Notifier(os.environ)
+        self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
+        self._reloads.loaded = loaded
+        self._reload: Reload | None = None
+        self._is_reload_asked = False
+        self._readiness = Readiness(lambda: False, self._trouble)
+        self._crew: Crew | None = None
+        handing = Handing(lambda: [] if self._crew is None else self._crew.takers)
+        self.listeners = SharedListeners(config.listen, inherited, handing, self._open_count)
+        self._takeover = Takeover(config, self.listeners, taken, self._end)
+        self._releasing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._pages: Pages
+
+    def _end(self, failure: str | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(failure)
+
+    def _open_count(self) -> int:
+        return 0 if self._crew is None else self._crew.open_count
+
+    def _trouble(self) -> str | None:
+        """Why no worker should be come to; None: some should, or none was asked yet."""
+        listening = self.listeners.trouble
+        if listening is not None or self._crew is None:
+            return listening
+        reasons = [(each.number, each.why_not_ready) for each in self._crew.members]
+        said = [(number, why) for number, why in reasons if why is not None]
+        return in_words(said) if said and len(said) == len(reasons) else None
+
+    # The start
+
+    async def start(self, *, with_sandbox: bool) -> None:
+        """Starts the workers, opens the doors and is ready. Raises ListenerError, SpoolError,
+        WorkerError, OSError; `close` is owed anyway.
+        """
+        config = self._config
+        log.info("workers", extra={"fields": {"workers": config.worker_count}})
+        beside_bytes = config.worker_count * MEMORY_BESIDE_BYTES + SUPERVISOR_BYTES
+        tell_memory(config.memory_bytes_max, memory_limit_bytes(), beside_bytes)
+        sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
+        self._stack.callback(self._takeover.released)
+        if self._taken is not None:
+            self._stack.callback(self._taken.close)
+        self._prepare_spool()
+        sources = self._loaded.sources
+        assert sources is not None, "who runs has kept them"
+        places = None if sandboxed is None else places_of(sandboxed)
+        crew = self._crew = Crew(config, sources, places, self.listeners.resume)
+        self._stack.push_async_callback(crew.stop)
+        self._logs.queue.shared_by = crew.board.descriptor
+        hubs = self._hubs()
+        self._observe(crew)
+        if self._taken is None:  # else probes would hear of a daemon that is not ready
+            await self._pages.open(hubs)
+        self._telling = asyncio.get_running_loop().create_task(self._tell_on(crew))
+        if self._taken is not None:
+            await self._come_after(crew, self._taken)
+        await crew.start()
+        self.takes_records = True
+        await Doors(config, self.listeners, hubs, _no_lines, _no_handler, Guards()).open()
+        if self._taken is not None:
+            await self._pages.open(hubs)
+        self._readiness.started()
+        await self._takeover.take_turns()
+        if crew.former is not None:
+            self._releasing = asyncio.get_running_loop().create_task(self._release(crew))
+        self._is_ready = True
+        self._notifier.ready("takes records")
+        log.info("ready", extra={"fields": {"version": __version__}})
+        self._allow_reload(crew, hubs)
+
+    def _prepare_spool(self) -> None:
+        """Raises SpoolError."""
+        root = self._config.spool.directory
+        if not root:
+            return
+        from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - as daemon.py
+        from kdaemon.spool.shared import prepare_root, refuse_held  # noqa: PLC0415 - the same
+
+        warning = prepare_root(root)
+        if warning is not None:
+            log.warning("the directory of the spools, %s: %s", root, warning)
+        taken = self._taken
+        is_left = taken is not None and (taken.has_spool(root) or taken.pid == holder_pid(root))
+        if not is_left:
+            refuse_held(root)
+
+    async def _come_after(self, crew: Crew, taken: "Taken") -> None:
+        """Who runs goes on, unless each worker can send; and is waited for, if order needs that."""
+        root, has_to_wait = self._config.spool.directory, self._takeover.has_to_wait
+        crew.former = Former(taken.pid, taken.has_spool(root), has_to_wait)
+        await crew.prepare()
+        await self._takeover.keep_order()
+        if has_to_wait:
+            crew.released()
+
+    async def _release(self, crew: Crew) -> None:
+        assert self._taken is not None
+        await self._taken.released()
+        crew.released()
+
+    def _hubs(self) -> Hubs:
+        """Of the admin pages; those of the doors count nothing, since the workers do."""
+        config, now_ns = self._config, self.clock.now_ns
+        turns = Turns(now_ns)
+        arrivals = Arrivals(Memory(config).bodies, HttpLimits().body_bytes_max)
+        tls: Handshakes | None = None
+        if config.listen.admin_tls:
+            from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as daemon.py
+
+            files = files_of(config.listen, "listen")
+            assert files is not None, "config/rules.py asks for the files"
+            certificates = Certificates(files, self.clock.wall_seconds)
+            self._stack.callback(certificates.stop)
+            certificates.start()
+            tls = Handshakes(certificates.context, now_ns)
+        return Hubs(config, arrivals, turns, tls, now_ns)
+
+    def _observe(self, crew: Crew) -> None:
+        loop_lag = Histogram(LAG_BOUNDS_NS)
+        heartbeat = Heartbeat(
+            self.clock,
+            self._notifier.watchdog,
+            watchdog_interval_s(os.environ, os.getpid()),
+            crew.look,
+            loop_lag,
+        )
+        heartbeat.start()
+        self._stack.callback(heartbeat.stop)
+        self._pages = Pages(
+            self._config,
+            self.clock,
+            crew,
+            self.listeners,
+            self._readiness,
+            heartbeat,
+            self._reloads,
+            self._logs,
+            loop_lag,
+        )
+        self._stack.callback(self._pages.close)
+
+    async def _tell_on(self, crew: Crew) -> None:
+        """What workers say of a long start, or of their drains, for the service manager."""
+        while True:
+            await asyncio.sleep(EXTEND_LOOK_S)
+            for member in crew.all:
+                if member.status:
+                    self._notifier.status(f"worker {member.number}: {member.status}")
+                    member.status = ""
+                if member.extend_s:
+                    self._notifier.extend_timeout(member.extend_s)
+                    member.extend_s = 0.0
+
+    @property
+    def held_spool(self) -> str:
+        """As `run.Runs` has it: what the workers have."""
+        return "" if self._crew is None else self._config.spool.directory
+
+    # Another configuration
+
+    def reload(self) -> None:
+        """As `Daemon.reload`."""
+        if self._reload is None:
+            self._is_reload_asked = True
+        else:
+            self._reload.ask()
+
+    def _allow_reload(self, crew: Crew, hubs: Hubs) -> None:
+        if self._read is None:
+            return
+        change = WorkersChange(crew, [hubs, self._pages, self._takeover])
+        self._reload = Reload(
+            self._config,
+            change.reading(self._read),
+            change,
+            self._reloads,
+            self._notifier,
+            self.clock.now_ns,
+        )
+        if self._is_reload_asked:
+            self._reload.ask()
+
+    # The end
+
+    async def drain(self) -> int:
+        """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        times = self._config.drain
+        if self._reload is not None:
+            await self._reload.aclose()
+            times = self._reload.config.drain
+        self._readiness.told_to_stop()
+        self._notifier.stopping("lame duck: clients are still served")
+        log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
+        crew = self._crew
+        assert crew is not None, "a door was open"
+        self.listeners.yield_kept()
+        if self.listeners.leaves_kept:
+            crew.tell({"leave": True})
+        if self._is_ready:
+            await self._lame_duck(times.lame_duck_ms / 1000)
+        self._takeover.close()
+        for door in self.listeners.doors:
+            door.close_listener()
+        self._notifier.status("draining: the workers deliver what they have")
+        crew.leave(leaves_spool=self._takeover.leaves_spool)
+        limit_s = times.deadline_ms / 1000 + CLOSE_GRACE_S + WORKER_CLOSE_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await crew.ended()
+        totals = crew.totals
+        log.info("stopped", extra={"fields": totals, "is_last": True})
+        return crew.exit_code
+
+    async def _lame_duck(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + seconds
+        while loop.time() < ends_s and self.listeners.has_clients:  # noqa: ASYNC110 - of workers
+            await asyncio.sleep(min(LOOK_S, seconds))
+
+    async def close(self) -> None:
+        """Ends whatever still runs, in the reverse order of its start."""
+        for task in (self._telling, self._releasing):
+            if task is not None:
+                task.cancel()
+        if self._reload is not None:
+            await self._reload.aclose()
+        self._takeover.close()
+        for door in self.listeners.doors:
+            await door.aclose(0.0)
+        await self._stack.aclose()
+
+
+WORKER_CLOSE_S = 15.0
+"""After the deadline of a drain, for what a worker closes: `CLOSE_TIMEOUT_S` of run.py, and some.
+Then its process is ended. Ours, 2026-11-28."""
+
+
+def _no_lines(_stream: str | None) -> Lines:
+    """Nothing is spoken here."""
+    return Lines(_never, _never, _never)
+
+
+def _no_handler(_guard: object) -> HttpHandler:
+    return _unserved
+
+
+def _unserved(_request: HttpRequest) -> None:
+    raise AssertionError("a supervisor serves no client")
+
+
+def _never(*_given: Any) -> Any:
+    raise AssertionError("a supervisor serves no client")

@@ -1,0 +1,81 @@
+"""A look at records that pass through several workers: each looks, and the samples are one.
+
+About: `/tap` of a supervisor. Each worker looks for the same moment (observe/tap.py); of what they
+show as many records are shown as one daemon would, each worker's by its part of what was seen.
+Where it sits: pages.py -> here -> crew.py.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from kdaemon.daemon.crew import Crew
+from kdaemon.http.request import HttpRequest
+from kdaemon.observe.slices import Page
+from kdaemon.observe.tap import ENDED, NDJSON, NO_STREAM, OFF, RECORDS_MAX, TAPS_MAX
+
+
+class WorkersTaps:
+    """As `admin.Looks`."""
+
+    def __init__(self, crew: Crew, *, is_on: bool) -> None:
+        self._crew = crew
+        self._is_on = is_on
+        self._looking: dict[asyncio.Task[None], HttpRequest] = {}
+
+    def allow(self, *, is_on: bool) -> None:
+        """Whether anybody may look, from now on."""
+        self._is_on = is_on
+        if not is_on:
+            self.close()
+
+    def ask(self, request: HttpRequest) -> None:
+        """Answers at the end of the window, or at once with why not."""
+        wanted = parse_qs(request.query)
+        streams = wanted.get("stream", [])
+        if not self._is_on:
+            Page(403, OFF).give(request)
+        elif len(streams) != 1:
+            Page(400, NO_STREAM).give(request)
+        elif len(self._looking) >= TAPS_MAX:
+            Page(503, b"%d looks go on already: try again in a second.\n" % TAPS_MAX).give(request)
+        else:
+            look = self._look(request, streams[0], with_data=wanted.get("data") == ["1"])
+            looking = asyncio.get_running_loop().create_task(look)
+            self._looking[looking] = request
+            looking.add_done_callback(lambda done: self._looking.pop(done, None))
+            request.on_gone = lambda: _cancel(looking)
+
+    def close(self) -> None:
+        """No look goes on any more; who waits for one hears so."""
+        for looking, request in list(self._looking.items()):
+            looking.cancel()
+            Page(503, ENDED).give(request)
+        self._looking.clear()
+
+    async def _look(self, request: HttpRequest, stream: str, *, with_data: bool) -> None:
+        answers = await self._crew.ask("tap", stream, with_data, whom=self._crew.members)
+        pages = [parts[0] for parts in answers.values() if parts]
+        found = [body for status, body in pages if status == 200]
+        if not found:
+            status, body = pages[0] if pages else (503, b"No worker answers.\n")
+            Page(status, body).give(request)
+        else:
+            Page(200, together(found), NDJSON).give(request)
+
+
+def _cancel(looking: "asyncio.Task[None]") -> None:
+    looking.cancel()
+
+
+def together(samples: Sequence[bytes]) -> bytes:
+    """Samples of NDJSON, whose first lines say how many were seen, as one."""
+    parts = [(json.loads(head)["seen"], lines) for head, *lines in map(bytes.splitlines, samples)]
+    seen = sum(count for count, _ in parts)
+    shown: list[bytes] = []
+    for count, lines in parts:
+        shown += lines[: -(-RECORDS_MAX * count // max(1, seen))]
+    shown = shown[:RECORDS_MAX]
+    head = json.dumps({"seen": seen, "shown": len(shown)}, separators=(",", ":")).encode()
+    return b"".join(line + b"\n" for line in (head, *shown))

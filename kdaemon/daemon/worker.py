@@ -1,0 +1,281 @@
+"""One of several workers: a daemon that the supervisor gives connections and orders.
+
+About: what a worker is told and asked, and what it tells. It begins with its assignment: the texts
+that its configuration is made of, so that all workers have the same one, whatever the file says by
+now, and the number of its part. Knows the ends of two channels and of the board; must not know
+other workers.
+Invariants: it ends by an order, or when the supervisor is gone, and drains in either case; signals
+are the supervisor's, which passes on what they mean.
+Where it sits: the command `worker` -> here -> daemon.py.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kdaemon.base.errors import ConfigError
+from kdaemon.config import Config
+from kdaemon.config.load import Loaded, Sources, load_sources
+from kdaemon.config.parts import heir_of, part_of
+from kdaemon.daemon.board import Board, Field
+from kdaemon.daemon.change import Prepared
+from kdaemon.daemon.channel import Channel
+from kdaemon.daemon.daemon import Daemon
+from kdaemon.daemon.handing import HandedListeners
+from kdaemon.daemon.part import BeforeUs, Former, Part, ToSupervisor, WorkersTurn
+from kdaemon.daemon.questions import Answer, answer_all, stepped
+from kdaemon.daemon.run import run_daemon
+from kdaemon.daemon.sandboxed import at_places
+from kdaemon.observe.logs import LogHandler
+from kdaemon.observe.slices import SLICE_NS, Page
+
+log = logging.getLogger("kdaemon")
+
+EMPTY_LOOK_S = 0.5  # how often an heir looks whether its spool is empty; ours, 2026-11-28
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Of one worker. `number`: what it is called by; 0: its spool is where a lone daemon has it.
+    `slot`: on the board. `directory`: of its spool; "": none. `is_heir`: nothing comes in, and it
+    ends when its spool is empty. `places`: of the supervisor's embedded services. `former`: the
+    daemon that is taken over from. `is_held`: no records are taken before the order to go on.
+    """
+
+    number: int
+    slot: int
+    slots: int
+    worker_count: int
+    directory: str
+    is_heir: bool
+    sources: Sources
+    places: dict[str, tuple[str, str, str]] | None = None
+    former: Former | None = None
+    is_held: bool = False
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Assignment":
+        told = json.loads(data)
+        flags = tuple((key, value) for key, value in told["sources"].pop("flags"))
+        sources = Sources(flags=flags, **told.pop("sources"))
+        places = told.pop("places")
+        if places is not None:
+            places = {name: tuple(place) for name, place in places.items()}
+        former = told.pop("former")
+        former = None if former is None else Former(**former)
+        return cls(sources=sources, places=places, former=former, **told)
+
+    def load(self, sources: Sources) -> Loaded:
+        """Its part of the configuration that these make. Raises ConfigError."""
+        loaded = load_sources(sources, os.environ)
+        whole = replace(loaded.config, worker_count=self.worker_count)
+        part = heir_of if self.is_heir else part_of
+        return replace(loaded, config=part(whole, directory=self.directory))
+
+
+class Worker:
+    """Of this process."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        loaded: Loaded,
+        logs: LogHandler,
+        told: socket.socket,
+        asked: socket.socket,
+        board: Board,
+    ) -> None:
+        """`told`, `asked`: our ends of the channels. `loaded`: as `assignment.load` has it."""
+        self._assignment = assignment
+        self._config = loaded.config
+        self._asked = asked
+        self._board = board
+        self._orders: asyncio.Queue[int] = asyncio.Queue()
+        self._channel = Channel(told, self._on_told, self._on_end, self._on_connection)
+        former = assignment.former
+        self._turn = WorkersTurn(
+            lambda: self._channel.tell({"able": True}),
+            has_to_wait=former is not None and former.has_to_wait,
+            is_held=assignment.is_held,
+        )
+        self._why_not_ready: str | None = "starting"
+        self._prepared: Prepared | None = None
+        self._prepared_loaded: Loaded | None = None
+        self._before = None if former is None else BeforeUs(former)
+        self._listeners = HandedListeners(self._config.listen, None)
+        places = assignment.places
+        sandboxed = None if places is None else at_places(self._config, places)
+        part = Part(
+            assignment.number,
+            self._listeners,
+            self._turn,
+            ToSupervisor(self._channel),
+            self._before,
+            self._look,
+            sandboxed,
+        )
+        self.daemon = Daemon(loaded, logs, part=part)
+
+    async def run(self) -> int:
+        """The exit code."""
+        loop = asyncio.get_running_loop()
+        self._channel.start()
+        answers: dict[str, Answer] = {
+            "snapshot": self._snapshot,
+            "tap": self._tap,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "drop": self._drop,
+        }
+        answering = loop.create_task(answer_all(self._asked, answers))
+        ready = loop.create_task(self._tell_ready())
+        try:
+            return await run_daemon(self.daemon, self._orders, with_sandbox=False)
+        finally:
+            answering.cancel()
+            ready.cancel()
+            self._tell_end()
+
+    # What it is told
+
+    def _on_told(self, fields: dict[str, Any]) -> None:
+        match fields:
+            case {"drain": leaves_spool}:
+                self._turn.leaves_spool = leaves_spool
+                self._orders.put_nowait(0)
+            case {"leave": True}:
+                self._listeners.leave()
+            case {"stop": True}:
+                self._orders.put_nowait(0)
+            case {"released": True} if self._before is not None:
+                self._before.let_go()
+            case {"go_on": True}:
+                self._turn.go_on()
+
+    def _on_end(self) -> None:
+        log.error("the supervisor is gone: this worker delivers what it has, and ends")
+        self._listeners.leave()
+        self._orders.put_nowait(0)
+
+    def _on_connection(self, name: str, connection: socket.socket) -> None:
+        self._listeners.serve(name, connection)
+        self._board.add(self._assignment.slot, Field.TAKEN)
+        self._write_open()
+
+    # What it tells
+
+    async def _tell_ready(self) -> None:
+        await self.daemon.ready.wait()
+        self._look()
+        self._channel.tell({"ready": True})
+        while self._assignment.is_heir:
+            await asyncio.sleep(EMPTY_LOOK_S)
+            if self.daemon.is_empty:
+                self._channel.tell({"empty": True})
+                self._orders.put_nowait(0)
+                return
+
+    def _look(self) -> None:
+        """Once a second, in the loop that serves clients."""
+        slot = self._assignment.slot
+        self._board.add(slot, Field.BEATS)
+        self._write_open()
+        why = self.daemon.why_not_ready
+        self._board.write(slot, Field.IS_READY, int(why is None))
+        if why != self._why_not_ready:
+            self._why_not_ready = why
+            self._channel.tell({"not_ready": why})
+
+    def _write_open(self) -> None:
+        self._board.write(self._assignment.slot, Field.OPEN, self._listeners.open_count)
+
+    def _tell_end(self) -> None:
+        left = self.daemon.left
+        if left is not None:
+            totals = {"delivered": left.delivered, "undelivered": left.undelivered}
+            if left.spool is not None:
+                totals["spooled"] = left.spooled
+            self._channel.tell({"ended": totals})
+
+    # What it is asked
+
+    async def _snapshot(self, shards_max: int | None, calm_max: int) -> AsyncIterator[Any]:
+        """All but the streams, then the streams, one a part."""
+        now_ns = self.daemon.clock.now_ns
+        read = self.daemon.reader.read(shards_max, calm_max)
+        snapshot = await stepped(read, now_ns, SLICE_NS)
+        yield replace_streams(snapshot)
+        for stream in snapshot.streams:
+            yield stream
+
+    async def _tap(self, stream: str, with_data: bool) -> AsyncIterator[tuple[int, bytes]]:
+        page: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+
+        def give(given: Page) -> None:
+            if not page.done():
+                page.set_result(given)
+
+        forget = self.daemon.taps.look(give, stream, with_data=with_data)
+        try:
+            given = await page
+        finally:
+            if forget is not None:
+                forget()
+        yield given.status, given.body
+
+    async def _prepare(self, sources: Sources) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        """The word "ready", or why not: "conflicts" with tables, "wrong" with problems."""
+        await self._forget_prepared()
+        try:
+            loaded = await asyncio.to_thread(self._assignment.load, sources)
+        except ConfigError as error:  # a file that it names changed meanwhile
+            yield "wrong", tuple(map(str, error.problems))
+            return
+        prepared = await self.daemon.change.prepare(self._config, loaded.config)
+        if not isinstance(prepared, Prepared):
+            yield "conflicts", prepared
+            return
+        self._prepared, self._prepared_loaded = prepared, loaded
+        yield "ready", ()
+
+    async def _commit(self) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        prepared, loaded = self._prepared, self._prepared_loaded
+        assert prepared is not None, "it was prepared"
+        assert loaded is not None, "the same"
+        self._prepared = self._prepared_loaded = None
+        conflicts = await self.daemon.change.commit(prepared)
+        if conflicts:
+            yield "conflicts", conflicts
+            return
+        self._config = loaded.config
+        self.daemon.take_times(loaded.config)
+        yield "ready", ()
+
+    async def _drop(self) -> AsyncIterator[None]:
+        await self._forget_prepared()
+        yield None
+
+    async def _forget_prepared(self) -> None:
+        prepared, self._prepared, self._prepared_loaded = self._prepared, None, None
+        if prepared is not None:
+            await self.daemon.change.drop(prepared)
+
+
+def replace_streams(snapshot: Any) -> Any:
+    """A snapshot without its streams, which are sent one by one."""
+    import msgspec  # noqa: PLC0415 - loaded by then
+
+    return msgspec.structs.replace(snapshot, streams=())
+
+
+def whole_config(loaded: Loaded, worker_count: int) -> Config:
+    """The configuration of all workers, with the number of them that runs."""
+    return replace(loaded.config, worker_count=worker_count)

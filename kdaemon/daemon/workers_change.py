@@ -1,0 +1,85 @@
+"""Another configuration for all workers at once: prepared by each, then taken by each; or by none.
+
+About: what `reload.Live` is to a supervisor. The texts are read once, by the supervisor, and sent:
+all workers load the same. Only when each has built what is new, and none has anything under way
+against it, are they told to take it. One that cannot take it then all the same (records came in
+meanwhile that stand against it) drains and is started again with it, as is one that was being
+started: so no two run by different configurations.
+Where it sits: supervisor.py -> here -> crew.py; the workers' side is worker.py.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kdaemon.base.errors import WorkerError
+from kdaemon.config import Config
+from kdaemon.config.load import Loaded, Sources
+from kdaemon.daemon.change import Room, come_beside_sandbox
+from kdaemon.daemon.crew import Crew
+from kdaemon.observe.logs import set_level
+
+log = logging.getLogger("kdaemon")
+
+
+class WorkersChange:
+    """Of one supervisor. As `reload.Live`."""
+
+    def __init__(self, crew: Crew, rooms: Sequence[Room]) -> None:
+        """`rooms`: of the supervisor's own, which take another configuration at once."""
+        self._crew = crew
+        self._rooms = rooms
+        self._read: Sources | None = None  # last
+
+    def reading(self, read: Callable[[Config], Loaded]) -> Callable[[Config], Loaded]:
+        """`read`, which keeps what the configuration was made of, for the workers. Their number is
+        that of the start, though `auto` would be another one by now.
+        """
+
+        def kept(old: Config) -> Loaded:
+            loaded = read(old)
+            self._read = loaded.sources
+            if loaded.config.workers == old.workers:
+                config = replace(loaded.config, worker_count=old.worker_count)
+                loaded = replace(loaded, config=config)
+            return loaded
+
+        return kept
+
+    def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        return come_beside_sandbox(old, new) if self._crew.has_sandbox else ()
+
+    async def change(self, _old: Config, new: Config) -> tuple[str, ...]:
+        sources, crew = self._read, self._crew
+        assert sources is not None, "it was read"
+        answers = await crew.ask("prepare", sources)
+        said = {member: parts[0] for member, parts in answers.items() if parts}
+        wrong = [
+            problem for kind, problems in said.values() if kind == "wrong" for problem in problems
+        ]
+        conflicts = [
+            table for kind, tables in said.values() if kind == "conflicts" for table in tables
+        ]
+        silent = [member.number for member, parts in answers.items() if not parts]
+        silent = [number for number in silent if any(m.number == number for m in crew.serving)]
+        if wrong or conflicts or silent:
+            await crew.ask("drop", whom=said)
+            if wrong:
+                raise WorkerError("; ".join(dict.fromkeys(wrong)))
+            if conflicts:
+                return tuple(dict.fromkeys(conflicts))
+            raise WorkerError(f"worker {silent[0]} does not answer")
+        crew.take_sources(sources)
+        taken = await crew.ask("commit", whom=said)
+        ready = {member for member, parts in taken.items() if parts and parts[0][0] == "ready"}
+        for member in crew.serving:
+            if member in ready:
+                member.sources = sources
+            else:
+                member.renew()
+        set_level(new.log.level)
+        for room in self._rooms:
+            room.take_config(new)
+        await asyncio.sleep(0)
+        return ()

@@ -1,0 +1,151 @@
+"""What a supervisor and a worker tell each other."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from kdaemon.daemon.board import Board, Field
+from kdaemon.daemon.channel import Channel
+from kdaemon.daemon.questions import Asker, NoAnswerError, answer_all, read_first
+
+
+class Heard:
+    """One end, and what it heard."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.all: list[object] = []
+        self.connections: list[socket.socket] = []
+        self.changed = asyncio.Event()
+        self.channel = Channel(sock, self.on_told, self.on_end, self.on_connection)
+        self.channel.start()
+
+    def on_told(self, fields: dict[str, Any]) -> None:
+        self.hear(fields)
+
+    def on_end(self) -> None:
+        self.hear("end")
+
+    def on_connection(self, name: str, connection: socket.socket) -> None:
+        self.connections.append(connection)
+        self.hear(name)
+
+    def hear(self, what: object) -> None:
+        self.all.append(what)
+        self.changed.set()
+
+    async def wait(self, count: int) -> list[object]:
+        while len(self.all) < count:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.all
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+async def test_orders_and_connections_arrive_in_the_order_in_which_they_were() -> None:
+    ours, theirs = pair()
+    one, other = Heard(ours), Heard(theirs)
+    client, served = socket.socketpair()
+    with closing(client):
+        one.channel.tell({"a": 1})
+        assert one.channel.hand("http", served)
+        assert served.fileno() == -1, "it is the other end's now"
+        one.channel.tell({"b": 2})
+        assert await other.wait(3) == [{"a": 1}, "http", {"b": 2}]
+        (taken,) = other.connections
+        with closing(taken):
+            taken.send(b"x")
+            assert client.recv(1) == b"x"
+        other.channel.tell({"c": 3})
+        assert await one.wait(1) == [{"c": 3}]
+        one.channel.close()
+        assert (await other.wait(4))[-1] == "end"
+        assert not one.channel.hand("http", client)
+
+
+async def test_who_does_not_read_gets_no_connection_and_hears_orders_later() -> None:
+    ours, theirs = pair()
+    one = Heard(ours)
+    clients = []
+    while True:
+        client, served = socket.socketpair()
+        clients.append(client)
+        if not one.channel.hand("http", served):
+            served.close()
+            break
+        assert len(clients) < 10_000
+    one.channel.tell({"drain": False})
+    other = Heard(theirs)
+    heard = await other.wait(len(clients))
+    assert heard == ["http"] * (len(clients) - 1) + [{"drain": False}]
+    for each in (*clients, *other.connections):
+        each.close()
+    one.channel.close()
+    other.channel.close()
+
+
+async def test_questions_are_answered_in_parts_and_one_that_breaks_is_one_only() -> None:
+    ours, theirs = socket.socketpair()
+    asker = Asker(ours, b"first words")
+
+    async def parts(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("no")
+
+    starting = asyncio.create_task(asker.start())
+    first = await asyncio.to_thread(read_first, theirs)
+    await starting
+    assert first == b"first words"
+    answering = asyncio.create_task(answer_all(theirs, {"parts": parts, "broken": broken}))
+    assert await asker.ask("parts", 3) == [0, 1, 2]
+    with pytest.raises(NoAnswerError, match="ValueError"):
+        await asker.ask("broken")
+    assert await asker.ask("parts", 0) == []
+    answering.cancel()
+    await asyncio.wait({answering})
+    with pytest.raises(NoAnswerError):
+        await asker.ask("parts", 1)
+    asker.close()
+
+
+async def test_who_does_not_answer_in_time_fails_the_question_alone() -> None:
+    ours, theirs = socket.socketpair()
+    asker = Asker(ours, b"")
+    go_on = asyncio.Event()
+
+    async def late(number: int) -> AsyncIterator[int]:
+        await go_on.wait()
+        yield number
+
+    starting = asyncio.create_task(asker.start())
+    await asyncio.to_thread(read_first, theirs)
+    await starting
+    answering = asyncio.create_task(answer_all(theirs, {"late": late}))
+    with pytest.raises(NoAnswerError, match="no answer within 0 s"):
+        await asker.ask("late", 1, timeout_s=0)
+    go_on.set()
+    assert await asker.ask("late", 2) == [2]
+    answering.cancel()
+    await asyncio.wait({answering})
+    asker.close()
+
+
+def test_the_board_is_seen_by_both() -> None:
+    board = Board.make(3)
+    other = Board(board.descriptor, 3)
+    other.add(2, Field.BEATS)
+    other.write(2, Field.OPEN, 7)
+    assert (board.read(2, Field.BEATS), board.read(2, Field.OPEN)) == (1, 7)
+    assert board.read(1, Field.OPEN) == 0
+    board.clear(2)
+    assert other.read(2, Field.OPEN) == 0

@@ -1,0 +1,102 @@
+"""What becomes of a worker that ends: a table, and a real process."""
+
+import asyncio
+import os
+import signal
+from typing import Any, cast
+
+import pytest
+
+from kdaemon.daemon.board import Board, Field
+from kdaemon.daemon.member import _NEXT, STILL_LOOKS_MAX, Member, Move, State
+from kdaemon.daemon.spawning import Process
+from kdaemon.daemon.taps import together
+
+
+def test_who_was_told_to_end_is_not_started_again() -> None:
+    for state in State:
+        if (state, Move.TOLD) in _NEXT:
+            told = _NEXT[state, Move.TOLD]
+            assert told in {State.LEAVING, State.GONE}
+            assert (told, Move.STARTED) not in _NEXT
+    assert _NEXT[State.LEAVING, Move.ENDED] is State.GONE
+
+
+def test_who_was_not_is() -> None:
+    for state in (State.STARTING, State.ABLE, State.SERVING):
+        assert _NEXT[state, Move.ENDED] is State.WAITING
+    assert _NEXT[State.WAITING, Move.STARTED] is State.STARTING
+
+
+def test_who_waits_for_its_turn_gets_no_connection() -> None:
+    member = Member(1, 1, Board.make(2), cast("Any", None), lambda *_: None)
+    member._move(Move.STARTED)
+    member._on_told({"able": True})
+    assert (member.state, member.can_take) == (State.ABLE, False)
+    member._on_told({"ready": True})
+    assert (member.state, member.can_take) == (State.SERVING, True)
+    with pytest.raises(KeyError):
+        member._on_told({"able": True})
+    assert member.state is State.SERVING
+
+
+@pytest.mark.parametrize("has_pidfd", [True, False])
+async def test_the_end_of_a_process_is_told(
+    monkeypatch: pytest.MonkeyPatch, has_pidfd: bool
+) -> None:
+    if not has_pidfd:
+
+        def none(_pid: int) -> int:
+            raise OSError
+
+        monkeypatch.setattr(os, "pidfd_open", none)
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    Process(["--version"], (), ended.set_result)
+    assert await ended == 0
+    killed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    process = Process(["sandbox", "--ephemeral-port"], (), killed.set_result)
+    process.kill()
+    assert await killed == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+class Still:
+    """A process whose loop may stand still."""
+
+    is_killed = False
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+def test_a_worker_whose_loop_stands_still_is_ended() -> None:
+    board, process = Board.make(2), Still()
+    member = Member(1, 1, board, cast("Any", None), lambda *_: None)
+    member._process = cast("Any", process)
+    for _ in range(2 * STILL_LOOKS_MAX):
+        board.add(1, Field.BEATS)
+        member.look()
+    for _ in range(STILL_LOOKS_MAX - 1):
+        member.look()
+    board.add(1, Field.BEATS)  # it went on
+    for _ in range(STILL_LOOKS_MAX + 1):
+        member.look()
+    assert not process.is_killed
+    member.look()
+    assert process.is_killed
+
+
+def test_samples_of_several_are_one_by_what_each_saw() -> None:
+    def sample(seen: int, shown: int, name: str) -> bytes:
+        lines = [b'{"seen":%d,"shown":%d}' % (seen, shown)]
+        return b"\n".join([*lines, *(b'"%s"' % name.encode() for _ in range(shown))]) + b"\n"
+
+    head, *lines = together([sample(900, 100, "a"), sample(100, 100, "b")]).splitlines()
+    assert head == b'{"seen":1000,"shown":100}'
+    assert (lines.count(b'"a"'), lines.count(b'"b"')) == (90, 10)
+    assert together([sample(1, 1, "a"), sample(0, 0, "b")]).splitlines() == [
+        b'{"seen":1,"shown":1}',
+        b'"a"',
+    ]
+    assert together([sample(0, 0, "a")]) == b'{"seen":0,"shown":0}\n'

@@ -1,0 +1,114 @@
+"""`workers`: how many, and what each has of a configuration."""
+
+import pytest
+
+from kdaemon.base.errors import ConfigError
+from kdaemon.base.limits import MIB
+from kdaemon.config import Config
+from kdaemon.config.load import load_config
+from kdaemon.config.parts import heir_of, part_of
+
+LISTED = '[streams.orders]\nsocket = "/run/x.sock"\nlines = "raw"\n'
+
+
+def test_one_worker_has_all() -> None:
+    config = load_config(text=LISTED)
+    part = part_of(config, directory="/spool")
+    assert (part.memory_bytes_max, part.default, part.send) == (
+        config.memory_bytes_max,
+        config.default,
+        config.send,
+    )
+    assert part.streams == config.streams
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_the_parts_are_no_more_than_the_whole(count: int) -> None:
+    text = f"workers = {count}\n[spool]\ndirectory = '/s'\n[default]\nshare = 0.5\n{LISTED}"
+    config = load_config(text=text)
+    part = part_of(config, directory="/s/worker-1")
+    assert part.spool.directory == "/s/worker-1"
+    assert count * part.memory_bytes_max <= config.memory_bytes_max
+    assert count * part.spool.bytes_max <= config.spool.bytes_max
+    assert count * part.spool.letters_bytes_max <= config.spool.letters_bytes_max
+    assert count * part.send.control_calls_per_second <= config.send.control_calls_per_second
+    for mine, whole in (
+        (part.default, config.default),
+        (part.streams["orders"], config.streams["orders"]),
+    ):
+        assert count * mine.first_share == pytest.approx(whole.first_share)
+        assert count * mine.share == pytest.approx(whole.share)
+        assert mine.buffer_bytes_max <= part.memory_bytes_max
+        assert mine.buffer_bytes_max >= 2 * mine.request_bytes_max
+        assert mine.in_flight_max >= 1
+    assert part.listen.admin == ""
+    assert (part.listen.http, part.streams["orders"].socket) == (
+        config.listen.http,
+        "/run/x.sock",
+    )
+
+
+def test_a_whole_shard_may_be_one_worker_s() -> None:
+    """Where nobody set a bound, workers find their parts as a fleet does."""
+    assert part_of(load_config(text="workers = 4"), directory="").default.share == 1
+
+
+def test_nothing_comes_in_to_an_heir() -> None:
+    heir = heir_of(load_config(text=f"workers = 2\n{LISTED}"), directory="/s/worker-3")
+    assert (heir.listen.http, heir.listen.unix, heir.streams["orders"].socket) == ("", "", "")
+    assert heir.spool.directory == "/s/worker-3"
+
+
+@pytest.mark.parametrize(
+    ("text", "cores", "count", "memory_mib"),
+    [
+        ("", 8, 1, 256),
+        ("workers = 2", 8, 2, 256),
+        ("workers = 4", 1, 4, 512),
+        ("workers = 'auto'", 1, 1, 256),
+        ("workers = 'auto'", 4, 4, 512),
+        ("workers = 'auto'\nmemory_bytes_max = 67108864", 16, 3, 64),
+        ("workers = 'auto'", 1000, 256, 128_000),
+    ],
+)
+def test_auto_is_as_many_as_there_are_cores_and_room(
+    text: str, cores: int, count: int, memory_mib: int
+) -> None:
+    config = load_config(text=text, cores=cores)
+    assert config.worker_count == count
+    assert config.memory_bytes_max == memory_mib * MIB
+
+
+def test_memory_of_several_follows_the_container() -> None:
+    config = load_config(text="workers = 2", memory_limit_bytes=400 * MIB)
+    assert config.memory_bytes_max == (400 - 2 * 96 - 64) * MIB
+
+
+def problem(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(text=text, source="k.toml")
+    (found,) = caught.value.problems
+    return str(found)
+
+
+def test_what_cannot_go_together_is_said() -> None:
+    found = problem(
+        "workers = 8\nmemory_bytes_max = 67108864\n[default]\nbuffer_bytes_max=33554432"
+    )
+    assert found.startswith("k.toml: workers: 8 workers have")
+    assert "raise memory_bytes_max to" in found
+    assert "set fewer workers" in found
+    found = problem("workers = 50\n[spool]\ndirectory = '/s'")
+    assert "50 workers share spool.bytes_max (1073741824)" in found
+    assert "raise spool.bytes_max to" in found
+
+
+@pytest.mark.parametrize("given", ["0", "257", "'many'", "true", "1.5", "'2'"])
+def test_what_is_no_number_of_workers_is_told(given: str) -> None:
+    assert 'expected a whole number from 1 to 256, or "auto"' in problem(f"workers = {given}")
+
+
+def test_a_flag_or_a_variable_may_say_it() -> None:
+    assert load_config(flags=[("workers", "3")]).worker_count == 3
+    assert load_config(environ={"KDAEMON_WORKERS": "auto"}, cores=2).worker_count == 2
+    assert Config().worker_count == 1
