@@ -321,7 +321,7 @@ class Fleet:
 _DATA = bytes(LARGE_BYTES[1])
 
 
-def _call(method: Callable[[int], None], index: int) -> Callable[[], None]:
+def _call(method: Callable[[int], object], index: int) -> Callable[[], object]:
     return lambda: method(index)
 
 

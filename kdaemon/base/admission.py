@@ -35,7 +35,7 @@ def make_frame(
     records: list[Record],
     sizes: list[int],
     acknowledge: Acknowledge,
-    on_settled: Callable[[Frame], None] | None,
+    on_settled: Callable[[Frame], object] | None,
     deadline_ns: int | None,
     client: int = 0,
 ) -> Frame:

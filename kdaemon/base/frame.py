@@ -84,7 +84,7 @@ class Frame:
         records: list[Record],
         sizes: list[int],
         acknowledge: Acknowledge,
-        on_settled: Callable[["Frame"], None] | None,
+        on_settled: Callable[["Frame"], object] | None,
     ) -> None:
         self.records = records
         self.sizes = sizes

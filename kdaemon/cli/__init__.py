@@ -375,7 +375,7 @@ def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answ
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
-_Shown = tuple[Callable[[], None], Callable[[str], None]]
+_Shown = tuple[Callable[[], object], Callable[[str], object]]
 """What shows progress, and what tells why nothing goes on."""
 
 

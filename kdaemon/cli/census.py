@@ -59,7 +59,7 @@ def set_aside_files(directory: str) -> list[str]:
     )
 
 
-def verify_watched(view: StoreView, on_statement: Callable[[int], None]) -> Verification:
+def verify_watched(view: StoreView, on_statement: Callable[[int], object]) -> Verification:
     """`view.verify()` in a thread, so that Ctrl-C ends it in the middle of a long statement.
 
     `on_statement`: called in that thread with how many statements were run; each row is one.

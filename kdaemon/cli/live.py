@@ -11,7 +11,7 @@ from kdaemon.base.text import printable
 from kdaemon.cli.screen import KEY_COLUMNS, SHARD_COLUMNS, STREAM_COLUMNS, Screen
 from kdaemon.cli.terminal import fitted
 
-Show = Callable[[Screen, str], None]
+Show = Callable[[Screen, str], object]
 """A screen, and a line of warning above all; "": none."""
 
 

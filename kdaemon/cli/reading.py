@@ -33,7 +33,7 @@ def export_records(
     view: StoreView,
     backlogs: list[Backlog],
     out: BinaryIO,
-    on_progress: Callable[[int, int | None], None],
+    on_progress: Callable[[int, int | None], object],
 ) -> Exported:
     """Every record of these backlogs, by stream, in the order of acceptance; what was stored after
     they were looked up is left out. Raises SpoolError, OSError.

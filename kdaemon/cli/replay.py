@@ -53,7 +53,7 @@ class Replayed:
 class _Tally(Totals):
     """The totals of one session, which also remember which letters were rejected."""
 
-    def __init__(self, on_rejected: Callable[[int | None, str], None]) -> None:
+    def __init__(self, on_rejected: Callable[[int | None, str], object]) -> None:
         super().__init__()
         self._on_rejected = on_rejected
 
@@ -76,8 +76,8 @@ class StreamReplay:
         which: LetterFilter,
         last_id: int,
         replayed: Replayed,
-        on_progress: Callable[[], None],
-        tell: Callable[[str], None],
+        on_progress: Callable[[], object],
+        tell: Callable[[str], object],
     ) -> None:
         """`which` names one stream. `last_id`: of the newest letter to send, so that a letter that
         dies again meanwhile is not met again. `tell`: takes a line that says why nothing goes on.
@@ -183,8 +183,8 @@ async def replay(
     by_stream: dict[str, LetterFilter],
     way: Way,
     replayed: Replayed,
-    on_progress: Callable[[], None],
-    tell: Callable[[str], None],
+    on_progress: Callable[[], object],
+    tell: Callable[[str], object],
 ) -> None:
     """One session a stream; one that the daemon refuses does not keep the others. What became of
     the letters stands in `replayed`, also if this is cancelled. Raises SpoolError.

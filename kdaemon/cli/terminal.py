@@ -24,7 +24,7 @@ Columns = Sequence[tuple[str, str]]
 """(heading, "left" | "right" | "name" | "rest")"""
 Rows = Sequence[Sequence[str]]
 
-OnProgress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], object]
 """Done so far, and how many there are; None: not known yet."""
 
 

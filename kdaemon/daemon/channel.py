@@ -30,9 +30,9 @@ class Channel:
     def __init__(
         self,
         sock: socket.socket,
-        on_told: Callable[[dict[str, Any]], None],
-        on_end: Callable[[], None],
-        on_connection: Callable[[str, socket.socket], None] | None = None,
+        on_told: Callable[[dict[str, Any]], object],
+        on_end: Callable[[], object],
+        on_connection: Callable[[str, socket.socket], object] | None = None,
     ) -> None:
         """`on_end`: the other end is gone, with its process. `on_connection`: the listener's name,
         and a connection that is ours now.

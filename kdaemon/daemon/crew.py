@@ -36,7 +36,7 @@ class Crew:
         config: Config,
         sources: Sources,
         places: dict[str, tuple[str, str, str]] | None,
-        on_serving: Callable[[], None],
+        on_serving: Callable[[], object],
     ) -> None:
         """`sources`: of the configuration in force. `places`: of embedded services. `on_serving`:
         some worker may take connections again.

@@ -81,7 +81,7 @@ class Member:
         slot: int,
         board: Board,
         assign: Callable[["Member"], Assignment],
-        on_change: Callable[["Member", Move], None],
+        on_change: Callable[["Member", Move], object],
         *,
         is_heir: bool = False,
     ) -> None:

@@ -196,7 +196,7 @@ class Pages:
         else:
             self._admin.handle(request)
 
-    def _before_event(self, then: Callable[[], None]) -> asyncio.Task[None]:
+    def _before_event(self, then: Callable[[], object]) -> asyncio.Task[None]:
         return self._ahead(self._events_of, SHARDS_MAX, SHARDS_MAX, then)
 
     def _ahead(
@@ -204,7 +204,7 @@ class Pages:
         gathered: _Gathered,
         shards_max: int | None,
         calm_max: int,
-        then: Callable[[], None],
+        then: Callable[[], object],
     ) -> asyncio.Task[None]:
         """Asks the workers, and goes on when all have answered that do."""
 

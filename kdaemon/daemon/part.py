@@ -101,7 +101,9 @@ class BeforeUs:
 class WorkersTurn:
     """The supervisor's turn is that of its workers. `leaves_spool`: it has told so."""
 
-    def __init__(self, tell_able: Callable[[], None], *, has_to_wait: bool, is_held: bool) -> None:
+    def __init__(
+        self, tell_able: Callable[[], object], *, has_to_wait: bool, is_held: bool
+    ) -> None:
         """`tell_able`: this worker could take records. `is_held`: not before `go_on`, which comes
         when the daemon before has ended, or may go on to end while this one serves.
         """

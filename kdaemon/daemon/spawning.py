@@ -29,7 +29,7 @@ class Process:
     """One that runs, until `on_end` is told its exit code: below 0, the signal that ended it."""
 
     def __init__(
-        self, arguments: Sequence[str], descriptors: Sequence[int], on_end: Callable[[int], None]
+        self, arguments: Sequence[str], descriptors: Sequence[int], on_end: Callable[[int], object]
     ) -> None:
         """`arguments`: of `kdaemon`. `descriptors`: it has them under the same numbers. OSError."""
         places = [str(Path(each or ".").absolute()) for each in sys.path]

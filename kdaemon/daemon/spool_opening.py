@@ -38,7 +38,7 @@ class SpoolOpening:
         config: Config,
         notifier: Notifier,
         before: "Before | None",
-        end: Callable[[str], None],
+        end: Callable[[str], object],
     ) -> None:
         """`before`: the daemon before, which may hold the directory still. `end`: is told why the
         spool cannot be used, when the doors are open already.

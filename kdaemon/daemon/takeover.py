@@ -29,7 +29,7 @@ class Takeover:
         config: Config,
         listeners: Listeners,
         taken: "Taken | None",
-        end: Callable[[None], None],
+        end: Callable[[None], object],
     ) -> None:
         """`taken`: by the daemon before this one. `end`: is told when another process listens."""
         self._config = config

@@ -24,7 +24,7 @@ DELIVERED, STORED = Acknowledge.DELIVERED, Acknowledge.STORED
 WAITED_FOR = frozenset({DELIVERED, STORED})
 """Promises that are told later than they are asked for."""
 
-OnSettled = Callable[[Frame], None]
+OnSettled = Callable[[Frame], object]
 
 
 class Put(Protocol):

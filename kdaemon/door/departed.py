@@ -21,8 +21,8 @@ class Waker:
 
     __slots__ = ("go_on",)
 
-    def __init__(self, go_on: Callable[[], None]) -> None:
-        self.go_on: Callable[[], None] | None = go_on
+    def __init__(self, go_on: Callable[[], object]) -> None:
+        self.go_on: Callable[[], object] | None = go_on
 
     def __call__(self) -> None:
         if self.go_on is not None:

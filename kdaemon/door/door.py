@@ -58,7 +58,7 @@ TOO_MANY_DRY_RUNS = Refused(
 )
 
 
-OnTaken = Callable[[Stream, Sequence[Record]], None]
+OnTaken = Callable[[Stream, Sequence[Record]], object]
 """Hears of records that were taken. It must not keep the sequence, and never raises."""
 
 
@@ -173,7 +173,7 @@ class Door:
         """Whether two spellings certainly mean one stream."""
         return self._streams.is_same(spelling, other)
 
-    def when_room(self, spelling: str, callback: Callable[[], None]) -> None:
+    def when_room(self, spelling: str, callback: Callable[[], object]) -> None:
         """Calls back when `admit` is worth another try for a patient client."""
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
@@ -304,7 +304,7 @@ class Door:
         self,
         spelling: str,
         put: Put,
-        told: Callable[[ServiceError], None],
+        told: Callable[[ServiceError], object],
         principal: Principal,
     ) -> Refused | None:
         """Asks the service what would become of these records. They are refused, in every case;

@@ -22,7 +22,7 @@ TOLD_AGAIN_S = 60.0  # between two lines about refusals; ours, 2026-11-28
 
 DENIED = "AccessDeniedException"
 
-Refuse = Callable[[HttpRequest, Refused], None]
+Refuse = Callable[[HttpRequest, Refused], object]
 """Answers and counts a request of somebody whom nobody knows."""
 
 

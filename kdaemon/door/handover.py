@@ -92,7 +92,9 @@ class Handover:
     def room_again(self) -> None:
         self._is_waiting_for_room = False
 
-    def submit(self, turn: Turn, on_settled: Callable[[], None], unread_bytes: int | None) -> bool:
+    def submit(
+        self, turn: Turn, on_settled: Callable[[], object], unread_bytes: int | None
+    ) -> bool:
         """Brings what waits. False: there is no room, or the rest is for the next turn.
         `on_settled`: there may be an answer. `unread_bytes`: of lines that wait to be parsed though
         the connection is closed; None: it is open.
@@ -129,7 +131,7 @@ class Handover:
         self._left_behind.release()
 
     def _submit(
-        self, a_round: Round, stream: str, block: Block, on_settled: Callable[[], None]
+        self, a_round: Round, stream: str, block: Block, on_settled: Callable[[], object]
     ) -> bool:
         """False: there is no room. Anything else ends the block's wait for it."""
         if self.is_gone and (not self._left_behind.may_wait or self._is_stream_waited_for(stream)):
@@ -170,7 +172,7 @@ class Handover:
         a_round.close_one()
 
     def _settled(
-        self, a_round: Round, block: Block, on_settled: Callable[[], None], frame: Frame
+        self, a_round: Round, block: Block, on_settled: Callable[[], object], frame: Frame
     ) -> None:
         """What became of a block: later where the client waits for it, else at once."""
         a_round.close_one()

@@ -205,7 +205,7 @@ class _Body:
                 break
         self._go_on_later(self._read_on)
 
-    def _go_on_later(self, step: Callable[[], None]) -> None:
+    def _go_on_later(self, step: Callable[[], object]) -> None:
         """In a later turn of the loop; no request of this client comes between."""
         self._request.holds_next = True
         self._later(step)

@@ -72,7 +72,7 @@ class Voice:
                 fields = {"stream": self._own_stream, "why": self.last_words.decode().strip()}
                 log.warning("a stream's own socket ends a connection", extra={"fields": fields})
 
-    def probe(self, look: Callable[[], None]) -> None:
+    def probe(self, look: Callable[[], object]) -> None:
         """Sends the first byte of an answer ahead; `look` is called when the client's kernel had
         time to say that nobody is there.
         """

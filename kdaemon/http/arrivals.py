@@ -43,9 +43,9 @@ class Arrival:
         "waits",
     )
 
-    def __init__(self, pool: "Arrivals", evict: Callable[[], None]) -> None:
+    def __init__(self, pool: "Arrivals", evict: Callable[[], object]) -> None:
         self._pool = pool
-        self.evict: Callable[[], None] | None = evict
+        self.evict: Callable[[], object] | None = evict
         self.charged_bytes = 0
         self.reserved_bytes = 0  # of these: out of the reserve
         self.waits = False
@@ -112,7 +112,7 @@ class Kept:
     def is_empty(self) -> bool:
         return self._arrival is None
 
-    def weigh(self, byte_count: int, evict: Callable[[], None], *, waits: bool) -> bool:
+    def weigh(self, byte_count: int, evict: Callable[[], object], *, waits: bool) -> bool:
         """Holds it to what all clients together may have arriving. False: there is no room for it.
         `evict`: told when others need its room. `waits`: all of a request is there.
         """

@@ -135,7 +135,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - what a client sends must not end the daemon
             return error
 
-    def weigh(self, evict: Callable[[], None], *, owes: bool) -> bool:
+    def weigh(self, evict: Callable[[], object], *, owes: bool) -> bool:
         """What a client sent ahead is kept until its turn comes, and counts as what arrives. False:
         there is no room for it. `evict`: told when others need its room. `owes`: some stream is
         open.

@@ -74,9 +74,9 @@ class Sending:
 
     def send(
         self,
-        write: Callable[[], None],
-        finish: Callable[[Http2Stream], None],
-        fail: Callable[[Http2Stream, Exception], None],
+        write: Callable[[], object],
+        finish: Callable[[Http2Stream], object],
+        fail: Callable[[Http2Stream, Exception], object],
     ) -> bool:
         """Sends what may leave. `write`: what was sent goes to the socket, which may pause us.
         `finish`: all of an answer is sent. `fail`: its source raised. True: more may leave, in a
@@ -120,8 +120,8 @@ class Sending:
     def _take_piece(
         self,
         stream: Http2Stream,
-        finish: Callable[[Http2Stream], None],
-        fail: Callable[[Http2Stream, Exception], None],
+        finish: Callable[[Http2Stream], object],
+        fail: Callable[[Http2Stream, Exception], object],
     ) -> bool:
         """Asks for the next piece of an answer. False: there is none, or none yet."""
         assert stream.pieces is not None, "its answer is made in pieces"
@@ -141,7 +141,7 @@ class Sending:
         self._unsent_bytes += len(piece)
         return bool(piece)
 
-    def weigh(self, buffered_bytes: int, evict: Callable[[], None]) -> bool:
+    def weigh(self, buffered_bytes: int, evict: Callable[[], object]) -> bool:
         """Counts what cannot leave, `buffered_bytes` of it before the socket. False: memory for
         that is full. `evict`: told when others need the room.
         """

@@ -158,7 +158,7 @@ class HttpHub:
         self.early = early
         self.tls = tls
         self._told_ns: dict[str, int] = {}
-        self.on_sweep: Callable[[], None] | None = None
+        self.on_sweep: Callable[[], object] | None = None
         self.counters = HttpCounters()
         self.tick = 0
         self.is_draining = False
@@ -259,7 +259,7 @@ class HttpHub:
     def _check_time(self, connection: Connection) -> None:
         connection.check_time(self.tick)
 
-    def _visit(self, left: deque[Connection], visit: Callable[[Connection], None]) -> None:
+    def _visit(self, left: deque[Connection], visit: Callable[[Connection], object]) -> None:
         """Visits those that have not gone until then: some now, the others in the next turns."""
         for _ in range(min(len(left), VISITED_A_TURN)):
             connection = left.popleft()

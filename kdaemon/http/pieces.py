@@ -46,7 +46,7 @@ class Pieces:
 
     def __init__(self, source: PieceSource) -> None:
         self._source: PieceSource | None = source
-        self._tell: Callable[[], None] | None = None
+        self._tell: Callable[[], object] | None = None
         self._is_drained = False
 
     def wake(self) -> None:
@@ -54,7 +54,7 @@ class Pieces:
         if self._tell is not None:
             self._tell()
 
-    def begin(self, tell: Callable[[], None]) -> None:
+    def begin(self, tell: Callable[[], object]) -> None:
         """The head of the answer is written. `tell`: asks for pieces in a later turn."""
         self._tell = tell
 

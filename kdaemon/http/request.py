@@ -126,7 +126,7 @@ class HttpRequest:
         self.closes = closes  # the connection ends with this answer
         self.is_http_1_0 = is_http_1_0
         self.body_charge = body_charge  # None: the body came whole and was never kept
-        self.on_gone: Callable[[], None] | None = None
+        self.on_gone: Callable[[], object] | None = None
         self.holds_next = False
         self.answer: Answer | None = None
 
@@ -220,4 +220,4 @@ class HttpRequest:
             self.owner.reset()
 
 
-HttpHandler = Callable[[HttpRequest], None]
+HttpHandler = Callable[[HttpRequest], object]

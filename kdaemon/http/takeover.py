@@ -58,7 +58,7 @@ class Giver:
     def __init__(
         self,
         offer: Callable[[], list[Passed]],
-        on_taken: Callable[[frozenset[str]], None],
+        on_taken: Callable[[frozenset[str]], object],
         refusal: str | None = None,
         about: Callable[[], About] = About,
     ) -> None:

@@ -91,7 +91,7 @@ class Probe:
         self._start = answer_start
         self.is_out = False  # of the next answer, this much is sent
 
-    def send(self, transport: Any, look: Callable[[], None]) -> None:
+    def send(self, transport: Any, look: Callable[[], object]) -> None:
         """`look`: is called when the client's kernel had time to answer."""
         self.is_out = True
         transport.write(self._start)

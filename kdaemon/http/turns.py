@@ -43,7 +43,7 @@ class Turns:
         self._handle: asyncio.Handle | None = None  # of the next turn
         self._until_ns = 0  # of this one
 
-    def later(self, callback: Callable[[], None]) -> None:
+    def later(self, callback: Callable[[], object]) -> None:
         """Calls back in a later turn."""
         self._waiting.append(callback)
         if self._handle is None:
@@ -82,7 +82,7 @@ class Turn:
 
     __slots__ = ("_bytes", "_go_on", "_pieces", "_turns", "_until_ns", "is_over")
 
-    def __init__(self, go_on: Callable[[], None], turns: Turns) -> None:
+    def __init__(self, go_on: Callable[[], object], turns: Turns) -> None:
         self._go_on: Callable[[], object] | None = go_on
         self._turns = turns
         self.is_over = False  # the rest is done in a later turn
@@ -137,11 +137,11 @@ class Turn:
             self._go_on()
 
 
-Later = Callable[[Callable[[], None]], object]
+Later = Callable[[Callable[[], object]], object]
 """Calls back in a later turn of the loop: `Turns.later`, or `soon`."""
 
 
-def soon(callback: Callable[[], None]) -> None:
+def soon(callback: Callable[[], object]) -> None:
     """In the next turn, whoever else waits."""
     asyncio.get_running_loop().call_soon(callback)
 

@@ -47,7 +47,7 @@ class Cancelled(Protocol):
     def cancel(self) -> object: ...
 
 
-Ahead = Callable[[Callable[[], None]], Cancelled]
+Ahead = Callable[[Callable[[], object]], Cancelled]
 """Does something, and calls back when that is done, unless it was ended."""
 
 

@@ -23,7 +23,7 @@ from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot, ShardsSnapshot
-from kdaemon.http.hub import HttpCounts
+from kdaemon.http.counters import HttpCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     LogSnapshot,

@@ -46,7 +46,7 @@ class _Look:
 
     __slots__ = ("ending", "give", "kept", "offered", "seen", "stream", "with_data")
 
-    def __init__(self, give: Callable[[Page], None], stream: str, *, with_data: bool) -> None:
+    def __init__(self, give: Callable[[Page], object], stream: str, *, with_data: bool) -> None:
         self.give = give
         self.stream = stream
         self.with_data = with_data
@@ -90,8 +90,8 @@ class Taps:
                 request.on_gone = forget
 
     def look(
-        self, give: Callable[[Page], None], stream: str, *, with_data: bool
-    ) -> Callable[[], None] | None:
+        self, give: Callable[[Page], object], stream: str, *, with_data: bool
+    ) -> Callable[[], object] | None:
         """Gives a page at the end of the window; what ends the look before, without one. None: it
         gave a page at once, which says why there is no look now.
         """

@@ -27,7 +27,7 @@ RECHECK_NS_MIN = 10_000_000
 """10 ms: where all shards have records of their own, how soon to look again at least (with no
 linger, that would be at once, and again)."""
 
-DrawLane = Callable[[Lane, Draft, int, int], None]
+DrawLane = Callable[[Lane, Draft, int, int], object]
 
 
 class Names:

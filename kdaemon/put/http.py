@@ -96,8 +96,8 @@ class HttpPut:
         stream: str,
         acknowledge: str,
         totals: Totals,
-        on_progress: Callable[[], None] = lambda: None,
-        tell: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[], object] = lambda: None,
+        tell: Callable[[str], object] = lambda _: None,
         signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:

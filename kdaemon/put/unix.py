@@ -120,7 +120,7 @@ class UnixPut:
         stream: str,
         acknowledge: str,
         totals: Totals,
-        on_progress: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], object] = lambda: None,
     ) -> None:
         self._stream = stream
         self._acknowledge = acknowledge

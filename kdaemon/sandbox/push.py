@@ -22,7 +22,7 @@ from kdaemon.sandbox.feed import Feed
 class Push:
     """`on_end`: is told once, when nothing more is sent."""
 
-    def __init__(self, feed: Feed, clock: Clock, on_end: Callable[["Push"], None]) -> None:
+    def __init__(self, feed: Feed, clock: Clock, on_end: Callable[["Push"], object]) -> None:
         self._feed = feed
         self._clock = clock
         self._on_end = on_end

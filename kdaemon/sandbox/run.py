@@ -49,7 +49,7 @@ async def open_sandbox(
 async def run_sandbox(
     config: SandboxConfig,
     hosts: tuple[str, ...] = (),
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> int:
     """Serve until a signal asks for the end; the exit code. Its records are gone with it. `tell`:
     is given its URL once it listens.

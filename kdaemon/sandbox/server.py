@@ -201,7 +201,7 @@ class SandboxServer:
         else:
             end()
 
-    def _later(self, delay_s: float, end: Callable[[], None]) -> None:
+    def _later(self, delay_s: float, end: Callable[[], object]) -> None:
         def run() -> None:
             self._delayed.discard(handle)
             end()

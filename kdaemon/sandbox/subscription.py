@@ -75,7 +75,7 @@ class Subscription:
         self._failure: ServiceError | None = None
         self.is_over = False
         self.wakes_ns = now_ns  # a first event at once
-        self.on_change: Callable[[], None] | None = None
+        self.on_change: Callable[[], object] | None = None
 
     def changed(self) -> None:
         """The stream has more records, or other shards."""

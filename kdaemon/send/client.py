@@ -116,7 +116,7 @@ class ServiceClient:
         self._decode = msgspec.json.Decoder(PutAnswer).decode
         self._routes: dict[tuple[str, str | None], Route] = {}
         self._access_key = ""  # of the last route that was prepared
-        self.on_new_keys: Callable[[Caller], None] | None = None
+        self.on_new_keys: Callable[[Caller], object] | None = None
 
     @classmethod
     async def open(

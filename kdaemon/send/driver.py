@@ -58,7 +58,7 @@ DEAD_WORDS = {
 class Client(Protocol):
     """How a batch reaches the service (`send/late.py`)."""
 
-    on_new_keys: Callable[[Caller], None] | None
+    on_new_keys: Callable[[Caller], object] | None
     """Hears whose keys the calls are signed with from now on, as far as they tell."""
 
     @property
@@ -102,9 +102,9 @@ class StreamDriver:
         self.target = target
         self._lag = lag
         self.engine = engine
-        self.on_described: Callable[[StreamDescription], None] | None = None
-        self.on_missing: Callable[[ServiceError], None] | None = None
-        self.on_no_answer: Callable[[], None] | None = None  # to the question for the stream
+        self.on_described: Callable[[StreamDescription], object] | None = None
+        self.on_missing: Callable[[ServiceError], object] | None = None
+        self.on_no_answer: Callable[[], object] | None = None  # to the question for the stream
         self.encryption_type = "NONE"  # as the service last said; until it does: what most are
         self._client = client
         self._discovery = discovery
@@ -123,7 +123,7 @@ class StreamDriver:
         self._untold: deque[Frame] = deque()
         self._is_turn_due = False  # for `_untold`
         self._dry_runs: set[asyncio.Task[None]] = set()
-        self._room_waiters: dict[Callable[[], None], None] = {}  # each once, in order
+        self._room_waiters: dict[Callable[[], object], None] = {}  # each once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
@@ -151,7 +151,7 @@ class StreamDriver:
             self._pump_soon()
         return True
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once, when something has settled and there may be room again."""
         self._room_waiters[callback] = None
 
@@ -177,7 +177,7 @@ class StreamDriver:
     def dry_run(
         self,
         records: list[Record],
-        told: Callable[[ServiceError], None],
+        told: Callable[[ServiceError], object],
         timeout_s: float,
         arn: str | None = None,
     ) -> None:

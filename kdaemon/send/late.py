@@ -46,7 +46,7 @@ class Libraries:
 
     def __init__(
         self,
-        after: Callable[[str | None], None],
+        after: Callable[[str | None], object],
         also: Callable[[], object] = lambda: None,
         *,
         is_anonymous: bool = False,
@@ -152,7 +152,7 @@ class LateClient:
         self._settings = settings
         self._libraries = libraries
         self._client: ServiceClient | None = None
-        self.on_new_keys: Callable[[Caller], None] | None = None
+        self.on_new_keys: Callable[[Caller], object] | None = None
 
     def __repr__(self) -> str:
         return f"<LateClient {self._settings.name} of {self._settings.service.name}>"

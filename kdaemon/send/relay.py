@@ -83,9 +83,9 @@ class Asker:
 
     __slots__ = ("_call", "_relay", "_timer", "_told")
 
-    def __init__(self, relay: "Relay", told: Callable[[Outcome], None]) -> None:
+    def __init__(self, relay: "Relay", told: Callable[[Outcome], object]) -> None:
         self._relay = relay
-        self._told: Callable[[Outcome], None] | None = told
+        self._told: Callable[[Outcome], object] | None = told
         self._call: _Call | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -222,7 +222,7 @@ class Relay:
     def counters_of(self, operation: OtherOperation) -> OperationCounters:
         return self._lanes[operation.name].counters if self.allows(operation) else self.others
 
-    def ask(self, question: Question, client: int, told: Callable[[Outcome], None]) -> Asker:
+    def ask(self, question: Question, client: int, told: Callable[[Outcome], object]) -> Asker:
         """Asks the service, or finds what it said a moment ago. `told` hears of it once, at once or
         later; never after the asker left. `client`: a number of its own, for clients take turns.
         """

@@ -41,7 +41,7 @@ class GivingBack:
     )
 
     def __init__(
-        self, store: Store, thread: StoreThread, space: Space, on_given: Callable[[], None]
+        self, store: Store, thread: StoreThread, space: Space, on_given: Callable[[], object]
     ) -> None:
         self._store = store
         self._thread = thread

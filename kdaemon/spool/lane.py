@@ -89,7 +89,7 @@ class Target(Protocol):
         """Takes a frame that stands in the spool; False if there is no room for it."""
         ...
 
-    def when_settled(self, callback: Callable[[], None]) -> None:
+    def when_settled(self, callback: Callable[[], object]) -> None:
         """Calls back once when something has settled and there may be room."""
         ...
 

@@ -41,7 +41,7 @@ class Owed:
 
     __slots__ = ("_items", "_memory", "_on_owed", "_taken", "has_more", "unwritten")
 
-    def __init__(self, on_owed: Callable[[], None], memory: ByteBudget) -> None:
+    def __init__(self, on_owed: Callable[[], object], memory: ByteBudget) -> None:
         self._on_owed = on_owed
         self._memory = memory
         self._items: deque[_Item] = deque()

@@ -33,7 +33,7 @@ class PassingOn:
         held: Held,
         clock: WallClock,
         progress: Progress,
-        read_on: Callable[[Lane], None],
+        read_on: Callable[[Lane], object],
     ) -> None:
         self._lanes = lanes
         self._room = lanes.room

@@ -72,7 +72,7 @@ class Ended:
 
     def __init__(
         self,
-        offer: Callable[[Lane, int, Frame, int], None],
+        offer: Callable[[Lane, int, Frame, int], object],
         lanes: Lanes,
         memory: ByteBudget,
         later: Later,

@@ -106,7 +106,7 @@ class Place:
             self.is_emptied = self._was_spool  # nothing of ours is ever left empty
         return found
 
-    def make(self, fill: Callable[[str], None]) -> None:
+    def make(self, fill: Callable[[str], object]) -> None:
         """A new database beside the place, that only its owner can read; SQLite gives its other
         files the same mode. `fill` makes it one, given its path, and closes it. When this returns,
         the new one is the one that counts (`is_exchanging`), and `exchange` is next.

@@ -96,7 +96,7 @@ class Spool:
         self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
         self._probe_at_ns = 0
         # In the order in which they asked; each once, for a full disk may see no commit for hours.
-        self._room_waiters: dict[Callable[[], None], None] = {}
+        self._room_waiters: dict[Callable[[], object], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self.trouble: SpoolError | None = None  # why nothing can be stored now
@@ -243,7 +243,7 @@ class Spool:
             return frame.held_bytes
         return 0
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk; however often it
         was asked meanwhile. Keeps who asked: a session whose client has gone may still have lines.
         """

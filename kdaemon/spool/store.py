@@ -245,7 +245,7 @@ class Store:
 
         return self._upkeep.run(drop)
 
-    def drop_stream(self, stream: str, on_dropped: Callable[[int], None]) -> DroppedStream:
+    def drop_stream(self, stream: str, on_dropped: Callable[[int], object]) -> DroppedStream:
         """Deletes all of a stream's frames, those in quarantine too, and gives the space back;
         its dead letters stay. Durable, some at a time; `on_dropped` hears how many records are
         gone. For one who has no daemon's work to do: it takes the disk for seconds a GiB.

@@ -49,7 +49,7 @@ class StoreThread(Executor):
 class _First(Executor):
     """The same thread, for those who do not wait for the others."""
 
-    def __init__(self, pool: ThreadPoolExecutor, run: Callable[[], None]) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, run: Callable[[], object]) -> None:
         self._pool = pool
         self._run = run
         self.jobs: deque[Job] = deque()
@@ -59,7 +59,7 @@ class _First(Executor):
 
 
 def _submit(
-    pool: ThreadPoolExecutor, run: Callable[[], None], jobs: deque[Job], call: Callable[[], T]
+    pool: ThreadPoolExecutor, run: Callable[[], object], jobs: deque[Job], call: Callable[[], T]
 ) -> "Future[T]":
     future: Future[T] = Future()
     jobs.append((future, call))

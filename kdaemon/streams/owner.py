@@ -68,8 +68,8 @@ class Owner:
     def __init__(
         self,
         find: Callable[[], Awaitable[Caller]],
-        tell: Callable[[Caller], None],
-        ended: Callable[[], None],
+        tell: Callable[[Caller], object],
+        ended: Callable[[], object],
         assume: Callable[[], bool],
         can_ask: Callable[[], bool],
     ) -> None:

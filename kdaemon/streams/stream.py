@@ -63,7 +63,7 @@ class Spool(Protocol):
     """What stores frames before they are delivered (`spool/spool.py`)."""
 
     def put(self, target: "Stream", frame: Frame, *, is_listed: bool) -> bool: ...
-    def when_room(self, callback: Callable[[], None]) -> None: ...
+    def when_room(self, callback: Callable[[], object]) -> None: ...
     def bury_dead_of(self, stream: str, frame: Frame) -> None: ...
 
 
@@ -168,9 +168,9 @@ class Stream:
         self.is_line = False  # for requests by ARNs, which perhaps mean another stream
         self._is_account_asked = False  # which they wait for
         self._missing_until_ns = 0
-        self._queue: deque[Callable[[], None]] = deque()  # requests that wait for word, in order
-        self._waiters: list[Callable[[], None]] = []
-        self._memory_waiters: dict[Callable[[], None], None] = {}  # each once, in order
+        self._queue: deque[Callable[[], object]] = deque()  # requests that wait for word, in order
+        self._waiters: list[Callable[[], object]] = []
+        self._memory_waiters: dict[Callable[[], object], None] = {}  # each once, in order
         self._is_going_on = False  # the rest of `_queue` in the next turn
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -299,7 +299,7 @@ class Stream:
         for waiter in waiters:
             self._call(waiter)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def _call(self, callback: Callable[[], object]) -> None:
         try:
             callback()
         except Exception:  # a defect of ours: the others wait for word as well
@@ -317,14 +317,14 @@ class Stream:
         """Requests wait for word of the stream."""
         return bool(self._queue)
 
-    def queue(self, go_on: Callable[[], None]) -> None:
+    def queue(self, go_on: Callable[[], object]) -> None:
         """Lets a request wait for word of the stream: it goes on behind those that wait already,
         and before any that comes when `has_word` is true.
         """
         self._queue.append(go_on)
         self._expect_word()
 
-    def when_word(self, callback: Callable[[], None]) -> None:
+    def when_word(self, callback: Callable[[], object]) -> None:
         """Calls back once, when there is word of the stream: within WORD_WAIT_S."""
         self._waiters.append(callback)
         self._expect_word()
@@ -440,14 +440,14 @@ class Stream:
         self._driver.withdraw(frame)
 
     def dry_run(
-        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None
+        self, records: list[Record], told: Callable[[ServiceError], object], arn: str | None
     ) -> None:
         """Asks the service what would become of these records; `told` hears its answer once.
         `arn`: by which the client called the stream; None: by its name.
         """
         self._driver.dry_run(records, told, self.deadline_ns / 1e9, arn)
 
-    def when_settled(self, callback: Callable[[], None]) -> None:
+    def when_settled(self, callback: Callable[[], object]) -> None:
         """Calls back once when something has settled."""
         self._driver.when_room(callback)
 
@@ -455,7 +455,7 @@ class Stream:
         """Whether records of this client would have so much memory now."""
         return self.engine.has_room(held_bytes, client)
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once (or twice: memory, disk) when there may be room again. A stream that
         holds nothing settles nothing: what it lacks is held by others.
         """

@@ -48,7 +48,7 @@ class Upstream:
         listed: list[StreamConfig],
         reach: Reach,
         budgets: Budgets,
-        forget: Callable[[], None],
+        forget: Callable[[], object],
         *,
         may_assume: bool,
     ) -> None:

@@ -183,7 +183,7 @@ def numbered(name: str, count: int = RECORDS) -> list[tuple[str, str]]:
     return [(f"key-{number}", f"{name}-{number}") for number in range(count)]
 
 
-Run = Callable[[World, Program, Outcome], None]
+Run = Callable[[World, Program, Outcome], object]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Crasher:
         `patience_s`: how long the last life may deliver nothing of what is left.
         """
         self.report = Report(seed)
-        self.on_kill: Callable[[Report], None] = lambda _report: None
+        self.on_kill: Callable[[Report], object] = lambda _report: None
         self._directory = directory
         self._dice = random.Random(f"crasher {seed}")
         self._doors = Doors(str(directory / "kdaemon.sock"))

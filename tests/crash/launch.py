@@ -51,7 +51,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(owner: type, name: str, strike: Callable[[], None], when: Wrapped | None = None) -> None:
+def before(
+    owner: type, name: str, strike: Callable[[], object], when: Wrapped | None = None
+) -> None:
     """Strikes before a call of `owner.name` whose arguments `when` holds for."""
     original = getattr(owner, name)
 
@@ -63,7 +65,9 @@ def before(owner: type, name: str, strike: Callable[[], None], when: Wrapped | N
     setattr(owner, name, wrapped)
 
 
-def after(owner: type, name: str, strike: Callable[[], None], when: Wrapped | None = None) -> None:
+def after(
+    owner: type, name: str, strike: Callable[[], object], when: Wrapped | None = None
+) -> None:
     """Strikes when such a call has returned, and its caller does not know yet."""
     original = getattr(owner, name)
 
@@ -151,7 +155,7 @@ def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
 
 def arm(point: str, countdown: Countdown) -> None:
     """Wraps what stands at this point."""
-    special: dict[str, Callable[[Countdown], None]] = {
+    special: dict[str, Callable[[Countdown], object]] = {
         "before_send": partial(_arm_client, is_after=False),
         "after_response": partial(_arm_client, is_after=True),
         "inside_open": partial(_arm_open, is_after=False),

@@ -118,7 +118,7 @@ class Oracle:
         self._hot_shards: frozenset[str] = frozenset()
         self.map_count = 0  # of the maps of the shards before this one
         self.weather_calls: Counter[Weather] = Counter()
-        self.before_answer: Callable[[], None] | None = None  # once, with a call that was taken
+        self.before_answer: Callable[[], object] | None = None  # once, with a call that was taken
         self._dice = random.Random(f"oracle {seed}")
         self._ordered = ordered
         self._last: dict[tuple[int, str], int] = {}  # of ordered streams, by client and key

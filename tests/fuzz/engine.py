@@ -69,7 +69,7 @@ def run_random(
     return count
 
 
-def _try(one_input: Callable[[bytes], None], data: bytes, *, is_measured: bool) -> None:
+def _try(one_input: Callable[[bytes], object], data: bytes, *, is_measured: bool) -> None:
     if is_measured:
         tracemalloc.start()
         try:
@@ -129,7 +129,7 @@ def run_atheris(name: str, seed: int, input_count: int | None, seconds: float | 
         atheris.Fuzz()
 
 
-def _shown_on_failure(one_input: Callable[[bytes], None]) -> Callable[[bytes], None]:
+def _shown_on_failure(one_input: Callable[[bytes], object]) -> Callable[[bytes], object]:
     def run(data: bytes) -> None:
         try:
             one_input(data)

@@ -64,7 +64,7 @@ def post(port: int, path: str, head: str, body: bytes) -> None:
         hear(client)
 
 
-def lines_of(line: bytes) -> Callable[[Victim], None]:
+def lines_of(line: bytes) -> Callable[[Victim], object]:
     """A body of lines, as many as fit."""
 
     def attack(victim: Victim) -> None:
@@ -74,7 +74,7 @@ def lines_of(line: bytes) -> Callable[[Victim], None]:
     return attack
 
 
-def api(operation: str, body: bytes) -> Callable[[Victim], None]:
+def api(operation: str, body: bytes) -> Callable[[Victim], object]:
     def attack(victim: Victim) -> None:
         post(victim.http_port, "/", f"{KINESIS}{operation}\r\n", body)
 
@@ -87,7 +87,7 @@ def members(start: bytes, entry: bytes, end: bytes) -> bytes:
     return start + b",".join([entry] * count) + end
 
 
-def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], None]:
+def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], object]:
     """Five bodies that are filled with one text, made when they are sent."""
 
     def attack(victim: Victim) -> None:
@@ -98,7 +98,7 @@ def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victi
     return attack
 
 
-def in_cbor(operation: str, start: bytes, unit: bytes) -> Callable[[Victim], None]:
+def in_cbor(operation: str, start: bytes, unit: bytes) -> Callable[[Victim], object]:
     """The same in CBOR."""
 
     def attack(victim: Victim) -> None:
@@ -109,7 +109,7 @@ def in_cbor(operation: str, start: bytes, unit: bytes) -> Callable[[Victim], Non
     return attack
 
 
-def one_line(start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], None]:
+def one_line(start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], object]:
     """The same as one line: over HTTP, and as first and as a later line of a session."""
 
     def attack(victim: Victim) -> None:
@@ -154,7 +154,7 @@ def long_numbers(victim: Victim) -> None:
             hear(client)
 
 
-def unread_pipeline(request: bytes, count: int) -> Callable[[Victim], None]:
+def unread_pipeline(request: bytes, count: int) -> Callable[[Victim], object]:
     """Requests as fast as the daemon takes them, and no answer is read."""
 
     def attack(victim: Victim) -> None:
@@ -191,7 +191,7 @@ def many_headers(victim: Victim) -> None:
                 client.sendall(head)
 
 
-def chunked(body: Callable[[socket.socket], None]) -> Callable[[Victim], None]:
+def chunked(body: Callable[[socket.socket], object]) -> Callable[[Victim], object]:
     def attack(victim: Victim) -> None:
         with connected(victim.http_port) as client:
             client.settimeout(5.0)
@@ -242,7 +242,7 @@ def silent_connections(victim: Victim) -> None:
             stack.enter_context(connected(victim.http_port))
 
 
-ATTACKS: dict[str, Callable[[Victim], None]] = {
+ATTACKS: dict[str, Callable[[Victim], object]] = {
     "H1 an ARN of 324 KB": evil_arn,
     "H2 lines: x": lines_of(b"x\n"),
     "H2 lines: {}": lines_of(b"{}\n"),

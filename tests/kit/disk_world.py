@@ -133,7 +133,7 @@ class Driver:
         self.is_asking = False
         self._world = world
         self._loop = loop
-        self._waiters: dict[Callable[[], None], None] = {}
+        self._waiters: dict[Callable[[], object], None] = {}
         self._is_pump_due = False
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
@@ -146,7 +146,7 @@ class Driver:
         self._pump_soon()
         return is_taken
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, callback: Callable[[], object]) -> None:
         self._waiters[callback] = None
 
     def tell_waiters(self) -> None:
@@ -229,7 +229,7 @@ class Life:
         """Frames on disk that are not done with."""
         return self.spool.frame_count
 
-    def put(self, records: list[Record], told: Callable[[Frame], None] | None = None) -> bool:
+    def put(self, records: list[Record], told: Callable[[Frame], object] | None = None) -> bool:
         """A client's request; `told` hears what became of it."""
         sizes = [
             len(each.data) + (len(each.partition_key.encode()) or SPREAD_KEY_BYTES)

@@ -100,7 +100,7 @@ class Submitted:
     records: list[Record]
     numbers_of_try: int
     frame: Frame
-    on_settled: Callable[[Frame], None]
+    on_settled: Callable[[Frame], object]
 
     def settle(self, *results: RecordResult) -> None:
         self.frame.results = list(results) or [DELIVERED] * len(self.frame.records)
@@ -123,8 +123,8 @@ class FakeDoor:
         self.submitted: list[Submitted] = []
         self.has_room = True
         self.full_keys: set[str] = set()  # records with these are refused out of their frame
-        self.settles_at_once: Callable[[Callable[[], None]], object] | None = None
-        self.waiting: list[Callable[[], None]] = []
+        self.settles_at_once: Callable[[Callable[[], object]], object] | None = None
+        self.waiting: list[Callable[[], object]] = []
         self.rejected_count = 0
         self.gone_count = 0
         self.gave_way_count = 0
@@ -160,7 +160,7 @@ class FakeDoor:
         stream: str,
         block: Block,
         asked: Acknowledge | None,
-        on_settled: Callable[[Frame], None],
+        on_settled: Callable[[Frame], object],
         client: int,
         principal: Principal,
         *,
@@ -201,7 +201,7 @@ class FakeDoor:
     def is_waited_for(self, stream: str, asked: Acknowledge | None, principal: Principal) -> bool:
         return asked in (None, Acknowledge.DELIVERED)
 
-    def when_room(self, stream: str, callback: Callable[[], None]) -> None:
+    def when_room(self, stream: str, callback: Callable[[], object]) -> None:
         self.waiting.append(callback)
 
     def make_room(self) -> None:

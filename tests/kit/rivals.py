@@ -333,7 +333,7 @@ class _Sender:
         self._pool = cycle(pool)
         self.delivered = 0  # records
 
-    def frame(self, record_count: int, on_settled: Callable[[Frame], None]) -> Frame:
+    def frame(self, record_count: int, on_settled: Callable[[Frame], object]) -> Frame:
         records = list(islice(self._pool, record_count))
         sizes = [len(each.data) + (len(each.partition_key) or SPREAD_KEY_BYTES) for each in records]
         frame = Frame(records, sizes, self.load.promise, on_settled)

@@ -55,7 +55,7 @@ def _take_all(directory: Path) -> None:
         path.unlink()
 
 
-TAKINGS: dict[str, Callable[[Path], None]] = {
+TAKINGS: dict[str, Callable[[Path], object]] = {
     "none": _nothing_more,
     "database": _take_database,
     "log": _take_log,

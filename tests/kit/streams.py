@@ -50,7 +50,7 @@ class FakeService:
         self.sts.set()
         self.sts_error: ServiceError | None = None
         self.asked_count = 0  # of questions for the account
-        self.on_new_keys: Callable[[Caller], None] | None = None
+        self.on_new_keys: Callable[[Caller], object] | None = None
         self.is_ready = True
         self.credentials_end_s: float | None = None
         self.missing: set[str] = set()

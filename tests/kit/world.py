@@ -47,7 +47,7 @@ def make_frame(
     records: list[Record],
     *,
     deadline_ns: int | None = None,
-    on_settled: Callable[[Frame], None] | None = None,
+    on_settled: Callable[[Frame], object] | None = None,
 ) -> Frame:
     sizes = [
         len(record.data) + (len(record.partition_key.encode()) or SPREAD_KEY_BYTES)
@@ -113,8 +113,8 @@ class World:
     round_trip_ns: tuple[int, int] = (20 * MS, 45 * MS)
     service_settings: SandboxSettings = field(default_factory=SandboxSettings)
     keeps_records: bool = True
-    on_written: Callable[[Engine, Batch, Taken], None] | None = None
-    on_answered: Callable[[Engine, Batch, list[RecordResult]], None] | None = None
+    on_written: Callable[[Engine, Batch, Taken], object] | None = None
+    on_answered: Callable[[Engine, Batch, list[RecordResult]], object] | None = None
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)

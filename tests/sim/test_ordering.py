@@ -245,9 +245,9 @@ def started(way: Way, seed: int, **members: object) -> Watch:
     return Watch(way, world)
 
 
-def in_every_way(test: Callable[[Way, int], None]) -> Callable[[Way, int], None]:
+def in_every_way(test: Callable[[Way, int], object]) -> Callable[[Way, int], object]:
     by_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-    marked: Callable[[Way, int], None] = by_way(pytest.mark.parametrize("seed", SEEDS)(test))
+    marked: Callable[[Way, int], object] = by_way(pytest.mark.parametrize("seed", SEEDS)(test))
     return marked
 
 

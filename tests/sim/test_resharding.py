@@ -29,7 +29,7 @@ KIB = 1024
 ORDERED = replace(SETTINGS, is_ordered=True)
 JOINED = replace(SETTINGS, aggregate_bytes_max=51_200)
 
-Change = Callable[[World], None]
+Change = Callable[[World], object]
 
 
 def control(operation: str, **payload: object) -> Change:
@@ -127,7 +127,7 @@ def is_current(world: World, engine: Engine) -> bool:
     return [(lane.shard_id, lane.hash_key) for lane in engine.lanes] == told
 
 
-def every(world: World, gap_ns: int, action: Callable[[], None]) -> None:
+def every(world: World, gap_ns: int, action: Callable[[], object]) -> None:
     def again() -> None:
         action()
         world.at(world.now_ns + gap_ns, again)

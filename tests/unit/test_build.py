@@ -114,6 +114,17 @@ def test_no_type_is_known_better_than_mypy_knows_it(setup: ModuleType) -> None:
     assert told == []
 
 
+def test_what_a_callback_returns_is_not_looked_at(setup: ModuleType) -> None:
+    """mypyc looks whether a `Callable[..., None]` gave None, and a lambda that ends in a call may
+    give something else: mypy lets it pass.
+    """
+    for path, node in nodes(setup, ast.Subscript):
+        if ast.unparse(node.value) == "Callable":
+            assert isinstance(node.slice, ast.Tuple), f"{path}:{node.lineno}"
+            returned = ast.unparse(node.slice.elts[1])
+            assert returned != "None", f"{path}:{node.lineno}: say object"
+
+
 def test_what_a_build_needs_is_what_the_tests_are_run_with(
     monkeypatch: pytest.MonkeyPatch, setup: ModuleType
 ) -> None:

@@ -102,24 +102,24 @@ class Crowd(Rig):
         return told
 
 
-def expire(crowd: Crowd) -> Callable[[], None]:
+def expire(crowd: Crowd) -> Callable[[], object]:
     crowd.now_ns = T + 30 * SECOND
     return lambda: crowd.engine.handle_timeout(crowd.now_ns)
 
 
-def hold(crowd: Crowd) -> Callable[[], None]:
+def hold(crowd: Crowd) -> Callable[[], object]:
     return lambda: crowd.engine.handle_failure(crowd.batch, DENIED, crowd.now_ns)
 
 
-def give_up(crowd: Crowd) -> Callable[[], None]:
+def give_up(crowd: Crowd) -> Callable[[], object]:
     return lambda: crowd.engine.give_up(crowd.now_ns)
 
 
-def go(crowd: Crowd) -> Callable[[], None]:
+def go(crowd: Crowd) -> Callable[[], object]:
     return lambda: crowd.engine.handle_clients_gone(crowd.frames, crowd.now_ns)
 
 
-def miss(crowd: Crowd) -> Callable[[], None]:
+def miss(crowd: Crowd) -> Callable[[], object]:
     return lambda: crowd.engine.give_up_missing(MISSING, crowd.now_ns)
 
 
@@ -135,7 +135,7 @@ def miss(crowd: Crowd) -> Callable[[], None]:
 )
 def test_very_many_frames_end_in_slices(
     monkeypatch: pytest.MonkeyPatch,
-    begin: Callable[[Crowd], Callable[[], None]],
+    begin: Callable[[Crowd], Callable[[], object]],
     reason: RejectReason | None,
     *,
     is_ordered: bool,

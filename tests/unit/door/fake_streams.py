@@ -64,7 +64,7 @@ class FakeStream:
         self.withdrawn.append(frame)
 
     def dry_run(
-        self, records: list[Record], told: Callable[[ServiceError], None], arn: str | None
+        self, records: list[Record], told: Callable[[ServiceError], object], arn: str | None
     ) -> None:
         told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
@@ -96,7 +96,7 @@ class FakeStream:
     def has_room(self, held_bytes: int, client: int) -> bool:
         return not self.is_memory_full
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, callback: Callable[[], object]) -> None:
         raise AssertionError("nobody waits here")
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:

@@ -56,11 +56,11 @@ class Daemon:
         self.door = Door(self.streams, self.clock)
         traits = SERVICES["yandex" if "yandex" in text else "aws"]
         self.kinesis = KinesisDoor(self.door, widest_limits([traits]), 1)
-        self.steps: deque[Callable[[], None]] = deque()
+        self.steps: deque[Callable[[], object]] = deque()
         self.is_stepped = False
         self.ndjson = NdjsonDoor(self.door, self._later)
 
-    def _later(self, step: Callable[[], None]) -> None:
+    def _later(self, step: Callable[[], object]) -> None:
         if self.is_stepped:
             self.steps.append(step)
         else:

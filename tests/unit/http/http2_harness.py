@@ -88,7 +88,7 @@ class Http2Harness:
         self.client.initiate_connection()
         self.answers: dict[int, Answered] = {}
         self.told: list[Event] = []
-        self.on_request: Callable[[HttpRequest], None] | None = None
+        self.on_request: Callable[[HttpRequest], object] | None = None
 
     @property
     def protocol(self) -> Http2Protocol:

@@ -20,7 +20,7 @@ class Script:
         self.taken = 0
         self.told: list[str] = []
         self.pieces: Pieces | None = None
-        self.on_drain: Callable[[], None] | None = None
+        self.on_drain: Callable[[], object] | None = None
 
     def begin(self, request: HttpRequest, **kwargs: Any) -> "Script":
         self.pieces = request.respond_in_pieces(200, self, content_type=b"text/plain", **kwargs)

@@ -404,10 +404,10 @@ async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, coun
 @pytest.mark.pure("derives a class from one of kdaemon's")
 async def test_very_many_connections_are_swept_in_turns(harness: Make) -> None:
     """10,000 that time out together held the loop for 0.2 s."""
-    waiting: list[Callable[[], None]] = []
+    waiting: list[Callable[[], object]] = []
 
     class Waiting(Turns):
-        def later(self, callback: Callable[[], None]) -> None:
+        def later(self, callback: Callable[[], object]) -> None:
             waiting.append(callback)
 
     hub = HttpHub(HttpLimits(idle_timeout_s=1.0), turns=Waiting(lambda: 0))

@@ -200,7 +200,7 @@ async def test_a_client_that_speaks_cbor_is_told_in_cbor(
         one.client.send_headers(stream, [(b"x", b"y")], end_stream=True)
     elif more[1] == b"fails":
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        one.on_request, one.failures = lambda _: 1 / 0, 1  # type: ignore[assignment]
+        one.on_request, one.failures = lambda _: 1 / 0, 1
         one.put(stream, b"x")
     await one.send()
     if more[1] == b"late":

@@ -94,7 +94,7 @@ Dial = Callable[[], Awaitable[Client]]
 
 @asynccontextmanager
 async def served(
-    kind: str, handler: Callable[[HttpRequest], None]
+    kind: str, handler: Callable[[HttpRequest], object]
 ) -> AsyncIterator[tuple[HttpServer, Dial]]:
     with tempfile.TemporaryDirectory() as directory:
         if kind == "tcp":

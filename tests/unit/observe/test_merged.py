@@ -14,7 +14,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.daemon.questions import pickled
-from kdaemon.http.hub import HttpCounters
+from kdaemon.http.counters import HttpCounters
 from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.merged import merged
 from kdaemon.observe.metrics import Metrics, Workers

@@ -21,7 +21,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.answered: list[HttpRequest] = []
-        self.on_answer: Callable[[], None] = lambda: None
+        self.on_answer: Callable[[], object] = lambda: None
 
     def flush_answers(self, request: HttpRequest) -> None:
         self.answered.append(request)

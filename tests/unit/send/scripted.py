@@ -65,7 +65,7 @@ class ScriptedService:
     def __init__(self) -> None:
         self.script: deque[Answer] = deque()
         self.received: list[Received] = []
-        self.on_request: Callable[[], None] | None = None
+        self.on_request: Callable[[], object] | None = None
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

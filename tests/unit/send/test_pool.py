@@ -55,7 +55,7 @@ class Peers:
             is_kept = await self._answer(writer, self.asked[at])
 
 
-async def put_times(peers: Peers, times: int, between: Callable[[], None] = lambda: None) -> None:
+async def put_times(peers: Peers, times: int, between: Callable[[], object] = lambda: None) -> None:
     async with (
         raw_server(ended(peers.converse)) as url,
         opened(ClientSettings(endpoint_url=url)) as client,

@@ -33,7 +33,7 @@ class FakeTarget:
         self.drops_oldest = False
         self.room = room
         self.frames: list[Frame] = []
-        self.waiters: list[Callable[[], None]] = []
+        self.waiters: list[Callable[[], object]] = []
         self.map_count = 0
         self.full: set[str] = set()
         self.has_outage = False
@@ -69,7 +69,7 @@ class FakeTarget:
         self.frames.append(frame)
         return True
 
-    def when_settled(self, callback: Callable[[], None]) -> None:
+    def when_settled(self, callback: Callable[[], object]) -> None:
         self.waiters.append(callback)
 
     @property
@@ -94,7 +94,7 @@ class FakeTarget:
             waiter()
 
 
-def a_frame(*data: bytes, on_settled: Callable[[Frame], None] | None = None) -> Frame:
+def a_frame(*data: bytes, on_settled: Callable[[Frame], object] | None = None) -> Frame:
     records = [Record(one, f"k{index}") for index, one in enumerate(data)]
     sizes = [len(record.data) + len(record.partition_key) for record in records]
     return make_frame(records, sizes, Acknowledge.STORED, on_settled, None)

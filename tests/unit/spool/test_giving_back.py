@@ -42,9 +42,9 @@ class Held:
     """What goes on in a later turn waits until it is let go: a backlog stays on its way."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Callable[[], None]] | None = deque()
+        self.waiting: deque[Callable[[], object]] | None = deque()
 
-    def later(self, callback: Callable[[], None]) -> None:
+    def later(self, callback: Callable[[], object]) -> None:
         if self.waiting is None:
             asyncio.get_running_loop().call_soon(callback)
         else:

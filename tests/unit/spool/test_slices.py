@@ -35,7 +35,7 @@ class Turns:
     def __init__(self) -> None:
         self.number = 0
         self.done: Counter[tuple[int, str]] = Counter()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle = self._loop.call_soon(self._turn)
 
@@ -45,7 +45,7 @@ class Turns:
             self._waiting.popleft()()
         self._handle = self._loop.call_soon(self._turn)
 
-    def later(self, callback: Callable[[], None]) -> None:
+    def later(self, callback: Callable[[], object]) -> None:
         self._waiting.append(callback)
 
     def count(self, what: str) -> None:
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-def put_many(spool: Spool, target: FakeTarget, count: int, told: Callable[[Frame], None]) -> None:
+def put_many(spool: Spool, target: FakeTarget, count: int, told: Callable[[Frame], object]) -> None:
     for number in range(count):
         assert spool.put(target, a_frame(b"%d" % number, on_settled=told))
 

@@ -155,7 +155,7 @@ async def test_a_lower_deadline_holds_when_nobody_is_left_with_a_later_one(
     """An engine ends frames in the order in which they came."""
     streams = make_streams(FakeService(), BASE + "[streams.a]\ndeadline_ms = 5000\n")
     stream = found(streams, "a")
-    later: list[tuple[float, Callable[[], None]]] = []
+    later: list[tuple[float, Callable[[], object]]] = []
     loop = asyncio.get_running_loop()
     with monkeypatch.context() as patch:
         patch.setattr(
