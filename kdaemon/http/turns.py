@@ -37,17 +37,14 @@ class Turns:
         """`time_ns_max`: of one turn of the loop, for all of them together."""
         self.now_ns = now_ns
         self._time_ns_max = time_ns_max
-        self._waiting: deque[Callable[[], object]] = (
-            deque()
-        )  # object: a callback may return a handle
+        self._waiting: deque[Callable[[], object]] = deque()
         self._handle: asyncio.Handle | None = None  # of the next turn
         self._until_ns = 0  # of this one
 
     def later(self, callback: Callable[[], object]) -> None:
         """Calls back in a later turn."""
         self._waiting.append(callback)
-        if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_soon(self._run)
+        self._see_to_next()
 
     def may_go_on(self) -> bool:
         """Whether work may be done now that could as well wait: nobody waits already, and not much
@@ -71,8 +68,13 @@ class Turns:
                 if self.now_ns() >= until_ns:
                     break
         finally:  # a defect of one holds up none of the others
-            if waiting and self._handle is None:
-                self._handle = asyncio.get_running_loop().call_soon(self._run)
+            if waiting:
+                self._see_to_next()
+
+    def _see_to_next(self) -> None:
+        """There is a next turn. A callback may have seen to it already."""
+        if self._handle is None:
+            self._handle = asyncio.get_running_loop().call_soon(self._run)
 
 
 class Turn:

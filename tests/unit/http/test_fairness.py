@@ -118,6 +118,23 @@ async def test_all_that_wait_do_a_part_of_a_turn_together_and_in_their_order() -
     assert turns.may_go_on()
 
 
+async def test_one_that_has_its_turn_may_ask_for_another() -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
+    done: list[int] = []
+    turns = Turns(lambda: 0)
+
+    def again() -> None:
+        done.append(1)
+        turns.later(lambda: done.append(2))
+
+    turns.later(again)
+    for expected in ([1], [1, 2], [1, 2]):
+        await asyncio.sleep(0)
+        assert done == expected
+    assert failures == []
+
+
 async def test_a_defect_of_one_that_waits_holds_up_none_of_the_others() -> None:
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
