@@ -28,7 +28,7 @@ from kdaemon.daemon.channel import Channel
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.daemon.handing import HandedListeners
 from kdaemon.daemon.part import BeforeUs, Former, Part, ToSupervisor, WorkersTurn
-from kdaemon.daemon.questions import Answer, answer_all, stepped
+from kdaemon.daemon.questions import Answer, answer_all, in_turn, stepped
 from kdaemon.daemon.run import run_daemon
 from kdaemon.daemon.sandboxed import at_places
 from kdaemon.observe.logs import LogHandler
@@ -128,12 +128,14 @@ class Worker:
         """The exit code."""
         loop = asyncio.get_running_loop()
         self._channel.start()
+        # Each snapshot is work, and may be large; a change goes on where the one before has ended.
+        snapshots, changes = asyncio.Lock(), asyncio.Lock()
         answers: dict[str, Answer] = {
-            "snapshot": self._snapshot,
+            "snapshot": in_turn(snapshots, self._snapshot),
             "tap": self._tap,
-            "prepare": self._prepare,
-            "commit": self._commit,
-            "drop": self._drop,
+            "prepare": in_turn(changes, self._prepare),
+            "commit": in_turn(changes, self._commit),
+            "drop": in_turn(changes, self._drop),
         }
         answering = loop.create_task(answer_all(self._asked, answers))
         ready = loop.create_task(self._tell_ready())
