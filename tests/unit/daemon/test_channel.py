@@ -10,7 +10,7 @@ import pytest
 
 from kdaemon.daemon.board import Board, Field
 from kdaemon.daemon.channel import Channel
-from kdaemon.daemon.questions import Asker, NoAnswerError, answer_all, in_turn, read_first
+from kdaemon.daemon.questions import Answer, Asker, NoAnswerError, answer_all, in_turn, read_first
 
 
 class Heard:
@@ -165,7 +165,7 @@ async def test_a_question_that_takes_its_time_holds_up_no_other() -> None:
         steps.append(f"{name} ends")
         yield name
 
-    answers = {
+    answers: dict[str, Answer] = {
         "look": look,
         "at_once": at_once,
         "broken": broken,
