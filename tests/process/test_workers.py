@@ -295,6 +295,19 @@ def test_a_lone_daemon_on_the_same_spool_is_told_of(tmp_path: Path, service: str
             assert any(f"in use by process {lone.pid}" in line for line in process.lines)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_workers_on_the_same_spool_are_told_of(tmp_path: Path, count: int) -> None:
+    """Though nothing stands in their spools, and some number is nobody's yet."""
+    with running(tmp_path, settings_of(tmp_path), service=DEAD_PORT):
+        other = tmp_path / "other"
+        other.mkdir()
+        more = {"workers": count, "endpoint_url": DEAD_PORT, "listen.unix": str(other / "k.sock")}
+        config = write_config(other, settings_of(tmp_path, **more))
+        with started(["run", "--config", str(config)]) as process:
+            assert process.wait() == 1
+            assert "in use by worker 1 of another kdaemon, process " in "".join(process.lines)
+
+
 def test_probes_and_commands_see_one_daemon(tmp_path: Path, service: str) -> None:
     with running(tmp_path, settings_of(tmp_path), service=service) as daemon:
         admin = daemon.address("admin")
