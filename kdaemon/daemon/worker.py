@@ -167,8 +167,12 @@ class Worker:
         self._listeners.leave()
         self._orders.put_nowait(0)
 
-    def _on_connection(self, name: str, connection: socket.socket) -> None:
-        self._listeners.serve(name, connection)
+    def _on_connection(self, name: str, connection: socket.socket | None) -> None:
+        if connection is not None:
+            self._listeners.serve(name, connection)
+        else:
+            log.warning("no file descriptor is left: a new connection was closed")
+            self._board.write(self._assignment.slot, Field.IS_READY, 0)  # until the next look
         self._board.add(self._assignment.slot, Field.TAKEN)
         self._write_open()
 

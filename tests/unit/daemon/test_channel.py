@@ -1,6 +1,8 @@
 """What a supervisor and a worker tell each other."""
 
 import asyncio
+import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -29,9 +31,10 @@ class Heard:
     def on_end(self) -> None:
         self.hear("end")
 
-    def on_connection(self, name: str, connection: socket.socket) -> None:
-        self.connections.append(connection)
-        self.hear(name)
+    def on_connection(self, name: str, connection: socket.socket | None) -> None:
+        if connection is not None:
+            self.connections.append(connection)
+        self.hear(name if connection is not None else f"no {name}")
 
     def hear(self, what: object) -> None:
         self.all.append(what)
@@ -88,6 +91,35 @@ async def test_who_does_not_read_gets_no_connection_and_hears_orders_later() -> 
         each.close()
     one.channel.close()
     other.channel.close()
+
+
+async def test_a_connection_for_which_no_descriptor_is_left_is_told_of() -> None:
+    """Who hands them on counts those that are on their way."""
+    ours, theirs = pair()
+    one, other = Heard(ours), Heard(theirs)
+    client, served = socket.socketpair()
+    fallen, lost = socket.socketpair()
+    with closing(client), closing(fallen):
+        assert one.channel.hand("http", lost)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free_descriptor(), hard))
+        try:
+            assert await other.wait(1) == ["no http"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert fallen.recv(1) == b"", "its client hears of it"
+        assert one.channel.hand("http", served)
+        assert await other.wait(2) == ["no http", "http"]
+    for each in other.connections:
+        each.close()
+    one.channel.close()
+    other.channel.close()
+
+
+def lowest_free_descriptor() -> int:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
 
 
 async def test_questions_are_answered_in_parts_and_one_that_breaks_is_one_only() -> None:
