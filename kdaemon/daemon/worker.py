@@ -155,7 +155,7 @@ class Worker:
                 self._orders.put_nowait(0)
             case {"leave": True}:
                 self._listeners.leave()
-            case {"stop": True}:
+            case {"stop": True} if self.daemon.takes_records:  # else the first order ended it
                 self._orders.put_nowait(0)
             case {"released": True} if self._before is not None:
                 self._before.let_go()

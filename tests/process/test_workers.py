@@ -295,6 +295,18 @@ def test_a_lone_daemon_on_the_same_spool_is_told_of(tmp_path: Path, service: str
             assert any(f"in use by process {lone.pid}" in line for line in process.lines)
 
 
+def test_an_end_while_workers_start_is_an_end_like_any(tmp_path: Path) -> None:
+    """One order is enough for who has taken nothing: nobody speaks of a disk that hangs."""
+    config = write_config(tmp_path, settings_of(tmp_path, endpoint_url=DEAD_PORT))
+    with started(["run", "--config", str(config)]) as process:
+        wait_for(lambda: '"spool"' in "".join(process.lines) or None, "a worker that starts")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        texts = [line["text"] for line in process.log]
+    assert not [text for text in texts if text.startswith("not all could be closed")]
+    assert not [text for text in texts if "defect" in text]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_workers_on_the_same_spool_are_told_of(tmp_path: Path, count: int) -> None:
     """Though nothing stands in their spools, and some number is nobody's yet."""
