@@ -171,6 +171,7 @@ class Worker:
         if connection is not None:
             self._listeners.serve(name, connection)
         else:
+            self._listeners.count_lost(name)
             log.warning("no file descriptor is left: a new connection was closed")
             self._board.write(self._assignment.slot, Field.IS_READY, 0)  # until the next look
         self._board.add(self._assignment.slot, Field.TAKEN)

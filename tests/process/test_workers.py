@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -293,6 +294,40 @@ def test_a_lone_daemon_on_the_same_spool_is_told_of(tmp_path: Path, service: str
         with started(["run", "--config", str(write_config(other, given))]) as process:
             assert process.wait() == 1
             assert any(f"in use by process {lone.pid}" in line for line in process.lines)
+
+
+def test_a_worker_without_descriptors_is_spared_and_has_its_part_again_later(
+    tmp_path: Path, service: str
+) -> None:
+    """A connection that it could not take is counted once, and not as on its way for ever."""
+    with running(tmp_path, settings_of(tmp_path), service=service) as daemon:
+        pid = workers_of(daemon)[0]["pid"]
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        with ExitStack() as stack:
+            lost, connections = 0, Connections(daemon, 0, stack)
+            for _ in range(20):
+                try:
+                    connections.put(connections.open())
+                except OSError:
+                    lost += 1
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+            assert 1 <= lost <= 10, "the other one took them"
+            refused = daemon.metrics().total(
+                "kdaemon_client_connections_refused_total", reason="descriptors", worker="1"
+            )
+            assert refused == lost
+        wait_for(
+            lambda: not any(each["connections"] for each in workers_of(daemon)) or None,
+            "the connections to be gone",
+        )
+        with ExitStack() as stack:
+
+            def is_even() -> bool | None:
+                Connections(daemon, 1, stack)
+                return workers_of(daemon)[0]["connections"] > 1 or None
+
+            wait_for(is_even, "the first worker to get connections again")
 
 
 def test_an_end_while_workers_start_is_an_end_like_any(tmp_path: Path) -> None:
