@@ -53,14 +53,14 @@ def refuse_held(root: str) -> None:
 def refuse_workers(root: str) -> None:
     """The same, where workers do; or did, and end still, because their supervisor was killed."""
     for number, directory in _workers(root).items():
-        _refuse(root, directory, f"worker {number} of another kdaemon, ")
+        _refuse(root, directory, f", worker {number} of another kdaemon")
 
 
 def _refuse(root: str, directory: str, whose: str) -> None:
     pid = holder_pid(directory)
     if pid is not None:
-        who = f"{whose}process {pid}" if pid else f"{whose}another process"
-        text = f"in use by {who}: stop that kdaemon, or set another spool.directory"
+        who = f"process {pid}" if pid else "another process"
+        text = f"in use by {who}{whose}: stop that kdaemon, or set another spool.directory"
         raise SpoolError("busy", root, text)
 
 

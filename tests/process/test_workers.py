@@ -352,7 +352,7 @@ def test_workers_on_the_same_spool_are_told_of(tmp_path: Path, count: int) -> No
         config = write_config(other, settings_of(tmp_path, **more))
         with started(["run", "--config", str(config)]) as process:
             assert process.wait() == 1
-            assert "in use by worker 1 of another kdaemon, process " in "".join(process.lines)
+            assert ", worker 1 of another kdaemon: stop that" in "".join(process.lines)
 
 
 def test_probes_and_commands_see_one_daemon(tmp_path: Path, service: str) -> None:

@@ -23,7 +23,9 @@ def test_a_directory_with_a_worker_at_work_is_refused(tmp_path: Path, number: in
     root = str(tmp_path)
     with closing(opened(worker_directory(root, number))):
         for refuse in (refuse_workers, refuse_held):
-            with pytest.raises(SpoolError, match=f"in use by worker {number} of another kdaemon, "):
+            with pytest.raises(
+                SpoolError, match=f"process .*, worker {number} of another kdaemon: "
+            ):
                 refuse(root)
     refuse_held(root)
 
