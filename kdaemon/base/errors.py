@@ -126,7 +126,7 @@ SpoolErrorKind = Literal[
 
 
 class WorkerError(Exception):
-    """A worker could not be started, and its own lines of the log say why."""
+    """A worker could not be started, or could not do what all are to do; in words for people."""
 
 
 class SpoolError(Exception):

@@ -19,6 +19,10 @@ SPOOL_PART_BYTES_MIN = 24 * MIB
 """Of one spool: below it SQLite's own needs leave no room for records. docs/sizing.md, 2026-11-28.
 """
 
+HEIR_BYTES_MAX = 32 * MIB
+"""Memory of one heir, for what it has read back and sends: some calls of the largest kind. There
+may be as many heirs as there were workers, beside those that there are. Ours, 2026-11-29."""
+
 FIRST_SHARE_MIN = 0.001  # as low as `first_share` may be set
 
 
@@ -69,12 +73,22 @@ def part_of(config: Config, *, directory: str) -> Config:
 
 def heir_of(config: Config, *, directory: str) -> Config:
     """The configuration of a process that delivers what stands in a spool that no worker has: no
-    client can come in.
+    client can come in. Its memory comes on top of what the workers have, so it has little.
     """
     part = part_of(config, directory=directory)
-    listen = replace(part.listen, http="", unix="")
-    streams = {name: replace(each, socket="") for name, each in part.streams.items()}
-    return replace(part, listen=listen, streams=MappingProxyType(streams))
+    memory = max(min(part.memory_bytes_max, HEIR_BYTES_MAX), memory_needed(config))
+
+    def of_stream(stream: StreamConfig) -> StreamConfig:
+        return replace(stream, socket="", buffer_bytes_max=min(stream.buffer_bytes_max, memory))
+
+    return replace(
+        part,
+        memory_bytes_max=memory,
+        listen=replace(part.listen, http="", unix=""),
+        default=of_stream(part.default),
+        defaults=MappingProxyType({k: of_stream(each) for k, each in part.defaults.items()}),
+        streams=MappingProxyType({k: of_stream(each) for k, each in part.streams.items()}),
+    )
 
 
 def _of_calls(send: SendConfig, count: int) -> SendConfig:

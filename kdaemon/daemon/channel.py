@@ -32,10 +32,11 @@ class Channel:
         sock: socket.socket,
         on_told: Callable[[dict[str, Any]], object],
         on_end: Callable[[], object],
-        on_connection: Callable[[str, socket.socket], object] | None = None,
+        on_connection: Callable[[str, socket.socket | None], object] | None = None,
     ) -> None:
         """`on_end`: the other end is gone, with its process. `on_connection`: the listener's name,
-        and a connection that is ours now.
+        and a connection that is ours now. None: this process had no file descriptor left for one,
+        which the system has closed.
         """
         self._sock = sock
         self._on_told, self._on_end, self._on_connection = on_told, on_end, on_connection
@@ -119,12 +120,13 @@ class Channel:
             self._on_told(json.loads(rest))
             return
         family, _, name = rest.partition(b" ")
+        connection: socket.socket | None = None
         for _, _, data in extra:
             (descriptor,) = _DESCRIPTOR.unpack(data)
             # What it is was said: the kernel need not be asked.
             connection = socket.socket(int(family), socket.SOCK_STREAM, 0, descriptor)
             connection.setblocking(False)
-            if self._on_connection is None:
-                connection.close()
-            else:
-                self._on_connection(name.decode(), connection)
+        if self._on_connection is not None:
+            self._on_connection(name.decode(), connection)
+        elif connection is not None:
+            connection.close()

@@ -264,5 +264,5 @@ class Crew:
 
     @property
     def exit_code(self) -> int:
-        """1: somebody left something undelivered, or broke."""
-        return int(any(each.exit_code for each in self.all))
+        """1: somebody left something undelivered, or broke, or did not end in time."""
+        return int(any(each.exit_code or each.is_running for each in self.all))

@@ -123,7 +123,9 @@ class Daemon:
             self._takeover = Takeover(config, self.listeners, taken, self._end)
         else:
             self.listeners, self._takeover, before = part.listeners, part.turn, part.before
-        self._spool_opening = SpoolOpening(config, self._notifier, before, self._end)
+        self._spool_opening = SpoolOpening(
+            config, self._notifier, before, self._end, is_lone=part is None
+        )
         self.left: Snapshot | None = None  # at the end of the drain
         self._principals: Principals | None = None
         self._certificates: Certificates | None = None

@@ -140,6 +140,12 @@ class HandedListeners(Listeners):
         else:
             server.serve_connection(connection)
 
+    def count_lost(self, name: str) -> None:
+        """One that was closed, since this process has no file descriptor left for it."""
+        counters = self.counters.get(name)
+        if counters is not None:
+            counters.refused["descriptors"] += 1
+
     def leave(self) -> None:
         """Who is connected is told with the next answer to connect anew: to another process."""
         for door in self.doors:

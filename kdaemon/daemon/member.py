@@ -32,6 +32,12 @@ STILL_LOOKS_MAX = 30
 ended, as the watchdog of our systemd unit does after 30 s. Looks and not a clock: a machine that
 stood still as a whole ends nobody. Ours, 2026-11-28."""
 
+LATE_LOOKS_MAX = 2
+"""More of them, and clients should not come: they would wait for its end. Two, since its beats and
+our looks are not in step, and a loop that is late now and then is busy. Ours, 2026-11-29."""
+
+_SIGNALS = {each.value: each.name for each in signal.Signals}  # without most real-time signals
+
 
 class State(Enum):
     STARTING = "starting"  # its process runs, and takes nothing yet
@@ -88,7 +94,7 @@ class Member:
         self.number, self.slot, self.is_heir = number, slot, is_heir
         self.state = State.WAITING
         self.restarts = Restarts()
-        self.why_not_ready: str | None = "starting"
+        self._why_told: str | None = "starting"
         self.status = ""
         self.extend_s = 0.0  # it asked the service manager for so much more time
         self.totals: dict[str, int] = {}  # at its end
@@ -134,7 +140,7 @@ class Member:
         self.began_ns = SystemClock.now_ns()
         self.restarts.began(self.began_ns)
         self.handed, self._beats, self._still_looks = 0, 0, 0
-        self.why_not_ready = "starting"
+        self._why_told = "starting"
         self._channel = Channel(told, self._on_told, lambda: None)
         self._channel.start()
         self._asker = Asker(asked, assignment.encode())
@@ -146,7 +152,7 @@ class Member:
         assert self._channel is not None, "it was started"
         self._channel.drain()  # its last words
         self._leave_process()
-        self.why_not_ready = "starting again"
+        self._why_told = "starting again"
         self._move(Move.ENDED)
         if self.state is State.WAITING:
             self._begin_again()
@@ -171,10 +177,7 @@ class Member:
             self._try_again()
             return
         wait_s = self.restarts.ended(SystemClock.now_ns())
-        how = f"exit code {self.exit_code}"
-        if self.exit_code < 0:
-            how = f"signal {signal.Signals(-self.exit_code).name}"
-        fields = {"process": self.pid, "how": how, "again_in_s": wait_s}
+        fields = {"process": self.pid, "how": how_ended(self.exit_code), "again_in_s": wait_s}
         text = "worker %d ended: it is started again; what it had on disk is delivered"
         log.error(text, self.number, extra={"fields": fields, "is_always_shown": True})
         self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
@@ -230,7 +233,7 @@ class Member:
             case {"ready": True}:
                 self._move(Move.READY)
             case {"not_ready": why}:
-                self.why_not_ready = why
+                self._why_told = why
             case {"status": text}:
                 self.status = text
             case {"extend_s": seconds}:
@@ -242,8 +245,8 @@ class Member:
 
     def _move(self, move: Move) -> None:
         self.state = _NEXT[self.state, move]
-        if move is Move.READY and self.why_not_ready == "starting":
-            self.why_not_ready = None
+        if move is Move.READY and self._why_told == "starting":
+            self._why_told = None
         self._on_change(self, move)
 
     # Connections
@@ -254,7 +257,7 @@ class Member:
 
     @property
     def is_ready(self) -> bool:
-        return self._board.read(self.slot, Field.IS_READY) == 1
+        return not self._is_late and self._board.read(self.slot, Field.IS_READY) == 1
 
     @property
     def open_count(self) -> int:
@@ -271,7 +274,18 @@ class Member:
         self.handed_ever += 1
         return True
 
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why clients should not come to it."""
+        return (
+            f"its loop stood still for {self._still_looks} s" if self._is_late else self._why_told
+        )
+
     # Whether it lives
+
+    @property
+    def _is_late(self) -> bool:
+        return self._still_looks > LATE_LOOKS_MAX
 
     def look(self) -> None:
         """Once a second."""
@@ -283,3 +297,10 @@ class Member:
             text = "the loop of worker %d stood still for %d s: its process is ended"
             log.error(text, self.number, STILL_LOOKS_MAX, extra={"is_always_shown": True})
             self.kill()
+
+
+def how_ended(exit_code: int) -> str:
+    """For people. Below 0: by which signal."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    return f"signal {_SIGNALS.get(-exit_code, -exit_code)}"

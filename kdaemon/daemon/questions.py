@@ -5,7 +5,7 @@ one version and one user, over a pair of sockets that nobody else has. A large a
 parts, each made in one step of the worker's loop.
 Knows questions by their names; must not know what they are about.
 Invariants: an answer goes to the question that it is of, however late; who is gone, or does not
-answer, fails the question.
+answer, fails the question, and that one alone.
 Where it sits: crew.py asks, worker.py answers.
 """
 
@@ -14,7 +14,7 @@ import logging
 import pickle
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from itertools import count
@@ -119,26 +119,49 @@ def _read_exactly(sock: socket.socket, length: int) -> bytes:
     return data
 
 
-async def answer_all(sock: socket.socket, answers: dict[str, Answer]) -> None:
-    """The worker's end: answers until the supervisor is gone. One question after the other."""
+async def answer_all(sock: socket.socket, answers: Mapping[str, Answer]) -> None:
+    """The worker's end: answers until the supervisor is gone. Each question by itself: one that
+    takes its time, or that nobody waits for any more, holds up no other; see `in_turn`.
+    """
     reader, writer = await asyncio.open_unix_connection(sock=sock)
+    loop = asyncio.get_running_loop()
+    going_on: set[asyncio.Task[None]] = set()
     try:
         while True:
             number, name, given = await _read(reader)
-            try:
-                async for part in answers[name](*given):
-                    writer.write(_framed((number, "part", part)))
-                    await writer.drain()
-                writer.write(_framed((number, "end", None)))
-            except (OSError, EOFError):
-                raise
-            except Exception as error:
-                log.exception("a question of the supervisor could not be answered")
-                writer.write(_framed((number, "error", f"{type(error).__name__}: see its log")))
+            one = loop.create_task(_answer(writer, number, answers[name](*given)))
+            going_on.add(one)
+            one.add_done_callback(going_on.discard)
     except (OSError, EOFError):
         pass
     finally:
+        for one in going_on:
+            one.cancel()
         writer.close()
+
+
+async def _answer(writer: asyncio.StreamWriter, number: int, parts: AsyncIterator[Any]) -> None:
+    try:
+        async for part in parts:
+            writer.write(_framed((number, "part", part)))
+            await writer.drain()
+        writer.write(_framed((number, "end", None)))
+    except Exception as error:
+        if writer.is_closing():  # the supervisor is gone
+            return
+        log.exception("a question of the supervisor could not be answered")
+        writer.write(_framed((number, "error", f"{type(error).__name__}: see its log")))
+
+
+def in_turn(turn: asyncio.Lock, answer: Answer) -> Answer:
+    """`answer`, but one question after the other of all that have the same `turn`."""
+
+    async def answered(*given: Any) -> AsyncIterator[Any]:
+        async with turn:
+            async for part in answer(*given):
+                yield part
+
+    return answered
 
 
 async def stepped(steps: Steps[Any], now_ns: Callable[[], int], slice_ns: int) -> Any:

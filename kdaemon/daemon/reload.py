@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from kdaemon.base.errors import ConfigError
+from kdaemon.base.errors import ConfigError, WorkerError
 from kdaemon.config import Config
 from kdaemon.config.changes import find_changes
 from kdaemon.config.load import Loaded
@@ -110,6 +110,8 @@ class Reload:
             return Report(Outcome.UNCHANGED)
         try:
             conflicts = await self._live.change(self.config, new)
+        except WorkerError as error:  # nothing broke here, and the words are for people
+            return Report(Outcome.FAILED, changes.live, (str(error),))
         except Exception as error:
             log.exception("another configuration could not be taken")
             return Report(Outcome.FAILED, changes.live, (f"{type(error).__name__}: see the log",))

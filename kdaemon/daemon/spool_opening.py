@@ -39,10 +39,14 @@ class SpoolOpening:
         notifier: Notifier,
         before: "Before | None",
         end: Callable[[str], object],
+        *,
+        is_lone: bool,
     ) -> None:
         """`before`: the daemon before, which may hold the directory still. `end`: is told why the
-        spool cannot be used, when the doors are open already.
+        spool cannot be used, when the doors are open already. `is_lone`: no supervisor has looked
+        who else is at work there.
         """
+        self._is_lone = is_lone
         self._config = config
         self._notifier = notifier
         self._before = before
@@ -55,9 +59,12 @@ class SpoolOpening:
         settings = self._config.spool
         if not settings.directory:
             return None
+        from kdaemon.spool.shared import refuse_workers  # noqa: PLC0415 - as the next
         from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB that who stores nothing has not
         from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
 
+        if self._is_lone and self._before is None:
+            refuse_workers(settings.directory)
         open_store = partial(
             Store.open,
             settings.directory,

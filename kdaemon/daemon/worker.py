@@ -28,7 +28,7 @@ from kdaemon.daemon.channel import Channel
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.daemon.handing import HandedListeners
 from kdaemon.daemon.part import BeforeUs, Former, Part, ToSupervisor, WorkersTurn
-from kdaemon.daemon.questions import Answer, answer_all, stepped
+from kdaemon.daemon.questions import Answer, answer_all, in_turn, stepped
 from kdaemon.daemon.run import run_daemon
 from kdaemon.daemon.sandboxed import at_places
 from kdaemon.observe.logs import LogHandler
@@ -128,12 +128,14 @@ class Worker:
         """The exit code."""
         loop = asyncio.get_running_loop()
         self._channel.start()
+        # Each snapshot is work, and may be large; a change goes on where the one before has ended.
+        snapshots, changes = asyncio.Lock(), asyncio.Lock()
         answers: dict[str, Answer] = {
-            "snapshot": self._snapshot,
+            "snapshot": in_turn(snapshots, self._snapshot),
             "tap": self._tap,
-            "prepare": self._prepare,
-            "commit": self._commit,
-            "drop": self._drop,
+            "prepare": in_turn(changes, self._prepare),
+            "commit": in_turn(changes, self._commit),
+            "drop": in_turn(changes, self._drop),
         }
         answering = loop.create_task(answer_all(self._asked, answers))
         ready = loop.create_task(self._tell_ready())
@@ -153,7 +155,7 @@ class Worker:
                 self._orders.put_nowait(0)
             case {"leave": True}:
                 self._listeners.leave()
-            case {"stop": True}:
+            case {"stop": True} if self.daemon.takes_records:  # else the first order ended it
                 self._orders.put_nowait(0)
             case {"released": True} if self._before is not None:
                 self._before.let_go()
@@ -165,8 +167,13 @@ class Worker:
         self._listeners.leave()
         self._orders.put_nowait(0)
 
-    def _on_connection(self, name: str, connection: socket.socket) -> None:
-        self._listeners.serve(name, connection)
+    def _on_connection(self, name: str, connection: socket.socket | None) -> None:
+        if connection is not None:
+            self._listeners.serve(name, connection)
+        else:
+            self._listeners.count_lost(name)
+            log.warning("no file descriptor is left: a new connection was closed")
+            self._board.write(self._assignment.slot, Field.IS_READY, 0)  # until the next look
         self._board.add(self._assignment.slot, Field.TAKEN)
         self._write_open()
 

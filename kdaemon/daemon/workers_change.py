@@ -69,7 +69,7 @@ class WorkersChange:
                 raise WorkerError("; ".join(dict.fromkeys(wrong)))
             if conflicts:
                 return tuple(dict.fromkeys(conflicts))
-            raise WorkerError(f"worker {silent[0]} does not answer")
+            raise WorkerError(f"worker {silent[0]} does not answer: look at it, and try again")
         crew.take_sources(sources)
         taken = await crew.ask("commit", whom=said)
         ready = {member for member, parts in taken.items() if parts and parts[0][0] == "ready"}

@@ -43,26 +43,30 @@ def prepare_root(root: str) -> str | None:
 
 
 def refuse_held(root: str) -> None:
-    """SpoolError `busy`, where a daemon without workers runs on this directory."""
-    pid = holder_pid(root)
+    """SpoolError `busy`, where another daemon runs on this directory, with workers or without. Two
+    would leave records in spools that the other one knows nothing of.
+    """
+    _refuse(root, root, "")
+    refuse_workers(root)
+
+
+def refuse_workers(root: str) -> None:
+    """The same, where workers do; or did, and end still, because their supervisor was killed."""
+    for number, directory in _workers(root).items():
+        _refuse(root, directory, f", worker {number} of another kdaemon")
+
+
+def _refuse(root: str, directory: str, whose: str) -> None:
+    pid = holder_pid(directory)
     if pid is not None:
         who = f"process {pid}" if pid else "another process"
-        text = f"in use by {who}: stop it, or set another spool.directory"
+        text = f"in use by {who}{whose}: stop that kdaemon, or set another spool.directory"
         raise SpoolError("busy", root, text)
 
 
 def worker_spools(root: str) -> dict[int, str]:
     """The directories of workers' spools that stand there, by number."""
-    try:
-        names = [each.name for each in Path(root).iterdir()]
-    except OSError:
-        return {}
-    found = {int(match[1]): name for name in names if (match := _name(name)) is not None}
-    return {
-        number: str(Path(root) / found[number])
-        for number in sorted(found)
-        if _stands(str(Path(root) / found[number]))
-    }
+    return {number: directory for number, directory in _workers(root).items() if _stands(directory)}
 
 
 def left_spools(root: str, kept: Collection[str]) -> dict[int, str]:
@@ -85,6 +89,16 @@ def may_hold_records(directory: str) -> bool:
             return bool(view.backlogs())
     except SpoolError:  # who opens it to deliver mends it, or says why not
         return True
+
+
+def _workers(root: str) -> dict[int, str]:
+    """The directories that are called as a worker's, by number."""
+    try:
+        names = [each.name for each in Path(root).iterdir()]
+    except OSError:
+        return {}
+    found = {int(match[1]): name for name in names if (match := _name(name)) is not None}
+    return {number: str(Path(root) / found[number]) for number in sorted(found)}
 
 
 def _stands(directory: str) -> bool:

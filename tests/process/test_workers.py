@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -293,6 +294,65 @@ def test_a_lone_daemon_on_the_same_spool_is_told_of(tmp_path: Path, service: str
         with started(["run", "--config", str(write_config(other, given))]) as process:
             assert process.wait() == 1
             assert any(f"in use by process {lone.pid}" in line for line in process.lines)
+
+
+def test_a_worker_without_descriptors_is_spared_and_has_its_part_again_later(
+    tmp_path: Path, service: str
+) -> None:
+    """A connection that it could not take is counted once, and not as on its way for ever."""
+    with running(tmp_path, settings_of(tmp_path), service=service) as daemon:
+        pid = workers_of(daemon)[0]["pid"]
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        with ExitStack() as stack:
+            lost, connections = 0, Connections(daemon, 0, stack)
+            for _ in range(20):
+                try:
+                    connections.put(connections.open())
+                except OSError:
+                    lost += 1
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+            assert 1 <= lost <= 10, "the other one took them"
+            refused = daemon.metrics().total(
+                "kdaemon_client_connections_refused_total", reason="descriptors", worker="1"
+            )
+            assert refused == lost
+        wait_for(
+            lambda: not any(each["connections"] for each in workers_of(daemon)) or None,
+            "the connections to be gone",
+        )
+        with ExitStack() as stack:
+
+            def is_even() -> bool | None:
+                Connections(daemon, 1, stack)
+                return workers_of(daemon)[0]["connections"] > 1 or None
+
+            wait_for(is_even, "the first worker to get connections again")
+
+
+def test_an_end_while_workers_start_is_an_end_like_any(tmp_path: Path) -> None:
+    """One order is enough for who has taken nothing: nobody speaks of a disk that hangs."""
+    config = write_config(tmp_path, settings_of(tmp_path, endpoint_url=DEAD_PORT))
+    with started(["run", "--config", str(config)]) as process:
+        wait_for(lambda: '"spool"' in "".join(process.lines) or None, "a worker that starts")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        texts = [line["text"] for line in process.log]
+    assert not [text for text in texts if text.startswith("not all could be closed")]
+    assert not [text for text in texts if "defect" in text]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_workers_on_the_same_spool_are_told_of(tmp_path: Path, count: int) -> None:
+    """Though nothing stands in their spools, and some number is nobody's yet."""
+    with running(tmp_path, settings_of(tmp_path), service=DEAD_PORT):
+        other = tmp_path / "other"
+        other.mkdir()
+        more = {"workers": count, "endpoint_url": DEAD_PORT, "listen.unix": str(other / "k.sock")}
+        config = write_config(other, settings_of(tmp_path, **more))
+        with started(["run", "--config", str(config)]) as process:
+            assert process.wait() == 1
+            assert ", worker 1 of another kdaemon: stop that" in "".join(process.lines)
 
 
 def test_probes_and_commands_see_one_daemon(tmp_path: Path, service: str) -> None:

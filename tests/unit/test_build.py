@@ -115,7 +115,7 @@ def test_no_type_is_known_better_than_mypy_knows_it(setup: ModuleType) -> None:
 
 
 def test_what_a_callback_returns_is_not_looked_at(setup: ModuleType) -> None:
-    """mypyc looks whether a `Callable[..., None]` gave None, and a lambda that ends in a call may
+    """mypyc looks whether a `Callable[..., object]` gave None, and a lambda that ends in a call may
     give something else: mypy lets it pass.
     """
     for path, node in nodes(setup, ast.Subscript):

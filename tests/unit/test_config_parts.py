@@ -6,7 +6,7 @@ from kdaemon.base.errors import ConfigError
 from kdaemon.base.limits import MIB
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
-from kdaemon.config.parts import heir_of, part_of
+from kdaemon.config.parts import HEIR_BYTES_MAX, heir_of, memory_needed, part_of
 
 LISTED = '[streams.orders]\nsocket = "/run/x.sock"\nlines = "raw"\n'
 
@@ -57,6 +57,19 @@ def test_nothing_comes_in_to_an_heir() -> None:
     heir = heir_of(load_config(text=f"workers = 2\n{LISTED}"), directory="/s/worker-3")
     assert (heir.listen.http, heir.listen.unix, heir.streams["orders"].socket) == ("", "", "")
     assert heir.spool.directory == "/s/worker-3"
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_heirs_are_no_second_daemon_of_memory(count: int) -> None:
+    """There may be many, each beside the workers: as little as carries one request of each kind."""
+    config = load_config(text=f"workers = {count}\n{LISTED}")
+    heir = heir_of(config, directory="/s/worker-9")
+    assert heir.memory_bytes_max == max(HEIR_BYTES_MAX, memory_needed(config)) <= 40 * MIB
+    for stream in (heir.default, *heir.defaults.values(), *heir.streams.values()):
+        assert 2 * stream.request_bytes_max <= heir.memory_bytes_max
+        assert stream.buffer_bytes_max <= heir.memory_bytes_max
+    small = load_config(text="memory_bytes_max = 20971520\n[default]\nbuffer_bytes_max = 20971520")
+    assert heir_of(small, directory="/s/worker-9").memory_bytes_max <= small.memory_bytes_max
 
 
 @pytest.mark.parametrize(

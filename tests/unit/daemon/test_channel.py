@@ -1,6 +1,8 @@
 """What a supervisor and a worker tell each other."""
 
 import asyncio
+import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -10,7 +12,7 @@ import pytest
 
 from kdaemon.daemon.board import Board, Field
 from kdaemon.daemon.channel import Channel
-from kdaemon.daemon.questions import Asker, NoAnswerError, answer_all, read_first
+from kdaemon.daemon.questions import Answer, Asker, NoAnswerError, answer_all, in_turn, read_first
 
 
 class Heard:
@@ -29,9 +31,10 @@ class Heard:
     def on_end(self) -> None:
         self.hear("end")
 
-    def on_connection(self, name: str, connection: socket.socket) -> None:
-        self.connections.append(connection)
-        self.hear(name)
+    def on_connection(self, name: str, connection: socket.socket | None) -> None:
+        if connection is not None:
+            self.connections.append(connection)
+        self.hear(name if connection is not None else f"no {name}")
 
     def hear(self, what: object) -> None:
         self.all.append(what)
@@ -90,6 +93,35 @@ async def test_who_does_not_read_gets_no_connection_and_hears_orders_later() -> 
     other.channel.close()
 
 
+async def test_a_connection_for_which_no_descriptor_is_left_is_told_of() -> None:
+    """Who hands them on counts those that are on their way."""
+    ours, theirs = pair()
+    one, other = Heard(ours), Heard(theirs)
+    client, served = socket.socketpair()
+    fallen, lost = socket.socketpair()
+    with closing(client), closing(fallen):
+        assert one.channel.hand("http", lost)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free_descriptor(), hard))
+        try:
+            assert await other.wait(1) == ["no http"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert fallen.recv(1) == b"", "its client hears of it"
+        assert one.channel.hand("http", served)
+        assert await other.wait(2) == ["no http", "http"]
+    for each in other.connections:
+        each.close()
+    one.channel.close()
+    other.channel.close()
+
+
+def lowest_free_descriptor() -> int:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
 async def test_questions_are_answered_in_parts_and_one_that_breaks_is_one_only() -> None:
     ours, theirs = socket.socketpair()
     asker = Asker(ours, b"first words")
@@ -137,6 +169,61 @@ async def test_who_does_not_answer_in_time_fails_the_question_alone() -> None:
     assert await asker.ask("late", 2) == [2]
     answering.cancel()
     await asyncio.wait({answering})
+    asker.close()
+
+
+async def test_a_question_that_takes_its_time_holds_up_no_other() -> None:
+    """Nor one that nobody waits for any more, nor one that breaks, by whatever error."""
+    ours, theirs = socket.socketpair()
+    asker = Asker(ours, b"")
+    go_on = asyncio.Event()
+    changes = asyncio.Lock()
+    steps: list[str] = []
+
+    async def look() -> AsyncIterator[int]:
+        await go_on.wait()
+        yield 1
+
+    async def at_once(number: int) -> AsyncIterator[int]:
+        yield number
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise OSError("a file of its own")
+
+    async def change(name: str) -> AsyncIterator[str]:
+        steps.append(f"{name} begins")
+        await go_on.wait()
+        steps.append(f"{name} ends")
+        yield name
+
+    answers: dict[str, Answer] = {
+        "look": look,
+        "at_once": at_once,
+        "broken": broken,
+        "change": in_turn(changes, change),
+        "other_change": in_turn(changes, change),
+    }
+    starting = asyncio.create_task(asker.start())
+    await asyncio.to_thread(read_first, theirs)
+    await starting
+    answering = asyncio.create_task(answer_all(theirs, answers))
+    looks = [asyncio.create_task(asker.ask("look")) for _ in range(100)]
+    first = asyncio.create_task(asker.ask("change", "first"))
+    second = asyncio.create_task(asker.ask("other_change", "second"))
+    await asyncio.sleep(0)  # all are asked
+    assert await asker.ask("at_once", 7) == [7]
+    for each in looks[1:]:
+        each.cancel()
+    assert await asker.ask("at_once", 8) == [8]
+    with pytest.raises(NoAnswerError, match="OSError"):
+        await asker.ask("broken")
+    assert await asker.ask("at_once", 9) == [9]
+    go_on.set()
+    assert (await looks[0], await first, await second) == ([1], ["first"], ["second"])
+    assert steps == ["first begins", "first ends", "second begins", "second ends"]
+    answering.cancel()
+    await asyncio.wait({answering, *looks})
     asker.close()
 
 

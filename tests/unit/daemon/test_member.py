@@ -8,7 +8,15 @@ from typing import Any, cast
 import pytest
 
 from kdaemon.daemon.board import Board, Field
-from kdaemon.daemon.member import _NEXT, STILL_LOOKS_MAX, Member, Move, State
+from kdaemon.daemon.member import (
+    _NEXT,
+    LATE_LOOKS_MAX,
+    STILL_LOOKS_MAX,
+    Member,
+    Move,
+    State,
+    how_ended,
+)
 from kdaemon.daemon.spawning import Process
 from kdaemon.daemon.taps import together
 
@@ -85,6 +93,37 @@ def test_a_worker_whose_loop_stands_still_is_ended() -> None:
     assert not process.is_killed
     member.look()
     assert process.is_killed
+
+
+def test_a_worker_whose_loop_stands_still_is_given_connections_last() -> None:
+    board = Board.make(2)
+    member = Member(1, 1, board, cast("Any", None), lambda *_: None)
+    member._process = cast("Any", Still())
+    member._move(Move.STARTED)
+    member._on_told({"ready": True})
+    board.write(1, Field.IS_READY, 1)
+    board.add(1, Field.BEATS)
+    for _ in range(1 + LATE_LOOKS_MAX):
+        member.look()
+        assert member.is_ready, "it may be busy"
+        assert member.why_not_ready is None
+    member.look()
+    assert not member.is_ready
+    assert member.why_not_ready == f"its loop stood still for {LATE_LOOKS_MAX + 1} s"
+    board.add(1, Field.BEATS)
+    member.look()
+    assert [member.is_ready, member.why_not_ready] == [True, None], "it went on"
+
+
+@pytest.mark.parametrize("number", range(1, signal.NSIG))
+def test_a_worker_is_started_again_whatever_signal_ended_it(number: int) -> None:
+    assert how_ended(-number).startswith("signal ")
+
+
+def test_how_a_process_ended_is_said_by_name() -> None:
+    assert how_ended(-signal.SIGKILL) == "signal SIGKILL"
+    assert how_ended(-40) == "signal 40"
+    assert how_ended(1) == "exit code 1"
 
 
 def test_samples_of_several_are_one_by_what_each_saw() -> None:

@@ -7,6 +7,7 @@ from threading import Event
 
 import pytest
 
+from kdaemon.base.errors import WorkerError
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded, load_config, load_with_givers
 from kdaemon.daemon.reload import Reload
@@ -107,6 +108,15 @@ async def test_what_is_under_way_or_breaks_leaves_the_old_one() -> None:
     assert place.reload.config is before
     place.error, place.conflicts = None, ()
     assert await place.outcome() is Outcome.APPLIED
+
+
+async def test_what_a_worker_says_against_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place("streams_max = 3")
+    place.error = WorkerError("worker 2 does not answer")
+    assert await place.outcome() is Outcome.FAILED
+    assert place.reloads.last is not None
+    assert place.reloads.last.problems == ("worker 2 does not answer",)
+    assert not [line for line in caplog.records if line.exc_info], "it is no defect"
 
 
 async def test_what_this_daemon_cannot_take_needs_a_restart_and_no_patience() -> None:
