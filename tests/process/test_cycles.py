@@ -16,10 +16,12 @@ import socket
 import types
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -39,10 +41,13 @@ from tests.kit.daemon import environment
 from tests.kit.patience import PATIENCE_S
 from tests.kit.service import Service, answering
 
+T = TypeVar("T")
+
 MARK = b"a client's data"  # three bytes make four characters: it is found in base64, too
 MARKS = (MARK, b64encode(MARK))
 RECORDS = 20
 MIB = 1024 * 1024
+CLIENTS = 32  # at once, at most
 RELEASED_S = 5.0  # for what is alive still: a commit, a timer of aiohttp
 HEAD = b"Host: localhost\r\nConnection: close\r\n"
 WAITING = re.compile(r"^kdaemon_records_(buffered|in_flight|spooled)\{[^}]*\} [1-9]", re.MULTILINE)
@@ -108,6 +113,7 @@ class Place:
     daemon: Daemon
     service: Service
     at: dict[str, str]
+    clients: ThreadPoolExecutor  # not the loop's own, which the daemon needs for what it loads
 
     def connect(self, listener: str = "unix") -> socket.socket:
         if listener == "unix":
@@ -126,7 +132,7 @@ class Place:
                 client.sendall(request)
                 return b"".join(iter(partial(client.recv, 1 << 16), b""))
 
-        return await asyncio.to_thread(exchange)
+        return await self._at_work(exchange)
 
     async def speak(self, said: bytes) -> None:
         """A session of lines, to its end."""
@@ -138,7 +144,7 @@ class Place:
                 while client.recv(1 << 16):
                     pass
 
-        await asyncio.to_thread(converse)
+        await self._at_work(converse)
 
     async def leave(self, said: bytes) -> None:
         """Says this, and is gone."""
@@ -147,7 +153,10 @@ class Place:
             with self.connect() as client:
                 client.sendall(said)
 
-        await asyncio.to_thread(converse)
+        await self._at_work(converse)
+
+    async def _at_work(self, client: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.clients, client)
 
     async def page(self, path: str) -> str:
         """An admin page."""
@@ -433,7 +442,8 @@ async def a_place(service: Service, directory: Path) -> AsyncIterator[Place]:
     daemon = Daemon(loaded, handler)
     try:
         await daemon.start(with_sandbox=False)
-        yield Place(daemon, service, places.at)
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            yield Place(daemon, service, places.at, clients)
         await daemon.drain()
     finally:
         await daemon.close()
