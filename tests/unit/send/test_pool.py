@@ -166,6 +166,51 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
         assert await later == {}
 
 
+@pytest.mark.parametrize("is_dialing", [True, False])
+@pytest.mark.parametrize("is_put", [True, False])
+async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_sent(
+    service: ScriptedService, *, is_put: bool, is_dialing: bool
+) -> None:
+    """It waits for one of those there are, or for one that is being made."""
+    service.script.append(hang)
+    settings = ClientSettings(
+        endpoint_url=service.url,
+        connections_max=1 + is_dialing,
+        connect_timeout_s=5 * PATIENCE_S,
+        read_timeout_s=5 * PATIENCE_S,
+        call_timeout_s=PATIENCE_S,
+    )
+    async with opened(settings) as client:
+        sent = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        while not service.received:
+            await asyncio.sleep(0)
+        dials = 0
+
+        async def dial(*_: object, **__: object) -> Any:
+            nonlocal dials
+            dials += 1
+            await asyncio.Event().wait()
+
+        connector = client._exchanges.http.connector
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connector, "_resolve_host", dial)
+            call: Awaitable[object] = (
+                client.put_records(ORDERS, RECORDS)
+                if is_put
+                else client.call("ListShards", {}, ORDERS)
+            )
+            waits = asyncio.create_task(failure(call))
+            while not (dials or client._exchanges.places.waiting_count):
+                await asyncio.sleep(0)
+            jump(PATIENCE_S)
+            errors = [await sent, await waits]
+        assert [error.trouble for error in errors] == [Trouble.CALL_TIMEOUT] * 2
+        assert [error.was_sent for error in errors] == [True, False]
+        assert "a connection" in errors[1].message
+        assert not client.bodies.byte_count
+        assert client._exchanges.places.take()
+
+
 async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lost(
     service: ScriptedService,
 ) -> None:
