@@ -39,9 +39,6 @@ class Peer(NamedTuple):
 class Owner(Protocol):
     """Who keeps connections (`pool.py`)."""
 
-    def note(self, connection: "Connection") -> None:
-        """It is open."""
-
     def keep(self, connection: "Connection") -> None:
         """It may carry another request."""
 
@@ -136,7 +133,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but no subclass
-        self._pool.note(self)
 
     def pause_writing(self) -> None:
         self._is_paused = True
