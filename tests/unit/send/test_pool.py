@@ -4,10 +4,12 @@ import asyncio
 import gc
 import random
 import ssl
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 import uvloop
 
@@ -580,3 +582,53 @@ def test_a_call_that_is_cancelled_as_its_connection_is_made_leaves_nothing_behin
     """
     files = Authority(tmp_path).issue(names=("127.0.0.1",)) if is_tls else None
     runs(cancel_as_it_is_made(files))
+
+
+# Over TLS.
+
+
+async def put_over_tls(files: Files, *, says_end: bool) -> None:
+    """A body of many pieces arrives whole, and a service that ends the connection, with a word or
+    without, costs the next call a connection and nothing else.
+    """
+    bodies: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies.append(await read_request(reader))
+        writer.write(ANSWER)
+        for _ in range(5):  # uvloop writes at the end of a turn
+            await asyncio.sleep(0)
+        if says_end:
+            writer.close()
+        else:
+            writer.transport.abort()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    server = await asyncio.start_server(ended(converse), "127.0.0.1", 0, ssl=context)
+    settings = ClientSettings(
+        endpoint_url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        ca_bundle=str(files.authority),
+    )
+    dice = random.Random(1)
+    async with opened(settings) as client:
+        for size in (10, 5 * PIECE_BYTES):
+            records = [Record(dice.randbytes(size), "k") for _ in range(2)]
+            assert len((await client.put_records(ORDERS, records)).records) == 2
+            sent = msgspec.json.decode(bodies[-1])["Records"]
+            assert [b64decode(each["Data"]) for each in sent] == [each.data for each in records]
+            assert not client.bodies.byte_count
+            async with asyncio.timeout(PATIENCE_S):
+                while client._exchanges.pool.open_count:
+                    await asyncio.sleep(0)
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("says_end", [True, False])
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+def test_records_go_over_tls(
+    runs: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path, *, says_end: bool
+) -> None:
+    files = Authority(tmp_path).issue(names=("127.0.0.1",))
+    runs(put_over_tls(files, says_end=says_end))
