@@ -147,10 +147,10 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         outcome = self._reader.feed(data)
-        if outcome is None:
-            self.watch(self._read_timeout_s)
-        else:
+        if outcome is not None:
             self._end(outcome, is_kept=self._reader.is_kept)
+        elif self._held is None:  # else the wait has not begun
+            self.watch(self._read_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -387,6 +387,19 @@ async def test_silence_counts_from_when_all_is_written() -> None:
     assert transport.take() == b"headbody"
 
 
+async def test_what_is_said_while_a_body_is_written_does_not_begin_the_silence_after_it() -> None:
+    connection, transport, pool = connected()
+    connection.pause_writing()
+    waiter = connection.send(b"head", b"body", Bodies().add("s", 4), Room(10_000), 5.0)
+    connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert (connection.due_s, pool.due) == (NEVER_S, [])
+    connection.resume_writing()
+    assert connection.due_s == pool.due[0]
+    connection.data_received(ANSWER)
+    assert isinstance(await waiter, Answer)
+    assert not transport.is_closed
+
+
 async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice() -> None:
     connection, transport, _ = connected()
     bodies = Bodies()
