@@ -241,28 +241,22 @@ class Settlement:
     def _settle_wholes(
         self, batch: Batch, results: list[RecordResult], now_ns: int
     ) -> tuple[list[Run], list[RecordResult]]:
-        """Settles the whole frames of which all was taken as predicted; of the others, their runs
-        and the results of these.
+        """Settles a call of which all was taken as predicted. Of any other, all its runs and their
+        results: what a shard made of the call is judged by all that the call brought it, also of
+        frames that were taken.
         """
-        runs: list[Run] = []
-        by_run: list[RecordResult] = []
-        delivered: dict[Frame, int] = {}
-        byte_count = offset = 0
+        offset = 0
         for whole in batch.wholes:
-            frame = whole.frame
-            start, offset = offset, offset + len(frame.records)
-            answers = results[start:offset]
-            if not whole.settle(answers):
-                runs += whole.runs()
-                by_run += answers
-                continue
-            delivered[frame] = len(answers)
-            byte_count += frame.byte_count
+            start, offset = offset, offset + len(whole.frame.records)
+            if not whole.settle(results[start:offset]):
+                return batch.runs, results
+        for whole in batch.wholes:
             for lane, indices in whole.groups:
                 lane.taken += len(indices)
                 lane.failure_count = 0
-        self._ledger.deliver(delivered, byte_count, now_ns)
-        return runs, by_run
+        delivered = {whole.frame: len(whole.frame.records) for whole in batch.wholes}
+        self._ledger.deliver(delivered, batch.byte_count, now_ns)
+        return [], []
 
     def _settle_delivered(
         self, runs: list[Run], results: list[RecordResult], sent_ns: int, now_ns: int

@@ -154,11 +154,12 @@ class Packer:
         records = byte_count = 0  # on lanes that are ready
         for run in runs:
             lane = run.lane
-            lane.push(run, is_pressed=is_pressed)
             if lane.state is _READY:
-                records += len(run.indices)
+                records += len(run.indices)  # before the lane splits it, where clients take turns
                 byte_count += run.byte_count
+                lane.push(run, is_pressed=is_pressed)
             else:
+                lane.push(run, is_pressed=is_pressed)
                 self._pushed(lane, run.frame, now_ns)
         self.ready_records += records
         self.ready_bytes += byte_count

@@ -347,6 +347,12 @@ class ServiceClient:
         """
         exchange = self._exchanges.put if is_put else self._exchanges.post
         was_sent = False
+
+        def leaving() -> bool:
+            nonlocal was_sent
+            was_sent = leave()
+            return was_sent
+
         waits_for = "in search of credentials"
         stream = _stream_of(request)
         bodies = self._exchanges.bodies
@@ -368,8 +374,8 @@ class ServiceClient:
                     if stream and not bodies.has_room(stream):
                         waits_for = "while the service did not read earlier calls"
                         await bodies.room(stream)
-                    was_sent = True
-                    answer = await exchange(route, request, stream, who.trust, room, leave)
+                    waits_for = "for a connection"
+                    answer = await exchange(route, request, stream, who.trust, room, leaving)
                     if answer.status == 200:
                         return answer, None
                     through = route.proxy.shown if route.proxy else None
@@ -379,6 +385,7 @@ class ServiceClient:
                     if is_second:
                         return answer, self._of_token(error)
                     was_sent = False
+                    waits_for = "in search of credentials"
                     is_second = True
                     await self._renew(who, keys)
         except TimeoutError:
@@ -386,7 +393,7 @@ class ServiceClient:
         except ServiceError as failure:
             self._name(failure)
             raise
-        state = "" if was_sent else f", most of it {waits_for}"
+        state = "" if was_sent else f", and was not sent: at last it waited {waits_for}"
         limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 

@@ -39,9 +39,6 @@ class Peer(NamedTuple):
 class Owner(Protocol):
     """Who keeps connections (`pool.py`)."""
 
-    def note(self, connection: "Connection") -> None:
-        """It is open."""
-
     def keep(self, connection: "Connection") -> None:
         """It may carry another request."""
 
@@ -136,7 +133,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but no subclass
-        self._pool.note(self)
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -151,10 +147,10 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         outcome = self._reader.feed(data)
-        if outcome is None:
-            self.watch(self._read_timeout_s)
-        else:
+        if outcome is not None:
             self._end(outcome, is_kept=self._reader.is_kept)
+        elif self._held is None:  # else the wait has not begun
+            self.watch(self._read_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

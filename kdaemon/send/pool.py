@@ -2,8 +2,9 @@
 
 Knows when a connection was used last; must not know requests. How one is made is handed in.
 Invariants: a connection carries one request at a time; one that got anything between two requests,
-or that nobody used for KEEPALIVE_S, carries no other. One timer rings no later than the first
-connection is due; it may ring too early, and moves on then.
+or that nobody used for KEEPALIVE_S, carries no other; one is known here from when it was handed
+over, for of one that nobody got no loop need tell that it is lost. One timer rings no later than
+the first connection is due; it may ring too early, and moves on then.
 """
 
 import asyncio
@@ -50,19 +51,30 @@ class Pool:
 
     async def open(self, peer: Peer) -> Connection:
         """Another connection. Raises `DialError`."""
-        if self._is_closed:
-            raise RuntimeError("the pool is closed")
+        self._refuse_if_closed()
         loop = asyncio.get_running_loop()
-        connection = await self._dial(peer, lambda: Connection(self, peer, loop))
-        if not connection.is_usable:  # closed meanwhile, by the service or by us
-            raise DialError(CONNECT)
-        return connection
+        made: list[Connection] = []
 
-    def note(self, connection: Connection) -> None:
-        """It is open."""
+        def factory() -> Connection:
+            made.append(Connection(self, peer, loop))
+            return made[-1]
+
+        try:
+            connection = await self._dial(peer, factory)
+        except BaseException:
+            for each in made:  # uvloop tells nobody that it is lost, and ends TLS in its own time
+                each.abort()
+            raise
         if self._is_closed:
             connection.abort()
+        if not connection.is_usable:  # closed meanwhile, by the service or by us
+            raise DialError(CONNECT)
         self._open.add(connection)
+        return connection
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the pool is closed")
 
     def keep(self, connection: Connection, *, is_used: bool = True) -> None:
         """It is idle now; or still, where nothing was asked on it."""

@@ -138,7 +138,9 @@ class Play:
         held_bytes: int | None = None,
         has_deadline: bool = False,
         is_patient: bool = False,
+        is_last: bool = True,
     ) -> bool:
+        """`is_last`: of the turn of the loop; else others come before the shell goes on."""
         deadline_ns = self.now_ns + DEADLINE_NS if has_deadline else None
         frame = make_frame(records, held_bytes=held_bytes, deadline_ns=deadline_ns)
         for index, record in enumerate(records):
@@ -150,7 +152,8 @@ class Play:
             self.frames.append(frame)
         elif not is_patient:
             self.refused_count += len(records)
-        self.pump()
+        if is_last:
+            self.pump()
         return is_taken
 
     def describe(self, description: StreamDescription) -> None:

@@ -74,6 +74,13 @@ class EngineMachine(RuleBasedStateMachine):
             )
         )
 
+    @rule(counts=st.lists(st.integers(2, 8), min_size=2, max_size=5), has_deadline=st.booleans())
+    def put_together(self, counts: list[int], *, has_deadline: bool) -> None:
+        """In one turn of the loop: frames that may fill a call between them."""
+        for left, count in enumerate(counts, 1 - len(counts)):
+            records = [Record(b"x", f"k{left}-{number}") for number in range(count)]
+            self.play.put(records, has_deadline=has_deadline, is_last=not left)
+
     @rule(count=st.integers(1, 30))
     def put_small(self, count: int) -> None:
         self.play.put([Record(b"x", f"k{number}") for number in range(count)])

@@ -104,6 +104,48 @@ def test_no_shard_is_ever_sent_more_than_its_budget_in_any_window(
         assert_within_budget(play.sent, {shard.shard_id})
 
 
+def calls_of_whole_frames(seed: int) -> Counter[int]:
+    """Frames with keys, some in each turn of the loop, and answers of all kinds. Returns how many
+    whole frames the calls carried.
+    """
+    dice = random.Random(seed)
+    shard_count = dice.randint(1, 5)
+    play = play_with(seed, shard_count, replace(LARGE, batch_records_max=12))
+    wholes: Counter[int] = Counter()
+    outcomes = ["throttled", "internal", "internal, written", "elsewhere", "poison"]
+    for turn in range(120):
+        for left in range(-dice.choice([0, 0, 1, 1, 2, 3]), 1):
+            size = dice.choice([0, 1, 1, 40, 300])
+            count = dice.randint(2, 12)
+            records = [Record(bytes(size), f"{turn}.{left}.{number}") for number in range(count)]
+            play.put(records, has_deadline=dice.random() < 0.3, is_last=not left)
+        for batch in play.calls:
+            wholes[len(batch.wholes)] += 1
+        while play.calls and dice.random() < 0.8:
+            if dice.random() < 0.03:
+                play.fail(0, dice.choice(["refused", "throttled"]))
+            else:
+                some = [dice.choice([*outcomes, *["delivered"] * 10]) for _ in range(7)]
+                play.answer(0, ["delivered"] if dice.random() < 0.7 else some)
+        if dice.random() < 0.05:
+            gone = dice.sample(play.frames, min(3, len(play.frames)))
+            play.engine.handle_clients_gone(gone, play.now_ns)
+            play.pump()
+        play.pass_time(dice.choice([100 * MS, SECOND, 3 * SECOND, 8 * SECOND]))
+    play.settle_down()
+    play.check_end()
+    for shard in even_shards(shard_count):
+        assert_within_budget(play.sent, {shard.shard_id})
+    return wholes
+
+
+def test_nor_by_frames_that_go_whole_alone_or_together() -> None:
+    wholes: Counter[int] = Counter()
+    for seed in range(20):
+        wholes += calls_of_whole_frames(seed)
+    assert min(wholes[count] for count in (0, 1, 2)) > 20, "each kind of call is among them"
+
+
 @EXAMPLES
 @given(
     seed=SEEDS,

@@ -239,6 +239,29 @@ def test_what_failed_is_first_in_its_lane() -> None:
     assert draw(packer).records[0] is retry.records[0]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("small", [1, 2, 16, 40])
+def test_what_a_lane_splits_as_it_is_queued_is_counted_whole(small: int, *, at_once: bool) -> None:
+    """A large record is first, and others take their turns before it: the lane queues a slice of
+    the very run that comes.
+    """
+    lane = make_lane()
+    packer = make_packer(lane)
+    pushed: list[Run] = []
+    for client, sizes in [(1, [20_000] * 20), (2, [1] * small + [40_000]), (3, [1_000] * 40)]:
+        frame = sized_frame(sizes)
+        frame.client = client
+        run = Run(frame, list(range(len(sizes))), sum(sizes), lane)
+        pushed.append(run)
+        if not at_once:
+            packer.push(run, 0)
+    if at_once:
+        packer.push_all(pushed, 0)
+    records, byte_count = 20 + small + 1 + 40, 400_000 + small + 80_000
+    assert (lane.queued_records, lane.queued_bytes) == (records, byte_count)
+    assert (packer.ready_records, packer.ready_bytes) == (records, byte_count)
+
+
 def test_dropping_abandoned_frames_empties_ready_and_waiting_lanes() -> None:
     ready, waiting, other = make_lane("r"), make_lane("w"), make_lane("o")
     packer = make_packer(ready, waiting, other)

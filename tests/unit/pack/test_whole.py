@@ -1,12 +1,14 @@
 """Frames that go whole: which do, what they pay, and how they are taken apart."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from kdaemon.base.frame import Frame
-from kdaemon.base.record import Record
+from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import EngineSettings
+from kdaemon.pace.budget import Interval
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.packer import Packer
@@ -302,6 +304,101 @@ def test_results_of_a_whole_frame_whose_client_was_told_are_written_nowhere() ->
     rig.answer(batch, [delivered(str(shard_id)) for shard_id in as_predicted(batch)])
     assert frame.results == told
     assert rig.counters.delivered == CALL
+
+
+# Taken apart, as if they had been queued by shard
+
+
+Outcome = Callable[[Frame, int, str], RecordResult]
+"""What the service says of a record: of which frame, the how manyth, for which shard."""
+
+
+def seen(rig: Rig, frames: list[Frame]) -> object:
+    """All that an answer changes."""
+    engine = rig.engine
+    of_lanes = [
+        (
+            (lane.failure_count, lane.blocked_until_ns, lane.taken, lane.throttled, lane.state),
+            [sorted(run.indices) for run in lane.queue],
+            (lane.budget.records_share, lane.budget.bytes_share),
+            {name: getattr(lane.budget._interval, name) for name in Interval.__slots__},
+        )
+        for lane in engine.lanes
+    ]
+    hold = None if engine.hold is None else engine.hold.code
+    results = [[each and (each.error_code, each.shard_id) for each in f.results] for f in frames]
+    return of_lanes, hold, results, rig.counters.snapshot(), len(engine.take_settled())
+
+
+def answered(outcome: Outcome, clients: int, *, is_whole: bool) -> object:
+    """Frames of two clients with the same keys, so that most shards have records of both, in one
+    call, and what its answer made of them.
+    """
+    rig = rig_of()
+    frames = [frame_of(CALL // 2) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_whole:
+            patch.setattr(Packer, "may_go_whole", lambda *_: False)
+        for client, frame in enumerate(frames, 1):
+            frame.client = client
+            assert rig.engine.handle_frame(frame, rig.now_ns)
+        batch = rig.call()
+    assert bool(batch.wholes) is is_whole
+    gone = [frame for frame in frames if frame.client > clients]
+    rig.engine.handle_clients_gone(gone, rig.now_ns)
+    rig.now_ns += 5 * MS
+    rig.answer(
+        batch,
+        [
+            outcome(run.frame, index, str(run.lane.shard_id))
+            for run in batch.runs
+            for index in run.indices
+        ],
+    )
+    return seen(rig, frames)
+
+
+def only(code: str, *, client: int, part: int) -> Outcome:
+    """One in so many of a client's records fails so; all others are taken."""
+
+    def outcome(frame: Frame, index: int, shard_id: str) -> RecordResult:
+        if frame.client == client and not index % part:
+            return failed(code)
+        return delivered(shard_id)
+
+    return outcome
+
+
+def elsewhere(client: int) -> Outcome:
+    return lambda frame, _, shard_id: delivered("x" if frame.client == client else shard_id)
+
+
+@pytest.mark.parametrize("clients", [0, 1, 2])
+@pytest.mark.parametrize("client", [1, 2])
+@pytest.mark.parametrize("part", [1, 3])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ProvisionedThroughputExceededException",
+        "InternalFailure",
+        "KMSAccessDeniedException",
+        "ValidationException",
+    ],
+)
+def test_what_an_answer_means_for_whole_frames_is_what_it_means_by_shard(
+    code: str, part: int, client: int, clients: int
+) -> None:
+    """Also where one frame of a call has all of it taken: a shard is throttled by what is refused
+    of all that the call brought it, and one that took the other frame's took something.
+    """
+    outcome = only(code, client=client, part=part)
+    assert answered(outcome, clients, is_whole=True) == answered(outcome, clients, is_whole=False)
+
+
+@pytest.mark.parametrize("client", [1, 2, 3])
+def test_whole_frames_that_landed_elsewhere_tell_as_much_of_the_map(client: int) -> None:
+    outcome = elsewhere(client)
+    assert answered(outcome, 2, is_whole=True) == answered(outcome, 2, is_whole=False)
 
 
 def test_with_order_nothing_goes_whole() -> None:

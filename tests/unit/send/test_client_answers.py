@@ -289,14 +289,14 @@ async def test_only_the_beginning_of_an_error_is_read(
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def read_request(reader: asyncio.StreamReader) -> None:
+async def read_request(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     (length,) = (
         int(line.split(b":")[1])
         for line in head.split(b"\r\n")
         if line.lower().startswith(b"content-l")
     )
-    await reader.readexactly(length)
+    return await reader.readexactly(length)
 
 
 async def test_interim_answers_are_waited_through_and_not_for_ever() -> None:

@@ -3,10 +3,15 @@
 import asyncio
 import gc
 import random
-from collections.abc import Awaitable, Callable
+import ssl
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
+import uvloop
 
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.record import Record
@@ -14,9 +19,11 @@ from kdaemon.send.answers import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
+from kdaemon.send.failures import CONNECT, DialError
 from kdaemon.send.places import Places
-from kdaemon.send.pool import KEEPALIVE_S
+from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.reader import AnswerReader
+from tests.kit.certificates import Authority, Files
 from tests.kit.clock import jump
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S
@@ -166,6 +173,51 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
         assert await later == {}
 
 
+@pytest.mark.parametrize("is_dialing", [True, False])
+@pytest.mark.parametrize("is_put", [True, False])
+async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_sent(
+    service: ScriptedService, *, is_put: bool, is_dialing: bool
+) -> None:
+    """It waits for one of those there are, or for one that is being made."""
+    service.script.append(hang)
+    settings = ClientSettings(
+        endpoint_url=service.url,
+        connections_max=1 + is_dialing,
+        connect_timeout_s=5 * PATIENCE_S,
+        read_timeout_s=5 * PATIENCE_S,
+        call_timeout_s=PATIENCE_S,
+    )
+    async with opened(settings) as client:
+        sent = asyncio.create_task(failure(client.put_records(ORDERS, RECORDS)))
+        while not service.received:
+            await asyncio.sleep(0)
+        dials = 0
+
+        async def dial(*_: object, **__: object) -> Any:
+            nonlocal dials
+            dials += 1
+            await asyncio.Event().wait()
+
+        connector = client._exchanges.http.connector
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connector, "_resolve_host", dial)
+            call: Awaitable[object] = (
+                client.put_records(ORDERS, RECORDS)
+                if is_put
+                else client.call("ListShards", {}, ORDERS)
+            )
+            waits = asyncio.create_task(failure(call))
+            while not (dials or client._exchanges.places.waiting_count):
+                await asyncio.sleep(0)
+            jump(PATIENCE_S)
+            errors = [await sent, await waits]
+        assert [error.trouble for error in errors] == [Trouble.CALL_TIMEOUT] * 2
+        assert [error.was_sent for error in errors] == [True, False]
+        assert "a connection" in errors[1].message
+        assert not client.bodies.byte_count
+        assert client._exchanges.places.take()
+
+
 async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lost(
     service: ScriptedService,
 ) -> None:
@@ -301,7 +353,6 @@ class Kept:
         self.kept = 0
         self.due: list[float] = []
 
-    def note(self, _: Connection) -> None: ...
     def forget(self, _: Connection) -> None: ...
     def keep(self, _: Connection) -> None:
         self.kept += 1
@@ -334,6 +385,19 @@ async def test_silence_counts_from_when_all_is_written() -> None:
     assert connection.due_s == pool.due[0]
     assert not bodies.byte_count
     assert transport.take() == b"headbody"
+
+
+async def test_what_is_said_while_a_body_is_written_does_not_begin_the_silence_after_it() -> None:
+    connection, transport, pool = connected()
+    connection.pause_writing()
+    waiter = connection.send(b"head", b"body", Bodies().add("s", 4), Room(10_000), 5.0)
+    connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert (connection.due_s, pool.due) == (NEVER_S, [])
+    connection.resume_writing()
+    assert connection.due_s == pool.due[0]
+    connection.data_received(ANSWER)
+    assert isinstance(await waiter, Answer)
+    assert not transport.is_closed
 
 
 async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice() -> None:
@@ -408,3 +472,176 @@ async def test_no_outcome_is_an_exception_that_was_raised() -> None:
     outcome = await waiter
     assert isinstance(outcome, ServiceError)
     assert outcome.__traceback__ is None
+
+
+# Connections that are being made.
+
+
+class Dialed:
+    """A way to a connection that is made, and whose caller goes, or that fails, before it is handed
+    over. As under uvloop: nobody is told that such a connection is lost.
+    """
+
+    def __init__(self, ends_with: BaseException | None = None, *, tells: bool = False) -> None:
+        self.transport = Transport()
+        self.connection: Connection | None = None
+        self.go = asyncio.Event()
+        self.is_made = asyncio.Event()
+        self._ends_with = ends_with
+        self._tells = tells
+
+    async def dial(self, _: Peer, factory: Callable[[], Connection]) -> Connection:
+        self.connection = factory()
+        self.connection.connection_made(self.transport)
+        if self._tells:
+            self.transport.is_closed = True
+            self.connection.connection_lost(None)
+        self.is_made.set()
+        await self.go.wait()
+        if self._ends_with is not None:
+            raise self._ends_with
+        return self.connection
+
+
+PEER = Peer("host", 1, None)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("ends_with", [None, DialError(CONNECT), OSError(), RuntimeError()])
+async def test_a_connection_that_nobody_got_is_not_waited_for(
+    ends_with: BaseException | None, *, tells: bool
+) -> None:
+    """None: whoever asked for it is cancelled."""
+    dialed = Dialed(ends_with, tells=tells)
+    pool = Pool(dialed.dial)
+    asked = asyncio.create_task(pool.open(PEER))
+    await dialed.is_made.wait()
+    if ends_with is None:
+        asked.cancel()
+    else:
+        dialed.go.set()
+    await asyncio.wait([asked])
+    assert asked.cancelled() or asked.exception() is ends_with
+    assert dialed.transport.is_closed
+    assert not pool.open_count
+    async with asyncio.timeout(PATIENCE_S):
+        await pool.aclose()
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_connection_that_is_gone_when_it_is_handed_over_is_none(*, is_lost: bool) -> None:
+    """Lost, or the pool is closed meanwhile."""
+    dialed = Dialed(tells=is_lost)
+    pool = Pool(dialed.dial)
+    asked = asyncio.create_task(pool.open(PEER))
+    await dialed.is_made.wait()
+    if not is_lost:
+        await pool.aclose()
+    dialed.go.set()
+    with pytest.raises(DialError):
+        await asked
+    assert dialed.transport.is_closed
+    assert not pool.open_count
+
+
+async def cancel_as_it_is_made(files: Files | None) -> None:
+    """Whoever asked goes in the very turn in which the loop has made the connection."""
+    gone = asyncio.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        writer.transport.abort()
+        gone.set()
+
+    context = None
+    if files is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files.certificate, files.key)
+    server = await asyncio.start_server(ended(converse), "127.0.0.1", 0, ssl=context)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = ClientSettings(
+        endpoint_url=f"{'https' if files else 'http'}://{address}",
+        ca_bundle=str(files.authority) if files else None,
+    )
+    client = await ServiceClient.open(settings)
+    call = asyncio.create_task(client.put_records(ORDERS, RECORDS))
+    made = Connection.connection_made
+
+    def connection_made(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        call.cancel()
+
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "connection_made", connection_made)
+            await asyncio.wait([call])
+        assert call.cancelled()
+        assert not client.bodies.byte_count
+        await gone.wait()  # the service hears of it, and does not wait
+        await client.aclose()
+    assert not client._exchanges.pool.open_count
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("is_tls", [True, False])
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+def test_a_call_that_is_cancelled_as_its_connection_is_made_leaves_nothing_behind(
+    runs: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path, *, is_tls: bool
+) -> None:
+    """Under uvloop nobody is told that such a connection is lost: whoever waits for all of them to
+    go, at the end of the process, would wait for ever.
+    """
+    files = Authority(tmp_path).issue(names=("127.0.0.1",)) if is_tls else None
+    runs(cancel_as_it_is_made(files))
+
+
+# Over TLS.
+
+
+async def put_over_tls(files: Files, *, says_end: bool) -> None:
+    """A body of many pieces arrives whole, and a service that ends the connection, with a word or
+    without, costs the next call a connection and nothing else.
+    """
+    bodies: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies.append(await read_request(reader))
+        writer.write(ANSWER)
+        for _ in range(5):  # uvloop writes at the end of a turn
+            await asyncio.sleep(0)
+        if says_end:
+            writer.close()
+        else:
+            writer.transport.abort()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    server = await asyncio.start_server(ended(converse), "127.0.0.1", 0, ssl=context)
+    settings = ClientSettings(
+        endpoint_url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        ca_bundle=str(files.authority),
+    )
+    dice = random.Random(1)
+    async with opened(settings) as client:
+        for size in (10, 5 * PIECE_BYTES):
+            records = [Record(dice.randbytes(size), "k") for _ in range(2)]
+            assert len((await client.put_records(ORDERS, records)).records) == 2
+            sent = msgspec.json.decode(bodies[-1])["Records"]
+            assert [b64decode(each["Data"]) for each in sent] == [each.data for each in records]
+            assert not client.bodies.byte_count
+            async with asyncio.timeout(PATIENCE_S):
+                while client._exchanges.pool.open_count:
+                    await asyncio.sleep(0)
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("says_end", [True, False])
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+def test_records_go_over_tls(
+    runs: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path, *, says_end: bool
+) -> None:
+    files = Authority(tmp_path).issue(names=("127.0.0.1",))
+    runs(put_over_tls(files, says_end=says_end))
