@@ -588,7 +588,7 @@ async def cancel_as_it_is_made(files: Files | None) -> None:
 @pytest.mark.parametrize("is_tls", [True, False])
 @pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
 def test_a_call_that_is_cancelled_as_its_connection_is_made_leaves_nothing_behind(
-    runs: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path, *, is_tls: bool
+    runs: Callable[[Coroutine[Any, Any, None]], object], tmp_path: Path, *, is_tls: bool
 ) -> None:
     """Under uvloop nobody is told that such a connection is lost: whoever waits for all of them to
     go, at the end of the process, would wait for ever.
@@ -641,7 +641,7 @@ async def put_over_tls(files: Files, *, says_end: bool) -> None:
 @pytest.mark.parametrize("says_end", [True, False])
 @pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
 def test_records_go_over_tls(
-    runs: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path, *, says_end: bool
+    runs: Callable[[Coroutine[Any, Any, None]], object], tmp_path: Path, *, says_end: bool
 ) -> None:
     files = Authority(tmp_path).issue(names=("127.0.0.1",))
     runs(put_over_tls(files, says_end=says_end))
