@@ -28,6 +28,7 @@ from typing import Any
 
 from bench import calls
 from bench import records as bench_records
+from bench.daemon import UNLIMITED
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
 from bench.records import BATCH_RECORDS, KEY_COUNT, STREAM, BenchRecord, make_records
@@ -304,9 +305,9 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
         async def describe(self, _target: Any) -> StreamDescription:
             return StreamDescription(tuple(shards), 1 << 20, is_auto=False, stream_arn=None)
 
-    quota = 10**12  # never binds
     text = (
-        f"shard_records_per_second = {quota}\nshard_bytes_per_second = {quota}\nfirst_share = 1.0"
+        f"shard_records_per_second = {UNLIMITED}\nshard_bytes_per_second = {UNLIMITED}\n"
+        "first_share = 1.0"
     )
     if shape.is_ordered:
         text += '\nordering = "partition_key"'

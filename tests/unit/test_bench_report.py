@@ -100,9 +100,7 @@ def test_metrics_are_read_with_and_without_labels() -> None:
 def test_the_configuration_of_the_bench_is_one_the_daemon_takes() -> None:
     config = load_config(text=daemon_config(1234))
     assert config.endpoint_url == "http://127.0.0.1:1234"
-    assert (
-        config.default.shard_records_per_second == config.default.shard_bytes_per_second == 10**12
-    )
+    assert config.default.shard_records_per_second == config.default.shard_bytes_per_second == 10**9
     assert replace(config.default, shard_records_per_second=1000, shard_bytes_per_second=2**20) == (
         StreamConfig()
     )
