@@ -134,6 +134,7 @@ def test_what_a_build_needs_is_what_the_tests_are_run_with(
     developed = dict(LOCKED.findall((ROOT / "requirements-dev.lock").read_text()))
     image = dict(LOCKED.findall((ROOT / "deploy/docker/build-requirements.lock").read_text()))
     assert sorted(image) == sorted([needed, *backend.COMPILER])
+    assert needed in developed
     for package in backend.COMPILER:
         assert image[package].split() == developed[package].split(), package
 
