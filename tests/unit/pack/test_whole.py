@@ -373,6 +373,7 @@ def elsewhere(client: int) -> Outcome:
     return lambda frame, _, shard_id: delivered("x" if frame.client == client else shard_id)
 
 
+@pytest.mark.pure("puts another method in the place of one")
 @pytest.mark.parametrize("clients", [0, 1, 2])
 @pytest.mark.parametrize("client", [1, 2])
 @pytest.mark.parametrize("part", [1, 3])
@@ -395,6 +396,7 @@ def test_what_an_answer_means_for_whole_frames_is_what_it_means_by_shard(
     assert answered(outcome, clients, is_whole=True) == answered(outcome, clients, is_whole=False)
 
 
+@pytest.mark.pure("puts another method in the place of one")
 @pytest.mark.parametrize("client", [1, 2, 3])
 def test_whole_frames_that_landed_elsewhere_tell_as_much_of_the_map(client: int) -> None:
     outcome = elsewhere(client)
