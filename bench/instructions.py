@@ -312,7 +312,8 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
     if shape.is_ordered:
         text += '\nordering = "partition_key"'
     listed = "".join(f"[streams.{name}]\n" for name in shape.names())
-    config = load_config(text=f"[default]\n{text}\n{listed}")
+    streams_max = max(100, shape.streams)
+    config = load_config(text=f"streams_max = {streams_max}\n[default]\n{text}\n{listed}")
     clock, service = Clock(), Service()
     memory = ByteBudget(config.memory_bytes_max)
     called = {"default": Reach(service, service)}  # type: ignore[arg-type]

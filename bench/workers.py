@@ -1,6 +1,7 @@
 """One worker beside several: what a record costs all processes, and what the busiest of them.
 
-`python -m bench.workers [--workers 2] [--rounds 3] [--quick] [--only a|b|c]`
+`python -m bench.workers [--workers 2] [--rounds 3] [--quick] [--only a|b|c] [--connections N]
+[--latency-ms N]`
 
 Scenarios of bench.compare, in pairs (one, several, one, several ...), a daemon for each round and
 nothing pinned. Wall time says what this machine gave, to daemon, clients and stand-in together; on
@@ -67,9 +68,9 @@ def measure(scenario: Scenario, records: int, workers: int, sink: Sink) -> Round
         )
 
 
-def pairs(scenario: Scenario, workers: int, rounds: int, share: int) -> str:
+def pairs(scenario: Scenario, workers: int, rounds: int, share: int, latency_ms: float) -> str:
     found: list[tuple[Round, Round]] = []
-    with started_sink(frozenset(os.sched_getaffinity(0))) as sink:
+    with started_sink(frozenset(os.sched_getaffinity(0)), latency_ms=latency_ms) as sink:
         for _ in range(rounds):
             one, several = (
                 measure(scenario, scenario.records // share, count, sink) for count in (1, workers)
@@ -105,12 +106,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the records, once")
     parser.add_argument("--only", choices=("a", "b", "c"))
     parser.add_argument("--connections", type=int, help="of clients")
+    parser.add_argument(
+        "--latency-ms", type=float, default=0.0, help="of each answer of the service"
+    )
     options = parser.parse_args()
     rounds, share = (1, 10) if options.quick else (options.rounds, 1)
     chosen = [each for each in SCENARIOS if each.is_daemon and options.only in {None, each.name}]
     if options.connections:
         chosen = [_with_connections(each, str(options.connections)) for each in chosen]
-    rows = [pairs(each, options.workers, rounds, share) for each in chosen]
+    rows = [pairs(each, options.workers, rounds, share, options.latency_ms) for each in chosen]
     print(f"{options.workers} workers beside one: median of {rounds} pairs (least to most)\n")
     print(
         "| | records/s | CPU a record, all processes | times one core's work | supervisor, us"
