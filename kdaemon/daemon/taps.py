@@ -8,12 +8,11 @@ Where it sits: pages.py -> here -> crew.py.
 import asyncio
 import json
 from collections.abc import Sequence
-from urllib.parse import parse_qs
 
 from kdaemon.daemon.crew import Crew
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.slices import Page
-from kdaemon.observe.tap import ENDED, NDJSON, NO_STREAM, OFF, RECORDS_MAX, TAPS_MAX
+from kdaemon.observe.tap import ENDED, MANY, NDJSON, RECORDS_MAX, TAPS_MAX, what_is_asked
 
 
 class WorkersTaps:
@@ -32,20 +31,18 @@ class WorkersTaps:
 
     def ask(self, request: HttpRequest) -> None:
         """Answers at the end of the window, or at once with why not."""
-        wanted = parse_qs(request.query)
-        streams = wanted.get("stream", [])
-        if not self._is_on:
-            Page(403, OFF).give(request)
-        elif len(streams) != 1:
-            Page(400, NO_STREAM).give(request)
-        elif len(self._looking) >= TAPS_MAX:
-            Page(503, b"%d looks go on already: try again in a second.\n" % TAPS_MAX).give(request)
-        else:
-            look = self._look(request, streams[0], with_data=wanted.get("data") == ["1"])
-            looking = asyncio.get_running_loop().create_task(look)
-            self._looking[looking] = request
-            looking.add_done_callback(lambda done: self._looking.pop(done, None))
-            request.on_gone = lambda: _cancel(looking)
+        asked = what_is_asked(request, is_on=self._is_on)
+        if asked is None:
+            return
+        if len(self._looking) >= TAPS_MAX:
+            Page(503, MANY).give(request)
+            return
+        stream, with_data = asked
+        look = self._look(request, stream, with_data=with_data)
+        looking = asyncio.get_running_loop().create_task(look)
+        self._looking[looking] = request
+        looking.add_done_callback(lambda done: self._looking.pop(done, None))
+        request.on_gone = lambda: _cancel(looking)
 
     def close(self) -> None:
         """No look goes on any more; who waits for one hears so."""

@@ -35,10 +35,10 @@ TAPS_MAX = 4  # at one time; ours
 KEY_DIGITS = 12  # of a key's SHA-256, in hex: tells keys apart, and not which they are; ours
 NDJSON = b"application/x-ndjson"
 
-OFF = b"Records are not shown here: set listen.admin_tap = true, and start kdaemon again.\n"
-_MANY = b"%d looks go on already: try again in a second.\n" % TAPS_MAX
+_OFF = b"Records are not shown here: set listen.admin_tap = true, and start kdaemon again.\n"
+MANY = b"%d looks go on already: try again in a second.\n" % TAPS_MAX
 ENDED = b"The look ended early.\n"
-NO_STREAM = b"Expected /tap?stream=NAME, and perhaps &data=1.\n"
+_NO_STREAM = b"Expected /tap?stream=NAME, and perhaps &data=1.\n"
 
 
 class _Look:
@@ -77,15 +77,10 @@ class Taps:
 
     def ask(self, request: HttpRequest) -> None:
         """Answers at the end of the window, or at once with why not."""
-        wanted = parse_qs(request.query)
-        streams = wanted.get("stream", [])
-        if not self._is_on:
-            Page(403, OFF).give(request)
-        elif len(streams) != 1:
-            Page(400, NO_STREAM).give(request)
-        else:
-            with_data = wanted.get("data") == ["1"]
-            forget = self.look(lambda page: page.give(request), streams[0], with_data=with_data)
+        asked = what_is_asked(request, is_on=self._is_on)
+        if asked is not None:
+            stream, with_data = asked
+            forget = self.look(lambda page: page.give(request), stream, with_data=with_data)
             if forget is not None:
                 request.on_gone = forget
 
@@ -96,7 +91,7 @@ class Taps:
         gave a page at once, which says why there is no look now.
         """
         if self._door is None or len(self._looks) >= TAPS_MAX:
-            give(Page(503, _MANY if self._looks else b"kdaemon is starting.\n"))
+            give(Page(503, MANY if self._looks else b"kdaemon is starting.\n"))
             return None
         look = _Look(give, stream, with_data=with_data)
         look.ending = asyncio.get_running_loop().call_later(WINDOW_S, self._end, look)
@@ -149,6 +144,16 @@ class Taps:
             self._looks.remove(look)
         if not self._looks and self._door is not None:
             self._door.on_taken = None
+
+
+def what_is_asked(request: HttpRequest, *, is_on: bool) -> tuple[str, bool] | None:
+    """The stream, and whether data are to be shown. None: it was answered with why not."""
+    wanted = parse_qs(request.query)
+    streams = wanted.get("stream", [])
+    if is_on and len(streams) == 1:
+        return streams[0], wanted.get("data") == ["1"]
+    (Page(400, _NO_STREAM) if is_on else Page(403, _OFF)).give(request)
+    return None
 
 
 def _cut(record: Record) -> Record:

@@ -31,23 +31,27 @@ main()
 """
 
 
-def config_of(directory: Path, settings: Mapping[str, object]) -> Path:
+COUNTS = [(2, 2), (1, 2), (2, 1)]  # of workers: before, and then
+
+
+def config_of(directory: Path, settings: Mapping[str, object], workers: int = 1) -> Path:
     directory.mkdir(exist_ok=True)
-    return write_config(directory, settings)
+    return write_config(directory, {**settings, "workers": workers})
 
 
+@pytest.mark.parametrize("counts", [(1, 1), *COUNTS])
 def test_what_was_ordered_in_memory_goes_before_what_is_stored_now(
-    tmp_path: Path, one_shard: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack, counts: tuple[int, int]
 ) -> None:
     """The new one has a disk of its own, for which it need not wait."""
     ordered = {"default.ordering": "partition_key", "spool.directory": ""}
     settings = settings_of(tmp_path, one_shard, **ordered)
-    old = run(config_of(tmp_path / "a", settings), stack, one_shard)
+    old = run(config_of(tmp_path / "a", settings, counts[0]), stack, one_shard)
     old.inject({"kind": "throttle", "calls": 1, "latency_ms": 3_000})
     accept(tmp_path, ["one", "two"])
     wait_for(lambda: old.counted("kdaemon_records_in_flight") or None, "the first call")
     stored = {"default.acknowledge": "stored", "spool.directory": str(tmp_path / "spool")}
-    new = start(config_of(tmp_path / "b", settings | stored), "--takeover")
+    new = start(config_of(tmp_path / "b", settings | stored, counts[1]), "--takeover")
     stack.callback(new.close)
     old.wait_log("draining")
     assert store(tmp_path, "three", key="k") == {"acknowledged": 1}

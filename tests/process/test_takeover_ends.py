@@ -97,10 +97,11 @@ def test_the_second_signal_ends_it_at_once(
     assert new.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_start_that_fails_behind_its_doors_delivers_what_it_took(
-    tmp_path: Path, one_shard: str, stack: ExitStack
+    tmp_path: Path, one_shard: str, stack: ExitStack, workers: int
 ) -> None:
-    config = write_config(tmp_path, settings_of(tmp_path, one_shard))
+    config = write_config(tmp_path, settings_of(tmp_path, one_shard, workers=workers))
     old = run(config, stack, one_shard)
     url = old.url
     told = tmp_path / "fail"

@@ -302,6 +302,15 @@ print(sorted({
 GROUPS = "12:cpu,cpuacct:/pod/a\n4:memory:/pod/a\n0::/pod/a\n"
 
 
+def write_groups(root: Path, limits: dict[str, str]) -> None:
+    """The process's control group, and what limits it and those above, as the kernel shows it."""
+    for path, text in {"proc/self/cgroup": GROUPS}.items() | {
+        (f"sys/fs/cgroup/{path}", text) for path, text in limits.items()
+    }:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("limits", "found"),
     [
@@ -317,11 +326,7 @@ GROUPS = "12:cpu,cpuacct:/pod/a\n4:memory:/pod/a\n0::/pod/a\n"
 def test_the_memory_limit_is_the_lowest_of_the_groups(
     tmp_path: Path, limits: dict[str, str], found: int | None
 ) -> None:
-    for path, text in {"proc/self/cgroup": GROUPS}.items() | {
-        (f"sys/fs/cgroup/{path}", text) for path, text in limits.items()
-    }:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+    write_groups(tmp_path, limits)
     assert memory_limit_bytes(tmp_path) == found
 
 
@@ -346,10 +351,6 @@ def test_without_cgroups_there_is_no_memory_limit(tmp_path: Path) -> None:
 def test_cores_are_those_of_the_affinity_and_of_the_quota(
     tmp_path: Path, limits: dict[str, str], found: int | None
 ) -> None:
-    for path, text in {"proc/self/cgroup": GROUPS}.items() | {
-        (f"sys/fs/cgroup/{path}", text) for path, text in limits.items()
-    }:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+    write_groups(tmp_path, limits)
     own = len(os.sched_getaffinity(0))
     assert usable_cores(tmp_path) == (own if found is None else min(own, found))
