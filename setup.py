@@ -115,8 +115,10 @@ def extensions() -> list[Extension]:
     # Imported here: whoever builds a pure wheel has no mypy.
     from mypyc.build import mypycify  # noqa: PLC0415
 
-    # No configuration of mypy's: types are checked in `make test`, with all libraries at hand.
-    options = ["--config-file=", "--ignore-missing-imports", *compiled_modules()]
+    # No configuration of mypy's: types are checked in `make test`, with all libraries at hand. Here
+    # none is looked at, whether it is installed or not: the same code is made everywhere.
+    options = ["--config-file=", "--ignore-missing-imports", "--no-site-packages"]
+    options += ["--follow-imports=silent", *compiled_modules()]
     level = os.environ.get("KDAEMON_OPTIMISE", "3")  # as gcc counts; a test has no time for that
     made: list[Extension] = mypycify(
         options, opt_level=level, debug_level="0", multi_file=True, group_name="kdaemon"

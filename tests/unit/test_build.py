@@ -139,6 +139,19 @@ def test_what_a_build_needs_is_what_the_tests_are_run_with(
         assert image[package].split() == developed[package].split(), package
 
 
+def test_what_is_compiled_does_not_depend_on_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, setup: ModuleType
+) -> None:
+    """A build has an environment of its own without libraries, and a class that derives from one
+    had other types there, and an error.
+    """
+    build = pytest.importorskip("mypyc.build")
+    given: list[str] = []
+    monkeypatch.setattr(build, "mypycify", lambda options, **_: given.extend(options) or [])
+    assert setup.extensions() == []
+    assert {"--no-site-packages", "--ignore-missing-imports"} <= set(given)
+
+
 @pytest.mark.parametrize("asked", ["compiled", "pure", ""])
 def test_what_is_built_is_what_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, setup: ModuleType, asked: str
