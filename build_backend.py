@@ -1,4 +1,4 @@
-"""What a build of kdaemon needs (PEP 517): setuptools, and mypy where the wheel is to be compiled.
+"""What a build of kdaemon needs (PEP 517): setuptools; mypy and libraries, where it is compiled.
 
 All else is setuptools' own. Versions are pinned here, and with their hashes in
 deploy/docker/build-requirements.lock; a test holds both to requirements-dev.lock.
@@ -26,7 +26,12 @@ COMPILER = [
     "mypy-extensions==1.2.0",
     "pathspec==1.1.1",
     "typing-extensions==4.16.0",
-    "msgspec==0.22.0",  # its types: the classes that it makes are everywhere
+    # The libraries that compiled code uses (setup.py: LIBRARIES), for their types.
+    "msgspec==0.22.0",
+    "h2==4.4.1",
+    "hpack==4.2.0",
+    "httptools==0.9.0",
+    "hyperframe==6.1.0",
 ]
 
 __all__ = [

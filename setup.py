@@ -6,6 +6,7 @@ machine), or not set: compiled where there is a C compiler. An editable install 
 modules are the files of the tree. setuptools runs this file; build_backend.py says what it needs.
 """
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -26,6 +27,11 @@ ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "wire", "http", "d
 
 OTHERS = ("send/driver.py",)
 """Compiled, of rooms that are not."""
+
+LIBRARIES = ("msgspec", "h2", "hpack", "httptools")
+"""What compiled code imports. mypyc has to know their types: a class of msgspec's that it took for
+any would be taken for one of its own, and end the process.
+"""
 
 # Why not.
 STRUCTS = "has classes that msgspec makes, with keywords that mypyc does not pass on"
@@ -115,10 +121,13 @@ def extensions() -> list[Extension]:
     # Imported here: whoever builds a pure wheel has no mypy.
     from mypyc.build import mypycify  # noqa: PLC0415
 
-    # No configuration of mypy's: types are checked in `make test`, with all libraries at hand. Here
-    # none is looked at, whether it is installed or not: the same code is made everywhere.
-    options = ["--config-file=", "--ignore-missing-imports", "--no-site-packages"]
-    options += ["--follow-imports=silent", *compiled_modules()]
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"kdaemon is not compiled without the types of {', '.join(missing)}")
+    # No configuration of mypy's: types are checked in `make test`, with all libraries at hand. What
+    # mypy finds in a file that is not compiled matters to nobody here.
+    options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+    options += compiled_modules()
     level = os.environ.get("KDAEMON_OPTIMISE", "3")  # as gcc counts; a test has no time for that
     made: list[Extension] = mypycify(
         options, opt_level=level, debug_level="0", multi_file=True, group_name="kdaemon"
