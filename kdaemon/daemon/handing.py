@@ -20,10 +20,9 @@ from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.hub import HttpHub
-from kdaemon.http.listener import SocketFile
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.server import HttpServer
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited
@@ -80,19 +79,8 @@ class SharedListeners(Listeners):
         self._handing = handing
         self._open_count = open_count
 
-    async def _serve(
-        self,
-        name: str,
-        socks: Sequence[socket.socket],
-        handler: HttpHandler,
-        hub: HttpHub,
-        lines: Lines | None,
-        file: SocketFile | None = None,
-    ) -> HttpServer:
-        if name == "admin":
-            return await super()._serve(name, socks, handler, hub, lines, file)
-        take = partial(self._handing.hand, name)
-        return await serve(socks, handler, hub, lines=lines, file=file, take=take)
+    def _taker(self, name: str) -> Callable[[socket.socket], bool] | None:
+        return None if name == "admin" else partial(self._handing.hand, name)
 
     def resume(self) -> None:
         """A worker may take connections again."""

@@ -10,7 +10,7 @@ closes them.
 
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,8 @@ class Listeners:
             socks = self.inherit(name)
             if not (socks and self.is_of_systemd):
                 socks = [*socks, *bind_tcp(address.host, address.port, socks)]
-            server = await self._serve(name, socks, handler, hub, lines)
+            take = self._taker(name)
+            server = await serve(socks, handler, hub, lines=lines, take=take)
         except OSError as error:
             raise cannot_listen(f"listen.{name}", address, error) from error
         self._servers[name] = server
@@ -79,23 +80,16 @@ class Listeners:
         if name not in self._kept:
             file = SocketFile(path, self._listen.unix_mode_bits)
             socks = [file.adopt(socks[0]) if socks else file.bind()]
-        server = await self._serve(name, socks, handler, hub, lines, file)
+        take = self._taker(name)
+        server = await serve(socks, handler, hub, lines=lines, file=file, take=take)
         self.doors.append(server)
         self._servers[name] = server
         self.counters[name] = server.counters
         log_listening(name, path)
 
-    async def _serve(
-        self,
-        _name: str,
-        socks: Sequence[socket.socket],
-        handler: HttpHandler,
-        hub: HttpHub,
-        lines: Lines | None,
-        file: SocketFile | None = None,
-    ) -> HttpServer:
-        """What is done with the sockets of a listener, which the server owns from then on."""
-        return await serve(socks, handler, hub, lines=lines, file=file)
+    def _taker(self, _name: str) -> Callable[[socket.socket], bool] | None:
+        """Who takes the connections of a listener; None: they are served here."""
+        return None
 
     def bind_ahead(self, wanted: Iterable[Wanted]) -> None:
         """What the daemon before has not is bound before that one is told to end: a place that

@@ -73,6 +73,7 @@ class Pool:
         return connection
 
     def _refuse_if_closed(self) -> None:
+        """In a method of its own: else mypy believes after a dial what was so before."""
         if self._is_closed:
             raise RuntimeError("the pool is closed")
 

@@ -41,11 +41,9 @@ def took_over(config: Path, stack: ExitStack) -> Daemon:
     return daemon
 
 
-def read_all(service: str) -> list[bytes]:
-    return [
-        data_of(record)
-        for record in Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-    ]
+def read_all(service: str, stream: str = "demo") -> list[bytes]:
+    endpoint = Endpoint("sandbox", url=service, put_url=service)
+    return [data_of(record) for record in endpoint.read_stream(stream)]
 
 
 def test_under_load_nobody_is_refused_and_nothing_is_lost_or_repeated(

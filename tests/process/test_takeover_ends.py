@@ -162,12 +162,12 @@ def test_what_stands_in_a_spool_that_the_new_one_has_not_is_delivered_first(
     assert read_all(one_shard) == [b"one"]
 
 
-@pytest.mark.parametrize("kind", ["http", "admin", "own"])
+@pytest.mark.parametrize(("kind", "workers"), [("http", 1), ("admin", 1), ("own", 1), ("http", 2)])
 def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alone(
-    tmp_path: Path, one_shard: str, stack: ExitStack, kind: str
+    tmp_path: Path, one_shard: str, stack: ExitStack, kind: str, workers: int
 ) -> None:
     """It waits for the other one's end before it opens its doors."""
-    ordered = {"default.ordering": "partition_key", "spool.directory": ""}
+    ordered = {"default.ordering": "partition_key", "spool.directory": "", "workers": workers}
     settings = settings_of(tmp_path, one_shard, **ordered)
     old = run(write_config(tmp_path, settings), stack, one_shard)
     taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -24,10 +24,10 @@ from tests.kit.daemon import (
     started,
     write_config,
 )
-from tests.kit.endpoints import Endpoint, data_of
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
 from tests.kit.systemd import Activated, Manager
+from tests.process.test_takeover import read_all
 
 DEAD_PORT = "http://127.0.0.1:9"  # nobody listens: an outage
 
@@ -47,11 +47,6 @@ def settings_of(directory: Path, **more: object) -> dict[str, object]:
         "default.first_share": 1.0,
         **more,
     }
-
-
-def read_all(service: str, stream: str = "demo") -> list[bytes]:
-    endpoint = Endpoint("sandbox", url=service, put_url=service)
-    return [data_of(record) for record in endpoint.read_stream(stream)]
 
 
 def workers_of(daemon: Daemon) -> list[dict[str, Any]]:

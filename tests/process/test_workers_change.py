@@ -16,7 +16,6 @@ from kdaemon.spool.shared import left_spools
 from tests.kit.daemon import (
     READY,
     Daemon,
-    environment,
     running,
     sandbox,
     started,
@@ -24,9 +23,9 @@ from tests.kit.daemon import (
 )
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
+from tests.process.test_takeover import read_all, start
 from tests.process.test_workers import (
     put_lines,
-    read_all,
     settings_of,
     store_in_outage,
     workers_of,
@@ -107,10 +106,6 @@ def put_to(daemon: Daemon, stream: str, data: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
-
-
-def start(config: Path, *flags: str) -> Daemon:
-    return Daemon(["run", *flags, "--config", str(config)], environment())
 
 
 @pytest.mark.parametrize("counts", [(2, 2, 3), (1, 2, 1)])

@@ -1,6 +1,5 @@
 """A takeover by several workers, or from several: what a lone daemon promises holds for them."""
 
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -89,25 +88,6 @@ def test_workers_whose_libraries_cannot_be_loaded_leave_the_other_one_alone(
     old.wait_settled()
     assert old.stop() == 0
     assert sorted(read_all(one_shard)) == [b"one", b"two"]
-
-
-def test_with_order_in_memory_too_a_place_that_is_taken_leaves_the_other_one_alone(
-    tmp_path: Path, one_shard: str, stack: ExitStack
-) -> None:
-    ordered = {"default.ordering": "partition_key", "spool.directory": ""}
-    settings = settings_of(tmp_path, one_shard, **ordered)
-    old = run(config_of(tmp_path / "a", settings, 2), stack, one_shard)
-    taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    at = {"listen.http": f"127.0.0.1:{taken.getsockname()[1]}"}
-    new = start(config_of(tmp_path / "b", settings | at, 2), "--takeover")
-    stack.callback(new.close)
-    assert new.wait() == 1
-    assert any("cannot start" in line["text"] for line in new.log)
-    assert old.page("/readyz")[0] == 200
-    accept(tmp_path, ["one"])
-    old.wait_settled()
-    assert old.stop() == 0
-    assert read_all(one_shard) == [b"one"]
 
 
 def test_workers_that_wait_for_spools_themselves_are_taken_over_by_the_next(
