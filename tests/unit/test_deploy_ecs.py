@@ -4,7 +4,6 @@ Not tried here: a start at ECS. tests/process/test_deploy_run.py runs what is in
 """
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import botocore.session
 import botocore.validate
 import pytest
 
+from kdaemon import __version__
 from kdaemon.base.limits import MIB
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
@@ -89,8 +89,7 @@ def test_a_task_s_daemon_is_confined_and_has_room(
     assert Path(task_config.listen.unix).parent in map(Path, mounts)
     assert Path(task_config.spool.directory).parent in map(Path, mounts)
     assert mounts == {"/run/kdaemon", "/var/lib/kdaemon"}, "the image's volumes: uid 10001's"
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert daemon["image"] == f"kdaemon:{version}"
+    assert daemon["image"] == f"kdaemon:{__version__}"
 
 
 def test_a_task_s_application_is_told_where_the_daemon_listens(

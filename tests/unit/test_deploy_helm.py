@@ -5,7 +5,6 @@ What is rendered by default goes through the tests of test_deploy_kubernetes.py,
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 import yaml
 
+from kdaemon import __version__
 from kdaemon.base.limits import MIB
 from kdaemon.config.load import load_config
 from kdaemon.config.schema import config_schema
@@ -69,8 +69,7 @@ def templates() -> str:
 
 def test_the_chart_is_of_this_version_and_of_the_kubernetes_that_the_page_names() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert chart["version"] == chart["appVersion"] == version
+    assert chart["version"] == chart["appVersion"] == __version__
     assert chart["kubeVersion"] == f">={OLDEST_KUBERNETES}-0"
     oldest = OLDEST_KUBERNETES.removesuffix(".0")
     assert f"Kubernetes ({oldest} or newer)" in (ROOT / "deploy" / "README.md").read_text()

@@ -6,19 +6,18 @@ Not tried here: a cluster.
 import json
 import re
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from kdaemon import __version__
 from kdaemon.config.load import load_config
 from tests.kit.manifests import (
     API_VERSIONS,
     DEPLOY,
     KUSTOMIZE,
-    ROOT,
     UID,
     Capabilities,
     HostPath,
@@ -86,7 +85,7 @@ def test_the_overlay_that_the_page_shows_is_one(tmp_path: Path) -> None:
     config = (KUSTOMIZE / "base" / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(config.replace("eu-central-1", "eu-west-1"))
     manifest = Manifest(kustomized(tmp_path))
-    assert {c.image for c in manifest.containers} == {"registry.example/kdaemon:0.1.0"}
+    assert {c.image for c in manifest.containers} == {f"registry.example/kdaemon:{__version__}"}
     (account,) = (t for t in manifest.things if isinstance(t, ServiceAccount))
     assert list(account.metadata.annotations) == ["eks.amazonaws.com/role-arn"]
     assert any(isinstance(thing, PodMonitor) for thing in manifest.things)
@@ -170,8 +169,7 @@ def test_names_labels_and_versions_agree_within_a_manifest(manifest: Manifest) -
 
 
 def test_the_image_is_of_this_version(manifest: Manifest) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert manifest.daemon.image == f"kdaemon:{version}"
+    assert manifest.daemon.image == f"kdaemon:{__version__}"
 
 
 def test_the_daemon_reads_the_mounted_configuration(manifest: Manifest) -> None:
