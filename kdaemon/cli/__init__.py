@@ -3,8 +3,7 @@
 Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
 imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
 Those of `_ELSEWHERE` have files of their own.
-Exit codes: 0 done, 1 something was refused or lost, 2 wrong usage (click's), 78 (EX_CONFIG of
-sysexits.h: supervisors should not restart) a configuration that cannot be used, 130 interrupted.
+Exit codes: `help.py`; 2 is click's, 78 is EX_CONFIG of sysexits.h.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,6 +34,7 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.help import Command, Commands
 from kdaemon.cli.logged import run_logged
 from kdaemon.cli.looks import look_at_principals, read_and_look, read_checked
 from kdaemon.cli.sockets import find_sockets
@@ -72,47 +71,58 @@ _ELSEWHERE = {
 _UNLISTED = {"worker": "kdaemon.cli.worker:worker"}  # the same, of those that nobody types
 
 
-class _Commands(click.Group):
-    """Brings the commands that have files of their own when they are asked for: a daemon never
-    is.
-    """
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), *_ELSEWHERE])
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        place = _ELSEWHERE.get(name) or _UNLISTED.get(name)
-        if place is None:
-            return super().get_command(context, name)
-        module, _, command = place.partition(":")
-        found: click.Command = getattr(import_module(module), command)
-        return found
-
-
 @click.group(
-    cls=_Commands,
+    cls=Commands,
+    elsewhere=_ELSEWHERE,
+    unlisted=_UNLISTED,
+    examples=(
+        ("kdaemon run --sandbox", "try it: no account is needed"),
+        ("echo hello | kdaemon put --stream demo", "in another terminal: send a record ..."),
+        ("kdaemon status", "... and see what became of it"),
+    ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message=f"kdaemon %(version)s ({build()})")
 def cli() -> None:
-    """Delivers records to Kinesis Data Streams and Yandex Data Streams."""
+    """Delivers records to Kinesis Data Streams and Yandex Data Streams.
+
+    kdaemon runs beside your application, which sends it records as it would send them to Kinesis.
+    `kdaemon COMMAND --help` tells more of a command.
+    """
 
 
-@cli.command()
+@cli.command(
+    cls=Command,
+    examples=(
+        ("kdaemon run --sandbox", "try it: no account is needed"),
+        ("kdaemon run --config kdaemon.toml", "with a configuration, as `kdaemon init` writes it"),
+        ("kdaemon run --set region=eu-central-1", "without one: streams are named by clients"),
+    ),
+)
 @config_option
 @set_option
-@click.option("--sandbox", "with_sandbox", is_flag=True, help="Deliver to an embedded service.")
+@click.option(
+    "--sandbox",
+    "with_sandbox",
+    is_flag=True,
+    help="Deliver to a service in this process instead of AWS or Yandex.",
+)
 @click.option(
     "--takeover",
     "is_takeover",
     is_flag=True,
-    help="Take the listening sockets over from the daemon that runs, if there is one: no connection"
-    " is refused. That one finishes what it has, and ends.",
+    help="Take the listening sockets over from the daemon that runs, if there is one. No connection"
+    " is refused. The old daemon delivers what it has, and ends.",
 )
 def run(
     config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool, is_takeover: bool
 ) -> None:
-    """Take records in and deliver them, until SIGTERM or Ctrl-C."""
+    """Take records and deliver them until SIGTERM or Ctrl-C.
+
+    Clients send to listen.http (127.0.0.1:8990) or to the Unix socket (listen.unix). listen.admin
+    (127.0.0.1:8991) has the status page. At SIGTERM the daemon delivers what it has, within
+    drain.deadline_ms, and ends. At SIGHUP it reads its configuration again.
+    """
     flags = pairs(settings)
     loaded = _to_run(config_path, flags)
     config = loaded.config
@@ -184,12 +194,29 @@ def _problems(
     return read_and_look(config_path, flags, spool=spool)[1].problems
 
 
-@cli.command()
+@cli.command(
+    cls=Command,
+    examples=(
+        ("kdaemon sandbox --stream orders --shards 2", "a service with one stream"),
+        (
+            "export AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any AWS_REGION=us-east-1",
+            "clients need a key and a region: any will do",
+        ),
+        ("aws kinesis list-streams --endpoint-url http://127.0.0.1:4567", "a client"),
+        ("kdaemon run --set endpoint_url=http://127.0.0.1:4567", "a daemon that delivers to it"),
+    ),
+)
 @config_option
 @set_option
-@click.option("--listen", metavar="HOST:PORT", help="Default: 127.0.0.1:4567.")
-@click.option("--stream", "streams", metavar="NAME", multiple=True, help="Default: demo.")
-@click.option("--shards", type=int, help="Shards of each stream. Default: 4.")
+@click.option("--listen", metavar="HOST:PORT", help="Where to listen. Default: 127.0.0.1:4567.")
+@click.option(
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="A stream to begin with; repeatable. Default: demo.",
+)
+@click.option("--shards", type=int, metavar="N", help="Shards of each stream. Default: 4.")
 @click.option(
     "--ephemeral-port",
     "is_ephemeral",
@@ -205,7 +232,11 @@ def sandbox(
     *,
     is_ephemeral: bool,
 ) -> None:
-    """The embedded service alone: any Kinesis client can write to it and read from it."""
+    """Run a Kinesis service on this machine, to try and test with.
+
+    Any Kinesis client can write to it and read from it. It has the quotas of the service, and fails
+    if it is told to. Records are in memory only, and are gone when it ends.
+    """
     flags = pairs(settings)
     if is_ephemeral and listen is not None:
         raise click.UsageError("--ephemeral-port chooses the port: leave --listen out.")
@@ -223,34 +254,41 @@ def sandbox(
     run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
 
 
-@cli.command()
+@cli.command(
+    cls=Command,
+    examples=(
+        ("echo hello | kdaemon put --stream demo", "one record"),
+        ("kdaemon put --stream clicks --partition-key-field user.id clicks.jsonl.gz", "JSON lines"),
+        ("kdaemon put --stream sales --csv --partition-key-field shop sales.csv", "CSV"),
+    ),
+)
 @click.argument("file", default="-")
-@click.option("--stream", required=True, metavar="S", help="Name or ARN of the stream.")
-@click.option("--partition-key", metavar="K", help="Key of each record that names none.")
+@click.option("--stream", required=True, metavar="NAME", help="Name or ARN of the stream.")
+@click.option("--partition-key", metavar="KEY", help="Key of each record that names none.")
 @click.option(
     "--partition-key-field",
     "key_field",
-    metavar="F",
-    help="Field of a JSON line (a path: user.id) or column (with --csv) that holds the key; the"
-    " line is the data.",
+    metavar="FIELD",
+    help="Where the key is: a field of a JSON line (user.id is one in another) or a column of CSV."
+    " The data is the whole line.",
 )
 @click.option(
     "--csv",
     "is_csv",
     is_flag=True,
-    help="A record is one of CSV: its quoted fields may span lines. The header is not sent.",
+    help="Each row of CSV is a record; quoted fields may span lines. The header is not sent.",
 )
-@click.option("--lines", "is_data", is_flag=True, help="Each line is data, whatever it looks like.")
+@click.option("--lines", "is_data", is_flag=True, help="Each line is data, also if it is JSON.")
 @click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
 @click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener, or its URL.")
-@click.option("--ca-file", metavar="PATH", help="Certificates to trust, for https://. PEM.")
-@click.option("--profile", metavar="NAME", help="Of the shared AWS credentials file, to sign with.")
+@click.option("--ca-file", metavar="PATH", help="Certificates to trust at https://, as PEM.")
+@click.option("--profile", metavar="NAME", help="The AWS profile whose key signs the requests.")
 @click.option(
     "--acknowledge",
     type=click.Choice(["delivered", "stored", "accepted", "none"]),
     default="delivered",
     show_default=True,
-    help="What to wait for.",
+    help="What the daemon is to promise before a record counts as sent.",
 )
 @config_option
 def put(
@@ -268,18 +306,21 @@ def put(
     is_csv: bool,
     is_data: bool,
 ) -> None:
-    """Send the lines of FILE (default: standard input; .gz is inflated) through a daemon.
+    """Send the lines of a file as records, through a daemon.
 
-    Each line is a record. If the first one is a JSON object with `data` or `data_base64` (and
-    otherwise only `partition_key`, `explicit_hash_key`, `stream`), all lines are taken for such
-    records; if not, each line is data. Blank lines are skipped. A record without a key is spread
-    over the shards. Text is UTF-8; a byte order mark at its start is no part of it. A daemon that
-    has no room is asked again, for an hour at most. Exit 1 if any line was rejected.
+    FILE is standard input by default; a file that ends in .gz is inflated. The daemon is found by
+    --socket or --endpoint, or else where the configuration says that it listens.
 
-    Over HTTP, requests are signed with a key of the daemon's principals, if there is one: that of
-    --profile; or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or that of the profile AWS_PROFILE.
-    Profiles are those of ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE) that have a static key:
-    aws_access_key_id and aws_secret_access_key.
+    Each line is a record. If the first line is a JSON object with `data` or `data_base64` (and
+    otherwise only `partition_key`, `explicit_hash_key`, `stream`), every line is such an object. If
+    not, every line is data. Blank lines are skipped. A record without a key goes to any shard. Text
+    is UTF-8; a byte order mark at its start is left out. If the daemon has no room, `put` tries
+    again for an hour at most. Exit 1 if a record was refused.
+
+    Over HTTP, requests are signed if there is a key to sign with: that of --profile, else
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else that of the profile AWS_PROFILE. A profile
+    stands in ~/.aws/credentials (or AWS_SHARED_CREDENTIALS_FILE) with aws_access_key_id and
+    aws_secret_access_key.
     """
     if partition_key is not None and key_field is not None:
         raise click.UsageError("--partition-key and --partition-key-field exclude each other.")

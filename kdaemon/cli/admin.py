@@ -101,12 +101,14 @@ class Asked:
 
 def client_certificate_options(command: F) -> F:
     """The options `certificate` and `key`."""
-    command = click.option("--client-key", "key", metavar="PATH", help="Its key. PEM.")(command)
+    command = click.option(
+        "--client-key", "key", metavar="PATH", help="The key of that certificate, as PEM."
+    )(command)
     return click.option(
         "--client-certificate",
         "certificate",
         metavar="PATH",
-        help="To show where listen.tls_client_ca asks for one. PEM.",
+        help="The certificate to show if listen.tls_client_ca asks for one, as PEM.",
     )(command)
 
 
@@ -119,11 +121,11 @@ def admin_options(command: F) -> F:
             click.option(
                 "--admin",
                 metavar="URL",
-                help="The daemon's admin listener, as http://127.0.0.1:8991. Default: listen.admin"
-                " of the configuration.",
+                help="The daemon's admin listener, such as http://127.0.0.1:8991. Default:"
+                " listen.admin of the configuration.",
             ),
             click.option(
-                "--ca-file", metavar="PATH", help="Certificates to trust, for https. PEM."
+                "--ca-file", metavar="PATH", help="Certificates to trust at https://, as PEM."
             ),
             client_certificate_options,
         )

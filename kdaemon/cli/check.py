@@ -19,28 +19,35 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.help import Command
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("kdaemon check --config kdaemon.toml", "the file and what it names; asks nobody"),
+        ("kdaemon check --service --config kdaemon.toml", "asks the service, too"),
+    ),
+)
 @config_option
 @set_option
 @click.option(
     "--service",
     "asks_service",
     is_flag=True,
-    help="Ask each upstream, too, whether it would work; exit 1 if it would not.",
+    help="Also ask each service whether it would take the records.",
 )
 @click.option(
     "--stream",
     "streams",
     metavar="NAME",
     multiple=True,
-    help="With --service: one more stream than those that are listed.",
+    help="With --service: a stream that the configuration does not list; repeatable.",
 )
-@click.option("--json", "is_json", is_flag=True, help="With --service: one JSON object.")
+@click.option("--json", "is_json", is_flag=True, help="With --service: print one JSON object.")
 def check(
     config_path: str | None,
     settings: tuple[str, ...],
@@ -49,11 +56,14 @@ def check(
     asks_service: bool,
     is_json: bool,
 ) -> None:
-    """Report everything that is wrong in a configuration; exit 78 if anything is.
+    """Report everything that is wrong in a configuration.
 
-    With --service also what the service says, with the credentials that the daemon would have: for
-    each listed stream whether records may be written (asked by DryRun; no record is written),
-    whether it may be described, its quota and limits against the configuration, and the clock.
+    Exit 78 if the daemon would not start with it.
+
+    With --service, kdaemon asks each service with the credentials that the daemon would have, and
+    exits with 1 if records would not be taken. For each listed stream it asks whether records may
+    be written, whether the stream may be described, and whether its quota and limits fit the
+    configuration. It compares the clocks. No record is written (AWS: DryRun).
     """
     if (streams or is_json) and not asks_service:
         raise click.UsageError("--stream and --json go with --service.")

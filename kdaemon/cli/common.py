@@ -29,14 +29,15 @@ config_option = click.option(
     "config_path",
     metavar="FILE",
     envvar="KDAEMON_CONFIG",
-    help="TOML file; KDAEMON_CONFIG names it too. Without one: defaults and environment.",
+    help="The configuration file (TOML). Default: that of KDAEMON_CONFIG, or none.",
 )
 set_option = click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",
     multiple=True,
-    help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment.",
+    help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment."
+    " Repeatable.",
 )
 
 

@@ -3,20 +3,27 @@
 import click
 from click.shell_completion import get_completion_class
 
+from kdaemon.cli.help import Command
+
 VARIABLE = "_KDAEMON_COMPLETE"  # by which the script asks; click's name for a program `kdaemon`
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ('eval "$(kdaemon completion bash)"', "bash (4.4 or newer), this session"),
+        (
+            "kdaemon completion bash > ~/.local/share/bash-completion/completions/kdaemon",
+            "bash, every session (package bash-completion)",
+        ),
+        ("kdaemon completion zsh > ~/.zfunc/_kdaemon", "zsh; ~/.zfunc stands in $fpath"),
+        ("kdaemon completion fish > ~/.config/fish/completions/kdaemon.fish", "fish"),
+    ),
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the completion script for a shell: bash (4.4 or newer), zsh or fish.
-
-    \b
-    bash:  kdaemon completion bash > /etc/bash_completion.d/kdaemon
-    zsh:   kdaemon completion zsh > ~/.zfunc/_kdaemon     (a directory of $fpath)
-    fish:  kdaemon completion fish > ~/.config/fish/completions/kdaemon.fish
-    """
+    """Print the script that completes commands in bash, zsh or fish."""
     found = get_completion_class(shell)
     assert found is not None, "click has each of them"
     program = found(context.find_root().command, {}, "kdaemon", VARIABLE)

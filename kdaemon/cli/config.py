@@ -6,19 +6,26 @@ import sys
 import click
 
 from kdaemon.cli.common import config_option, load_with_givers, pairs, set_option
+from kdaemon.cli.help import Command
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("kdaemon config --config kdaemon.toml", "each value, and where it comes from"),
+        ("kdaemon config --schema > kdaemon.schema.json", "for an editor"),
+    ),
+)
 @config_option
 @set_option
 @click.option(
     "--effective",
     "_is_effective",
     is_flag=True,
-    help="The configuration in force, as TOML, with where each value came from. The default.",
+    help="Print it as TOML, with where each value comes from. The default.",
 )
-@click.option("--schema", "is_schema", is_flag=True, help="The JSON schema of the file.")
-@click.option("--json", "is_json", is_flag=True, help="The configuration as JSON.")
+@click.option("--schema", "is_schema", is_flag=True, help="Print the JSON schema of the file.")
+@click.option("--json", "is_json", is_flag=True, help="Print it as JSON.")
 def config(
     config_path: str | None,
     settings: tuple[str, ...],
@@ -29,9 +36,9 @@ def config(
 ) -> None:
     """Print the configuration in force, or the schema of the file.
 
-    What is printed is a whole configuration, which means the same; only passwords and external ids
-    are masked. Each value has a note: "default", the file, the variable or the flag that gave it,
-    and the key of [default] or [send] where the value comes from there.
+    The output is a whole configuration that means the same. Passwords and external ids are masked.
+    A note at each value says where it comes from: the default, the file, a variable or a flag; and
+    the key of [default] or [send] if a stream or an upstream has the value from there.
     """
     if is_schema:
         if _is_effective:

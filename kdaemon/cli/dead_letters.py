@@ -24,6 +24,7 @@ from kdaemon.cli.common import (
     load,
     say,
 )
+from kdaemon.cli.help import Command
 from kdaemon.cli.places import directory_option, opened, output_option, spool_directory, written
 from kdaemon.cli.shown import byte_text, data_text, printable_json, read_time, time_text
 
@@ -41,11 +42,22 @@ def _filters(command: F) -> F:
     """The options that say which letters are meant; `_which` reads them."""
     reasons = click.Choice([reason.value for reason in DeadReason])
     options = [
-        click.option("--stream", metavar="S", help="Of this stream."),
-        click.option("--reason", type=reasons, help="That died of this."),
-        click.option("--since", metavar="TIME", help="Died at or after: ISO time (UTC) or 2h ago."),
-        click.option("--until", metavar="TIME", help="Died before: likewise."),
-        click.option("--id", "ids", type=int, metavar="ID", multiple=True, help="Repeatable."),
+        click.option("--stream", metavar="NAME", help="Only those of this stream."),
+        click.option("--reason", type=reasons, help="Only those that died of this."),
+        click.option(
+            "--since",
+            metavar="TIME",
+            help="Only those that died at TIME or later: ISO time in UTC, or `2h ago`.",
+        ),
+        click.option("--until", metavar="TIME", help="Only those that died before TIME."),
+        click.option(
+            "--id",
+            "ids",
+            type=int,
+            metavar="ID",
+            multiple=True,
+            help="Only the one with this ID; repeatable.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -86,17 +98,23 @@ def _now_ms() -> int:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records that were acknowledged and could not be delivered, each with its reason."""
+    """List records that could not be delivered; send them again.
+
+    They were acknowledged as stored or accepted. The spool keeps each with its reason.
+    """
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", cls=Command)
 @config_option
 @directory_option
 @_filters
 @click.option(
-    "--limit", type=click.IntRange(min=1), help=f"Default: {LIST_LIMIT}; with --json, all."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"List N at most. Default: {LIST_LIMIT}, or all with --json.",
 )
-@click.option("--json", "is_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
 def list_(
     config_path: str | None,
     directory: str | None,
@@ -105,7 +123,7 @@ def list_(
     is_json: bool,
     **filters: Any,
 ) -> None:
-    """Which there are, the newest first; without their data."""
+    """List them, the newest first, without their data."""
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:
@@ -152,13 +170,15 @@ def _list_table(view: "StoreView", which: "LetterFilter", limit: int) -> None:
         say(f"{len(rows):,} of {total:,}: --limit shows more, --json all", err=True)
 
 
-@dead_letters.command()
+@dead_letters.command(cls=Command)
 @click.argument("letter_id", metavar="ID", type=int)
 @config_option
 @directory_option
-@click.option("--json", "is_json", is_flag=True, help="One JSON object, as export writes it.")
+@click.option(
+    "--json", "is_json", is_flag=True, help="Print one JSON object, as `export` writes it."
+)
 def show(letter_id: int, config_path: str | None, directory: str | None, *, is_json: bool) -> None:
-    """One of them, with its data: as text if it is text, else in base64."""
+    """Show one of them, with its data (base64 if it is no text)."""
     import msgspec  # noqa: PLC0415 - only here
 
     from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
@@ -183,13 +203,16 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
     click.echo(f"{'data (' + kind + ')':<18} {text}")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=Command)
 @config_option
 @directory_option
 @_filters
 @output_option
 def export(config_path: str | None, directory: str | None, output: str, **filters: Any) -> None:
-    """Write them as JSON lines with their data, the oldest first. They stay where they are."""
+    """Write them as JSON lines, with their data.
+
+    The oldest is the first. They stay in the spool. Exit 1 if one of them is damaged.
+    """
     import msgspec  # noqa: PLC0415 - only here
 
     from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
@@ -217,12 +240,17 @@ def export(config_path: str | None, directory: str | None, output: str, **filter
         sys.exit(1)
 
 
-@dead_letters.command()
+@dead_letters.command(cls=Command)
 @config_option
 @directory_option
 @_filters
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how many it would delete.")
-@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+@click.option(
+    "--dry-run",
+    "is_dry_run",
+    is_flag=True,
+    help="Say how many would be deleted, and delete nothing.",
+)
+@click.option("--yes", "is_confirmed", is_flag=True, help="Delete without asking.")
 def purge(
     config_path: str | None,
     directory: str | None,
@@ -231,7 +259,7 @@ def purge(
     is_confirmed: bool,
     **filters: Any,
 ) -> None:
-    """Delete them for good; all there are, if no filter is given."""
+    """Delete them for good; all of them if no option chooses."""
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:
@@ -249,7 +277,7 @@ def purge(
     say(f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=Command)
 @config_option
 @directory_option
 @_filters
@@ -260,9 +288,11 @@ def purge(
     type=click.Choice(["delivered", "stored"]),
     default="delivered",
     show_default=True,
-    help="What to wait for before a letter is deleted.",
+    help="What the daemon is to promise before a letter is deleted.",
 )
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how many it would send.")
+@click.option(
+    "--dry-run", "is_dry_run", is_flag=True, help="Say how many would be sent, and send nothing."
+)
 def replay(
     config_path: str | None,
     directory: str | None,
@@ -273,10 +303,10 @@ def replay(
     is_dry_run: bool,
     **filters: Any,
 ) -> None:
-    """Send them through a running daemon again, the oldest of each stream first.
+    """Send them again, through a running daemon.
 
-    Each is deleted once the daemon acknowledged its record, and kept if it was rejected again. Exit
-    1 if any was kept.
+    The oldest of each stream is sent first. A letter is deleted when the daemon has acknowledged
+    its record, and kept if the record was refused. Exit 1 if one was kept.
     """
     if socket is not None and endpoint is not None:
         raise click.UsageError("--socket and --endpoint exclude each other.")

@@ -6,9 +6,16 @@ import sys
 import click
 
 from kdaemon.cli.common import config_option, load, pairs, say, set_option
+from kdaemon.cli.help import Command
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("kdaemon iam --config kdaemon.toml > policy.json", "of the streams that are listed"),
+        ("kdaemon iam --stream orders --set region=eu-central-1", "of one stream"),
+    ),
+)
 @config_option
 @set_option
 @click.option(
@@ -16,22 +23,22 @@ from kdaemon.cli.common import config_option, load, pairs, say, set_option
     "streams",
     metavar="NAME",
     multiple=True,
-    help="Only of these streams (names or ARNs), listed or not. Default: those that are listed.",
+    help="Only for this stream, by name or ARN; repeatable. Default: the listed streams.",
 )
 @click.option(
     "--passed-on",
     "with_passed_on",
     is_flag=True,
-    help="Also what clients may ask through kdaemon: listen.operations_passed_on.",
+    help="Also for what clients may ask through kdaemon (listen.operations_passed_on).",
 )
 @click.option(
     "--stored",
     "with_stored",
     is_flag=True,
-    help="Also the streams that the spool still has records of.",
+    help="Also for the streams of which the spool has records.",
 )
-@click.option("--kms-key", metavar="ARN", help="The key that encrypts the streams.")
-@click.option("--upstream", metavar="NAME", help="Only of this one. Default: all.")
+@click.option("--kms-key", metavar="ARN", help="The KMS key that encrypts the streams.")
+@click.option("--upstream", metavar="NAME", help="Only for this upstream. Default: all.")
 def iam(
     config_path: str | None,
     settings: tuple[str, ...],
@@ -42,10 +49,11 @@ def iam(
     with_passed_on: bool,
     with_stored: bool,
 ) -> None:
-    """Print the least IAM policy for a configuration, as JSON; for Yandex the roles, in words.
+    """Print the least rights that a configuration needs.
 
-    One policy is printed as it is. Several (more upstreams, or a role that is assumed) are members
-    of one object, by the upstream's name, and by the role's ARN. Notes go to standard error.
+    For AWS that is an IAM policy, as JSON; for Yandex the roles, in words. If several policies are
+    needed (for several upstreams, or for a role that is assumed), they are members of one JSON
+    object, by the names of the upstreams and the ARNs of the roles. Notes go to standard error.
     """
     config = load(config_path, pairs(settings))
     if upstream is not None and upstream not in config.upstream_names:

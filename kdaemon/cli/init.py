@@ -15,6 +15,7 @@ import click
 from kdaemon.base.errors import ConfigError
 from kdaemon.base.names import parse_arn
 from kdaemon.cli.common import EXIT_CONFIG, say
+from kdaemon.cli.help import Command
 
 MODE = 0o644  # no secret is in it
 
@@ -31,9 +32,25 @@ class Wanted:
     is_ordered: bool
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        (
+            "kdaemon init --stream orders --region eu-central-1 --output kdaemon.toml",
+            "one stream at AWS",
+        ),
+        (
+            "kdaemon init --stream orders --ordered --spool /var/lib/kdaemon",
+            "keep records on disk, and the order of each key",
+        ),
+    ),
+)
 @click.option(
-    "--stream", "streams", metavar="NAME", multiple=True, help="A stream; may be repeated."
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="A stream, by name or ARN; repeatable.",
 )
 @click.option(
     "--service",
@@ -42,23 +59,36 @@ class Wanted:
     show_default=True,
     help="Kinesis Data Streams or Yandex Data Streams.",
 )
-@click.option("--region", default="", metavar="REGION", help="Of AWS, such as eu-central-1.")
+@click.option(
+    "--region", default="", metavar="REGION", help="The region of AWS, such as eu-central-1."
+)
 @click.option(
     "--endpoint-url",
     default="",
     metavar="URL",
-    help="Yandex: with the path of the database, /ru-central1/b1g.../etn...",
+    help="For Yandex: the endpoint, with the path of the database at its end.",
 )
 @click.option(
     "--spool",
     default="",
     metavar="DIR",
-    help="Keep records on disk there, so that they outlive a crash; acknowledge `stored`.",
+    help="Keep records on disk in this directory, so that they survive a crash.",
 )
-@click.option("--ordered", "is_ordered", is_flag=True, help="Keep the order of a partition key.")
-@click.option("--output", metavar="FILE", default="-", help="A new file. Default: standard output.")
+@click.option(
+    "--ordered", "is_ordered", is_flag=True, help="Keep the records of each partition key in order."
+)
+@click.option(
+    "--output",
+    metavar="FILE",
+    default="-",
+    help="Write to this new file. Default: standard output.",
+)
 def init(output: str, **options: object) -> None:
-    """Write a commented configuration for one stream or several."""
+    """Write a commented configuration to begin with.
+
+    A file that is there already is not touched. `kdaemon check --service` tells whether the
+    configuration works.
+    """
     wanted = Wanted(**options)  # type: ignore[arg-type]  # click's, of these names
     if not wanted.streams:
         raise click.UsageError("Name a stream: --stream NAME.")

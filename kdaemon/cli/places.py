@@ -33,7 +33,10 @@ directory_option = click.option(
     "--directory", metavar="DIR", help="The spool. Default: spool.directory of the configuration."
 )
 output_option = click.option(
-    "--output", metavar="FILE", default="-", help="A new file. Default: standard output."
+    "--output",
+    metavar="FILE",
+    default="-",
+    help="Write to this new file. Default: standard output.",
 )
 
 

@@ -30,6 +30,7 @@ from kdaemon.cli.common import (
     say,
     set_option,
 )
+from kdaemon.cli.help import Command
 
 if TYPE_CHECKING:
     import ssl
@@ -42,10 +43,12 @@ PAGE_BYTES_MAX = 1024 * 1024
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find who listens so
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
 @set_option
-@click.option("--admin", metavar="HOST:PORT", help="The daemon's admin listener.")
+@click.option(
+    "--admin", metavar="HOST:PORT", help="The daemon's admin listener. Default: listen.admin."
+)
 @client_certificate_options
 @click.option(
     "--timeout",
@@ -53,7 +56,8 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find
     type=click.FloatRange(min=0.1),
     default=30.0,
     show_default=True,
-    help="Seconds to wait for what becomes of it.",
+    metavar="SECONDS",
+    help="How long to wait until the daemon has done it.",
 )
 def reload(
     config_path: str | None,
@@ -63,11 +67,14 @@ def reload(
     key: str | None,
     timeout_s: float,
 ) -> None:
-    """Have the daemon read its configuration again (as SIGHUP does), and say what became of it.
+    """Have a running daemon read its configuration again.
 
-    The daemon reads the file, the environment and the flags that it was started with; --config and
-    --set tell this command where its admin listener is. Exit 0: the new configuration is in force,
-    whole. Exit 1 or 78 (it is wrong): the old one is, whole.
+    It is what SIGHUP does; this command also says what became of it. The daemon reads the file, the
+    environment and the flags that it was started with. --config and --set tell this command where
+    the admin listener of the daemon is.
+
+    Exit 0: the whole new configuration is in force. Exit 1: the whole old one stays, because the
+    new one needs a restart or could not be taken. Exit 78: it stays, because the new one is wrong.
     """
     config = _find(config_path, settings, admin)
     address = config.listen.admin_address

@@ -8,6 +8,7 @@ import click
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.text import printable
 from kdaemon.cli.common import config_option, confirm, count, say
+from kdaemon.cli.help import Command
 from kdaemon.cli.places import (
     daemon_text,
     directory_option,
@@ -26,17 +27,18 @@ _STATEMENTS_BEFORE_ROWS = 4
 
 @click.group()
 def spool() -> None:
-    """Look into the spool: the disk behind the acknowledgement `stored`."""
+    """Look into the records on disk; export them, or drop them."""
 
 
-@spool.command()
+@spool.command(cls=Command)
 @config_option
 @directory_option
-@click.option("--json", "is_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def status(config_path: str | None, directory: str | None, *, is_json: bool) -> None:
-    """What is stored, stream by stream, and whether a daemon runs on it.
+    """Show what is stored of each stream.
 
-    Of several workers each has a spool, and all of them are told of (--json: a line for each).
+    Also whether a daemon runs on the spool. If there are several workers, each has a spool, and all
+    of them are shown (with --json, a line for each).
     """
     for each in spool_directories(directory, config_path):
         _tell_spool(each, is_json=is_json)
@@ -113,11 +115,14 @@ def _show_streams(streams: list[dict[str, str | int | None]]) -> None:
     show_table([("STREAM", "left"), *((heading, "right") for heading in headings)], rows)
 
 
-@spool.command()
+@spool.command(cls=Command)
 @config_option
 @directory_option
 def verify(config_path: str | None, directory: str | None) -> None:
-    """Read and check every row; exit 1 if anything is damaged."""
+    """Check every stored record; exit 1 if one is damaged.
+
+    The daemon may run meanwhile.
+    """
     from kdaemon.cli.census import verify_watched  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
     from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - as above
@@ -154,12 +159,14 @@ def verify(config_path: str | None, directory: str | None) -> None:
         sys.exit(1)
 
 
-@spool.command()
+@spool.command(cls=Command)
 @config_option
 @directory_option
-@click.option("--stream", metavar="S", help="Of this stream only.")
+@click.option("--stream", metavar="NAME", help="Only the records of this stream.")
 @output_option
-@click.option("--while-running", "is_allowed", is_flag=True, help="Although a daemon delivers it.")
+@click.option(
+    "--while-running", "is_allowed", is_flag=True, help="Export although a daemon delivers them."
+)
 def export(
     config_path: str | None,
     directory: str | None,
@@ -168,10 +175,10 @@ def export(
     *,
     is_allowed: bool,
 ) -> None:
-    """Write every record that is not known to be delivered, as lines that `kdaemon put` takes.
+    """Write the records that are not known to be delivered.
 
-    Without its dead letters, which `kdaemon dead-letters export` writes. Exit 1 if damaged frames
-    had to be left out.
+    Each is a line that `kdaemon put` takes. Dead letters are left out: `kdaemon dead-letters
+    export` writes those. Exit 1 if damaged records had to be left out.
     """
     from kdaemon.cli.reading import export_records  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
@@ -207,12 +214,17 @@ def export(
         sys.exit(1)
 
 
-@spool.command()
+@spool.command(cls=Command)
 @config_option
 @directory_option
-@click.option("--stream", required=True, metavar="S", help="Its name, as status shows it.")
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only say how much it would delete.")
-@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+@click.option("--stream", required=True, metavar="NAME", help="Its name, as `status` shows it.")
+@click.option(
+    "--dry-run",
+    "is_dry_run",
+    is_flag=True,
+    help="Say how much would be deleted, and delete nothing.",
+)
+@click.option("--yes", "is_confirmed", is_flag=True, help="Delete without asking.")
 def drop(
     config_path: str | None,
     directory: str | None,
@@ -221,11 +233,11 @@ def drop(
     is_dry_run: bool,
     is_confirmed: bool,
 ) -> None:
-    """Delete what is stored of one stream, for good, and give the space back.
+    """Delete the stored records of one stream, for good.
 
-    For a stream that will never take its records: what was acknowledged as stored is lost. `export`
-    writes it to a file first. The daemon must be stopped. Dead letters stay: `kdaemon dead-letters
-    purge --stream S` deletes those.
+    For a stream that will never take its records: they were acknowledged as stored, and are lost.
+    `kdaemon spool export` writes them to a file first. The daemon must be stopped. Dead letters
+    stay: `kdaemon dead-letters purge --stream NAME` deletes those.
     """
     from kdaemon.cli.census import take_census  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich

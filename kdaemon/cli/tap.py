@@ -9,30 +9,38 @@ import click
 from kdaemon.base.text import printable
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
 from kdaemon.cli.common import say
+from kdaemon.cli.help import Command
 from kdaemon.cli.shown import printable_json
 
 TIMEOUT_S = 10.0  # for one look, which takes half a second; ours, 2026-11-28
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(("kdaemon tap --stream orders --data --count 1", "one look, with data"),),
+)
 @admin_options
 @click.option(
-    "--stream", required=True, metavar="NAME", help="As kdaemon status has it, or by its table."
+    "--stream",
+    required=True,
+    metavar="NAME",
+    help="The stream, as `kdaemon status` or the configuration names it.",
 )
 @click.option("--data", "with_data", is_flag=True, help="Show data and keys, not only sizes.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N looks.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=1.0), default=TIMEOUT_S, hidden=True
 )
 def tap(
     stream: str, count: int | None, timeout_s: float, *, with_data: bool, **options: Any
 ) -> None:
-    """Show a sample of the records that a stream takes, until Ctrl-C.
+    """Show a sample of the records that a stream takes.
 
-    Each look takes half a second, and shows a hundred records at most; standard error says how many
-    there were. Without --data a line has the size and a digest of the key. With it a line is one
-    that `kdaemon put` takes, unless there is more than 4 KiB of data, which is cut ("is_cut"). The
-    daemon must allow it: listen.admin_tap.
+    The daemon must allow it: listen.admin_tap. Ctrl-C ends it.
+
+    A look takes half a second and shows a hundred records at most; standard error says how many
+    there were. Without --data, a line has the size of a record and a digest of its key. With
+    --data, `kdaemon put` can send the line again, unless the data was cut at 4 KiB (`is_cut`).
     """
     from urllib.parse import urlencode  # noqa: PLC0415 - after the options are found right
 

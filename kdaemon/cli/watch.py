@@ -10,6 +10,7 @@ import click
 
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
 from kdaemon.cli.common import say
+from kdaemon.cli.help import Command
 
 if TYPE_CHECKING:
     from kdaemon.cli.screen import Screen
@@ -28,12 +29,20 @@ timeout_option = click.option(
 )
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(("kdaemon health --admin 127.0.0.1:8991", "for a probe: see the exit code"),),
+)
 @admin_options
 @timeout_option
-@click.option("--live", "is_live", is_flag=True, help="Ask whether it lives, not whether to come.")
+@click.option(
+    "--live",
+    "is_live",
+    is_flag=True,
+    help="Ask whether the daemon is alive, not whether it is ready.",
+)
 def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
-    """Exit 0 if a daemon is ready for clients (with --live: if its loop turns), else 1.
+    """Exit 0 if a running daemon is ready for clients, else 1.
 
     For probes that run a command. A daemon that cannot reach the service is alive and ready: to
     restart it would help nobody.
@@ -48,14 +57,16 @@ def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
     say(text)
 
 
-@click.command()
+@click.command(cls=Command)
 @admin_options
 @timeout_option
-@click.option("--json", "is_json", is_flag=True, help="The daemon's page as it is: JSON.")
+@click.option(
+    "--json", "is_json", is_flag=True, help="Print everything that the daemon tells, as JSON."
+)
 def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
-    """How a running daemon stands: what it holds, why, and what to do.
+    """Show what a running daemon holds, why, and what to do.
 
-    Rates are those of its whole life; `kdaemon top` shows those of now.
+    Rates are averages since the daemon started; `kdaemon top` shows the rates of now.
     """
     from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
 
@@ -69,7 +80,7 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
     _show(screen(page))
 
 
-@click.command()
+@click.command(cls=Command)
 @admin_options
 @timeout_option
 @click.option(
@@ -79,13 +90,13 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks.",
+    help="The time between two looks.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N looks.")
 def top(timeout_s: float, *, every_s: float, count: int | None, **options: Any) -> None:
-    """How a running daemon stands, again each second, with the rates of now, until Ctrl-C.
+    """Show what a running daemon does now, again every second.
 
-    Where the output is no terminal, each look is printed below the one before.
+    Ctrl-C ends it. If the output is not a terminal, each look is printed below the one before.
     """
     from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
 

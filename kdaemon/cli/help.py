@@ -1,0 +1,112 @@
+"""How the help of the commands is laid out: commands in groups, examples, exit codes, variables.
+
+A command's own words stand with the command: its docstring, its options, its `examples`. What all
+share stands here, and is in the man page, too (`manual.py`). Must not know what a command does.
+Invariant: no command is imported before it is asked for: a daemon that runs never asks.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+Rows = Sequence[tuple[str, str]]
+"""Terms, each with what is said of it."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Begin": ("init", "check", "config", "iam"),
+    "Run": ("run", "reload"),
+    "Try": ("sandbox", "put"),
+    "Look": ("health", "status", "top", "tap"),
+    "Repair": ("spool", "dead-letters"),
+    "Shell": ("completion",),
+}
+"""In the order of a new user's questions."""
+
+EXIT_CODES: Rows = (
+    ("0", "Done, or the answer is yes."),
+    ("1", "The answer is no, or something was refused or lost."),
+    ("2", "Wrong usage: an option or an argument."),
+    ("78", "The configuration cannot be used: a supervisor should not start again."),
+    ("130", "Interrupted by Ctrl-C."),
+)
+"""Of every command; `cli/common.py` has the numbers."""
+
+ENVIRONMENT: Rows = (
+    ("KDAEMON_CONFIG", "The configuration file, where --config is not given."),
+    ("KDAEMON_*", "One setting each: KDAEMON_LISTEN_HTTP is listen.http."),
+    ("AWS_*", "Credentials, region, profile and certificates, as AWS SDKs have them."),
+    ("HTTPS_PROXY", "A proxy on the way to the service; also HTTP_PROXY and NO_PROXY."),
+    ("XDG_RUNTIME_DIR", "Where the Unix socket is; RUNTIME_DIRECTORY of systemd goes first."),
+)
+
+
+class Command(click.Command):
+    """A command that has examples: a shell command each, with what it does."""
+
+    def __init__(self, *arguments: Any, examples: Rows = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, self.examples)
+        super().format_epilog(ctx, formatter)
+
+
+class Commands(click.Group):
+    """The program. `elsewhere`: commands by name, as `module:name`, imported when asked for;
+    `unlisted`: the same, of those that nobody types.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        elsewhere: dict[str, str] | None = None,
+        unlisted: dict[str, str] | None = None,
+        examples: Rows = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._elsewhere = elsewhere or {}
+        self._unlisted = unlisted or {}
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = self._elsewhere.get(cmd_name) or self._unlisted.get(cmd_name)
+        if place is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = place.partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In their groups; a short help stands in one line."""
+        longest = max(map(len, self.list_commands(ctx)))
+        for title, names in GROUPS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                assert command is not None, name
+                limit = formatter.width - longest - 4
+                rows.append((name.ljust(longest), command.get_short_help_str(limit)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, self.examples)
+        for title, rows in (("Exit codes", EXIT_CODES), ("Environment", ENVIRONMENT)):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        super().format_epilog(ctx, formatter)
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Rows) -> None:
+    if not examples:
+        return
+    with formatter.section("Examples"):
+        for shell, said in examples:
+            formatter.write_text(f"\b\n# {said}\n{shell}")
