@@ -8,7 +8,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engi
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz man sbom lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -133,6 +133,11 @@ $(VENV)/atheris: tests/fuzz/requirements.txt $(VENV)/bin/python
 	  --upgrade --target $@ -r tests/fuzz/requirements.txt \
 	  || echo "no atheris for this Python: inputs will be random ones"
 	mkdir -p $@ && touch $@
+
+# The man page, which each wheel has in it: kdaemon.1 in build/.
+man: $(VENV)/runtime
+	mkdir -p build && $(BIN)/python -m kdaemon.cli.manual > build/kdaemon.1
+	@echo "build/kdaemon.1: man -l build/kdaemon.1"
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'

@@ -3,7 +3,9 @@
 This is the one place that says which modules are compiled, and why the others of their rooms are
 not. KDAEMON_BUILD is `compiled` (the build fails where that cannot be), `pure` (a wheel for any
 machine), or not set: compiled where there is a C compiler. An editable install is always pure: its
-modules are the files of the tree. setuptools runs this file; build_backend.py says what it needs.
+modules are the files of the tree. A wheel has the man page, too, made from the commands.
+setuptools runs this file; build_backend.py says what it needs.
+Invariant: a wheel is made of the files of the tree and of nothing that an earlier build has left.
 """
 
 import importlib.util
@@ -14,6 +16,7 @@ import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from setuptools import Extension, setup
@@ -117,7 +120,8 @@ class BuildOnAllCores(build_ext):  # type: ignore[misc]
         super().build_extensions()
 
 
-def extensions() -> list[Extension]:
+def extensions(scratch: str) -> list[Extension]:
+    """Their C goes to `scratch`."""
     # Imported here: whoever builds a pure wheel has no mypy.
     from mypyc.build import mypycify  # noqa: PLC0415
 
@@ -130,15 +134,41 @@ def extensions() -> list[Extension]:
     options += compiled_modules()
     level = os.environ.get("KDAEMON_OPTIMISE", "3")  # as gcc counts; a test has no time for that
     made: list[Extension] = mypycify(
-        options, opt_level=level, debug_level="0", multi_file=True, group_name="kdaemon"
+        options,
+        opt_level=level,
+        debug_level="0",
+        multi_file=True,
+        target_dir=scratch,
+        group_name="kdaemon",
     )
     return made
 
 
+def man_page(scratch: str) -> str:
+    """The file that it is written to."""
+    try:
+        # Imported here: only a wheel has it, and only a build of one brings what this needs.
+        from kdaemon.cli import manual  # noqa: PLC0415
+    except ImportError as error:
+        sys.exit(f"the man page is not made without {error.name}: see build_backend.py")
+    path = Path(scratch, "kdaemon.1")
+    path.write_text(manual.page(), encoding="utf-8")
+    return str(path)
+
+
+def main() -> None:
+    """For all but a wheel (the metadata, an editable install) nothing is made."""
+    if "bdist_wheel" not in sys.argv:
+        setup()
+        return
+    with TemporaryDirectory(prefix="kdaemon-build-") as scratch:
+        setup(
+            ext_modules=extensions(scratch) if is_to_be_compiled() else [],
+            cmdclass={"build_ext": BuildOnAllCores},
+            data_files=[("share/man/man1", [man_page(scratch)])],
+            options={"build": {"build_base": scratch}},
+        )
+
+
 if __name__ == "__main__":
-    # Only a wheel has them: for all else (the metadata, an editable install) they are not made.
-    compiles = "bdist_wheel" in sys.argv and is_to_be_compiled()
-    setup(
-        ext_modules=extensions() if compiles else [],
-        cmdclass={"build_ext": BuildOnAllCores},
-    )
+    main()

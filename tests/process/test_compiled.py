@@ -6,6 +6,7 @@ builds what users get, and runs the tests on that.
 
 import importlib.util
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -56,3 +57,6 @@ def test_a_pure_wheel_is_always_to_be_had(tmp_path: Path) -> None:
         pytest.skip("nothing is built without setuptools")
     wheel = build_wheel(tmp_path, {"KDAEMON_BUILD": "pure"}, "--no-build-isolation")
     assert wheel.name == f"kdaemon-{kdaemon.__version__}-py3-none-any.whl"
+    names = ZipFile(wheel).namelist()
+    assert f"kdaemon-{kdaemon.__version__}.data/data/share/man/man1/kdaemon.1" in names
+    assert not (tmp_path / "source" / "build").exists(), "the next build would take files from it"

@@ -133,9 +133,9 @@ def test_what_a_build_needs_is_what_the_tests_are_run_with(
     (needed,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     developed = dict(LOCKED.findall((ROOT / "requirements-dev.lock").read_text()))
     image = dict(LOCKED.findall((ROOT / "deploy/docker/build-requirements.lock").read_text()))
-    assert sorted(image) == sorted([needed, *backend.COMPILER])
+    assert sorted(image) == sorted([needed, *backend.MANUAL, *backend.COMPILER])
     assert needed in developed
-    for package in backend.COMPILER:
+    for package in backend.MANUAL + backend.COMPILER:
         assert image[package].split() == developed[package].split(), package
 
 
@@ -150,12 +150,13 @@ def test_the_types_of_all_libraries_that_are_compiled_against_are_there(
     used = {str(node.module).split(".")[0] for _, node in nodes(setup, ast.ImportFrom)}
     used |= {each.name.split(".")[0] for _, node in nodes(setup, ast.Import) for each in node.names}
     assert used - known == set(setup.LIBRARIES)
-    brought = {package.partition("==")[0] for package in loaded("build_backend").COMPILER}
+    backend = loaded("build_backend")
+    brought = {package.partition("==")[0] for package in backend.MANUAL + backend.COMPILER}
     assert set(setup.LIBRARIES) <= brought
     monkeypatch.setattr(setup, "LIBRARIES", ("msgspec", "no_such_library"))
     pytest.importorskip("mypyc.build")
     with pytest.raises(SystemExit, match="without the types of no_such_library"):
-        setup.extensions()
+        setup.extensions("")
 
 
 @pytest.mark.parametrize("asked", ["compiled", "pure", ""])
