@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -219,9 +221,71 @@ def test_each_shell_gets_its_script(shell: str) -> None:
     assert invoke("completion", "tcsh").exit_code == 2
 
 
-def test_the_script_is_good_bash() -> None:
-    script = invoke("completion", "bash").stdout
-    subprocess.run(["bash", "-n"], input=script.encode(), check=True)
+@pytest.fixture
+def path_with_kdaemon(tmp_path: Path) -> str:
+    """A search path on which this kdaemon is `kdaemon`."""
+    program = tmp_path / "bin" / "kdaemon"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m kdaemon "$@"\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+LINES = [
+    ("kdaemon sta", ["status"]),
+    ("kdaemon dead", ["dead-letters"]),
+    ("kdaemon spool ver", ["verify"]),
+    ("kdaemon put --part", ["--partition-key", "--partition-key-field"]),
+    ("kdaemon put --acknowledge st", ["stored"]),
+    ("kdaemon work", []),
+]
+
+
+@pytest.mark.parametrize(("line", "wanted"), LINES)
+def test_bash_completes(path_with_kdaemon: str, line: str, wanted: list[str]) -> None:
+    """As readline has it: the words, and the function that the script registers."""
+    words = line.split(" ")
+    asked = f"""
+        complete() {{ registered="$*"; }}; compopt() {{ :; }}
+        eval "$(kdaemon completion bash)"
+        set -- $registered; while [ "$1" != -F ]; do shift; done
+        COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; COMPREPLY=()
+        $2 kdaemon {words[-1]} {words[-2]}
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", asked],
+        env={**os.environ, "PATH": path_with_kdaemon},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == wanted
+
+
+@pytest.mark.parametrize(("line", "wanted"), LINES)
+def test_fish_completes(path_with_kdaemon: str, line: str, wanted: list[str]) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not on this machine")
+    asked = f"kdaemon completion fish | source; complete --do-complete '{line}'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", asked],
+        env={**os.environ, "PATH": path_with_kdaemon},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(said.partition("\t")[0] for said in done.stdout.splitlines()) == wanted
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_good(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on this machine")
+    script = invoke("completion", shell).stdout
+    subprocess.run([shell, "-n"], input=script.encode(), check=True)
 
 
 def test_commands_and_options_are_completed() -> None:
