@@ -139,6 +139,19 @@ man: $(VENV)/runtime
 	mkdir -p build && $(BIN)/python -m kdaemon.cli.manual > build/kdaemon.1
 	@echo "build/kdaemon.1: man -l build/kdaemon.1"
 
+# What a release is made of, from the runtime lock: build/kdaemon.cdx.json (CycloneDX). The same lock, the same file.
+sbom: $(VENV)/runtime $(VENV)/sbom/.installed
+	mkdir -p build
+	sed "s/^dynamic = .*/version = \"$$($(BIN)/python -c 'import kdaemon; print(kdaemon.__version__)')\"/" pyproject.toml > build/pyproject.toml
+	PYTHONWARNINGS=ignore::UserWarning $(VENV)/sbom/bin/cyclonedx-py requirements --pyproject build/pyproject.toml \
+	  --output-reproducible --output-file build/kdaemon.cdx.json requirements.lock
+	@echo build/kdaemon.cdx.json
+
+$(VENV)/sbom/.installed: deploy/sbom-requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdaemon needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 run" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -168,4 +181,4 @@ lock: $(VENV)/bin/python
 	  --custom-compile-command "make lock" --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) tests/contract/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build tests/contract/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
