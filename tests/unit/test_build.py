@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from kdaemon.config.load import NOT_A_KEY, load_config
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED = re.compile(r"(?m)^([a-z][\w.-]*==[\w.]+)[^\n\\]*\\\n((?: +--hash=sha256:\w+(?: \\)?\n)+)")
 
@@ -174,3 +176,12 @@ def test_what_is_built_is_what_is_asked_for(
     monkeypatch.setenv("KDAEMON_BUILD", "fast")
     with pytest.raises(SystemExit, match="expected compiled, pure or nothing"):
         setup.is_to_be_compiled()
+
+
+def test_what_a_build_is_asked_for_is_no_setting_of_a_daemon() -> None:
+    """`KDAEMON_BUILD=pure uvx --from . kdaemon run` builds and runs in one environment."""
+    asked = set(re.findall(r'environ\.get\("(\w+)"', (ROOT / "setup.py").read_text()))
+    ours = {name for name in asked if name.startswith("KDAEMON_")}
+    assert "KDAEMON_BUILD" in ours
+    assert ours <= NOT_A_KEY
+    load_config(environ=dict.fromkeys(ours, "pure"))
