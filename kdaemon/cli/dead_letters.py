@@ -47,7 +47,7 @@ def _filters(command: F) -> F:
         click.option(
             "--since",
             metavar="TIME",
-            help="Only those that died at TIME or later: ISO time in UTC, or `2h ago`.",
+            help="Only those that died at TIME or later: 2026-11-21T20:34 (UTC), or 2h (ago).",
         ),
         click.option("--until", metavar="TIME", help="Only those that died before TIME."),
         click.option(
@@ -100,11 +100,15 @@ def _now_ms() -> int:
 def dead_letters() -> None:
     """List records that could not be delivered; send them again.
 
-    They were acknowledged as stored or accepted. The spool keeps each with its reason.
+    Their clients have an acknowledgement; the spool keeps each record with its reason: `poison`
+    (the service refuses this very record), `expired` (the record is older than max_age) or
+    `missing_stream` (the stream is not listed, and does not exist).
     """
 
 
-@dead_letters.command("list", cls=Command)
+@dead_letters.command(
+    "list", cls=Command, examples=(("kdaemon dead-letters list --since 2h", "of the last 2 hours"),)
+)
 @config_option
 @directory_option
 @_filters
@@ -123,7 +127,7 @@ def list_(
     is_json: bool,
     **filters: Any,
 ) -> None:
-    """List them, the newest first, without their data."""
+    """List dead letters, the newest first, without their data."""
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:
@@ -178,7 +182,7 @@ def _list_table(view: "StoreView", which: "LetterFilter", limit: int) -> None:
     "--json", "is_json", is_flag=True, help="Print one JSON object, as `export` writes it."
 )
 def show(letter_id: int, config_path: str | None, directory: str | None, *, is_json: bool) -> None:
-    """Show one of them, with its data (base64 if it is no text)."""
+    """Show one dead letter with its data, as text or in base64."""
     import msgspec  # noqa: PLC0415 - only here
 
     from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
@@ -209,7 +213,7 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
 @_filters
 @output_option
 def export(config_path: str | None, directory: str | None, output: str, **filters: Any) -> None:
-    """Write them as JSON lines, with their data.
+    """Write dead letters as JSON lines, with their data.
 
     The oldest is the first. They stay in the spool. Exit 1 if one of them is damaged.
     """
@@ -259,7 +263,7 @@ def purge(
     is_confirmed: bool,
     **filters: Any,
 ) -> None:
-    """Delete them for good; all of them if no option chooses."""
+    """Delete dead letters for good; all, if no option chooses."""
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:
@@ -277,7 +281,13 @@ def purge(
     say(f"deleted {count(deleted.letter_count, 'dead letter')} ({byte_text(deleted.byte_count)})")
 
 
-@dead_letters.command(cls=Command)
+@dead_letters.command(
+    cls=Command,
+    examples=(
+        ("kdaemon dead-letters replay --reason missing_stream --dry-run", "how many there are"),
+        ("kdaemon dead-letters replay --reason missing_stream", "send them"),
+    ),
+)
 @config_option
 @directory_option
 @_filters
@@ -303,7 +313,7 @@ def replay(
     is_dry_run: bool,
     **filters: Any,
 ) -> None:
-    """Send them again, through a running daemon.
+    """Send dead letters again, through a running daemon.
 
     The oldest of each stream is sent first. A letter is deleted when the daemon has acknowledged
     its record, and kept if the record was refused. Exit 1 if one was kept.

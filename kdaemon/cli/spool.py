@@ -159,7 +159,13 @@ def verify(config_path: str | None, directory: str | None) -> None:
         sys.exit(1)
 
 
-@spool.command(cls=Command)
+@spool.command(
+    cls=Command,
+    examples=(
+        ("kdaemon spool export --stream orders --output orders.jsonl", "to a file ..."),
+        ("kdaemon put --stream orders orders.jsonl", "... and through a daemon again"),
+    ),
+)
 @config_option
 @directory_option
 @click.option("--stream", metavar="NAME", help="Only the records of this stream.")

@@ -72,7 +72,8 @@ def build(directory: Path, env: Mapping[str, str] = {}, *options: str) -> Compil
     tree = directory / "tree"
     tree.mkdir()
     for path in ROOT.iterdir():
-        if path.name in {"kdaemon", "build"} or path.name.startswith("."):
+        is_hidden = path.name.startswith(".") and path.name != ".pre-commit-config.yaml"
+        if path.name in {"kdaemon", "build"} or is_hidden:
             continue
         if path.is_dir():
             shutil.copytree(path, tree / path.name, ignore=NOT_COPIED)
