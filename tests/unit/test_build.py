@@ -185,3 +185,19 @@ def test_what_a_build_is_asked_for_is_no_setting_of_a_daemon() -> None:
     assert "KDAEMON_BUILD" in ours
     assert ours <= NOT_A_KEY
     load_config(environ=dict.fromkeys(ours, "pure"))
+
+
+def test_uvx_builds_anew_whatever_in_a_wheel_has_changed() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    patterns = [key["file"] for key in tools["uv"]["cache-keys"] if "file" in key]
+    looked_at = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    data = tools["setuptools"]["package-data"]["kdaemon"]
+    made_of = {ROOT / "kdaemon" / name for name in data} | {*ROOT.glob("kdaemon/**/*.py")}
+    made_of |= {ROOT / name for name in ("pyproject.toml", "setup.py", "build_backend.py")}
+    assert made_of - looked_at == {ROOT / "kdaemon" / "py.typed"}, "which is empty"
+    assert {"env": "KDAEMON_BUILD"} in tools["uv"]["cache-keys"]
+
+
+def test_what_goes_into_the_source_distribution_is_there() -> None:
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        assert all((ROOT / name).exists() for name in line.removeprefix("include ").split())
