@@ -96,6 +96,7 @@ class Reader:
         return {
             "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            "CURL_HOME": str(self.directory / "bin"),
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "KDAEMON_LISTEN_ADMIN": self.daemon.address("admin").removeprefix("http://"),
@@ -155,6 +156,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     programs.mkdir()
     for name in ("config.example.toml", "deploy", "tests"):
         (work / name).symlink_to(ROOT / name)
+    (programs / ".curlrc").write_text("fail\n")  # an error of HTTP is an error
     kdaemon = programs / "kdaemon"
     kdaemon.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kdaemon "$@"\n')
     kdaemon.chmod(0o755)
