@@ -156,7 +156,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     programs.mkdir()
     for name in ("config.example.toml", "deploy", "tests"):
         (work / name).symlink_to(ROOT / name)
-    (programs / ".curlrc").write_text("fail\n")  # an error of HTTP is an error
+    (programs / ".curlrc").write_text("fail\nsilent\nshow-error\n")  # an error of HTTP is an error
     kdaemon = programs / "kdaemon"
     kdaemon.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kdaemon "$@"\n')
     kdaemon.chmod(0o755)
