@@ -14,8 +14,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-ARCHITECTURE = ROOT / "kdaemon" / "ARCHITECTURE.md"
-DOCUMENTS = (ROOT / "README.md", *sorted(DOCS.glob("*.md")), ARCHITECTURE)
+DOCUMENTS = tuple(
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "kdaemon/*.md",
+        "deploy/**/*.md",
+        "bench/*.md",
+        "tests/*.md",
+    )
+    for path in sorted(ROOT.glob(pattern))
+)
 RUN = frozenset({"sh", "console", "python", "js", "java", "go"})
 
 _FENCE = re.compile(r"^(\s*)```(\S*)\s*$")

@@ -12,11 +12,11 @@ from tests.kit.documents import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, bloc
 from tests.kit.pages import PAGES, SECTIONS, parts
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
-PLAIN = frozenset({"text", "mermaid", "json", "yaml", "toml", "syslog-ng"})
+PLAIN = frozenset({"text", "mermaid", "json", "yaml", "toml", "ini", "syslog-ng"})
 REASON_WORDS_MIN = 4
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_link_leads_somewhere(document: Path) -> None:
     for link in links(document):
         if link.startswith("http"):
