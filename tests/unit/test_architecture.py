@@ -148,3 +148,38 @@ BOUNDS = [
 def test_a_bound_is_what_is_told(said: str, value: float, meant: float) -> None:
     assert said in section("What waits where")
     assert value == meant
+
+
+def test_a_record_has_the_states_by_which_it_is_counted() -> None:
+    """Those that `unaccounted` reads: what came in, and where it can be."""
+    diagram = section("Life of a record").partition("stateDiagram-v2\n")[2].partition("```")[0]
+    arrows = re.findall(r"^  (\S+) --> (\w+)", diagram, re.MULTILINE)
+    said = {state for arrow in arrows for state in arrow} - {"[*]"}
+    tree = ast.parse((PACKAGE / "base" / "counters.py").read_text())
+    counts = next(
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "StreamCounts"
+    )
+    method = next(
+        node
+        for node in counts.body
+        if isinstance(node, ast.FunctionDef) and node.name == "unaccounted"
+    )
+    read = {
+        node.attr
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+    assert said == read
+
+
+def test_each_decision_has_its_date_and_what_was_rejected() -> None:
+    rows = [row for row in section("Decisions").splitlines() if row.startswith("| ")]
+    decided = [row for row in rows if not row.startswith("| since |")]
+    assert len(decided) >= 141
+    for row in decided:
+        since, what, rejected = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", since), row
+        assert what.startswith("**"), row
+        assert rejected, row
