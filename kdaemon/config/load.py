@@ -36,7 +36,7 @@ from kdaemon.config.values import WORKERS_MAX, Check, without_unit
 ENVIRONMENT = "environment"
 FLAGS = "flags"
 PREFIX = "KDAEMON_"
-NOT_A_KEY = frozenset({"KDAEMON_CONFIG"})  # names the file; read by the command line
+NOT_A_KEY = frozenset({"KDAEMON_CONFIG", "KDAEMON_BUILD"})  # the command line's, and setup.py's
 SECRET_KEYS = frozenset({"role_external_id"})  # never shown: others could call themselves us by it
 SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
 
