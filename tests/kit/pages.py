@@ -12,7 +12,7 @@ from typing import Any
 
 from kdaemon.observe import table
 from kdaemon.observe.table import Kind, Metric
-from tests.kit.documents import DOCS
+from tests.kit.markdown import DOCS
 
 BEGIN, END = "<!-- begin: make docs -->", "<!-- end: make docs -->"
 

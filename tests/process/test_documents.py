@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import Daemon, environment, running
-from tests.kit.documents import DOCUMENTS, ROOT, blocks
 from tests.kit.endpoints import NODE
+from tests.kit.markdown import DOCUMENTS, ROOT, blocks
 from tests.kit.patience import PATIENCE_S
 
 PROGRAMS = ROOT / "tests" / "clients" / "programs"

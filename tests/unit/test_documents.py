@@ -8,7 +8,7 @@ import pytest
 from kdaemon.config.load import load_config
 from kdaemon.observe.table import TABLE
 from kdaemon.sandbox.faults import FaultKind
-from tests.kit.documents import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, blocks, links
+from tests.kit.markdown import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, blocks, links
 from tests.kit.pages import PAGES, SECTIONS, parts
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
@@ -31,7 +31,7 @@ def test_each_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_each_block_says_what_it_is_and_why_it_is_not_run(block: Block) -> None:
-    assert block.language in RUN | PLAIN, f"{block.place}: a fence names its language"
+    assert block.reason or block.language in RUN | PLAIN, f"{block.place}: in which language?"
     if block.reason:
         assert len(block.reason.split()) >= REASON_WORDS_MIN
     if block.tester:
