@@ -12,9 +12,9 @@ from typing import Any
 
 from kdaemon.observe import table
 from kdaemon.observe.table import Kind, Metric
-from tests.kit.markdown import DOCS
+from tests.kit.markdown import DOCS, ROOT
 
-BEGIN, END = "<!-- begin: make docs -->", "<!-- end: make docs -->"
+COMMAND = "make docs"
 
 STREAM, SHARD = "`upstream`, `stream`", "`upstream`, `stream`, `shard_id`"
 SECTIONS: tuple[tuple[str, str, tuple[Metric[Any], ...]], ...] = (
@@ -67,22 +67,70 @@ def _kind(kind: Kind) -> str:
     return kind.value
 
 
-PAGES = {DOCS / "metrics.md": metrics}
+RESULTS = ROOT / "bench" / "RESULTS.md"
+FIGURES = {
+    "kdaemon: PutRecords of 500, 8 connections, Unix socket": (
+        "kdaemon fed `PutRecords` of 500 over the Unix socket, full answers"
+    ),
+    "kdaemon: NDJSON, 4 connections, Unix socket": (
+        "kdaemon fed NDJSON over the Unix socket, `delivered`"
+    ),
+    "kdaemon: PutRecord, 64 keep-alive connections, TCP": (
+        "kdaemon fed one `PutRecord` a request, 64 connections"
+    ),
+    "aiobotocore put_records of 500, 8 in flight": (
+        "aiobotocore `put_records` of 500, 8 in flight, no ingest"
+    ),
+    "boto3 put_records of 500, one thread": "boto3 `put_records` of 500, no ingest",
+    "boto3 put_record, one after another": "boto3 `put_record` in a loop",
+}
+"""Rows of the bench's first table, and what they are called where users read them."""
 
 
-def parts(page: Path) -> tuple[str, str, str]:
-    """What stands before the mark, between the marks, and after."""
-    before, _, rest = page.read_text().partition(BEGIN + "\n")
-    between, mark, after = rest.partition(END)
+def figures() -> dict[str, tuple[str, str]]:
+    """Of each row: records a CPU-second, and microseconds a record."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in RESULTS.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in FIGURES and cells[0] not in found:
+            found[cells[0]] = cells[2], cells[3]
+    return found
+
+
+def performance() -> str:
+    head = ["| | records per CPU-second | µs a record |", "|---|--:|--:|"]
+    measured = figures()
+    rows = [
+        f"| {title} | {measured[name][0]} | {measured[name][1]} |"
+        for name, title in FIGURES.items()
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+PAGES = {DOCS / "metrics.md": metrics, DOCS / "performance.md": performance}
+
+
+def parts(page: Path, command: str = COMMAND) -> tuple[str, str, str]:
+    """What stands before what `command` has written, that itself, and what stands after; without
+    the marks. ValueError: the page has no marks.
+    """
+    begin, end = marks(command)
+    before, _, rest = page.read_text().partition(begin)
+    between, mark, after = rest.partition(end)
     if not mark:
-        raise ValueError(f"{page} needs the lines {BEGIN} and {END}")
+        raise ValueError(f"{page} needs the lines {begin}{end}")
     return before, between, after
+
+
+def marks(command: str) -> tuple[str, str]:
+    return f"<!-- begin: {command} -->\n", f"<!-- end: {command} -->\n"
 
 
 def main() -> int:
     for page, made in PAGES.items():
         before, _, after = parts(page)
-        page.write_text(f"{before}{BEGIN}\n{made()}{END}{after}")
+        begin, end = marks(COMMAND)
+        page.write_text(before + begin + made() + end + after)
         print(page)
     return 0
 

@@ -9,7 +9,7 @@ from kdaemon.config.load import load_config
 from kdaemon.observe.table import TABLE
 from kdaemon.sandbox.faults import FaultKind
 from tests.kit.markdown import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, blocks, links
-from tests.kit.pages import PAGES, SECTIONS, parts
+from tests.kit.pages import PAGES, SECTIONS, figures, parts
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 PLAIN = frozenset({"text", "mermaid", "json", "yaml", "toml", "ini", "syslog-ng"})
@@ -87,3 +87,13 @@ def test_each_cell_of_the_comparison_has_its_source() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*/test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", page))
     assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
+
+
+def test_what_the_first_page_counts_and_measures_is_so() -> None:
+    page = (ROOT / "README.md").read_text()
+    clients = parts(DOCS / "clients.md", "make clients")[1].strip().splitlines()[2:]
+    assert f"[{len(clients)} of them were tried]" in page
+    costs = [float(each) for name, (_, each) in figures().items() if name.startswith("kdaemon")]
+    said = f"{min(costs):.1f} to {max(costs):.0f} µs"
+    assert said in page.replace("\n", " ")
+    assert said in (DOCS / "sizing.md").read_text()
