@@ -36,10 +36,7 @@ from kdaemon.config.values import WORKERS_MAX, Check, without_unit
 ENVIRONMENT = "environment"
 FLAGS = "flags"
 PREFIX = "KDAEMON_"
-NOT_A_KEY = frozenset({"KDAEMON_CONFIG", "KDAEMON_BUILD", "KDAEMON_ROOMS", "KDAEMON_OPTIMISE"})
-"""Variables that are no settings: the file's name is read by the command line, the others by a
-build (setup.py), and `uvx --from . kdaemon run` builds and runs in one environment.
-"""
+NOT_A_KEY = frozenset({"KDAEMON_CONFIG"})  # names the file; read by the command line
 SECRET_KEYS = frozenset({"role_external_id"})  # never shown: others could call themselves us by it
 SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
 

@@ -118,7 +118,6 @@ def test_texts_from_the_environment_become_the_kind_of_their_key() -> None:
             "KDAEMON_SANDBOX_STREAMS": "a, b,c",
             "KDAEMON_STREAMS_MAX": "7",
             "KDAEMON_CONFIG": "/etc/kdaemon/config.toml",
-            "KDAEMON_BUILD": "pure",  # as `KDAEMON_BUILD=pure uvx --from . kdaemon run` has it
             "HOME": "/root",
         }
     )
