@@ -29,6 +29,15 @@ def test_each_link_leads_somewhere(document: Path) -> None:
             assert anchor in anchors(target), f"{link}: it has {sorted(anchors(target))}"
 
 
+PLACE = re.compile(r"`((?:tests|bench|deploy|kdaemon|docs)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_file_that_is_named_is_there(document: Path) -> None:
+    named = set(PLACE.findall(document.read_text()))
+    assert [each for each in sorted(named) if not (ROOT / each).exists()] == []
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_each_block_says_what_it_is_and_why_it_is_not_run(block: Block) -> None:
     assert block.reason or block.language in RUN | PLAIN, f"{block.place}: in which language?"
