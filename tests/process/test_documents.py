@@ -25,6 +25,7 @@ from tests.kit.patience import PATIENCE_S
 PROGRAMS = ROOT / "tests" / "clients" / "programs"
 RAN = [block for document in DOCUMENTS for block in blocks(document) if block.is_run]
 PAGES = sorted({block.document for block in RAN})
+MISSING = [name for name in ("bash", "curl", "openssl") if shutil.which(name) is None]
 
 JAVA = """
 import java.net.URI;
@@ -174,6 +175,7 @@ def test_there_is_something_to_type() -> None:
     assert {block.language for block in RAN} >= {"sh", "python", "js", "java", "go"}
 
 
+@pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} are not on this machine")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_what_a_page_says_to_type_works(page: Path, reader: Reader) -> None:
     skipped: list[str] = []
