@@ -99,6 +99,12 @@ $(VENV)/kubernetes: tests/kit/kubernetes-requirements.txt
 demo: $(VENV)/dev
 	$(BIN)/python -m bench.demo $(if $(FLIGHTS),--flights $(FLIGHTS))
 
+# Pages of docs/ that are written from the code: the metrics.
+.PHONY: docs pages
+docs: pages
+pages: $(VENV)/dev
+	$(BIN)/python -m tests.kit.pages
+
 # The daemon beside its peers, pinned to one core, and the spool; both write bench/RESULTS.md.
 bench: $(VENV)/dev
 	$(BIN)/python -m bench.compare --write

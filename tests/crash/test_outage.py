@@ -14,7 +14,7 @@ from tests.kit.patience import PATIENCE_S, wait_for
 
 MEMORY_BYTES = 16 * MIB
 PUSHED_BYTES = 4 * MEMORY_BYTES
-# What README says: the process when idle, and all that it has beside `memory_bytes_max`, at most.
+# docs/operate.md: the process when idle, and all that it has beside `memory_bytes_max`, at most.
 IDLE_BYTES = 62 * MIB
 BESIDE_BYTES = 90 * MIB
 DATA_BYTES = 10_000

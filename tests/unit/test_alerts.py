@@ -186,20 +186,9 @@ def test_each_alert_stands_in_the_section_that_it_leads_to() -> None:
 def test_the_figures_of_the_page_about_sizes_are_those_of_the_bench() -> None:
     results = (ROOT / "bench" / "RESULTS.md").read_text()
     page = SIZES.read_text()
-    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| ([\d.]+) \|$", page, re.MULTILINE)
-    assert len(rows) == 3
-    for figure in [*(each for row in rows for each in row), "161,271", "0.67", "1.61", "0.005"]:
+    for figure in ("161,271", "0.67", "1.61", "0.005"):
         assert figure in page, figure
         assert figure in results, figure
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for path, section in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), path
-        if section:
-            assert section in anchors(target), f"{path}#{section}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

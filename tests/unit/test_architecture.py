@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kdaemon.base.counters import StreamCounters
 from kdaemon.daemon import channel, hubs, memory
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
@@ -148,3 +149,32 @@ BOUNDS = [
 def test_a_bound_is_what_is_told(said: str, value: float, meant: float) -> None:
     assert said in section("What waits where")
     assert value == meant
+
+
+def is_a_state(name: str) -> bool:
+    """Whether one record more of this count, and nothing else, is a record too many or too few."""
+    counters = StreamCounters()
+    count = getattr(counters, name)
+    if isinstance(count, int):
+        setattr(counters, name, 1)
+    elif isinstance(count, dict) and count:
+        count[next(iter(count))] += 1
+    return counters.unaccounted() != 0
+
+
+def test_a_record_has_the_states_by_which_it_is_counted() -> None:
+    diagram = section("Life of a record").partition("stateDiagram-v2\n")[2].partition("```")[0]
+    arrows = re.findall(r"^  (\S+) --> (\w+)", diagram, re.MULTILINE)
+    said = {state for arrow in arrows for state in arrow} - {"[*]"}
+    assert said == {name for name in vars(StreamCounters()) if is_a_state(name)}
+
+
+def test_each_decision_has_its_date_and_what_was_rejected() -> None:
+    rows = [row for row in section("Decisions").splitlines() if row.startswith("| ")]
+    decided = [row for row in rows if not row.startswith("| since |")]
+    assert len(decided) >= 141
+    for row in decided:
+        since, what, rejected = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", since), row
+        assert what.startswith("**"), row
+        assert rejected, row
