@@ -41,8 +41,7 @@ class BilledUnit(Enum):
 @dataclass(frozen=True, slots=True)
 class UnitSizes:
     """The size of each unit, in whole KiB. All streams of a process have the same, from its start
-    to
-    its end: a counter of units cannot go on in another unit.
+    to its end: a counter of units cannot go on in another unit.
     """
 
     put_payload_kib: int = PUT_PAYLOAD_KIB

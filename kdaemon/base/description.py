@@ -35,8 +35,7 @@ class Caller:
     """The account and the region of the daemon's calls; "": not known.
 
     `is_beside_stand_in`: the account is not known, and the service is not AWS's own, so no STS
-    knows
-    it.
+    knows it.
     """
 
     account: str = ""
@@ -58,8 +57,7 @@ class Capacity:
     """How much a stream takes, if the service says more than its number of shards.
 
     `is_on_demand`: the service adds and removes shards by itself. `warm_bytes_per_second`: what
-    such
-    a stream takes at once, over all its shards and from all who write to it.
+    such a stream takes at once, over all its shards and from all who write to it.
     `warm_target_bytes_per_second`: what the service is raising that to. None: not told, or a
     provisioned stream, which has neither.
     """

@@ -137,8 +137,7 @@ class SpoolError(Exception):
 
     `kind`: `full` (no space), `io` (the device failed a read, write or fsync), `read_only`, `busy`
     (another process holds the spool), `version` (a newer kdaemon wrote it), `directory` (missing,
-    no
-    directory, not ours, not writable), `foreign` (a file in the spool's place is not ours),
+    no directory, not ours, not writable), `foreign` (a file in the spool's place is not ours),
     `corrupt` (the database's structure is damaged: `Store.repair` mends it), `gone` (files were
     deleted, moved or replaced while the spool is open). `path`: the file or directory.
     """

@@ -37,8 +37,7 @@ class OtherOperation:
     its rate for each shard. `why_not`: why it cannot be passed on; "": it can. `is_shared`: several
     askers may get one answer. `answer_bytes_max`: the largest answer. `is_of_stream`: it is about
     one stream, which requests name in the members for streams; not about the whole account, or
-    about
-    something other than streams.
+    about something other than streams.
     """
 
     name: str

@@ -1,14 +1,11 @@
 """Keeps secrets out of texts from outside: a proxy or a service may repeat what we sent.
 
 About: which parts of a text are secrets: by value (`send/` calls `register` with what it loads),
-and
-by pattern (what looks like a secret of AWS, Yandex or HTTP, whoever made it). Knows nothing of
-where
-the text goes; `base/text.py` handles unprintable characters, after this.
+and by pattern (what looks like a secret of AWS, Yandex or HTTP, whoever made it). Knows nothing of
+where the text goes; `base/text.py` handles unprintable characters, after this.
 Invariant: `clean` takes time linear in any text, and the parts of a registered secret that it
-leaves
-are shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go, beside those
-that each upstream uses.
+leaves are shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go, beside
+those that each upstream uses.
 
 `SECRETS` is the process's own, as the log is: code that loads a secret registers it there, and code
 that shows a text from outside (log, status page, dead letter, answer) cleans the text there.
@@ -135,8 +132,7 @@ class Redactor:
 
     def are_in(self, body: bytes) -> bool:
         """Whether a secret in use is in these bytes as it is. For large bodies of successes:
-        looking
-        for every pattern there would take too long (1 ms for 1 MiB).
+        looking for every pattern there would take too long (1 ms for 1 MiB).
         """
         return any(secret in body for secret in self._newest)
 

@@ -36,8 +36,7 @@ class Service:
     """One of the two services. Bytes are data + partition keys; times are milliseconds.
 
     `record_bytes_max`: the most that a stream can be set to take; a stream's own limit is learnt,
-    if
-    the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
+    if the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
     `has_arns`: a stream has an ARN, and a request may name the stream by it; if not, names are
     paths. `region`, `endpoint_url`: if no setting gives one; None: as the AWS environment says.
     `answers_dry_run`: a request may ask what would become of it. `look_throttle`: the error if

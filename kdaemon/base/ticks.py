@@ -1,9 +1,8 @@
 """When periodic work is due: at whole multiples of its interval.
 
 All timers with one interval are due at the same moment, whoever set them, and timers with a
-multiple
-of the interval at one of these moments: so an idle process is woken once for all of them. Pure; the
-time is that of the event loop.
+multiple of the interval at one of these moments: so an idle process is woken once for all of them.
+Pure; the time is that of the event loop.
 """
 
 from math import floor

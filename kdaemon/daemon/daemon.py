@@ -1,10 +1,10 @@
 """Builds every room, passes each what it needs, starts them, drains them, closes them. No logic.
 
 Start: the listeners are bound before any service is asked anything; the spool is opened, and begins
-to be read back, before a door opens. Stop: readiness is turned off, the drain runs
-(`drain.py`), and the last line says what was delivered and what was not. The spool is closed last,
-and then released to the process that took over. Until then that process takes records, and those
-that ask for `stored` wait for the disk.
+to be read back, before a door opens. Stop: readiness is turned off, the drain runs (`drain.py`),
+and the last line says what was delivered and what was not. The spool is closed last, and then
+released to the process that took over. Until then that process takes records, and those that ask
+for `stored` wait for the disk.
 Invariant: everything that is built is on one stack, and is closed in the reverse order of its
 start, also where the start failed.
 Where it sits: run.py -> here -> the other files of this package, each of which builds one part.

@@ -26,8 +26,7 @@ log = logging.getLogger("kdaemon")
 
 class Guards(NamedTuple):
     """The guards that ask clients who they are: over TCP, and through Unix sockets. None: any
-    client
-    is let in.
+    client is let in.
     """
 
     tcp: Guard | None = None

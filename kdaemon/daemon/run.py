@@ -45,8 +45,7 @@ _NOT_STARTED = (
 
 def _supervisor() -> "type[Supervisor]":
     """The class. Raises LoadError: the admin pages of workers need at once the libraries that a
-    lone
-    daemon loads later.
+    lone daemon loads later.
     """
     try:
         from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of a lone daemon
@@ -113,8 +112,7 @@ async def run_daemon(
     with_sandbox: bool,
 ) -> int:
     """Runs the daemon from its start to its end; returns the exit code. `signals`: each one asks
-    for
-    the end; the second asks for it at once.
+    for the end; the second asks for it at once.
     """
     loop = asyncio.get_running_loop()
     first = loop.create_task(signals.get())
@@ -168,8 +166,8 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
 
 async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
     """Drains until a second signal comes; returns the exit code. If the drain began without a
-    signal
-    (another process took over, or the start failed), the first signal asks for what already runs.
+    signal (another process took over, or the start failed), the first signal asks for what already
+    runs.
     """
     loop = asyncio.get_running_loop()
     draining = loop.create_task(daemon.drain())

@@ -115,8 +115,7 @@ class Emf:
 
     def _leave_to_closed(self, labels: _Labels) -> None:
         """A stream was closed since its last line: the values of that line are a part of what
-        CLOSED
-        counts.
+        CLOSED counts.
         """
         closed = (labels[0], CLOSED)
         gone = self._told.pop(labels)

@@ -1,9 +1,8 @@
 """An event of the live page: everything that the page shows, as one line of JSON.
 
 About: which values of a snapshot the page gets, and how they are made in steps. Counters are sent
-as
-they are: the browser makes rates of their differences. Holds no data or secret. Keys of hot shards
-are named as keys.py says. Texts of others are cleaned, as in status.py.
+as they are: the browser makes rates of their differences. Holds no data or secret. Keys of hot
+shards are named as keys.py says. Texts of others are cleaned, as in status.py.
 Invariant: in each event's `records`, for all streams and the door together,
 
     received + recovered = rejected + delivered + dead + dropped + settled_before

@@ -144,8 +144,7 @@ def write_to(stream: TextIO) -> Write:
 
 class _Descriptor:
     """Writes lines to a descriptor: a pipe, a socket, a file or a terminal. Another process may
-    have
-    set `O_NONBLOCK`, which holds for all who share the descriptor; this class leaves it so.
+    have set `O_NONBLOCK`, which holds for all who share the descriptor; this class leaves it so.
     """
 
     __slots__ = ("_descriptor", "_is_mid_line", "_room")
@@ -159,8 +158,7 @@ class _Descriptor:
 
     def write(self, line: bytes) -> None:
         """Writes a line in one write, if there is room for it. OSError: the line was not written,
-        or
-        only a part of it; then the next line begins on a line of its own.
+        or only a part of it; then the next line begins on a line of its own.
         """
         rest = memoryview(b"\n" + line if self._is_mid_line else line)
         while rest:

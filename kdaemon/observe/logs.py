@@ -339,8 +339,8 @@ def _plain(value: object) -> Value:
 
 
 def _bounded(text: str) -> str:
-    """A text short enough to keep. It is longer than what is shown, so that no secret is cut in
-    two before it is cleaned.
+    """A text short enough to keep. It is longer than what is shown, so that no secret is cut in two
+    before it is cleaned.
     """
     return text if len(text) <= 4 * VALUE_CHARACTERS_MAX else text[: 4 * VALUE_CHARACTERS_MAX]
 

@@ -144,8 +144,7 @@ class _Section:
 
     def in_steps(self, metric: Metric[Any], *, is_last: bool) -> Iterator[Sequence[_Row]]:
         """The metric's rows in parts: at least one part, which may be empty. `is_last`: the
-        subjects
-        are not needed any more, and are freed.
+        subjects are not needed any more, and are freed.
         """
         subjects, read = self.subjects, metric.read
         if not subjects:
@@ -313,9 +312,8 @@ class _One:
 
 def accepts_openmetrics(accept: str) -> bool:
     """Whether an `Accept` header asks for OpenMetrics 1.0.0; if not, text 0.0.4 is written. There
-    is
-    no third format: the version in a header is the client's text, and neither an answer nor a table
-    of answers should grow with it.
+    is no third format: the version in a header is the client's text, and neither an answer nor a
+    table of answers should grow with it.
 
     prometheus_client decides; a version that is no number is not for OpenMetrics.
     """

@@ -242,9 +242,8 @@ class PassedOnStatus(msgspec.Struct, frozen=True):
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
     """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (the last call
-    of
-    some stream succeeded), "ill" (none did, and one failed), "untried". `hold`: of the first stream
-    on hold.
+    of some stream succeeded), "ill" (none did, and one failed), "untried". `hold`: of the first
+    stream on hold.
     """
 
     name: str

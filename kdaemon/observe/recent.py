@@ -1,14 +1,12 @@
 """The recent warnings and errors of the log, with counts, for pages.
 
 About: each place in the code that logs one: how often it did, and its last line. For people who
-look
-at a page and not at a log: an error that came a thousand times is one entry. Knows nothing of what
-a line says, and shows none: texts are kept as they were logged, and the page that shows one cleans
-it.
+look at a page and not at a log: an error that came a thousand times is one entry. Knows nothing of
+what a line says, and shows none: texts are kept as they were logged, and the page that shows one
+cleans it.
 Bound: PLACES_MAX places, those that logged last; each has one line, whose texts logs.py has
-bounded.
-Written under the log handler's lock, from any thread. The loop reads without the lock: an entry of
-the dictionary is never changed, only replaced.
+bounded. Written under the log handler's lock, from any thread. The loop reads without the lock: an
+entry of the dictionary is never changed, only replaced.
 Flow: logs.py -> here -> snapshot.py.
 """
 

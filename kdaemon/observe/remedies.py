@@ -107,8 +107,7 @@ _BY_CODE: Mapping[str, str] = {code: text for codes, text in _REMEDIES.items() f
 
 def remedy(code: str, message: str = "") -> str | None:
     """What to do about an error; None: no remedy is known. `message`: the service's text, or ours;
-    a
-    text about signature times tells of a wrong clock, whatever the code.
+    a text about signature times tells of a wrong clock, whatever the code.
     """
     if "ignature expired" in message or "ignature not yet current" in message:
         return _CLOCK

@@ -2,9 +2,8 @@
 
 About: the counts and the states of the rooms, as values that nothing changes any more. Only this
 file of `observe/` reads rooms; the others read a `Snapshot`. An engine is asked for its own
-snapshot
-(`engine/snapshot.py`), and for nothing else. Holds no data, key or secret of a client. Texts of
-others (a hold, a trouble) are kept as they are: the file that shows one cleans it.
+snapshot (`engine/snapshot.py`), and for nothing else. Holds no data, key or secret of a client.
+Texts of others (a hold, a trouble) are kept as they are: the file that shows one cleans it.
 Invariants: reading changes nothing. A read begins when it is asked for: no value is older than its
 beginning. The first step reads which streams there are, and everything that is not of open streams,
 with the counts of the door and of closed streams. Then each step reads all counts of one stream, in
@@ -184,10 +183,8 @@ class StreamSnapshot(msgspec.Struct, frozen=True, gc=False):
 
 class SpoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The disk. `held_records`: records that both an engine and the disk have. `oldest_ms`: when
-    the
-    oldest frame in hand was accepted, since 1970; 0: there is none. `trouble`: why the disk takes
-    no
-    frames.
+    the oldest frame in hand was accepted, since 1970; 0: there is none. `trouble`: why the disk
+    takes no frames.
     """
 
     frame_count: int
@@ -246,8 +243,7 @@ class CertificatesSnapshot(msgspec.Struct, frozen=True):
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One of several workers, as its supervisor sees it. `number`: of an heir: 0, or the number of
-    a
-    worker that no longer exists; an heir delivers the records in a spool. `uptime_ns`: of its
+    a worker that no longer exists; an heir delivers the records in a spool. `uptime_ns`: of its
     process. `restarts`: since the supervisor began. `why_not_ready`: None: clients come to it.
     """
 
@@ -267,9 +263,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon. `state`, `why_not_ready`: whether clients should come. `began_ns`: when the
-    reader
-    was made, by the monotonic clock; `uptime_ns`: since then. `door`: records that were refused
-    before their stream was known. `workers`: only of a supervisor.
+    reader was made, by the monotonic clock; `uptime_ns`: since then. `door`: records that were
+    refused before their stream was known. `workers`: only of a supervisor.
     """
 
     version: str

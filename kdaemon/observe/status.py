@@ -78,8 +78,7 @@ class Status:
 
     def steps(self) -> Steps:
         """The page as indented JSON. Reads a snapshot, then writes a stream a step: first those
-        that
-        need somebody, then those with the most records.
+        that need somebody, then those with the most records.
         """
         snapshot = yield from self._reader.read()
         before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")

@@ -1,10 +1,10 @@
 """The table of metrics: what each is called, what its labels are, and what it is read from.
 
 About: one row a metric, in sections by the part of a snapshot (snapshot.py) that is read. Holds no
-value and does no work: metrics.py reads the rows at a scrape. Knows no room.
-Labels are enums, listeners, upstreams and streams (`streams_max` bounds them). Of the shards of a
-stream, the HOT_SHARDS_MAX hottest are shown; all of them only if the configuration asks for that. A
-partition key is never a label.
+value and does no work: metrics.py reads the rows at a scrape. Knows no room. Labels are enums,
+listeners, upstreams and streams (`streams_max` bounds them). Of the shards of a stream, the
+HOT_SHARDS_MAX hottest are shown; all of them only if the configuration asks for that. A partition
+key is never a label.
 """
 
 from collections.abc import Callable, Mapping

@@ -67,8 +67,7 @@ WARM_LEAD = 8.0
 """On a warm stream a share begins with at most this many times `first_share`: three doublings. With
 `first_share` an operator also says how many others may write, on a warm stream, too. This and the
 next by simulation: fleets of 1 to 32 that begin together or within a second, with 2 and 40 times
-the
-demand that a shard takes (`tests/sim/test_warm.py`, 2026-11-28)."""
+the demand that a shard takes (`tests/sim/test_warm.py`, 2026-11-28)."""
 
 WARM_SHARE_MAX = 0.5  # of the quota; with 0.75, 32 daemons waste twice as much as with a half
 

@@ -2,8 +2,7 @@
 
 The quota bounds both. Under it, each has an adaptive share of its own, which follows the shard's
 throttles (`adaptive.py`): a shard that is short of bytes is not short of records. Bytes are those
-of
-data + partition key, as the service counts them. Sits between the lanes and the two buckets.
+of data + partition key, as the service counts them. Sits between the lanes and the two buckets.
 """
 
 from typing import Final

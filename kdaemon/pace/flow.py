@@ -1,9 +1,8 @@
 """Whether a stream may send at all: the circuit around whole calls that fail.
 
 One failed call stops the stream for a jittered backoff. Then one call probes, alone, and its
-success
-opens the stream again. Throttles of single records are the business of their shard, not of this
-file. The table below has every move; an illegal move raises and changes nothing.
+success opens the stream again. Throttles of single records are the business of their shard, not of
+this file. The table below has every move; an illegal move raises and changes nothing.
 """
 
 from enum import Enum

@@ -1,10 +1,9 @@
 """`kdaemon put --endpoint`: sends the records over HTTP, where the Unix socket cannot be reached.
 
 Requests of NDJSON go one at a time, and each is answered in full before the next: simpler and
-slower
-than the socket (`unix.py`), whose totals and blocks this file shares. It calls only the address
-that
-it was given: it follows no redirect and uses no proxy. It reads answers as they are, up to a bound.
+slower than the socket (`unix.py`), whose totals and blocks this file shares. It calls only the
+address that it was given: it follows no redirect and uses no proxy. It reads answers as they are,
+up to a bound.
 Invariant: a record is sent again only after an answer which says that nothing of its request was
 taken, and that it may be sent again (503, 429) or that other lines are the reason (400).
 """

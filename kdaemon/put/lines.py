@@ -2,9 +2,8 @@
 
 Pure. Knows the forms of a record (a record line, a line of data, a record of a CSV file) and the
 origins of a partition key; knows nothing of files or sockets. Invariant: each line that is not
-blank
-is in exactly one record, or is refused with a reason. The data of a record is the bytes of its line
-(or lines, in CSV), without the last line end.
+blank is in exactly one record, or is refused with a reason. The data of a record is the bytes of
+its line (or lines, in CSV), without the last line end.
 """
 
 from collections.abc import Callable, Iterator, Sequence

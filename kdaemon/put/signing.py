@@ -1,9 +1,8 @@
 """The access key with which `kdaemon put` signs its requests, and the signing.
 
 About: the AWS variables of the environment, and profiles in the file that AWS's tools share. The
-AWS
-libraries are not used (`send/credentials.py` does): a daemon knows only access keys, so roles, SSO
-and credential processes are of no use here.
+AWS libraries are not used (`send/credentials.py` does): a daemon knows only access keys, so roles,
+SSO and credential processes are of no use here.
 Invariant: no secret is in an error. A named profile signs, or is an error: no request is sent
 unsigned, or with another key, by mistake.
 Where it sits: cli/ asks for a signer -> http.py signs each request with it.

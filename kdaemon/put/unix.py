@@ -66,8 +66,8 @@ class Totals:
 
 
 async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> AsyncIterator[Block]:
-    """Record lines of `source`, as they can be read. A line that cannot be sent is counted.
-    Raises PutError.
+    """Record lines of `source`, as they can be read. A line that cannot be sent is counted. Raises
+    PutError.
     """
     splitter = LineSplitter()
     try:

@@ -26,9 +26,8 @@ KEY_CACHE_CHARACTERS_MAX = 64  # there are seldom few longer keys, and keeping t
 
 UNCACHED_GROUPS = 7
 """After a group with mostly new keys, although a generation had been full, so many groups do not
-use
-the cache: where keys do not repeat, it costs a third of a route. So one group in eight tries the
-cache, and fills it. Ours, 2026-11-28."""
+use the cache: where keys do not repeat, it costs a third of a route. So one group in eight tries
+the cache, and fills it. Ours, 2026-11-28."""
 
 JUDGED_MIN = 16  # the least records of a group by which the cache is judged; ours, 2026-11-28
 

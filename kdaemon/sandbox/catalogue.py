@@ -115,8 +115,7 @@ class Catalogue:
         """The name that a request means. If it gives both, the ARN decides and the name must agree.
 
         Account and region of an ARN are not compared, so that a client that is configured for a
-        real
-        stream can call the sandbox unchanged.
+        real stream can call the sandbox unchanged.
         """
         if stream_arn is not None:
             name = stream_arn.partition("stream/")[2]

@@ -109,8 +109,7 @@ def _check_scaling(current: int, target: int) -> None:
 
 def _check_growth(stream: Stream, target: int) -> None:
     """The check of Yandex [YS: `ValidateShardsCount`]. Its answer for a stream that splits by
-    itself
-    is not verified.
+    itself is not verified.
     """
     if stream.can_split:
         raise refuse(

@@ -44,8 +44,7 @@ WRITE_QUOTAS_KIB_YANDEX = (128, 512, 1024)  # WriteQuotaKbPerSec of Yandex's Cre
 RECORD_KIB_MIN, RECORD_KIB_MAX = 1024, 10240  # MaxRecordSizeInKiB [M]
 DISTRIBUTIONS = ("AUTO", "USER_PARTITION_KEY")  # RecordDistributionStrategy [M]
 # The strategy of Yandex's auto-partitioning that splits shards and never merges them [YS]. The
-# other
-# strategy that has an effect (SCALE_UP_AND_DOWN) is not offered to users [YD].
+# other strategy that has an effect (SCALE_UP_AND_DOWN) is not offered to users [YD].
 SCALE_UP_YANDEX = "AUTO_PARTITIONING_STRATEGY_SCALE_UP"
 
 FILTER_TYPES = (

@@ -14,8 +14,7 @@ from kdaemon.base.limits import HASH_KEY_PATTERN, KIB
 from kdaemon.base.names import ARN_PATTERN, parse_arn, partition_problem
 
 # Each of these is bounded in length and matches in linear time, as every pattern here must: a
-# client
-# chooses the text that is matched.
+# client chooses the text that is matched.
 SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
 SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"  # [M]
 HASH_KEY = HASH_KEY_PATTERN.strip("^$")

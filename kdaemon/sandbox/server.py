@@ -4,8 +4,7 @@ Passes each request to `wire.py` or `scripting.py`, and carries out the faults b
 HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of streams.
 
 If the service holds an answer until there is quota, a timer gives the answer then. A subscription
-is
-answered in pieces (`push.py`), for as long as it lasts.
+is answered in pieces (`push.py`), for as long as it lasts.
 
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
 `aclose` ends it. The listener's bounds (`http/connection.py`) and the service's apply.
@@ -107,8 +106,7 @@ class SandboxServer:
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Stops listening; drops delayed answers and hung connections. Subscriptions get a moment
-        to
-        end as clients expect. A second call does nothing.
+        to end as clients expect. A second call does nothing.
         """
         for handle in self._delayed:
             handle.cancel()

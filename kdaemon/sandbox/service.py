@@ -107,8 +107,8 @@ class Taken(NamedTuple):
     """An answer to PutRecords: one result for each record, in order, and when it may be given.
 
     `held_until_ns`: the `now_ns` of the call, or later if the service holds the answer back. A
-    taken
-    record counts as arrived when its shard had quota for it, at `held_until_ns` at the latest.
+    taken record counts as arrived when its shard had quota for it, at `held_until_ns` at the
+    latest.
     """
 
     results: list[RecordResult]
@@ -121,8 +121,7 @@ class Service:
     Bounds: `settings.retained_bytes_max` for records, `shard_count_max`, `stream_count_max`, and
     `FAULT_COUNT_MAX` for the script. `dice` are used only for faults by fraction. `now_ns` in every
     call is of one clock that never goes back; with `wall_offset_ns` added it is in nanoseconds
-    since
-    1970.
+    since 1970.
     """
 
     def __init__(

@@ -7,8 +7,7 @@ purpose: a test double that shared the daemon's routing code could not show an e
 Invariants: the open shards of a stream cover 0..2**128-1 exactly, without overlap. A closed shard
 never grows. A shard's records are in the order of their arrival; a write that waited for quota
 arrives when it gets the quota. Sequence numbers strictly increase in the order of writing (AWS:
-over
-the whole service, so that a stream that is made again never repeats one; Yandex: an offset per
+over the whole service, so that a stream that is made again never repeats one; Yandex: an offset per
 shard, from 0, without gaps).
 """
 
@@ -26,8 +25,7 @@ from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
 
 # Bytes that Python holds for one stored record beside its data and key: 92 for StoredRecord, its
 # number and a list slot (RSS over 200,000 records), 48 for Record, headers of a bytes and a str
-# (33,
-# 49), 10 for rounding up by the allocator. CPython 3.11, 2026-11-21.
+# (33, 49), 10 for rounding up by the allocator. CPython 3.11, 2026-11-21.
 STORED_OVERHEAD_BYTES = 92 + 48 + 33 + 49 + 10
 
 # AWS: "4965", 40 digits that count writes, 12 digits of the shard: 56 in all, as in real ones.
@@ -70,8 +68,7 @@ class Shard:
 
     `closed_ns`: None while it is open. Only retention removes records from `log`, at its head.
     `granted_ns`: when the last held write gets its quota, perhaps in the future; the next one
-    queues
-    behind it.
+    queues behind it.
     """
 
     __slots__ = (
@@ -167,8 +164,7 @@ class Stream:
     """A stream and all the shards it ever had; `shards[i].index == i`.
 
     `is_auto` (AWS, RecordDistributionStrategy AUTO; only with `is_on_demand`): keys are ignored,
-    and
-    records are spread over the open shards. It may be set at any time: the next call heeds it.
+    and records are spread over the open shards. It may be set at any time: the next call heeds it.
     `can_split` (Yandex, auto-partitioning): a split closes the shard; the shards of a static stream
     stay open and change their ranges. `record_bytes_max` may also be set at any time.
     `warm_mib_per_second` (AWS, on demand): None: no client has set it.
@@ -243,8 +239,7 @@ class Stream:
 
     def split(self, shard: Shard, new_starting_hash_key: int, now_ns: int) -> None:
         """Closes a shard and opens two: below the new key, and from the new key on. Writes that
-        wait
-        for quota in the old shard stay there.
+        wait for quota in the old shard stay there.
         """
         self._split(shard, new_starting_hash_key, now_ns)
         self._reindex()

@@ -4,8 +4,7 @@ Pure: time is an argument. `on_change` tells the sender of events that there may
 stream and its consumer; nothing of bytes, encodings or connections.
 Invariants: the events of a subscription have every record of the shard from its position on, once,
 in order. A subscription AFTER_SEQUENCE_NUMBER of an event's ContinuationSequenceNumber goes on
-where
-that event ended. The last event of a closed shard names its children and has no
+where that event ended. The last event of a closed shard names its children and has no
 ContinuationSequenceNumber. For each consumer and shard the newest subscription is the current one;
 the one before it is ended, and told why.
 Where it sits: `service.py` makes one for a call; `feed.py` writes its events.

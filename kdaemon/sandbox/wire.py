@@ -7,8 +7,7 @@ from doing, because a fault is chosen in between, by operation and stream.
 Each operation is read and answered in JSON or in CBOR, as its content type says.
 
 Bounds: only a body of up to CONTROL_BYTES_MAX is decoded to plain values. The reader of
-PutRecord(s)
-has its own bounds, and reads large bodies in steps.
+PutRecord(s) has its own bounds, and reads large bodies in steps.
 
 No signature is required: a user with curl gets an answer where AWS says MissingAuthenticationToken.
 In Yandex's flavour a signature that is there is read (`yandex_auth.py`).

@@ -2,11 +2,9 @@
 
 Pure. There are three paths, which differ in their refusals and in their throttling. AWS judges each
 record by itself. For a stream that spreads its records (AUTO), AWS does the same, and any shard
-with
-quota will do. Yandex takes or refuses all records of a shard together, and may hold them until the
-shard has quota. In all paths one invalid record refuses its whole request before anything is
-stored.
-Sits between `service.py` and `shards.py`.
+with quota will do. Yandex takes or refuses all records of a shard together, and may hold them until
+the shard has quota. In all paths one invalid record refuses its whole request before anything is
+stored. Sits between `service.py` and `shards.py`.
 
 The hot path of the sandbox: about 2 microseconds a record.
 """

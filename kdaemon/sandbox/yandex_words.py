@@ -57,8 +57,7 @@ def access_denied(name: str, *, is_write: bool) -> ServiceError:
 
 def expired_token() -> ServiceError:
     """The proxy makes AccessDeniedException of every refusal of the access service. The real text
-    is
-    the access service's; this one is ours.
+    is the access service's; this one is ours.
     """
     return ServiceError("AccessDeniedException", "The token has expired", status=400)
 

@@ -81,8 +81,7 @@ HasRoom = Callable[[int], bool]
 
 class Room(NamedTuple):
     """What a successful answer may take: `bytes_max`, and for each part of it the memory that
-    `take`
-    grants.
+    `take` grants.
     """
 
     bytes_max: int

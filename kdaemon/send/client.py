@@ -5,9 +5,9 @@ batches, pacing, or whether a failed call is made again: each outcome is an answ
 `ServiceError`, and the engine decides. A record's life in the daemon ends here.
 
 Invariant: no secret and no data is in an error or a repr. Credentials that are found late, or
-never,
-fail single calls and not the daemon. Whatever breaks before the first byte of a body is written is
-`was_sent=False`, so that no record that cannot have been written counts as a possible duplicate.
+never, fail single calls and not the daemon. Whatever breaks before the first byte of a body is
+written is `was_sent=False`, so that no record that cannot have been written counts as a possible
+duplicate.
 """
 
 import asyncio
@@ -90,8 +90,7 @@ class PutAnswer(
     msgspec.Struct, gc=False, rename={"records": "Records", "encryption_type": "EncryptionType"}
 ):
     """A result for each record sent, in order (a service outside its contract gives another
-    number),
-    and how the stream is encrypted: NONE, KMS, None if the service did not say.
+    number), and how the stream is encrypted: NONE, KMS, None if the service did not say.
     """
 
     records: list[RecordResult]
@@ -235,8 +234,8 @@ class ServiceClient:
         raise answers.no_answer("PutRecords", body, headers)
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
-        """What the service says of these records without writing them; DryRunOperationException:
-        it would take them. Not for services without `answers_dry_run`.
+        """What the service says of these records without writing them; DryRunOperationException: it
+        would take them. Not for services without `answers_dry_run`.
         """
         try:
             await self._put(target, records, always, is_dry=True)
@@ -349,9 +348,8 @@ class ServiceClient:
         error for it if it is no success.
 
         `request`: a value that is encoded as the body, or the body itself. The body is made for
-        each
-        exchange, when there is room for it, and freed once it is written: so calls that wait for a
-        slow service hold no copy of their records. `is_put`: uses connections of our own.
+        each exchange, when there is room for it, and freed once it is written: so calls that wait
+        for a slow service hold no copy of their records. `is_put`: uses connections of our own.
         """
         exchange = self._exchanges.put if is_put else self._exchanges.post
         was_sent = False

@@ -83,9 +83,8 @@ class Connector(aiohttp.TCPConnector):
 
     async def dial(self, peer: Peer, factory: Callable[[], Connection]) -> Connection:
         """Makes a connection of our own as aiohttp makes its own: with the same look-ups in the
-        same
-        cache, and the same tries of several addresses. Raises `DialError`, and aiohttp's error for
-        a number that is no address.
+        same cache, and the same tries of several addresses. Raises `DialError`, and aiohttp's error
+        for a number that is no address.
         """
         try:
             hosts = await self._resolve_host(peer.host, peer.port)
@@ -150,9 +149,8 @@ class _Lookups:
 
 async def in_own_thread(name: str, work: Callable[[], T]) -> T:
     """The result of `work`, run in a thread that the end of the process does not wait for. A read
-    of
-    a dead mount never returns, nor does a resolver without an answer: either would keep a thread of
-    the loop's own pool, and so delay the exit.
+    of a dead mount never returns, nor does a resolver without an answer: either would keep a thread
+    of the loop's own pool, and so delay the exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -2,10 +2,10 @@
 
 After every input the driver pumps once: it polls batches and starts a call for each, tells the
 clients of settled frames, and arms one timer. Frames that arrive within one turn of the loop are
-pumped together, so that clients who send at the same moment share a batch without waiting.
-Queues: `_untold` has frames that settled at once with many others: in each turn of the loop some of
-their clients are told. Bound: the frames that settle in one call and in one slice of the engine's
-work, which waits until they are told. The engine bounds the calls in flight.
+pumped together, so that clients who send at the same moment share a batch without waiting. Queues:
+`_untold` has frames that settled at once with many others: in each turn of the loop some of their
+clients are told. Bound: the frames that settle in one call and in one slice of the engine's work,
+which waits until they are told. The engine bounds the calls in flight.
 """
 
 import asyncio

@@ -259,8 +259,7 @@ class Exchanges:
 def _empty(error: BaseException | None) -> None:
     """Takes the stack frames out of an error that we are done with, and out of its causes. aiohttp
     and the code below it keep errors in objects that these frames refer to: cycles, which would
-    keep
-    the call and its records.
+    keep the call and its records.
     """
     while error is not None:
         error.__traceback__ = None

@@ -27,14 +27,12 @@ class ClientSettings:
     these do not tell it.
 
     `name`: the upstream's; texts leave out the default upstream's. `role_arn`: a role to assume
-    with
-    the found credentials; `role_external_id`, `role_session_name` (None: made of the host's name)
-    and `role_duration_s` are sent to STS with it. `use_fips`, `use_dualstack`: other addresses of
-    AWS. `account_id_endpoint_mode`: whether the host has the account in its name. `proxy_url`: for
-    all calls; "": no proxy. `iam_token_file`, `iam_token_url`: where Yandex's IAM token is found,
-    which is used instead of a signature. `ca_bundle`: a file of certificates; no others are
-    trusted,
-    also not for STS.
+    with the found credentials; `role_external_id`, `role_session_name` (None: made of the host's
+    name) and `role_duration_s` are sent to STS with it. `use_fips`, `use_dualstack`: other
+    addresses of AWS. `account_id_endpoint_mode`: whether the host has the account in its name.
+    `proxy_url`: for all calls; "": no proxy. `iam_token_file`, `iam_token_url`: where Yandex's IAM
+    token is found, which is used instead of a signature. `ca_bundle`: a file of certificates; no
+    others are trusted, also not for STS.
     """
 
     service: Service = AWS

@@ -13,8 +13,7 @@ from kdaemon.base.text import printable
 
 def trusted(path: str, setting: str | None = None) -> ssl.SSLContext:
     """A context that trusts what the file holds, and nothing else. `setting`: the one that names
-    the
-    file; None: a setting of AWS's. Raises `ServiceError` (TrustError), not sent.
+    the file; None: a setting of AWS's. Raises `ServiceError` (TrustError), not sent.
     """
     try:
         return ssl.create_default_context(cafile=path)

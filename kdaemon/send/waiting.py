@@ -1,8 +1,8 @@
 """Which call goes next: clients take turns, and no client has all the places where calls wait.
 
 Knows clients' numbers, and calls as objects; must not know what a call is, or when it may go. A
-call
-that several clients wait for is in the line of each, and goes at the first turn of any of them.
+call that several clients wait for is in the line of each, and goes at the first turn of any of
+them.
 Invariants: a call is given out once, and never after `remove`. At most PLACES_MAX places are taken,
 and a client may take another place only while it has fewer than are left.
 Where it sits: `relay.py` fills and empties it. Pure.

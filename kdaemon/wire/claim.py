@@ -31,8 +31,8 @@ SKEW_S: Final = 300  # how old, or how far ahead, a signature may be: as AWS's f
 PRESIGNED_S_MAX: Final = 604_800  # how long a presigned URL may be good: as AWS's seven days
 
 READ_MAX: Final = 64
-"""Remembered scopes: a client's stays the same for a while. Ours, 2026-11-28: a head has at most
-32 KiB, so a scope has, too."""
+"""Remembered scopes: a client's stays the same for a while. Ours, 2026-11-28: a head has at most 32
+KiB, so a scope has, too."""
 
 Headers = Mapping[bytes, bytes]
 

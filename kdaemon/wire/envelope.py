@@ -14,8 +14,7 @@ from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
 AT_ONCE_BYTES_MAX = MIB
 """A larger body is weighed first, and then read in steps. Ours, 2026-11-28: any body of this size
-is
-read and refused within 8 ms."""
+is read and refused within 8 ms."""
 
 WEIGHT_MAX = 768 * KIB
 """Bytes of a large body that are no letters of base64: its syntax, blanks, escapes, and most of its

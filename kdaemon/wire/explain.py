@@ -5,8 +5,7 @@ plain values (a CBOR body is given as such), and the error is named as the servi
 wrong type (SerializationException), then broken constraints (ValidationException, up to ten of
 them). A large body is not decoded to plain values, which may take fifty times its size: it is
 refused with the typed decoder's own message. Knows no stream, no queue and no limit but those of
-the
-API model. Texts follow recorded answers of a reference emulator and of AWS.
+the API model. Texts follow recorded answers of a reference emulator and of AWS.
 
 Invariant: whatever the body, the answer is one `ApiError`, and memory and time are in proportion to
 the body's size. The error repeats the client's input: it is for the client only, never for a log.

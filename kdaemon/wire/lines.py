@@ -75,20 +75,17 @@ SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 202
 
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * KIB
 """The largest record in base64, with room for its key and the names of fields. A text in which
-every
-character is escaped may be longer, and must be sent as base64. Ours, 2026-11-21."""
+every character is escaped may be longer, and must be sent as base64. Ours, 2026-11-21."""
 
 AT_ONCE_BYTES_MAX = MIB
 """A longer line is weighed first, and then read in steps. Ours, 2026-11-28: any line of this size
-is
-read within 6 ms."""
+is read within 6 ms."""
 
 WEIGHT_MAX = 16 * MIB
 ESCAPE_WEIGHT = 8
 """The bound on the cost of a long line: a byte weighs 1, an escape weighs as much more as reading
-it
-takes longer. Ours, 2026-11-28: the worst of this weight takes 18 ms in its longest step. 10 MiB of
-text with every 13th character escaped weigh less, and so do 1.7 MiB with every character
+it takes longer. Ours, 2026-11-28: the worst of this weight takes 18 ms in its longest step. 10 MiB
+of text with every 13th character escaped weigh less, and so do 1.7 MiB with every character
 escaped."""
 
 FIELD_QUOTES_MAX = 4 * 5  # quotes that are not escaped: four for each of five fields, all texts

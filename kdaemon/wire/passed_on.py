@@ -4,8 +4,8 @@ Only the service decides what a body means: members that are not known here are 
 came. Here the body is bounded, must be JSON with one meaning, and is asked for its stream, because
 the stream decides where the request goes and who may ask. Knows no stream's state and no answer.
 Invariant: time and memory are in proportion to a body of at most BODY_BYTES_MAX; lengths are
-checked
-before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as doubles).
+checked before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as
+doubles).
 Where it sits: `envelope.py` -> door/passthrough.py: read_asked -> send/relay.py.
 """
 

@@ -89,8 +89,7 @@ def encode_answer(acknowledged: int, problems: Problems) -> bytes:
 
 def encode_refused_answer(refusal: Refusal, problems: Problems) -> bytes:
     """The HTTP answer to a body of which nothing was taken: the service's form of an error, with
-    the
-    refused lines as in `encode_answer`.
+    the refused lines as in `encode_answer`.
     """
     rejected = sorted(problems.rejected, key=lambda each: each.line)
     answer = {"__type": refusal.code, "message": refusal.message, "acknowledged": 0}

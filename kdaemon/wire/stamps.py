@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Final
 
 READ_MAX: Final = 64
-"""Remembered dates: a client's stays the same for a while. Ours, 2026-11-28: a head has at most
-32 KiB, so a date has, too."""
+"""Remembered dates: a client's stays the same for a while. Ours, 2026-11-28: a head has at most 32
+KiB, so a date has, too."""
 
 _STAMP = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 _HTTP_DATE = re.compile(
