@@ -121,9 +121,9 @@ YANDEX = Service(
         Wording("RequestExpired", "completed by deadline", Verdict.AMBIGUOUS),
         # Yandex's proxy may send a request again without its body [YS].
         Wording("ValidationException", "Stream name is empty", Verdict.AMBIGUOUS),
-        # These are faults of the stream and not of a record, though the code says so: bisecting
-        # would bury all records. A stream that is being created is there soon. [YS:
-        # `pq_schema_actor.h`, `put_records_actor.h`, `partition_write.cpp`, read 2026-11-28]
+        # These are faults of the stream, though the code blames a record: bisecting would bury all
+        # records. A stream that is being created is there soon. [YS: `pq_schema_actor.h`,
+        # `put_records_actor.h`, `partition_write.cpp`, read 2026-11-28]
         Wording("ValidationException", "creation is not completed", Verdict.NOT_SENT),
         Wording("ValidationException", "is not a topic", Verdict.HOLD),
         Wording("InvalidArgumentException", "is not a stream", Verdict.HOLD),

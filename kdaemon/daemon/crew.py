@@ -126,7 +126,7 @@ class Crew:
         """
         if not self._root or self.former is not None:
             return
-        from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who store something
+        from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - only for a spool
 
         kept = [self.directory_of(each.number) for each in self.members]
         for number in left_spools(self._root, kept):

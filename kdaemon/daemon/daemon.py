@@ -251,7 +251,7 @@ class Daemon:
     def _open_principals(self) -> None:
         path = self._config.auth.principals_file
         if path:
-            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB of who asks nobody
+            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB, only if clients are asked
 
             self._principals = Principals(path, self.clock.wall_seconds)
 

@@ -131,7 +131,7 @@ class Listeners:
 
     def offer(self) -> "list[Passed]":
         """All sockets, for the process that takes over."""
-        from kdaemon.http.passed import Passed  # noqa: PLC0415 - it was, by who asks
+        from kdaemon.http.passed import Passed  # noqa: PLC0415 - the caller has loaded it
 
         return [Passed(name, sock) for name, each in self._servers.items() for sock in each.socks]
 

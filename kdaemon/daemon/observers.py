@@ -75,7 +75,7 @@ class Observers:
         namespace, log_queue = self._config.metrics.emf_namespace, self._sources.log_queue
         if not namespace or log_queue is None:
             return
-        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
+        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory, only where it is used
         from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
 
         emf = Emf(namespace, os.uname().nodename, self._worker)

@@ -48,7 +48,7 @@ def _supervisor() -> "type[Supervisor]":
     lone daemon loads later.
     """
     try:
-        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of a lone daemon
+        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - a lone daemon saves the memory
     except Exception as error:
         raise LoadError(cannot_load(f"{type(error).__name__}: {error}")) from error
     return Supervisor
@@ -157,7 +157,9 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
     except TimeoutError:
         return
     except Exception:
-        log.exception("what else is wrong cannot be told: this is a defect of kdaemon")
+        log.exception(
+            "the rest of the configuration could not be checked: this is a defect of kdaemon"
+        )
         return
     for problem in problems:
         if problem.problem not in failure:

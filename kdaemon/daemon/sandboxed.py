@@ -84,7 +84,7 @@ async def _open(
     stack: AsyncExitStack,
 ) -> str:
     """Opens one embedded service; returns its address. `reach`: gives its account and region."""
-    from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
+    from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory, only where it is used
 
     address = settings.address
     region = reach.region or reach.traits.region or SANDBOX_REGION

@@ -62,7 +62,7 @@ class SpoolOpening:
         if not settings.directory:
             return None
         from kdaemon.spool.shared import refuse_workers  # noqa: PLC0415 - as the next
-        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB that who stores nothing has not
+        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB, only for a spool
         from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
 
         if self._is_lone and self._before is None:

@@ -90,7 +90,7 @@ class EmfLog:
         loop = asyncio.get_running_loop()
         lines = self._emf.lines(snapshot, self._unix_ms())
         while True:
-            while (  # noqa: ASYNC110 - the queue's thread tells nobody
+            while (  # noqa: ASYNC110 - the queue has no event for it
                 self._queue.waiting > LINES_WAITING_MAX and loop.time() < until_s
             ):
                 await asyncio.sleep(PAUSE_S)

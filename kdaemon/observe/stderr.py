@@ -51,7 +51,7 @@ def _tell_of_process(_kind: type, error: BaseException, _stack: TracebackType | 
 
 
 def _tell_of_finalizer(given: "sys.UnraisableHookArgs") -> None:
-    log.error("an error that nobody could be told", exc_info=given.exc_value)
+    log.error("an error in a finalizer", exc_info=given.exc_value)
 
 
 def _tell_of_thread(given: threading.ExceptHookArgs) -> None:

@@ -334,7 +334,7 @@ def _endpoint(text: str) -> tuple[URL, str]:
     try:
         url = URL(text if "://" in text else f"http://{text}")
         is_usable = url.scheme in ("http", "https") and bool(url.host)
-        url.port  # noqa: B018 - raises for one that is none
+        url.port  # noqa: B018 - raises for a bad port
     except ValueError:
         is_usable = False
     if not is_usable:

@@ -113,7 +113,7 @@ class LineFormer:
         for line in lines:
             self.line_number += 1
             if self.line_number == 1 and line is not None:
-                line = _without_mark(line)  # noqa: PLW2901 - the line without what is no part of it
+                line = _without_mark(line)  # noqa: PLW2901 - the line without its mark
             if self._csv is not None:
                 yield from self._form_csv(self._csv, line)
             elif line is None:

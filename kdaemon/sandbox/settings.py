@@ -19,7 +19,7 @@ ACCOUNT = "000000000000"  # twelve digits that are no real account
 REGION = "us-east-1"
 RETAINED_BYTES_MAX = 512 * MIB  # of Python, for the records of all streams; ours
 SHARD_COUNT_MAX = 10_000  # open and closed, of all streams; ours: bounds resharding
-STREAM_COUNT_MAX = 1_000  # ours: bounds memory
+STREAM_COUNT_MAX = 1_000  # ours: bounded for the same reason
 # Milliseconds; ours: even 5 MiB at 128 KiB/s, a debt of 40 s after the grant, are answered with it
 # before the 60 s after which Yandex's front gives up (`RequestExpired`) [YS].
 QUOTA_WAIT_MS_MAX = 15_000

@@ -447,7 +447,7 @@ class ServiceClient:
                     route.go_through(proxy_to(route.url, self._settings.proxy_url))
             except ServiceError:
                 raise
-            except Exception as error:  # noqa: BLE001 - settings in forms that nobody foresaw
+            except Exception as error:  # noqa: BLE001 - settings in unforeseen forms
                 settings = "endpoint_url, the region or the proxy"
                 failure = unforeseen(error, f"a request for {operation}", settings)
             else:

@@ -323,7 +323,9 @@ class StreamDriver:
                 try:
                     frame.on_settled(frame)
                 except Exception:  # the other clients still get their answers
-                    log.exception("telling of a settled frame broke")
+                    log.exception(
+                        "a client could not be told of its settled frame: a defect of kdaemon"
+                    )
         if settled and self._room_waiters:
             self._tell_of_room()
         if self._idle_waiters and self.is_idle:

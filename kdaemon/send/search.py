@@ -132,7 +132,7 @@ class Search:
         if settings.is_anonymous:
             return Anonymous(settings)
         if settings.has_iam_token:
-            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - for those who have one
+            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - only where it is used
 
             return Bearer(settings, self._token_source())
         if settings.role_arn is not None:
