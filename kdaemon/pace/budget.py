@@ -50,18 +50,18 @@ class Interval:
         self.since_ns = self.last_sent_ns = self.quiet_since_ns = now_ns
         self.calls = self.records = self.bytes = self.throttled_calls = 0
         self.throttled = 0.0  # in records
-        # Of calls: when sent, and how long held; the first and the last.
+        # Of calls: when sent, and how long stalled; the first and the last.
         self.held: list[tuple[int, int]] = []
 
     def hold(self, sent_ns: int, held_ns: int) -> None:
-        """Notes that a call, sent at `sent_ns`, was held. The first and the last are kept."""
+        """Notes that a call, sent at `sent_ns`, was stalled. The first and the last are kept."""
         self.held[1:] = [(sent_ns, held_ns)]
 
     def part(self) -> float:
-        """The part of what was sent that was too much, 0..1: refused, or held.
+        """The part of what was sent that was too much, 0..1: refused, or stalled.
 
-        For held calls the growth of the queue tells the part: a queue that grows by half a second
-        in a second means a third too much. And the queue itself must shrink.
+        For stalled calls the growth of the queue tells the part: a queue that grows by half a
+        second in a second means a third too much. And the queue itself must shrink.
         """
         part = self.throttled / self.records
         if self.held:
@@ -234,7 +234,7 @@ class ShardBudget:
         """
         interval = self._interval
         if interval.held:
-            return quota.share.share  # while a shard holds a call, we send less than we may
+            return quota.share.share  # while a shard stalls a call, we send less than we may
         sent = interval.records if quota is self._records else interval.bytes
         # A call stands for the time until the next one: n calls have n - 1 gaps between them.
         gaps_ns = interval.last_sent_ns - interval.since_ns

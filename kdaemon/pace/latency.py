@@ -1,8 +1,8 @@
-"""Throttling that shows as time: Yandex holds a write until its shard has quota for it.
+"""Throttling that shows as time: Yandex stalls a write until its shard has quota for it.
 
-A call that takes much longer than the quickest call lately was held. The extra time tells the
-length of the shard's queue, and so how much too much is sent. Held records count as throttled in
-part, so that shares adapt to holding as they do to refusals ([YS: `partition_write.cpp`]: the batch
+A call that takes much longer than the quickest call lately was stalled. The extra time tells the
+length of the shard's queue, and so how much too much is sent. Stalled records count as throttled in
+part, so that shares adapt to stalls as they do to refusals ([YS: `partition_write.cpp`]: the batch
 asks for quota and waits). Pure: time is an argument. Bound: four numbers a stream.
 """
 
@@ -15,7 +15,7 @@ simulation (`bench/fleet.py --yandex`, 2026-11-21)."""
 
 
 class CallLatency:
-    """The quickest call lately, and how long other calls were held."""
+    """The quickest call lately, and how long other calls were stalled."""
 
     __slots__ = ("_slot_ns", "_young_ns", "quickest_ns")
 
@@ -26,11 +26,11 @@ class CallLatency:
 
     @property
     def held_after_ns(self) -> int:
-        """A call in flight for longer than this is held; 0: there was no call yet."""
+        """A call in flight for longer than this is stalled; 0: there was no call yet."""
         return self.quickest_ns + HELD_MIN_NS if self.quickest_ns else 0
 
     def held_ns(self, duration_ns: int, now_ns: int) -> int:
-        """How long a call with this duration was held; 0: it was not. Notes the call."""
+        """How long a call with this duration was stalled; 0: it was not. Notes the call."""
         if now_ns - self._slot_ns >= SLOT_NS:
             self._slot_ns = now_ns
             self.quickest_ns, self._young_ns = self._young_ns or duration_ns, duration_ns

@@ -8,7 +8,7 @@ AWS documents the quota (1,000 records and 1 MiB a second), not how it is counte
 holds one second's quota and refills continuously. `FixedWindows` starts again at every whole
 second. A pacer that works with both works with anything in between.
 
-`take` is for a service that refuses; `grant` is for a service that holds a write until there is
+`take` is for a service that refuses; `grant` is for a service that stalls a write until there is
 quota; `take_by` is for a service that waits until a deadline and then refuses.
 """
 

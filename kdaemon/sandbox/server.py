@@ -3,7 +3,7 @@
 Passes each request to `wire.py` or `scripting.py`, and carries out the faults below the meaning of
 HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of streams.
 
-If the service holds an answer until there is quota, a timer gives the answer then. A subscription
+If the service stalls an answer until there is quota, a timer gives the answer then. A subscription
 is answered in pieces (`push.py`), for as long as it lasts.
 
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or

@@ -7,8 +7,8 @@ which. Other files do the work: `writes.py` (records in), `reads.py` (records ou
 (tags and limits), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
 code, message and HTTP status.
 
-Where the service holds a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
-waits here: `take_records` returns the results at once, and the time until which they are held back.
+Where the service stalls a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
+waits here: `take_records` returns the results at once, and the time until which they are stalled.
 The server and the simulations let that time pass.
 
 Invariant: an operation that raises has changed nothing, except that a fault with `is_written` wrote
@@ -106,9 +106,8 @@ _NOT_AT_YANDEX = frozenset(
 class Taken(NamedTuple):
     """An answer to PutRecords: one result for each record, in order, and when it may be given.
 
-    `held_until_ns`: the `now_ns` of the call, or later if the service holds the answer back. A
-    taken record counts as arrived when its shard had quota for it, at `held_until_ns` at the
-    latest.
+    `held_until_ns`: the `now_ns` of the call, or later if the service stalls the answer. A taken
+    record counts as arrived when its shard had quota for it, at `held_until_ns` at the latest.
     """
 
     results: list[RecordResult]
@@ -249,7 +248,7 @@ class Service:
     def take_records(
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
     ) -> Taken:
-        """As `put_records`, with the time until which the service holds the answer."""
+        """As `put_records`, with the time until which the service stalls the answer."""
         self._count("PutRecords")
         if fault is not None and not fault.writes_first:
             self._raise_for(fault, stream_name)
@@ -272,8 +271,8 @@ class Service:
     def take_record(
         self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
     ) -> Taken:
-        """As `put_record`, with the time until which the service holds the answer. Here a throttled
-        record is the one result; `refusal_of` makes the error of it.
+        """As `put_record`, with the time until which the service stalls the answer. Here a
+        throttled record is the one result; `refusal_of` makes the error of it.
         """
         self._count("PutRecord")
         if fault is not None and not fault.writes_first:

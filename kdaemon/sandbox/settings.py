@@ -58,7 +58,7 @@ class SandboxSettings:
     `request_bytes_max`: data and partition keys of one PutRecords; None: the flavour's own (AWS 10
     MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's quota of
     request units (a call costs 1, and one more for each 4 KiB); None: calls are not metered.
-    `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is held
+    `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is stalled
     until the shard has quota for it, and is refused after this time in the shard's queue; None: it
     is refused at once. `retained_bytes_max`: records of all streams, as Python holds them; the
     oldest are trimmed.

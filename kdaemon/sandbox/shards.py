@@ -67,7 +67,7 @@ class Shard:
     """One shard: its range (both ends inclusive), its parents, its quota, its records in order.
 
     `closed_ns`: None while it is open. Only retention removes records from `log`, at its head.
-    `granted_ns`: when the last held write gets its quota, perhaps in the future; the next one
+    `granted_ns`: when the last stalled write gets its quota, perhaps in the future; the next one
     queues behind it.
     """
 

@@ -45,8 +45,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """An answer in bytes. The service holds it back until `held_until_ns`; 0: it does not. `feed`:
-    the body comes message by message; None: it is `body`.
+    """An answer in bytes. The service stalls it until `held_until_ns`; 0: it does not. `feed`: the
+    body comes message by message; None: it is `body`.
     """
 
     status: int

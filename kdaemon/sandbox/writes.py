@@ -2,9 +2,9 @@
 
 Pure. There are three paths, which differ in their refusals and in their throttling. AWS judges each
 record by itself. For a stream that spreads its records (AUTO), AWS does the same, and any shard
-with quota will do. Yandex takes or refuses all records of a shard together, and may hold them until
-the shard has quota. In all paths one invalid record refuses its whole request before anything is
-stored. Sits between `service.py` and `shards.py`.
+with quota will do. Yandex takes or refuses all records of a shard together, and may stall them
+until the shard has quota. In all paths one invalid record refuses its whole request before anything
+is stored. Sits between `service.py` and `shards.py`.
 
 The hot path of the sandbox: about 2 microseconds a record.
 """
@@ -225,7 +225,7 @@ def put_yandex(
     """As `put_aws`, but a shard's records are taken all or none, and one index in `failing` fails
     its whole shard.
 
-    The third value is the time until which the service holds its answer: `now_ns`, or later if the
+    The third value is the time until which the service stalls its answer: `now_ns`, or later if the
     call waits for request units, or (with a `quota_wait_ns`) for quota of its shards.
     """
     total_bytes = _check_yandex(records, request_bytes_max)
