@@ -26,7 +26,7 @@ HASH_DIGITS = 12  # of the hash of a key: 48 bits, so no two keys of a page look
 WHOLE = 1.0  # the whole quota of a shard
 
 HELD_BACK = 1.1
-"""A hot shard that gets less than this part of its quota: its clients wait for answers and send no
+"""A hot shard that gets at most this part of its quota: its clients wait for answers and send no
 faster, so nobody knows how much they would send. Ours, 2026-11-28."""
 
 

@@ -60,7 +60,7 @@ class TokenBuckets:
         self._refilled_ns = now_ns
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
-        """As `Limiter.take`: passes if both levels cover the cost, or are full. Refills first."""
+        """As `Limiter.take`: passes if each level covers its cost, or is full. Refills first."""
         elapsed_ns = now_ns - self._refilled_ns
         if elapsed_ns > 0:
             self._refilled_ns = now_ns

@@ -36,7 +36,7 @@ TAKEOVER_NS = 5 * 1_000_000_000  # until this time after a subscription another 
 EVENT_INTERVAL_NS = 5 * 1_000_000_000
 """The longest time between two events. An event without records tells a client that it is up to
 date, and lets us notice a client that has gone. Ours, 2026-11-28."""
-EVENT_BYTES_MAX = 256 * KIB  # data of one event, beyond one record; ours, 2026-11-28
+EVENT_BYTES_MAX = 256 * KIB  # data of one event, unless one record has more; ours, 2026-11-28
 EVENT_RECORDS_MAX = 1_000  # so that an event is made within a few milliseconds; ours, 2026-11-28
 
 

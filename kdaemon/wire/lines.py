@@ -83,10 +83,10 @@ is read within 6 ms."""
 
 WEIGHT_MAX = 16 * MIB
 ESCAPE_WEIGHT = 8
-"""The bound on the cost of a long line: a byte weighs 1, an escape weighs as much more as reading
-it takes longer. Ours, 2026-11-28: the worst of this weight takes 18 ms in its longest step. 10 MiB
-of text with every 13th character escaped weigh less, and so do 1.7 MiB with every character
-escaped."""
+"""The bound on the cost of a long line, and what an escape adds to it: a byte weighs 1, an escape
+weighs ESCAPE_WEIGHT more, since reading it takes longer. Ours, 2026-11-28: the worst of this weight
+takes 18 ms in its longest step. 10 MiB of text with every 13th character escaped weigh less, and so
+do 1.7 MiB with every character escaped."""
 
 FIELD_QUOTES_MAX = 4 * 5  # quotes that are not escaped: four for each of five fields, all texts
 
